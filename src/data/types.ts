@@ -1,0 +1,73 @@
+/**
+ * What every later room knows about data. Items and users are addressed by row number (dense, from 0); the caller's
+ * own ids appear only at the edges and never reach a model.
+ */
+import type { ItemId, UserId } from "../core/ids.ts";
+
+export interface Item {
+  readonly id: ItemId;
+  /** Neutralised plain text: no markup, no special tokens (sid/sanitise). May be empty. */
+  readonly title: string;
+  readonly brand: string;
+  /** General to specific, or a flat set of genres. */
+  readonly categories: readonly string[];
+  readonly description: string;
+}
+
+/** One user's interactions in time order; ties are broken by a hash of user and item, which no model can learn. */
+export interface UserSequence {
+  readonly user: UserId;
+  /** Item rows, oldest first. */
+  readonly items: Int32Array;
+  /** Seconds, or positions where the data has no clock; non-decreasing. */
+  readonly times: Float64Array;
+}
+
+export interface Dataset {
+  readonly name: string;
+  readonly items: readonly Item[];
+  /** Index = user row. */
+  readonly sequences: readonly UserSequence[];
+  /** SHA-256 over sources and the settings that shaped them. */
+  readonly hash: string;
+  readonly stats: DatasetStats;
+}
+
+export interface DatasetStats {
+  readonly users: number;
+  readonly items: number;
+  readonly interactions: number;
+  readonly rowsRead: number;
+  /** Rows left out, by reason ("malformed", "duplicate", "unknown item", "below k-core", ...). */
+  readonly dropped: Readonly<Record<string, number>>;
+  readonly itemsWithoutText: number;
+  /** Share of consecutive interactions of a user with equal time. */
+  readonly tieShare: number;
+  readonly lengthMean: number;
+  readonly lengthMedian: number;
+  readonly lengthMax: number;
+}
+
+/**
+ * The four segments of every user's sequence, in time order:
+ *   midtrain    the language model and the pre-ranker may learn from these
+ *   rerank      training slates for SFT and RL: out of sample for both of them
+ *   validation  calibration and model selection
+ *   test        looked at once, at the end
+ */
+export const segments = ["midtrain", "rerank", "validation", "test"] as const;
+export type Segment = (typeof segments)[number];
+
+/** Positions [start, end) of each segment in one user's sequence. A segment may be empty. */
+export interface UserSplit {
+  readonly midtrainEnd: number;
+  readonly rerankEnd: number;
+  readonly validationEnd: number;
+  readonly testEnd: number;
+}
+
+export interface SplitDataset {
+  readonly dataset: Dataset;
+  /** Index = user row. */
+  readonly splits: readonly UserSplit[];
+}
