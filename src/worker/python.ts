@@ -7,11 +7,9 @@
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import { EnvironmentError, WorkerError } from "../core/errors.ts";
-
-export const repositoryRoot = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
+import { repositoryRoot } from "../core/paths.ts";
 
 /** Oldest Python the worker runs on. */
 export const minPython: readonly [number, number] = [3, 11];
@@ -61,9 +59,12 @@ export function checkPython(bin: string, modules: Readonly<Record<string, string
   const version = facts.version.join(".");
   const [major = 0, minor = 0] = facts.version;
   if (major < minPython[0] || (major === minPython[0] && minor < minPython[1])) {
-    throw new EnvironmentError(`Python ${version} (${bin}) is too old: the worker needs ${minPython.join(".")} or newer`, {
-      advice,
-    });
+    throw new EnvironmentError(
+      `Python ${version} (${bin}) is too old: the worker needs ${minPython.join(".")} or newer`,
+      {
+        advice,
+      },
+    );
   }
   if (facts.missing.length > 0) {
     const names = facts.missing.map((m) => modules[m] ?? m);
