@@ -61,10 +61,10 @@ const data = z
     split: z
       .strictObject({
         kind: z
-          .enum(["position", "leave-one-out"])
+          .enum(["position", "leave-one-out", "global-time"])
           .default("position")
           .describe(
-            "position: shares of each user's sequence; leave-one-out: last item test, the one before validation, the one before that re-rank training.",
+            "position: shares of each user's sequence; global-time: shares of all interactions by time; leave-one-out: last item test, the one before validation, the one before that re-rank training.",
           ),
         midtrain: share.default(0.6).describe("Share of each user's sequence the LM and the pre-ranker learn from."),
         rerank: share
