@@ -52,7 +52,7 @@ def _dims(model: SentenceTransformer) -> int:
 
 def _load(model_path: str, device: str) -> SentenceTransformer:
     folder = Path(model_path).expanduser()
-    local = folder.is_dir()
+    local = model_path != "" and folder.is_dir()
     if not local and (not model_path or folder.is_absolute() or model_path[0] in ".~" or len(folder.parts) > 2):
         raise FileNotFoundError(
             f"there is no embedding model at {model_path!r}: expected a sentence-transformers folder"
