@@ -391,6 +391,7 @@ const rl = z
 const evaluation = z
   .strictObject({
     maxSlates: countOrZero.default(0).describe("Cap on test slates (whole users are drawn); 0 = all."),
+    validationSlates: countOrZero.default(1000).describe("Validation slates that systems are chosen on; 0 = all."),
     controls: z
       .boolean()
       .default(true)

@@ -54,6 +54,8 @@ export interface SampleOptions {
   readonly seed: number;
   readonly modelId?: string;
   readonly signal?: AbortSignal;
+  /** Token ids put behind each slate's prompt before sampling, e.g. a given thought; not part of the response. */
+  readonly prefixes?: readonly (readonly number[])[];
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -118,7 +120,7 @@ export class Policy {
   /** Samples `group` answers per slate; results are ordered by slate, then by sample. */
   async sample(slates: readonly SlateView[], o: SampleOptions): Promise<Rollout[]> {
     if (slates.length === 0) return [];
-    const prompts = slates.map((s) => this.prompt(s, o.mode));
+    const prompts = slates.map((s, i) => [...this.prompt(s, o.mode), ...(o.prefixes?.[i] ?? [])]);
     const constraint = this.constraint(slates, o.mode);
     const out: (Rollout | undefined)[] = new Array<undefined>(slates.length * o.group).fill(undefined);
     const stream = this.worker.sample(

@@ -110,10 +110,13 @@ async function embed(runtime: EmbeddedRuntime, signal: AbortSignal | undefined):
     removeFolder();
     if (e instanceof InterruptedError || (e instanceof Gr2Error && !died)) throw e;
     const reason = e instanceof Error && e.message ? e.message : "Python raised an error";
-    throw new EnvironmentError(`the worker did not start: ${reason}${last ? `; it said: ${last.replaceAll("\n", " | ")}` : ""}`, {
-      cause: e,
-      advice: "Run `gr2 doctor` to see what is wrong with the Python side.",
-    });
+    throw new EnvironmentError(
+      `the worker did not start: ${reason}${last ? `; it said: ${last.replaceAll("\n", " | ")}` : ""}`,
+      {
+        cause: e,
+        advice: "Run `gr2 doctor` to see what is wrong with the Python side.",
+      },
+    );
   }
   return embedded(client, python, removeFolder, signal);
 }
@@ -159,7 +162,8 @@ async function waitUntilServing(client: GrpcWorkerClient, timeoutMs: number): Pr
     } catch (e) {
       if (e instanceof InterruptedError || (e instanceof WorkerError && !e.retryable) || Date.now() >= end) throw e;
     }
-    if (Date.now() >= end) throw new WorkerError(`the worker at ${client.address} does not become ready`, { retryable: true });
+    if (Date.now() >= end)
+      throw new WorkerError(`the worker at ${client.address} does not become ready`, { retryable: true });
     await new Promise((done) => setTimeout(done, 50));
   }
 }

@@ -61,9 +61,12 @@ export function checkPython(bin: string, modules: Readonly<Record<string, string
   const version = facts.version.join(".");
   const [major = 0, minor = 0] = facts.version;
   if (major < minPython[0] || (major === minPython[0] && minor < minPython[1])) {
-    throw new EnvironmentError(`Python ${version} (${bin}) is too old: the worker needs ${minPython.join(".")} or newer`, {
-      advice,
-    });
+    throw new EnvironmentError(
+      `Python ${version} (${bin}) is too old: the worker needs ${minPython.join(".")} or newer`,
+      {
+        advice,
+      },
+    );
   }
   if (facts.missing.length > 0) {
     const names = facts.missing.map((m) => modules[m] ?? m);
