@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from gr2_worker import quantizer
 from gr2_worker.quantizer import QuantizerConfig, encode, fit, uniqueness
@@ -89,6 +90,10 @@ def test_items_of_a_full_prefix_move_to_the_nearest_sibling() -> None:
     assert len({tuple(c[:1]) for c in result.codes[:12].tolist()}) == 1  # level 1 is kept, level 2 gives way
     buckets = [tuple(c[:2]) for c in result.codes[:12].tolist()]
     assert sorted(buckets.count(b) for b in set(buckets)) == [4, 4, 4]
+    stored = safetensors.numpy.load(result.artifact)
+    residual = (0.0 - stored["mean"]) / stored["scale"] - stored["codebook.0"][buckets[0][0]]
+    nearest_first = ((residual - stored["codebook.1"]) ** 2).sum(axis=1).argsort()
+    assert {b[1] for b in buckets} == set(nearest_first[:3].tolist())
 
 
 def test_more_items_than_ids_collide_and_are_counted() -> None:
