@@ -89,7 +89,10 @@ async function run(context: StageContext): Promise<Summary> {
   ];
   for (const stage of ["midtrain", "sft", "rl"] as const) {
     const file = join(context.dir, `${stage}.json`);
-    if (!existsSync(file)) writeJson(file, await systemsOf(stage, asked)); // a killed evaluation goes on behind it
+    if (!existsSync(file)) {
+      writeJson(file, await systemsOf(stage, asked));
+      context.cursor.write(systems.length, stage); // a killed evaluation goes on behind it
+    }
     systems.push(...readJson<SystemResult[]>(file));
   }
 

@@ -52,7 +52,7 @@ async function run(context: StageContext): Promise<Summary> {
   context.log(`${(model.numParameters / 1e6).toFixed(2)}M parameters, ${model.tokenizer.vocabSize} tokens`);
 
   const batches = planBatches(config, corpus, model.encoder, language);
-  const checkpoint = join(context.dir, "checkpoint");
+  const checkpoint = context.work("checkpoint");
   const resumed = context.cursor.read<{ step: number; tokens: number }>();
   if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
   weightsChanged(worker);

@@ -55,7 +55,7 @@ async function run(context: StageContext): Promise<Summary> {
   const validation = evaluationSlates(context, o.evalSlates);
   context.log(`${pool.length} slates of users unseen so far; ${validation.length} validation slates`);
 
-  const checkpoint = join(context.dir, "checkpoint");
+  const checkpoint = context.work("checkpoint");
   const best = stateDir(context.dir);
   const resumed = context.cursor.read<{ step: number; best: number; bestStep: number }>();
   if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });

@@ -61,7 +61,7 @@ async function run(context: StageContext): Promise<Summary> {
     return order.slice(start, start + o.batchSlates).map((t) => toExample(t, epoch));
   };
 
-  const checkpoint = join(context.dir, "checkpoint");
+  const checkpoint = context.work("checkpoint");
   const resumed = context.cursor.read<{ step: number }>();
   if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
   weightsChanged(worker);

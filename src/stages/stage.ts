@@ -33,8 +33,10 @@ export interface Stage {
 
 export interface StageContext {
   readonly config: Config;
-  /** Folder of this stage's outputs; empty at the first start, as it was left after a kill. */
+  /** Folder of this stage's outputs; empty at the first start, and as it was left if a kill came behind a cursor. */
   readonly dir: string;
+  /** A path for checkpoints: kept until the stage is finished, never an output. */
+  work(name: string): string;
   /** Folder of an input's outputs. */
   inputDir(stage: StageName): string;
   /** The worker, started on first use. */
