@@ -18,6 +18,8 @@ export interface SlateView {
   readonly candidates: readonly number[];
   /** Pre-rank scores, same order. */
   readonly scores: readonly number[];
+  /** The statistical teacher's scores, same order; only needed if the prior uses them. */
+  readonly evidence?: readonly number[];
 }
 
 /** One sampled answer. */
@@ -99,7 +101,7 @@ export class Policy {
     return {
       groups: slates.map((s) => ({
         sequences: s.candidates.map((row) => this.encoder.item(row)),
-        prior: prior ? priorOf(this.prior, s.scores) : s.candidates.map(() => 0),
+        prior: prior ? priorOf(this.prior, s) : s.candidates.map(() => 0),
       })),
       scale: prior ? this.prior.likelihood : 1,
       ...constraintTokens(mode, this.options.prompts, this.encoder),

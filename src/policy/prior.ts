@@ -3,7 +3,7 @@
  * learned on held-out slates. In direct mode it is added to the LM's log-likelihood; in generation it is the logit prior
  * of the permutation constraint. Fitted by eval/choice-model; ours (PROBE: "product of experts").
  *
- *   score_j = likelihood * log p_LM(item_j | history) + place[position_j] + preRank * z_j
+ *   score_j = likelihood * log p_LM(item_j | history) + place[position_j] + preRank * z_j + evidence * e_j
  */
 import { type ChoiceExample, fitChoiceModel } from "../eval/choice-model.ts";
 
@@ -14,12 +14,22 @@ export interface Prior {
   readonly place: readonly number[];
   /** Weight of the pre-rank score, standardised within the slate. */
   readonly preRank: number;
+  /** Weight of the statistical teacher's score, where it is part of the prior; else 0. */
+  readonly evidence: number;
+}
+
+/** What the prior looks at, per candidate in input order. */
+export interface PriorInput {
+  readonly scores: readonly number[];
+  /** The statistical teacher's scores, out of sample for this slate. */
+  readonly evidence?: readonly number[];
 }
 
 export const flatPrior = (numCandidates: number): Prior => ({
   likelihood: 1,
   place: Array.from({ length: numCandidates }, () => 0),
   preRank: 0,
+  evidence: 0,
 });
 
 /** Scores minus their mean, over their standard deviation; zeros when they are all equal. */
@@ -30,13 +40,16 @@ export function standardise(scores: readonly number[]): number[] {
 }
 
 /** The prior's part of the score of each candidate, in input order. */
-export function priorOf(prior: Prior, preRankScores: readonly number[]): number[] {
-  const z = standardise(preRankScores);
-  return z.map((zj, j) => (prior.place[Math.min(j, prior.place.length - 1)] ?? 0) + prior.preRank * zj);
+export function priorOf(prior: Prior, input: PriorInput): number[] {
+  return standardise(input.scores).map(
+    (zj, j) =>
+      (prior.place[Math.min(j, prior.place.length - 1)] ?? 0) +
+      prior.preRank * zj +
+      (prior.evidence === 0 ? 0 : prior.evidence * (input.evidence?.[j] ?? 0)),
+  );
 }
 
-export interface PriorExample {
-  readonly preRankScores: readonly number[];
+export interface PriorExample extends PriorInput {
   /** log p_LM(item_j | history) per candidate; undefined where the LM is not asked. */
   readonly logLikelihood?: readonly number[];
   readonly chosen: number;
@@ -46,62 +59,69 @@ export interface PriorExample {
 export const orderBy = (scores: readonly number[]): number[] =>
   scores.map((_, j) => j).sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
 
-function toChoice(e: PriorExample, numCandidates: number, useLikelihood: boolean): ChoiceExample {
-  const k = numCandidates + 1; // places 1..N-1, pre-rank score, likelihood
-  const z = standardise(e.preRankScores);
-  const features = new Float64Array(numCandidates * k);
-  for (let j = 0; j < numCandidates; j++) {
+/** Which terms a fit may use. */
+export interface Terms {
+  readonly likelihood: boolean;
+  readonly evidence: boolean;
+}
+
+function toChoice(e: PriorExample, terms: Terms): ChoiceExample {
+  const n = e.scores.length;
+  const columns = [standardise(e.scores), ...(terms.likelihood ? [e.logLikelihood] : []), ...(terms.evidence ? [e.evidence] : [])];
+  const k = n - 1 + columns.length; // places 1..N-1, then the columns
+  const features = new Float64Array(n * k);
+  for (let j = 0; j < n; j++) {
     if (j > 0) features[j * k + j - 1] = 1;
-    features[j * k + numCandidates - 1] = z[j] as number;
-    if (useLikelihood) features[j * k + numCandidates] = e.logLikelihood?.[j] as number;
+    columns.forEach((column, c) => {
+      features[j * k + n - 1 + c] = column?.[j] as number;
+    });
   }
-  return { features_NK: features, numCandidates, chosen: e.chosen };
+  return { features_NK: features, numCandidates: n, chosen: e.chosen };
 }
 
 /**
  * Fits the prior on held-out slates of equal size. At least a thousand are advised (PROBE: 300 give half the lift,
  * 100 hurt).
  */
-export function fitPrior(examples: readonly PriorExample[], useLikelihood: boolean): Prior {
-  const n = examples[0]?.preRankScores.length ?? 0;
+export function fitPrior(examples: readonly PriorExample[], terms: Terms): Prior {
+  const n = examples[0]?.scores.length ?? 0;
   const names = [
     ...Array.from({ length: n - 1 }, (_, j) => `place ${j + 2}`),
     "pre-rank",
-    ...(useLikelihood ? ["likelihood"] : ["unused"]),
+    ...(terms.likelihood ? ["likelihood"] : []),
+    ...(terms.evidence ? ["evidence"] : []),
   ];
-  const model = fitChoiceModel(
-    examples.map((e) => toChoice(e, n, useLikelihood)),
+  const { weights } = fitChoiceModel(
+    examples.map((e) => toChoice(e, terms)),
     names,
   );
+  const weightOf = (name: string): number => weights[names.indexOf(name)] ?? 0;
   return {
-    likelihood: useLikelihood ? Math.max(0, model.weights[n] as number) : 0,
-    place: [0, ...model.weights.slice(0, n - 1)],
-    preRank: model.weights[n - 1] as number,
+    likelihood: terms.likelihood ? Math.max(minLikelihood, weightOf("likelihood")) : 0,
+    place: [0, ...weights.slice(0, n - 1)],
+    preRank: weightOf("pre-rank"),
+    evidence: terms.evidence ? weightOf("evidence") : 0,
   };
 }
 
+/** An LM that held-out slates contradict still has a say, so that training can move the policy. */
+const minLikelihood = 0.05;
+
 /** Direct-mode scores of a slate. */
-export function directScores(
-  prior: Prior,
-  preRankScores: readonly number[],
-  logLikelihood: readonly number[] | undefined,
-): number[] {
-  return priorOf(prior, preRankScores).map(
-    (p, j) => p + (logLikelihood ? prior.likelihood * (logLikelihood[j] as number) : 0),
-  );
-}
+export const directScores = (prior: Prior, input: PriorInput, logLikelihood: readonly number[] | undefined): number[] =>
+  priorOf(prior, input).map((p, j) => p + (logLikelihood ? prior.likelihood * (logLikelihood[j] as number) : 0));
 
 /** Fits on all users but one fold, scores that fold, for every fold: honest scores on the slates it is fitted on. */
 export function crossFittedScores(
   examples: readonly (PriorExample & { readonly fold: number })[],
   numFolds: number,
-  useLikelihood: boolean,
+  terms: Terms,
 ): number[][] {
   const priors = Array.from({ length: numFolds }, (_, fold) =>
     fitPrior(
       examples.filter((e) => e.fold !== fold),
-      useLikelihood,
+      terms,
     ),
   );
-  return examples.map((e) => directScores(priors[e.fold] as Prior, e.preRankScores, e.logLikelihood));
+  return examples.map((e) => directScores(priors[e.fold] as Prior, e, e.logLikelihood));
 }

@@ -3,18 +3,19 @@
  * slates, which neither the LM nor their pre-ranker has seen. Generation uses it as the constraint's logit prior.
  */
 import { join } from "node:path";
-import { fitPrior, type Prior, type PriorExample } from "../policy/prior.ts";
+import { fitPrior, flatPrior, type Prior, type PriorExample } from "../policy/prior.ts";
 import { openCorpus } from "./corpus.ts";
 import { readJson, writeJson } from "./files.ts";
 import { openLanguageModel } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { conditional, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
+import { readEvidence } from "./traces.ts";
 
 export const calibrate: Stage = {
   name: "calibrate",
-  inputs: ["data", "sid", "midtrain", "slates"],
-  settings: (c) => ({ history: c.prompts.historyItems }),
+  inputs: ["data", "sid", "midtrain", "slates", "traces"],
+  settings: (c) => ({ history: c.prompts.historyItems, evidence: c.decoding.evidence }),
   run,
 };
 
@@ -26,19 +27,21 @@ async function run(context: StageContext): Promise<Summary> {
   const n = context.config.prerank.candidates;
   if (slates.length < 300)
     context.log(`only ${slates.length} held-out slates to calibrate on; about 1,000 are needed for a reliable prior`);
-  const policy = model.policy({ likelihood: 1, place: new Array<number>(n).fill(0), preRank: 0 });
+  const policy = model.policy(flatPrior(n));
+  const evidence = readEvidence(context);
   const likelihood = await policy.logLikelihood(
     slates.map((s) => viewOf(corpus, s)),
     { signal: context.signal, onProgress: (done, total) => context.progress("scoring candidates", done, total) },
   );
   const examples: PriorExample[] = slates.map((s, i) => ({
-    preRankScores: s.scores,
+    scores: s.scores,
+    evidence: evidence[s.id] as number[],
     logLikelihood: likelihood[i] as number[],
     chosen: s.targetIndex,
   }));
-  const prior = fitPrior(examples, true);
+  const prior = fitPrior(examples, { likelihood: true, evidence: context.config.decoding.evidence });
   writeJson(join(context.dir, "prior.json"), prior);
-  context.log(`likelihood weight ${prior.likelihood.toFixed(3)}, pre-rank score weight ${prior.preRank.toFixed(3)}`);
+  context.log(`likelihood weight ${prior.likelihood.toFixed(3)}, pre-rank score weight ${prior.preRank.toFixed(3)}, evidence weight ${prior.evidence.toFixed(3)}`);
   return {
     slates: slates.length,
     likelihood: prior.likelihood,

@@ -24,7 +24,7 @@ export function openData(context: StageContext): SplitDataset {
 export function openCorpus(context: StageContext): Corpus {
   const data = openData(context);
   const catalogue = Catalogue.fromJSON(readJson(join(context.inputDir("sid"), "catalogue.json")));
-  return { split: data, items: data.dataset.items, catalogue, hash: `${data.dataset.hash} ${catalogue.hash}` };
+  return { split: data, items: data.dataset.items, catalogue, hash: `${data.dataset.hash} ${catalogue.hash()}` };
 }
 
 /** The split's settings as data/split takes them. */

@@ -26,10 +26,11 @@ import { openLanguageModel } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { conditional, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, StageName, Summary } from "./stage.ts";
+import { readEvidence } from "./traces.ts";
 
 export const evaluate: Stage = {
   name: "evaluate",
-  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "sft", "rl"],
+  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft", "rl"],
   settings: (c) => ({ eval: c.eval, prompts: c.prompts, decoding: c.decoding, seed: c.seed }),
   run,
 };
@@ -78,7 +79,8 @@ async function run(context: StageContext): Promise<Summary> {
   );
   context.log(`${test.length} conditional test slates of ${all.test.length}; ${validation.length} for validation`);
 
-  const asked = { context, corpus, validation, test, selection, shown };
+  const evidence = readEvidence(context);
+  const asked = { context, corpus, evidence, validation, test, selection, shown };
   const systems: SystemResult[] = [
     {
       system: "prerank",
@@ -112,6 +114,7 @@ async function run(context: StageContext): Promise<Summary> {
 interface Asked {
   readonly context: StageContext;
   readonly corpus: Corpus;
+  readonly evidence: Readonly<Record<string, readonly number[]>>;
   /** Conditional slates. */
   readonly validation: readonly Slate[];
   readonly test: readonly Slate[];
@@ -121,7 +124,7 @@ interface Asked {
 }
 
 async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: Asked): Promise<SystemResult[]> {
-  const { context, corpus } = asked;
+  const { context, corpus, evidence } = asked;
   const { config, signal } = context;
   const model = await openLanguageModel(
     context,
@@ -133,8 +136,8 @@ async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: 
   const likelihoodOf = (slates: readonly SlateView[], label: string): Promise<number[][]> =>
     policy.logLikelihood(slates, { signal, onProgress: (d, t) => context.progress(`${stage}: ${label}`, d, t) });
   const views = {
-    validation: asked.validation.map((s) => viewOf(corpus, s)),
-    test: asked.test.map((s) => viewOf(corpus, s)),
+    validation: asked.validation.map((s) => viewOf(corpus, s, evidence)),
+    test: asked.test.map((s) => viewOf(corpus, s, evidence)),
   };
   const likelihood = {
     validation: await likelihoodOf(views.validation, "direct, validation"),
@@ -211,7 +214,8 @@ function direct(
   const seed = deriveSeed(asked.context.config.seed, "calibration-folds");
   const examplesOf = (slates: readonly Slate[], ll: readonly number[][] | undefined) =>
     slates.map((s, i) => ({
-      preRankScores: s.scores,
+      scores: s.scores,
+      evidence: asked.evidence[s.id] as readonly number[],
       chosen: s.targetIndex,
       fold: Math.floor(unitHash(seed, s.user) * folds),
       ...(ll ? { logLikelihood: ll[i] as number[] } : {}),
@@ -219,15 +223,15 @@ function direct(
   const rankIn = (scores: readonly number[], chosen: number): number => orderBy(scores).indexOf(chosen) + 1;
   const onValidation: (PriorExample & { fold: number })[] = examplesOf(asked.validation, likelihood?.validation);
   const onTest: PriorExample[] = examplesOf(asked.test, likelihood?.test);
-  const useLikelihood = likelihood !== undefined;
-  const crossFitted = crossFittedScores(onValidation, folds, useLikelihood);
-  const prior = fitPrior(onValidation, useLikelihood);
+  const terms = { likelihood: likelihood !== undefined, evidence: asked.context.config.decoding.evidence };
+  const crossFitted = crossFittedScores(onValidation, folds, terms);
+  const prior = fitPrior(onValidation, terms);
   return {
     system,
     validation: asked.selection.map((i) =>
       rankIn(crossFitted[i] as number[], (asked.validation[i] as Slate).targetIndex),
     ),
-    test: onTest.map((e) => rankIn(directScores(prior, e.preRankScores, e.logLikelihood), e.chosen)),
+    test: onTest.map((e) => rankIn(directScores(prior, e, e.logLikelihood), e.chosen)),
   };
 }
 

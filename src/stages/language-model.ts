@@ -10,7 +10,7 @@ import { deriveSeed } from "../core/rng.ts";
 import { Policy } from "../policy/policy.ts";
 import type { Prior } from "../policy/prior.ts";
 import { Encoder, markers } from "../prompts/pieces.ts";
-import { codeTokens, wrapTokens } from "../sid/semantic-id.ts";
+import { sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../worker/types.ts";
 import type { Corpus } from "./corpus.ts";
@@ -19,8 +19,7 @@ import type { StageContext } from "./stage.ts";
 /** All tokens GR2 adds to a vocabulary: markers, begin and end of an ID, every code. */
 export const addedTokens = (config: Config): string[] => [
   ...Object.values(markers),
-  ...wrapTokens,
-  ...codeTokens(config.sid.levels, config.sid.codes),
+  ...sidTokens({ levels: config.sid.levels, codes: config.sid.codes, format: config.sid.format }),
 ];
 
 export interface LanguageModel {
@@ -93,7 +92,7 @@ export async function openLanguageModel(
   const tokenizer = Tokenizer.fromJson(entry.model.tokenizerJson);
   const encoder = new Encoder(
     { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) },
-    { tokensOf: (row) => corpus.catalogue.tokensOf(row) },
+    { tokensOf: (row) => tokensOfSid(corpus.catalogue.codesOf(row), corpus.catalogue.shape.format) },
   );
   return {
     tokenizer,

@@ -26,7 +26,7 @@ import { type Stage, type StageContext, type StageName, stageNames } from "./sta
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
-export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, calibrate, traces, sft, rl, evaluate];
+export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
 
 /** Rooms whose code a stage's result depends on, next to its own file. A change there runs it again. */
 const commonCode = ["src/core", "src/data", "src/sid", "src/stages/corpus.ts", "src/stages/files.ts"];

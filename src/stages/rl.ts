@@ -19,10 +19,11 @@ import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { conditional, isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
+import { readEvidence } from "./traces.ts";
 
 export const rl: Stage = {
   name: "rl",
-  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "sft"],
+  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft"],
   settings: (c) => ({ rl: c.rl, prompts: c.prompts, decoding: c.decoding, userShare: c.sft.userShare, seed: c.seed }),
   run,
 };
@@ -47,6 +48,7 @@ async function run(context: StageContext): Promise<Summary> {
   const start = stateDir(context.inputDir("sft"));
   const model = await openLanguageModel(context, corpus, start, tokenizerFile(from));
   const policy = model.policy(readPrior(context));
+  const evidence = readEvidence(context);
   if (o.klCoef > 0) await loadReference(context, corpus, start, tokenizerFile(from));
 
   const pool = conditional(readSlates(context, "rerank")).filter(
@@ -75,7 +77,7 @@ async function run(context: StageContext): Promise<Summary> {
       kept.push(...(o.dynamicSampling ? groups.filter((g) => teaches(g.rewards_G)) : groups));
     }
     // 2. Update.
-    const update = kept.length > 0 ? await learn(worker, policy, config, corpus, kept, step, signal) : {};
+    const update = kept.length > 0 ? await learn(worker, policy, config, (s) => viewOf(corpus, s, evidence), kept, step, signal) : {};
     // 3. Say how it went.
     context.metrics(step, { ...health(seen, kept), ...update });
     for (const g of seen.slice(0, 2)) logRollout(step, g);
@@ -107,7 +109,7 @@ async function run(context: StageContext): Promise<Summary> {
     for (const mode of modes) {
       const rng = Rng.of(config.seed, "rl-mode", step, round);
       const part = batch.filter(() => (rng.uniform() < o.thinkShare ? "think" : "answer") === mode);
-      const views = part.map((s) => viewOf(corpus, s));
+      const views = part.map((s) => viewOf(corpus, s, evidence));
       const seed = deriveSeed(config.seed, "rl", step, round, mode);
       const rollouts = await policy.sample(views, { mode, group: o.group, temperature: o.temperature, seed, signal });
       const limit = views.length ? policy.maxNewTokens(views, mode) : 0;
@@ -130,7 +132,7 @@ async function run(context: StageContext): Promise<Summary> {
   async function evaluate(step: number): Promise<number> {
     const values: Record<string, number> = {};
     for (const mode of modes.filter((m) => (m === "think" ? o.thinkShare > 0 : o.thinkShare < 1))) {
-      const views = validation.map((s) => viewOf(corpus, s));
+      const views = validation.map((s) => viewOf(corpus, s, evidence));
       const rollouts = await policy.sample(views, { mode, group: 1, temperature: 0, seed: 0, signal });
       const gains = rollouts.map((r, i) => gainOf(r, validation[i] as Slate));
       values[`validation_ndcg5_${mode}`] = average(gains);
@@ -189,7 +191,7 @@ async function learn(
   worker: WorkerClient,
   policy: Policy,
   config: Config,
-  corpus: Corpus,
+  viewOfSlate: (slate: Slate) => SlateView,
   groups: readonly GroupOfAnswers[],
   step: number,
   signal: AbortSignal,
@@ -214,7 +216,7 @@ async function learn(
       for (const mode of modes) {
         const part = batch.filter((g) => g.mode === mode);
         if (part.length === 0) continue;
-        const views: SlateView[] = part.map((g) => viewOf(corpus, g.slate));
+        const views: SlateView[] = part.map((g) => viewOfSlate(g.slate));
         const request = {
           batch: {
             groups: part.map((g) => ({

@@ -15,7 +15,7 @@ import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { type Document, stateDir, tokenizerFile } from "./midtrain.ts";
 import { isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
-import { readTraces, type TraceRecord } from "./traces.ts";
+import { readEvidence, readTraces, type TraceRecord } from "./traces.ts";
 
 export const sft: Stage = {
   name: "sft",
@@ -41,12 +41,13 @@ async function run(context: StageContext): Promise<Summary> {
 
   const byId = new Map(readSlates(context, "rerank").map((s) => [s.id, s]));
   const traces = readTraces(context);
+  const evidence = readEvidence(context);
   const modeOf = (t: TraceRecord, epoch: number): Mode =>
     unitHash(config.seed, "think", t.slate, epoch) < o.noThinkShare ? "answer" : "think";
   const toExample = (t: TraceRecord, epoch: number): Example => {
     const slate = byId.get(t.slate) as Slate;
     return {
-      slate: viewOf(corpus, slate),
+      slate: viewOf(corpus, slate, evidence),
       order: t.order.map((index) => slate.candidates[index] as number),
       reasoning: t.reasoning,
       mode: modeOf(t, epoch),

@@ -65,7 +65,7 @@ async function run(context: StageContext): Promise<Summary> {
   const codes = Array.from({ length: fitted.codes.rows }, (_, row) =>
     Array.from(fitted.codes.data.subarray(row * o.levels, (row + 1) * o.levels)),
   );
-  const catalogue = Catalogue.fromCodes(codes, { levels: o.levels, codes: o.codes, format: o.format });
+  const catalogue = Catalogue.of(codes, { levels: o.levels, codes: o.codes, format: o.format });
   writeFileSync(join(context.dir, "quantizer.safetensors"), fitted.artifact);
   writeJson(join(context.dir, "catalogue.json"), catalogue.toJSON());
   const items = data.dataset.items;

@@ -143,8 +143,9 @@ export const conditional = (list: readonly Slate[]): Slate[] => list.filter((s) 
 export const isSftUser = (seed: number, share: number, user: number): boolean =>
   unitHash(deriveSeed(seed, "sft-users"), user) < share;
 
-/** A slate as the model sees it. */
-export const viewOf = (corpus: Corpus, slate: Slate) => ({
+/** A slate as the model and the prior see it. */
+export const viewOf = (corpus: Corpus, slate: Slate, evidence?: Readonly<Record<string, readonly number[]>>) => ({
+  ...(evidence ? { evidence: evidence[slate.id] as readonly number[] } : {}),
   history: (corpus.split.dataset.sequences[slate.user]?.items ?? new Int32Array()).subarray(0, slate.position),
   candidates: slate.candidates,
   scores: slate.scores,

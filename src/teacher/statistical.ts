@@ -48,6 +48,8 @@ export interface Teacher {
   scores(slate: SlateView): number[];
   /** Facts behind the scores; the same whether or not the answer is known. */
   evidence(slate: SlateView): Evidence;
+  /** The same weights over other statistics: what may be known of interactions for later slates. */
+  withStatistics(training: TrainingView): Teacher;
   /** Weight a feature, per fold and (last) from all folds; for the report. */
   readonly weights: readonly Readonly<Record<string, number>>[];
 }
@@ -62,13 +64,13 @@ export function fitTeacher(
   rerankSlates: readonly Slate[],
   options: TeacherOptions = defaultTeacher,
 ): Teacher {
-  const statistics = new TeacherStatistics(dataset, training);
+  const early = new TeacherStatistics(dataset, training);
   const folds = Math.max(2, Math.trunc(options.folds));
   const foldOf = (user: number): number =>
     Math.floor(unitHash(options.seed, "teacher-fold", String(dataset.sequences[user]?.user ?? user)) * folds);
   const observations = rerankSlates
     .filter((s) => s.targetIndex >= 0)
-    .map((s) => ({ user: s.user, targetIndex: s.targetIndex, features_NF: featuresOf(statistics, s) }));
+    .map((s) => ({ user: s.user, targetIndex: s.targetIndex, features_NF: featuresOf(early, s) }));
   const fold = new Map(observations.map(({ user }) => [user, foldOf(user)]));
   const weights = Array.from({ length: folds + 1 }, (_, k) =>
     fitSoftmaxRegression(
@@ -77,14 +79,16 @@ export function fitTeacher(
       options.l2,
     ),
   );
-  return {
+  const over = (statistics: TeacherStatistics): Teacher => ({
     scores(slate) {
       const k = slate.segment === "rerank" ? foldOf(slate.user) : folds;
       return linearScores(featuresOf(statistics, slate), weights[k] ?? new Float64Array(numFeatures));
     },
     evidence: (slate) => evidenceOf(statistics, slate),
+    withStatistics: (later) => over(new TeacherStatistics(dataset, later)),
     weights: weights.map((w) => Object.fromEntries(featureNames.map((name, f) => [name, w[f] ?? 0]))),
-  };
+  });
+  return over(early);
 }
 
 function evidenceOf(statistics: TeacherStatistics, slate: SlateView): Evidence {
