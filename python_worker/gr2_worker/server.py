@@ -258,6 +258,22 @@ class WorkerService(pb_grpc.WorkerServicer):
 
         return self._unary(context, verb)
 
+    def Factorize(self, request: pb.FactorizeRequest, context: grpc.ServicerContext) -> pb.FactorizeResponse:
+        def verb(check: CancelCheck) -> pb.FactorizeResponse:
+            from .factorize import factorize
+
+            factors = factorize(
+                request.size,
+                wire.ints(request.rows, "rows"),
+                wire.ints(request.cols, "cols"),
+                wire.floats(request.values, "values"),
+                request.dims,
+                request.seed,
+            )
+            return pb.FactorizeResponse(factors=wire.matrix_out(factors))
+
+        return self._unary(context, verb)
+
     def FitSemanticIds(
         self, request: pb.FitSemanticIdsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.FitSemanticIdsResponse]:

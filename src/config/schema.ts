@@ -263,7 +263,12 @@ const decoding = z
       .boolean()
       .default(true)
       .describe("Use the calibrated pre-rank prior as a logit prior in the constrained part; false = uniform."),
-    evidence: z.boolean().default(false).describe("Let the prior also weigh the statistical teacher's score (co-occurrence, transitions, categories, popularity); the `prior` row of the results shows what that alone is worth."),
+    evidence: z
+      .boolean()
+      .default(false)
+      .describe(
+        "Let the prior also weigh the statistical teacher's score (co-occurrence, transitions, categories, popularity); the `prior` row of the results shows what that alone is worth.",
+      ),
     maxReasoningTokens: count.default(96).describe("Cut-off of a visible thought."),
   })
   .prefault({});

@@ -67,7 +67,11 @@ export interface Terms {
 
 function toChoice(e: PriorExample, terms: Terms): ChoiceExample {
   const n = e.scores.length;
-  const columns = [standardise(e.scores), ...(terms.likelihood ? [e.logLikelihood] : []), ...(terms.evidence ? [e.evidence] : [])];
+  const columns = [
+    standardise(e.scores),
+    ...(terms.likelihood ? [e.logLikelihood] : []),
+    ...(terms.evidence ? [e.evidence] : []),
+  ];
   const k = n - 1 + columns.length; // places 1..N-1, then the columns
   const features = new Float64Array(n * k);
   for (let j = 0; j < n; j++) {

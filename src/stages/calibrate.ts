@@ -41,7 +41,9 @@ async function run(context: StageContext): Promise<Summary> {
   }));
   const prior = fitPrior(examples, { likelihood: true, evidence: context.config.decoding.evidence });
   writeJson(join(context.dir, "prior.json"), prior);
-  context.log(`likelihood weight ${prior.likelihood.toFixed(3)}, pre-rank score weight ${prior.preRank.toFixed(3)}, evidence weight ${prior.evidence.toFixed(3)}`);
+  context.log(
+    `likelihood weight ${prior.likelihood.toFixed(3)}, pre-rank score weight ${prior.preRank.toFixed(3)}, evidence weight ${prior.evidence.toFixed(3)}`,
+  );
   return {
     slates: slates.length,
     likelihood: prior.likelihood,

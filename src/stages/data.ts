@@ -3,9 +3,9 @@ import { join } from "node:path";
 import { saveDataset } from "../data/cache.ts";
 import { buildDataset } from "../data/dataset.ts";
 import { fetchMovieLens100k } from "../data/fetch.ts";
-import { checkDataset } from "../data/leakage.ts";
+import { checkSplit } from "../data/leakage.ts";
 import { split } from "../data/split.ts";
-import { neutralise, neutraliseVersion } from "../sid/sanitise.ts";
+import { neutralise } from "../sid/sanitise.ts";
 import { splitOptions } from "./corpus.ts";
 import { writeJson } from "./files.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
@@ -35,12 +35,12 @@ async function run(context: StageContext): Promise<Summary> {
     },
     maxBadShare: o.maxBadShare,
     quarantineFile: join(context.dir, "quarantine.jsonl"),
-    neutralise,
-    neutraliseId: neutraliseVersion,
+    neutralise: (text) => neutralise(text, []),
+    neutraliseId: "sid/sanitise 1",
   });
-  saveDataset(join(context.dir, "dataset"), dataset);
+  saveDataset(dataset, join(context.dir, "dataset"));
   const parts = split(dataset, splitOptions(o.split));
-  checkDataset(parts);
+  checkSplit(parts);
   writeJson(join(context.dir, "stats.json"), dataset.stats);
   const { stats } = dataset;
   context.log(

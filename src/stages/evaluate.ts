@@ -19,6 +19,7 @@ import type { Policy, Rollout, SlateView } from "../policy/policy.ts";
 import { crossFittedScores, directScores, fitPrior, orderBy, type PriorExample } from "../policy/prior.ts";
 import type { Slate } from "../prerank/types.ts";
 import { markers } from "../prompts/pieces.ts";
+import { findSids } from "../sid/semantic-id.ts";
 import { readPrior } from "./calibrate.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { readJson, writeJson } from "./files.ts";
@@ -350,7 +351,14 @@ function examples(
 
 /** Semantic IDs in a thought, followed by the titles they stand for. */
 function readable(corpus: Corpus, thought: string): string {
-  return corpus.catalogue.annotate(thought, (row) => corpus.items[row]?.title || "untitled");
+  let out = "";
+  let at = 0;
+  for (const { end, codes } of findSids(thought, corpus.catalogue.shape)) {
+    const row = corpus.catalogue.rowOf(codes);
+    out += `${thought.slice(at, end)} [${row === undefined ? "no such item" : corpus.items[row]?.title || "untitled"}]`;
+    at = end;
+  }
+  return out + thought.slice(at);
 }
 
 /** Caps test slates by drawing whole users, so that the bootstrap over users stays honest; 0 = all. */

@@ -4,7 +4,6 @@
  *
  * Shape suffixes: P prompts, G group.
  */
-import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import type { Policy, Rollout, SlateView } from "../policy/policy.ts";
@@ -77,7 +76,10 @@ async function run(context: StageContext): Promise<Summary> {
       kept.push(...(o.dynamicSampling ? groups.filter((g) => teaches(g.rewards_G)) : groups));
     }
     // 2. Update.
-    const update = kept.length > 0 ? await learn(worker, policy, config, (s) => viewOf(corpus, s, evidence), kept, step, signal) : {};
+    const update =
+      kept.length > 0
+        ? await learn(worker, policy, config, (s) => viewOf(corpus, s, evidence), kept, step, signal)
+        : {};
     // 3. Say how it went.
     context.metrics(step, { ...health(seen, kept), ...update });
     for (const g of seen.slice(0, 2)) logRollout(step, g);

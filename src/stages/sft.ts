@@ -3,7 +3,6 @@
  * log p(ranking). The ranking part is trained under the same permutation constraint and prior it is decoded with, so
  * that the gradient is what the prior does not already say. Next-item replay keeps and refreshes the LM's knowledge.
  */
-import { join } from "node:path";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import type { Slate } from "../prerank/types.ts";
 import type { Mode } from "../prompts/rerank.ts";

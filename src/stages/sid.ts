@@ -69,7 +69,8 @@ async function run(context: StageContext): Promise<Summary> {
   writeFileSync(join(context.dir, "quantizer.safetensors"), fitted.artifact);
   writeJson(join(context.dir, "catalogue.json"), catalogue.toJSON());
   const items = data.dataset.items;
-  const report = sidReport(catalogue, {
+  const report = sidReport({
+    catalogue,
     titles: items.map((i) => i.title),
     labels: items.map((i) => i.categories[0] ?? ""),
   });

@@ -49,7 +49,8 @@ async function run(context: StageContext): Promise<Summary> {
   const early = trainingView(split, "midtrain");
   const teacher = fitTeacher(dataset, early, students, { ...defaultTeacher, seed });
   const later = teacher.withStatistics(trainingView(split, "rerank")); // what the pre-ranker of these slates knows
-  const scoresOf = (t: typeof teacher, list: readonly Slate[]) => Object.fromEntries(list.map((s) => [s.id, t.scores(viewOf(s))]));
+  const scoresOf = (t: typeof teacher, list: readonly Slate[]) =>
+    Object.fromEntries(list.map((s) => [s.id, t.scores(viewOf(s))]));
   writeJson(join(context.dir, "evidence.json"), {
     ...scoresOf(teacher, slates.rerank),
     ...scoresOf(later, slates.validation),
