@@ -161,6 +161,19 @@ export class GrpcWorkerClient implements t.WorkerClient {
     return batch.unpackMatrix(r.embeddings, "embeddings");
   }
 
+  async factorize(request: t.FactorizeRequest, call?: t.CallOptions): Promise<t.Matrix> {
+    const message: pb.FactorizeRequest = {
+      size: request.size,
+      rows: batch.toBytes(request.rows),
+      cols: batch.toBytes(request.cols),
+      values: batch.toBytes(request.values),
+      dims: request.dims,
+      seed: request.seed,
+    };
+    const r = await this.channel.unary("factorize", service.factorize, message, call);
+    return batch.unpackMatrix(r.factors, "factors");
+  }
+
   async fitSemanticIds(
     request: t.FitSemanticIdsRequest,
     onProgress?: (progress: t.FitProgress) => void,

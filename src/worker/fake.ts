@@ -189,6 +189,12 @@ export class FakeWorker implements t.WorkerClient {
   }
 
   /** Bags of hashed words: texts that share words are near each other. */
+  async factorize(request: t.FactorizeRequest, call?: t.CallOptions): Promise<t.Matrix> {
+    this.enter("factorize", call);
+    const data = Float32Array.from({ length: request.size * request.dims }, (_, i) => hash01(request.seed, i, 2) - 0.5);
+    return { rows: request.size, cols: request.dims, data };
+  }
+
   async embed(request: t.EmbedRequest, call?: t.CallOptions): Promise<t.Matrix> {
     this.enter("embed", call);
     const data = new Float32Array(request.texts.length * embeddingDims);

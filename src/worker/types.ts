@@ -252,6 +252,17 @@ export interface EmbedRequest {
   readonly normalize?: boolean;
 }
 
+/** A sparse square matrix by its entries; repeated ones add up. */
+export interface FactorizeRequest {
+  readonly size: number;
+  readonly rows: Int32Array;
+  readonly cols: Int32Array;
+  readonly values: Float32Array;
+  /** Singular vectors kept. */
+  readonly dims: number;
+  readonly seed: number;
+}
+
 export interface QuantizerConfig {
   readonly method: "rqvae" | "rqkmeans";
   readonly levels: number;
@@ -349,6 +360,8 @@ export interface WorkerClient {
   sample(request: SampleRequest, options?: CallOptions): AsyncIterable<SampleEvent>;
   beamSearch(request: BeamSearchRequest, options?: CallOptions): Promise<BeamSearchResult>;
   embed(request: EmbedRequest, options?: CallOptions): Promise<Matrix>;
+  /** U sqrt(S) of a truncated singular value decomposition, one row a row of the matrix. */
+  factorize(request: FactorizeRequest, options?: CallOptions): Promise<Matrix>;
   fitSemanticIds(
     request: FitSemanticIdsRequest,
     onProgress?: (progress: FitProgress) => void,
