@@ -132,7 +132,7 @@ export async function identifierFigures(data: ReportData): Promise<Html> {
   const levels = (sid?.perLevel ?? []).map((l) => ({
     name: `level ${l.level + 1}`,
     value: l.perplexity / (sid?.codes ?? 1),
-    label: `${l.numUsed} of ${sid?.codes} codes used, perplexity ${l.perplexity.toFixed(0)}`,
+    label: `${l.numUsed} of ${sid?.codes} codes`,
   }));
   const unique = sid
     ? `${(100 * sid.uniqueness).toFixed(2)} % of ${sid.numItems} items have a semantic ID of their own.`
@@ -145,10 +145,8 @@ export async function identifierFigures(data: ReportData): Promise<Html> {
   return section("Semantic IDs and calibration", unique, [
     await figure(
       "Use of each level",
-      levels.length > 0
-        ? plots.bars(levels, { x: "perplexity / codes", color: plots.palette.teal, max: 1.7 })
-        : undefined,
-      "1 = every code is used equally often.",
+      levels.length > 0 ? plots.bars(levels, { x: "perplexity / codes", color: plots.palette.teal }) : undefined,
+      "Perplexity / codes = 1: every code is used equally often.",
     ),
     await figure("Quantizer", drawn(fit, { y: "value" })),
     await figure(

@@ -47,6 +47,8 @@ const config = {
     title: null,
     symbolType: "stroke",
     symbolStrokeWidth: 3,
+    symbolOpacity: 1,
+    labelLimit: 300,
     offset: 6,
   },
   header: { labelColor: "currentColor", titleColor: "currentColor", labelFontSize: 12, labelFontWeight: 600 },
@@ -55,29 +57,42 @@ const config = {
   bar: { cornerRadiusEnd: 3 },
 } as const;
 
-const width = 420;
-const height = 210;
+/** Outer size of a figure that fills half the page, axes and legend included. */
+const width = 470;
+const height = 260;
+
+const half = { width, height, autosize: { type: "fit", contains: "padding" } };
 
 /** Renders one vega-lite specification; the heavy imports happen on first use. */
 export async function plot(spec: Record<string, unknown>, label: string): Promise<Html> {
   const [vega, vegaLite] = await Promise.all([import("vega"), import("vega-lite")]);
-  const full = { width, height, padding: 4, ...spec, config } as unknown as TopLevelSpec;
+  const full = { ...(spec.facet ? {} : half), padding: 4, ...spec, config } as unknown as TopLevelSpec;
   const view = new vega.View(vega.parse(vegaLite.compile(full).spec), { renderer: "none" });
   try {
     const svg = await view.toSVG();
-    // Vega's marks carry their data as aria labels, which may hold text of items: the figure gets one label instead.
-    // Ids (clip paths) are made unique: many figures share one page.
-    const prefix = `${label.toLowerCase().replace(/\W+/g, "-")}-`;
-    return raw(
-      svg
-        .replace(/ id="/g, ` id="${prefix}`)
-        .replace(/url\(#/g, `url(#${prefix}`)
-        .replace(/ (xmlns(:\w+)?|aria-[\w]+|role)="[^"]*"/g, "")
-        .replace(/^<svg/, `<svg role="img" aria-label="${label.replace(/[&<>"]/g, "")}"`),
-    );
+    return raw(tidy(svg, label));
   } finally {
     view.finalize();
   }
+}
+
+/**
+ * Fits a figure into the page: one label instead of vega's aria labels (which may hold text of items), and ids of its
+ * own, numbered from 0, instead of vega's, which count through the process.
+ */
+function tidy(svg: string, label: string): string {
+  const prefix = label.toLowerCase().replace(/\W+/g, "-");
+  const names = new Map<string, string>();
+  const rename = (id: string): string => {
+    const name = names.get(id) ?? `${prefix}-${names.size}`;
+    names.set(id, name);
+    return name;
+  };
+  return svg
+    .replace(/ id="([^"]+)"/g, (_, id: string) => ` id="${rename(id)}"`)
+    .replace(/url\(#([^)]+)\)/g, (_, id: string) => `url(#${rename(id)})`)
+    .replace(/ (xmlns(:\w+)?|aria-\w+|role)="[^"]*"/g, "")
+    .replace(/^<svg/, `<svg role="img" aria-label="${label.replace(/[&<>"]/g, "")}"`);
 }
 
 export interface Point {
@@ -127,7 +142,13 @@ export function histogram(values: readonly number[], options: { x: string; color
     data: { values: values.map((value) => ({ value })) },
     mark: { type: "bar", color: options.color, opacity: 0.85, binSpacing: 1 },
     encoding: {
-      x: { bin: { maxbins: 30 }, field: "value", type: "quantitative", title: options.x, axis: { grid: false } },
+      x: {
+        bin: { maxbins: 30 },
+        field: "value",
+        type: "quantitative",
+        title: options.x,
+        axis: { grid: false, format: "~g", tickCount: 8 },
+      },
       y: { aggregate: "count", type: "quantitative", title: "rollouts", axis: { tickCount: 5, format: "~s" } },
     },
   };
@@ -141,7 +162,7 @@ export function forest(comparisons: readonly ComparisonRow[], metrics: readonly 
     field: "verdict",
     type: "nominal",
     scale: { domain, range: [palette.teal, palette.grey, palette.rose] },
-    legend: { symbolType: "circle", symbolStrokeWidth: 0, symbolSize: 70, labelLimit: 300 },
+    legend: { symbolType: "circle", symbolStrokeWidth: 0, symbolSize: 70 },
   };
   const y = {
     field: "system",
@@ -189,14 +210,20 @@ export const verdictOf = (c: { ci_low: number; ci_high: number }): "better" | "w
 /** One horizontal bar a name, in the order given, with its value written behind it. */
 export function bars(
   values: readonly { name: string; value: number; label: string }[],
-  options: { x: string; color: string; max?: number },
+  options: { x: string; color: string },
 ) {
   const y = { field: "name", type: "nominal", sort: null, title: null, axis: { labelLimit: 220, labelFontSize: 12 } };
-  const domain = options.max === undefined ? {} : { scale: { domain: [0, options.max] } };
-  const x = { field: "value", type: "quantitative", title: options.x, axis: { tickCount: 5, format: "~s" }, ...domain };
+  const domain = { domain: [0, 1.4 * Math.max(1e-9, ...values.map((v) => v.value))], nice: false }; // room for the text
+  const x = {
+    field: "value",
+    type: "quantitative",
+    title: options.x,
+    axis: { tickCount: 5, format: "~s" },
+    scale: domain,
+  };
   return {
     data: { values },
-    height: { step: 24 },
+    height: 64 + 24 * values.length,
     encoding: { y, x },
     layer: [
       { mark: { type: "bar", color: options.color, opacity: 0.85, height: 15 } },

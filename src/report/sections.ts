@@ -55,7 +55,7 @@ export function hero(data: ReportData): Html {
   const seconds = Object.values(data.metrics.timings).reduce((a, b) => a + b, 0);
   const tiles: [string | undefined, string][] = [
     [r1 && signed(r1.delta), "R@1 difference"],
-    [lift && lift.n.toLocaleString("en"), "test slates"],
+    [lift?.n.toLocaleString("en"), "test slates"],
     [health.sid_uniqueness === undefined ? undefined : percent(health.sid_uniqueness), "unique semantic IDs"],
     [health.valid_rate === undefined ? undefined : percent(health.valid_rate), "valid answers (lowest system)"],
     [health.identity_rate === undefined ? undefined : percent(health.identity_rate), "input order copied"],
@@ -175,9 +175,9 @@ export function healthTable(data: ReportData): Html {
         : kind === "tokens"
           ? value.toFixed(0)
           : value.toFixed(3);
-  return html`<figure class="card"><h3>Answers on test</h3><div class="scroll"><table><thead><tr><th>system</th><th>valid</th><th>input copied</th><th>Kendall τ to input</th><th>tokens</th></tr></thead><tbody>${systems.map(
+  return html`<figure class="card"><h3>Answers on test</h3><div class="scroll"><table><thead><tr><th>system</th><th>valid</th><th>copied</th><th>Kendall τ</th><th>tokens</th></tr></thead><tbody>${systems.map(
     (s) => html`<tr><td>${s}</td>${kinds.map((k) => html`<td>${show(health[`${s}_${k}`], k)}</td>`)}</tr>`,
-  )}</tbody></table></div><figcaption>Valid: a complete permutation of the slate. τ = 1 is the input order.</figcaption></figure>`;
+  )}</tbody></table></div><figcaption>Valid: a complete permutation of the slate. Copied: the input order, so Kendall τ to it is 1.</figcaption></figure>`;
 }
 
 /** Where all of this came from. */
