@@ -25,7 +25,7 @@ async function run(context: StageContext): Promise<Summary> {
       : o.path;
   const dataset = await buildDataset({
     name: o.name,
-    source: adapterOptions(o, path),
+    source: { kind: "recbole", path },
     prepare: {
       minUserInteractions: o.minInteractions,
       minItemInteractions: o.minInteractions,
