@@ -7,11 +7,9 @@
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import { EnvironmentError, WorkerError } from "../core/errors.ts";
-
-export const repositoryRoot = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
+import { repositoryRoot } from "../core/paths.ts";
 
 /** Oldest Python the worker runs on. */
 export const minPython: readonly [number, number] = [3, 11];
@@ -125,7 +123,9 @@ export async function startPython(options: { bin: string; logPath: string }): Pr
   process.env.PYTHONPATH = join(repositoryRoot, "python_worker");
   process.env.PYTHONUNBUFFERED = "1";
   process.env.REQ_TIMEOUT = "600000"; // importing torch on a cold disk takes minutes
-  const { python, com } = (await import("pythonia")) as unknown as Pythonia;
+  // CommonJS: the named exports are found by some loaders only, `default` by all.
+  const loaded = (await import("pythonia")) as unknown as Pythonia & { readonly default?: Pythonia };
+  const { python, com } = loaded.default ?? loaded;
   if (!com.proc) void python("json").catch(() => {}); // the module was loaded before: this starts the process again
   const proc = com.proc;
   if (!proc?.pid) throw new EnvironmentError(`cannot start Python (${options.bin})`, { advice: "Run `make setup`." });

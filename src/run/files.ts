@@ -1,0 +1,80 @@
+/** Files of a run folder: atomic writes, and file-system faults as sentences for a person. */
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
+import { RunError } from "../core/errors.ts";
+
+const advice: Readonly<Record<string, string>> = {
+  ENOSPC:
+    "The disk is full: free some space, or put the runs elsewhere with --set run.root=PATH. A rerun goes on where this one stopped.",
+  EDQUOT: "The disk quota is used up: free some space, or put the runs elsewhere with --set run.root=PATH.",
+  EACCES: "Check who owns the folder, or put the runs elsewhere with --set run.root=PATH.",
+  EPERM: "Check who owns the folder, or put the runs elsewhere with --set run.root=PATH.",
+  EROFS: "The file system is read-only: put the runs elsewhere with --set run.root=PATH.",
+  EMFILE: "Too many open files: raise the limit with `ulimit -n 4096`.",
+};
+
+/** A RunError for a fault of the file system; anything else is returned as it is. */
+export function fileError(action: string, path: string, cause: unknown): unknown {
+  const code = (cause as NodeJS.ErrnoException | undefined)?.code;
+  if (code === undefined || typeof code !== "string") return cause;
+  const reason: Record<string, string> = {
+    ENOSPC: "no space left on the disk",
+    EACCES: "permission denied",
+    ENOENT: "it does not exist",
+  };
+  return new RunError(`cannot ${action} ${path}: ${reason[code] ?? code}`, { cause, advice: advice[code] });
+}
+
+/** Runs an action on a path with its faults translated. */
+export function guarded<T>(action: string, path: string, run: () => T): T {
+  try {
+    return run();
+  } catch (e) {
+    throw fileError(action, path, e);
+  }
+}
+
+export function makeFolder(path: string): string {
+  guarded("create the folder", path, () => mkdirSync(path, { recursive: true }));
+  return path;
+}
+
+/** Writes a whole file so that a reader sees the old or the new content, never a part: temp file, fsync, rename. */
+export function writeAtomic(path: string, content: string | Uint8Array): void {
+  const temporary = `${path}.${process.pid}.tmp`;
+  guarded("write", path, () => {
+    mkdirSync(dirname(path), { recursive: true });
+    try {
+      const fd = openSync(temporary, "w");
+      try {
+        writeAll(fd, typeof content === "string" ? Buffer.from(content) : content);
+        fsyncSync(fd);
+      } finally {
+        closeSync(fd);
+      }
+      renameSync(temporary, path);
+    } catch (e) {
+      rmSync(temporary, { force: true });
+      throw e;
+    }
+  });
+}
+
+/** writeSync may write less than asked (a disk that fills up); this does not. */
+export function writeAll(fd: number, bytes: Uint8Array): void {
+  for (let at = 0; at < bytes.byteLength; ) at += writeSync(fd, bytes, at);
+}
+
+export const writeJson = (path: string, value: unknown): void =>
+  writeAtomic(path, `${JSON.stringify(value, null, 2)}\n`);
+
+/** The parsed content of a JSON file; undefined if it is missing or damaged (then it must be made again). */
+export function readJson(path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, "utf8")) as unknown;
+  } catch (e) {
+    const code = (e as NodeJS.ErrnoException).code;
+    if (e instanceof SyntaxError || code === "ENOENT" || code === "ENOTDIR") return undefined;
+    throw fileError("read", path, e);
+  }
+}

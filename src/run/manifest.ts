@@ -1,0 +1,132 @@
+/** manifest.json: what a run was made from and on, written again at every change so that a killed run has one too. */
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { arch, cpus, platform, release, totalmem } from "node:os";
+import { join } from "node:path";
+import { repositoryRoot } from "../core/paths.ts";
+import { readJson, writeJson } from "./files.ts";
+
+export type StageState = "running" | "finished" | "failed" | "interrupted";
+
+export interface StageEntry {
+  state: StageState;
+  key: string;
+  inputs: Record<string, string>;
+  /** sha256 by file. */
+  outputs: Record<string, string>;
+  seconds: number;
+  peak_bytes: number;
+  started: string;
+  finished?: string;
+  /** True if the last invocation found it finished and did nothing. */
+  cached: boolean;
+}
+
+export interface Manifest {
+  schema: 1;
+  run: string;
+  state: StageState;
+  note?: string;
+  created: string;
+  updated: string;
+  command: string[];
+  config_hash: string;
+  seed: number;
+  code: { revision: string | null; dirty: boolean | null };
+  /** Hashes by name of the data that came from outside. */
+  data: Record<string, string>;
+  versions: Record<string, string>;
+  hardware: Record<string, string | number>;
+  stages: Record<string, StageEntry>;
+}
+
+export class ManifestFile {
+  readonly path: string;
+  readonly content: Manifest;
+
+  private constructor(path: string, content: Manifest) {
+    this.path = path;
+    this.content = content;
+  }
+
+  /** Goes on with the manifest of an earlier invocation of the same run, or starts one. */
+  static open(path: string, about: { run: string; configHash: string; seed: number }): ManifestFile {
+    const earlier = readJson(path) as Manifest | undefined;
+    const now = new Date().toISOString();
+    const manifest = new ManifestFile(path, {
+      schema: 1,
+      run: about.run,
+      state: "running",
+      created: earlier?.created ?? now,
+      updated: now,
+      command: process.argv.slice(2),
+      config_hash: about.configHash,
+      seed: about.seed,
+      code: codeRevision(),
+      data: {},
+      versions: versions(),
+      hardware: hardware(),
+      stages: earlier?.stages ?? {},
+    });
+    manifest.save();
+    return manifest;
+  }
+
+  /** Changes the content and writes it. */
+  update(change: (manifest: Manifest) => void): void {
+    change(this.content);
+    this.save();
+  }
+
+  private save(): void {
+    this.content.updated = new Date().toISOString();
+    writeJson(this.path, this.content);
+  }
+}
+
+/** The manifest of a run folder, or undefined if there is none. */
+export const readManifest = (folder: string): Manifest | undefined =>
+  readJson(join(folder, "manifest.json")) as Manifest | undefined;
+
+function codeRevision(): Manifest["code"] {
+  const git = (...args: string[]) =>
+    execFileSync("git", args, {
+      cwd: repositoryRoot,
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+      timeout: 10_000,
+    });
+  try {
+    return { revision: git("rev-parse", "HEAD").trim(), dirty: git("status", "--porcelain").trim() !== "" };
+  } catch {
+    return { revision: null, dirty: null }; // no git, or an unpacked archive
+  }
+}
+
+function versions(): Record<string, string> {
+  const found: Record<string, string> = { node: process.versions.node };
+  const own = readJson(join(repositoryRoot, "package.json")) as {
+    version?: string;
+    dependencies?: Record<string, string>;
+  };
+  found.gr2 = own?.version ?? "unknown";
+  for (const name of Object.keys(own?.dependencies ?? {})) {
+    try {
+      const file = join(repositoryRoot, "node_modules", name, "package.json");
+      found[name] = (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+    } catch {
+      found[name] = "not installed";
+    }
+  }
+  return found;
+}
+
+function hardware(): Manifest["hardware"] {
+  const all = cpus();
+  return {
+    platform: `${platform()} ${release()} ${arch()}`,
+    cpu: all[0]?.model.trim() ?? "unknown",
+    cores: all.length,
+    memory_bytes: totalmem(),
+  };
+}

@@ -1,0 +1,292 @@
+/**
+ * One run: its folder and lock, the stages that are cached or resumed, its logs, telemetry and manifest. A stage sees
+ * only its StageContext. What the stages do is no business of this room.
+ */
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { Gr2Error, InterruptedError, RunError } from "../core/errors.ts";
+import { TelemetryBus } from "../worker/telemetry.ts";
+import { codeHash } from "./code-hash.ts";
+import { guarded, makeFolder, writeAtomic } from "./files.ts";
+import { ManifestFile } from "./manifest.ts";
+import { peakMemory, resetPeakMemory, startTimeOf } from "./processes.ts";
+import { type LogRecord, type MetricsRecord, RecordLog } from "./record-log.ts";
+import { RunFolder } from "./run-folder.ts";
+import * as cache from "./stage-cache.ts";
+
+/** One line of rollouts.jsonl; the rest of the record is the stage's. */
+export type RolloutRecord = LogRecord & Readonly<Record<string, unknown>>;
+
+export interface RunOptions {
+  /** Folder of all runs, e.g. "runs". */
+  readonly root: string;
+  readonly name: string;
+  /** Written to config.resolved.yaml. */
+  readonly configYaml: string;
+  readonly configHash: string;
+  readonly seed: number;
+  /** Names of all stages in order; what `from` and `until` refer to. */
+  readonly stages: readonly string[];
+  /** Run this stage and those behind it again, even if they are finished. */
+  readonly from?: string;
+  /** Stop behind this stage: `stopsAfter` says so. */
+  readonly until?: string;
+  /** Forget everything an earlier invocation left. */
+  readonly fresh?: boolean;
+  readonly signal?: AbortSignal;
+  /** Listeners may be attached before the run begins; default: a bus of its own. */
+  readonly bus?: TelemetryBus;
+}
+
+export interface StageSpec {
+  readonly name: string;
+  /** The part of the compiled config this stage reads: a change of it runs the stage again. */
+  readonly config: unknown;
+  /** Source files and folders it depends on, relative to the repository: "src/sid", "src/stages/tokenize.ts". */
+  readonly code: readonly string[];
+  /** By name: `key` of the stages before, hashes of data from outside. */
+  readonly inputs: Readonly<Record<string, string>>;
+  /** Writes its outputs under context.dir. Must be able to start over, or to go on from its own cursor. */
+  readonly run: (context: StageContext) => Promise<void>;
+}
+
+export interface StageResult {
+  readonly name: string;
+  readonly key: string;
+  /** Folder with its outputs. */
+  readonly dir: string;
+  readonly cached: boolean;
+  readonly seconds: number;
+  readonly peakBytes: number;
+}
+
+export interface StageContext {
+  readonly name: string;
+  readonly key: string;
+  readonly signal: AbortSignal | undefined;
+  /** The stage's folder: every file in it is an output, except below work/. */
+  readonly dir: string;
+  /** A path among the outputs. */
+  file(...parts: string[]): string;
+  /** A path in the scratch space: kept until the stage is finished, then removed. For checkpoints. */
+  work(...parts: string[]): string;
+  /** What saveCursor was last given by an attempt with the same key that was cut off; undefined = begin at the start. */
+  cursor(): unknown;
+  /** Call after the checkpoint it refers to is on disk. Log records up to here are kept on resume, later ones dropped. */
+  saveCursor(value: unknown): void;
+  /** One line of metrics.jsonl, and a telemetry event. */
+  metrics(step: number, values: Readonly<Record<string, number>>): void;
+  /** One line of rollouts.jsonl. */
+  rollout(step: number, record: Readonly<Record<string, unknown>>): void;
+  progress(done: number, total: number, more?: { unit?: string; note?: string }): void;
+  sample(step: number, text: string, reward?: number): void;
+  info(text: string): void;
+  warn(text: string): void;
+  /** Throws InterruptedError once the user asked to stop. For loops that call no worker. */
+  throwIfInterrupted(): void;
+}
+
+export class Run {
+  readonly folder: RunFolder;
+  readonly bus: TelemetryBus;
+  readonly manifest: ManifestFile;
+  private readonly options: RunOptions;
+  private readonly metricsLog: RecordLog<MetricsRecord>;
+  private readonly rolloutLog: RecordLog<RolloutRecord>;
+  private workerPids: readonly number[] = [];
+
+  private constructor(folder: RunFolder, options: RunOptions) {
+    this.folder = folder;
+    this.options = options;
+    this.bus = options.bus ?? new TelemetryBus(options.name);
+    writeAtomic(folder.file("config.resolved.yaml"), options.configYaml);
+    this.manifest = ManifestFile.open(folder.file("manifest.json"), { ...options, run: options.name });
+    this.metricsLog = new RecordLog(folder.file("metrics.jsonl"));
+    this.rolloutLog = new RecordLog(folder.file("rollouts.jsonl"));
+  }
+
+  /** Takes the run's lock and opens its logs. Throws RunError if another process has it. */
+  static async open(options: RunOptions): Promise<Run> {
+    for (const [flag, stage] of [
+      ["--from", options.from],
+      ["--until", options.until],
+    ] as const) {
+      if (stage !== undefined && !options.stages.includes(stage)) {
+        throw new RunError(`${flag} ${stage}: there is no such stage`, {
+          advice: `Stages: ${options.stages.join(", ")}.`,
+        });
+      }
+    }
+    const { from, until, stages } = options;
+    if (from && until && stages.indexOf(from) > stages.indexOf(until)) {
+      throw new RunError(`--from ${from} comes after --until ${until}`, { advice: `Stages: ${stages.join(", ")}.` });
+    }
+    const folder = RunFolder.open(options.root, options.name);
+    try {
+      if (options.fresh && !from) forget(folder);
+      for (const stage of from ? stages.slice(stages.indexOf(from)) : []) cache.clear(folder.stageFolder(stage));
+      const run = new Run(folder, options);
+      await run.bus.publish(folder.path, startTimeOf(process.pid));
+      return run;
+    } catch (e) {
+      folder.release();
+      throw e;
+    }
+  }
+
+  /** Processes whose memory counts into a stage's peak, next to this one. */
+  measureMemoryOf(pids: readonly number[]): void {
+    this.workerPids = pids;
+  }
+
+  /** True if the user asked to stop behind this stage. */
+  stopsAfter(stage: string): boolean {
+    return this.options.until === stage;
+  }
+
+  /** Runs a stage, goes on with it, or does nothing because it is finished. */
+  async stage(spec: StageSpec): Promise<StageResult> {
+    const { name } = spec;
+    const position = { index: this.options.stages.indexOf(name) + 1, total: this.options.stages.length };
+    const dir = this.folder.stageFolder(name);
+    const key = cache.stageKey({ name, config: spec.config, code: codeHash(spec.code), inputs: spec.inputs });
+    this.throwIfInterrupted();
+    const earlier = await cache.finishedWith(dir, key);
+    if (earlier) {
+      this.record(name, { state: "finished", key, inputs: spec.inputs, done: earlier, cached: true });
+      this.bus.emit({ kind: "stage", stage: name, state: "cached", ...position, seconds: earlier.seconds });
+      return { name, key, dir, cached: true, seconds: earlier.seconds, peakBytes: earlier.peakBytes };
+    }
+    const cursor = cache.prepare(dir, key);
+    this.metricsLog.dropStage(name, cursor?.metricsSeq ?? 0);
+    this.rolloutLog.dropStage(name, cursor?.rolloutsSeq ?? 0);
+    this.record(name, { state: "running", key, inputs: spec.inputs, cached: false });
+    this.bus.emit({ kind: "stage", stage: name, state: cursor ? "resumed" : "started", ...position });
+    const pids = [process.pid, ...this.workerPids];
+    resetPeakMemory(pids);
+    const start = performance.now();
+    const elapsed = () => (cursor?.seconds ?? 0) + (performance.now() - start) / 1000;
+    try {
+      await spec.run(this.context(name, key, dir, cursor, elapsed));
+      const cost = { seconds: elapsed(), peakBytes: peakMemory([process.pid, ...this.workerPids]) };
+      const done = await cache.finish(dir, key, cost);
+      this.record(name, { state: "finished", key, inputs: spec.inputs, done, cached: false });
+      this.bus.emit({ kind: "stage", stage: name, state: "finished", ...position, seconds: cost.seconds });
+      return { name, key, dir, cached: false, ...cost };
+    } catch (e) {
+      const interrupted = e instanceof InterruptedError;
+      const note = e instanceof Gr2Error ? e.message : String(e);
+      this.recordEnd(name, interrupted ? "interrupted" : "failed", elapsed());
+      this.bus.emit({ kind: "stage", stage: name, state: "failed", ...position, seconds: elapsed(), note });
+      throw e;
+    }
+  }
+
+  /** Writes the end into the manifest, tells watchers, and gives the lock back. May be called after a failure. */
+  async close(status: "finished" | "failed" | "interrupted", note?: string): Promise<void> {
+    try {
+      this.manifest.update((m) => {
+        m.state = status;
+        m.note = note;
+      });
+    } catch (e) {
+      if (status === "finished") throw e; // otherwise the first fault is the one to report
+    } finally {
+      this.metricsLog.close();
+      this.rolloutLog.close();
+      this.bus.emit({ kind: "end", status, note });
+      await this.bus.close();
+      this.folder.release();
+    }
+  }
+
+  private throwIfInterrupted(): void {
+    if (this.options.signal?.aborted) throw new InterruptedError();
+  }
+
+  private context(
+    name: string,
+    key: string,
+    dir: string,
+    cursor: cache.Cursor | undefined,
+    elapsed: () => number,
+  ): StageContext {
+    const { bus, metricsLog, rolloutLog } = this;
+    return {
+      name,
+      key,
+      dir,
+      signal: this.options.signal,
+      file: (...parts) => join(dir, ...parts),
+      work: (...parts) => {
+        const path = join(dir, "work", ...parts);
+        makeFolder(join(path, ".."));
+        return path;
+      },
+      cursor: () => cursor?.value,
+      saveCursor: (value) => {
+        metricsLog.sync();
+        rolloutLog.sync();
+        const seqs = { metricsSeq: metricsLog.lastSeq, rolloutsSeq: rolloutLog.lastSeq };
+        cache.saveCursor(dir, { key, value, ...seqs, seconds: elapsed() });
+      },
+      metrics: (step, values) => {
+        metricsLog.append({ stage: name, step, time: Date.now() / 1000, values });
+        bus.emit({ kind: "metrics", stage: name, step, values });
+      },
+      rollout: (step, record) => {
+        rolloutLog.append({ stage: name, step, ...record } as Omit<RolloutRecord, "seq">);
+      },
+      progress: (done, total, more) => bus.emit({ kind: "progress", stage: name, done, total, ...more }),
+      sample: (step, text, reward) => bus.emit({ kind: "sample", stage: name, step, text, reward }),
+      info: (text) => bus.emit({ kind: "log", level: "info", text }),
+      warn: (text) => bus.emit({ kind: "log", level: "warn", text }),
+      throwIfInterrupted: () => this.throwIfInterrupted(),
+    };
+  }
+
+  private record(
+    stage: string,
+    entry: {
+      state: "running" | "finished";
+      key: string;
+      inputs: Readonly<Record<string, string>>;
+      done?: cache.Done;
+      cached: boolean;
+    },
+  ): void {
+    const { done } = entry;
+    this.manifest.update((m) => {
+      m.stages[stage] = {
+        state: entry.state,
+        key: entry.key,
+        inputs: { ...entry.inputs },
+        outputs: Object.fromEntries(Object.entries(done?.outputs ?? {}).map(([f, o]) => [f, o.sha256])),
+        seconds: done?.seconds ?? 0,
+        peak_bytes: done?.peakBytes ?? 0,
+        started: (entry.cached ? m.stages[stage]?.started : undefined) ?? new Date().toISOString(),
+        finished: done?.finished,
+        cached: entry.cached,
+      };
+    });
+  }
+
+  private recordEnd(stage: string, state: "failed" | "interrupted", seconds: number): void {
+    try {
+      this.manifest.update((m) => {
+        const entry = m.stages[stage];
+        if (entry) Object.assign(entry, { state, seconds });
+      });
+    } catch {
+      // a full disk: the fault that ended the stage is the one to report
+    }
+  }
+}
+
+function forget(folder: RunFolder): void {
+  guarded("remove", folder.path, () => {
+    for (const name of ["stages", "manifest.json", "metrics.jsonl", "rollouts.jsonl", "metrics.json", "report.html"]) {
+      rmSync(folder.file(name), { recursive: true, force: true });
+    }
+  });
+}
