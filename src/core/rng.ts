@@ -30,7 +30,11 @@ export class Rng {
   }
 
   static of(seed: number, ...labels: (string | number)[]): Rng {
-    return new Rng(xoroshiro128plus(deriveSeed(seed, ...labels)));
+    const generator = xoroshiro128plus(deriveSeed(seed, ...labels));
+    // The generator starts from (-1, ~seed, seed, 0): its first outputs are simple functions of the 31-bit seed (the first
+    // is always ≥ 1/2). After sixteen steps the state is mixed.
+    for (let k = 0; k < 16; k++) generator.next();
+    return new Rng(generator);
   }
 
   /** Uniform in [0, 1), 32 bits of randomness. */

@@ -1,0 +1,45 @@
+# Two commands: `make pipeline` runs GR2 end to end, `make test` runs the tests. Both set up what they need.
+SHELL := bash
+.DEFAULT_GOAL := help
+CONFIG ?= configs/nano-ml100k.yaml
+RUN ?= nano-ml100k
+ARGS ?=
+
+.PHONY: help setup proto check format test bench pipeline lock clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: .setup/done ## Install Node and Python dependencies, generate code
+
+.setup/done: package-lock.json python_worker/requirements.txt proto/gr2/v1/worker.proto scripts/setup.sh scripts/proto.sh
+	@bash scripts/setup.sh
+
+proto: ## Generate TypeScript and Python code from proto/
+	@bash scripts/proto.sh
+
+check: setup ## Lint, format and type checks of TypeScript and Python
+	npx --no-install biome check .
+	npx --no-install tsc -p .
+	.venv/bin/ruff check --config python_worker/pyproject.toml python_worker tests/python
+	.venv/bin/ruff format --check --config python_worker/pyproject.toml python_worker tests/python
+	.venv/bin/mypy --config-file python_worker/pyproject.toml python_worker/gr2_worker
+
+format: setup ## Rewrite files in the house style
+	npx --no-install biome check --write .
+	.venv/bin/ruff format --config python_worker/pyproject.toml python_worker tests/python
+
+test: setup ## All tests, TypeScript and Python
+	@bash scripts/test.sh
+
+bench: setup ## Benchmarks: make bench NAME=pipeline
+	npm run --silent bench -- $(NAME)
+
+pipeline: setup ## GR2 end to end on MovieLens-100K: make pipeline [CONFIG=...] [RUN=...] [ARGS="--set path=value"]
+	npm run --silent pipeline -- --config $(CONFIG) --run $(RUN) $(ARGS)
+
+lock: ## Pin every Python requirement
+	@bash scripts/lock.sh
+
+clean: ## Remove what setup and runs made (data/ is kept)
+	rm -rf node_modules .venv .setup runs src/worker/generated python_worker/gr2_worker/generated

@@ -1,0 +1,43 @@
+"""`python -m gr2_worker --address 127.0.0.1:50051`: a worker of its own, e.g. on a GPU machine."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+
+
+def main() -> int:
+    """Serves until SIGTERM, SIGINT or Shutdown. Exit code 0, or 1 if it could not start."""
+    parser = argparse.ArgumentParser(prog="gr2_worker", description="GR2's tensor worker (gRPC).")
+    parser.add_argument(
+        "--address",
+        default="127.0.0.1:50051",
+        help="host:port (port 0 = any free one) or unix:/path; there is no authentication, so keep it on loopback "
+        "unless the network is trusted (default: %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch (default: all cores)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    arguments = parser.parse_args()
+    if arguments.threads < 0:
+        parser.error("--threads must be >= 0")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    from .errors import WorkerFault
+    from .server import Server
+
+    try:
+        server = Server(arguments.address, arguments.device, arguments.threads)
+    except (OSError, WorkerFault) as error:
+        print(f"gr2_worker: {error}", file=sys.stderr)
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.request_stop())
+    print(server.address, flush=True)
+    server.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

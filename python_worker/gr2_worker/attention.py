@@ -1,0 +1,172 @@
+"""The attention function every model of the worker runs with, and the cache that makes decoding cheap.
+
+Without a cache it is plain SDPA. With a `SharedPrefixCache` in decode mode, the G rows that continue one prompt attend to
+ONE copy of the prompt's keys and values (as one matrix product per prompt) and to their own suffix; both parts share a
+softmax. All rows of a cache decode in lockstep, so the suffix needs no padding mask.
+
+Shape legend: P prompts, S slots a prompt, R = P*S rows, H query heads, K key-value heads, Q new tokens, T cached, D head size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache
+
+NAME = "gr2_shared_prefix"
+FIRST_SUFFIX_CAPACITY = 32
+
+
+class SharedPrefixCache(Cache):
+    """Keys and values of P prompts (stored once) and of the R rows that continue them."""
+
+    def __init__(self, prompt_lengths: Tensor) -> None:
+        """prompt_lengths [P] int64 on the model's device."""
+        super().__init__(layers=[])
+        self.prompt_lengths = prompt_lengths
+        self.prefix_width = int(prompt_lengths.max())
+        self.slots = 0  # S; 0 = still filling prompts
+        self.suffix_length = 0
+        self.filling = slice(0, 0)  # prompts the running prefill computes
+        self.attended = 0  # decode attention calls of the running forward: proves that the model uses this cache
+        self._prefix: dict[int, tuple[Tensor, Tensor]] = {}  # per layer [P, K, T, D]
+        self._suffix: dict[int, tuple[Tensor, Tensor]] = {}  # per layer [R, K, capacity, D]
+        self._hidden_prefix: Tensor | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Stores the new keys and values of one layer; returns what the new tokens attend to besides the prefix."""
+        if self.slots == 0:
+            return self._store_prefix(key_states, value_states, layer_idx)
+        new = key_states.shape[2]
+        end = self.suffix_length + new
+        keys, values = self._suffix_buffers(key_states, layer_idx, end)
+        keys[:, :, self.suffix_length : end] = key_states
+        values[:, :, self.suffix_length : end] = value_states
+        return keys[:, :, :end], values[:, :, :end]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.prefix_width + self.suffix_length if self.slots else 0
+
+    def start_decoding(self, slots: int) -> None:
+        """Ends prefill: from now on every prompt is continued by `slots` rows."""
+        self.slots = slots
+        positions = torch.arange(self.prefix_width, device=self.prompt_lengths.device)
+        hidden = positions[None, :] >= self.prompt_lengths[:, None]
+        self._hidden_prefix = hidden if bool(hidden.any()) else None
+
+    def select(self, prompts: Tensor | None, rows: Tensor | None, slots: int) -> None:
+        """Keeps the given prompts and rows (repeats allowed; rows ordered by prompt, `slots` each). None = all."""
+        self.slots = slots
+        if prompts is not None:
+            self.prompt_lengths = self.prompt_lengths[prompts]
+            width = int(self.prompt_lengths.max())
+            self.prefix_width = width
+            self._prefix = {
+                i: (k[prompts, :, :width].contiguous(), v[prompts, :, :width].contiguous())
+                for i, (k, v) in self._prefix.items()
+            }
+            self.start_decoding(slots)
+        if rows is not None and self.suffix_length:
+            self._suffix = {i: (k.index_select(0, rows), v.index_select(0, rows)) for i, (k, v) in self._suffix.items()}
+
+    def advance(self, tokens: int) -> None:
+        """Declares `tokens` new suffix positions valid; called once behind every decode forward."""
+        self.suffix_length += tokens
+
+    def _store_prefix(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        if layer not in self._prefix:
+            shape = (len(self.prompt_lengths), keys.shape[1], self.prefix_width, keys.shape[3])
+            self._prefix[layer] = (keys.new_zeros(shape), values.new_zeros((*shape[:3], values.shape[3])))
+        stored_keys, stored_values = self._prefix[layer]
+        stored_keys[self.filling, :, : keys.shape[2]] = keys
+        stored_values[self.filling, :, : keys.shape[2]] = values
+        return keys, values
+
+    def _suffix_buffers(self, like: Tensor, layer: int, needed: int) -> tuple[Tensor, Tensor]:
+        rows, heads, _, size = like.shape
+        held = self._suffix.get(layer)
+        if held is not None and self.suffix_length and held[0].shape[2] >= needed:
+            return held
+        capacity = max(FIRST_SUFFIX_CAPACITY, needed, 0 if held is None else 2 * held[0].shape[2])
+        value_size = self._prefix[layer][1].shape[3]
+        grown = (like.new_zeros((rows, heads, capacity, size)), like.new_zeros((rows, heads, capacity, value_size)))
+        if held is not None and self.suffix_length:
+            for new, old in zip(grown, held, strict=True):
+                new[:, :, : self.suffix_length] = old[:, :, : self.suffix_length]
+        self._suffix[layer] = grown
+        return grown
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+        """Attention of query [R, H, Q, D] over prefix and suffix keys/values [R, K, T, D]; returns [R, Q, H, D]."""
+        self.attended += 1
+        prefix_keys, prefix_values = self._prefix[layer]
+        rows, heads, new, size = query.shape
+        prompts, slots, kv_heads = rows // self.slots, self.slots, keys.shape[1]
+        repeat = heads // kv_heads
+        per_row = repeat * new
+        length = keys.shape[2]
+        grouped = query.reshape(rows, kv_heads, per_row, size)
+        by_prompt = grouped.view(prompts, slots, kv_heads, per_row, size).transpose(1, 2)
+        by_prompt = by_prompt.reshape(prompts * kv_heads, slots * per_row, size)
+        prefix_scores = torch.bmm(by_prompt, prefix_keys.flatten(0, 1).transpose(1, 2)) * scaling
+        prefix_scores = prefix_scores.view(prompts, kv_heads, slots, per_row, -1)
+        if self._hidden_prefix is not None:
+            prefix_scores.masked_fill_(self._hidden_prefix[:, None, None, None, :], float("-inf"))
+        suffix_scores = torch.bmm(grouped.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)) * scaling
+        if new > 1:
+            position = torch.arange(length - new, length, device=query.device)
+            later = torch.arange(length, device=query.device)[None, :] > position[:, None]
+            suffix_scores = suffix_scores.view(rows, kv_heads, repeat, new, length).masked_fill(later, float("-inf"))
+        suffix_scores = suffix_scores.view(prompts, slots, kv_heads, per_row, length).transpose(1, 2)
+        weights = torch.cat([prefix_scores, suffix_scores], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+        width = prefix_keys.shape[2]
+        from_prefix = torch.bmm(
+            weights[..., :width].reshape(prompts * kv_heads, slots * per_row, width), prefix_values.flatten(0, 1)
+        )
+        from_prefix = from_prefix.view(prompts, kv_heads, slots, per_row, -1).transpose(1, 2)
+        own = weights[..., width:].transpose(1, 2).reshape(rows * kv_heads, per_row, length)
+        from_suffix = torch.bmm(own, values.flatten(0, 1)).view(prompts, slots, kv_heads, per_row, -1)
+        out = (from_prefix + from_suffix).reshape(rows, heads, new, -1)
+        return out.transpose(1, 2)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    gr2_cache: SharedPrefixCache | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Transformers' attention interface: query [B, H, T, D], key and value [B, K, T, D] -> ([B, T, H, D], None)."""
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise NotImplementedError("attention with soft-capping or sinks is not supported")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if gr2_cache is not None and gr2_cache.slots:
+        return gr2_cache.attend(int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    causal = attention_mask is None and query.shape[2] > 1
+    out = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, dropout_p=dropout, is_causal=causal, scale=scale
+    )
+    return out.transpose(1, 2).contiguous(), None
+
+
+def register() -> None:
+    """Makes `attn_implementation=NAME` known to transformers. Safe to call again.
+
+    No mask function is registered on purpose: transformers then passes 4-D masks and None through untouched, instead of
+    guessing packed sequences from position ids.
+    """
+    AttentionInterface.register(NAME, attention)

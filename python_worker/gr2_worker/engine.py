@@ -1,0 +1,345 @@
+"""The engine: one method a verb, over loaded models. No protobuf, no gRPC, no threads: callers serialise.
+
+ForwardBackward and OptimStep are remembered by request id, so that a retry returns the first answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import beam, checkpoint, lm, losses, packing, sampler
+from .constraints import CompiledConstraint, Replay, compile_constraint, replay
+from .errors import FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
+from .optimizer import AdamW
+from .scoring import TargetTable, score
+from .types import (
+    AdamWParams,
+    BeamParams,
+    BeamResult,
+    CancelCheck,
+    CrossEntropy,
+    Float32s,
+    ForwardSpec,
+    GroupBatch,
+    LoadSpec,
+    LossSpec,
+    OptimResult,
+    PermutationConstraint,
+    SampledItem,
+    SampleParams,
+    TrainResult,
+    TrainSpec,
+    never_cancelled,
+)
+
+DEFAULT_MODEL = "policy"
+REMEMBERED_REQUESTS = 1024
+# Larger micro-batches fall out of the CPU's caches and are slower, whatever the caller allows.
+MAX_MICRO_BATCH_TOKENS_CPU = 4096
+
+
+class LoadedModel:
+    """A model, its optimizer and what it remembers of answered requests."""
+
+    def __init__(self, model: lm.LanguageModel) -> None:
+        self.lm = model
+        self.optimizer = AdamW(model.model) if model.trainable else None
+        self.weight_version = 1
+        self._answers: OrderedDict[tuple[str, str], Any] = OrderedDict()
+
+    @property
+    def step(self) -> int:
+        return self.optimizer.step_count if self.optimizer is not None else 0
+
+    def answered(self, verb: str, request_id: str) -> Any | None:
+        """The answer to an earlier request of this id, if remembered."""
+        return self._answers.get((verb, request_id)) if request_id else None
+
+    def remember(self, verb: str, request_id: str, answer: Any) -> None:
+        """Keeps an answer for retries; the oldest are forgotten."""
+        if request_id:
+            self._answers[verb, request_id] = answer
+            while len(self._answers) > REMEMBERED_REQUESTS:
+                self._answers.popitem(last=False)
+
+    def forget(self) -> None:
+        """Request ids of before a restore may come again and mean new work."""
+        self._answers.clear()
+
+
+@contextlib.contextmanager
+def memory_guard(knob: str) -> Iterator[None]:
+    """Turns running out of memory into ResourceExhausted that names what to lower."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise ResourceExhausted(f"out of memory: lower {knob}") from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise ResourceExhausted(f"out of memory: lower {knob}") from error
+        raise
+
+
+class Engine:
+    """All loaded models of one process, on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._models: dict[str, LoadedModel] = {}
+
+    @property
+    def model_ids(self) -> list[str]:
+        return sorted(self._models)
+
+    # ------------------------------------------------------------ models
+
+    def load_model(self, model_id: str, spec: LoadSpec) -> lm.LanguageModel:
+        """Loads a model under an id; an earlier one of that id is freed first."""
+        self._models.pop(model_id or DEFAULT_MODEL, None)
+        with memory_guard("the model size, or load in bfloat16"):
+            loaded = LoadedModel(lm.load(spec, self.device))
+        self._models[model_id or DEFAULT_MODEL] = loaded
+        return loaded.lm
+
+    def unload_model(self, model_id: str) -> None:
+        """Frees a model and its optimizer."""
+        self.model(model_id)
+        del self._models[model_id or DEFAULT_MODEL]
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def model(self, model_id: str) -> LoadedModel:
+        """The loaded model of that id ("" = policy)."""
+        name = model_id or DEFAULT_MODEL
+        if name in self._models:
+            return self._models[name]
+        if not self._models:
+            raise FailedPrecondition("no model is loaded")
+        raise NotFound(f"no model {name!r} is loaded; there are: {', '.join(self.model_ids)}")
+
+    def _trainable(self, model_id: str) -> tuple[LoadedModel, AdamW]:
+        loaded = self.model(model_id)
+        if loaded.optimizer is None:
+            raise FailedPrecondition(f"model {model_id or DEFAULT_MODEL!r} was loaded with trainable=false")
+        return loaded, loaded.optimizer
+
+    # ------------------------------------------------------------ forward
+
+    def forward(
+        self, model_id: str, spec: ForwardSpec, check: CancelCheck = never_cancelled
+    ) -> tuple[Float32s, Float32s | None]:
+        """Log-probs [N] and, if wanted, entropies [N] of the responses' tokens."""
+        model = self.model(model_id).lm
+        table, forced = _targets(model, spec.batch, spec.constraint)
+        logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32)
+        entropy = np.zeros_like(logprobs) if spec.want_entropy else None
+        with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
+            for micro_batch in packing.plan(spec.batch, ~forced, self._micro_batch_tokens(spec.micro_batch_tokens)):
+                check()
+                targets = micro_batch.targets
+                hidden = _predicting_states(model, micro_batch)
+                for scored in score(
+                    model, hidden, targets.to(model.device), table, spec.temperature, spec.want_entropy
+                ):
+                    at = targets[scored.positions.cpu()].numpy()
+                    logprobs[at] = scored.logprobs.cpu().numpy()
+                    if entropy is not None and scored.entropy is not None:
+                        entropy[at] = scored.entropy.cpu().numpy()
+        return logprobs, entropy
+
+    # ------------------------------------------------------------ forward-backward
+
+    def forward_backward(
+        self, model_id: str, request_id: str, spec: TrainSpec, check: CancelCheck = never_cancelled
+    ) -> TrainResult:
+        """Adds the gradient of sum_t weight_t * loss_t; all or nothing: a failed or cancelled call adds none of it."""
+        loaded, optimizer = self._trainable(model_id)
+        if (answer := loaded.answered("forward_backward", request_id)) is not None:
+            return answer  # type: ignore[no-any-return]
+        started = time.perf_counter()
+        devices = [self.device] if self.device.type == "cuda" else []
+        before = optimizer.snapshot_gradient()
+        try:
+            with memory_guard("micro_batch_tokens"), torch.random.fork_rng(devices=devices):
+                torch.manual_seed(spec.seed)
+                loaded.lm.model.train()
+                loss, metrics, logprobs = self._accumulate(loaded.lm, spec, check)
+        except BaseException:
+            optimizer.restore_gradient(before)
+            raise
+        finally:
+            loaded.lm.model.eval()
+        if not math.isfinite(loss):
+            optimizer.zero_grad()
+            raise FailedPrecondition(
+                "the loss is not finite; the accumulated gradient was cleared: lower learning_rate or the weights"
+            )
+        result = TrainResult(loss, metrics, logprobs, time.perf_counter() - started)
+        loaded.remember("forward_backward", request_id, result)
+        return result
+
+    def _accumulate(
+        self, model: lm.LanguageModel, spec: TrainSpec, check: CancelCheck
+    ) -> tuple[float, dict[str, float], Float32s | None]:
+        """Loss, metrics and log-probs; the gradient goes into the parameters."""
+        device = model.device
+        table, forced = _targets(model, spec.batch, spec.constraint)
+        weighted = spec.weights != 0
+        wanted = (np.ones_like(weighted) if spec.want_logprobs else weighted) & ~forced
+        weights = torch.from_numpy(spec.weights.copy()).to(device)
+        name, inputs = _loss_inputs(spec.loss, device)
+        loss_fn = losses.LOSSES[name]
+        want_entropy = name == "policy"
+        sums = losses.MetricSums()
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32) if spec.want_logprobs else None
+
+        def weigh(token_logprobs: Tensor, targets: Tensor) -> Tensor:
+            """Weighted loss of some targets; adds their metrics."""
+            trained = torch.nonzero(weights[targets] != 0)[:, 0]
+            chosen = targets[trained]
+            loss, metrics = loss_fn(token_logprobs[trained], inputs.select(chosen))
+            sums.add(metrics)
+            return (weights[chosen] * loss).sum()
+
+        # Forced tokens have log-prob 0 and no gradient, yet belong to the loss.
+        certain = torch.from_numpy(np.flatnonzero(forced & weighted)).to(device)
+        if len(certain):
+            total += weigh(torch.zeros(len(certain), device=device), certain).double()
+        for micro_batch in packing.plan(spec.batch, wanted, self._micro_batch_tokens(spec.micro_batch_tokens)):
+            check()
+            targets = micro_batch.targets.to(device)
+            with model.autocast():
+                hidden = _predicting_states(model, micro_batch)
+                # The graph is cut here, so that only one chunk's logits are ever alive.
+                leaf = hidden.detach().requires_grad_()
+                for scored in score(model, leaf, targets, table, spec.temperature, want_entropy):
+                    at = targets[scored.positions]
+                    loss = weigh(scored.logprobs, at)
+                    if loss.requires_grad:
+                        loss.backward()  # type: ignore[no-untyped-call]
+                    total += loss.detach().double()
+                    if scored.entropy is not None:
+                        sums.add({"entropy": (scored.entropy * (weights[at] != 0)).sum()})
+                    if logprobs is not None:
+                        logprobs[at.cpu().numpy()] = scored.logprobs.detach().cpu().numpy()
+            if leaf.grad is not None:
+                hidden.backward(leaf.grad)
+        num_trained = int(weighted.sum())
+        metrics = sums.summarise(num_trained)
+        metrics["forced_tokens"] = float((forced & weighted).sum())
+        return float(total), metrics, logprobs
+
+    # ------------------------------------------------------------ optimizer
+
+    def optim_step(self, model_id: str, request_id: str, params: AdamWParams) -> OptimResult:
+        """One AdamW step with the accumulated gradient, which it clears."""
+        loaded, optimizer = self._trainable(model_id)
+        if (answer := loaded.answered("optim_step", request_id)) is not None:
+            return answer  # type: ignore[no-any-return]
+        with memory_guard("the model size"):
+            grad_norm = optimizer.step(params)
+        loaded.weight_version += 1
+        result = OptimResult(grad_norm, optimizer.step_count, loaded.weight_version)
+        loaded.remember("optim_step", request_id, result)
+        return result
+
+    # ------------------------------------------------------------ generation
+
+    def sample(
+        self, model_id: str, params: SampleParams, check: CancelCheck = never_cancelled
+    ) -> Iterator[list[SampledItem]]:
+        """Yields responses as they finish."""
+        with memory_guard("max_batch_tokens"):
+            yield from sampler.sample(self.model(model_id).lm, params, check)
+
+    def beam_search(self, model_id: str, params: BeamParams, check: CancelCheck = never_cancelled) -> BeamResult:
+        """The best catalogue rows of every prompt."""
+        with memory_guard("the number of prompts or beam_width"):
+            return beam.beam_search(self.model(model_id).lm, params, check)
+
+    # ------------------------------------------------------------ state
+
+    def save_state(self, model_id: str, path: str, include_optimizer: bool) -> checkpoint.StateInfo:
+        """Writes a model's state, atomically."""
+        loaded = self.model(model_id)
+        if include_optimizer and loaded.optimizer is None:
+            raise FailedPrecondition("a model loaded with trainable=false has no optimizer state to save")
+        tensors = loaded.optimizer.state() if include_optimizer and loaded.optimizer is not None else None
+        return checkpoint.save(Path(path), loaded.lm, tensors, loaded.step, loaded.weight_version)
+
+    def load_state(self, model_id: str, path: str, include_optimizer: bool) -> tuple[int, int, str]:
+        """Restores a saved state; drops any accumulated gradient. Returns (step, weight_version, sha256)."""
+        loaded = self.model(model_id)
+        folder = Path(path)
+        info = checkpoint.read_info(folder)
+        if include_optimizer and loaded.optimizer is None:
+            raise FailedPrecondition("a model loaded with trainable=false has no optimizer to restore")
+        tensors = checkpoint.load_optimizer(folder) if include_optimizer else None
+        checkpoint.load_weights(folder, loaded.lm, info)
+        loaded.lm.embedding_dropout = info.embedding_dropout
+        if loaded.optimizer is not None:
+            loaded.optimizer.load_state(tensors or {}, info.step if include_optimizer else 0)
+        loaded.weight_version += 1
+        loaded.forget()
+        return loaded.step, loaded.weight_version, info.sha256
+
+    def _micro_batch_tokens(self, asked: int) -> int:
+        return asked if self.device.type == "cuda" else min(asked, MAX_MICRO_BATCH_TOKENS_CPU)
+
+
+def _targets(
+    model: lm.LanguageModel, batch: GroupBatch, constraint: PermutationConstraint | None
+) -> tuple[TargetTable, np.typing.NDArray[np.bool_]]:
+    """Checks a batch against the model and replays its constraint: the table of targets and which are forced [N]."""
+    if len(batch.tokens) and (batch.tokens.min() < 0 or batch.tokens.max() >= model.vocab_size):
+        raise InvalidRequest(f"batch holds a token outside of the vocabulary of {model.vocab_size}")
+    if batch.num_responses:
+        longest = int((batch.prompt_lengths[batch.group_of_response] + batch.response_lengths).max())
+        if model.max_positions and longest > model.max_positions:
+            raise InvalidRequest(f"a sequence of {longest} tokens exceeds the model's {model.max_positions} positions")
+    compiled: CompiledConstraint | None = None
+    found: Replay | None = None
+    forced = np.zeros(batch.num_targets, dtype=np.bool_)
+    if constraint is not None:
+        compiled = compile_constraint(constraint, batch.num_groups, model.vocab_size)
+        found = replay(compiled, batch)
+        forced = found.forced_N
+    tokens = torch.from_numpy(batch.targets.astype(np.int64))
+    return TargetTable.build(tokens, compiled, found, model.device), forced
+
+
+def _predicting_states(model: lm.LanguageModel, micro_batch: packing.MicroBatch) -> Tensor:
+    """Hidden states [n, C] that predict the micro-batch's targets."""
+    device = model.device
+    hidden = model.hidden(
+        micro_batch.input_ids_BT.to(device), micro_batch.position_ids_BT.to(device), micro_batch.mask(device)
+    )
+    return hidden.flatten(0, 1).index_select(0, micro_batch.predict.to(device))
+
+
+def _loss_inputs(spec: LossSpec, device: torch.device) -> tuple[str, losses.LossInputs]:
+    """The name of a loss and its per-target inputs on the device."""
+    if isinstance(spec, CrossEntropy):
+        return "cross_entropy", losses.LossInputs()
+    to = {
+        name: None if values is None else torch.from_numpy(values.copy()).to(device)
+        for name, values in (
+            ("advantages", spec.advantages),
+            ("old_logprobs", spec.old_logprobs),
+            ("reference_logprobs", spec.reference_logprobs),
+        )
+    }
+    return "policy", losses.LossInputs(**to, clip_low=spec.clip_low, clip_high=spec.clip_high, kl_coef=spec.kl_coef)

@@ -1,0 +1,31 @@
+"""The faults a verb may report. Each maps to one gRPC status code (see server.py); the message is one sentence for a person."""
+
+from __future__ import annotations
+
+
+class WorkerFault(Exception):
+    """Base of all expected faults."""
+
+
+class InvalidRequest(WorkerFault):
+    """The request is malformed or contradicts itself: do not retry."""
+
+
+class NotFound(WorkerFault):
+    """A model or path does not exist."""
+
+
+class FailedPrecondition(WorkerFault):
+    """The worker's state does not allow the verb: no model loaded, vocabulary mismatch, diverged weights."""
+
+
+class ResourceExhausted(WorkerFault):
+    """Out of memory: the message names what to lower."""
+
+
+class Unavailable(WorkerFault):
+    """The worker is shutting down: retry elsewhere or later."""
+
+
+class Cancelled(WorkerFault):
+    """The caller went away or its deadline passed."""

@@ -1,0 +1,322 @@
+"""A language model of the worker: loading (scratch, pretrained folder or hub id, GGUF), added tokens, hidden states, logits.
+
+Knows tensors and vocabulary, not batches, losses or requests. Parameters of trainable models are float32 masters; bfloat16
+is then an autocast. Frozen models are cast as a whole.
+
+Shape legend: B rows, T tokens, V vocabulary rows, C hidden size, n selected positions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import transformers
+from tokenizers import AddedToken, Tokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from . import attention
+from .errors import FailedPrecondition, InvalidRequest, NotFound
+from .types import LoadSpec
+
+STATE_FILE = "gr2_state.json"
+# New rows = mean of the old ones + this share of their standard deviation as noise: known territory, yet distinct.
+NEW_ROW_NOISE = 0.1
+# End-of-text tokens of common tokenizers, most specific first; used when nothing declares one.
+KNOWN_EOS = ("<|im_end|>", "<|eos|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+attention.register()
+
+
+class LanguageModel:
+    """A causal language model with its tokenizer and vocabulary extensions."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, spec: LoadSpec, device: torch.device) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.device = device
+        self.trainable = spec.trainable
+        self.bfloat16 = spec.dtype == "bfloat16"
+        self.embedding_dropout = 0.0
+        self.eos_token_id = -1
+        self.chat_template = ""
+        self.added_token_ids: list[int] = []
+
+    # ------------------------------------------------------------ what others may ask
+
+    @property
+    def config(self) -> Any:
+        return self.model.config.get_text_config()
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.config.hidden_size)
+
+    @property
+    def max_positions(self) -> int:
+        return int(getattr(self.config, "max_position_embeddings", 0) or 0)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def tokenizer_json(self) -> bytes:
+        return self.tokenizer.to_str().encode()
+
+    # ------------------------------------------------------------ computing
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """bfloat16 autocast for trainable bfloat16 models, else nothing."""
+        if self.bfloat16 and self.trainable:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def hidden(
+        self,
+        input_ids_BT: Tensor,
+        position_ids_BT: Tensor,
+        mask: Tensor | None = None,
+        cache: attention.SharedPrefixCache | None = None,
+    ) -> Tensor:
+        """Last hidden states [B, T, C], behind the final norm. mask: bool [B, 1, T, T] or None for causal attention."""
+        inputs: dict[str, Any] = {"position_ids": position_ids_BT, "attention_mask": mask}
+        if self.embedding_dropout > 0 and self.model.training:
+            embeddings = self.model.get_input_embeddings()(input_ids_BT)
+            inputs["inputs_embeds"] = F.dropout(embeddings, self.embedding_dropout)
+        else:
+            inputs["input_ids"] = input_ids_BT
+        if cache is None:
+            inputs["use_cache"] = False
+        else:
+            inputs |= {"use_cache": True, "past_key_values": cache, "gr2_cache": cache}
+        return self.model.get_decoder()(**inputs).last_hidden_state
+
+    def logits(self, hidden_nC: Tensor) -> Tensor:
+        """Logits [n, V] in float32."""
+        return self._rescale(self.model.get_output_embeddings()(hidden_nC).float())
+
+    def logits_of(self, hidden_nC: Tensor, tokens_nJ: Tensor) -> Tensor:
+        """Logits [n, J] in float32 of the given tokens only; negative ids are padding and give an arbitrary logit."""
+        tokens = tokens_nJ.clamp(min=0)
+        head = self.model.get_output_embeddings()
+        if tokens.shape[1] * 4 > head.weight.shape[0] or type(head) is not nn.Linear:
+            return self.logits(hidden_nC).gather(1, tokens)
+        rows = F.embedding(tokens, head.weight).to(hidden_nC.dtype)
+        picked = torch.bmm(rows, hidden_nC[:, :, None])[:, :, 0].float()
+        if head.bias is not None:
+            picked = picked + head.bias[tokens].float()
+        return self._rescale(picked)
+
+    def _rescale(self, logits: Tensor) -> Tensor:
+        """The output transformations some families' causal heads apply."""
+        config = self.config
+        if (scaling := getattr(config, "logits_scaling", None)) is not None:
+            logits = logits / scaling
+        if (scale := getattr(config, "logit_scale", None)) is not None:
+            logits = logits * scale
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+            logits = cap * torch.tanh(logits / cap)
+        return logits
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load(spec: LoadSpec, device: torch.device) -> LanguageModel:
+    """Builds or loads a model, adds tokens, casts and places it. Raises InvalidRequest, NotFound or FailedPrecondition."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(spec.seed)
+        loaded = _load_pretrained(spec, device) if spec.path else _build_scratch(spec, device)
+        model = loaded.model
+        layer_types = getattr(loaded.config, "layer_types", None) or []
+        if any(kind != "full_attention" for kind in layer_types):
+            raise FailedPrecondition("only models whose layers all use full attention are supported")
+        if spec.added_tokens or spec.pad_vocab_multiple > 0:
+            _add_tokens(loaded, spec)
+    loaded.added_token_ids = [_id_of(loaded.tokenizer, t) for t in spec.added_tokens]
+    if loaded.eos_token_id < 0:
+        known = (loaded.tokenizer.token_to_id(token) for token in KNOWN_EOS)
+        loaded.eos_token_id = next((i for i in known if i is not None), -1)
+    model.to(device=device, dtype=torch.float32 if spec.trainable or not loaded.bfloat16 else torch.bfloat16)
+    model.requires_grad_(spec.trainable)
+    model.eval()
+    if spec.gradient_checkpointing and spec.trainable:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return loaded
+
+
+def _build_scratch(spec: LoadSpec, device: torch.device) -> LanguageModel:
+    try:
+        architecture = json.loads(spec.architecture_json)
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"architecture_json is not JSON: {error}") from error
+    if not isinstance(architecture, dict) or "model_type" not in architecture:
+        raise InvalidRequest('architecture_json must be an object with a "model_type"')
+    dropout = _embedding_dropout(architecture.pop("embedding_dropout", 0.0))
+    tokenizer = _parse_tokenizer(spec.tokenizer_json)
+    _add_to_tokenizer(tokenizer, spec.added_tokens)
+    declared_eos = architecture.get("eos_token_id")
+    architecture["vocab_size"] = _padded(_rows_needed(tokenizer), spec.pad_vocab_multiple)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        # Defaults of an architecture point into some other vocabulary.
+        architecture.setdefault(name, None)
+    model_type = architecture.pop("model_type")
+    try:
+        config = AutoConfig.for_model(model_type, **architecture)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME, dtype=torch.float32)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidRequest(f"architecture_json does not describe a causal language model: {_line(error)}") from error
+    loaded = LanguageModel(model, tokenizer, spec, device)
+    loaded.embedding_dropout = dropout
+    loaded.eos_token_id = declared_eos if isinstance(declared_eos, int) else -1
+    return loaded
+
+
+def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
+    folder = Path(spec.path)
+    is_local = folder.exists()
+    if not is_local and (folder.is_absolute() or spec.path.startswith(".")):
+        raise NotFound(f"no model at {spec.path}")
+    extra: dict[str, Any] = {"gguf_file": spec.gguf_file} if spec.gguf_file else {"use_safetensors": True}
+    if spec.gguf_file and is_local and not (folder / spec.gguf_file).is_file():
+        raise NotFound(f"no file {spec.gguf_file} in {spec.path}")
+    if is_local and not spec.gguf_file and not any(folder.glob("*.safetensors")):
+        raise NotFound(f"{spec.path} holds no .safetensors weights (pickled weights are never loaded)")
+    tokenizer, eos_token, chat_template = _load_tokenizer(spec, folder if is_local else None)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            spec.path,
+            attn_implementation=attention.NAME,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            local_files_only=is_local,
+            **extra,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise NotFound(f"cannot load a model from {spec.path}: {_line(error)}") from error
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config
+    loaded = LanguageModel(model, tokenizer, spec, device)
+    if is_local and (folder / STATE_FILE).is_file():
+        state = json.loads((folder / STATE_FILE).read_text())
+        loaded.embedding_dropout = _embedding_dropout(state.get("embedding_dropout", 0.0))
+    config_eos = getattr(loaded.config, "eos_token_id", None)
+    config_eos = config_eos[0] if isinstance(config_eos, list) and config_eos else config_eos
+    by_name = tokenizer.token_to_id(eos_token) if eos_token else None
+    loaded.eos_token_id = by_name if by_name is not None else config_eos if isinstance(config_eos, int) else -1
+    loaded.chat_template = chat_template
+    return loaded
+
+
+def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str, str]:
+    """(tokenizer, eos token or "", chat template or ""). A local tokenizer.json is taken as it is."""
+    if spec.tokenizer_json:
+        return _parse_tokenizer(spec.tokenizer_json), "", ""
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        settings_file, template_file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+        settings = json.loads(settings_file.read_text()) if settings_file.is_file() else {}
+        eos = settings.get("eos_token") or ""
+        template = template_file.read_text() if template_file.is_file() else settings.get("chat_template") or ""
+        if isinstance(template, list):
+            template = next((t["template"] for t in template if t.get("name") == "default"), "")
+        return (
+            _parse_tokenizer((folder / "tokenizer.json").read_bytes()),
+            eos["content"] if isinstance(eos, dict) else str(eos),
+            str(template),
+        )
+    extra = {"gguf_file": spec.gguf_file} if spec.gguf_file else {}
+    try:
+        auto = AutoTokenizer.from_pretrained(spec.path, trust_remote_code=False, **extra)
+        return auto.backend_tokenizer, auto.eos_token or "", str(auto.chat_template or "")
+    except Exception as error:  # the Auto classes raise nearly anything
+        raise FailedPrecondition(f"{spec.path} has no usable fast tokenizer: {_line(error)}") from error
+
+
+def _parse_tokenizer(tokenizer_json: bytes) -> Tokenizer:
+    if not tokenizer_json:
+        raise InvalidRequest("tokenizer_json is empty")
+    try:
+        tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InvalidRequest(f"tokenizer_json cannot be read: {_line(error)}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _add_to_tokenizer(tokenizer: Tokenizer, tokens: tuple[str, ...]) -> None:
+    if len(set(tokens)) != len(tokens):
+        raise InvalidRequest("added_tokens holds a token twice")
+    if any(not token for token in tokens):
+        raise InvalidRequest("added_tokens holds an empty token")
+    new = [t for t in tokens if tokenizer.token_to_id(t) is None]
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in new])
+
+
+def _add_tokens(loaded: LanguageModel, spec: LoadSpec) -> None:
+    """Adds tokens to the vocabulary of a loaded model and initialises their rows, tied or not."""
+    tokenizer, model = loaded.tokenizer, loaded.model
+    known_rows = _rows_needed(tokenizer)
+    _add_to_tokenizer(tokenizer, spec.added_tokens)
+    needed = _rows_needed(tokenizer)
+    old_rows = loaded.vocab_size
+    rows = _padded(max(needed, old_rows), spec.pad_vocab_multiple)
+    if rows != old_rows:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    if not spec.path:
+        return  # a scratch model was built at its size: every row is already drawn from its initialisation
+    # Rows behind the tokenizer's last id may exist (padding of the vocabulary) but were never trained: new as well.
+    first_new, trained = known_rows, min(known_rows, old_rows)
+    if rows <= first_new:
+        return
+    generator = torch.Generator().manual_seed(spec.seed)
+    weights = [model.get_input_embeddings().weight]
+    if model.get_output_embeddings().weight is not weights[0]:
+        weights.append(model.get_output_embeddings().weight)
+    with torch.no_grad():
+        for weight in weights:
+            old = weight[:trained].float()
+            noise = torch.randn((rows - first_new, weight.shape[1]), generator=generator)
+            fresh = old.mean(dim=0) + NEW_ROW_NOISE * old.std(dim=0, unbiased=False) * noise.to(weight.device)
+            weight[first_new:] = fresh.to(weight.dtype)
+
+
+def _rows_needed(tokenizer: Tokenizer) -> int:
+    """Highest token id + 1 (ids may have holes)."""
+    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+
+
+def _id_of(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise InvalidRequest(f"the tokenizer did not accept the added token {token!r}")
+    return int(found)
+
+
+def _padded(rows: int, multiple: int) -> int:
+    return rows if multiple <= 0 else -(-rows // multiple) * multiple
+
+
+def _embedding_dropout(value: Any) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise InvalidRequest(f"embedding_dropout must be in [0, 1), got {value!r}")
+    return float(value)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error, for a one-sentence message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,224 @@
+"""Plain data the rooms of the worker exchange: NumPy arrays and numbers, no protobuf, no torch modules.
+
+Shape legend: G groups, R responses, N targets (response tokens, flat in request order), P prompts, J sequences of a constraint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+Float32s = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+# Raises `errors.Cancelled` once the caller has gone away; called between micro-batches and decode steps.
+CancelCheck = Callable[[], None]
+
+
+def never_cancelled() -> None:
+    """The CancelCheck of callers that cannot go away."""
+
+
+def starts_of(lengths: Int64s) -> Int64s:
+    """Exclusive prefix sum: where each of the concatenated pieces starts; shape [len(lengths)]."""
+    starts = np.zeros(len(lengths), dtype=np.int64)
+    np.cumsum(lengths[:-1], out=starts[1:])
+    return starts
+
+
+@dataclass(frozen=True)
+class GroupBatch:
+    """Groups of responses that share a prompt. `tokens` holds prompt 0, its responses, prompt 1, its responses, ..."""
+
+    tokens: Int32s
+    prompt_lengths: Int64s  # [G]
+    group_sizes: Int64s  # [G]
+    response_lengths: Int64s  # [R]
+
+    @property
+    def num_groups(self) -> int:
+        return len(self.prompt_lengths)
+
+    @property
+    def num_responses(self) -> int:
+        return len(self.response_lengths)
+
+    @cached_property
+    def num_targets(self) -> int:
+        return int(self.response_lengths.sum())
+
+    @cached_property
+    def group_of_response(self) -> Int64s:
+        """[R] index of each response's group."""
+        return np.repeat(np.arange(self.num_groups, dtype=np.int64), self.group_sizes)
+
+    @cached_property
+    def target_starts(self) -> Int64s:
+        """[R] first flat target of each response."""
+        return starts_of(self.response_lengths)
+
+    @cached_property
+    def prompt_starts(self) -> Int64s:
+        """[G] where each prompt starts in `tokens`."""
+        prompts_before = np.cumsum(self.prompt_lengths) - self.prompt_lengths
+        first_response = starts_of(self.group_sizes)
+        return prompts_before + self.target_starts[first_response] if self.num_groups else prompts_before
+
+    @cached_property
+    def response_starts(self) -> Int64s:
+        """[R] where each response starts in `tokens`."""
+        return self.target_starts + np.cumsum(self.prompt_lengths)[self.group_of_response]
+
+    @cached_property
+    def targets(self) -> Int32s:
+        """[N] the response tokens, flat, prompts left out."""
+        is_target = np.ones(len(self.tokens), dtype=np.bool_)
+        for start, length in zip(self.prompt_starts, self.prompt_lengths, strict=True):
+            is_target[start : start + length] = False
+        return self.tokens[is_target]
+
+
+@dataclass(frozen=True)
+class PermutationConstraint:
+    """See worker.proto: responses are restricted to permutations of given sequences, with a prior on which comes first."""
+
+    sequence_counts: Int64s  # [entries]; one entry a group or prompt; 0 = unconstrained
+    sequence_lengths: Int64s  # [sum of sequence_counts]
+    sequence_tokens: Int32s  # flat
+    prior: Float32s  # [sum of sequence_counts]
+    scale: float
+    trigger: tuple[int, ...] = ()
+    separator: tuple[int, ...] = ()
+    terminator: tuple[int, ...] = ()
+    max_sequences: int = 0
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """loss_t = -log p_t."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Clipped surrogate with an optional k3 KL anchor (DAPO eq. 8, GRPO)."""
+
+    advantages: Float32s  # [N]
+    old_logprobs: Float32s  # [N]
+    reference_logprobs: Float32s | None  # [N]; needed if kl_coef > 0
+    clip_low: float
+    clip_high: float
+    kl_coef: float
+
+
+LossSpec = CrossEntropy | Policy
+
+
+@dataclass(frozen=True)
+class ForwardSpec:
+    """What Forward computes."""
+
+    batch: GroupBatch
+    constraint: PermutationConstraint | None = None
+    temperature: float = 1.0
+    want_entropy: bool = False
+    micro_batch_tokens: int = 16384
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """What ForwardBackward computes."""
+
+    batch: GroupBatch
+    weights: Float32s  # [N]
+    loss: LossSpec
+    constraint: PermutationConstraint | None = None
+    temperature: float = 1.0
+    micro_batch_tokens: int = 16384
+    seed: int = 0
+    want_logprobs: bool = False
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    loss: float
+    metrics: dict[str, float]
+    logprobs: Float32s | None  # [N]
+    compute_seconds: float
+
+
+@dataclass(frozen=True)
+class AdamWParams:
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 0.0  # 0 = no clipping
+
+
+@dataclass(frozen=True)
+class OptimResult:
+    grad_norm: float
+    step: int
+    weight_version: int
+
+
+@dataclass(frozen=True)
+class SampleParams:
+    """What Sample draws. temperature 0 = greedy; top_p 1 = off."""
+
+    prompts: list[Int32s]
+    num_samples: int
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop_tokens: tuple[int, ...] = ()
+    constraint: PermutationConstraint | None = None
+    max_batch_tokens: int = 262144
+
+
+@dataclass(frozen=True)
+class SampledItem:
+    prompt: int
+    sample: int
+    tokens: Int32s
+    logprobs: Float32s
+    stopped: bool  # False: max_new_tokens reached
+
+
+@dataclass(frozen=True)
+class BeamParams:
+    prompts: list[Int32s]
+    catalogue: Int32s  # [items, tokens per item]
+    beam_width: int
+    excluded: list[Int64s]  # per prompt: catalogue rows that must not be returned
+    max_batch_tokens: int = 262144
+
+
+@dataclass(frozen=True)
+class BeamResult:
+    rows: Int32s  # [P, beam_width]; -1 where there are fewer
+    logprobs: Float32s  # [P, beam_width]; -inf where there are fewer
+
+
+@dataclass(frozen=True)
+class LoadSpec:
+    """How LoadModel makes a model: from an architecture and a tokenizer, or from a path."""
+
+    architecture_json: str = ""
+    tokenizer_json: bytes = b""
+    path: str = ""
+    gguf_file: str = ""
+    added_tokens: tuple[str, ...] = ()
+    dtype: str = "float32"  # "float32" | "bfloat16"
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    trainable: bool = False
+    pad_vocab_multiple: int = 0

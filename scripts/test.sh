@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Runs every test of both languages and closes with the plain sum `N passed, N failed`.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+npx --no-install vitest run --reporter=default --reporter=json --outputFile.json="$work/vitest.json"
+ts=$?
+PYTHONPATH=python_worker .venv/bin/python -m pytest -q -p no:cacheprovider tests/python --junitxml="$work/pytest.xml"
+py=$?
+
+.venv/bin/python - "$work" "$ts" "$py" <<'PYTHON'
+import json, sys, xml.etree.ElementTree as xml
+from pathlib import Path
+work, ts, py = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+passed = failed = skipped = 0
+try:
+    report = json.loads((work / "vitest.json").read_text())
+    passed += report["numPassedTests"]
+    skipped += report["numPendingTests"]
+    failed += report["numFailedTests"]
+    # a suite that could not be loaded has no tests to count, and is a failure all the same
+    failed += sum(1 for s in report["testResults"] if s["status"] == "failed" and not s["assertionResults"])
+except (OSError, ValueError, KeyError):
+    failed += 1
+try:
+    for suite in xml.parse(work / "pytest.xml").getroot().iter("testsuite"):
+        bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        off = int(suite.get("skipped", 0))
+        passed += int(suite.get("tests", 0)) - bad - off
+        failed += bad
+        skipped += off
+except (OSError, xml.ParseError):
+    failed += 1
+if (ts or py) and failed == 0:
+    failed = 1
+print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+sys.exit(1 if failed or passed == 0 else 0)
+PYTHON

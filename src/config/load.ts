@@ -1,0 +1,184 @@
+/**
+ * YAML file (+ `extends`) + `--set path=value` -> one checked, frozen Config, or a ConfigError that names the file, the
+ * path, the value and the nearest valid key.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { distance } from "fastest-levenshtein";
+import { parseDocument } from "yaml";
+import { z } from "zod";
+import { ConfigError } from "../core/errors.ts";
+import { hashOf } from "../core/hash.ts";
+import { type Config, configSchema } from "./schema.ts";
+
+type Tree = { [key: string]: unknown };
+
+const isTree = (v: unknown): v is Tree => typeof v === "object" && v !== null && !Array.isArray(v);
+
+function readYaml(path: string, seen: readonly string[] = []): Tree {
+  const full = resolve(path);
+  if (seen.includes(full)) throw new ConfigError(`${path}: extends itself, through ${seen.join(" -> ")}`);
+  if (!existsSync(full))
+    throw new ConfigError(`${path}: no such config file`, { advice: "Shipped configs are in configs/." });
+  let text: string;
+  try {
+    text = readFileSync(full, "utf8");
+  } catch (cause) {
+    throw new ConfigError(`${path}: cannot be read (${(cause as Error).message})`, { cause });
+  }
+  const document = parseDocument(text, { prettyErrors: true });
+  const fault = document.errors[0];
+  if (fault) throw new ConfigError(`${path}: not valid YAML: ${fault.message.split("\n")[0]}`, { cause: fault });
+  const tree: unknown = document.toJS() ?? {};
+  if (!isTree(tree)) throw new ConfigError(`${path}: must hold a mapping of settings, found ${typeof tree}`);
+  if (typeof tree.extends !== "string") return tree;
+  const { extends: parent, ...own } = tree;
+  return merge(readYaml(resolve(dirname(full), parent as string), [...seen, full]), own);
+}
+
+/** Mappings merge key by key; anything else replaces. */
+function merge(base: Tree, over: Tree): Tree {
+  const out: Tree = { ...base };
+  for (const [key, value] of Object.entries(over)) {
+    const old = out[key];
+    out[key] = isTree(old) && isTree(value) && key !== "architecture" ? merge(old, value) : value;
+  }
+  return out;
+}
+
+function applyOverride(tree: Tree, assignment: string): void {
+  const at = assignment.indexOf("=");
+  if (at < 1) throw new ConfigError(`--set ${assignment}: expected path=value, for example --set rl.steps=100`);
+  const path = assignment.slice(0, at).trim().split(".");
+  const document = parseDocument(assignment.slice(at + 1));
+  if (document.errors[0]) throw new ConfigError(`--set ${assignment}: the value is not valid YAML`);
+  let node = tree;
+  for (const key of path.slice(0, -1)) {
+    const next = node[key];
+    if (next === undefined) node[key] = {};
+    else if (!isTree(next)) throw new ConfigError(`--set ${assignment}: ${key} is not a section`);
+    node = node[key] as Tree;
+  }
+  // An empty value means the empty string, so that `--set data.path=` can clear a setting.
+  node[path.at(-1) as string] = document.toJS() ?? "";
+}
+
+/** The keys allowed at a path of the schema, for suggestions. */
+function keysAt(path: readonly PropertyKey[]): string[] {
+  let node: z.ZodType | undefined = configSchema;
+  for (const key of path) {
+    node = unwrap(node);
+    node = node instanceof z.ZodObject ? (node.shape as Record<string, z.ZodType>)[String(key)] : undefined;
+  }
+  const object = unwrap(node);
+  return object instanceof z.ZodObject ? Object.keys(object.shape) : [];
+}
+
+/** Strips default/prefault/optional wrappers. */
+export function unwrap(node: z.ZodType | undefined): z.ZodType | undefined {
+  let inner = node;
+  while (inner instanceof z.ZodDefault || inner instanceof z.ZodPrefault || inner instanceof z.ZodOptional)
+    inner = inner.unwrap() as z.ZodType;
+  return inner;
+}
+
+function allPaths(node: z.ZodType = configSchema, prefix = ""): string[] {
+  const object = unwrap(node);
+  if (!(object instanceof z.ZodObject)) return [prefix];
+  return Object.entries(object.shape as Record<string, z.ZodType>).flatMap(([key, child]) =>
+    allPaths(child, prefix ? `${prefix}.${key}` : key),
+  );
+}
+
+function nearest(word: string, options: readonly string[]): string | undefined {
+  const best = options
+    .map((o) => ({ o, d: distance(word.toLowerCase(), o.toLowerCase()) }))
+    .sort((a, b) => a.d - b.d)[0];
+  return best && best.d <= Math.max(2, Math.ceil(word.length / 2)) ? best.o : undefined;
+}
+
+function valueAt(tree: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((node, key) => (isTree(node) ? node[String(key)] : undefined), tree);
+}
+
+function explain(issue: z.core.$ZodIssue, tree: Tree): string {
+  const path = issue.path.map(String).join(".");
+  if (issue.code === "unrecognized_keys") {
+    const options = keysAt(issue.path);
+    return issue.keys
+      .map((key) => {
+        const full = path ? `${path}.${key}` : key;
+        const near = nearest(key, options);
+        const elsewhere = near ? undefined : allPaths().find((p) => p.split(".").at(-1) === key);
+        const hint = near
+          ? `did you mean ${path ? `${path}.` : ""}${near}?`
+          : elsewhere
+            ? `did you mean ${elsewhere}?`
+            : `known keys here: ${options.join(", ")}`;
+        return `unknown setting ${full}; ${hint}`;
+      })
+      .join("\n  ");
+  }
+  return `${path} = ${JSON.stringify(valueAt(tree, issue.path))}: ${issue.message}`;
+}
+
+/** Combinations that each setting alone allows and that together cannot work. */
+function impossible(c: Config): string[] {
+  const out: string[] = [];
+  const s = c.data.split;
+  const total = s.midtrain + s.rerank + s.validation + s.test;
+  if (s.kind === "position" && Math.abs(total - 1) > 1e-6)
+    out.push(`data.split: midtrain + rerank + validation + test = ${total}; they must add up to 1`);
+  if (c.runtime.mode === "remote" && !c.runtime.address) out.push("runtime.mode = remote needs runtime.address");
+  if (c.model.source === "pretrained" && !c.model.path) out.push("model.source = pretrained needs model.path");
+  if (c.data.adapter !== "ml-100k" && !c.data.path) out.push(`data.adapter = ${c.data.adapter} needs data.path`);
+  if (c.sft.lambdaReasoning >= c.sft.lambdaRanking)
+    out.push(
+      `sft.lambdaReasoning = ${c.sft.lambdaReasoning} must be below sft.lambdaRanking = ${c.sft.lambdaRanking} (GR2 v1)`,
+    );
+  if (c.sid.contrastiveWeight > 0 && c.sid.method === "rqkmeans")
+    out.push("sid.contrastiveWeight needs sid.method = rqvae: k-means has no gradient");
+  if (c.model.source === "scratch" && typeof c.model.architecture.model_type !== "string")
+    out.push('model.architecture.model_type is missing; for example "qwen3" or "llama"');
+  const m = c.midtrain.mixture;
+  if (m.sequential <= 0) out.push("midtrain.mixture.sequential must be above 0: it is what re-ranking rests on");
+  if (c.sid.levels > 26) out.push(`sid.levels = ${c.sid.levels}: levels are named a to z`);
+  return out;
+}
+
+function freeze<T>(value: T): T {
+  if (typeof value === "object" && value !== null) {
+    for (const v of Object.values(value)) freeze(v);
+    Object.freeze(value);
+  }
+  return value;
+}
+
+/** Checks a settings tree and compiles it. `origin` names it in errors. */
+export function compileConfig(tree: Tree, origin: string): Config {
+  const parsed = configSchema.safeParse(tree);
+  if (!parsed.success) {
+    const lines = parsed.error.issues.map((i) => explain(i, tree));
+    throw new ConfigError(`${origin}:\n  ${lines.join("\n  ")}`, { advice: "`gr2 config docs` lists every setting." });
+  }
+  const config: Config = freeze(parsed.data);
+  const faults = impossible(config);
+  if (faults.length) throw new ConfigError(`${origin}:\n  ${faults.join("\n  ")}`);
+  return config;
+}
+
+/** Loads a config file and applies `path=value` overrides in order. */
+export function loadConfig(path: string, overrides: readonly string[] = []): Config {
+  const tree = readYaml(path);
+  for (const assignment of overrides) applyOverride(tree, assignment);
+  return compileConfig(tree, overrides.length ? `${path} with ${overrides.map((o) => `--set ${o}`).join(" ")}` : path);
+}
+
+/** Identity of a configuration: what it computes, not where it runs from. */
+export const configHash = (config: Config): string => hashOf(config).slice(0, 16);
+
+/** Loads and checks; returns one line for a person. */
+export function checkConfigFile(path: string, overrides: readonly string[] = []): string {
+  const config = loadConfig(path, overrides);
+  return `${path}: ok (${configHash(config)})${config.description ? ` — ${config.description}` : ""}`;
+}

@@ -1,0 +1,276 @@
+/**
+ * Shared readers under the adapters: delimited text, JSONL and Parquet into raw_interactions; any rows into raw_items.
+ * DuckDB parses interactions (parallel, out of core); item files are parsed in Node, where their odd shapes are easier.
+ */
+import { DataError } from "../../core/errors.ts";
+import { type Duck, headOf, linesOf, type Quarantine, requireFile, sqlName, sqlText } from "../duck.ts";
+
+/** One item before neutralisation. Absent text is "" or []. */
+export interface RawItem {
+  readonly id: string;
+  readonly title: string;
+  readonly brand: string;
+  readonly categories: readonly string[];
+  readonly description: string;
+}
+
+/** What an adapter did. */
+export interface AdapterReport {
+  /** Every file read, for the content hash. */
+  readonly files: readonly string[];
+  /** Interaction rows read, malformed ones included. */
+  readonly rowsRead: number;
+  /** Whether an item file was given; if so, interactions of unknown items are dropped. */
+  readonly hasItems: boolean;
+  /** False when `t` is only a position in the file or sequence. */
+  readonly hasClock: boolean;
+  /** Choices the adapter made that the user should know of. */
+  readonly notes: readonly string[];
+}
+
+/** Names of columns that hold each field. `rating` and `time` may be absent. */
+export interface InteractionColumns {
+  readonly user: string;
+  readonly item: string;
+  readonly rating?: string;
+  readonly time?: string;
+}
+
+export interface DelimitedSpec {
+  readonly delimiter: string;
+  /** Column names, when the file has no header line. */
+  readonly names?: readonly string[];
+  /** Maps a header cell to its column name (RecBole's `name:type`). */
+  readonly rename?: (cell: string) => string;
+  /** Whether `"` quotes values. Default true. */
+  readonly quoted?: boolean;
+  readonly columns: InteractionColumns;
+  /** `auto` (default): numbers are seconds, 13-digit numbers milliseconds, other text ISO 8601. */
+  readonly timeUnit?: TimeUnit;
+}
+
+export type TimeUnit = "auto" | "seconds" | "milliseconds" | "iso";
+
+const firstRows = (file: string): string[] => headOf(file).split(/\r?\n/).slice(0, 50);
+
+/** SQL that turns the expression `x` (VARCHAR or native) into seconds, or NULL. */
+function timeSql(x: string, unit: TimeUnit, sample: string | undefined): string {
+  const kind =
+    unit !== "auto"
+      ? unit
+      : sample === undefined || /^-?\d+(\.\d+)?([eE][+-]?\d+)?$/.test(sample.trim())
+        ? /^\d{13}$/.test(sample?.trim() ?? "")
+          ? "milliseconds"
+          : "seconds"
+        : "iso";
+  if (kind === "iso") return `epoch(TRY_CAST(${x} AS TIMESTAMP))`;
+  return kind === "milliseconds" ? `TRY_CAST(${x} AS DOUBLE) / 1000` : `TRY_CAST(${x} AS DOUBLE)`;
+}
+
+function splitCells(line: string, delimiter: string, quoted: boolean): string[] {
+  const cells = line.split(delimiter);
+  return quoted ? cells.map((c) => c.replace(/^"(.*)"$/, "$1")) : cells;
+}
+
+/** Reads one delimited interaction file. Returns rows read; malformed rows go to `quarantine`. */
+export async function readDelimited(
+  duck: Duck,
+  file: string,
+  spec: DelimitedSpec,
+  quarantine: Quarantine,
+): Promise<number> {
+  requireFile(file, "Interactions");
+  const quoted = spec.quoted ?? true;
+  const rows = firstRows(file);
+  const header = spec.names === undefined;
+  const rename = spec.rename ?? ((c: string) => c.trim());
+  const names = spec.names ?? splitCells(rows[0] ?? "", spec.delimiter, quoted).map(rename);
+  const column = (name: string): string => {
+    if (!names.includes(name))
+      throw new DataError(`${file}:1 has no column "${name}"; it has ${names.map((n) => `"${n}"`).join(", ")}.`);
+    return name;
+  };
+  const { user, item, rating, time } = spec.columns;
+  const timeName = time === undefined ? undefined : column(time);
+  const sample =
+    timeName === undefined
+      ? undefined
+      : splitCells(rows[header ? 1 : 0] ?? "", spec.delimiter, quoted)[names.indexOf(timeName)];
+  const columns = names.map((n, k) => `${sqlText(k === names.indexOf(n) ? n : `${n}__${k}`)}: 'VARCHAR'`).join(", ");
+  const source = `read_csv(${sqlText(file)}, delim=${sqlText(spec.delimiter)}, header=${header}, auto_detect=false,
+    quote=${quoted ? "'\"'" : "''"}, escape=${quoted ? "'\"'" : "''"}, columns={${columns}}, store_rejects=true,
+    rejects_table='rejects', rejects_scan='reject_scans')`;
+  const select = `SELECT ${sqlName(column(user))} AS u, ${sqlName(column(item))} AS i,
+    ${rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${sqlName(column(rating))} AS DOUBLE)`} AS r,
+    ${timeName === undefined ? "(row_number() OVER ())::DOUBLE" : timeSql(sqlName(timeName), spec.timeUnit ?? "auto", sample)} AS t
+    FROM ${source}`;
+  await duck.run("DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged;");
+  try {
+    await duck.run(`CREATE TEMP TABLE staged AS ${select}`);
+  } catch (cause) {
+    throw new DataError(`${file} cannot be read: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
+      cause,
+    });
+  }
+  const rejected = (await duck.rows("SELECT DISTINCT line, error_message, csv_line FROM rejects ORDER BY line")).map(
+    (r) => ({ line: Number(r.line), reason: String(r.error_message), text: String(r.csv_line).trim() }),
+  );
+  for (const r of rejected) quarantine.add({ file, ...r });
+  const unusable = rating === undefined ? "" : " OR r IS NULL";
+  const bad = await duck.rows(
+    `SELECT * FROM (SELECT *, row_number() OVER () AS n FROM staged) WHERE u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}`,
+  );
+  for (const b of bad) {
+    let line = Number(b.n) + (header ? 1 : 0);
+    for (const r of rejected) if (r.line <= line) line++;
+    const reason =
+      b.u === null ? "no user id" : b.i === null ? "no item id" : b.t === null ? "time is not a number" : "bad value";
+    quarantine.add({ file, line, reason, text: [b.u, b.i, b.r, b.t].map((v) => String(v ?? "")).join(spec.delimiter) });
+  }
+  return rejected.length + (await moveStaged(duck, unusable));
+}
+
+/** Moves usable staged rows on; returns how many rows were staged. */
+async function moveStaged(duck: Duck, unusable: string): Promise<number> {
+  const staged = await duck.number("SELECT count(*) FROM staged");
+  await duck.run(
+    `INSERT INTO raw_interactions SELECT u, i, r, t FROM staged
+     WHERE NOT (u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}); DROP TABLE staged`,
+  );
+  return staged;
+}
+
+/** Reads one JSONL[.gz] interaction file, a JSON object a line. */
+export async function readJsonl(
+  duck: Duck,
+  file: string,
+  columns: InteractionColumns,
+  quarantine: Quarantine,
+  timeUnit: TimeUnit = "auto",
+): Promise<number> {
+  requireFile(file, "Interactions");
+  const field = (name: string): string => `json_extract_string(j, ${sqlText(`$."${name}"`)})`;
+  let sample: string | undefined;
+  if (columns.time !== undefined) {
+    try {
+      sample = String((JSON.parse(firstRows(file)[0] ?? "{}") as Record<string, unknown>)[columns.time] ?? "");
+    } catch {
+      sample = undefined;
+    }
+  }
+  const time = columns.time === undefined ? "n::DOUBLE" : timeSql(field(columns.time), timeUnit, sample);
+  await duck.run(`DROP TABLE IF EXISTS staged`);
+  try {
+    await duck.run(`CREATE TEMP TABLE staged AS
+      SELECT ${field(columns.user)} AS u, ${field(columns.item)} AS i,
+        ${columns.rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${field(columns.rating)} AS DOUBLE)`} AS r,
+        ${time} AS t, n, CASE WHEN j IS NULL THEN l END AS broken
+      FROM (SELECT l, n, TRY_CAST(l AS JSON) AS j FROM (
+        SELECT l, row_number() OVER () AS n FROM read_csv(${sqlText(file)}, delim='\u0001', header=false,
+          auto_detect=false, quote='', escape='', columns={'l': 'VARCHAR'}, null_padding=true, max_line_size=16777216))
+        WHERE l IS NOT NULL)`);
+  } catch (cause) {
+    throw new DataError(`${file} cannot be read: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
+      cause,
+    });
+  }
+  const unusable = columns.rating === undefined ? "" : " OR r IS NULL";
+  const bad = await duck.rows(
+    `SELECT u, i, r, t, n, broken FROM staged WHERE u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}`,
+  );
+  for (const b of bad) {
+    const reason =
+      b.broken !== null
+        ? "not JSON"
+        : b.u === null
+          ? `no "${columns.user}"`
+          : b.i === null
+            ? `no "${columns.item}"`
+            : b.t === null
+              ? `"${columns.time}" is not a time`
+              : `"${columns.rating}" is not a number`;
+    quarantine.add({ file, line: Number(b.n), reason, text: String(b.broken ?? JSON.stringify([b.u, b.i, b.r, b.t])) });
+  }
+  return moveStaged(duck, unusable);
+}
+
+/** Reads one Parquet interaction file; `line` of a bad row is its row number. */
+export async function readParquet(
+  duck: Duck,
+  file: string,
+  columns: InteractionColumns,
+  quarantine: Quarantine,
+  timeUnit: TimeUnit = "auto",
+): Promise<number> {
+  requireFile(file, "Interactions");
+  const source = `read_parquet(${sqlText(file)})`;
+  let types: Map<string, string>;
+  let sample: string | undefined;
+  try {
+    types = new Map(
+      (await duck.rows(`DESCRIBE SELECT * FROM ${source}`)).map((r) => [String(r.column_name), String(r.column_type)]),
+    );
+    for (const name of Object.values(columns)) {
+      if (!types.has(name))
+        throw new DataError(`${file} has no column "${name}"; it has ${[...types.keys()].join(", ")}.`);
+    }
+    if (columns.time !== undefined)
+      sample = String((await duck.rows(`SELECT ${sqlName(columns.time)}::VARCHAR AS t FROM ${source} LIMIT 1`))[0]?.t);
+  } catch (cause) {
+    if (cause instanceof DataError) throw cause;
+    throw new DataError(`${file} is not a readable Parquet file.`, { cause });
+  }
+  const time =
+    columns.time === undefined
+      ? "(row_number() OVER ())::DOUBLE"
+      : /TIMESTAMP|DATE/.test(types.get(columns.time) ?? "")
+        ? `epoch(${sqlName(columns.time)})`
+        : timeSql(sqlName(columns.time), timeUnit, sample);
+  await duck.run(`DROP TABLE IF EXISTS staged; CREATE TEMP TABLE staged AS
+    SELECT ${sqlName(columns.user)}::VARCHAR AS u, ${sqlName(columns.item)}::VARCHAR AS i,
+      ${columns.rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${sqlName(columns.rating)} AS DOUBLE)`} AS r, ${time} AS t
+    FROM ${source}`);
+  const unusable = columns.rating === undefined ? "" : " OR r IS NULL";
+  const bad = await duck.rows(
+    `SELECT * FROM (SELECT *, row_number() OVER () AS n FROM staged) WHERE u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}`,
+  );
+  for (const b of bad)
+    quarantine.add({ file, line: Number(b.n), reason: "missing value", text: JSON.stringify([b.u, b.i, b.r, b.t]) });
+  return moveStaged(duck, unusable);
+}
+
+/** Appends items to raw_items in the order given. */
+export async function writeItems(duck: Duck, items: AsyncIterable<RawItem> | Iterable<RawItem>): Promise<number> {
+  const appender = await duck.connection.createAppender("raw_items");
+  let n = 0;
+  try {
+    for await (const item of items) {
+      appender.appendVarchar(item.id);
+      appender.appendVarchar(item.title);
+      appender.appendVarchar(item.brand);
+      appender.appendVarchar(JSON.stringify(item.categories));
+      appender.appendVarchar(item.description);
+      appender.appendInteger(n++);
+      appender.endRow();
+    }
+  } finally {
+    appender.closeSync();
+  }
+  return n;
+}
+
+/** Lines of an item file handed to `parse`, which returns an item or the reason why the line is malformed. */
+export async function* itemLines(
+  file: string,
+  quarantine: Quarantine,
+  parse: (text: string, line: number) => RawItem | string,
+  options: { skipHeader?: boolean; encoding?: "utf8" | "latin1" } = {},
+): AsyncGenerator<RawItem> {
+  requireFile(file, "Items");
+  for await (const { line, text } of linesOf(file, options.encoding ?? "utf8")) {
+    if (line === 1 && options.skipHeader === true) continue;
+    const item = parse(text, line);
+    if (typeof item !== "string") yield item;
+    else quarantine.add({ file, line, reason: item, text });
+  }
+}

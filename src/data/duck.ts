@@ -1,0 +1,184 @@
+/**
+ * DuckDB at the edge of data/: opens a bounded in-process database, reads numeric columns straight into typed arrays,
+ * and collects malformed rows with file and line. Owns no meaning; adapters and prepare.ts do.
+ *
+ * Tables that every adapter fills:
+ *   raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)      r: rating or NULL; t: seconds or position in the file
+ *   raw_items(i, title, brand, categories, description, n)          categories: JSON list; n: order read, from 0
+ */
+import { closeSync, createReadStream, openSync, readSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { createInterface } from "node:readline";
+import { createGunzip, gunzipSync, constants as zlibConstants } from "node:zlib";
+import { type DuckDBConnection, DuckDBInstance } from "@duckdb/node-api";
+import { DataError } from "../core/errors.ts";
+
+/** How much DuckDB may use. It spills to a temporary folder beyond `memoryMb`. */
+export interface DuckOptions {
+  /** Megabytes, default 1200. */
+  readonly memoryMb?: number;
+  /** Default 2. */
+  readonly threads?: number;
+}
+
+export interface Duck {
+  readonly connection: DuckDBConnection;
+  /** Runs a statement; a DuckDB error is rethrown as it is. */
+  run(sql: string): Promise<void>;
+  /** Rows as plain objects; bigint columns arrive as bigint. For small results. */
+  rows(sql: string): Promise<Record<string, unknown>[]>;
+  /** First column of the first row as a number. */
+  number(sql: string): Promise<number>;
+  close(): void;
+}
+
+/** Opens an in-memory database with the two raw tables. */
+export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
+  const instance = await DuckDBInstance.create(":memory:", {
+    memory_limit: `${options.memoryMb ?? 1200}MB`,
+    threads: String(options.threads ?? 2),
+    temp_directory: `${tmpdir()}/gr2-duckdb-${process.pid}`,
+    autoinstall_known_extensions: "false",
+  });
+  const connection = await instance.connect();
+  const duck: Duck = {
+    connection,
+    async run(sql) {
+      await connection.run(sql);
+    },
+    async rows(sql) {
+      return (await connection.runAndReadAll(sql)).getRowObjectsJS() as Record<string, unknown>[];
+    },
+    async number(sql) {
+      const row = (await connection.runAndReadAll(sql)).getRowsJS()[0];
+      return Number(row?.[0] ?? Number.NaN);
+    },
+    close() {
+      connection.closeSync();
+      instance.closeSync();
+    },
+  };
+  await duck.run("CREATE TABLE raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)");
+  await duck.run(
+    "CREATE TABLE raw_items(i VARCHAR, title VARCHAR, brand VARCHAR, categories VARCHAR, description VARCHAR, n INTEGER)",
+  );
+  return duck;
+}
+
+/** Quotes a string as a SQL literal. */
+export const sqlText = (s: string): string => `'${s.replaceAll("'", "''")}'`;
+/** Quotes a name as a SQL identifier. */
+export const sqlName = (s: string): string => `"${s.replaceAll('"', '""')}"`;
+
+/** Throws DataError unless `path` is a readable, non-empty file. */
+export function requireFile(path: string, what: string): void {
+  let size = 0;
+  try {
+    const stat = statSync(path);
+    if (!stat.isFile()) throw new DataError(`${what}: ${path} is not a file.`);
+    size = stat.size;
+  } catch (cause) {
+    if (cause instanceof DataError) throw cause;
+    throw new DataError(`${what}: cannot read ${path}.`, { cause, advice: "Check data.path and its file names." });
+  }
+  if (size === 0) throw new DataError(`${what}: ${path} is empty.`);
+}
+
+/** The first `bytes` of a file as text, decompressed if the name ends in .gz. */
+export function headOf(path: string, bytes = 65_536, encoding: "utf8" | "latin1" = "utf8"): string {
+  const buffer = Buffer.alloc(bytes);
+  const fd = openSync(path, "r");
+  try {
+    const read = readSync(fd, buffer, 0, bytes, 0);
+    const raw = buffer.subarray(0, read);
+    if (!path.endsWith(".gz")) return raw.toString(encoding).replace(/^\uFEFF/, "");
+    try {
+      return gunzipSync(raw, { finishFlush: zlibConstants.Z_SYNC_FLUSH }).toString(encoding);
+    } catch (cause) {
+      throw new DataError(`${path} is not a valid gzip file.`, { cause });
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Lines of a text file with their numbers from 1, decompressed if .gz; blank lines are skipped. */
+export async function* linesOf(
+  path: string,
+  encoding: "utf8" | "latin1" = "utf8",
+): AsyncGenerator<{ line: number; text: string }> {
+  const file = createReadStream(path);
+  const stream = path.endsWith(".gz") ? file.pipe(createGunzip()) : file;
+  stream.setEncoding(encoding);
+  file.on("error", (e) => stream.destroy(e));
+  let line = 0;
+  try {
+    for await (const text of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })) {
+      line++;
+      const clean = line === 1 ? text.replace(/^\uFEFF/, "") : text;
+      if (clean.trim() !== "") yield { line, text: clean };
+    }
+  } catch (cause) {
+    throw new DataError(`${path} is damaged near line ${line + 1}.`, { cause });
+  }
+}
+
+/** A row that could not be used. `line` counts from 1; for Parquet it is the row number. */
+export interface BadRow {
+  readonly file: string;
+  readonly line: number;
+  readonly reason: string;
+  /** The row as it stands in the file, cut at 500 characters. */
+  readonly text: string;
+}
+
+/** Collects malformed rows: all are counted, the first 10,000 kept for the quarantine file. */
+export class Quarantine {
+  readonly kept: BadRow[] = [];
+  private total = 0;
+
+  add(row: BadRow): void {
+    this.total++;
+    if (this.kept.length < 10_000) this.kept.push({ ...row, text: row.text.slice(0, 500) });
+  }
+
+  get count(): number {
+    return this.total;
+  }
+
+  /** Writes the kept rows as JSONL to `path` (if given and any) and throws DataError above `maxShare` of `rowsRead`. */
+  settle(rowsRead: number, maxShare: number, path: string | undefined): void {
+    if (this.total === 0) return;
+    if (path !== undefined) writeFileSync(path, this.kept.map((r) => `${JSON.stringify(r)}\n`).join(""));
+    const share = this.total / Math.max(1, rowsRead);
+    if (share <= maxShare) return;
+    const first = this.kept[0];
+    throw new DataError(
+      `${this.total} of ${rowsRead} rows are malformed (${(100 * share).toFixed(2)} %, allowed ${(100 * maxShare).toFixed(2)} %); ` +
+        `the first is ${first?.file}:${first?.line}: ${first?.reason}.`,
+      {
+        advice: `${path === undefined ? "" : `All of them are in ${path}. `}Correct the file or raise data.maxBadShare.`,
+      },
+    );
+  }
+}
+
+/** Streams a query of numeric columns (INTEGER or DOUBLE, no NULLs) of known length into typed arrays. */
+export async function readNumbers(
+  duck: Duck,
+  sql: string,
+  into: readonly (Int32Array | Float64Array)[],
+): Promise<number> {
+  const result = await duck.connection.stream(sql);
+  let offset = 0;
+  for (;;) {
+    const chunk = await result.fetchChunk();
+    if (chunk === null || chunk.rowCount === 0) return offset;
+    for (let c = 0; c < into.length; c++) {
+      const target = into[c];
+      const vector = chunk.getColumnVector(c);
+      for (let k = 0; k < chunk.rowCount; k++) if (target !== undefined) target[offset + k] = Number(vector.getItem(k));
+    }
+    offset += chunk.rowCount;
+  }
+}

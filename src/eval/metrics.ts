@@ -1,0 +1,76 @@
+/**
+ * Ranking metrics. Pure. `rank` counts from 1; a miss has rank Infinity and every metric 0.
+ *
+ *   one positive:   R@K = [rank ≤ K]     N@K = [rank ≤ K] / log2(rank + 1)     MRR = 1 / rank
+ *   graded:         DCG@K = Σ_{k=1..K} g_k / log2(k + 1)   N@K = DCG@K / ideal DCG@K   (linear gain, as scikit-learn)
+ *   multi-positive: AUC = share of (positive, negative) pairs in the right order, ties half (GR2 TR)
+ */
+
+/** The six metrics of metrics.json, in its order. */
+export const metricNames = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"] as const;
+export type MetricName = (typeof metricNames)[number];
+
+/** All six for one slate whose single positive stands at `rank` (from 1; Infinity: not there), in metricNames order. */
+export function metricsOfRank(rank: number): readonly number[] {
+  return [recallAt(rank, 1), recallAt(rank, 3), recallAt(rank, 5), ndcgAt(rank, 3), ndcgAt(rank, 5), reciprocal(rank)];
+}
+
+export const recallAt = (rank: number, k: number): number => (rank <= k ? 1 : 0);
+/** The ideal DCG of one positive is 1, so this is DCG. */
+export const ndcgAt = (rank: number, k: number): number => (rank <= k ? 1 / Math.log2(rank + 1) : 0);
+export const reciprocal = (rank: number): number => (Number.isFinite(rank) ? 1 / rank : 0);
+
+/** Rank from 1 of `target` in a best-first list; Infinity when it is not there. */
+export function rankOf(ranking: readonly number[], target: number): number {
+  const at = ranking.indexOf(target);
+  return at < 0 ? Number.POSITIVE_INFINITY : at + 1;
+}
+
+/** NDCG@K of graded gains (≥ 0) in ranked order, best first; all-zero gains give 0. Every candidate must be in the list. */
+export function gradedNdcg(gainsInRankOrder: readonly number[], k: number): number {
+  const dcg = (gains: readonly number[]): number =>
+    gains.slice(0, k).reduce((sum, g, i) => sum + g / Math.log2(i + 2), 0);
+  const ideal = dcg([...gainsInRankOrder].sort((a, b) => b - a));
+  return ideal === 0 ? 0 : dcg(gainsInRankOrder) / ideal;
+}
+
+/** Share of the positives that stand among the first K; no positives gives 0. */
+export function multiRecall(positiveInRankOrder: readonly boolean[], k: number): number {
+  const total = positiveInRankOrder.filter(Boolean).length;
+  return total === 0 ? 0 : positiveInRankOrder.slice(0, k).filter(Boolean).length / total;
+}
+
+/** AUC of a ranked list with positives; undefined when there is no positive or no negative. O(n). */
+export function aucOfRanking(positiveInRankOrder: readonly boolean[]): number | undefined {
+  let positives = 0;
+  let right = 0;
+  let negatives = 0;
+  for (const positive of positiveInRankOrder) {
+    if (positive) positives++;
+    else {
+      negatives++;
+      right += positives;
+    }
+  }
+  return positives === 0 || negatives === 0 ? undefined : right / (positives * negatives);
+}
+
+/** AUC of scores (higher is better) against positives; equal scores count half. O(n log n). */
+export function aucOfScores(scores: readonly number[], positive: readonly boolean[]): number | undefined {
+  const order = scores.map((_, i) => i).sort((a, b) => (scores[a] ?? 0) - (scores[b] ?? 0));
+  let below = 0;
+  let right = 0;
+  let positives = 0;
+  for (let i = 0; i < order.length; ) {
+    let [p, n] = [0, 0];
+    const score = scores[order[i] ?? 0];
+    for (; i < order.length && scores[order[i] ?? 0] === score; i++) {
+      if (positive[order[i] ?? 0] === true) p++;
+      else n++;
+    }
+    right += p * (below + n / 2);
+    below += n;
+    positives += p;
+  }
+  return positives === 0 || below === 0 ? undefined : right / (positives * below);
+}

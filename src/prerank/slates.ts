@@ -1,0 +1,133 @@
+/**
+ * Builds slates: for every position of a segment the pre-ranker's top N given everything before it.
+ *
+ * What may be learnt from (checked in data/leakage): rerank slates come from a pre-ranker fitted on midtrain;
+ * validation and test slates from one fitted on midtrain + rerank. A slate's history may reach past the fit: it is
+ * what the user had really done by then.
+ */
+import { createHash } from "node:crypto";
+import { segmentRange, type TrainingView, trainingView } from "../data/split.ts";
+import type { Segment, SplitDataset } from "../data/types.ts";
+import type { PreRanker, Slate } from "./types.ts";
+
+export interface SlateOptions {
+  /** Candidates a slate, N. Paper: 10. */
+  readonly size: number;
+  /** `unseen`: items of the history are no candidates, and positions whose answer is in the history are skipped. */
+  readonly repeats: "unseen" | "allow";
+  /** Positions with a shorter history are skipped; at least 1. */
+  readonly minHistory: number;
+}
+
+export const defaultSlates: SlateOptions = { size: 10, repeats: "unseen", minHistory: 1 };
+
+export interface SlateStats {
+  readonly slates: number;
+  /** Slates whose target is among the candidates. */
+  readonly conditional: number;
+  /** conditional / slates: HR@N of the pre-ranker. */
+  readonly hitRate: number;
+  /** Mean of 1/rank over all slates, misses 0. */
+  readonly mrr: number;
+  /** How often the target stands at each candidate position. */
+  readonly targetPositions: readonly number[];
+  readonly users: number;
+  /** Positions left out: answer already in the history, too little history, or too few candidates. */
+  readonly skipped: { readonly repeat: number; readonly shortHistory: number; readonly fewCandidates: number };
+}
+
+export type SlateSegment = Exclude<Segment, "midtrain">;
+
+/** The segment through which a pre-ranker for `segment`'s slates may learn. */
+export const fitThrough = (segment: SlateSegment): "midtrain" | "rerank" =>
+  segment === "rerank" ? "midtrain" : "rerank";
+
+/** Opaque and stable: 20 hex digits of SHA-256 over data set hash, user row and position. */
+export const slateId = (datasetHash: string, user: number, position: number): string =>
+  createHash("sha256").update(`${datasetHash}/${user}/${position}`).digest("hex").slice(0, 20);
+
+/** All slates of one segment, by user row and position. */
+export function buildSlates(
+  data: SplitDataset,
+  segment: Segment,
+  preRanker: PreRanker,
+  options: SlateOptions = defaultSlates,
+  keepUser: (user: number) => boolean = () => true,
+): { slates: Slate[]; stats: SlateStats } {
+  const slates: Slate[] = [];
+  const skipped = { repeat: 0, shortHistory: 0, fewCandidates: 0 };
+  const none: ReadonlySet<number> = new Set();
+  data.dataset.sequences.forEach(({ items }, user) => {
+    const s = data.splits[user];
+    if (s === undefined || !keepUser(user)) return;
+    const [start, end] = segmentRange(s, segment);
+    if (start >= end) return;
+    const seen = new Set(items.subarray(0, start));
+    for (let position = start; position < end; seen.add(items[position] ?? -1), position++) {
+      const target = items[position] ?? -1;
+      if (position < Math.max(1, options.minHistory)) skipped.shortHistory++;
+      else if (options.repeats === "unseen" && seen.has(target)) skipped.repeat++;
+      else {
+        const exclude = options.repeats === "unseen" ? seen : none;
+        const top = preRanker.top(items.subarray(0, position), options.size, exclude);
+        if (top.items.length < options.size) skipped.fewCandidates++;
+        else
+          slates.push({
+            id: slateId(data.dataset.hash, user, position),
+            user,
+            position,
+            segment,
+            candidates: top.items,
+            scores: top.scores,
+            target,
+            targetIndex: top.items.indexOf(target),
+          });
+      }
+    }
+  });
+  return { slates, stats: slateStats(slates, options.size, skipped) };
+}
+
+/** Fits twice (through midtrain, through rerank) and builds the slates of the three segments. */
+export function buildAllSlates(
+  data: SplitDataset,
+  fitted: (training: TrainingView) => PreRanker,
+  options: SlateOptions = defaultSlates,
+): { slates: Record<SlateSegment, Slate[]>; stats: Record<SlateSegment, SlateStats> } {
+  const early = fitted(trainingView(data, "midtrain"));
+  const late = fitted(trainingView(data, "rerank"));
+  const rerank = buildSlates(data, "rerank", early, options);
+  const validation = buildSlates(data, "validation", late, options);
+  const test = buildSlates(data, "test", late, options);
+  return {
+    slates: { rerank: rerank.slates, validation: validation.slates, test: test.slates },
+    stats: { rerank: rerank.stats, validation: validation.stats, test: test.stats },
+  };
+}
+
+/** Counts over finished slates. */
+export function slateStats(
+  slates: readonly Slate[],
+  size: number,
+  skipped: SlateStats["skipped"] = { repeat: 0, shortHistory: 0, fewCandidates: 0 },
+): SlateStats {
+  const targetPositions = new Array<number>(size).fill(0);
+  let conditional = 0;
+  let mrr = 0;
+  for (const { targetIndex } of slates) {
+    if (targetIndex < 0) continue;
+    conditional++;
+    mrr += 1 / (targetIndex + 1);
+    targetPositions[targetIndex] = (targetPositions[targetIndex] ?? 0) + 1;
+  }
+  const n = Math.max(1, slates.length);
+  return {
+    slates: slates.length,
+    conditional,
+    hitRate: conditional / n,
+    mrr: mrr / n,
+    targetPositions,
+    users: new Set(slates.map((s) => s.user)).size,
+    skipped,
+  };
+}

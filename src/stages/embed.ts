@@ -1,0 +1,54 @@
+/** Stage 1a, item embeddings: text (title, brand, categories, description) through a sentence-transformers model. */
+import { join } from "node:path";
+import { fetchMiniLm } from "../data/fetch.ts";
+import type { Item } from "../data/types.ts";
+import { openData } from "./corpus.ts";
+import { writeMatrix } from "./files.ts";
+import type { Stage, StageContext, Summary } from "./stage.ts";
+
+export const embed: Stage = {
+  name: "embed",
+  inputs: ["data"],
+  settings: (c) => c.embed,
+  run,
+};
+
+export const embeddingFile = (dir: string): string => join(dir, "embeddings.f32");
+
+async function run(context: StageContext): Promise<Summary> {
+  const { config } = context;
+  const { items } = openData(context).dataset;
+  const modelPath =
+    config.embed.model === "minilm"
+      ? await fetchMiniLm({ dir: config.data.cacheDir, python: config.runtime.python })
+      : config.embed.model;
+  const worker = await context.worker();
+  const texts = items.map((it) => itemText(it, config.embed.fields));
+  const chunk = 512;
+  const parts: Float32Array[] = [];
+  let cols = 0;
+  for (let start = 0; start < texts.length; start += chunk) {
+    const part = texts.slice(start, start + chunk);
+    const m = await worker.embed(
+      { modelPath, texts: part, batchSize: config.embed.batchSize, normalize: true },
+      { signal: context.signal },
+    );
+    parts.push(m.data);
+    cols = m.cols;
+    context.progress("embedding item texts", start + part.length, texts.length);
+  }
+  const data = new Float32Array(items.length * cols);
+  let at = 0;
+  for (const p of parts) {
+    data.set(p, at);
+    at += p.length;
+  }
+  writeMatrix(embeddingFile(context.dir), { rows: items.length, cols, data });
+  return { items: items.length, dims: cols, empty_texts: texts.filter((t) => t === "").length };
+}
+
+/** The text an item is embedded by; empty fields are left out. */
+export function itemText(item: Item, fields: readonly ("title" | "brand" | "categories" | "description")[]): string {
+  const parts = fields.map((f) => (f === "categories" ? item.categories.join(", ") : item[f]));
+  return parts.filter((p) => p !== "").join(". ");
+}

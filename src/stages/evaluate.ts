@@ -1,0 +1,377 @@
+/**
+ * Evaluation: every system on the same test slates, looked at once; the system to recommend is chosen on validation.
+ *
+ *   prerank          the input order
+ *   prior            the learned prior alone, no language model (control)
+ *   direct           likelihood x prior of the mid-trained LM, one forward pass
+ *   sft, rl          generated after a visible thought;  *_nothink: generated at once;  *_direct: likelihood x prior
+ *   direct_other_history, *_other_thought   controls: the history, or the thought, of another slate
+ *
+ * Calibrations are fitted on validation: cross-fitted over users for validation's own numbers, whole for test.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
+import { kendallTau } from "../eval/kendall.ts";
+import { ndcgAt } from "../eval/metrics.ts";
+import { type ComparisonRow, type MetricRow, resultsTable, type SystemRanks } from "../eval/table.ts";
+import type { Policy, Rollout, SlateView } from "../policy/policy.ts";
+import { crossFittedScores, directScores, fitPrior, orderBy, type PriorExample } from "../policy/prior.ts";
+import type { Slate } from "../prerank/types.ts";
+import { markers } from "../prompts/pieces.ts";
+import { findSids } from "../sid/semantic-id.ts";
+import { readPrior } from "./calibrate.ts";
+import { type Corpus, openCorpus } from "./corpus.ts";
+import { readJson, writeJson } from "./files.ts";
+import { openLanguageModel } from "./language-model.ts";
+import { stateDir, tokenizerFile } from "./midtrain.ts";
+import { conditional, readSlates, viewOf } from "./slates.ts";
+import type { Stage, StageContext, StageName, Summary } from "./stage.ts";
+import { readEvidence } from "./traces.ts";
+
+export const evaluate: Stage = {
+  name: "evaluate",
+  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft", "rl"],
+  settings: (c) => ({ eval: c.eval, prompts: c.prompts, decoding: c.decoding, seed: c.seed }),
+  run,
+};
+
+/** What a system answered, as ranks from 1 of the true item; null = not in the answer. */
+interface SystemResult {
+  readonly system: string;
+  readonly validation: readonly (number | null)[];
+  readonly test: readonly (number | null)[];
+  /** Of generated answers on test. */
+  readonly health?: {
+    readonly valid: number;
+    readonly identity: number;
+    readonly tau: number;
+    readonly tokens: number;
+  };
+  /** Generated texts on test slates that the report shows. */
+  readonly shown?: readonly { readonly slate: string; readonly text: string; readonly order: readonly number[] }[];
+}
+
+/** What the report and the command line print. */
+export interface Results {
+  readonly rows: readonly MetricRow[];
+  readonly comparisons: readonly ComparisonRow[];
+  readonly health: Readonly<Record<string, number>>;
+  /** The system with the best validation N@5 among GR2's (controls left out). */
+  readonly selected: { readonly system: string; readonly validation: Readonly<Record<string, number>> };
+}
+
+const folds = 5;
+
+async function run(context: StageContext): Promise<Summary> {
+  const { config } = context;
+  const corpus = openCorpus(context);
+  const all = { validation: readSlates(context, "validation"), test: wholeUsers(readSlates(context, "test"), context) };
+  const validation = conditional(all.validation);
+  const test = conditional(all.test);
+  const selection = Rng.of(config.seed, "selection")
+    .shuffle(validation.map((_, i) => i))
+    .slice(0, config.eval.validationSlates || validation.length)
+    .sort((a, b) => a - b);
+  const shown = new Set(
+    Rng.of(config.seed, "examples")
+      .shuffle(test.map((s) => s.id))
+      .slice(0, config.eval.examples),
+  );
+  context.log(`${test.length} conditional test slates of ${all.test.length}; ${validation.length} for validation`);
+
+  const evidence = readEvidence(context);
+  const asked = { context, corpus, evidence, validation, test, selection, shown };
+  const systems: SystemResult[] = [
+    {
+      system: "prerank",
+      validation: selection.map((i) => (validation[i] as Slate).targetIndex + 1),
+      test: test.map((s) => s.targetIndex + 1),
+    },
+    direct("prior", asked, undefined),
+  ];
+  for (const stage of ["midtrain", "sft", "rl"] as const) {
+    const file = join(context.dir, `${stage}.json`);
+    if (!existsSync(file)) {
+      writeJson(file, await systemsOf(stage, asked));
+      context.cursor.write(systems.length, stage); // a killed evaluation goes on behind it
+    }
+    systems.push(...readJson<SystemResult[]>(file));
+  }
+
+  const results = tabulate(context, systems, test, all.test, corpus);
+  writeJson(join(context.dir, "results.json"), results);
+  writeJson(join(context.dir, "examples.json"), examples(corpus, test, systems, results.selected.system));
+  const best = results.comparisons.find(
+    (c) =>
+      c.system === results.selected.system &&
+      c.baseline === "prerank" &&
+      c.slice === "conditional" &&
+      c.metric === "N@5",
+  );
+  return { slates: test.length, delta_ndcg5: best?.delta ?? 0, ci_low: best?.ci_low ?? 0, ci_high: best?.ci_high ?? 0 };
+}
+
+interface Asked {
+  readonly context: StageContext;
+  readonly corpus: Corpus;
+  readonly evidence: Readonly<Record<string, readonly number[]>>;
+  /** Conditional slates. */
+  readonly validation: readonly Slate[];
+  readonly test: readonly Slate[];
+  /** Indices of the validation slates that systems are chosen on. */
+  readonly selection: readonly number[];
+  readonly shown: ReadonlySet<string>;
+}
+
+async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: Asked): Promise<SystemResult[]> {
+  const { context, corpus, evidence } = asked;
+  const { config, signal } = context;
+  const model = await openLanguageModel(
+    context,
+    corpus,
+    stateDir(context.inputDir(stage)),
+    tokenizerFile(context.inputDir("midtrain")),
+  );
+  const policy = model.policy(readPrior(context));
+  const likelihoodOf = (slates: readonly SlateView[], label: string): Promise<number[][]> =>
+    policy.logLikelihood(slates, { signal, onProgress: (d, t) => context.progress(`${stage}: ${label}`, d, t) });
+  const views = {
+    validation: asked.validation.map((s) => viewOf(corpus, s, evidence)),
+    test: asked.test.map((s) => viewOf(corpus, s, evidence)),
+  };
+  const likelihood = {
+    validation: await likelihoodOf(views.validation, "direct, validation"),
+    test: await likelihoodOf(views.test, "direct, test"),
+  };
+  const name = stage === "midtrain" ? "direct" : `${stage}_direct`;
+  const out = [direct(name, asked, likelihood)];
+  if (stage === "midtrain") {
+    if (!config.eval.controls) return out;
+    const swapped = (slates: readonly Slate[], own: readonly SlateView[]): SlateView[] =>
+      otherUser(slates).map((other, i) => ({ ...(own[i] as SlateView), history: (own[other] as SlateView).history }));
+    const other = {
+      validation: likelihood.validation,
+      test: await likelihoodOf(swapped(asked.test, views.test), "control, another history"),
+    };
+    return [...out, direct("direct_other_history", asked, other)];
+  }
+  for (const mode of ["think", "answer"] as const) {
+    const system = mode === "think" ? stage : `${stage}_nothink`;
+    const generate = (
+      slates: readonly SlateView[],
+      label: string,
+      prefixes?: readonly (readonly number[])[],
+    ): Promise<Rollout[]> =>
+      policy.sample(slates, {
+        mode,
+        group: 1,
+        temperature: 0,
+        seed: 0,
+        signal,
+        ...(prefixes ? { prefixes } : {}),
+        onProgress: (d, t) => context.progress(`${system}, ${label}`, d, t),
+      });
+    const chosen = asked.selection.map((i) => asked.validation[i] as Slate);
+    const onValidation = await generate(
+      asked.selection.map((i) => views.validation[i] as SlateView),
+      "validation",
+    );
+    const onTest = await generate(views.test, "test");
+    out.push(generated(system, asked, chosen, onValidation, onTest));
+    if (mode === "think" && stage === "rl" && config.eval.controls) {
+      const prefixes = otherUser(asked.test).map((i) => thoughtOf(policy, onTest[i] as Rollout));
+      const control = await generate(views.test, "control, another thought", prefixes);
+      out.push(generated(`${stage}_other_thought`, asked, [], [], control));
+    }
+  }
+  return out;
+}
+
+/** Tokens of a thought up to where the answer begins. */
+function thoughtOf(policy: Policy, rollout: Rollout): number[] {
+  const tokens = Array.from(rollout.tokens);
+  const at = tokens.indexOf(policy.encoder.marker("answer"));
+  return at < 0 ? [] : tokens.slice(0, at);
+}
+
+/** For every slate the index of one of another user: the next in line whose user differs. */
+function otherUser(slates: readonly Slate[]): number[] {
+  return slates.map((s, i) => {
+    for (let k = 1; k < slates.length; k++) {
+      const j = (i + k) % slates.length;
+      if ((slates[j] as Slate).user !== s.user) return j;
+    }
+    return i;
+  });
+}
+
+/** Likelihood x prior; without likelihoods the prior alone. */
+function direct(
+  system: string,
+  asked: Asked,
+  likelihood: { validation: readonly number[][]; test: readonly number[][] } | undefined,
+): SystemResult {
+  const seed = deriveSeed(asked.context.config.seed, "calibration-folds");
+  const examplesOf = (slates: readonly Slate[], ll: readonly number[][] | undefined) =>
+    slates.map((s, i) => ({
+      scores: s.scores,
+      evidence: asked.evidence[s.id] as readonly number[],
+      chosen: s.targetIndex,
+      fold: Math.floor(unitHash(seed, s.user) * folds),
+      ...(ll ? { logLikelihood: ll[i] as number[] } : {}),
+    }));
+  const rankIn = (scores: readonly number[], chosen: number): number => orderBy(scores).indexOf(chosen) + 1;
+  const onValidation: (PriorExample & { fold: number })[] = examplesOf(asked.validation, likelihood?.validation);
+  const onTest: PriorExample[] = examplesOf(asked.test, likelihood?.test);
+  const terms = { likelihood: likelihood !== undefined, evidence: asked.context.config.decoding.evidence };
+  const crossFitted = crossFittedScores(onValidation, folds, terms);
+  const prior = fitPrior(onValidation, terms);
+  return {
+    system,
+    validation: asked.selection.map((i) =>
+      rankIn(crossFitted[i] as number[], (asked.validation[i] as Slate).targetIndex),
+    ),
+    test: onTest.map((e) => rankIn(directScores(prior, e, e.logLikelihood), e.chosen)),
+  };
+}
+
+const rankOfRollout = (r: Rollout, s: Slate): number | null =>
+  r.parsed.kind === "ranking" ? r.parsed.order.indexOf(s.targetIndex) + 1 : null;
+
+function generated(
+  system: string,
+  asked: Asked,
+  chosen: readonly Slate[],
+  onValidation: readonly Rollout[],
+  onTest: readonly Rollout[],
+): SystemResult {
+  const orders = onTest.flatMap((r) => (r.parsed.kind === "ranking" ? [r.parsed.order] : []));
+  const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
+  return {
+    system,
+    validation: onValidation.map((r, i) => rankOfRollout(r, chosen[i] as Slate)),
+    test: onTest.map((r, i) => rankOfRollout(r, asked.test[i] as Slate)),
+    health: {
+      valid: orders.length / Math.max(1, onTest.length),
+      identity: mean(orders.map((o) => (o.every((c, i) => c === i) ? 1 : 0))),
+      tau: mean(
+        orders.map((o) =>
+          kendallTau(
+            o,
+            [...o].sort((a, b) => a - b),
+          ),
+        ),
+      ),
+      tokens: mean(onTest.map((r) => r.tokens.length)),
+    },
+    shown: onTest.flatMap((r, i) => {
+      const slate = (asked.test[i] as Slate).id;
+      return asked.shown.has(slate) && r.parsed.kind === "ranking"
+        ? [{ slate, text: r.text, order: r.parsed.order }]
+        : [];
+    }),
+  };
+}
+
+const isControl = (system: string): boolean => ["prerank", "prior"].includes(system) || system.includes("_other_");
+
+function tabulate(
+  context: StageContext,
+  systems: readonly SystemResult[],
+  test: readonly Slate[],
+  allTest: readonly Slate[],
+  corpus: Corpus,
+): Results {
+  const { config } = context;
+  const ranked: SystemRanks[] = systems.map((s) => ({
+    system: s.system,
+    ranks: s.test.map((r) => r ?? Number.POSITIVE_INFINITY),
+  }));
+  const { rows, comparisons } = resultsTable({
+    users: test.map((s) => s.user),
+    missedUsers: allTest.filter((s) => s.targetIndex < 0).map((s) => s.user),
+    systems: ranked,
+    baselines: ["prerank", "prior"],
+    bootstrap: { resamples: config.eval.bootstrap, seed: deriveSeed(config.seed, "bootstrap") },
+  });
+  const onValidation = Object.fromEntries(
+    systems
+      .filter((s) => s.validation.length > 0)
+      .map((s) => [
+        s.system,
+        s.validation.reduce<number>((sum, r) => sum + ndcgAt(r ?? Number.POSITIVE_INFINITY, 5), 0) /
+          s.validation.length,
+      ]),
+  );
+  const candidates = Object.entries(onValidation).filter(([system]) => !isControl(system));
+  const [selected] = candidates.reduce((best, next) => (next[1] > best[1] ? next : best));
+  const health: Record<string, number> = { sid_uniqueness: corpus.catalogue.uniqueness() };
+  const answers = systems.filter((s) => s.health && !isControl(s.system));
+  health.valid_rate = Math.min(...answers.map((s) => s.health?.valid ?? 0));
+  for (const s of answers) {
+    health[`${s.system}_valid_rate`] = s.health?.valid ?? 0;
+    health[`${s.system}_identity_rate`] = s.health?.identity ?? 0;
+    health[`${s.system}_kendall_tau`] = s.health?.tau ?? 0;
+    health[`${s.system}_tokens`] = s.health?.tokens ?? 0;
+  }
+  health.identity_rate = health.rl_identity_rate ?? 0;
+  return { rows, comparisons, health, selected: { system: selected, validation: onValidation } };
+}
+
+/** A dozen slates before and after, for people. */
+function examples(
+  corpus: Corpus,
+  test: readonly Slate[],
+  systems: readonly SystemResult[],
+  selected: string,
+): unknown[] {
+  const source =
+    systems.find((s) => s.system === selected && s.shown) ?? systems.find((s) => s.system === "rl" && s.shown);
+  const titles = (rows: ArrayLike<number>): string[] => Array.from(rows, (r) => corpus.items[r]?.title || "untitled");
+  return (source?.shown ?? []).map(({ slate: id, text, order }) => {
+    const slate = test.find((s) => s.id === id) as Slate;
+    const { history } = viewOf(corpus, slate);
+    return {
+      slate: id,
+      system: source?.system,
+      history: titles(Array.prototype.slice.call(history, -10)),
+      candidates: slate.candidates.map((row, i) => ({
+        title: corpus.items[row]?.title || "untitled",
+        sid: corpus.catalogue.textOf(row),
+        prerank: i + 1,
+      })),
+      target: slate.targetIndex,
+      before: slate.candidates.map((_, i) => i),
+      after: order,
+      reasoning: readable(corpus, text.split(markers.answer)[0] ?? ""),
+    };
+  });
+}
+
+/** Semantic IDs in a thought, followed by the titles they stand for. */
+function readable(corpus: Corpus, thought: string): string {
+  let out = "";
+  let at = 0;
+  for (const { end, codes } of findSids(thought, corpus.catalogue.shape)) {
+    const row = corpus.catalogue.rowOf(codes);
+    out += `${thought.slice(at, end)} [${row === undefined ? "no such item" : corpus.items[row]?.title || "untitled"}]`;
+    at = end;
+  }
+  return out + thought.slice(at);
+}
+
+/** Caps test slates by drawing whole users, so that the bootstrap over users stays honest; 0 = all. */
+function wholeUsers(slates: readonly Slate[], context: StageContext): readonly Slate[] {
+  const cap = context.config.eval.maxSlates;
+  if (cap === 0 || slates.length <= cap) return slates;
+  const users = Rng.of(context.config.seed, "test-users").shuffle([...new Set(slates.map((s) => s.user))]);
+  const kept = new Set<number>();
+  let count = 0;
+  for (const user of users) {
+    if (count >= cap) break;
+    kept.add(user);
+    count += slates.reduce((n, s) => n + (s.user === user ? 1 : 0), 0);
+  }
+  return slates.filter((s) => kept.has(s.user));
+}

@@ -1,0 +1,63 @@
+/** Files that stages hand to each other: small JSON, flat typed arrays. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { CheckpointError } from "../core/errors.ts";
+import type { Matrix } from "../worker/types.ts";
+
+function read(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (cause) {
+    throw new CheckpointError(`${path}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? cause})`, {
+      cause,
+      advice: "Rerun the stage that writes it: gr2 pipeline --from STAGE.",
+    });
+  }
+}
+
+export function readJson<T>(path: string): T {
+  try {
+    return JSON.parse(read(path).toString("utf8")) as T;
+  } catch (cause) {
+    if (cause instanceof CheckpointError) throw cause;
+    throw new CheckpointError(`${path}: not valid JSON`, {
+      cause,
+      advice: "Delete it and rerun the stage that writes it.",
+    });
+  }
+}
+
+export const writeJson = (path: string, value: unknown): void => writeFileSync(path, JSON.stringify(value));
+
+/** JSONL, one value a line. */
+export const writeLines = (path: string, values: readonly unknown[]): void =>
+  writeFileSync(path, values.map((v) => `${JSON.stringify(v)}\n`).join(""));
+
+export function readLines<T>(path: string): T[] {
+  const body = read(path).toString("utf8");
+  return body
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line, i) => {
+      try {
+        return JSON.parse(line) as T;
+      } catch (cause) {
+        throw new CheckpointError(`${path}:${i + 1}: not valid JSON`, { cause });
+      }
+    });
+}
+
+/** Float32 matrix: an 8-byte header (rows, cols as uint32 little-endian), then rows x cols values. */
+export function writeMatrix(path: string, m: Matrix): void {
+  const head = Buffer.alloc(8);
+  head.writeUInt32LE(m.rows, 0);
+  head.writeUInt32LE(m.cols, 4);
+  writeFileSync(path, Buffer.concat([head, Buffer.from(m.data.buffer, m.data.byteOffset, m.data.byteLength)]));
+}
+
+export function readMatrix(path: string): Matrix {
+  const bytes = read(path);
+  const rows = bytes.readUInt32LE(0);
+  const cols = bytes.readUInt32LE(4);
+  if (bytes.length !== 8 + rows * cols * 4) throw new CheckpointError(`${path}: damaged (${bytes.length} bytes)`);
+  return { rows, cols, data: new Float32Array(Uint8Array.prototype.slice.call(bytes, 8).buffer) };
+}

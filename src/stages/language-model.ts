@@ -1,0 +1,117 @@
+/**
+ * Opens the run's language model in the worker: architecture or pretrained weights, tokenizer, semantic-ID tokens, and
+ * the weights of the stage asked for. One model stays loaded between stages; only its weights change.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Config } from "../config/schema.ts";
+import { CheckpointError } from "../core/errors.ts";
+import { deriveSeed } from "../core/rng.ts";
+import { Policy } from "../policy/policy.ts";
+import type { Prior } from "../policy/prior.ts";
+import { Encoder, markers } from "../prompts/pieces.ts";
+import { sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
+import { Tokenizer } from "../worker/tokenizer.ts";
+import type { LoadedModel, WorkerClient } from "../worker/types.ts";
+import type { Corpus } from "./corpus.ts";
+import type { StageContext } from "./stage.ts";
+
+/** All tokens GR2 adds to a vocabulary: markers, begin and end of an ID, every code. */
+export const addedTokens = (config: Config): string[] => [
+  ...Object.values(markers),
+  ...sidTokens({ levels: config.sid.levels, codes: config.sid.codes, format: config.sid.format }),
+];
+
+export interface LanguageModel {
+  readonly tokenizer: Tokenizer;
+  readonly encoder: Encoder;
+  readonly numParameters: number;
+  policy(prior: Prior): Policy;
+}
+
+/** What a worker currently has loaded, so that stages do not reload what is there. */
+const loaded = new WeakMap<WorkerClient, Map<string, { key: string; model: LoadedModel; weights: string }>>();
+
+const slotsOf = (worker: WorkerClient) => {
+  const slots = loaded.get(worker) ?? new Map<string, { key: string; model: LoadedModel; weights: string }>();
+  loaded.set(worker, slots);
+  return slots;
+};
+
+/** Forgets what is loaded: call before training changes the weights. */
+export function weightsChanged(worker: WorkerClient): void {
+  const entry = slotsOf(worker).get("policy");
+  if (entry) entry.weights = "changed";
+}
+
+/**
+ * @param weights folder of a saved state; undefined = fresh weights (mid-training starts here)
+ * @param tokenizerFile written by mid-training for models from scratch
+ * @param modelId reference = a frozen second copy, for RL's KL term
+ */
+export async function openLanguageModel(
+  context: StageContext,
+  corpus: Corpus,
+  weights: string | undefined,
+  tokenizerFile: string,
+  modelId: "policy" | "reference" = "policy",
+): Promise<LanguageModel> {
+  const { config } = context;
+  const worker = await context.worker();
+  const scratch = config.model.source === "scratch";
+  const tokenizerJson = scratch ? readFileSync(tokenizerFile) : undefined;
+  const key = `${corpus.hash} ${tokenizerFile}`;
+  let entry = slotsOf(worker).get(modelId);
+  if (!entry || entry.key !== key || (weights === undefined && entry.weights !== "fresh")) {
+    const model = await worker.loadModel(
+      {
+        modelId,
+        source: scratch
+          ? { kind: "scratch", architecture: config.model.architecture, tokenizerJson: tokenizerJson as Uint8Array }
+          : { kind: "pretrained", path: config.model.path, ggufFile: config.model.ggufFile },
+        addedTokens: addedTokens(config),
+        dtype: config.runtime.dtype,
+        gradientCheckpointing: config.model.gradientCheckpointing,
+        seed: deriveSeed(config.seed, "model"),
+        trainable: modelId === "policy",
+        padVocabMultiple: config.model.padVocabMultiple,
+      },
+      { signal: context.signal },
+    );
+    entry = { key, model, weights: "fresh" };
+    slotsOf(worker).set(modelId, entry);
+  }
+  if (weights !== undefined && entry.weights !== weights) {
+    if (config.runtime.mode === "embedded" && !existsSync(join(weights)))
+      throw new CheckpointError(`${weights}: saved weights are missing`, {
+        advice: "Rerun the stage that trains them.",
+      });
+    await worker.loadState({ modelId, path: weights, includeOptimizer: false }, { signal: context.signal });
+    entry.weights = weights;
+  }
+  const tokenizer = Tokenizer.fromJson(entry.model.tokenizerJson);
+  const encoder = new Encoder(
+    { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) },
+    { tokensOf: (row) => tokensOfSid(corpus.catalogue.codesOf(row), corpus.catalogue.shape.format) },
+  );
+  return {
+    tokenizer,
+    encoder,
+    numParameters: entry.model.numParameters,
+    policy: (prior) =>
+      new Policy({
+        worker,
+        encoder,
+        decoder: { decode: (ids) => tokenizer.decode(ids) },
+        spell: (row) => corpus.catalogue.textOf(row),
+        titleOf: (row) => corpus.items[row]?.title ?? "",
+        prior,
+        options: {
+          prompts: config.prompts,
+          decoding: config.decoding,
+          microBatchTokens: config.runtime.microBatchTokens,
+          sampleBatchTokens: config.runtime.sampleBatchTokens,
+        },
+      }),
+  };
+}

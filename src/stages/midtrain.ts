@@ -1,0 +1,210 @@
+/**
+ * Stage 1b, mid-training (GR2 v1 §3; tasks after OneRec-Think): next-token training on a mixture of sequential
+ * preference, dense captioning, persona grounding and plain language. Learns from the mid-training segment alone.
+ */
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Config } from "../config/schema.ts";
+import { EnvironmentError } from "../core/errors.ts";
+import { deriveSeed, Rng } from "../core/rng.ts";
+import { trainingView } from "../data/split.ts";
+import type { Encoder, Piece } from "../prompts/pieces.ts";
+import { captioningTask, describe, languageTask, personaTask, sequentialTask } from "../prompts/tasks.ts";
+import { learningRateAt } from "../rl/groups.ts";
+import { type Corpus, dominantCategories, openCorpus } from "./corpus.ts";
+import { addedTokens, openLanguageModel, weightsChanged } from "./language-model.ts";
+import type { Stage, StageContext, Summary } from "./stage.ts";
+
+/** A training document: the first token is given, the rest is learned. */
+export type Document = readonly number[];
+
+export const tokenizerFile = (dir: string): string => join(dir, "tokenizer.json");
+export const stateDir = (dir: string): string => join(dir, "state");
+
+export const midtrain: Stage = {
+  name: "midtrain",
+  inputs: ["data", "sid"],
+  settings: (c) => ({
+    midtrain: c.midtrain,
+    model: c.model,
+    sid: [c.sid.levels, c.sid.codes, c.sid.format],
+    seed: c.seed,
+    dtype: c.runtime.dtype,
+  }),
+  run,
+};
+
+async function run(context: StageContext): Promise<Summary> {
+  const { config, signal } = context;
+  const o = config.midtrain;
+  const worker = await context.worker();
+  const corpus = openCorpus(context);
+  const language = languageParagraphs(config);
+  const file = tokenizerFile(context.dir);
+  if (config.model.source === "scratch" && !existsSync(file)) {
+    const texts = [...corpus.items.map(describe), ...language];
+    const specialTokens = addedTokens(config);
+    const trained = await worker.trainTokenizer({ texts, vocabSize: config.model.bpeVocab, specialTokens }, { signal });
+    writeFileSync(file, trained.tokenizerJson);
+  }
+  const model = await openLanguageModel(context, corpus, undefined, file);
+  context.log(`${(model.numParameters / 1e6).toFixed(2)}M parameters, ${model.tokenizer.vocabSize} tokens`);
+
+  const batches = planBatches(config, corpus, model.encoder, language);
+  const checkpoint = context.work("checkpoint");
+  const resumed = context.cursor.read<{ step: number; tokens: number }>();
+  if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
+  weightsChanged(worker);
+
+  let tokens = resumed?.tokens ?? 0;
+  let smooth = Number.NaN;
+  for (let step = resumed?.step ?? 0; step < batches.length; step++) {
+    const documents = batches[step] as readonly Document[];
+    const targets = documents.reduce((n, d) => n + d.length - 1, 0);
+    const result = await worker.forwardBackward(
+      {
+        batch: { groups: documents.map((d) => ({ prompt: d.slice(0, 1), responses: [d.slice(1)] })) },
+        weights: new Float32Array(targets).fill(1 / targets),
+        loss: { kind: "cross_entropy" },
+        microBatchTokens: config.runtime.microBatchTokens,
+        seed: deriveSeed(config.seed, "midtrain", "dropout", step),
+      },
+      { signal },
+    );
+    const learningRate = learningRateAt(step, batches.length, o);
+    const { gradNorm } = await worker.optimStep(
+      { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
+      { signal },
+    );
+    tokens += targets;
+    smooth = Number.isNaN(smooth) ? result.loss : 0.95 * smooth + 0.05 * result.loss;
+    context.progress(`loss ${smooth.toFixed(3)}`, step + 1, batches.length);
+    if (step % 10 === 0 || step + 1 === batches.length)
+      context.metrics(step, { loss: result.loss, gradNorm, learningRate, tokens });
+    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < batches.length) {
+      await worker.saveState({ path: checkpoint, includeOptimizer: true }, { signal });
+      context.cursor.write(step + 1, { step: step + 1, tokens });
+    }
+  }
+  await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
+  return { steps: batches.length, tokens, parameters: model.numParameters, finalLoss: smooth };
+}
+
+/** Windows over a sequence, the last one flush with its end. */
+export function windows(length: number, size: number, stride: number, offset: number): [start: number, end: number][] {
+  if (length < 2) return [];
+  const out: [number, number][] = [];
+  for (let end = length; end > 1; end -= stride) {
+    out.push([Math.max(0, end - size), end]);
+    if (end - size <= 0) break;
+    if (out.length === 1 && offset > 0) end += stride - offset; // every epoch cuts elsewhere
+  }
+  return out;
+}
+
+/** Next-item windows of one epoch over the users' learnable items. */
+export function sequentialDocuments(
+  config: Config,
+  sequences: readonly Int32Array[],
+  encoder: Encoder,
+  epoch: number,
+): Document[] {
+  const { windowItems, windowStride } = config.midtrain;
+  const rng = Rng.of(config.seed, "windows", epoch);
+  return sequences.flatMap((items) =>
+    windows(items.length, windowItems, windowStride, rng.int(windowStride)).map(([start, end]) =>
+      encoder.encode(sequentialTask(items.subarray(start, end))),
+    ),
+  );
+}
+
+/** All optimizer batches of all epochs, in order. Other tasks are drawn until they hold their share of tokens. */
+function planBatches(config: Config, corpus: Corpus, encoder: Encoder, language: readonly string[]): Document[][] {
+  const { epochs, mixture, batchTokens, windowItems } = config.midtrain;
+  const view = trainingView(corpus.split, "midtrain");
+  const learners = view.sequences.filter((s) => s.length > 1);
+  const batches: Document[][] = [];
+  for (let epoch = 0; epoch < Math.ceil(epochs); epoch++) {
+    const rng = Rng.of(config.seed, "midtrain", epoch);
+    let documents = sequentialDocuments(config, view.sequences, encoder, epoch);
+    const part = Math.min(1, epochs - epoch);
+    if (part < 1) documents = rng.shuffle(documents).slice(0, Math.round(part * documents.length));
+    const sequentialTokens = documents.reduce((n, d) => n + d.length, 0);
+    const draw = (share: number, make: () => readonly Piece[]): void => {
+      let left = (sequentialTokens * share) / mixture.sequential;
+      while (left > 0) {
+        const document = encoder.encode(make()).slice(0, maxDocument);
+        documents.push(document);
+        left -= document.length;
+      }
+    };
+    draw(mixture.captioning, () => {
+      const row = rng.int(corpus.items.length);
+      const direction = rng.uniform() < 0.5 ? "describe" : "identify";
+      return captioningTask(row, corpus.items[row] as Corpus["items"][number], direction);
+    });
+    draw(mixture.persona, () => {
+      const items = rng.pick(learners);
+      const end = 1 + rng.int(items.length);
+      const rows = items.subarray(Math.max(0, end - Math.ceil(windowItems / 3)), end);
+      return personaTask(
+        rows,
+        (row) => corpus.items[row] as Corpus["items"][number],
+        dominantCategories(corpus, rows, 3),
+      );
+    });
+    if (language.length > 0) draw(mixture.language, () => languageTask(rng.pick(language)));
+    batches.push(...intoBatches(rng.shuffle(documents), batchTokens));
+  }
+  return batches;
+}
+
+/** Tokens of one document at most. */
+const maxDocument = 512;
+
+export function intoBatches(documents: readonly Document[], batchTokens: number): Document[][] {
+  const out: Document[][] = [];
+  let batch: Document[] = [];
+  let tokens = 0;
+  for (const document of documents) {
+    if (document.length < 2) continue;
+    if (batch.length > 0 && tokens + document.length > batchTokens) {
+      out.push(batch);
+      batch = [];
+      tokens = 0;
+    }
+    batch.push(document);
+    tokens += document.length;
+  }
+  if (batch.length > 0) out.push(batch);
+  return out;
+}
+
+/** Paragraphs of plain prose: the configured file, or Python's own language reference (on every machine, PSF licence). */
+function languageParagraphs(config: Config): string[] {
+  if (config.midtrain.mixture.language === 0) return [];
+  let body: string;
+  const file = config.midtrain.languageFile;
+  try {
+    body = file
+      ? readFileSync(file, "utf8")
+      : execFileSync(
+          config.runtime.python,
+          ["-c", "import pydoc_data.topics as t; print('\\n\\n'.join(t.topics[k] for k in sorted(t.topics)))"],
+          { encoding: "utf8", maxBuffer: 1 << 26 },
+        );
+  } catch (cause) {
+    throw new EnvironmentError(
+      file ? `midtrain.languageFile = ${file}: cannot be read` : `${config.runtime.python} did not run`,
+      {
+        cause,
+        advice: file ? "Set it to a plain text file, or to nothing." : "Run make setup, or set runtime.python.",
+      },
+    );
+  }
+  return body
+    .split(/\n\s*\n/)
+    .map((p) => p.replace(/\s+/g, " ").replaceAll("<|", "< |").trim())
+    .filter((p) => p.length >= 80 && p.length <= 1200);
+}

@@ -1,0 +1,199 @@
+/**
+ * The whole of GR2, in order: data, embeddings, semantic IDs, mid-training, slates, calibration, traces, SFT, RL,
+ * evaluation. Each stage is skipped when nothing it depends on has changed, and goes on where a killed run stopped.
+ */
+import { copyFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { stringify } from "yaml";
+import { configHash } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
+import { RunError } from "../core/errors.ts";
+import type { Run, StageContext as RunStage } from "../run/run.ts";
+import { type RunningWorker, startWorker } from "../worker/launcher.ts";
+import type { TelemetryBus } from "../worker/telemetry.ts";
+import type { WorkerClient } from "../worker/types.ts";
+import { calibrate } from "./calibrate.ts";
+import { data } from "./data.ts";
+import { embed } from "./embed.ts";
+import { evaluate, type Results } from "./evaluate.ts";
+import { readJson } from "./files.ts";
+import { midtrain } from "./midtrain.ts";
+import { rl } from "./rl.ts";
+import { sft } from "./sft.ts";
+import { sid } from "./sid.ts";
+import { slates } from "./slates.ts";
+import { type Stage, type StageContext, type StageName, stageNames } from "./stage.ts";
+import { traces } from "./traces.ts";
+
+/** In order; every stage comes behind its inputs. */
+export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
+
+/** Rooms whose code a stage's result depends on, next to its own file. A change there runs it again. */
+const commonCode = ["src/core", "src/data", "src/sid", "src/stages/corpus.ts", "src/stages/files.ts"];
+const modelCode = [
+  "src/prompts",
+  "src/policy",
+  "src/stages/language-model.ts",
+  "src/stages/midtrain.ts",
+  "python_worker/gr2_worker",
+];
+const codeOf: Readonly<Record<StageName, readonly string[]>> = {
+  data: [],
+  embed: ["src/data/fetch.ts", "python_worker/gr2_worker/embed.py"],
+  sid: [
+    "src/prerank/neighbours.ts",
+    "python_worker/gr2_worker/quantizer.py",
+    "python_worker/gr2_worker/rqvae.py",
+    "python_worker/gr2_worker/rqkmeans.py",
+  ],
+  midtrain: [...modelCode, "src/rl/groups.ts"],
+  slates: [...modelCode, "src/prerank"],
+  calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
+  traces: ["src/teacher", "src/prompts", "src/stages/slates.ts"],
+  sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
+  rl: [...modelCode, "src/reward", "src/rl", "src/stages/slates.ts"],
+  evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],
+};
+
+export interface PipelineOptions {
+  readonly config: Config;
+  /** Folder of all runs. */
+  readonly root: string;
+  readonly name: string;
+  readonly from?: string;
+  readonly until?: string;
+  readonly fresh?: boolean;
+  readonly signal: AbortSignal;
+  readonly bus: TelemetryBus;
+  /** Instead of a Python worker: a fake one, in tests. */
+  readonly worker?: WorkerClient;
+}
+
+/** What a finished pipeline leaves in metrics.json. */
+export interface Metrics extends Results {
+  readonly schema: "gr2.metrics/1";
+  readonly run: string;
+  readonly config_hash: string;
+  readonly seed: number;
+  /** Seconds of each stage, as measured when it ran. */
+  readonly timings: Readonly<Record<string, number>>;
+}
+
+/** Runs every stage that has to run. Returns undefined if `until` stops it before evaluation. */
+export async function runStages(run: Run, options: PipelineOptions): Promise<Metrics | undefined> {
+  const { config, signal } = options;
+  let running: RunningWorker | undefined;
+  const worker = async (): Promise<WorkerClient> => {
+    if (options.worker) return options.worker;
+    if (!running) {
+      running = await startWorker(runtimeOf(config, run.folder.path), signal);
+      if (running.pid !== undefined) run.measureMemoryOf([running.pid]);
+    }
+    return running.client;
+  };
+  const keys: Partial<Record<StageName, string>> = {};
+  const dirs: Partial<Record<StageName, string>> = {};
+  const timings: Record<string, number> = {};
+  try {
+    for (const stage of stages) {
+      const result = await run.stage({
+        name: stage.name,
+        config: { settings: stage.settings(config), threads: config.runtime.threads },
+        code: [`src/stages/${stage.name}.ts`, ...commonCode, ...codeOf[stage.name]],
+        inputs: Object.fromEntries(stage.inputs.map((i) => [i, keys[i] as string])),
+        run: (own) => runOne(stage, own, config, dirs, worker, signal),
+      });
+      keys[stage.name] = result.key;
+      dirs[stage.name] = result.dir;
+      timings[stage.name] = round(result.seconds);
+      if (run.stopsAfter(stage.name)) return undefined;
+    }
+    return writeMetrics(run, options, dirs.evaluate as string, timings);
+  } finally {
+    if (running) {
+      writeFileSync(join(run.folder.path, "worker-costs.json"), JSON.stringify(await costs(running.client)));
+      await running.close();
+    }
+  }
+}
+
+async function runOne(
+  stage: Stage,
+  own: RunStage,
+  config: Config,
+  dirs: Partial<Record<StageName, string>>,
+  worker: () => Promise<WorkerClient>,
+  signal: AbortSignal,
+): Promise<void> {
+  const context: StageContext = {
+    config,
+    dir: own.dir,
+    signal,
+    worker,
+    work: (name) => own.work(name),
+    inputDir: (name) => {
+      const dir = dirs[name];
+      if (!dir || !stage.inputs.includes(name))
+        throw new RunError(`stage ${stage.name} reads ${name} without naming it`);
+      return dir;
+    },
+    log: (message) => own.info(message),
+    progress: (note, done, total) => {
+      own.throwIfInterrupted();
+      own.progress(done, total, { note });
+    },
+    metrics: (step, values) => own.metrics(step, values),
+    rollout: (step, record) => {
+      own.rollout(step, record);
+      own.sample(step, String(record.text), Number(record.reward));
+    },
+    cursor: { read: <T>() => own.cursor() as T | undefined, write: (_step, value) => own.saveCursor(value) },
+  };
+  const summary = await stage.run(context);
+  writeFileSync(join(own.dir, "summary.json"), JSON.stringify(summary));
+}
+
+const runtimeOf = (config: Config, folder: string): Parameters<typeof startWorker>[0] =>
+  config.runtime.mode === "remote"
+    ? { mode: "remote", address: config.runtime.address }
+    : {
+        mode: "embedded",
+        python: config.runtime.python,
+        threads: config.runtime.threads,
+        device: config.runtime.device,
+        logPath: join(folder, "worker.log"),
+      };
+
+const round = (seconds: number): number => Math.round(seconds * 100) / 100;
+
+function writeMetrics(
+  run: Run,
+  options: PipelineOptions,
+  evaluateDir: string,
+  timings: Record<string, number>,
+): Metrics {
+  const metrics: Metrics = {
+    schema: "gr2.metrics/1",
+    run: options.name,
+    config_hash: configHash(options.config),
+    seed: options.config.seed,
+    ...readJson<Results>(join(evaluateDir, "results.json")),
+    timings,
+  };
+  writeFileSync(run.folder.file("metrics.json"), `${JSON.stringify(metrics, null, 1)}\n`);
+  copyFileSync(join(evaluateDir, "examples.json"), run.folder.file("examples.json"));
+  return metrics;
+}
+
+/** What the wire and the worker cost: for bench/pipeline. */
+async function costs(client: RunningWorker["client"]): Promise<unknown> {
+  try {
+    const info = await client.getInfo({ timeoutMs: 2000 });
+    return { busySeconds: info.busySeconds, device: info.device, threads: info.numThreads, verbs: client.stats() };
+  } catch {
+    return { verbs: client.stats() };
+  }
+}
+
+export const resolvedYaml = (config: Config): string => stringify(config);
+export { stageNames };

@@ -1,0 +1,136 @@
+/**
+ * Stage 2b, supervised fine-tuning on the kept traces (GR2 v1 §4): L = -lambda_r sum log p(reasoning) - lambda_o sum
+ * log p(ranking). The ranking part is trained under the same permutation constraint and prior it is decoded with, so
+ * that the gradient is what the prior does not already say. Next-item replay keeps and refreshes the LM's knowledge.
+ */
+import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
+import type { Slate } from "../prerank/types.ts";
+import type { Mode } from "../prompts/rerank.ts";
+import { learningRateAt } from "../rl/groups.ts";
+import { readPrior } from "./calibrate.ts";
+import { openCorpus } from "./corpus.ts";
+import { type Example, replayBatches, supervisedBatch } from "./examples.ts";
+import { openLanguageModel, weightsChanged } from "./language-model.ts";
+import { type Document, stateDir, tokenizerFile } from "./midtrain.ts";
+import { isSftUser, readSlates, viewOf } from "./slates.ts";
+import type { Stage, StageContext, Summary } from "./stage.ts";
+import { readEvidence, readTraces, type TraceRecord } from "./traces.ts";
+
+export const sft: Stage = {
+  name: "sft",
+  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces"],
+  settings: (c) => ({
+    sft: c.sft,
+    prompts: c.prompts,
+    decoding: c.decoding,
+    windows: [c.midtrain.windowItems, c.midtrain.windowStride],
+    seed: c.seed,
+  }),
+  run,
+};
+
+async function run(context: StageContext): Promise<Summary> {
+  const { config, signal } = context;
+  const o = config.sft;
+  const worker = await context.worker();
+  const corpus = openCorpus(context);
+  const from = context.inputDir("midtrain");
+  const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
+  const policy = model.policy(readPrior(context));
+
+  const byId = new Map(readSlates(context, "rerank").map((s) => [s.id, s]));
+  const traces = readTraces(context);
+  const evidence = readEvidence(context);
+  const modeOf = (t: TraceRecord, epoch: number): Mode =>
+    unitHash(config.seed, "think", t.slate, epoch) < o.noThinkShare ? "answer" : "think";
+  const toExample = (t: TraceRecord, epoch: number): Example => {
+    const slate = byId.get(t.slate) as Slate;
+    return {
+      slate: viewOf(corpus, slate, evidence),
+      order: t.order.map((index) => slate.candidates[index] as number),
+      reasoning: t.reasoning,
+      mode: modeOf(t, epoch),
+    };
+  };
+  const stepsPerEpoch = Math.ceil(traces.length / o.batchSlates);
+  const steps = Math.round(stepsPerEpoch * o.epochs);
+  const batchOf = (step: number): Example[] => {
+    const epoch = Math.floor(step / stepsPerEpoch);
+    const order = Rng.of(config.seed, "sft", epoch).shuffle([...traces]);
+    const start = (step % stepsPerEpoch) * o.batchSlates;
+    return order.slice(start, start + o.batchSlates).map((t) => toExample(t, epoch));
+  };
+
+  const checkpoint = context.work("checkpoint");
+  const resumed = context.cursor.read<{ step: number }>();
+  if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
+  weightsChanged(worker);
+  const mayLearn = (user: number): boolean => isSftUser(config.seed, o.userShare, user);
+  const replay = replayBatches(config, corpus, policy, mayLearn, replayTokens(policy, batchOf(0), o.replayShare));
+  for (let skipped = 0; skipped < (resumed?.step ?? 0); skipped++) replay.next();
+
+  const smooth = { loss: Number.NaN };
+  for (let step = resumed?.step ?? 0; step < steps; step++) {
+    const examples = batchOf(step);
+    const values: Record<string, number> = {};
+    const seed = deriveSeed(config.seed, "sft", "dropout", step);
+    let loss = 0;
+    for (const mode of ["think", "answer"] as const) {
+      const part = examples.filter((e) => e.mode === mode);
+      if (part.length === 0) continue;
+      const result = await worker.forwardBackward(
+        {
+          ...supervisedBatch(policy, part, examples.length, o),
+          loss: { kind: "cross_entropy" },
+          microBatchTokens: config.runtime.microBatchTokens,
+          seed,
+        },
+        { signal },
+      );
+      values[`loss_${mode}`] = (result.loss * examples.length) / part.length;
+      loss += result.loss;
+    }
+    if (o.replayShare > 0) {
+      const documents = replay.next().value as readonly Document[];
+      const targets = documents.reduce((n, d) => n + d.length - 1, 0);
+      const result = await worker.forwardBackward(
+        {
+          batch: { groups: documents.map((d) => ({ prompt: d.slice(0, 1), responses: [d.slice(1)] })) },
+          weights: new Float32Array(targets).fill(1 / targets),
+          loss: { kind: "cross_entropy" },
+          microBatchTokens: config.runtime.microBatchTokens,
+          seed,
+        },
+        { signal },
+      );
+      values.loss_replay = result.loss;
+    }
+    const learningRate = learningRateAt(step, steps, o);
+    const { gradNorm } = await worker.optimStep(
+      { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
+      { signal },
+    );
+    smooth.loss = Number.isNaN(smooth.loss) ? loss : 0.95 * smooth.loss + 0.05 * loss;
+    context.metrics(step, { loss, ...values, gradNorm, learningRate });
+    context.progress(`loss ${smooth.loss.toFixed(3)}`, step + 1, steps);
+    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps) {
+      await worker.saveState({ path: checkpoint, includeOptimizer: true }, { signal });
+      context.cursor.write(step + 1, { step: step + 1 });
+    }
+  }
+  await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
+  return { steps, traces: traces.length, finalLoss: smooth.loss };
+}
+
+/** Replay tokens per step: a share of the tokens of a typical supervised batch. */
+function replayTokens(
+  policy: Parameters<typeof supervisedBatch>[0],
+  examples: readonly Example[],
+  share: number,
+): number {
+  const tokens = examples.reduce(
+    (n, e) => n + policy.prompt(e.slate, e.mode).length + policy.maxNewTokens([e.slate], "answer"),
+    0,
+  );
+  return Math.max(256, Math.round(share * tokens));
+}

@@ -1,0 +1,158 @@
+/**
+ * Stage 1a, semantic IDs (GR2 v1 §3.1, TIGER): item embeddings -> residual quantiser -> L codes an item, of which at
+ * least 99 % must be unique. Collaborative signal, where switched on, comes from the mid-training segment alone.
+ */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { RunError } from "../core/errors.ts";
+import { deriveSeed } from "../core/rng.ts";
+import { trainingView } from "../data/split.ts";
+import type { SplitDataset } from "../data/types.ts";
+import { neighboursOf } from "../prerank/neighbours.ts";
+import { Catalogue } from "../sid/catalogue.ts";
+import { sidReport } from "../sid/report.ts";
+import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
+import { openData } from "./corpus.ts";
+import { embeddingFile } from "./embed.ts";
+import { readMatrix, writeJson } from "./files.ts";
+import type { Stage, StageContext, Summary } from "./stage.ts";
+
+export const sid: Stage = {
+  name: "sid",
+  inputs: ["data", "embed"],
+  settings: (c) => ({ sid: c.sid, seed: c.seed }),
+  run,
+};
+
+async function run(context: StageContext): Promise<Summary> {
+  const { config, signal } = context;
+  const o = config.sid;
+  const data = openData(context);
+  const worker = await context.worker();
+  const text = readMatrix(embeddingFile(context.inputDir("embed")));
+  const embeddings = o.collaborativeDims > 0 ? await withCollaborative(context, worker, text, data) : text;
+  const pairs = o.contrastiveWeight > 0 ? positivePairs(data, o.contrastivePairsPerItem) : undefined;
+  const fitted = await worker.fitSemanticIds(
+    {
+      embeddings,
+      config: {
+        method: o.method,
+        levels: o.levels,
+        codes: o.codes,
+        latentDim: o.latentDim,
+        hiddenDims: o.hiddenDims,
+        epochs: o.epochs,
+        batchSize: o.batchSize,
+        learningRate: o.learningRate,
+        commitment: o.commitment,
+        emaDecay: o.emaDecay,
+        kmeansInit: o.kmeansInit,
+        randomLastLevel: o.randomLastLevel,
+        diversityWeight: o.diversityWeight,
+        deadCodeResetEpochs: o.deadCodeResetEpochs,
+        contrastiveWeight: o.contrastiveWeight,
+        contrastiveTemperature: o.contrastiveTemperature,
+        seed: deriveSeed(config.seed, "sid"),
+      },
+      ...(pairs ? { positivePairs: pairs } : {}),
+    },
+    ({ epoch, epochs, metrics }) => {
+      context.progress("fitting semantic IDs", epoch, epochs);
+      context.metrics(epoch, metrics);
+    },
+    { signal },
+  );
+  const codes = Array.from({ length: fitted.codes.rows }, (_, row) =>
+    Array.from(fitted.codes.data.subarray(row * o.levels, (row + 1) * o.levels)),
+  );
+  const catalogue = Catalogue.of(codes, { levels: o.levels, codes: o.codes, format: o.format });
+  writeFileSync(join(context.dir, "quantizer.safetensors"), fitted.artifact);
+  writeJson(join(context.dir, "catalogue.json"), catalogue.toJSON());
+  const items = data.dataset.items;
+  const report = sidReport({
+    catalogue,
+    titles: items.map((i) => i.title),
+    labels: items.map((i) => i.categories[0] ?? ""),
+  });
+  writeJson(join(context.dir, "report.json"), report);
+  const uniqueness = catalogue.uniqueness();
+  context.log(`${items.length} items, ${(100 * uniqueness).toFixed(2)} % with a semantic ID of their own`);
+  if (uniqueness < o.minUniqueness)
+    throw new RunError(
+      `only ${(100 * uniqueness).toFixed(2)} % of items have a semantic ID of their own; sid.minUniqueness asks for ${100 * o.minUniqueness} %`,
+      { advice: "Raise sid.codes or sid.levels, or switch on sid.randomLastLevel." },
+    );
+  return { ...fitted.metrics, uniqueness };
+}
+
+/** Each item's most frequent neighbours within the mid-training segment: positives of the contrastive loss. */
+function positivePairs(data: SplitDataset, perItem: number): IntMatrix {
+  const { starts, columns, cooccurrence } = neighboursOf(trainingView(data, "midtrain"), 3, 1);
+  const flat: number[] = [];
+  for (let i = 0; i + 1 < starts.length; i++) {
+    const edges = Array.from(
+      { length: (starts[i + 1] as number) - (starts[i] as number) },
+      (_, k) => (starts[i] as number) + k,
+    );
+    edges.sort(
+      (a, b) =>
+        (cooccurrence[b] as number) - (cooccurrence[a] as number) || (columns[a] as number) - (columns[b] as number),
+    );
+    for (const edge of edges.slice(0, perItem)) flat.push(i, columns[edge] as number);
+  }
+  return { rows: flat.length / 2, cols: 2, data: Int32Array.from(flat) };
+}
+
+/**
+ * Appends a factorisation of the mid-training co-occurrence (positive pointwise mutual information, truncated SVD) to
+ * the text embedding, each part of unit norm times its weight.
+ */
+async function withCollaborative(
+  context: StageContext,
+  worker: WorkerClient,
+  text: Matrix,
+  data: SplitDataset,
+): Promise<Matrix> {
+  const { collaborativeDims: dims, collaborativeWeight } = context.config.sid;
+  const { starts, columns, cooccurrence, counts } = neighboursOf(trainingView(data, "midtrain"), 10, 1);
+  const total = cooccurrence.reduce((a, b) => a + b, 0);
+  const mass = new Float64Array(text.rows);
+  for (let i = 0; i < text.rows; i++)
+    for (let k = starts[i] as number; k < (starts[i + 1] as number); k++)
+      mass[i] = (mass[i] as number) + (cooccurrence[k] as number);
+  const rows: number[] = [];
+  const cols: number[] = [];
+  const values: number[] = [];
+  for (let i = 0; i < text.rows; i++)
+    for (let k = starts[i] as number; k < (starts[i + 1] as number); k++) {
+      const j = columns[k] as number;
+      const pmi = Math.log(((cooccurrence[k] as number) * total) / ((mass[i] as number) * (mass[j] as number)));
+      if (pmi > 0) {
+        rows.push(i);
+        cols.push(j);
+        values.push(pmi);
+      }
+    }
+  const factors = await worker.factorize(
+    {
+      size: text.rows,
+      rows: Int32Array.from(rows),
+      cols: Int32Array.from(cols),
+      values: Float32Array.from(values),
+      dims,
+      seed: deriveSeed(context.config.seed, "factorize"),
+    },
+    { signal: context.signal },
+  );
+  const width = text.cols + dims;
+  const out = new Float32Array(text.rows * width);
+  for (let i = 0; i < text.rows; i++) {
+    out.set(text.data.subarray(i * text.cols, (i + 1) * text.cols), i * width);
+    const part = factors.data.subarray(i * dims, (i + 1) * dims);
+    const norm = Math.hypot(...part);
+    const evidence = Math.sqrt((counts[i] as number) / ((counts[i] as number) + 5)); // rare items: little to go by
+    for (let d = 0; d < dims; d++)
+      out[i * width + text.cols + d] = norm > 0 ? (collaborativeWeight * evidence * (part[d] as number)) / norm : 0;
+  }
+  return { rows: text.rows, cols: width, data: out };
+}

@@ -1,0 +1,152 @@
+/**
+ * The candidates (GR2 v1 §3.3): every position of the rerank, validation and test segments becomes a slate of the
+ * pre-ranker's top N. The pre-ranker never saw the answer: rerank slates come from one fitted on the mid-training
+ * segment, validation and test slates from one fitted through the rerank segment.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { deriveSeed, unitHash } from "../core/rng.ts";
+import { checkSlates } from "../data/leakage.ts";
+import type { TrainingView } from "../data/split.ts";
+import { fitItemKnn } from "../prerank/item-knn.ts";
+import { fitPopularity } from "../prerank/popularity.ts";
+import { buildAllSlates, buildSlates, defaultSlates, type SlateSegment, slateStats } from "../prerank/slates.ts";
+import type { PreRanker, Slate } from "../prerank/types.ts";
+import { sequentialTask } from "../prompts/tasks.ts";
+import { type Corpus, openCorpus } from "./corpus.ts";
+import { readLines, writeJson, writeLines } from "./files.ts";
+import { openLanguageModel } from "./language-model.ts";
+import { stateDir, tokenizerFile } from "./midtrain.ts";
+import type { Stage, StageContext, Summary } from "./stage.ts";
+
+export const slates: Stage = {
+  name: "slates",
+  inputs: ["data", "sid", "midtrain"],
+  settings: (c) => ({ prerank: c.prerank, seed: c.seed }),
+  run,
+};
+
+const segments: readonly SlateSegment[] = ["rerank", "validation", "test"];
+
+async function run(context: StageContext): Promise<Summary> {
+  const { config } = context;
+  const corpus = openCorpus(context);
+  const size = config.prerank.candidates;
+  const options = { ...defaultSlates, size };
+  const { kind } = config.prerank;
+  const built =
+    kind === "generative"
+      ? await generativeSlates(context, corpus, size)
+      : buildAllSlates(corpus.split, (v) => fitPreRanker(kind, v), options);
+  const summary: Record<string, number> = {};
+  for (const segment of segments) {
+    let list = built.slates[segment];
+    const distinct = list.filter((s) => new Set(s.candidates.map((c) => corpus.catalogue.textOf(c))).size === size);
+    summary[`${segment}_dropped_same_sid`] = list.length - distinct.length;
+    list = capPerUser(distinct, config.prerank.maxSlatesPerUser);
+    checkSlates(list, corpus.split);
+    const stats = slateStats(list, size);
+    context.log(
+      `${segment}: ${stats.slates} slates of ${stats.users} users, true item among the ${size} in ${stats.conditional} (HR@${size} ${stats.hitRate.toFixed(4)})`,
+    );
+    writeLines(slateFile(context.dir, segment), list);
+    writeJson(join(context.dir, `${segment}.stats.json`), stats);
+    summary[`${segment}_slates`] = stats.slates;
+    summary[`${segment}_conditional`] = stats.conditional;
+    summary[`${segment}_hit_rate`] = stats.hitRate;
+  }
+  return summary;
+}
+
+const fitPreRanker = (kind: "itemknn" | "popularity", view: TrainingView): PreRanker =>
+  kind === "itemknn" ? fitItemKnn(view) : fitPopularity(view);
+
+/** The mid-trained LM's own beam search over the catalogue (GR2 v1). It learned from the mid-training segment alone. */
+async function generativeSlates(context: StageContext, corpus: Corpus, size: number) {
+  const { config, signal } = context;
+  const from = context.inputDir("midtrain");
+  const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
+  const worker = await context.worker();
+  const rows = corpus.items.map((_, row) => model.encoder.item(row));
+  const width = rows[0]?.length ?? 0;
+  const catalogue = { rows: rows.length, cols: width, data: Int32Array.from(rows.flat()) };
+  const empty: PreRanker = {
+    name: "positions",
+    top: (_history, n) => ({ items: Array.from({ length: n }, () => -1), scores: Array.from({ length: n }, () => 0) }),
+  };
+  const slatesOf = async (segment: SlateSegment): Promise<Slate[]> => {
+    const { slates: positions } = buildSlates(corpus.split, segment, empty, { ...defaultSlates, size });
+    const out: Slate[] = [];
+    const chunk = 64;
+    for (let start = 0; start < positions.length; start += chunk) {
+      const part = positions.slice(start, start + chunk);
+      const histories = part.map((s) =>
+        (corpus.split.dataset.sequences[s.user]?.items ?? new Int32Array()).subarray(0, s.position),
+      );
+      const found = await worker.beamSearch(
+        {
+          prompts: histories.map((h) => model.encoder.encode(sequentialTask(h.subarray(-config.prompts.historyItems)))),
+          catalogue,
+          beamWidth: Math.max(size, config.prerank.beamWidth),
+          excluded: histories.map((h) => Int32Array.from(new Set(h))),
+        },
+        { signal },
+      );
+      part.forEach((s, i) => {
+        const width = found.rows.cols;
+        const candidates = Array.from(found.rows.data.subarray(i * width, (i + 1) * width))
+          .filter((r) => r >= 0)
+          .slice(0, size);
+        const scores = Array.from(found.logprobs.data.subarray(i * width, i * width + candidates.length));
+        if (candidates.length === size)
+          out.push({ ...s, candidates, scores, targetIndex: candidates.indexOf(s.target) });
+      });
+      context.progress(`beam search, ${segment}`, Math.min(start + chunk, positions.length), positions.length);
+    }
+    return out;
+  };
+  return {
+    slates: {
+      rerank: await slatesOf("rerank"),
+      validation: await slatesOf("validation"),
+      test: await slatesOf("test"),
+    },
+  };
+}
+
+/** The latest slates of each user; 0 = all. */
+function capPerUser(list: readonly Slate[], cap: number): Slate[] {
+  if (cap === 0) return [...list];
+  const left = new Map<number, number>();
+  return [...list]
+    .reverse()
+    .filter((s) => {
+      const n = (left.get(s.user) ?? 0) + 1;
+      left.set(s.user, n);
+      return n <= cap;
+    })
+    .reverse();
+}
+
+const slateFile = (dir: string, segment: SlateSegment): string => join(dir, `${segment}.jsonl`);
+
+/** All slates of a segment, misses included. */
+export function readSlates(context: StageContext, segment: SlateSegment): Slate[] {
+  const file = slateFile(context.inputDir("slates"), segment);
+  return existsSync(file) ? readLines<Slate>(file) : [];
+}
+
+/** Slates with the true item among the candidates: what re-ranking can change. */
+export const conditional = (list: readonly Slate[]): Slate[] => list.filter((s) => s.targetIndex >= 0);
+
+/** Users whose rerank slates train SFT; the others' are kept for RL, unseen until then. */
+export const isSftUser = (seed: number, share: number, user: number): boolean =>
+  unitHash(deriveSeed(seed, "sft-users"), user) < share;
+
+/** A slate as the model and the prior see it. */
+export const viewOf = (corpus: Corpus, slate: Slate, evidence?: Readonly<Record<string, readonly number[]>>) => ({
+  ...(evidence ? { evidence: evidence[slate.id] as readonly number[] } : {}),
+  history: (corpus.split.dataset.sequences[slate.user]?.items ?? new Int32Array()).subarray(0, slate.position),
+  candidates: slate.candidates,
+  scores: slate.scores,
+});

@@ -1,0 +1,124 @@
+/**
+ * The offline statistical teacher: a stand-in for an LLM teacher where there is none. It knows co-occurrence,
+ * transitions, categories, popularity and recency of its training view, weighs them by listwise regression, and can
+ * say which history items speak for a candidate.
+ *
+ * Out of sample: the weights that score a rerank slate were fitted on rerank slates of the other users (cross-fitted by
+ * user). Slates of later segments are scored by weights fitted on all rerank slates.
+ */
+import { unitHash } from "../core/rng.ts";
+import type { TrainingView } from "../data/split.ts";
+import type { Dataset } from "../data/types.ts";
+import type { Slate } from "../prerank/types.ts";
+import { featureNames, featuresOf, numFeatures, type SlateView, TeacherStatistics } from "./features.ts";
+import { fitSoftmaxRegression, linearScores } from "./softmax-regression.ts";
+
+export interface TeacherOptions {
+  /** Folds of users for cross-fitting; at least 2. */
+  readonly folds: number;
+  /** Ridge penalty of the listwise regression. */
+  readonly l2: number;
+  readonly seed: number;
+}
+
+export const defaultTeacher: TeacherOptions = { folds: 2, l2: 3, seed: 0 };
+
+export type SupportKind = "transition" | "cooccurrence" | "category";
+
+/** Why a candidate fits: which history items speak for it, and how. */
+export interface Support {
+  /** Index in the slate. */
+  readonly candidate: number;
+  /** Item rows of the history, strongest first; at most two. */
+  readonly because: readonly number[];
+  readonly kind: SupportKind;
+  /** Direct transitions counted, shrunk cosine, or category overlap in [0, 1]: comparable within a kind only. */
+  readonly strength: number;
+}
+
+export interface Evidence {
+  /** The recent history's leading categories, strongest first; at most three. */
+  readonly dominantCategories: readonly string[];
+  /** At most one entry a candidate; candidates that nothing speaks for have none. */
+  readonly support: readonly Support[];
+}
+
+export interface Teacher {
+  /** A score a candidate, in log-odds: softmax(scores) is the teacher's belief. Deterministic. */
+  scores(slate: SlateView): number[];
+  /** Facts behind the scores; the same whether or not the answer is known. */
+  evidence(slate: SlateView): Evidence;
+  /** The same weights over other statistics: what may be known of interactions for later slates. */
+  withStatistics(training: TrainingView): Teacher;
+  /** Weight a feature, per fold and (last) from all folds; for the report. */
+  readonly weights: readonly Readonly<Record<string, number>>[];
+}
+
+/**
+ * @param training what the teacher may know of interactions: never past the end of midtrain for rerank slates
+ * @param rerankSlates slates of the rerank segment; those whose answer is among the candidates are learnt from
+ */
+export function fitTeacher(
+  dataset: Dataset,
+  training: TrainingView,
+  rerankSlates: readonly Slate[],
+  options: TeacherOptions = defaultTeacher,
+): Teacher {
+  const early = new TeacherStatistics(dataset, training);
+  const folds = Math.max(2, Math.trunc(options.folds));
+  const foldOf = (user: number): number =>
+    Math.floor(unitHash(options.seed, "teacher-fold", String(dataset.sequences[user]?.user ?? user)) * folds);
+  const observations = rerankSlates
+    .filter((s) => s.targetIndex >= 0)
+    .map((s) => ({ user: s.user, targetIndex: s.targetIndex, features_NF: featuresOf(early, s) }));
+  const fold = new Map(observations.map(({ user }) => [user, foldOf(user)]));
+  const weights = Array.from({ length: folds + 1 }, (_, k) =>
+    fitSoftmaxRegression(
+      observations.filter(({ user }) => fold.get(user) !== k),
+      numFeatures,
+      options.l2,
+    ),
+  );
+  const over = (statistics: TeacherStatistics): Teacher => ({
+    scores(slate) {
+      const k = slate.segment === "rerank" ? foldOf(slate.user) : folds;
+      return linearScores(featuresOf(statistics, slate), weights[k] ?? new Float64Array(numFeatures));
+    },
+    evidence: (slate) => evidenceOf(statistics, slate),
+    withStatistics: (later) => over(new TeacherStatistics(dataset, later)),
+    weights: weights.map((w) => Object.fromEntries(featureNames.map((name, f) => [name, w[f] ?? 0]))),
+  });
+  return over(early);
+}
+
+function evidenceOf(statistics: TeacherStatistics, slate: SlateView): Evidence {
+  const items = statistics.dataset.sequences[slate.user]?.items ?? new Int32Array();
+  const history = [...new Set(items.subarray(Math.max(0, slate.position - 20), slate.position))].reverse();
+  const mass = new Map<string, number>();
+  history.forEach((h, age) => {
+    for (const c of statistics.categoriesOf(h)) mass.set(c, (mass.get(c) ?? 0) + 0.9 ** age);
+  });
+  const dominantCategories = [...mass]
+    .sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))
+    .slice(0, 3)
+    .map(([name]) => name);
+  const support: Support[] = [];
+  slate.candidates.forEach((c, candidate) => {
+    const found = (kind: SupportKind, strength: (h: number) => number, among: readonly number[], least: number) => {
+      const best = among
+        .map((h) => ({ h, s: strength(h) }))
+        .filter(({ s }) => s >= least)
+        .sort((a, b) => b.s - a.s)
+        .slice(0, 2);
+      return best[0] === undefined
+        ? undefined
+        : { candidate, because: best.map(({ h }) => h), kind, strength: best[0].s };
+    };
+    const s =
+      found("transition", (h) => statistics.transitions(h, c), history.slice(0, 3), 2) ??
+      found("cooccurrence", (h) => statistics.similarity(h, c), history, 0.1) ??
+      found("category", (h) => statistics.categoryOverlap(h, c), history.slice(0, 5), 0.5);
+    if (s !== undefined) support.push(s);
+  });
+  return { dominantCategories, support };
+}

@@ -1,0 +1,232 @@
+/**
+ * One gRPC channel to a worker: deadlines, cancellation, retries with back-off, error mapping and cost accounting.
+ * Knows nothing about what the verbs mean; client.ts does.
+ */
+import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import { InterruptedError, WorkerError } from "../core/errors.ts";
+import type { CallOptions, VerbStats } from "./types.ts";
+
+/** Statuses after which the same request may succeed: the worker is starting, restarting or was cut off. */
+export const retryableCodes: ReadonlySet<number> = new Set([status.UNAVAILABLE, status.ABORTED]);
+
+/** Waits before the second, third, ... attempt; ~3 s in all, longer than a worker's listen() takes. */
+const backoffMs: readonly number[] = [50, 100, 200, 400, 800, 1500];
+
+const channelOptions = {
+  "grpc.max_send_message_length": 2 ** 30,
+  "grpc.max_receive_message_length": 2 ** 30,
+  "grpc.keepalive_time_ms": 10_000,
+  "grpc.keepalive_timeout_ms": 5_000,
+  "grpc.keepalive_permit_without_calls": 1,
+  "grpc.initial_reconnect_backoff_ms": 100,
+  "grpc.max_reconnect_backoff_ms": 1_000,
+  "grpc.enable_http_proxy": 0,
+} as const;
+
+export interface MethodDefinition<Req, Res> {
+  readonly path: string;
+  readonly requestSerialize: (value: Req) => Buffer;
+  readonly responseDeserialize: (value: Buffer) => Res;
+}
+
+export interface ChannelOptions {
+  /** Aborts every call of this channel. */
+  readonly signal?: AbortSignal;
+  /** A sentence about why the worker cannot answer any more (its process died), or undefined while it may. */
+  readonly diagnose?: () => string | undefined;
+}
+
+const seconds = (sinceMs: number): number => (performance.now() - sinceMs) / 1000;
+
+const isServiceError = (e: unknown): e is ServiceError =>
+  e instanceof Error && typeof (e as Partial<ServiceError>).code === "number";
+
+export class Channel {
+  readonly address: string;
+  readonly stats: Record<string, VerbStats> = {};
+  private readonly client: Client;
+  private readonly options: ChannelOptions;
+
+  constructor(address: string, options: ChannelOptions = {}) {
+    this.address = address;
+    this.options = options;
+    this.client = new Client(address, credentials.createInsecure(), channelOptions);
+  }
+
+  close(): void {
+    this.client.close();
+  }
+
+  /** Calls a method until it answers, fails for good, or the attempts run out. */
+  async unary<Req, Res>(
+    verb: string,
+    method: MethodDefinition<Req, Res>,
+    request: Req,
+    call: CallOptions = {},
+  ): Promise<Res> {
+    return this.attempt(verb, call, () => this.unaryOnce(this.metered(verb, method), request, call));
+  }
+
+  /**
+   * Server streaming. If the stream breaks with a retryable status it is opened again from the start, so the caller
+   * must tell messages it has already seen from new ones.
+   */
+  async stream<Req, Res>(
+    verb: string,
+    method: MethodDefinition<Req, Res>,
+    request: Req,
+    onMessage: (message: Res) => void,
+    call: CallOptions = {},
+  ): Promise<void> {
+    return this.attempt(verb, call, () => this.streamOnce(this.metered(verb, method), request, onMessage, call));
+  }
+
+  statsOf(verb: string): VerbStats {
+    let s = this.stats[verb];
+    if (!s) {
+      s = { calls: 0, retries: 0, bytesSent: 0, bytesReceived: 0, wallSeconds: 0, packSeconds: 0, computeSeconds: 0 };
+      this.stats[verb] = s;
+    }
+    return s;
+  }
+
+  private metered<Req, Res>(verb: string, method: MethodDefinition<Req, Res>): MethodDefinition<Req, Res> {
+    const s = this.statsOf(verb);
+    return {
+      path: method.path,
+      requestSerialize: (value) => {
+        const start = performance.now();
+        const bytes = method.requestSerialize(value);
+        s.bytesSent += bytes.byteLength;
+        s.packSeconds += seconds(start);
+        return bytes;
+      },
+      responseDeserialize: (bytes) => {
+        const start = performance.now();
+        s.bytesReceived += bytes.byteLength;
+        const value = method.responseDeserialize(bytes);
+        s.packSeconds += seconds(start);
+        return value;
+      },
+    };
+  }
+
+  private async attempt<T>(verb: string, call: CallOptions, once: () => Promise<T>): Promise<T> {
+    const s = this.statsOf(verb);
+    s.calls++;
+    const start = performance.now();
+    try {
+      for (let i = 0; ; i++) {
+        this.throwIfAborted(call);
+        try {
+          return await once();
+        } catch (e) {
+          this.throwIfAborted(call);
+          if (!isServiceError(e)) throw e;
+          const dead = this.options.diagnose?.();
+          const wait = backoffMs[i];
+          if (dead !== undefined || wait === undefined || !retryableCodes.has(e.code))
+            throw this.translate(verb, e, call, dead);
+          s.retries++;
+          await this.sleep(wait, call);
+        }
+      }
+    } finally {
+      s.wallSeconds += seconds(start);
+    }
+  }
+
+  private unaryOnce<Req, Res>(method: MethodDefinition<Req, Res>, request: Req, call: CallOptions): Promise<Res> {
+    return new Promise((resolve, reject) => {
+      const onAbort = () => pending.cancel();
+      const signals = this.signals(call);
+      const pending = this.client.makeUnaryRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+        this.deadline(call),
+        (error: ServiceError | null, response?: Res) => {
+          for (const s of signals) s.removeEventListener("abort", onAbort);
+          if (error) reject(error);
+          else resolve(response as Res);
+        },
+      );
+      for (const s of signals) s.addEventListener("abort", onAbort);
+    });
+  }
+
+  private async streamOnce<Req, Res>(
+    method: MethodDefinition<Req, Res>,
+    request: Req,
+    onMessage: (message: Res) => void,
+    call: CallOptions,
+  ): Promise<void> {
+    const pending = this.client.makeServerStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      request,
+      this.deadline(call),
+    );
+    pending.on("error", () => {}); // reported through the iterator below; cancelling must not raise it again
+    const onAbort = () => pending.cancel();
+    const signals = this.signals(call);
+    for (const s of signals) s.addEventListener("abort", onAbort);
+    try {
+      for await (const message of pending) onMessage(message as Res);
+    } finally {
+      for (const s of signals) s.removeEventListener("abort", onAbort);
+      pending.cancel();
+    }
+  }
+
+  private deadline(call: CallOptions): { deadline?: number } {
+    return call.timeoutMs === undefined ? {} : { deadline: Date.now() + call.timeoutMs };
+  }
+
+  private signals(call: CallOptions): AbortSignal[] {
+    return [this.options.signal, call.signal].filter((s) => s !== undefined);
+  }
+
+  private throwIfAborted(call: CallOptions): void {
+    if (this.signals(call).some((s) => s.aborted)) throw new InterruptedError();
+  }
+
+  private sleep(ms: number, call: CallOptions): Promise<void> {
+    return new Promise((resolve) => {
+      const signals = this.signals(call);
+      const done = () => {
+        clearTimeout(timer);
+        for (const s of signals) s.removeEventListener("abort", done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      for (const s of signals) s.addEventListener("abort", done);
+    });
+  }
+
+  private translate(verb: string, e: ServiceError, call: CallOptions, dead: string | undefined): WorkerError {
+    const retryable = retryableCodes.has(e.code);
+    if (dead !== undefined) return new WorkerError(`${verb} failed: ${dead}`, { cause: e, retryable: true });
+    if (e.code === status.UNAVAILABLE) {
+      return new WorkerError(`${verb} failed: the worker at ${this.address} does not answer (${e.details})`, {
+        cause: e,
+        retryable,
+        advice: "Check that the worker runs and that the address is right; a rerun goes on where this one stopped.",
+      });
+    }
+    if (e.code === status.DEADLINE_EXCEEDED) {
+      return new WorkerError(`${verb} failed: no answer within ${call.timeoutMs} ms`, { cause: e, retryable: true });
+    }
+    if (e.code === status.UNIMPLEMENTED) {
+      return new WorkerError(`${verb} failed: the worker at ${this.address} does not know this verb`, {
+        cause: e,
+        retryable,
+        advice: "Orchestrator and worker are of different versions; run `make setup` on both sides.",
+      });
+    }
+    const detail = e.details || (status[e.code] ?? `status ${e.code}`);
+    return new WorkerError(`${verb} failed: ${detail}`, { cause: e, retryable });
+  }
+}

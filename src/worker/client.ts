@@ -1,0 +1,338 @@
+/**
+ * GrpcWorkerClient: the WorkerClient interface over gRPC. Translates plain types to worker.proto and back; retries and
+ * costs live in channel.ts, packing in batch.ts.
+ */
+import { randomUUID } from "node:crypto";
+import * as batch from "./batch.ts";
+import { Channel, type ChannelOptions, type MethodDefinition } from "./channel.ts";
+import * as pb from "./generated/gr2/v1/worker.ts";
+import type * as t from "./types.ts";
+
+const service = pb.WorkerService;
+
+/** grpc.health.v1.Health/Check with an empty request; the answer is one enum field, 1 = SERVING. */
+const healthCheck: MethodDefinition<null, boolean> = {
+  path: "/grpc.health.v1.Health/Check",
+  requestSerialize: () => Buffer.alloc(0),
+  responseDeserialize: (bytes) => bytes.length === 2 && bytes[0] === 0x08 && bytes[1] === 0x01,
+};
+
+export class GrpcWorkerClient implements t.WorkerClient {
+  readonly address: string;
+  private readonly channel: Channel;
+
+  /** `address`: "unix:/path" or "host:port". Connects on the first call. */
+  constructor(address: string, options: ChannelOptions = {}) {
+    this.address = address;
+    this.channel = new Channel(address, options);
+  }
+
+  /** True once the worker says it serves; throws like any other call if it does not answer. */
+  health(call?: t.CallOptions): Promise<boolean> {
+    return this.channel.unary("health", healthCheck, null, call);
+  }
+
+  getInfo(call?: t.CallOptions): Promise<t.WorkerInfo> {
+    return this.channel.unary("getInfo", service.getInfo, {}, call);
+  }
+
+  trainTokenizer(request: t.TrainTokenizerRequest, call?: t.CallOptions): Promise<t.TrainedTokenizer> {
+    const message = { ...request, texts: [...request.texts], specialTokens: [...request.specialTokens] };
+    return this.channel.unary("trainTokenizer", service.trainTokenizer, message, call);
+  }
+
+  loadModel(request: t.LoadModelRequest, call?: t.CallOptions): Promise<t.LoadedModel> {
+    const message: pb.LoadModelRequest = {
+      modelId: request.modelId ?? "",
+      source: toSource(request.source),
+      addedTokens: [...(request.addedTokens ?? [])],
+      dtype: request.dtype === "bfloat16" ? pb.DType.DTYPE_BFLOAT16 : pb.DType.DTYPE_FLOAT32,
+      gradientCheckpointing: request.gradientCheckpointing ?? false,
+      seed: request.seed ?? 0,
+      trainable: request.trainable ?? true,
+      padVocabMultiple: request.padVocabMultiple ?? 0,
+    };
+    return this.channel.unary("loadModel", service.loadModel, message, call);
+  }
+
+  async unloadModel(modelId: string, call?: t.CallOptions): Promise<void> {
+    await this.channel.unary("unloadModel", service.unloadModel, { modelId }, call);
+  }
+
+  async forward(request: t.ForwardRequest, call?: t.CallOptions): Promise<t.ForwardResult> {
+    const message: pb.ForwardRequest = {
+      modelId: request.modelId ?? "",
+      batch: batch.packBatch(request.batch),
+      constraint: toConstraint(request.constraint, request.batch.groups.length),
+      temperature: request.temperature ?? 0,
+      wantEntropy: request.wantEntropy ?? false,
+      microBatchTokens: request.microBatchTokens ?? 0,
+    };
+    const r = await this.channel.unary("forward", service.forward, message, call);
+    return { logprobs: batch.toFloat32(r.logprobs, "logprobs"), entropy: batch.toFloat32(r.entropy, "entropy") };
+  }
+
+  async forwardBackward(request: t.ForwardBackwardRequest, call?: t.CallOptions): Promise<t.ForwardBackwardResult> {
+    const targets = batch.numTargets(request.batch);
+    expectTargets("weights", request.weights, targets);
+    const message: pb.ForwardBackwardRequest = {
+      requestId: randomUUID(), // once a logical call: every retry below repeats it
+      modelId: request.modelId ?? "",
+      batch: batch.packBatch(request.batch),
+      constraint: toConstraint(request.constraint, request.batch.groups.length),
+      weights: batch.toBytes(request.weights),
+      loss: toLoss(request.loss, targets),
+      temperature: request.temperature ?? 0,
+      microBatchTokens: request.microBatchTokens ?? 0,
+      seed: request.seed ?? 0,
+      wantLogprobs: request.wantLogprobs ?? false,
+    };
+    const r = await this.channel.unary("forwardBackward", service.forwardBackward, message, call);
+    this.channel.statsOf("forwardBackward").computeSeconds += r.computeSeconds;
+    return { ...r, logprobs: batch.toFloat32(r.logprobs, "logprobs") };
+  }
+
+  optimStep(request: t.OptimStepRequest, call?: t.CallOptions): Promise<t.OptimStepResult> {
+    const message: pb.OptimStepRequest = {
+      requestId: randomUUID(),
+      modelId: request.modelId ?? "",
+      learningRate: request.learningRate,
+      beta1: request.beta1 ?? 0,
+      beta2: request.beta2 ?? 0,
+      eps: request.eps ?? 0,
+      weightDecay: request.weightDecay ?? 0,
+      maxGradNorm: request.maxGradNorm ?? 0,
+    };
+    return this.channel.unary("optimStep", service.optimStep, message, call);
+  }
+
+  async *sample(request: t.SampleRequest, call?: t.CallOptions): AsyncGenerator<t.SampleEvent> {
+    const { flat, lengths } = batch.packRagged(request.prompts);
+    const message: pb.SampleRequest = {
+      modelId: request.modelId ?? "",
+      promptTokens: batch.toBytes(flat),
+      promptLengths: batch.toBytes(lengths),
+      numSamples: request.numSamples ?? 1,
+      maxNewTokens: request.maxNewTokens,
+      temperature: request.temperature,
+      topP: request.topP ?? 0,
+      seed: request.seed,
+      stopTokens: Array.from(request.stopTokens ?? []),
+      constraint: toConstraint(request.constraint, request.prompts.length),
+      maxBatchTokens: request.maxBatchTokens ?? 0,
+    };
+    // A stream that breaks is sampled again from the start: the same seed gives the same responses, so those already
+    // handed out are dropped here.
+    const seen = new Set<string>();
+    const toEvent = (r: pb.SampleResponse): t.SampleEvent => {
+      const fresh = r.items.filter((i) => !seen.has(`${i.prompt}/${i.sample}`));
+      for (const i of fresh) seen.add(`${i.prompt}/${i.sample}`);
+      return { completions: fresh.map(toCompletion), weightVersion: r.weightVersion, done: seen.size, total: r.total };
+    };
+    yield* queued((push, signal) =>
+      this.channel.stream("sample", service.sample, message, (r) => push(toEvent(r)), linked(call, signal)),
+    );
+  }
+
+  async beamSearch(request: t.BeamSearchRequest, call?: t.CallOptions): Promise<t.BeamSearchResult> {
+    const prompts = batch.packRagged(request.prompts);
+    const excluded = request.excluded ? batch.packRagged(request.excluded) : undefined;
+    const message: pb.BeamSearchRequest = {
+      modelId: request.modelId ?? "",
+      promptTokens: batch.toBytes(prompts.flat),
+      promptLengths: batch.toBytes(prompts.lengths),
+      catalogue: batch.packIntMatrix(request.catalogue),
+      beamWidth: request.beamWidth,
+      excluded: excluded ? batch.toBytes(excluded.flat) : Buffer.alloc(0),
+      excludedLengths: excluded ? batch.toBytes(excluded.lengths) : Buffer.alloc(0),
+    };
+    const r = await this.channel.unary("beamSearch", service.beamSearch, message, call);
+    return { rows: batch.unpackIntMatrix(r.rows, "rows"), logprobs: batch.unpackMatrix(r.logprobs, "logprobs") };
+  }
+
+  async embed(request: t.EmbedRequest, call?: t.CallOptions): Promise<t.Matrix> {
+    const message: pb.EmbedRequest = {
+      modelPath: request.modelPath,
+      texts: [...request.texts],
+      batchSize: request.batchSize ?? 0,
+      normalize: request.normalize ?? false,
+    };
+    const r = await this.channel.unary("embed", service.embed, message, call);
+    return batch.unpackMatrix(r.embeddings, "embeddings");
+  }
+
+  async factorize(request: t.FactorizeRequest, call?: t.CallOptions): Promise<t.Matrix> {
+    const message: pb.FactorizeRequest = {
+      size: request.size,
+      rows: batch.toBytes(request.rows),
+      cols: batch.toBytes(request.cols),
+      values: batch.toBytes(request.values),
+      dims: request.dims,
+      seed: request.seed,
+    };
+    const r = await this.channel.unary("factorize", service.factorize, message, call);
+    return batch.unpackMatrix(r.factors, "factors");
+  }
+
+  async fitSemanticIds(
+    request: t.FitSemanticIdsRequest,
+    onProgress?: (progress: t.FitProgress) => void,
+    call?: t.CallOptions,
+  ): Promise<t.FittedSemanticIds> {
+    const { config, positivePairs } = request;
+    const message: pb.FitSemanticIdsRequest = {
+      embeddings: batch.packMatrix(request.embeddings),
+      config: {
+        ...config,
+        method:
+          config.method === "rqkmeans"
+            ? pb.QuantizerMethod.QUANTIZER_METHOD_RQKMEANS
+            : pb.QuantizerMethod.QUANTIZER_METHOD_RQVAE,
+        hiddenDims: [...config.hiddenDims],
+      },
+      positivePairs: positivePairs ? batch.packIntMatrix(positivePairs) : undefined,
+    };
+    let result: pb.FitResult | undefined;
+    const onMessage = ({ event }: pb.FitSemanticIdsResponse) => {
+      if (event?.$case === "progress") onProgress?.(event.value);
+      else if (event?.$case === "result") result = event.value;
+    };
+    await this.channel.stream("fitSemanticIds", service.fitSemanticIds, message, onMessage, call);
+    return {
+      codes: batch.unpackIntMatrix(result?.codes, "codes"),
+      artifact: result?.artifact ?? new Uint8Array(),
+      metrics: result?.metrics ?? {},
+    };
+  }
+
+  async encodeSemanticIds(request: t.EncodeSemanticIdsRequest, call?: t.CallOptions): Promise<t.IntMatrix> {
+    const message: pb.EncodeSemanticIdsRequest = {
+      artifact: Buffer.from(request.artifact),
+      embeddings: batch.packMatrix(request.embeddings),
+      taken: batch.packIntMatrix(request.taken),
+    };
+    const r = await this.channel.unary("encodeSemanticIds", service.encodeSemanticIds, message, call);
+    return batch.unpackIntMatrix(r.codes, "codes");
+  }
+
+  saveState(
+    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
+    call?: t.CallOptions,
+  ): Promise<t.SavedState> {
+    return this.channel.unary("saveState", service.saveState, toState(request), call);
+  }
+
+  loadState(
+    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
+    call?: t.CallOptions,
+  ): Promise<t.LoadedState> {
+    return this.channel.unary("loadState", service.loadState, toState(request), call);
+  }
+
+  async shutdown(call?: t.CallOptions): Promise<void> {
+    await this.channel.unary("shutdown", service.shutdown, {}, call);
+  }
+
+  stats(): Readonly<Record<string, Readonly<t.VerbStats>>> {
+    return structuredClone(this.channel.stats);
+  }
+
+  close(): void {
+    this.channel.close();
+  }
+}
+
+function toSource(source: t.ModelSource): pb.LoadModelRequest["source"] {
+  return source.kind === "scratch"
+    ? {
+        $case: "scratch",
+        value: {
+          architectureJson: JSON.stringify(source.architecture),
+          tokenizerJson: Buffer.from(source.tokenizerJson),
+        },
+      }
+    : { $case: "pretrained", value: { path: source.path, ggufFile: source.ggufFile ?? "" } };
+}
+
+const toConstraint = (
+  c: t.PermutationConstraint | undefined,
+  numGroups: number,
+): pb.PermutationConstraint | undefined => (c === undefined ? undefined : batch.packConstraint(c, numGroups));
+
+function expectTargets(name: string, values: Float32Array, targets: number): void {
+  if (values.length !== targets)
+    throw new RangeError(`${name} has ${values.length} values for ${targets} response tokens`);
+}
+
+function toLoss(loss: t.Loss, targets: number): pb.Loss {
+  if (loss.kind === "cross_entropy") return { kind: { $case: "crossEntropy", value: {} } };
+  expectTargets("advantages", loss.advantages, targets);
+  expectTargets("oldLogprobs", loss.oldLogprobs, targets);
+  if (loss.referenceLogprobs) expectTargets("referenceLogprobs", loss.referenceLogprobs, targets);
+  return {
+    kind: {
+      $case: "policy",
+      value: {
+        advantages: batch.toBytes(loss.advantages),
+        oldLogprobs: batch.toBytes(loss.oldLogprobs),
+        referenceLogprobs: loss.referenceLogprobs ? batch.toBytes(loss.referenceLogprobs) : Buffer.alloc(0),
+        clipLow: loss.clipLow,
+        clipHigh: loss.clipHigh,
+        klCoef: loss.klCoef ?? 0,
+      },
+    },
+  };
+}
+
+const toCompletion = (item: pb.SampleResponse_Item): t.Completion => ({
+  prompt: item.prompt,
+  sample: item.sample,
+  tokens: batch.toInt32(item.tokens, "tokens"),
+  logprobs: batch.toFloat32(item.logprobs, "logprobs"),
+  finishReason: item.finishReason === pb.FinishReason.FINISH_REASON_LENGTH ? "length" : "stop",
+});
+
+const toState = (r: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean }) => ({
+  modelId: r.modelId ?? "",
+  path: r.path,
+  includeOptimizer: r.includeOptimizer ?? false,
+});
+
+const linked = (call: t.CallOptions | undefined, signal: AbortSignal): t.CallOptions => ({
+  ...call,
+  signal: call?.signal ? AbortSignal.any([call.signal, signal]) : signal,
+});
+
+/** Turns a push-style producer into an async generator; leaving the loop early aborts the producer. */
+async function* queued<T>(
+  produce: (push: (value: T) => void, signal: AbortSignal) => Promise<void>,
+): AsyncGenerator<T, void, void> {
+  const abort = new AbortController();
+  const queue: T[] = [];
+  let wake: () => void = () => {};
+  let finished = false;
+  let failure: { error: unknown } | undefined;
+  produce((value) => {
+    queue.push(value);
+    wake();
+  }, abort.signal)
+    .catch((error: unknown) => {
+      failure = { error };
+    })
+    .finally(() => {
+      finished = true;
+      wake();
+    });
+  try {
+    for (;;) {
+      while (queue.length > 0) yield queue.shift() as T;
+      if (failure) throw failure.error;
+      if (finished) return;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  } finally {
+    abort.abort();
+  }
+}

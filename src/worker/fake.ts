@@ -1,0 +1,407 @@
+/**
+ * FakeWorker: the WorkerClient interface without Python, deterministic and in milliseconds, so that every stage can be
+ * driven in a unit test. Its language model is hashed bigrams that training really moves (losses fall, log-probs of
+ * rewarded tokens rise); sampling obeys the permutation constraint, and Forward gives the log-probs Sample reported.
+ * It measures nothing about quality.
+ */
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { InterruptedError, WorkerError } from "../core/errors.ts";
+import { sha256 } from "../core/hash.ts";
+import { numTargets } from "./batch.ts";
+import { BigramModel, ConstraintWalk, hash01 } from "./fake-model.ts";
+import { byteTokenizerJson, extendTokenizerJson } from "./fake-tokenizer.ts";
+import type * as t from "./types.ts";
+
+/** Free tokens FakeWorker writes before it forces the constraint's trigger. */
+const tokensBeforeTrigger = 4;
+const embeddingDims = 32;
+
+interface FakeModel {
+  readonly lm: BigramModel;
+  readonly trainable: boolean;
+}
+
+export class FakeWorker implements t.WorkerClient {
+  readonly address = "fake:";
+  /** Every verb called, in order; for assertions. */
+  readonly log: string[] = [];
+  private readonly models = new Map<string, FakeModel>();
+  private readonly counts: Record<string, t.VerbStats> = {};
+
+  async getInfo(call?: t.CallOptions): Promise<t.WorkerInfo> {
+    this.enter("getInfo", call);
+    return {
+      workerVersion: "fake",
+      pythonVersion: "none",
+      torchVersion: "none",
+      transformersVersion: "none",
+      device: "cpu",
+      numThreads: 1,
+      memoryTotalBytes: 2 ** 30,
+      memoryUsedBytes: 2 ** 20,
+      modelIds: [...this.models.keys()],
+      busySeconds: 0,
+    };
+  }
+
+  async trainTokenizer(request: t.TrainTokenizerRequest, call?: t.CallOptions): Promise<t.TrainedTokenizer> {
+    this.enter("trainTokenizer", call);
+    if (request.vocabSize < 256) throw refuse(`vocab_size ${request.vocabSize} is below 256`);
+    const specialTokens = [...new Set(request.specialTokens)];
+    return { tokenizerJson: byteTokenizerJson(specialTokens), vocabSize: 256 + specialTokens.length };
+  }
+
+  async loadModel(request: t.LoadModelRequest, call?: t.CallOptions): Promise<t.LoadedModel> {
+    this.enter("loadModel", call);
+    const modelId = request.modelId || "policy";
+    const base =
+      request.source.kind === "scratch" ? request.source.tokenizerJson : byteTokenizerJson(["<|endoftext|>"]);
+    const { json, ids, vocabSize, idOf } = extendTokenizerJson(base, request.addedTokens ?? []);
+    const multiple = request.padVocabMultiple || 1;
+    const rows = Math.ceil(vocabSize / multiple) * multiple;
+    this.models.set(modelId, {
+      lm: new BigramModel(vocabSize, request.seed ?? 0),
+      trainable: request.trainable ?? true,
+    });
+    return {
+      modelId,
+      numParameters: rows * 8,
+      vocabSize: rows,
+      hiddenSize: 8,
+      maxPositions: 4096,
+      tokenizerJson: json,
+      addedTokenIds: ids,
+      eosTokenId: idOf.get("<|endoftext|>") ?? idOf.get("<|im_end|>") ?? -1,
+      chatTemplate: "",
+    };
+  }
+
+  async unloadModel(modelId: string, call?: t.CallOptions): Promise<void> {
+    this.enter("unloadModel", call);
+    this.models.delete(modelId || "policy");
+  }
+
+  async forward(request: t.ForwardRequest, call?: t.CallOptions): Promise<t.ForwardResult> {
+    this.enter("forward", call);
+    const { lm } = this.model(request.modelId);
+    const logprobs = new Float32Array(numTargets(request.batch));
+    let at = 0;
+    this.walk(lm, request, (_previous, _token, logprob) => {
+      logprobs[at++] = logprob;
+    });
+    const entropy = request.wantEntropy ? logprobs.map((l) => -l * Math.exp(l)) : new Float32Array();
+    return { logprobs, entropy };
+  }
+
+  async forwardBackward(request: t.ForwardBackwardRequest, call?: t.CallOptions): Promise<t.ForwardBackwardResult> {
+    this.enter("forwardBackward", call);
+    const { lm, trainable } = this.model(request.modelId);
+    if (!trainable) throw refuse(`model "${request.modelId ?? "policy"}" was loaded with trainable = false`);
+    const { weights, loss } = request;
+    const targets = numTargets(request.batch);
+    if (weights.length !== targets) throw refuse(`weights has ${weights.length} values for ${targets} response tokens`);
+    const logprobs = new Float32Array(targets);
+    let at = 0;
+    let total = 0;
+    let clipped = 0;
+    let trained = 0;
+    this.walk(lm, request, (previous, token, logprob) => {
+      const i = at++;
+      logprobs[i] = logprob;
+      const weight = weights[i] as number;
+      if (weight === 0) return;
+      trained++;
+      if (loss.kind === "cross_entropy") {
+        total -= weight * logprob;
+        lm.accumulate(previous, token, -weight);
+        return;
+      }
+      const ratio = Math.exp(logprob - (loss.oldLogprobs[i] as number));
+      const advantage = loss.advantages[i] as number;
+      const bounded = Math.min(1 + loss.clipHigh, Math.max(1 - loss.clipLow, ratio));
+      const surrogate = Math.min(ratio * advantage, bounded * advantage);
+      total -= weight * surrogate;
+      if (surrogate < ratio * advantage) clipped++;
+      else lm.accumulate(previous, token, -weight * ratio * advantage);
+    });
+    return {
+      loss: total,
+      metrics: { tokens: trained, clip_high_share: trained > 0 ? clipped / trained : 0 },
+      logprobs: request.wantLogprobs ? logprobs : new Float32Array(),
+      computeSeconds: 0,
+    };
+  }
+
+  async optimStep(request: t.OptimStepRequest, call?: t.CallOptions): Promise<t.OptimStepResult> {
+    this.enter("optimStep", call);
+    const { lm } = this.model(request.modelId);
+    const gradNorm = lm.applyGradient(request.learningRate);
+    return { gradNorm, step: lm.step, weightVersion: lm.weightVersion };
+  }
+
+  async *sample(request: t.SampleRequest, call?: t.CallOptions): AsyncGenerator<t.SampleEvent> {
+    this.enter("sample", call);
+    const { lm } = this.model(request.modelId);
+    const numSamples = request.numSamples ?? 1;
+    const total = request.prompts.length * numSamples;
+    if (request.constraint && request.constraint.groups.length !== request.prompts.length) {
+      throw refuse(
+        `the constraint has ${request.constraint.groups.length} entries for ${request.prompts.length} prompts`,
+      );
+    }
+    for (const [prompt, tokens] of request.prompts.entries()) {
+      if (call?.signal?.aborted) throw new InterruptedError();
+      const completions = Array.from({ length: numSamples }, (_, sample) =>
+        this.generate(lm, request, tokens, prompt, sample),
+      );
+      yield { completions, weightVersion: lm.weightVersion, done: (prompt + 1) * numSamples, total };
+    }
+  }
+
+  async beamSearch(request: t.BeamSearchRequest, call?: t.CallOptions): Promise<t.BeamSearchResult> {
+    this.enter("beamSearch", call);
+    const { lm } = this.model(request.modelId);
+    const { catalogue, beamWidth } = request;
+    const rows = new Int32Array(request.prompts.length * beamWidth).fill(-1);
+    const logprobs = new Float32Array(rows.length).fill(-Infinity);
+    for (const [p, prompt] of request.prompts.entries()) {
+      const excluded = new Set(request.excluded?.[p] ?? []);
+      const scored: [row: number, logprob: number][] = [];
+      for (let row = 0; row < catalogue.rows; row++) {
+        if (excluded.has(row)) continue;
+        let previous = prompt[prompt.length - 1] as number;
+        let logprob = 0;
+        for (const token of catalogue.data.subarray(row * catalogue.cols, (row + 1) * catalogue.cols)) {
+          logprob += lm.logprob(previous, token, 1);
+          previous = token;
+        }
+        scored.push([row, logprob]);
+      }
+      scored.sort((a, b) => b[1] - a[1] || a[0] - b[0]);
+      for (const [k, [row, logprob]] of scored.slice(0, beamWidth).entries()) {
+        rows[p * beamWidth + k] = row;
+        logprobs[p * beamWidth + k] = logprob;
+      }
+    }
+    const shape = { rows: request.prompts.length, cols: beamWidth };
+    return { rows: { ...shape, data: rows }, logprobs: { ...shape, data: logprobs } };
+  }
+
+  /** Bags of hashed words: texts that share words are near each other. */
+  async factorize(request: t.FactorizeRequest, call?: t.CallOptions): Promise<t.Matrix> {
+    this.enter("factorize", call);
+    const data = Float32Array.from({ length: request.size * request.dims }, (_, i) => hash01(request.seed, i, 2) - 0.5);
+    return { rows: request.size, cols: request.dims, data };
+  }
+
+  async embed(request: t.EmbedRequest, call?: t.CallOptions): Promise<t.Matrix> {
+    this.enter("embed", call);
+    const data = new Float32Array(request.texts.length * embeddingDims);
+    for (const [row, text] of request.texts.entries()) {
+      const vector = data.subarray(row * embeddingDims, (row + 1) * embeddingDims);
+      for (const word of text.toLowerCase().split(/\W+/u).filter(Boolean)) {
+        const seed = Number.parseInt(sha256(word).slice(0, 7), 16);
+        for (let d = 0; d < embeddingDims; d++) vector[d] = (vector[d] ?? 0) + hash01(seed, d, 1) - 0.5;
+      }
+      const norm = Math.hypot(...vector) || 1;
+      if (request.normalize) for (let d = 0; d < embeddingDims; d++) vector[d] = (vector[d] ?? 0) / norm;
+    }
+    return { rows: request.texts.length, cols: embeddingDims, data };
+  }
+
+  /** Items sorted along a random direction, their rank written in as few codes a level as keep IDs unique. */
+  async fitSemanticIds(
+    request: t.FitSemanticIdsRequest,
+    onProgress?: (progress: t.FitProgress) => void,
+    call?: t.CallOptions,
+  ): Promise<t.FittedSemanticIds> {
+    this.enter("fitSemanticIds", call);
+    const { embeddings, config } = request;
+    const base = Math.max(2, Math.ceil(embeddings.rows ** (1 / config.levels)));
+    if (base > config.codes)
+      throw refuse(`${config.codes}^${config.levels} codes are too few for ${embeddings.rows} items`);
+    for (let epoch = 1; epoch <= Math.min(3, config.epochs); epoch++) {
+      onProgress?.({
+        epoch,
+        epochs: Math.min(3, config.epochs),
+        metrics: { loss: 1 / epoch, reconstruction: 0.5 / epoch },
+      });
+    }
+    const data = new Int32Array(embeddings.rows * config.levels);
+    for (const [rank, row] of order(embeddings, config.seed).entries()) {
+      let rest = rank;
+      for (let level = config.levels - 1; level >= 0; level--) {
+        data[row * config.levels + level] = rest % base;
+        rest = Math.floor(rest / base);
+      }
+    }
+    const artifact = new TextEncoder().encode(
+      JSON.stringify({ fake: true, levels: config.levels, codes: config.codes }),
+    );
+    return {
+      codes: { rows: embeddings.rows, cols: config.levels, data },
+      artifact,
+      metrics: { uniqueness: 1, uniqueness_before_assignment: 0.97, reconstruction: 0.17 },
+    };
+  }
+
+  async encodeSemanticIds(request: t.EncodeSemanticIdsRequest, call?: t.CallOptions): Promise<t.IntMatrix> {
+    this.enter("encodeSemanticIds", call);
+    const { levels, codes } = JSON.parse(new TextDecoder().decode(request.artifact)) as {
+      levels: number;
+      codes: number;
+    };
+    const key = (ids: Int32Array) => ids.join(",");
+    const taken = new Set<string>();
+    for (let r = 0; r < request.taken.rows; r++)
+      taken.add(key(request.taken.data.subarray(r * levels, (r + 1) * levels)));
+    const data = new Int32Array(request.embeddings.rows * levels);
+    let next = 0;
+    for (let r = 0; r < request.embeddings.rows; r++) {
+      const ids = data.subarray(r * levels, (r + 1) * levels);
+      do {
+        let rest = next++;
+        for (let level = levels - 1; level >= 0; level--) {
+          ids[level] = rest % codes;
+          rest = Math.floor(rest / codes);
+        }
+      } while (taken.has(key(ids)));
+    }
+    return { rows: request.embeddings.rows, cols: levels, data };
+  }
+
+  async saveState(
+    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
+    call?: t.CallOptions,
+  ): Promise<t.SavedState> {
+    this.enter("saveState", call);
+    const { lm } = this.model(request.modelId);
+    const weights = JSON.stringify([...lm.learned].sort(([a], [b]) => a - b));
+    const path = join(request.path, "fake-state.json");
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(`${path}.tmp`, JSON.stringify({ step: lm.step, weightVersion: lm.weightVersion, weights }));
+    await rename(`${path}.tmp`, path);
+    return { sha256: sha256(weights), bytes: weights.length };
+  }
+
+  async loadState(
+    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
+    call?: t.CallOptions,
+  ): Promise<t.LoadedState> {
+    this.enter("loadState", call);
+    const { lm } = this.model(request.modelId);
+    const text = await readFile(join(request.path, "fake-state.json"), "utf8").catch((cause: unknown) => {
+      throw new WorkerError(`loadState failed: no saved state at ${request.path}`, { cause, retryable: false });
+    });
+    const state = JSON.parse(text) as { step: number; weightVersion: number; weights: string };
+    lm.replaceWeights(new Map(JSON.parse(state.weights) as [number, number][]), state.step, state.weightVersion);
+    return { step: state.step, weightVersion: state.weightVersion, sha256: sha256(state.weights) };
+  }
+
+  async shutdown(call?: t.CallOptions): Promise<void> {
+    this.enter("shutdown", call);
+  }
+
+  stats(): Readonly<Record<string, Readonly<t.VerbStats>>> {
+    return structuredClone(this.counts);
+  }
+
+  close(): void {}
+
+  private enter(verb: string, call: t.CallOptions | undefined): void {
+    if (call?.signal?.aborted) throw new InterruptedError();
+    this.log.push(verb);
+    const empty = { retries: 0, bytesSent: 0, bytesReceived: 0, wallSeconds: 0, packSeconds: 0, computeSeconds: 0 };
+    this.counts[verb] = { ...empty, calls: (this.counts[verb]?.calls ?? 0) + 1 };
+  }
+
+  private model(modelId: string | undefined): FakeModel {
+    const model = this.models.get(modelId || "policy");
+    if (!model) throw refuse(`no model "${modelId || "policy"}" is loaded`);
+    return model;
+  }
+
+  /** Visits every target of a batch with the log-prob the model (and the constraint) gives it. */
+  private walk(
+    lm: BigramModel,
+    request: t.ForwardRequest | t.ForwardBackwardRequest,
+    visit: (previous: number, token: number, logprob: number) => void,
+  ): void {
+    const temperature = request.temperature || 1;
+    for (const [g, { prompt, responses }] of request.batch.groups.entries()) {
+      for (const response of responses) {
+        const walk = new ConstraintWalk(request.constraint, request.constraint?.groups[g]);
+        let previous = prompt[prompt.length - 1] as number;
+        for (const token of response) {
+          if (token < 0 || token >= lm.vocabSize)
+            throw refuse(`token ${token} is outside the vocabulary of ${lm.vocabSize}`);
+          const constrained = walk.logprobs(lm, previous, temperature);
+          walk.advance(token);
+          visit(previous, token, constrained?.get(token) ?? lm.logprob(previous, token, temperature));
+          previous = token;
+        }
+      }
+    }
+  }
+
+  private generate(
+    lm: BigramModel,
+    request: t.SampleRequest,
+    prompt: t.TokenIds,
+    p: number,
+    sample: number,
+  ): t.Completion {
+    const walk = new ConstraintWalk(request.constraint, request.constraint?.groups[p]);
+    const stop = new Set(request.stopTokens ?? []);
+    const trigger = Array.from(request.constraint?.trigger ?? []);
+    const { temperature } = request;
+    const tokens: number[] = [];
+    const logprobs: number[] = [];
+    let previous = prompt[prompt.length - 1] as number;
+    let triggered = 0;
+    while (tokens.length < request.maxNewTokens) {
+      const u = hash01(request.seed, p * 7919 + sample, tokens.length);
+      const constrained = walk.logprobs(lm, previous, temperature || 1);
+      let token: number;
+      if (constrained) token = pick(constrained, temperature, u);
+      else if (walk.waiting && tokens.length >= tokensBeforeTrigger) token = trigger[triggered++] as number;
+      else token = lm.draw(previous, temperature, u);
+      logprobs.push(constrained?.get(token) ?? lm.logprob(previous, token, temperature || 1));
+      tokens.push(token);
+      walk.advance(token);
+      previous = token;
+      if (walk.done || (!constrained && !walk.waiting && stop.has(token))) break;
+    }
+    const stopped = walk.done || stop.has(previous);
+    return {
+      prompt: p,
+      sample,
+      tokens: Int32Array.from(tokens),
+      logprobs: Float32Array.from(logprobs),
+      finishReason: stopped ? "stop" : "length",
+    };
+  }
+}
+
+const refuse = (message: string): WorkerError => new WorkerError(message, { retryable: false });
+
+function pick(logprobs: ReadonlyMap<number, number>, temperature: number, u: number): number {
+  const entries = [...logprobs];
+  if (temperature === 0) return entries.reduce((best, e) => (e[1] > best[1] ? e : best))[0];
+  let left = u;
+  for (const [token, logprob] of entries) {
+    left -= Math.exp(logprob);
+    if (left < 0) return token;
+  }
+  return (entries.at(-1) as [number, number])[0];
+}
+
+function order(m: t.Matrix, seed: number): number[] {
+  const projection = Array.from({ length: m.rows }, (_, r) => {
+    let sum = 0;
+    for (let c = 0; c < m.cols; c++) sum += (m.data[r * m.cols + c] ?? 0) * (hash01(seed, c, 2) - 0.5);
+    return sum;
+  });
+  return projection.map((_, r) => r).sort((a, b) => (projection[a] ?? 0) - (projection[b] ?? 0) || a - b);
+}

@@ -1,0 +1,27 @@
+/** Ctrl-C and SIGTERM: the first asks every running call to stop, the second ends the process at once. */
+import { exitCodes } from "../core/errors.ts";
+
+export interface Interrupts {
+  /** Aborted by the first signal. */
+  readonly signal: AbortSignal;
+  /** Gives the signals back to Node's defaults. */
+  dispose(): void;
+}
+
+/** `onFirst` may tell the user that stopping is under way. Exit handlers (which kill an embedded worker) run both times. */
+export function handleInterrupts(onFirst?: (signal: NodeJS.Signals) => void): Interrupts {
+  const controller = new AbortController();
+  const onSignal = (signal: NodeJS.Signals) => {
+    if (controller.signal.aborted) process.exit(exitCodes.INTERRUPTED);
+    controller.abort();
+    onFirst?.(signal);
+  };
+  const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+  for (const s of signals) process.on(s, onSignal);
+  return {
+    signal: controller.signal,
+    dispose: () => {
+      for (const s of signals) process.removeListener(s, onSignal);
+    },
+  };
+}

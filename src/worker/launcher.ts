@@ -1,0 +1,191 @@
+/**
+ * Starts a worker (embedded, through pythonia) or connects to one (remote), waits until it serves, and takes an
+ * embedded one down with this process, whatever way it ends: close(), process exit, SIGKILL (the worker's own
+ * parent-death signal). Not here: what the worker is asked to do.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { EnvironmentError, Gr2Error, InterruptedError, WorkerError } from "../core/errors.ts";
+import { GrpcWorkerClient } from "./client.ts";
+import { checkPython, defaultPythonBin, describeEnd, type PythonProcess, startPython } from "./python.ts";
+
+export interface EmbeddedRuntime {
+  readonly mode: "embedded";
+  /** Default: .venv/bin/python of the repository. */
+  readonly python?: string;
+  /** torch threads; 0 or left out: the worker chooses. */
+  readonly threads?: number;
+  /** "auto" (default), "cpu", "cuda", "cuda:1". */
+  readonly device?: string;
+  /** File for what the worker prints; default in the private temporary folder. */
+  readonly logPath?: string;
+  /** Longest wait for the worker to serve; default 300 s (a cold import of torch). */
+  readonly startTimeoutMs?: number;
+  /** "unix" (default) or a loopback port to listen on (0 = any free one). */
+  readonly port?: number;
+}
+
+export interface RemoteRuntime {
+  readonly mode: "remote";
+  /** "host:port" or "unix:/path". */
+  readonly address: string;
+  /** Longest wait for the worker to serve; default 30 s. */
+  readonly startTimeoutMs?: number;
+}
+
+export type Runtime = EmbeddedRuntime | RemoteRuntime;
+
+export interface RunningWorker {
+  readonly client: GrpcWorkerClient;
+  readonly address: string;
+  /** Of an embedded worker. */
+  readonly pid: number | undefined;
+  /** Disconnects; stops an embedded worker and waits until its process is gone. Never throws; may be called twice. */
+  close(): Promise<void>;
+}
+
+/** What gr2_worker.boot.boot answers. */
+interface BootAnswer {
+  readonly ok: boolean;
+  readonly address?: string;
+  readonly error?: string;
+}
+
+/** Starts or connects; the signal aborts the start and later every call of the client. */
+export async function startWorker(runtime: Runtime, signal?: AbortSignal): Promise<RunningWorker> {
+  if (signal?.aborted) throw new InterruptedError();
+  return runtime.mode === "remote" ? connect(runtime, signal) : embed(runtime, signal);
+}
+
+async function connect(runtime: RemoteRuntime, signal: AbortSignal | undefined): Promise<RunningWorker> {
+  const client = new GrpcWorkerClient(runtime.address, { signal });
+  try {
+    await waitUntilServing(client, runtime.startTimeoutMs ?? 30_000);
+  } catch (e) {
+    client.close();
+    if (e instanceof InterruptedError) throw e;
+    throw new EnvironmentError(`no worker answers at ${runtime.address}`, {
+      cause: e,
+      advice: "Start it there with `python -m gr2_worker --address HOST:PORT`, or set runtime.mode=embedded.",
+    });
+  }
+  return { client, address: runtime.address, pid: undefined, close: async () => client.close() };
+}
+
+async function embed(runtime: EmbeddedRuntime, signal: AbortSignal | undefined): Promise<RunningWorker> {
+  const bin = runtime.python ?? defaultPythonBin();
+  checkPython(bin);
+  const folder = privateFolder();
+  const logPath = runtime.logPath ?? join(folder, "worker.log");
+  const removeFolder = () => rmSync(folder, { recursive: true, force: true });
+  let python: PythonProcess | undefined;
+  let client: GrpcWorkerClient | undefined;
+  try {
+    python = await startPython({ bin, logPath });
+    const process_ = python;
+    const answer = (await interruptible(
+      process_.call("gr2_worker.boot", "boot", {
+        address: runtime.port === undefined ? `unix:${join(folder, "worker.sock")}` : `127.0.0.1:${runtime.port}`,
+        threads: runtime.threads ?? 0,
+        device: runtime.device ?? "auto",
+        parent_pid: process.pid,
+      }),
+      signal,
+    )) as BootAnswer;
+    if (!answer.ok || !answer.address) throw bootError(answer.error ?? "it gave no reason");
+    client = new GrpcWorkerClient(answer.address, {
+      signal,
+      diagnose: () => {
+        const end = process_.ended();
+        return end && `the worker process is gone (${describeEnd(end)})`;
+      },
+    });
+    await waitUntilServing(client, runtime.startTimeoutMs ?? 300_000);
+  } catch (e) {
+    client?.close();
+    const last = python?.lastOutput(3);
+    const died = python?.ended() !== undefined;
+    await python?.exit();
+    removeFolder();
+    if (e instanceof InterruptedError || (e instanceof Gr2Error && !died)) throw e;
+    const reason = e instanceof Error && e.message ? e.message : "Python raised an error";
+    throw new EnvironmentError(
+      `the worker did not start: ${reason}${last ? `; it said: ${last.replaceAll("\n", " | ")}` : ""}`,
+      {
+        cause: e,
+        advice: "Run `gr2 doctor` to see what is wrong with the Python side.",
+      },
+    );
+  }
+  return embedded(client, python, removeFolder, signal);
+}
+
+function embedded(
+  client: GrpcWorkerClient,
+  python: PythonProcess,
+  removeFolder: () => void,
+  signal: AbortSignal | undefined,
+): RunningWorker {
+  process.once("exit", removeFolder);
+  let closing: Promise<void> | undefined;
+  const close = async () => {
+    // A worker in the middle of a long call finishes it first; after an interrupt nobody wants to wait for that.
+    const patienceMs = signal?.aborted ? 1_000 : 5_000;
+    if (!python.ended()) {
+      const farewell = new GrpcWorkerClient(client.address);
+      await farewell.shutdown({ timeoutMs: patienceMs }).catch(() => {});
+      farewell.close();
+      await python.waitForEnd(patienceMs);
+    }
+    client.close();
+    await python.exit();
+    removeFolder();
+    process.removeListener("exit", removeFolder);
+  };
+  return {
+    client,
+    address: client.address,
+    pid: python.pid,
+    close: () => {
+      closing ??= close();
+      return closing;
+    },
+  };
+}
+
+async function waitUntilServing(client: GrpcWorkerClient, timeoutMs: number): Promise<void> {
+  const end = Date.now() + timeoutMs;
+  for (;;) {
+    try {
+      if (await client.health({ timeoutMs: Math.max(1, Math.min(10_000, end - Date.now())) })) return;
+    } catch (e) {
+      if (e instanceof InterruptedError || (e instanceof WorkerError && !e.retryable) || Date.now() >= end) throw e;
+    }
+    if (Date.now() >= end)
+      throw new WorkerError(`the worker at ${client.address} does not become ready`, { retryable: true });
+    await new Promise((done) => setTimeout(done, 50));
+  }
+}
+
+function bootError(reason: string): EnvironmentError {
+  const advice = /address already in use|port/i.test(reason)
+    ? "Choose another port, or leave runtime.port out: the worker then uses a unix socket."
+    : "Run `gr2 doctor` to see what is wrong with the Python side.";
+  return new EnvironmentError(`the worker did not start: ${reason}`, { advice });
+}
+
+/** A folder only this user can enter. Unix socket paths must stay under ~104 bytes, so a long TMPDIR is avoided. */
+function privateFolder(): string {
+  const base = tmpdir().length > 60 ? "/tmp" : tmpdir();
+  return mkdtempSync(join(base, "gr2-"));
+}
+
+function interruptible<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise;
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(new InterruptedError());
+    signal.addEventListener("abort", onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
+}

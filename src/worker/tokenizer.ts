@@ -1,0 +1,59 @@
+/**
+ * Tokenizer: @huggingface/tokenizers over the worker's tokenizer.json, with nothing added and nothing cleaned up, so
+ * that ids equal those of Python's `tokenizers`. Special tokens spelled out inside a text become special tokens:
+ * whoever encodes untrusted text must neutralise it first (prompts/).
+ */
+import { Tokenizer as HfTokenizer } from "@huggingface/tokenizers";
+import { WorkerError } from "../core/errors.ts";
+
+export class Tokenizer {
+  private readonly inner: HfTokenizer;
+  /** One more than the largest id. */
+  readonly vocabSize: number;
+
+  private constructor(inner: HfTokenizer) {
+    this.inner = inner;
+    let largest = -1;
+    for (const id of inner.get_vocab(true).values()) largest = Math.max(largest, id);
+    this.vocabSize = largest + 1;
+  }
+
+  /** `json`: the bytes of a tokenizer.json, as LoadModel and TrainTokenizer return them. */
+  static fromJson(json: Uint8Array | string): Tokenizer {
+    try {
+      const parsed: unknown = JSON.parse(typeof json === "string" ? json : new TextDecoder().decode(json));
+      return new Tokenizer(new HfTokenizer(parsed as object, {}));
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new WorkerError(`the worker's tokenizer.json cannot be read: ${reason}`, { cause, retryable: false });
+    }
+  }
+
+  /** Ids of a text; never adds BOS, EOS or padding. */
+  encode(text: string): number[] {
+    return text === "" ? [] : this.inner.encode(text, { add_special_tokens: false }).ids;
+  }
+
+  /** Exact text of ids, special tokens included. */
+  decode(ids: ArrayLike<number>): string {
+    if (ids.length === 0) return "";
+    return this.inner.decode(Array.from(ids), { skip_special_tokens: false, clean_up_tokenization_spaces: false });
+  }
+
+  /** Id of one token as spelled in the vocabulary, or undefined. */
+  tokenId(token: string): number | undefined {
+    return this.inner.token_to_id(token);
+  }
+
+  /** Id of a token that must exist. */
+  requireTokenId(token: string): number {
+    const id = this.tokenId(token);
+    if (id === undefined) throw new WorkerError(`the tokenizer lacks the token "${token}"`, { retryable: false });
+    return id;
+  }
+
+  /** Spelling of one id as in the vocabulary, or undefined. */
+  idToken(id: number): string | undefined {
+    return this.inner.id_to_token(id);
+  }
+}

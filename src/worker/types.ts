@@ -1,0 +1,401 @@
+/**
+ * What the orchestrator asks of a worker, in plain TypeScript: typed arrays and plain objects, never protobuf.
+ * The contract behind it is proto/gr2/v1/worker.proto; field meanings, shapes and units are documented there and
+ * restated here only where a caller needs them.
+ *
+ * "Per target" arrays are flat over response tokens: group by group, response by response, token by token.
+ * `modelId` names a loaded model; left out it means "policy".
+ */
+
+export type TokenIds = readonly number[] | Int32Array;
+
+/** One prompt and the responses behind it. Both at least one token long. */
+export interface Group {
+  readonly prompt: TokenIds;
+  readonly responses: readonly TokenIds[];
+}
+
+/** Sequences that share prompts; the prompt of a group travels and is computed once. */
+export interface GroupBatch {
+  readonly groups: readonly Group[];
+}
+
+/** The sequences one group (or one prompt, when sampling) must permute. No sequences: unconstrained. */
+export interface ConstraintGroup {
+  /** Token sequences, none a prefix of another. */
+  readonly sequences: readonly TokenIds[];
+  /** Log-prior of each sequence coming next; left out: all 0. */
+  readonly prior?: readonly number[] | Float32Array;
+}
+
+/** See PermutationConstraint in worker.proto for the distribution. One entry of `groups` a group or prompt. */
+export interface PermutationConstraint {
+  readonly groups: readonly ConstraintGroup[];
+  /** gamma > 0, default 1. */
+  readonly scale?: number;
+  /** Tokens that switch the constraint on; empty: on from the first response token. */
+  readonly trigger?: TokenIds;
+  readonly separator?: TokenIds;
+  readonly terminator?: TokenIds;
+  /** Sequences to emit before the terminator; 0 = all. */
+  readonly maxSequences?: number;
+}
+
+/** Row-major float32 [rows, cols]. */
+export interface Matrix {
+  readonly rows: number;
+  readonly cols: number;
+  readonly data: Float32Array;
+}
+
+/** Row-major int32 [rows, cols]. */
+export interface IntMatrix {
+  readonly rows: number;
+  readonly cols: number;
+  readonly data: Int32Array;
+}
+
+export interface WorkerInfo {
+  readonly workerVersion: string;
+  readonly pythonVersion: string;
+  readonly torchVersion: string;
+  readonly transformersVersion: string;
+  /** "cpu" or "cuda:0 NVIDIA H200". */
+  readonly device: string;
+  readonly numThreads: number;
+  readonly memoryTotalBytes: number;
+  /** Peak resident (CPU) or peak allocated (CUDA) of the worker. */
+  readonly memoryUsedBytes: number;
+  readonly modelIds: readonly string[];
+  /** Seconds spent inside verbs since the worker started. */
+  readonly busySeconds: number;
+}
+
+export interface TrainTokenizerRequest {
+  readonly texts: readonly string[];
+  /** Byte-level BPE size before special tokens; at least 256. */
+  readonly vocabSize: number;
+  readonly specialTokens: readonly string[];
+}
+
+export interface TrainedTokenizer {
+  readonly tokenizerJson: Uint8Array;
+  /** With special tokens. */
+  readonly vocabSize: number;
+}
+
+export type ModelSource =
+  | {
+      readonly kind: "scratch";
+      /** A transformers config, e.g. {model_type: "qwen3", hidden_size: 128}; the worker sets vocab_size. */
+      readonly architecture: Readonly<Record<string, unknown>>;
+      readonly tokenizerJson: Uint8Array;
+    }
+  | { readonly kind: "pretrained"; readonly path: string; readonly ggufFile?: string };
+
+export interface LoadModelRequest {
+  readonly modelId?: string;
+  readonly source: ModelSource;
+  readonly addedTokens?: readonly string[];
+  /** Compute type, default float32. */
+  readonly dtype?: "float32" | "bfloat16";
+  readonly gradientCheckpointing?: boolean;
+  readonly seed?: number;
+  /** Default true. */
+  readonly trainable?: boolean;
+  readonly padVocabMultiple?: number;
+}
+
+export interface LoadedModel {
+  readonly modelId: string;
+  readonly numParameters: number;
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly maxPositions: number;
+  /** With added tokens: give it to Tokenizer.fromJson. */
+  readonly tokenizerJson: Uint8Array;
+  /** Ids of addedTokens, same order. */
+  readonly addedTokenIds: readonly number[];
+  /** -1 if none. */
+  readonly eosTokenId: number;
+  /** "" if none. */
+  readonly chatTemplate: string;
+}
+
+export interface ForwardRequest {
+  readonly modelId?: string;
+  readonly batch: GroupBatch;
+  readonly constraint?: PermutationConstraint;
+  /** Default 1. */
+  readonly temperature?: number;
+  readonly wantEntropy?: boolean;
+  readonly microBatchTokens?: number;
+}
+
+export interface ForwardResult {
+  /** Per target. */
+  readonly logprobs: Float32Array;
+  /** Per target; empty unless asked for. */
+  readonly entropy: Float32Array;
+}
+
+export type Loss =
+  | { readonly kind: "cross_entropy" }
+  | {
+      readonly kind: "policy";
+      /** All per target. */
+      readonly advantages: Float32Array;
+      readonly oldLogprobs: Float32Array;
+      /** Needed if klCoef > 0. */
+      readonly referenceLogprobs?: Float32Array;
+      readonly clipLow: number;
+      readonly clipHigh: number;
+      readonly klCoef?: number;
+    };
+
+export interface ForwardBackwardRequest {
+  readonly modelId?: string;
+  readonly batch: GroupBatch;
+  readonly constraint?: PermutationConstraint;
+  /** Per target; 0 = not trained on. Losses are sums, so normalisation belongs in here. */
+  readonly weights: Float32Array;
+  readonly loss: Loss;
+  readonly temperature?: number;
+  readonly microBatchTokens?: number;
+  readonly seed?: number;
+  readonly wantLogprobs?: boolean;
+}
+
+export interface ForwardBackwardResult {
+  readonly loss: number;
+  readonly metrics: Readonly<Record<string, number>>;
+  /** Per target; empty unless asked for. */
+  readonly logprobs: Float32Array;
+  readonly computeSeconds: number;
+}
+
+export interface OptimStepRequest {
+  readonly modelId?: string;
+  readonly learningRate: number;
+  /** Default 0.9. */
+  readonly beta1?: number;
+  /** Default 0.95. */
+  readonly beta2?: number;
+  /** Default 1e-8. */
+  readonly eps?: number;
+  readonly weightDecay?: number;
+  /** 0 or left out: no clipping. */
+  readonly maxGradNorm?: number;
+}
+
+export interface OptimStepResult {
+  /** Before clipping. */
+  readonly gradNorm: number;
+  readonly step: number;
+  readonly weightVersion: number;
+}
+
+export interface SampleRequest {
+  readonly modelId?: string;
+  readonly prompts: readonly TokenIds[];
+  /** Responses per prompt, default 1. */
+  readonly numSamples?: number;
+  readonly maxNewTokens: number;
+  /** 0 = greedy. Required: a default would hide which one is meant. */
+  readonly temperature: number;
+  readonly topP?: number;
+  readonly seed: number;
+  readonly stopTokens?: TokenIds;
+  /** One entry of `groups` a prompt. */
+  readonly constraint?: PermutationConstraint;
+  readonly maxBatchTokens?: number;
+}
+
+export interface Completion {
+  /** Index into `prompts`. */
+  readonly prompt: number;
+  /** 0 .. numSamples-1. */
+  readonly sample: number;
+  readonly tokens: Int32Array;
+  /** Of the distribution sampled from. */
+  readonly logprobs: Float32Array;
+  readonly finishReason: "stop" | "length";
+}
+
+export interface SampleEvent {
+  readonly completions: readonly Completion[];
+  readonly weightVersion: number;
+  readonly done: number;
+  readonly total: number;
+}
+
+export interface BeamSearchRequest {
+  readonly modelId?: string;
+  readonly prompts: readonly TokenIds[];
+  /** Token ids of every item; rows are distinct. */
+  readonly catalogue: IntMatrix;
+  readonly beamWidth: number;
+  /** Per prompt: catalogue rows that must not be returned. */
+  readonly excluded?: readonly TokenIds[];
+}
+
+export interface BeamSearchResult {
+  /** [prompts, beamWidth] catalogue rows, best first; -1 where there are fewer. */
+  readonly rows: IntMatrix;
+  readonly logprobs: Matrix;
+}
+
+export interface EmbedRequest {
+  readonly modelPath: string;
+  readonly texts: readonly string[];
+  readonly batchSize?: number;
+  readonly normalize?: boolean;
+}
+
+/** A sparse square matrix by its entries; repeated ones add up. */
+export interface FactorizeRequest {
+  readonly size: number;
+  readonly rows: Int32Array;
+  readonly cols: Int32Array;
+  readonly values: Float32Array;
+  /** Singular vectors kept. */
+  readonly dims: number;
+  readonly seed: number;
+}
+
+export interface QuantizerConfig {
+  readonly method: "rqvae" | "rqkmeans";
+  readonly levels: number;
+  readonly codes: number;
+  readonly latentDim: number;
+  readonly hiddenDims: readonly number[];
+  readonly epochs: number;
+  readonly batchSize: number;
+  readonly learningRate: number;
+  readonly commitment: number;
+  readonly emaDecay: number;
+  readonly kmeansInit: boolean;
+  readonly randomLastLevel: boolean;
+  readonly diversityWeight: number;
+  readonly deadCodeResetEpochs: number;
+  readonly contrastiveWeight: number;
+  readonly contrastiveTemperature: number;
+  readonly seed: number;
+}
+
+export interface FitSemanticIdsRequest {
+  readonly embeddings: Matrix;
+  readonly config: QuantizerConfig;
+  /** [pairs, 2] rows of co-interacted items. */
+  readonly positivePairs?: IntMatrix;
+}
+
+export interface FitProgress {
+  readonly epoch: number;
+  readonly epochs: number;
+  readonly metrics: Readonly<Record<string, number>>;
+}
+
+export interface FittedSemanticIds {
+  /** [items, levels]. */
+  readonly codes: IntMatrix;
+  readonly artifact: Uint8Array;
+  readonly metrics: Readonly<Record<string, number>>;
+}
+
+export interface EncodeSemanticIdsRequest {
+  readonly artifact: Uint8Array;
+  readonly embeddings: Matrix;
+  /** Codes that new items must avoid. */
+  readonly taken: IntMatrix;
+}
+
+export interface SavedState {
+  readonly sha256: string;
+  readonly bytes: number;
+}
+
+export interface LoadedState {
+  readonly step: number;
+  readonly weightVersion: number;
+  readonly sha256: string;
+}
+
+/** Per call. Cancelling rejects with InterruptedError. */
+export interface CallOptions {
+  readonly signal?: AbortSignal;
+  /** Left out: no deadline (training calls may be long). */
+  readonly timeoutMs?: number;
+}
+
+/** What one verb has cost so far, seen from the orchestrator. */
+export interface VerbStats {
+  calls: number;
+  retries: number;
+  /** Serialised messages, without HTTP/2 framing. */
+  bytesSent: number;
+  bytesReceived: number;
+  /** From call to answer, all attempts. Concurrent calls add up. */
+  wallSeconds: number;
+  /** Share of wallSeconds spent in this process, packing and unpacking messages. */
+  packSeconds: number;
+  /** As reported by the worker, where the response tells; else 0 (GetInfo.busySeconds has the sum). */
+  computeSeconds: number;
+}
+
+/**
+ * One method a verb. Every method rejects with WorkerError (the worker's one-sentence detail, `retryable`) after
+ * transient faults were retried, or InterruptedError when the signal was aborted.
+ */
+export interface WorkerClient {
+  readonly address: string;
+  getInfo(options?: CallOptions): Promise<WorkerInfo>;
+  trainTokenizer(request: TrainTokenizerRequest, options?: CallOptions): Promise<TrainedTokenizer>;
+  loadModel(request: LoadModelRequest, options?: CallOptions): Promise<LoadedModel>;
+  unloadModel(modelId: string, options?: CallOptions): Promise<void>;
+  forward(request: ForwardRequest, options?: CallOptions): Promise<ForwardResult>;
+  forwardBackward(request: ForwardBackwardRequest, options?: CallOptions): Promise<ForwardBackwardResult>;
+  optimStep(request: OptimStepRequest, options?: CallOptions): Promise<OptimStepResult>;
+  /** Completions as they finish, in any order, each exactly once. `sampleAll` collects them. */
+  sample(request: SampleRequest, options?: CallOptions): AsyncIterable<SampleEvent>;
+  beamSearch(request: BeamSearchRequest, options?: CallOptions): Promise<BeamSearchResult>;
+  embed(request: EmbedRequest, options?: CallOptions): Promise<Matrix>;
+  /** U sqrt(S) of a truncated singular value decomposition, one row a row of the matrix. */
+  factorize(request: FactorizeRequest, options?: CallOptions): Promise<Matrix>;
+  fitSemanticIds(
+    request: FitSemanticIdsRequest,
+    onProgress?: (progress: FitProgress) => void,
+    options?: CallOptions,
+  ): Promise<FittedSemanticIds>;
+  encodeSemanticIds(request: EncodeSemanticIdsRequest, options?: CallOptions): Promise<IntMatrix>;
+  saveState(
+    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
+    options?: CallOptions,
+  ): Promise<SavedState>;
+  loadState(
+    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
+    options?: CallOptions,
+  ): Promise<LoadedState>;
+  shutdown(options?: CallOptions): Promise<void>;
+  /** Costs by verb name since the client was made. */
+  stats(): Readonly<Record<string, Readonly<VerbStats>>>;
+  /** Closes the channel; does not stop the worker. */
+  close(): void;
+}
+
+/** All completions of a request: [prompt][sample], in request order whatever order they arrived in. */
+export async function sampleAll(
+  worker: WorkerClient,
+  request: SampleRequest,
+  onProgress?: (done: number, total: number) => void,
+  options?: CallOptions,
+): Promise<{ completions: Completion[][]; weightVersion: number }> {
+  const completions: Completion[][] = request.prompts.map(() => []);
+  let weightVersion = 0;
+  for await (const event of worker.sample(request, options)) {
+    for (const c of event.completions) (completions[c.prompt] as Completion[])[c.sample] = c;
+    weightVersion = event.weightVersion;
+    onProgress?.(event.done, event.total);
+  }
+  return { completions, weightVersion };
+}

@@ -1,0 +1,165 @@
+"""Sampling: parity with transformers' generate(), with Forward's log-probs, and with itself under other batching."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import VOCAB
+from gr2_worker.errors import Cancelled, InvalidRequest
+from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
+
+
+def prompts_of(seed, count, low=3, high=20):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, VOCAB, size=int(rng.integers(low, high))).astype(np.int32) for _ in range(count)]
+
+
+def draw(engine, params):
+    items = [i for part in engine.sample("", params) for i in part]
+    assert len(items) == len(params.prompts) * params.num_samples
+    return {(i.prompt, i.sample): i for i in items}
+
+
+def batch_of(prompts, drawn, num_samples):
+    tokens, lengths = [], []
+    for p, prompt in enumerate(prompts):
+        tokens.append(prompt)
+        for s in range(num_samples):
+            tokens.append(drawn[p, s].tokens)
+            lengths.append(len(drawn[p, s].tokens))
+    return GroupBatch(
+        np.concatenate(tokens).astype(np.int32),
+        np.asarray([len(p) for p in prompts], dtype=np.int64),
+        np.full(len(prompts), num_samples, dtype=np.int64),
+        np.asarray(lengths, dtype=np.int64),
+    )
+
+
+def constraint_of(prompts, seed=0, items=4, trigger=(), scale=0.7, free=(), max_sequences=0):
+    """Random semantic IDs of 3 codes from a small alphabet, so that prefixes are shared."""
+    rng = np.random.default_rng(seed)
+    counts, tokens, prior = [], [], []
+    for p in range(len(prompts)):
+        count = 0 if p in free else items
+        chosen = rng.choice(27, size=count, replace=False)
+        counts.append(count)
+        tokens += [[10 + c // 9, 20 + c // 3 % 3, 30 + c % 3] for c in chosen.tolist()]
+        prior += rng.normal(size=count).tolist()
+    return PermutationConstraint(
+        np.asarray(counts, dtype=np.int64),
+        np.full(len(tokens), 3, dtype=np.int64),
+        np.asarray(tokens, dtype=np.int32).reshape(-1),
+        np.asarray(prior, dtype=np.float32),
+        scale=scale,
+        trigger=trigger,
+        separator=(40,),
+        terminator=(41, 42),
+        max_sequences=max_sequences,
+    )
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "llama", "qwen2"])
+def test_greedy_equals_generate(make_engine, model_type):
+    engine = make_engine(model_type=model_type, trainable=False)
+    prompts = prompts_of(0, 5)
+    drawn = draw(engine, SampleParams(prompts, 1, 24, temperature=0.0, stop_tokens=(7,)))
+    model = engine.model("").lm.model
+    model.set_attn_implementation("sdpa")
+    for p, prompt in enumerate(prompts):
+        ids = torch.from_numpy(prompt.astype(np.int64))[None]
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24, eos_token_id=7, pad_token_id=0
+        )
+        np.testing.assert_array_equal(drawn[p, 0].tokens, out[0, len(prompt) :].numpy())
+        assert drawn[p, 0].stopped == (7 in drawn[p, 0].tokens)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 0.6])
+@pytest.mark.parametrize("kind", ["free", "constrained", "trigger", "mixed"])
+def test_sampler_logprobs_equal_forward(engine, temperature, kind):
+    prompts = prompts_of(1, 6)
+    constraint = {
+        "free": None,
+        "constrained": constraint_of(prompts),
+        "trigger": constraint_of(prompts, trigger=(5,), scale=2.0),
+        "mixed": constraint_of(prompts, free=(1, 4), max_sequences=2),
+    }[kind]
+    params = SampleParams(prompts, 3, 40, temperature=temperature, seed=3, stop_tokens=(9,), constraint=constraint)
+    drawn = draw(engine, params)
+    batch = batch_of(prompts, drawn, 3)
+    got, _ = engine.forward("", ForwardSpec(batch, constraint, temperature=temperature or 1.0))
+    want = np.concatenate([drawn[p, s].logprobs for p in range(6) for s in range(3)])
+    np.testing.assert_allclose(got, want, atol=2e-5)
+    if kind == "constrained":
+        assert all(i.stopped and len(i.tokens) == 4 * 3 + 3 + 2 for i in drawn.values())
+
+
+def test_result_does_not_depend_on_batching(engine):
+    prompts = prompts_of(2, 7)
+    constraint = constraint_of(prompts, trigger=(5,))
+
+    def go(bound):
+        return draw(
+            engine,
+            SampleParams(prompts, 4, 30, seed=5, stop_tokens=(9,), constraint=constraint, max_batch_tokens=bound),
+        )
+
+    whole, again, split, tiny = go(100_000), go(100_000), go(200), go(1)
+    for key, item in whole.items():
+        for other in (split[key], tiny[key]):
+            np.testing.assert_array_equal(item.tokens, other.tokens)
+            np.testing.assert_allclose(item.logprobs, other.logprobs, atol=1e-5)
+        np.testing.assert_array_equal(item.logprobs, again[key].logprobs)  # bit-identical
+    assert len({tuple(i.tokens.tolist()) for i in whole.values()}) > 10
+
+
+def test_frequencies_follow_the_model(engine):
+    prompt = prompts_of(3, 1)
+    drawn = draw(engine, SampleParams(prompt, 4000, 1, temperature=1.0, seed=1))
+    counts = np.bincount([int(i.tokens[0]) for i in drawn.values()], minlength=VOCAB) / 4000
+    batch = GroupBatch(
+        np.concatenate([prompt[0], np.arange(VOCAB, dtype=np.int32)]),
+        np.asarray([len(prompt[0])]),
+        np.asarray([VOCAB]),
+        np.ones(VOCAB, dtype=np.int64),
+    )
+    probs = np.exp(engine.forward("", ForwardSpec(batch))[0])
+    assert probs.sum() == pytest.approx(1, abs=1e-4)
+    assert np.abs(counts - probs).max() < 5 * np.sqrt(0.25 / 4000)
+
+
+def test_top_p_keeps_the_nucleus(engine):
+    prompt = prompts_of(3, 1)
+    drawn = draw(engine, SampleParams(prompt, 500, 1, temperature=1.0, top_p=0.5, seed=1))
+    batch = GroupBatch(
+        np.concatenate([prompt[0], np.arange(VOCAB, dtype=np.int32)]),
+        np.asarray([len(prompt[0])]),
+        np.asarray([VOCAB]),
+        np.ones(VOCAB, dtype=np.int64),
+    )
+    probs = np.exp(engine.forward("", ForwardSpec(batch))[0])
+    order = np.argsort(-probs)
+    nucleus = order[: int(np.searchsorted(np.cumsum(probs[order]), 0.5)) + 1]
+    seen = {int(i.tokens[0]): float(i.logprobs[0]) for i in drawn.values()}
+    assert set(seen) <= set(nucleus.tolist())
+    for token, logprob in seen.items():
+        assert logprob == pytest.approx(np.log(probs[token] / probs[nucleus].sum()), abs=1e-4)
+
+
+def test_cancel_between_steps(engine):
+    calls = 0
+
+    def check():
+        nonlocal calls
+        calls += 1
+        if calls > 5:
+            raise Cancelled("gone")
+
+    with pytest.raises(Cancelled):
+        list(engine.sample("", SampleParams(prompts_of(0, 2), 2, 50), check))
+
+
+def test_too_long_is_refused(engine):
+    with pytest.raises(InvalidRequest, match="256 positions"):
+        list(engine.sample("", SampleParams(prompts_of(0, 2), 2, 5000)))

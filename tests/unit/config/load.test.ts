@@ -1,0 +1,96 @@
+import { mkdtempSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { configRows, renderConfigDocs } from "../../../src/config/docs.ts";
+import { configHash, loadConfig } from "../../../src/config/load.ts";
+import { ConfigError } from "../../../src/core/errors.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "gr2-config-"));
+const file = (name: string, body: string): string => {
+  const path = join(dir, name);
+  writeFileSync(path, body);
+  return path;
+};
+const messageOf = (body: string, overrides: string[] = []): string => {
+  try {
+    loadConfig(file("bad.yaml", body), overrides);
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    return (error as ConfigError).message;
+  }
+  throw new Error("nothing was refused");
+};
+
+describe("loadConfig", () => {
+  it("fills every default from an empty file and freezes the result", () => {
+    const config = loadConfig(file("empty.yaml", ""));
+    expect(config.rl.clipHigh).toBe(0.28);
+    expect(Object.isFrozen(config.rl.reward)).toBe(true);
+  });
+
+  it("names path, value and nearest key of what is wrong", () => {
+    expect(messageOf("sid: {level: 3}")).toContain("unknown setting sid.level; did you mean sid.levels?");
+    expect(messageOf("learningRate: 3")).toContain("unknown setting learningRate");
+    expect(messageOf("rl: {steps: many}")).toContain('rl.steps = "many"');
+    expect(messageOf("rl: {group: 1}")).toContain("rl.group = 1");
+    expect(messageOf("seed: [1")).toContain("not valid YAML");
+    expect(messageOf("- a\n- b")).toContain("must hold a mapping");
+  });
+
+  it("refuses impossible combinations", () => {
+    expect(messageOf("data: {split: {test: .5}}")).toContain("must add up to 1");
+    expect(messageOf("model: {source: pretrained}")).toContain("needs model.path");
+    expect(messageOf("sft: {lambdaReasoning: 2}")).toContain("must be below sft.lambdaRanking");
+    expect(messageOf("runtime: {mode: remote}")).toContain("needs runtime.address");
+  });
+
+  it("applies overrides in order, as YAML values", () => {
+    const path = file("o.yaml", "rl: {steps: 5}");
+    const config = loadConfig(path, ["rl.steps=7", "rl.reward.format=none", "data.split.kind=leave-one-out"]);
+    expect([config.rl.steps, config.rl.reward.format, config.data.split.kind]).toEqual([7, "none", "leave-one-out"]);
+    expect(messageOf("", ["rl.steps"])).toContain("expected path=value");
+    expect(messageOf("", ["rl.stepz=3"])).toContain("did you mean rl.steps?");
+    expect(messageOf("seed: 1", ["seed.x=3"])).toContain("seed is not a section");
+  });
+
+  it("extends another file, and says so when it cannot", () => {
+    file("parent.yaml", "rl: {steps: 5, group: 4}");
+    expect(loadConfig(file("child.yaml", "extends: parent.yaml\nrl: {steps: 6}")).rl).toMatchObject({
+      steps: 6,
+      group: 4,
+    });
+    expect(messageOf("extends: nowhere.yaml")).toContain("no such config file");
+    expect(() => loadConfig(file("self.yaml", "extends: self.yaml"))).toThrow(/extends itself/);
+    expect(() => loadConfig(join(dir, "missing.yaml"))).toThrow(/no such config file/);
+  });
+
+  it("gives equal hashes to equal settings only", () => {
+    const a = loadConfig(file("a.yaml", "rl: {steps: 5}\nseed: 1"));
+    const b = loadConfig(file("b.yaml", "seed: 1\nrl:\n  steps: 5"));
+    expect(configHash(a)).toBe(configHash(b));
+    expect(configHash(loadConfig(file("a.yaml", "seed: 2")))).not.toBe(configHash(a));
+  });
+});
+
+describe("documentation", () => {
+  it("describes every setting", () => {
+    expect(
+      configRows()
+        .filter((r) => r.description === "")
+        .map((r) => r.path),
+    ).toEqual([]);
+    expect(renderConfigDocs()).toContain("`rl.clipHigh`");
+  });
+
+  it("every shipped config loads", () => {
+    const found = (folder: string): string[] =>
+      readdirSync(folder).flatMap((f) => {
+        const path = join(folder, f);
+        return statSync(path).isDirectory() ? found(path) : path.endsWith(".yaml") ? [path] : [];
+      });
+    const configs = found("configs");
+    expect(configs.length).toBeGreaterThan(0);
+    for (const path of configs) expect(() => loadConfig(path), path).not.toThrow();
+  });
+});

@@ -1,0 +1,56 @@
+import { describe, expect, it } from "vitest";
+import { Rng } from "../../../src/core/rng.ts";
+import { type ChoiceExample, fitChoiceModel, softmax } from "../../../src/eval/choice-model.ts";
+
+/** Draws choices from known weights. */
+function simulate(weights: readonly number[], n: number, numCandidates: number, seed: number): ChoiceExample[] {
+  const rng = Rng.of(seed, "choices");
+  return Array.from({ length: n }, () => {
+    const features_NK = Float64Array.from({ length: numCandidates * weights.length }, () => 2 * rng.uniform() - 1);
+    const p = softmax(
+      Array.from({ length: numCandidates }, (_, j) =>
+        weights.reduce((s, w, k) => s + w * (features_NK[j * weights.length + k] as number), 0),
+      ),
+    );
+    let u = rng.uniform();
+    let chosen = 0;
+    while (chosen < numCandidates - 1 && u > (p[chosen] as number)) u -= p[chosen++] as number;
+    return { features_NK, numCandidates, chosen };
+  });
+}
+
+describe("fitChoiceModel", () => {
+  it("finds the weights that made the choices", () => {
+    const truth = [1.5, -0.8, 0];
+    const { weights } = fitChoiceModel(simulate(truth, 4000, 6, 1), ["a", "b", "c"], 0);
+    weights.forEach((w, k) => {
+      expect(Math.abs(w - (truth[k] as number))).toBeLessThan(0.1);
+    });
+  });
+
+  it("for two candidates equals logistic regression on the difference of features (closed check of the gradient)", () => {
+    const examples = simulate([0.7], 500, 2, 2);
+    const { weights } = fitChoiceModel(examples, ["a"], 0);
+    const w = weights[0] as number;
+    let gradient = 0;
+    for (const e of examples) {
+      const d = (e.features_NK[0] as number) - (e.features_NK[1] as number);
+      gradient += ((e.chosen === 0 ? 1 : 0) - 1 / (1 + Math.exp(-w * d))) * d;
+    }
+    expect(Math.abs(gradient / examples.length)).toBeLessThan(1e-6);
+  });
+
+  it("survives a feature that never varies and one that separates perfectly", () => {
+    const examples: ChoiceExample[] = Array.from({ length: 50 }, () => ({
+      features_NK: Float64Array.from([1, 1, 1, 0]),
+      numCandidates: 2,
+      chosen: 0,
+    }));
+    const { weights } = fitChoiceModel(examples, ["constant", "separates"], 1e-3);
+    expect(weights[0]).toBeCloseTo(0, 12);
+    expect(weights[1]).toBeGreaterThan(1);
+    expect(Number.isFinite(weights[1])).toBe(true);
+  });
+
+  it("refuses to fit nothing", () => expect(() => fitChoiceModel([], ["a"])).toThrow(RangeError));
+});

@@ -1,0 +1,98 @@
+import { readFileSync } from "node:fs";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { kendallTau } from "../../../src/eval/kendall.ts";
+import {
+  aucOfRanking,
+  aucOfScores,
+  gradedNdcg,
+  metricNames,
+  metricsOfRank,
+  multiRecall,
+  ndcgAt,
+  rankOf,
+} from "../../../src/eval/metrics.ts";
+
+interface GoldenCase {
+  gains: number[];
+  scores: number[];
+  tied: number[];
+  k: number;
+  ndcg: number;
+  auc: number | null;
+  auc_tied: number | null;
+}
+
+describe("metrics", () => {
+  it("follow the formulas by hand", () => {
+    expect(metricsOfRank(1)).toEqual([1, 1, 1, 1, 1, 1]);
+    expect(metricsOfRank(3)).toEqual([0, 1, 1, 0.5, 0.5, 1 / 3]);
+    expect(metricsOfRank(5)).toEqual([0, 0, 1, 0, 1 / Math.log2(6), 1 / 5]);
+    expect(metricsOfRank(6)).toEqual([0, 0, 0, 0, 0, 1 / 6]);
+    expect(metricsOfRank(Number.POSITIVE_INFINITY)).toEqual([0, 0, 0, 0, 0, 0]);
+    expect(rankOf([4, 2, 9], 9)).toBe(3);
+    expect(rankOf([4, 2, 9], 7)).toBe(Number.POSITIVE_INFINITY);
+    expect(multiRecall([true, false, true, true], 3)).toBeCloseTo(2 / 3);
+  });
+
+  it("agree with scikit-learn's ndcg_score and roc_auc_score (tests/golden/ndcg-auc.py)", () => {
+    const cases = JSON.parse(
+      readFileSync(new URL("../../golden/ndcg-auc.json", import.meta.url), "utf8"),
+    ) as GoldenCase[];
+    for (const c of cases) {
+      const order = c.scores.map((_, i) => i).sort((a, b) => (c.scores[b] ?? 0) - (c.scores[a] ?? 0));
+      const gains = order.map((i) => c.gains[i] ?? 0);
+      expect(gradedNdcg(gains, c.k)).toBeCloseTo(c.ndcg, 12);
+      const positive = c.gains.map((g) => g > 1);
+      expect(aucOfRanking(order.map((i) => positive[i] ?? false)) ?? null).toEqual(
+        c.auc === null ? null : expect.closeTo(c.auc, 12),
+      );
+      expect(aucOfScores(c.tied, positive) ?? null).toEqual(
+        c.auc_tied === null ? null : expect.closeTo(c.auc_tied, 12),
+      );
+    }
+  });
+
+  it("never reward a worse rank, and stay in [0, 1]", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 30 }), fc.integer({ min: 0, max: 30 }), (rank, more) => {
+        const [better, worse] = [metricsOfRank(rank), metricsOfRank(rank + more)];
+        metricNames.forEach((_, m) => {
+          expect(better[m] ?? -1).toBeGreaterThanOrEqual(worse[m] ?? 2);
+          expect(worse[m] ?? -1).toBeGreaterThanOrEqual(0);
+          expect(better[m] ?? 2).toBeLessThanOrEqual(1);
+        });
+      }),
+    );
+  });
+
+  it("graded NDCG with one positive is the single-positive NDCG", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 0, max: 8 }), (rank, after) => {
+        const gains = Array.from({ length: rank + after }, (_, i) => (i === rank - 1 ? 1 : 0));
+        for (const k of [1, 3, 5]) expect(gradedNdcg(gains, k)).toBeCloseTo(ndcgAt(rank, k), 12);
+      }),
+    );
+  });
+});
+
+describe("Kendall's tau", () => {
+  const permutation = fc.integer({ min: 2, max: 9 }).chain((n) =>
+    fc.shuffledSubarray(
+      Array.from({ length: n }, (_, i) => i),
+      { minLength: n, maxLength: n },
+    ),
+  );
+  it("is 1 for itself, −1 for its reverse, and antisymmetric under reversal", () => {
+    fc.assert(
+      fc.property(permutation, (p) => {
+        expect(kendallTau(p, p)).toBe(1);
+        expect(kendallTau(p, [...p].reverse())).toBe(-1);
+        const identity = p.map((_, i) => i);
+        expect(kendallTau(identity, p)).toBeCloseTo(-kendallTau([...identity].reverse(), p), 12);
+      }),
+    );
+    expect(kendallTau([0, 1, 2], [0, 2, 1])).toBeCloseTo(1 / 3);
+    expect(() => kendallTau([0, 1], [0, 2])).toThrow(RangeError);
+  });
+});

@@ -1,0 +1,45 @@
+import { describe, expect, it } from "vitest";
+import { Rng } from "../../../src/core/rng.ts";
+import { crossFittedScores, directScores, fitPrior, orderBy, priorOf, standardise } from "../../../src/policy/prior.ts";
+
+/** Slates of four whose target follows the likelihood with probability .7, else stands at a place by prior .4 .3 .2 .1. */
+function slates(n: number, seed: number) {
+  const rng = Rng.of(seed, "slates");
+  return Array.from({ length: n }, (_, i) => {
+    const logLikelihood = Array.from({ length: 4 }, () => -8 * rng.uniform());
+    const u = rng.uniform();
+    const byPlace = u < 0.4 ? 0 : u < 0.7 ? 1 : u < 0.9 ? 2 : 3;
+    const chosen = rng.uniform() < 0.7 ? (orderBy(logLikelihood)[0] as number) : byPlace;
+    return { scores: [4, 3, 2, 1], logLikelihood, chosen, fold: i % 5 };
+  });
+}
+
+const terms = { likelihood: true, evidence: false };
+
+describe("prior", () => {
+  it("learns that likelihood helps and that earlier places are likelier", () => {
+    const prior = fitPrior(slates(2000, 1), terms);
+    expect(prior.likelihood).toBeGreaterThan(0.3);
+    const p = priorOf(prior, { scores: [4, 3, 2, 1] });
+    expect(orderBy(p)).toEqual([0, 1, 2, 3]);
+  });
+
+  it("without the language model has no weight for it", () => {
+    expect(fitPrior(slates(500, 2), { ...terms, likelihood: false }).likelihood).toBe(0);
+  });
+
+  it("cross-fitted scores come from priors that never saw their user's fold", () => {
+    const all = slates(300, 3);
+    const scores = crossFittedScores(all, 5, terms);
+    const withoutFold0 = fitPrior(
+      all.filter((e) => e.fold !== 0),
+      terms,
+    );
+    expect(scores[0]).toEqual(directScores(withoutFold0, all[0] as (typeof all)[number], all[0]?.logLikelihood));
+  });
+
+  it("keeps the input order on ties, and standardises equal scores to zero", () => {
+    expect(orderBy([1, 2, 2, 1])).toEqual([1, 2, 0, 3]);
+    expect(standardise([5, 5, 5])).toEqual([0, 0, 0]);
+  });
+});

@@ -1,0 +1,105 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { parseResponse } from "../../../src/prompts/parse.ts";
+import { Encoder, markers, type Piece } from "../../../src/prompts/pieces.ts";
+import { constraintTokens, type PromptOptions, renderPrompt, renderResponse } from "../../../src/prompts/rerank.ts";
+
+const spell = (row: number): string => `<s_a_${row % 7}><s_b_${row}>`;
+const write = (pieces: readonly Piece[]): string =>
+  pieces.map((p) => (p.kind === "item" ? spell(p.row) : p.kind === "text" ? p.text : p.token)).join("");
+const options = (format: "compact" | "json"): PromptOptions => ({
+  format,
+  historyItems: 3,
+  showCandidates: true,
+  showTitles: false,
+  knowledgePriming: true,
+});
+const slate = [11, 4, 25, 8];
+const spellings = slate.map(spell);
+const reasoning = { pattern: ["Drama", "Comedy"], support: [3, 9], choice: 25 };
+const titleOf = (row: number): string => `item ${row}`;
+
+describe.each(["compact", "json"] as const)("%s format", (format) => {
+  const o = options(format);
+  const answered = (order: readonly number[], withThought: boolean): string =>
+    write(
+      renderResponse(
+        withThought ? reasoning : null,
+        order.map((i) => slate[i] as number),
+        o,
+      ).map((p) => p.piece),
+    );
+
+  it("parses back what it renders, in both modes", () => {
+    fc.assert(
+      fc.property(fc.shuffledSubarray([0, 1, 2, 3], { minLength: 4 }), fc.boolean(), (order, think) => {
+        const parsed = parseResponse(answered(order, think), spellings, think ? "think" : "answer", o);
+        expect(parsed).toMatchObject({ kind: "ranking", order });
+      }),
+    );
+  });
+
+  it("gives every bad answer a reason", () => {
+    const good = answered([2, 0, 1, 3], true);
+    const reasonOf = (text: string) => {
+      const p = parseResponse(text, spellings, "think", o);
+      return p.kind === "unparseable" ? p.reason : p.kind;
+    };
+    expect(reasonOf(good)).toBe("ranking");
+    expect(reasonOf(good.replace(markers.end, ""))).toBe("not ended");
+    expect(reasonOf(answered([2, 2, 1, 3], true))).toBe("repeated candidate");
+    expect(reasonOf(answered([2, 0, 1], true))).toBe("missing candidates");
+    expect(reasonOf(good.replace(spell(8), spell(9)))).toBe("not a candidate");
+  });
+
+  it("never throws on hostile text", () => {
+    const shards = [...spellings, ...Object.values(markers), '", "', '"]}', '{"ranking": [', "\u0000", "<s_a_1>", " "];
+    const text = fc.array(fc.oneof(fc.constantFrom(...shards), fc.string()), { maxLength: 20 }).map((x) => x.join(""));
+    fc.assert(
+      fc.property(text, fc.constantFrom("think" as const, "answer" as const), (response, mode) => {
+        const parsed = parseResponse(response, spellings, mode, o);
+        if (parsed.kind === "ranking") expect([...parsed.order].sort()).toEqual([0, 1, 2, 3]);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it("shows the latest history and all candidates in their order", () => {
+    const prompt = write(renderPrompt({ history: [1, 2, 3, 5, 6], candidates: slate, titleOf }, "think", o));
+    expect(prompt).toContain(spellings.join(""));
+    expect(prompt).toContain([3, 5, 6].map(spell).join(""));
+    expect(prompt).not.toContain(spell(2));
+  });
+});
+
+describe("compact format", () => {
+  const o = options("compact");
+  it("forgives white space only", () => {
+    const text = ` ${spellings.join(" \n")} ${markers.end} `;
+    expect(parseResponse(text, spellings, "answer", o)).toMatchObject({ kind: "ranking", order: [0, 1, 2, 3] });
+    expect(parseResponse(`x${text}`, spellings, "answer", o)).toMatchObject({ reason: "trailing text" });
+    expect(parseResponse(`${text}x`, spellings, "answer", o)).toMatchObject({ reason: "trailing text" });
+  });
+
+  it("marks reasoning and ranking, and the rank of every item", () => {
+    const pieces = renderResponse(reasoning, [25, 4], o);
+    expect(pieces.filter((p) => p.part === "ranking").map((p) => p.rank)).toEqual([0, 1, 2]);
+    expect(pieces.filter((p) => p.part === "reasoning").at(-1)?.piece).toEqual({
+      kind: "marker",
+      token: markers.answer,
+    });
+  });
+
+  it("starts the constraint at the answer marker after a thought, at once without one", () => {
+    const ids = new Map<string, number>();
+    const tokenId = (t: string): number => ids.get(t) ?? (ids.set(t, ids.size), ids.size - 1);
+    const encoder = new Encoder(
+      { encode: (t) => [...t].map(tokenId), tokenId },
+      { tokensOf: (row) => [`a${row}`, `b${row}`] },
+    );
+    expect(constraintTokens("answer", o, encoder).trigger).toEqual([]);
+    expect(constraintTokens("think", o, encoder).trigger).toEqual([encoder.marker("answer")]);
+    expect(constraintTokens("think", o, encoder).terminator).toEqual([encoder.marker("end")]);
+    expect(encoder.item(5)).toEqual([tokenId("a5"), tokenId("b5")]);
+  });
+});

@@ -1,0 +1,97 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { Parsed } from "../../../src/prompts/parse.ts";
+import { overlongPenalty, type RewardOptions, verify } from "../../../src/reward/verify.ts";
+
+const base: RewardOptions = {
+  kind: "rank-promotion",
+  ndcgK: 5,
+  format: "conditional",
+  formatBonus: 0.2,
+  dehacked: false,
+  invalid: -1,
+};
+const ranking = (...order: number[]): Parsed => ({ kind: "ranking", order, reasoning: "" });
+const bad: Parsed = { kind: "unparseable", reason: "no answer", detail: "" };
+
+describe("reward truth table (N = 4)", () => {
+  // target's index before, the answer, options, expected reward, the arithmetic
+  const rows: [string, number, Parsed, Partial<RewardOptions>, number][] = [
+    ["third to first: (3-1)/4 + .2", 2, ranking(2, 0, 1, 3), {}, 0.7],
+    ["last to second: (4-2)/4 + .2", 3, ranking(0, 3, 1, 2), {}, 0.7],
+    ["first stays first: 0 + .2", 0, ranking(0, 2, 1, 3), {}, 0.2],
+    ["first to second: (1-2)/4, no bonus", 0, ranking(1, 0, 2, 3), {}, -0.25],
+    ["third stays third: 0, no bonus: copying earns nothing", 2, ranking(0, 1, 2, 3), {}, 0],
+    ["the same, unconditional: 0 + .2: the hack", 2, ranking(0, 1, 2, 3), { format: "unconditional" }, 0.2],
+    ["demoted, unconditional: -1/4 + .2", 2, ranking(0, 1, 3, 2), { format: "unconditional" }, -0.05],
+    ["no format bonus: (3-1)/4", 2, ranking(2, 0, 1, 3), { format: "none" }, 0.5],
+    ["unparseable: -1", 2, bad, {}, -1],
+    ["unparseable with another price", 2, bad, { invalid: -0.5 }, -0.5],
+    ["ndcg, third to first: 1 - 1/log2(4) + .2", 2, ranking(2, 0, 1, 3), { kind: "ndcg" }, 1 - 0.5 + 0.2],
+    ["ndcg@2, fourth to third: 0 - 0, promoted: + .2", 3, ranking(0, 1, 3, 2), { kind: "ndcg", ndcgK: 2 }, 0.2],
+    ["de-hacked, sub-optimal order copied: 0", 2, ranking(0, 1, 2, 3), { dehacked: true, format: "none" }, 0],
+    ["de-hacked, optimal order kept: 0 + .2", 0, ranking(0, 1, 2, 3), { dehacked: true }, 0.2],
+  ];
+  it.each(rows)("%s", (_name, before, parsed, options, expected) => {
+    const v = verify(parsed, before, { ...base, ...options });
+    expect(v.reward).toBeCloseTo(expected, 12);
+    expect(v.parts.ranking + v.parts.format + v.parts.invalid).toBeCloseTo(v.reward, 12);
+  });
+
+  it("says whether the input order was copied, and where the target went", () => {
+    expect(verify(ranking(0, 1, 2, 3), 2, base)).toMatchObject({ identity: true, before: 2, after: 2 });
+    expect(verify(ranking(1, 0, 2, 3), 2, base)).toMatchObject({ identity: false });
+    expect(verify(bad, 2, base)).toMatchObject({ valid: false, identity: false, after: -1 });
+  });
+
+  it("refuses a slate without its true item", () => {
+    expect(() => verify(ranking(0, 1), -1, base)).toThrow(RangeError);
+  });
+});
+
+describe("properties", () => {
+  const slate = fc
+    .integer({ min: 2, max: 12 })
+    .chain((n) =>
+      fc.tuple(fc.shuffledSubarray([...Array(n).keys()], { minLength: n }), fc.integer({ min: 0, max: n - 1 })),
+    );
+
+  it("conditional reward of a copied order is never above what the input order deserves", () => {
+    fc.assert(
+      fc.property(slate, ([order, target]) => {
+        const copy = verify(ranking(...[...order].sort((a, b) => a - b)), target, base);
+        expect(copy.reward).toBe(target === 0 ? 0.2 : 0);
+      }),
+    );
+  });
+
+  it("moving the target up never earns less", () => {
+    fc.assert(
+      fc.property(slate, ([order, target]) => {
+        const at = order.indexOf(target);
+        if (at === 0) return;
+        const better = [...order];
+        [better[at - 1], better[at]] = [better[at] as number, better[at - 1] as number];
+        for (const kind of ["rank-promotion", "ndcg"] as const) {
+          const options = { ...base, kind };
+          expect(verify(ranking(...better), target, options).reward).toBeGreaterThanOrEqual(
+            verify(ranking(...order), target, options).reward,
+          );
+        }
+      }),
+    );
+  });
+});
+
+describe("overlongPenalty (DAPO eq. 13), limit 100, buffer 20", () => {
+  it.each([
+    [80, 0],
+    [81, -0.05],
+    [90, -0.5],
+    [100, -1],
+    [120, -1],
+  ])("%i tokens: %f", (length, expected) => {
+    expect(overlongPenalty(length, 100, 20)).toBeCloseTo(expected, 12);
+  });
+  it("is off without a buffer", () => expect(overlongPenalty(1000, 100, 0)).toBe(0));
+});
