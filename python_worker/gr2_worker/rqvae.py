@@ -5,7 +5,8 @@
            + diversity_weight * sum_k (1 - H(soft usage_k) / log C) + contrastive_weight * InfoNCE(quantised pairs)
 with |.|^2 a mean over entries and sg "stop gradient". With EMA the codebooks follow running means instead of a gradient.
 
-Owns the training; does not decide who gets which ID (quantizer.py). Shapes: B batch, D input, H latent, C codes, L levels, P pairs.
+Owns the training; does not decide who gets which ID (quantizer.py).
+Shapes: B batch, D input, H latent, C codes, L levels, P pairs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gr2_worker.errors import FailedPrecondition
 from gr2_worker.rqkmeans import fit_residual_codebooks
 
 if TYPE_CHECKING:
@@ -219,7 +221,9 @@ def _train(
             for name, term in {"loss": loss, **terms}.items():
                 totals[name] = totals.get(name, 0.0) + float(term.detach()) * len(rows) / num_items
         if not math.isfinite(totals["loss"]):
-            raise ValueError(f"the quantizer diverged in epoch {epoch} (loss {totals['loss']}); lower learning_rate")
+            raise FailedPrecondition(
+                f"the quantizer diverged in epoch {epoch} (loss {totals['loss']}); lower learning_rate"
+            )
 
         usage += epoch_usage
         every = settings.dead_code_reset_epochs

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from gr2_worker.errors import FailedPrecondition
 from gr2_worker.quantizer import QuantizerConfig
 from gr2_worker.rqkmeans import fit_residual_codebooks, kmeans_codebook, nearest_codes
 from gr2_worker.rqvae import (
@@ -238,5 +239,5 @@ def test_contrastive_loss_brings_pairs_together() -> None:
 
 def test_divergence_is_an_error_not_a_result() -> None:
     settings = dataclasses.replace(SMALL, learning_rate=1e25, epochs=20, ema_decay=0.0)
-    with pytest.raises(ValueError, match="diverged"):
+    with pytest.raises(FailedPrecondition, match="diverged"):
         train_rqvae(items(), settings, None, lambda *_: None)

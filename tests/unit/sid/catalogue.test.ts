@@ -20,6 +20,7 @@ describe("Catalogue", () => {
     expect(catalogue.numItems).toBe(4);
     expect(catalogue.codesOf(1)).toEqual([2, 2]);
     expect(catalogue.textOf(3)).toBe("<|sid_begin|><s_a_1><s_b_0><|sid_end|>");
+    expect(catalogue.tokensOf(3)).toEqual(["<|sid_begin|>", "<s_a_1>", "<s_b_0>", "<|sid_end|>"]);
     expect(catalogue.rowOf([2, 2])).toBe(1);
     expect(catalogue.rowsOf([0, 1])).toEqual([0, 2]);
     expect(catalogue.rowOf([0, 1])).toBeUndefined();
@@ -37,15 +38,10 @@ describe("Catalogue", () => {
     expect(Catalogue.of([], shape).uniqueness()).toBe(1);
   });
 
-  it("reads the worker's matrix wherever it lies in its buffer", () => {
-    const bytes = new Uint8Array(1 + ids.length * 2 * 4);
-    const view = new DataView(bytes.buffer);
-    ids.flat().forEach((code, i) => {
-      view.setInt32(1 + i * 4, code, true);
-    });
-    const fromMatrix = Catalogue.fromMatrix({ rows: 4, cols: 2, data: bytes.subarray(1) }, 3, "wrapped");
-    expect(fromMatrix.hash()).toBe(catalogue.hash());
-    expect(() => Catalogue.fromMatrix({ rows: 4, cols: 2, data: bytes }, 3, "wrapped")).toThrow(DataError);
+  it("reads the worker's matrix", () => {
+    const data = Int32Array.from(ids.flat());
+    expect(Catalogue.fromMatrix({ rows: 4, cols: 2, data }, 3, "wrapped").hash()).toBe(catalogue.hash());
+    expect(() => Catalogue.fromMatrix({ rows: 3, cols: 2, data }, 3, "wrapped")).toThrow(DataError);
   });
 
   it.each([
