@@ -46,6 +46,7 @@ describe("neutralise", () => {
     ["control characters and white space", "a\u0000b\t\tc\r\n d\u0085e\u00a0f ", "ab c d e f"],
     ["lone surrogates", "a\ud800b", "ab"],
     ["accents are composed", "e\u200b\u0301", "é"],
+    ["mixed fractions keep their value", "5½ in, 2&frac34;", "5 1⁄2 in, 2 3⁄4"],
     ["impossible entities", "&#xD800;x&#99999999;y&nosuch;", "x y&nosuch;"],
     ["nothing", " \u200b ", ""],
   ])("%s", (_what, text, expected) => {
@@ -116,6 +117,7 @@ describe("neutralise", () => {
       "b",
       "ﷺ",
       "ﬁ",
+      "5½",
       "Å",
       "\uffa0",
       "👩‍💻",
