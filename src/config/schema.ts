@@ -58,6 +58,15 @@ const data = z
       .describe(
         "table adapter: column names, e.g. {user: user_id, item: item_id, time: timestamp, rating: rating, title: title}.",
       ),
+    files: z
+      .strictObject({
+        interactions: z
+          .string()
+          .optional()
+          .describe("File of interactions or reviews within the folder; default by adapter."),
+        items: z.string().optional().describe("File of items or metadata within the folder; default by adapter."),
+      })
+      .prefault({}),
     split: z
       .strictObject({
         kind: z
