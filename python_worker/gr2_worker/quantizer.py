@@ -43,7 +43,7 @@ class QuantizerConfig:
     codes: int = 256
     latent_dim: int = 32  # rqvae
     hidden_dims: tuple[int, ...] = (256, 128)  # rqvae: encoder; the decoder mirrors it
-    epochs: int = 60  # rqvae; of rqkmeans, the bound on Lloyd iterations a level
+    epochs: int = 40  # rqvae; of rqkmeans, the bound on Lloyd iterations a level
     batch_size: int = 256
     learning_rate: float = 1e-3
     commitment: float = 0.25
