@@ -67,7 +67,11 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
       items,
       sequences,
       hash,
-      stats: statistics(items, sequences, report.rowsRead, dropped),
+      stats: {
+        ...statistics(items, sequences, report.rowsRead, dropped),
+        hasClock: report.hasClock,
+        notes: report.notes,
+      },
     };
   } finally {
     duck.close();

@@ -112,9 +112,11 @@ export async function readDelimited(
       cause,
     });
   }
-  const rejected = (await duck.rows("SELECT DISTINCT line, error_message, csv_line FROM rejects ORDER BY line")).map(
-    (r) => ({ line: Number(r.line), reason: String(r.error_message), text: String(r.csv_line).trim() }),
-  );
+  const rejected = (
+    await duck.rows(
+      "SELECT line, min(error_message) AS error_message, min(csv_line) AS csv_line FROM rejects GROUP BY line ORDER BY line",
+    )
+  ).map((r) => ({ line: Number(r.line), reason: String(r.error_message), text: String(r.csv_line).trim() }));
   for (const r of rejected) quarantine.add({ file, ...r });
   const unusable = rating === undefined ? "" : " OR r IS NULL";
   const bad = await duck.rows(
