@@ -59,7 +59,15 @@ describe("recbole", () => {
       .split("\n")
       .map((l) => JSON.parse(l) as { line: number; file: string });
     expect(bad.map((b) => b.line).sort()).toEqual([5, 6, 7]);
-    await expect(build({ kind: "recbole", path })).rejects.toThrow(/3 of 6 rows are malformed.*x\.inter:6/);
+    await expect(build({ kind: "recbole", path })).rejects.toThrow(
+      /3 of 6 rows are malformed.*x\.inter:5: rating is not a number/,
+    );
+  });
+
+  it("judges the item file on its own, however many interactions there are", async () => {
+    const many = Array.from({ length: 500 }, (_, k) => `1\ta\t5\t${k}\n`).join("");
+    const path = folder({ "x.inter": inter + many, "x.item": "item_id:token\ttitle:token_seq\na\tA\nb\tB\textra\n" });
+    await expect(build({ kind: "recbole", path })).rejects.toThrow(/1 of 2 rows are malformed.*x\.item:3: 3 columns/);
   });
 
   it("says what is missing", async () => {
@@ -168,6 +176,23 @@ describe("table", () => {
     expect(d.stats.dropped).toEqual({ malformed: 1, "unknown item": 1 });
     expect(d.items[0]?.title).toBe('Say "hi", please');
     await expect(build(source)).rejects.toThrow(/a\.jsonl:2: not JSON/);
+  });
+  it("quarantines a line that is not UTF-8, whatever the format, and keeps counting lines", async () => {
+    const bad = Buffer.from([0x7b, 0x22, 0xff, 0xfe, 0x22, 0x0a]);
+    const path = folder({
+      "a.jsonl": Buffer.concat([Buffer.from('{"u":"x","i":"a","t":1}\n'), bad, Buffer.from("{oops\n")]),
+      "a.csv": Buffer.concat([Buffer.from("u,i,t\nx,a,1\nx,"), Buffer.from([0xff, 0xfe]), Buffer.from(",2\nx,c,\n")]),
+    });
+    for (const [interactions, lines] of [
+      ["a.jsonl", [2, 3]],
+      ["a.csv", [3, 4]],
+    ] as const) {
+      const quarantineFile = join(path, "bad.jsonl");
+      const d = await build({ kind: "table", path, interactions, columns }, { maxBadShare: 1, quarantineFile });
+      expect(d.stats).toMatchObject({ interactions: 1, rowsRead: 3, dropped: { malformed: 2 } });
+      const bad = readFileSync(quarantineFile, "utf8").trim().split("\n");
+      expect(bad.map((l) => (JSON.parse(l) as { line: number }).line)).toEqual(lines);
+    }
   });
   it("refuses a corrupt Parquet or gzip file", async () => {
     const path = folder({ "a.parquet": "not parquet", "a.csv.gz": "not gzip" });
