@@ -68,6 +68,7 @@ export async function* readItemTable(
   } catch (cause) {
     throw new DataError(`${file} is not a readable Parquet file.`, { cause });
   }
+  quarantine.saw(file, rows.length);
   for (const [k, row] of rows.entries()) {
     const item = toItem(row);
     if (typeof item !== "string") yield item;

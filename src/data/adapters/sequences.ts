@@ -32,6 +32,7 @@ export async function loadSequences(
     for await (const { line, text } of linesOf(file)) {
       const [user, ...items] = text.trim().split(/[ \t]+/);
       rowsRead += Math.max(1, items.length);
+      quarantine.saw(file, 1);
       const reason =
         user === undefined || items.length === 0
           ? "a user without items"
