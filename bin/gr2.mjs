@@ -1,10 +1,6 @@
 #!/usr/bin/env node
-// Runs the TypeScript command line through tsx; nothing else.
-import { spawnSync } from "node:child_process";
-import { fileURLToPath } from "node:url";
+// Runs the TypeScript command line through tsx, in this very process: a signal to `gr2` reaches what it runs.
+import { register } from "tsx/esm/api";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
-const result = spawnSync(process.execPath, ["--import", "tsx", `${root}src/cli/main.ts`, ...process.argv.slice(2)], {
-  stdio: "inherit",
-});
-process.exit(result.status ?? 1);
+register();
+await import("../src/cli/main.ts");

@@ -5,11 +5,11 @@ import { RunError } from "../core/errors.ts";
 
 const advice: Readonly<Record<string, string>> = {
   ENOSPC:
-    "The disk is full: free some space, or put the runs elsewhere with --set run.root=PATH. A rerun goes on where this one stopped.",
-  EDQUOT: "The disk quota is used up: free some space, or put the runs elsewhere with --set run.root=PATH.",
-  EACCES: "Check who owns the folder, or put the runs elsewhere with --set run.root=PATH.",
-  EPERM: "Check who owns the folder, or put the runs elsewhere with --set run.root=PATH.",
-  EROFS: "The file system is read-only: put the runs elsewhere with --set run.root=PATH.",
+    "The disk is full: free some space, or put the runs elsewhere with --root PATH. A rerun goes on where this one stopped.",
+  EDQUOT: "The disk quota is used up: free some space, or put the runs elsewhere with --root PATH.",
+  EACCES: "Check who owns the folder, or put the runs elsewhere with --root PATH.",
+  EPERM: "Check who owns the folder, or put the runs elsewhere with --root PATH.",
+  EROFS: "The file system is read-only: put the runs elsewhere with --root PATH.",
   EMFILE: "Too many open files: raise the limit with `ulimit -n 4096`.",
 };
 

@@ -264,7 +264,7 @@ export class Run {
         outputs: Object.fromEntries(Object.entries(done?.outputs ?? {}).map(([f, o]) => [f, o.sha256])),
         seconds: done?.seconds ?? 0,
         peak_bytes: done?.peakBytes ?? 0,
-        started: (entry.cached ? m.stages[stage]?.started : undefined) ?? new Date().toISOString(),
+        started: (entry.state === "finished" ? m.stages[stage]?.started : undefined) ?? new Date().toISOString(),
         finished: done?.finished,
         cached: entry.cached,
       };

@@ -1,0 +1,57 @@
+/** What is known of a run from its telemetry so far: the model behind progress bars and `watch`. Draws nothing. */
+import type { TelemetryEvent, TelemetryMessage } from "../worker/telemetry.ts";
+
+export type StageView = Extract<TelemetryEvent, { kind: "stage" }>;
+export type ProgressView = Extract<TelemetryEvent, { kind: "progress" }>;
+
+export class LiveState {
+  /** By name, in the order they began. */
+  readonly stages = new Map<string, StageView>();
+  current: string | undefined;
+  progress: ProgressView | undefined;
+  /** Newest metrics of the stage that reported last. */
+  metrics: { stage: string; step: number; values: Readonly<Record<string, number>> } | undefined;
+  sample: { stage: string; step: number; text: string; reward?: number } | undefined;
+  note: string | undefined;
+  end: Extract<TelemetryEvent, { kind: "end" }> | undefined;
+  private since: { time: number; done: number } | undefined;
+  private now = 0;
+
+  apply(m: TelemetryMessage): void {
+    this.now = m.time;
+    switch (m.kind) {
+      case "stage":
+        this.stages.set(m.stage, m);
+        this.progress = undefined;
+        this.since = undefined;
+        this.current = m.state === "started" || m.state === "resumed" ? m.stage : undefined;
+        return;
+      case "progress":
+        if (!this.progress || m.done < this.progress.done || m.total !== this.progress.total) {
+          this.since = { time: m.time, done: m.done };
+        }
+        this.progress = m;
+        this.current = m.stage;
+        return;
+      case "metrics":
+        this.metrics = m;
+        return;
+      case "sample":
+        this.sample = m;
+        return;
+      case "log":
+        this.note = m.text;
+        return;
+      case "end":
+        this.end = m;
+        this.current = undefined;
+    }
+  }
+
+  /** Seconds until the current count is through, from its own pace; undefined while that is unknown. */
+  eta(): number | undefined {
+    const { progress, since } = this;
+    if (!progress || !since || progress.done <= since.done || this.now <= since.time) return undefined;
+    return ((progress.total - progress.done) * (this.now - since.time)) / (progress.done - since.done);
+  }
+}

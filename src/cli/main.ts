@@ -1,0 +1,11 @@
+/** The process around the command line: a closed pipe ends it quietly, a forgotten handle cannot keep it alive. */
+import { main } from "./program.ts";
+
+const exitGraceMs = 3_000;
+
+process.stdout.on("error", (e: NodeJS.ErrnoException) => {
+  if (e.code === "EPIPE") process.exit(0); // `gr2 … | head`
+  throw e;
+});
+process.exitCode = await main(process.argv.slice(2));
+setTimeout(() => process.exit(), exitGraceMs).unref();

@@ -1,0 +1,72 @@
+/** `gr2 pipeline`: config, run folder, signals and progress around the stages; then the report and the table. */
+import { basename, extname } from "node:path";
+import type { Readable } from "node:stream";
+import { configHash, loadConfig } from "../config/load.ts";
+import { Gr2Error, InterruptedError } from "../core/errors.ts";
+import { writeReport } from "../report/report.ts";
+import { Run } from "../run/run.ts";
+import { resolvedYaml, runStages, stageNames } from "../stages/pipeline.ts";
+import { handleInterrupts } from "../worker/interrupt.ts";
+import { TelemetryBus } from "../worker/telemetry.ts";
+import { duration } from "./format.ts";
+import { drawProgress, type Output } from "./progress.ts";
+import { resultsTable } from "./results.ts";
+
+export interface PipelineArguments {
+  readonly config: string;
+  readonly set: readonly string[];
+  /** Default: the config's file name. */
+  readonly run?: string;
+  readonly root: string;
+  readonly from?: string;
+  readonly until?: string;
+  readonly fresh?: boolean;
+}
+
+/** Runs the pipeline; throws what stopped it, after the run folder was left in order. */
+export async function pipeline(args: PipelineArguments, out: Output & Partial<Readable>): Promise<void> {
+  const begin = performance.now();
+  const config = loadConfig(args.config, args.set);
+  const name = args.run ?? basename(args.config, extname(args.config));
+  const bus = new TelemetryBus(name);
+  const interrupts = handleInterrupts(() => {
+    bus.emit({ kind: "log", level: "warn", text: "stopping after what runs now; again to stop at once" });
+  });
+  const { signal } = interrupts;
+  const stopDrawing = drawProgress(bus, out);
+  let run: Run | undefined;
+  try {
+    run = await Run.open({
+      root: args.root,
+      name,
+      configYaml: resolvedYaml(config),
+      configHash: configHash(config),
+      seed: config.seed,
+      stages: stageNames,
+      from: args.from,
+      until: args.until,
+      fresh: args.fresh,
+      signal,
+      bus,
+    });
+    const { path } = run.folder;
+    const metrics = await runStages(run, { config, root: args.root, name, signal, bus });
+    const report = metrics ? await writeReport(path) : undefined;
+    await run.close("finished");
+    stopDrawing();
+    if (metrics) out.write(`\n${resultsTable(metrics)}\n\nreport: ${report}\n`);
+    out.write(
+      `${metrics ? "" : `\nstopped after ${args.until}, as asked; `}total: ${duration((performance.now() - begin) / 1000)}\n`,
+    );
+  } catch (e) {
+    stopDrawing();
+    // A call that was cut off by the user's signal may fail in many ways; what counts is that they asked to stop.
+    const reason = signal.aborted && !(e instanceof InterruptedError) ? new InterruptedError() : e;
+    await run?.close(reason instanceof InterruptedError ? "interrupted" : "failed", messageOf(reason)).catch(() => {});
+    throw reason;
+  } finally {
+    interrupts.dispose();
+  }
+}
+
+const messageOf = (e: unknown): string => (e instanceof Gr2Error ? e.message : String(e));

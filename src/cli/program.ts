@@ -1,0 +1,117 @@
+/** `gr2`: arguments and exit codes, nothing else. Every command is loaded on demand, so that `gr2 doctor` runs on a broken setup. */
+import { Command, CommanderError, InvalidArgumentError } from "commander";
+import { exitCodes } from "../core/errors.ts";
+import { describeError, exitCodeOf } from "./errors.ts";
+
+const collect = (value: string, before: string[]): string[] => [...before, value];
+
+function positiveInteger(value: string): number {
+  const n = Number(value);
+  if (!Number.isInteger(n) || n < 1) throw new InvalidArgumentError("It must be a whole number above 0.");
+  return n;
+}
+
+export function program(out: NodeJS.WriteStream = process.stdout): Command {
+  const print = (text: string) => void out.write(`${text}\n`);
+  const gr2 = new Command("gr2")
+    .description("GR2, the Generative Reasoning Re-ranker: train it, measure it, look at it.")
+    .showSuggestionAfterError()
+    .exitOverride();
+  const root = ["--root <folder>", "folder of all runs", "runs"] as const;
+  const config = ["-c, --config <file>", "recipe", "configs/nano-ml100k.yaml"] as const;
+  const set = ["-s, --set <path=value>", "override one setting (repeatable)", collect, [] as string[]] as const;
+
+  gr2
+    .command("pipeline")
+    .description(
+      "run every stage that is not up to date: data, semantic IDs, mid-training, traces, SFT, RL, evaluation, report",
+    )
+    .option(...config)
+    .option(...set)
+    .option("-r, --run <name>", "name of the run (default: the recipe's file name)")
+    .option(...root)
+    .option("--from <stage>", "run this stage and all behind it again")
+    .option("--until <stage>", "stop behind this stage")
+    .option("--fresh", "forget what an earlier run of this name made")
+    .action(async (options) => (await import("./pipeline.ts")).pipeline(options, out));
+
+  gr2
+    .command("watch [name]")
+    .description("follow a running pipeline from another terminal")
+    .option(...root)
+    .action(async (name: string | undefined, options: { root: string }) => {
+      const { handleInterrupts } = await import("../worker/interrupt.ts");
+      const { signal, dispose } = handleInterrupts();
+      await (await import("./watch.ts")).watch({ root: options.root, name, signal }, out).finally(dispose);
+    });
+
+  gr2
+    .command("doctor")
+    .description("check this machine: Python, packages, device, memory, disk, data")
+    .option("--python <path>", "Python to examine")
+    .option("--json", "print one JSON object")
+    .action(async (options: { python?: string; json?: boolean }) => {
+      const { examine, renderChecks } = await import("./doctor.ts");
+      const checks = await examine({ python: options.python });
+      const ok = checks.every((c) => c.state !== "problem");
+      print(options.json ? JSON.stringify({ ok, checks }) : renderChecks(checks));
+      if (!ok) process.exitCode = exitCodes.ENVIRONMENT;
+    });
+
+  const run = gr2.command("run").description("look at runs");
+  run
+    .command("show [name]")
+    .description("state, stages and results of a run; without a name: all runs")
+    .option(...root)
+    .action(async (name: string | undefined, options: { root: string }) => {
+      const show = await import("./show.ts");
+      print(name === undefined ? show.showRuns(options.root) : show.showRun(options.root, name));
+    });
+
+  gr2
+    .command("rollout")
+    .description("look at sampled answers")
+    .command("show <name>")
+    .description("the newest rollouts of a run: text, parse, reward")
+    .option("-n, --n <count>", "how many", positiveInteger, 4)
+    .option(...root)
+    .action(async (name: string, options: { n: number; root: string }) => {
+      print((await import("./show.ts")).showRollouts(options.root, name, options.n));
+    });
+
+  gr2
+    .command("report <name>")
+    .description("write report.html of a run again")
+    .option(...root)
+    .action(async (name: string, options: { root: string }) => {
+      const { RunFolder } = await import("../run/run-folder.ts");
+      const { writeReport } = await import("../report/report.ts");
+      print(await writeReport(RunFolder.view(options.root, name).path, { force: true }));
+    });
+
+  const configuration = gr2.command("config").description("check a recipe, or list every setting");
+  configuration
+    .command("check <file>")
+    .description("is this recipe valid?")
+    .option(...set)
+    .action(async (file: string, options: { set: string[] }) => {
+      print((await import("../config/load.ts")).checkConfigFile(file, options.set));
+    });
+  configuration
+    .command("docs")
+    .description("every setting with its default and meaning, as Markdown")
+    .action(async () => print((await import("../config/docs.ts")).renderConfigDocs()));
+  return gr2;
+}
+
+/** Runs one command line and returns the exit code. */
+export async function main(argv: readonly string[]): Promise<number> {
+  try {
+    await program().parseAsync([...argv], { from: "user" });
+    return Number(process.exitCode ?? 0);
+  } catch (e) {
+    if (e instanceof CommanderError) return e.exitCode === 0 ? 0 : exitCodes.CONFIG; // commander has printed it
+    process.stderr.write(`${describeError(e, Boolean(process.env.GR2_DEBUG))}\n`);
+    return exitCodeOf(e);
+  }
+}

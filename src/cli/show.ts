@@ -1,0 +1,73 @@
+/** `gr2 run show` and `gr2 rollout show`: what lies in a run folder, as text. */
+import { join } from "node:path";
+import pc from "picocolors";
+import { readJson } from "../run/files.ts";
+import { readManifest } from "../run/manifest.ts";
+import { readRecords } from "../run/record-log.ts";
+import type { RolloutRecord } from "../run/run.ts";
+import { listRuns, RunFolder } from "../run/run-folder.ts";
+import { bytes, columns, duration, number } from "./format.ts";
+import { type ResultsFile, resultsTable } from "./results.ts";
+
+/** Manifest, stages and, if the run got that far, results. */
+export function showRun(root: string, name: string): string {
+  const folder = RunFolder.view(root, name);
+  const manifest = readManifest(folder.path);
+  const parts: string[] = [];
+  if (manifest) {
+    const holder = folder.holder();
+    const state = manifest.state === "running" && !holder ? "killed (a rerun goes on)" : manifest.state;
+    const code = manifest.code.revision
+      ? `${manifest.code.revision.slice(0, 12)}${manifest.code.dirty ? " + changes" : ""}`
+      : "no git";
+    const doing = holder ? ` by process ${holder.pid}` : "";
+    parts.push(`${pc.bold(manifest.run)}  ${state}${doing}${manifest.note ? `: ${manifest.note}` : ""}`);
+    parts.push(
+      `config ${manifest.config_hash.slice(0, 16)}   seed ${manifest.seed}   code ${code}   ${manifest.updated}`,
+    );
+    const stages = Object.entries(manifest.stages).map(([stage, s]) => [
+      stage,
+      s.state === "running" && !holder ? "killed" : s.state,
+      s.finished ? duration(s.seconds) : "",
+      s.peak_bytes ? bytes(s.peak_bytes) : "",
+      s.key.slice(0, 12),
+    ]);
+    parts.push("", columns([["stage", "state", "time", "peak memory", "key"], ...stages]));
+  } else parts.push(`${name}: no manifest yet`);
+  const results = readJson(join(folder.path, "metrics.json")) as ResultsFile | undefined;
+  if (results) {
+    parts.push("", resultsTable(results));
+    const health = Object.entries(results.health ?? {}).map(([k, v]) => `${k} ${number(v)}`);
+    if (health.length > 0) parts.push("", pc.dim(health.join("   ")));
+  }
+  return parts.join("\n");
+}
+
+/** All runs, newest first. */
+export function showRuns(root: string): string {
+  const rows = listRuns(root).map((name) => {
+    const m = readManifest(join(root, name));
+    return [name, m?.state ?? "?", m?.updated ?? ""];
+  });
+  return rows.length > 0 ? columns([["run", "state", "updated"], ...rows]) : `no runs under ${root}`;
+}
+
+/** The last `n` rollouts, oldest first: text, parse, reward with its parts. */
+export function showRollouts(root: string, name: string, n: number): string {
+  const folder = RunFolder.view(root, name);
+  const last: RolloutRecord[] = [];
+  for (const r of readRecords<RolloutRecord>(folder.file("rollouts.jsonl"))) {
+    last.push(r);
+    if (last.length > n) last.shift();
+  }
+  if (last.length === 0) return `${name} has no rollouts yet`;
+  return last.map(showRollout).join("\n\n");
+}
+
+function showRollout(r: RolloutRecord): string {
+  const { seq, stage, step, text, reward, ...rest } = r;
+  const head = `${pc.bold(`#${seq}`)} ${stage} step ${step}${typeof reward === "number" ? `   reward ${pc.bold(number(reward))}` : ""}`;
+  const detail = Object.entries(rest).map(([k, v]) => pc.dim(`${k}: ${typeof v === "string" ? v : JSON.stringify(v)}`));
+  const clean = typeof text === "string" ? text.replace(/[^\P{Cc}\n\t]/gu, "�") : "";
+  return [head, clean, ...detail].filter(Boolean).join("\n");
+}

@@ -1,0 +1,190 @@
+/** Which plots a run gets, and what is said about them. A plot whose data a run lacks is left out. */
+import type { ReportData } from "./data.ts";
+import { type Html, html } from "./html.ts";
+import * as plots from "./plots.ts";
+import { healthTable, isControl } from "./sections.ts";
+
+type Spec = Record<string, unknown>;
+
+async function figure(title: string, spec: Spec | undefined, caption = "", wide = false): Promise<Html> {
+  if (!spec) return html``;
+  const svg = await plots.plot(spec, title);
+  return html`<figure class="card ${wide ? "wide" : ""}"><h3>${title}</h3>${svg}${caption !== "" && html`<figcaption>${caption}</figcaption>`}</figure>`;
+}
+
+/** A heading with its figures; nothing at all if every figure is missing. */
+function section(title: string, lead: string, figures: readonly Html[]): Html {
+  if (figures.every((f) => f.markup === "")) return html``;
+  return html`<section><h2>${title}</h2><p class="lead">${lead}</p><div class="grid">${figures}</div></section>`;
+}
+
+/** Values of one stage's metrics over its steps; `names` maps metric names to the names shown. */
+function curve(data: ReportData, stage: string, names: Readonly<Record<string, string>>): plots.Point[] {
+  return data.records.flatMap((r) =>
+    r.stage !== stage
+      ? []
+      : Object.entries(names).flatMap(([name, series]) => {
+          const value = r.values[name];
+          return typeof value === "number" && Number.isFinite(value) ? [{ step: r.step, value, series }] : [];
+        }),
+  );
+}
+
+const drawn = (points: readonly plots.Point[], options: Parameters<typeof plots.lines>[1]): Spec | undefined =>
+  points.length > 1 ? plots.lines(points, options) : undefined;
+
+export async function comparisonFigure(data: ReportData): Promise<Html> {
+  const metrics = ["N@5", "R@1", "R@5"];
+  const chosen = data.metrics.comparisons.filter(
+    (c) =>
+      c.baseline === "prerank" && c.slice === "conditional" && metrics.includes(c.metric) && c.system !== "prerank",
+  );
+  if (chosen.length === 0) return html``;
+  const systems = [...new Set(chosen.map((c) => c.system))];
+  const order = [...systems.filter((s) => !isControl(s)), ...systems.filter(isControl)];
+  const spec = plots.forest(chosen, metrics, order);
+  return section(
+    "Against the pre-rank",
+    "Paired differences over users with 95 % intervals, on slates that hold the true item. Only an interval that leaves zero out says something.",
+    [await figure("Difference to the pre-rank", spec, "", true)],
+  );
+}
+
+export async function trainingFigures(data: ReportData): Promise<Html> {
+  const sftParts = { loss_think: "reasoning", loss_answer: "ranking", loss_replay: "replay" };
+  const sft = curve(data, "sft", sftParts);
+  const validation = curve(data, "rl", {
+    validation_ndcg5_think: "with reasoning",
+    validation_ndcg5_answer: "at once",
+  });
+  return section("Training", "Thin lines are single steps, thick ones their moving average.", [
+    await figure(
+      "Mid-training loss",
+      drawn(curve(data, "midtrain", { loss: "loss" }), { y: "loss per token", smooth: true }),
+    ),
+    await figure(
+      "SFT loss",
+      drawn(sft.length > 1 ? sft : curve(data, "sft", { loss: "loss" }), { y: "loss", smooth: true }),
+    ),
+    await figure("RL reward", drawn(curve(data, "rl", { reward: "reward" }), { y: "mean reward", smooth: true })),
+    await figure(
+      "Validation N@5 during RL",
+      drawn(validation.length > 1 ? validation : curve(data, "rl", { validation_ndcg5: "N@5" }), { y: "N@5, greedy" }),
+      "On a fixed draw of validation slates.",
+    ),
+  ]);
+}
+
+export async function behaviourFigures(data: ReportData): Promise<Html> {
+  const rewards = data.rewardGroups.flatMap((g) => g.rewards);
+  const rates = curve(data, "rl", { valid_rate: "valid", identity_rate: "input copied", truncated_share: "cut off" });
+  const groups = curve(data, "rl", { zero_variance_share: "groups of equal rewards" });
+  const positions = firstChoices(data);
+  return section(
+    "What the policy does",
+    "A policy that games its reward shows here first: copied inputs, one favoured position, rewards without spread.",
+    [
+      await figure("Valid and copied answers", drawn(rates, { y: "share of rollouts", percent: true })),
+      await figure(
+        "Groups that teach nothing",
+        drawn(groups, { y: "share of groups", percent: true }),
+        "Dropped by dynamic sampling.",
+      ),
+      await figure(
+        "Rewards",
+        rewards.length > 0 ? plots.histogram(rewards, { x: "reward", color: plots.palette.indigo }) : undefined,
+        `${rewards.length} rollouts recorded in rollouts.jsonl.`,
+      ),
+      await figure(
+        "Advantages",
+        rewards.length > 0
+          ? plots.histogram(plots.advantagesOf(data.rewardGroups), {
+              x: "advantage within the group",
+              color: plots.palette.teal,
+            })
+          : undefined,
+      ),
+      await figure(
+        "First choice by place",
+        positions.length > 0
+          ? plots.places(positions, { y: "share of answers", color: plots.palette.violet, format: ".0%" })
+          : undefined,
+        "Which place of the input the policy puts first, mean over the last tenth of RL.",
+      ),
+      healthTable(data),
+    ],
+  );
+}
+
+/** Mean of first_choice_1.. over the last tenth of the RL steps. */
+function firstChoices(data: ReportData): number[] {
+  const steps = data.records.filter((r) => r.stage === "rl" && r.values.first_choice_1 !== undefined);
+  const last = steps.slice(-Math.max(1, Math.ceil(steps.length / 10)));
+  const shares: number[] = [];
+  for (let k = 1; last[0]?.values[`first_choice_${k}`] !== undefined; k++) {
+    shares.push(last.reduce((sum, r) => sum + (r.values[`first_choice_${k}`] ?? 0), 0) / last.length);
+  }
+  return shares;
+}
+
+export async function identifierFigures(data: ReportData): Promise<Html> {
+  const { sid } = data;
+  const levels = (sid?.perLevel ?? []).map((l) => ({
+    name: `level ${l.level + 1}`,
+    value: l.perplexity / (sid?.codes ?? 1),
+    label: `${l.numUsed} of ${sid?.codes} codes used, perplexity ${l.perplexity.toFixed(0)}`,
+  }));
+  const unique = sid
+    ? `${(100 * sid.uniqueness).toFixed(2)} % of ${sid.numItems} items have a semantic ID of their own.`
+    : "";
+  const fit = curve(data, "sid", { reconstruction: "reconstruction", loss: "loss", uniqueness: "uniqueness" });
+  const weights = data.prior?.place ?? [];
+  const terms = data.prior
+    ? `Weights: likelihood ${data.prior.likelihood.toFixed(3)}, pre-rank score ${data.prior.preRank.toFixed(3)}, evidence ${data.prior.evidence.toFixed(3)}.`
+    : "";
+  return section("Semantic IDs and calibration", unique, [
+    await figure(
+      "Use of each level",
+      levels.length > 0
+        ? plots.bars(levels, { x: "perplexity / codes", color: plots.palette.teal, max: 1.7 })
+        : undefined,
+      "1 = every code is used equally often.",
+    ),
+    await figure("Quantizer", drawn(fit, { y: "value" })),
+    await figure(
+      "Calibrated weight of each place",
+      weights.some((w) => w !== 0)
+        ? plots.places(weights, { y: "log-prior", color: plots.palette.amber, format: "+.2~f" })
+        : undefined,
+      `Fitted on held-out slates. ${terms}`,
+    ),
+    await figure(
+      "Where the pre-rank puts the true item",
+      data.targetPlaces.length > 0
+        ? plots.places(data.targetPlaces, { y: "test slates", color: plots.palette.grey, format: "~s" })
+        : undefined,
+    ),
+  ]);
+}
+
+export async function costFigures(data: ReportData): Promise<Html> {
+  const stages = Object.entries(data.metrics.timings).map(([name, value]) => ({ name, value, label: seconds(value) }));
+  const memory = Object.entries(data.manifest?.stages ?? {})
+    .filter(([, s]) => s.peak_bytes > 0)
+    .map(([name, s]) => ({ name, value: s.peak_bytes / 2 ** 30, label: `${(s.peak_bytes / 2 ** 30).toFixed(2)} GiB` }));
+  return section("Cost", "As measured when each stage ran.", [
+    await figure(
+      "Time",
+      stages.length > 0 ? plots.bars(stages, { x: "seconds", color: plots.palette.indigo }) : undefined,
+    ),
+    await figure(
+      "Peak memory",
+      memory.length > 0
+        ? plots.bars(memory, { x: "GiB, orchestrator and worker together", color: plots.palette.violet })
+        : undefined,
+    ),
+  ]);
+}
+
+const seconds = (s: number): string =>
+  s < 10 ? `${s.toFixed(1)} s` : s < 120 ? `${s.toFixed(0)} s` : `${(s / 60).toFixed(1)} min`;

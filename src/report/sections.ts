@@ -1,0 +1,212 @@
+/** The parts of the page that are text and tables. What they say follows from the numbers, good or bad. */
+import type { ComparisonRow, MetricRow, Slice } from "../eval/table.ts";
+import type { Example, ReportData } from "./data.ts";
+import { type Html, html } from "./html.ts";
+import { verdictOf } from "./plots.ts";
+
+const metricOrder = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"] as const;
+
+const descriptions: Readonly<Record<string, string>> = {
+  prerank: "the input order",
+  prior: "learned prior alone, no language model",
+  direct: "likelihood × prior, mid-trained model",
+  sft: "generated after visible reasoning, SFT",
+  sft_nothink: "generated at once, SFT",
+  sft_direct: "likelihood × prior, SFT model",
+  rl: "generated after visible reasoning, RL",
+  rl_nothink: "generated at once, RL",
+  rl_direct: "likelihood × prior, RL model",
+  direct_other_history: "the history of another user",
+  rl_other_thought: "the reasoning of another slate",
+};
+
+/** Systems that are not candidates: baselines and controls. */
+export const isControl = (system: string): boolean =>
+  system === "prerank" || system === "prior" || system.includes("_other_");
+
+const signed = (x: number, digits = 4): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(digits)}`;
+const percent = (x: number, digits = 1): string => `${(100 * x).toFixed(digits)} %`;
+
+/** The difference to the pre-rank of one system in one metric. */
+export const liftOf = (
+  data: ReportData,
+  system: string,
+  metric: string,
+  slice: Slice = "conditional",
+): ComparisonRow | undefined =>
+  data.metrics.comparisons.find(
+    (c) => c.system === system && c.baseline === "prerank" && c.slice === slice && c.metric === metric,
+  );
+
+/** The system chosen on validation; without a choice, the one with the highest lower bound among GR2's. */
+export function headlineSystem(data: ReportData): string | undefined {
+  if (data.metrics.selected) return data.metrics.selected.system;
+  const lifts = data.metrics.comparisons.filter(
+    (c) => c.baseline === "prerank" && c.slice === "conditional" && c.metric === "N@5" && !isControl(c.system),
+  );
+  return lifts.sort((a, b) => b.ci_low - a.ci_low)[0]?.system;
+}
+
+export function hero(data: ReportData): Html {
+  const system = headlineSystem(data);
+  const lift = system === undefined ? undefined : liftOf(data, system, "N@5");
+  const { health } = data.metrics;
+  const r1 = system === undefined ? undefined : liftOf(data, system, "R@1");
+  const seconds = Object.values(data.metrics.timings).reduce((a, b) => a + b, 0);
+  const tiles: [string | undefined, string][] = [
+    [r1 && signed(r1.delta), "R@1 difference"],
+    [lift && lift.n.toLocaleString("en"), "test slates"],
+    [health.sid_uniqueness === undefined ? undefined : percent(health.sid_uniqueness), "unique semantic IDs"],
+    [health.valid_rate === undefined ? undefined : percent(health.valid_rate), "valid answers (lowest system)"],
+    [health.identity_rate === undefined ? undefined : percent(health.identity_rate), "input order copied"],
+    [minutes(seconds), "all stages"],
+  ];
+  const verdict = lift && verdictOf(lift);
+  const number = lift
+    ? html`<div class="big ${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(lift.delta)}<span class="unit">N@5 over the pre-rank</span></div>
+      <div class="ci">95 % interval [${signed(lift.ci_low)}, ${signed(lift.ci_high)}] · ${signed(100 * lift.relative, 1)} % relative · p ${pValue(lift.p)}</div>
+      <p>${verdictText(system as string, verdict as string, Boolean(data.metrics.selected))}</p>`
+    : html`<div class="big">—</div><p>No system of this run could be compared with the pre-rank.</p>`;
+  return html`<section class="card hero"><div>${number}</div><div class="tiles">${tiles
+    .filter(([value]) => value !== undefined)
+    .map(([value, label]) => html`<div class="tile"><b>${value}</b><span>${label}</span></div>`)}</div></section>`;
+}
+
+function verdictText(system: string, verdict: string, selected: boolean): Html {
+  const who = html`<strong>${system}</strong>${selected ? ", the system chosen on validation," : ""}`;
+  if (verdict === "better")
+    return html`${who} puts the true next item higher than the pre-rank does; the paired interval over users is above zero.`;
+  if (verdict === "worse")
+    return html`${who} is worse than the pre-rank: its paired interval over users is below zero.`;
+  return html`${who} cannot be told from the pre-rank: the paired interval over users contains zero.`;
+}
+
+const pValue = (p: number): string => (p < 0.001 ? "< 0.001" : `= ${p.toFixed(3)}`);
+const minutes = (s: number): string => (s < 90 ? `${Math.round(s)} s` : `${(s / 60).toFixed(1)} min`);
+
+const sliceText: Readonly<Record<Slice, [title: string, text: string]>> = {
+  conditional: ["True item among the candidates", "what re-ranking can change"],
+  end_to_end: ["All slates", "where the pre-ranker missed, every system scores 0"],
+};
+
+/** Systems by metrics with intervals, a tab a slice. */
+export function resultTables(data: ReportData): Html {
+  const slices = (["conditional", "end_to_end"] as const).filter((s) => data.metrics.rows.some((r) => r.slice === s));
+  return html`<section><h2>Results</h2>
+    <p class="lead">Test slates, looked at once. Small print: 95 % bootstrap intervals over users. The last column is the paired difference in N@5 to the pre-rank.</p>
+    <div class="card tabs">${slices.map(
+      (s, i) =>
+        html`<input type="radio" name="slice" id="slice-${s}" ${i === 0 ? "checked" : ""}><label for="slice-${s}">${sliceText[s][0]}</label>`,
+    )}${slices.map((s) => html`<div class="panel">${resultTable(data, s)}</div>`)}</div></section>`;
+}
+
+function resultTable(data: ReportData, slice: Slice): Html {
+  const rows = data.metrics.rows.filter((r) => r.slice === slice);
+  const systems = [...new Set(rows.map((r) => r.system))];
+  const chosen = headlineSystem(data);
+  const metrics = metricOrder.filter((m) => rows.some((r) => r.metric === m));
+  const best = new Map(
+    metrics.map((m) => [
+      m,
+      Math.max(...rows.filter((r) => r.metric === m && !isControl(r.system)).map((r) => r.value)),
+    ]),
+  );
+  const cell = (r: MetricRow | undefined): Html =>
+    r
+      ? html`<td class="${!isControl(r.system) && r.value === best.get(r.metric) ? "best" : ""}">${r.value.toFixed(4)}<small>${r.ci_low.toFixed(3)}–${r.ci_high.toFixed(3)}</small></td>`
+      : html`<td>–</td>`;
+  return html`<p class="lead">${(rows[0]?.n ?? 0).toLocaleString("en")} slates; ${sliceText[slice][1]}.</p><div class="scroll"><table><thead><tr><th>system</th>${metrics.map((m) => html`<th>${m}</th>`)}<th>Δ N@5</th></tr></thead><tbody>${systems.map(
+    (system) =>
+      html`<tr class="${system === chosen ? "chosen" : ""} ${isControl(system) ? "control" : ""}"><td>${system}${system === chosen && html`<span class="tag">chosen</span>`}<small>${descriptions[system] ?? ""}</small></td>${metrics.map(
+        (m) => cell(rows.find((r) => r.system === system && r.metric === m)),
+      )}${liftCell(liftOf(data, system, "N@5", slice))}</tr>`,
+  )}</tbody></table></div>`;
+}
+
+function liftCell(c: ComparisonRow | undefined): Html {
+  if (!c) return html`<td>–</td>`;
+  const verdict = verdictOf(c);
+  return html`<td class="${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(c.delta)}<small>${signed(c.ci_low, 3)} … ${signed(c.ci_high, 3)}</small></td>`;
+}
+
+/** Slates shown at once; the others are folded away. */
+const shownSlates = 3;
+
+/** Slates before and after, with the answer's reasoning. */
+export function slates(examples: readonly Example[]): Html {
+  if (examples.length === 0) return html``;
+  return html`<section><h2>Slates, before and after</h2>
+    <p class="lead">Drawn at random from the test slates before anything was evaluated. The true next item is marked; arrows count the places an item moved.</p>
+    ${examples.slice(0, shownSlates).map(slate)}
+    ${examples.length > shownSlates && html`<details class="more"><summary>${examples.length - shownSlates} more slates</summary>${examples.slice(shownSlates).map((e, i) => slate(e, i + shownSlates))}</details>`}</section>`;
+}
+
+function slate(e: Example, index: number): Html {
+  const from = e.before.indexOf(e.target) + 1;
+  const to = e.after.indexOf(e.target) + 1;
+  const move = to === 0 ? "left out" : to === from ? `stays at ${to}` : `${from} → ${to}`;
+  const tone = to === 0 || to > from ? "bad" : to < from ? "good" : "";
+  const order = (indices: readonly number[], showMoves: boolean): Html =>
+    html`<ol>${indices.map((i) => {
+      const c = e.candidates[i];
+      const up = e.before.indexOf(i) - e.after.indexOf(i);
+      return html`<li class="${i === e.target ? "target" : ""}"><span class="t" title="${c?.sid ?? ""}">${c?.title ?? "?"}</span>${showMoves && up !== 0 && html`<span class="d ${i !== e.target ? "" : up > 0 ? "good" : "bad"}">${up > 0 ? "▲" : "▼"} ${Math.abs(up)}</span>`}</li>`;
+    })}</ol>`;
+  const reasoning = e.reasoning.trim();
+  return html`<article class="card slate"><header><h3>Slate ${index + 1} <span class="tag">${e.system}</span></h3><span class="move ${tone}">true item ${move}</span></header>
+    <p class="history">History, latest last: ${e.history.map((t) => html`<span>${t}</span>`)}</p>
+    <div class="orders"><div><h4>Pre-rank</h4>${order(e.before, false)}</div><div><h4>Re-ranked</h4>${order(e.after, true)}</div></div>
+    ${reasoning !== "" && html`<div class="reasoning">${reasoning}</div>`}</article>`;
+}
+
+/** Health numbers of the run as a table, system by system. */
+export function healthTable(data: ReportData): Html {
+  const kinds = ["valid_rate", "identity_rate", "kendall_tau", "tokens"] as const;
+  const { health } = data.metrics;
+  const systems = Object.keys(health).flatMap((k) =>
+    k.endsWith("_valid_rate") ? [k.slice(0, -"_valid_rate".length)] : [],
+  );
+  if (systems.length === 0) return html``;
+  const show = (value: number | undefined, kind: string): string =>
+    value === undefined
+      ? "–"
+      : kind.endsWith("rate")
+        ? percent(value)
+        : kind === "tokens"
+          ? value.toFixed(0)
+          : value.toFixed(3);
+  return html`<figure class="card"><h3>Answers on test</h3><div class="scroll"><table><thead><tr><th>system</th><th>valid</th><th>input copied</th><th>Kendall τ to input</th><th>tokens</th></tr></thead><tbody>${systems.map(
+    (s) => html`<tr><td>${s}</td>${kinds.map((k) => html`<td>${show(health[`${s}_${k}`], k)}</td>`)}</tr>`,
+  )}</tbody></table></div><figcaption>Valid: a complete permutation of the slate. τ = 1 is the input order.</figcaption></figure>`;
+}
+
+/** Where all of this came from. */
+export function provenance(data: ReportData): Html {
+  const { manifest: m, metrics } = data;
+  const hardware = m?.hardware ?? {};
+  const memory =
+    hardware.memory_bytes === undefined ? "" : `, ${(Number(hardware.memory_bytes) / 2 ** 30).toFixed(1)} GiB`;
+  const facts: [string, string | undefined][] = [
+    ["run", `${metrics.run}${m ? `, ${m.updated}` : ""}`],
+    ["config", metrics.config_hash],
+    ["seed", String(metrics.seed)],
+    ["code", m?.code.revision ? `${m.code.revision}${m.code.dirty ? " with uncommitted changes" : ""}` : undefined],
+    ["data", joined(m?.data)],
+    [
+      "hardware",
+      m &&
+        `${hardware.cpu}, ${hardware.cores} cores${memory}${hardware.device ? `, ${hardware.device}` : ""}; ${hardware.platform}`,
+    ],
+    ["versions", joined(m?.versions)],
+  ];
+  const stages = Object.entries(m?.stages ?? {});
+  return html`<footer><h2>Provenance</h2><dl>${facts
+    .filter(([, value]) => value)
+    .map(([name, value]) => html`<dt>${name}</dt><dd class="mono">${value}</dd>`)}</dl>
+    ${stages.length > 0 && html`<details><summary>Stage keys</summary><dl>${stages.map(([name, s]) => html`<dt>${name}</dt><dd class="mono">${s.key}</dd>`)}</dl></details>`}</footer>`;
+}
+
+const joined = (record: Readonly<Record<string, string>> | undefined): string =>
+  Object.entries(record ?? {})
+    .map(([name, value]) => `${name} ${value}`)
+    .join(" · ");
