@@ -268,6 +268,12 @@ const decoding = z
       .boolean()
       .default(true)
       .describe("Restrict the ranking part to permutations of the slate: an invalid answer becomes impossible."),
+    choice: z
+      .enum(["item", "token"])
+      .default("item")
+      .describe(
+        "item: choose among whole semantic IDs, one forward pass decides the order (Plackett-Luce); token: renormalise token by token along the trie of the slate.",
+      ),
     prior: z
       .boolean()
       .default(true)

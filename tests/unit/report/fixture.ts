@@ -203,13 +203,11 @@ function metricsFile() {
 
 function example(rng: Rng, index: number) {
   const items = rng.shuffle([...titles.keys()]);
-  const candidates = items
-    .slice(0, 10)
-    .map((i, k) => ({
-      title: index === 0 && k === 0 ? hostile : (titles[i] as string),
-      sid: `<s_a_${i}><s_b_${k}>`,
-      prerank: k + 1,
-    }));
+  const candidates = items.slice(0, 10).map((i, k) => ({
+    title: index === 0 && k === 0 ? hostile : (titles[i] as string),
+    sid: `<s_a_${i}><s_b_${k}>`,
+    prerank: k + 1,
+  }));
   const before = candidates.map((_, k) => k);
   const target = rng.int(10);
   const after = [...before].sort(
