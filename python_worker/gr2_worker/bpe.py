@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from gr2_worker.errors import InvalidRequest
+
 MIN_VOCAB_SIZE = 256  # one token a byte
 
 
@@ -17,13 +19,13 @@ def train_bpe(texts: Sequence[str], vocab_size: int, special_tokens: Sequence[st
     """Returns a Hugging Face `tokenizer.json` (UTF-8).
 
     vocab_size bounds the BPE alone, and a small corpus may fill less of it; special_tokens follow with the next ids, in the
-    given order. The same input gives the same bytes. Raises ValueError for an impossible size or special token.
+    given order. The same input gives the same bytes. Raises InvalidRequest for an impossible size or special token.
     """
     if vocab_size < MIN_VOCAB_SIZE:
-        raise ValueError(f"vocab_size is {vocab_size}; byte-level BPE needs at least {MIN_VOCAB_SIZE}")
+        raise InvalidRequest(f"vocab_size is {vocab_size}; byte-level BPE needs at least {MIN_VOCAB_SIZE}")
     if len(set(special_tokens)) != len(special_tokens):
         repeated = sorted({t for t in special_tokens if special_tokens.count(t) > 1})
-        raise ValueError(f"special tokens are listed twice: {repeated[:5]}")
+        raise InvalidRequest(f"special tokens are listed twice: {repeated[:5]}")
 
     tokenizer = Tokenizer(models.BPE())
     # No normalizer and no added space: decode(encode(text)) == text for every text.
@@ -40,9 +42,9 @@ def train_bpe(texts: Sequence[str], vocab_size: int, special_tokens: Sequence[st
     first_special = tokenizer.get_vocab_size()
     for token in special_tokens:
         if not token.strip():
-            raise ValueError("a special token must not be empty or blank")
+            raise InvalidRequest("a special token must not be empty or blank")
         if tokenizer.token_to_id(token) is not None:
-            raise ValueError(
+            raise InvalidRequest(
                 f"the special token {token!r} is also an ordinary token; choose a spelling text does not have"
             )
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special_tokens])

@@ -2,7 +2,7 @@
 over rows, used for sampling and for the replay of given responses, so that both see the same distribution.
 
 States of a row:  FREE (no constraint)  WAIT (trigger not yet seen: unconstrained)  SPELL (inside a sequence)
-SEPARATOR and TERMINATOR (forced)  DONE (nothing may follow).
+SEPARATOR and TERMINATOR (forced)  DONE (nothing may follow)  TRIGGER (forced: the free part has used up its tokens).
 
 At a trie node an allowed token t has the logit  scale * logit_LM(t) + bias(t),
 bias(t) = log sum over remaining sequences j through t of exp(prior_j)  (worker.proto; product of experts made generative).
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from .errors import InvalidRequest
 from .types import Bools, Float32s, GroupBatch, Int32s, Int64s, PermutationConstraint
 
-FREE, WAIT, SPELL, SEPARATOR, TERMINATOR, DONE = range(6)
+FREE, WAIT, SPELL, SEPARATOR, TERMINATOR, DONE, TRIGGER = range(7)
 NO_TOKEN = -1
 
 
@@ -37,6 +37,8 @@ class CompiledConstraint:
     trigger: Int32s
     separator: Int32s
     terminator: Int32s
+    whole_sequences: bool = False
+    max_free_tokens: int = 0
 
 
 def compile_constraint(constraint: PermutationConstraint, num_entries: int, vocab_size: int) -> CompiledConstraint:
@@ -72,10 +74,21 @@ def compile_constraint(constraint: PermutationConstraint, num_entries: int, voca
             if longer[: len(shorter)] == shorter:
                 raise InvalidRequest(f"constraint entry {entry}: a sequence is equal to, or a prefix of, another one")
     limits = counts if constraint.max_sequences <= 0 else np.minimum(counts, constraint.max_sequences)
-    as_array = [
+    trigger, separator, terminator = (
         np.asarray(t, dtype=np.int32) for t in (constraint.trigger, constraint.separator, constraint.terminator)
-    ]
-    return CompiledConstraint(tokens, padded_lengths, prior, limits.astype(np.int64), constraint.scale, *as_array)
+    )
+    return CompiledConstraint(
+        tokens_EJL=tokens,
+        lengths_EJ=padded_lengths,
+        prior_EJ=prior,
+        limits_E=limits.astype(np.int64),
+        scale=constraint.scale,
+        trigger=trigger,
+        separator=separator,
+        terminator=terminator,
+        whole_sequences=constraint.whole_sequences,
+        max_free_tokens=constraint.max_free_tokens,
+    )
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,7 @@ class Automaton:
         self._phase = np.where(constrained, WAIT if len(compiled.trigger) else SPELL, FREE).astype(np.int8)
         self._depth = np.zeros(rows, dtype=np.int64)
         self._emitted = np.zeros(rows, dtype=np.int64)
+        self._free = np.zeros(rows, dtype=np.int64)
         self._used = np.zeros((rows, num_j), dtype=np.bool_)
         self._active = compiled.lengths_EJ[entries] > 0
         self._window = np.full((rows, len(compiled.trigger)), NO_TOKEN, dtype=np.int32)
@@ -111,6 +125,11 @@ class Automaton:
         return self._phase == DONE
 
     @property
+    def ranking_R(self) -> Bools:
+        """Rows whose ranking part has begun."""
+        return (self._phase > WAIT) & (self._phase != TRIGGER)
+
+    @property
     def idle(self) -> bool:
         """True while no row is constrained right now."""
         return bool((self._phase <= WAIT).all())
@@ -119,7 +138,7 @@ class Automaton:
         """A new automaton that holds the given rows (repeats allowed)."""
         chosen = object.__new__(Automaton)
         chosen._compiled = self._compiled
-        for name in ("_entry", "_phase", "_depth", "_emitted", "_used", "_active", "_window"):
+        for name in ("_entry", "_phase", "_depth", "_emitted", "_free", "_used", "_active", "_window"):
             setattr(chosen, name, getattr(self, name)[rows])
         return chosen
 
@@ -135,7 +154,7 @@ class Automaton:
         count = np.zeros(num_rows, dtype=np.int64)
         tokens = np.full((num_rows, num_j), NO_TOKEN, dtype=np.int32)
         bias = np.full((num_rows, num_j), -np.inf, dtype=np.float32)
-        for phase, fixed in ((SEPARATOR, self._compiled.separator), (TERMINATOR, self._compiled.terminator)):
+        for phase, fixed in self._fixed:
             rows = np.flatnonzero(self._phase == phase)
             if len(rows):
                 forced[rows] = fixed[self._depth[rows]]
@@ -164,14 +183,20 @@ class Automaton:
         if len(rows):
             window = np.concatenate([self._window[rows, 1:], tokens_R[rows, None]], axis=1)
             self._window[rows] = window
-            self._start_sequence(rows[(window == self._compiled.trigger).all(axis=1)])
-        for fixed_phase, fixed in ((SEPARATOR, self._compiled.separator), (TERMINATOR, self._compiled.terminator)):
+            self._free[rows] += 1
+            seen = (window == self._compiled.trigger).all(axis=1)
+            self._start_sequence(rows[seen])
+            if self._compiled.max_free_tokens:
+                spent = rows[~seen & (self._free[rows] >= self._compiled.max_free_tokens)]
+                self._phase[spent] = TRIGGER
+                self._depth[spent] = 0
+        for fixed_phase, fixed in self._fixed:
             rows = np.flatnonzero(moving & (phase == fixed_phase))
             if len(rows):
                 accepted[rows] = fixed[self._depth[rows]] == tokens_R[rows]
                 self._depth[rows] += 1
                 ended = rows[self._depth[rows] == len(fixed)]
-                if fixed_phase == SEPARATOR:
+                if fixed_phase != TERMINATOR:
                     self._start_sequence(ended)
                 else:
                     self._phase[ended] = DONE
@@ -186,6 +211,12 @@ class Automaton:
             self._used[rows] |= complete
             self._end_sequence(rows[complete.any(axis=1)])
         return accepted
+
+    @property
+    def _fixed(self) -> tuple[tuple[int, Int32s], ...]:
+        """Phases in which the next token is known."""
+        c = self._compiled
+        return (SEPARATOR, c.separator), (TERMINATOR, c.terminator), (TRIGGER, c.trigger)
 
     def _start_sequence(self, rows: Int64s) -> None:
         self._phase[rows] = SPELL
@@ -229,6 +260,7 @@ class Replay:
     tokens_BJ: Int32s  # their allowed tokens, NO_TOKEN = padding
     bias_BJ: Float32s  # their log-prior mass, -inf = padding
     chosen_B: Int64s  # column of the token that was emitted
+    ranking_start_R: Int64s  # [responses] where the ranking part begins, counted within the response; -1 = nowhere
 
 
 def replay(compiled: CompiledConstraint, batch: GroupBatch) -> Replay:
@@ -240,6 +272,8 @@ def replay(compiled: CompiledConstraint, batch: GroupBatch) -> Replay:
     lengths, starts = batch.response_lengths[responses], batch.target_starts[responses]
     automaton = Automaton(compiled, batch.group_of_response[responses])
     targets = batch.targets
+    ranking_start = np.full(batch.num_responses, -1, dtype=np.int64)
+    ranking_start[responses[automaton.ranking_R]] = 0
     found: list[tuple[Int64s, Int32s, Float32s]] = []
     for t in range(int(lengths.max(initial=0))):
         running = int(np.searchsorted(-lengths, -t, side="left"))
@@ -259,11 +293,20 @@ def replay(compiled: CompiledConstraint, batch: GroupBatch) -> Replay:
             raise InvalidRequest(
                 f"response {int(responses[row])} violates the constraint at its token {t} (id {int(emitted[row])})"
             )
+        begun = responses[:running][automaton.ranking_R]
+        begun = begun[ranking_start[begun] < 0]
+        ranking_start[begun] = t + 1
+    ranking_start[ranking_start >= batch.response_lengths] = -1
     num_j = compiled.lengths_EJ.shape[1]
     if not found:
         empty = np.zeros((0, num_j))
         return Replay(
-            forced, np.zeros(0, np.int64), empty.astype(np.int32), empty.astype(np.float32), np.zeros(0, np.int64)
+            forced,
+            np.zeros(0, np.int64),
+            empty.astype(np.int32),
+            empty.astype(np.float32),
+            np.zeros(0, np.int64),
+            ranking_start,
         )
     flat = np.concatenate([f[0] for f in found])
     order = np.argsort(flat, kind="stable")
@@ -273,4 +316,4 @@ def replay(compiled: CompiledConstraint, batch: GroupBatch) -> Replay:
         np.concatenate([f[2] for f in found]),
     )
     chosen = (tokens == targets[flat][:, None]).argmax(axis=1)
-    return Replay(forced, flat, tokens, bias[order], chosen.astype(np.int64))
+    return Replay(forced, flat, tokens, bias[order], chosen.astype(np.int64), ranking_start)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+from gr2_worker.errors import FailedPrecondition, NotFound
+
 DEFAULT_BATCH_SIZE = 64
 
 _lock = threading.Lock()
@@ -23,7 +25,7 @@ def embed_texts(
 
     The result is a function of the set of texts: equal texts get equal rows, and the order they come in changes nothing, not
     even the last bit (batches are cut from the distinct texts sorted by length, then by spelling).
-    Raises FileNotFoundError if model_path is neither a folder nor a model that can be loaded.
+    Raises NotFound if model_path is neither a folder nor a model that can be loaded.
     """
     model = _load(model_path, device)
     if not texts:
@@ -39,14 +41,14 @@ def embed_texts(
     row_of = {text: row for row, text in enumerate(distinct)}
     embeddings = np.asarray(rows, dtype=np.float32)[[row_of[text] for text in texts]]
     if not np.isfinite(embeddings).all():
-        raise ValueError(f"the embedding model {model_path} returned numbers that are not finite")
+        raise FailedPrecondition(f"the embedding model {model_path} returned numbers that are not finite")
     return np.ascontiguousarray(embeddings)
 
 
 def _dims(model: SentenceTransformer) -> int:
     dims = model.get_embedding_dimension()
     if dims is None:
-        raise ValueError("the embedding model does not say how many dimensions it has")
+        raise FailedPrecondition("the embedding model does not say how many dimensions it has")
     return int(dims)
 
 
@@ -54,9 +56,7 @@ def _load(model_path: str, device: str) -> SentenceTransformer:
     folder = Path(model_path).expanduser()
     local = model_path != "" and folder.is_dir()
     if not local and (not model_path or folder.is_absolute() or model_path[0] in ".~" or len(folder.parts) > 2):
-        raise FileNotFoundError(
-            f"there is no embedding model at {model_path!r}: expected a sentence-transformers folder"
-        )
+        raise NotFound(f"there is no embedding model at {model_path!r}: expected a sentence-transformers folder")
     key = (str(folder.resolve()) if local else model_path, device)
     with _lock:
         model = _models.get(key)
@@ -64,7 +64,7 @@ def _load(model_path: str, device: str) -> SentenceTransformer:
             try:
                 model = SentenceTransformer(key[0], device=device, local_files_only=local)
             except (OSError, ValueError) as error:
-                raise FileNotFoundError(f"cannot load an embedding model from {model_path!r}: {error}") from error
+                raise NotFound(f"cannot load an embedding model from {model_path!r}: {error}") from error
             model.eval()
             _models[key] = model
         return model

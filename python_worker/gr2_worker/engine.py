@@ -10,6 +10,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import beam, checkpoint, lm, losses, packing, sampler
-from .constraints import CompiledConstraint, Replay, compile_constraint, replay
+from . import beam, checkpoint, lm, losses, packing, ranking, sampler
+from .constraints import CompiledConstraint, compile_constraint, replay
 from .errors import FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from .optimizer import AdamW
 from .scoring import TargetTable, score
@@ -26,6 +27,7 @@ from .types import (
     AdamWParams,
     BeamParams,
     BeamResult,
+    Bools,
     CancelCheck,
     CrossEntropy,
     Float32s,
@@ -142,11 +144,12 @@ class Engine:
     ) -> tuple[Float32s, Float32s | None]:
         """Log-probs [N] and, if wanted, entropies [N] of the responses' tokens."""
         model = self.model(model_id).lm
-        table, forced = _targets(model, spec.batch, spec.constraint)
+        targets_of = _targets(model, spec.batch, spec.constraint)
+        table, wanted = targets_of.table, targets_of.token_path_N
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32)
         entropy = np.zeros_like(logprobs) if spec.want_entropy else None
         with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
-            for micro_batch in packing.plan(spec.batch, ~forced, self._micro_batch_tokens(spec.micro_batch_tokens)):
+            for micro_batch in packing.plan(spec.batch, wanted, self._micro_batch_tokens(spec.micro_batch_tokens)):
                 check()
                 targets = micro_batch.targets
                 hidden = _predicting_states(model, micro_batch)
@@ -157,6 +160,12 @@ class Engine:
                     logprobs[at] = scored.logprobs.cpu().numpy()
                     if entropy is not None and scored.entropy is not None:
                         entropy[at] = scored.entropy.cpu().numpy()
+            budget = self._micro_batch_tokens(spec.micro_batch_tokens)
+            for choice in _choices(model, targets_of, spec.temperature, budget, check):
+                at = choice.targets.cpu().numpy()
+                logprobs[at] = choice.logprobs.cpu().numpy()
+                if entropy is not None:
+                    entropy[at] = choice.entropy.cpu().numpy()
         return logprobs, entropy
 
     # ------------------------------------------------------------ forward-backward
@@ -195,9 +204,10 @@ class Engine:
     ) -> tuple[float, dict[str, float], Float32s | None]:
         """Loss, metrics and log-probs; the gradient goes into the parameters."""
         device = model.device
-        table, forced = _targets(model, spec.batch, spec.constraint)
+        targets_of = _targets(model, spec.batch, spec.constraint)
+        table, forced = targets_of.table, targets_of.certain_N
         weighted = spec.weights != 0
-        wanted = (np.ones_like(weighted) if spec.want_logprobs else weighted) & ~forced
+        wanted = (np.ones_like(weighted) if spec.want_logprobs else weighted) & targets_of.token_path_N
         weights = torch.from_numpy(spec.weights.copy()).to(device)
         name, inputs = _loss_inputs(spec.loss, device)
         loss_fn = losses.LOSSES[name]
@@ -237,6 +247,17 @@ class Engine:
                         logprobs[at.cpu().numpy()] = scored.logprobs.detach().cpu().numpy()
             if leaf.grad is not None:
                 hidden.backward(leaf.grad)
+        with model.autocast():
+            budget = self._micro_batch_tokens(spec.micro_batch_tokens)
+            for choice in _choices(model, targets_of, spec.temperature, budget, check):
+                loss = weigh(choice.logprobs, choice.targets)
+                if loss.requires_grad:
+                    loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach().double()
+                if want_entropy:
+                    sums.add({"entropy": (choice.entropy * (weights[choice.targets] != 0)).sum()})
+                if logprobs is not None:
+                    logprobs[choice.targets.cpu().numpy()] = choice.logprobs.detach().cpu().numpy()
         num_trained = int(weighted.sum())
         metrics = sums.summarise(num_trained)
         metrics["forced_tokens"] = float((forced & weighted).sum())
@@ -300,25 +321,66 @@ class Engine:
         return asked if self.device.type == "cuda" else min(asked, MAX_MICRO_BATCH_TOKENS_CPU)
 
 
-def _targets(
-    model: lm.LanguageModel, batch: GroupBatch, constraint: PermutationConstraint | None
-) -> tuple[TargetTable, np.typing.NDArray[np.bool_]]:
-    """Checks a batch against the model and replays its constraint: the table of targets and which are forced [N]."""
+@dataclass(frozen=True)
+class Targets:
+    """How the targets of a batch are scored: token by token, as a choice among whole sequences, or not at all."""
+
+    table: TargetTable
+    token_path_N: Bools
+    certain_N: Bools  # log-prob exactly 0
+    compiled: CompiledConstraint | None = None
+    choices: ranking.Choices | None = None
+
+
+def _targets(model: lm.LanguageModel, batch: GroupBatch, constraint: PermutationConstraint | None) -> Targets:
+    """Checks a batch against the model and replays its constraint."""
     if len(batch.tokens) and (batch.tokens.min() < 0 or batch.tokens.max() >= model.vocab_size):
         raise InvalidRequest(f"batch holds a token outside of the vocabulary of {model.vocab_size}")
     if batch.num_responses:
         longest = int((batch.prompt_lengths[batch.group_of_response] + batch.response_lengths).max())
         if model.max_positions and longest > model.max_positions:
             raise InvalidRequest(f"a sequence of {longest} tokens exceeds the model's {model.max_positions} positions")
-    compiled: CompiledConstraint | None = None
-    found: Replay | None = None
-    forced = np.zeros(batch.num_targets, dtype=np.bool_)
-    if constraint is not None:
-        compiled = compile_constraint(constraint, batch.num_groups, model.vocab_size)
-        found = replay(compiled, batch)
-        forced = found.forced_N
     tokens = torch.from_numpy(batch.targets.astype(np.int64))
-    return TargetTable.build(tokens, compiled, found, model.device), forced
+    if constraint is None:
+        everything = np.ones(batch.num_targets, dtype=np.bool_)
+        return Targets(TargetTable.build(tokens, None, None, model.device), everything, ~everything)
+    compiled = compile_constraint(constraint, batch.num_groups, model.vocab_size)
+    found = replay(compiled, batch)
+    if compiled.whole_sequences:
+        choices = ranking.read_choices(compiled, found, batch)
+        table = TargetTable.build(tokens, None, None, model.device)
+        certain = ~choices.token_path_N & ~choices.choice_N
+        return Targets(table, choices.token_path_N, certain, compiled, choices)
+    table = TargetTable.build(tokens, compiled, found, model.device)
+    return Targets(table, ~found.forced_N, found.forced_N)
+
+
+@dataclass(frozen=True)
+class ScoredChoices:
+    """Choices of some responses, flat; log-probs with graph if gradients are on."""
+
+    targets: Tensor  # int64 [n] flat targets that carry them
+    logprobs: Tensor  # float32 [n]
+    entropy: Tensor  # float32 [n]
+
+
+def _choices(
+    model: lm.LanguageModel, targets: Targets, temperature: float, budget: int, check: CancelCheck
+) -> Iterator[ScoredChoices]:
+    """Scores all choices among whole sequences, some contexts at a time."""
+    choices, compiled = targets.choices, targets.compiled
+    if choices is None or compiled is None:
+        return
+    for chunk in ranking.chunks(compiled, choices.contexts, budget):
+        check()
+        rows = np.flatnonzero((choices.context_R >= chunk.start) & (choices.context_R < chunk.stop))
+        scores_XJ = ranking.scores(model, compiled, choices.contexts[chunk], temperature, budget)
+        context = torch.from_numpy(choices.context_R[rows] - chunk.start).to(model.device)
+        order = torch.from_numpy(choices.order_RK[rows]).to(model.device)
+        logprobs, entropy = ranking.choice_logprobs(scores_XJ[context], order)
+        at = torch.from_numpy(choices.targets_RK[rows]).to(model.device)
+        real = at >= 0
+        yield ScoredChoices(at[real], logprobs[real], entropy[real])
 
 
 def _predicting_states(model: lm.LanguageModel, micro_batch: packing.MicroBatch) -> Tensor:

@@ -21,7 +21,7 @@ def factorize(
         raise InvalidRequest(f"dims must be between 1 and size - 1 = {size - 1}, got {dims}")
     if not len(rows) == len(cols) == len(values):
         raise InvalidRequest(f"rows, cols and values differ in length: {len(rows)}, {len(cols)}, {len(values)}")
-    if len(rows) and not (0 <= min(rows.min(), cols.min()) and max(rows.max(), cols.max()) < size):
+    if len(rows) and not (min(rows.min(), cols.min()) >= 0 and max(rows.max(), cols.max()) < size):
         raise InvalidRequest(f"an entry lies outside the {size} x {size} matrix")
     matrix = csr_matrix((values.astype(np.float64), (rows, cols)), shape=(size, size))
     start = np.random.default_rng(seed).standard_normal(size)

@@ -25,6 +25,8 @@ from .errors import FailedPrecondition, InvalidRequest, NotFound
 from .types import LoadSpec
 
 STATE_FILE = "gr2_state.json"
+# Without any of these, transformers would make up an empty tokenizer.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 # New rows = mean of the old ones + this share of their standard deviation as noise: known territory, yet distinct.
 NEW_ROW_NOISE = 0.1
 # End-of-text tokens of common tokenizers, most specific first; used when nothing declares one.
@@ -152,6 +154,11 @@ def load(spec: LoadSpec, device: torch.device) -> LanguageModel:
         known = (loaded.tokenizer.token_to_id(token) for token in KNOWN_EOS)
         loaded.eos_token_id = next((i for i in known if i is not None), -1)
     model.to(device=device, dtype=torch.float32 if spec.trainable or not loaded.bfloat16 else torch.bfloat16)
+    if device.type == "cpu":
+        # Weights read from a file stand at arbitrary addresses of its mapping; kernels round by alignment, and a
+        # resumed run has to equal an uninterrupted one.
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
     model.requires_grad_(spec.trainable)
     model.eval()
     if spec.gradient_checkpointing and spec.trainable:
@@ -239,6 +246,8 @@ def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str
             str(template),
         )
     extra = {"gguf_file": spec.gguf_file} if spec.gguf_file else {}
+    if folder is not None and not extra and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise FailedPrecondition(f"{spec.path} holds no tokenizer (no {', no '.join(TOKENIZER_FILES)})")
     try:
         auto = AutoTokenizer.from_pretrained(spec.path, trust_remote_code=False, **extra)
         return auto.backend_tokenizer, auto.eos_token or "", str(auto.chat_template or "")

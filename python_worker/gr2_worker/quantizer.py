@@ -22,6 +22,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from gr2_worker.errors import InvalidRequest
 from gr2_worker.rqkmeans import fit_residual_codebooks, nearest_codes
 from gr2_worker.rqvae import train_rqvae
 
@@ -42,7 +43,7 @@ class QuantizerConfig:
     codes: int = 256
     latent_dim: int = 32  # rqvae
     hidden_dims: tuple[int, ...] = (256, 128)  # rqvae: encoder; the decoder mirrors it
-    epochs: int = 60  # rqvae; of rqkmeans, the bound on Lloyd iterations a level
+    epochs: int = 40  # rqvae; of rqkmeans, the bound on Lloyd iterations a level
     batch_size: int = 256
     learning_rate: float = 1e-3
     commitment: float = 0.25
@@ -58,20 +59,23 @@ class QuantizerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_dims", tuple(int(d) for d in self.hidden_dims))
         if self.method not in ("rqvae", "rqkmeans"):
-            raise ValueError(f"quantizer method is {self.method!r}; known are 'rqvae' and 'rqkmeans'")
-        for name in ("levels", "codes", "latent_dim", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"quantizer {name} is {getattr(self, name)}; it must be at least 1")
+            raise InvalidRequest(f"quantizer method is {self.method!r}; known are 'rqvae' and 'rqkmeans'")
+        positive = ["levels", "codes", "epochs"]
+        if self.method == "rqvae":  # "rqkmeans" reads none of these, so they may be left at proto's 0
+            positive += ["latent_dim", "batch_size", "learning_rate"]
+            positive += ["contrastive_temperature"] if self.contrastive_weight > 0 else []
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise InvalidRequest(f"quantizer {name} is {getattr(self, name)}; it must be positive")
         if any(d < 1 for d in self.hidden_dims):
-            raise ValueError(f"quantizer hidden_dims are {list(self.hidden_dims)}; each must be at least 1")
+            raise InvalidRequest(f"quantizer hidden_dims are {list(self.hidden_dims)}; each must be at least 1")
         for name in ("commitment", "diversity_weight", "contrastive_weight", "dead_code_reset_epochs"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"quantizer {name} is {getattr(self, name)}; it must not be negative")
-        for name in ("learning_rate", "contrastive_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"quantizer {name} is {getattr(self, name)}; it must be positive")
+                raise InvalidRequest(f"quantizer {name} is {getattr(self, name)}; it must not be negative")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"quantizer ema_decay is {self.ema_decay}; it must lie in [0, 1), 0 = learn by gradient")
+            raise InvalidRequest(
+                f"quantizer ema_decay is {self.ema_decay}; it must lie in [0, 1), 0 = learn by gradient"
+            )
 
 
 @dataclass(frozen=True)
@@ -127,11 +131,11 @@ def fit(
     """Fits on float32 [N, D] and gives every row an ID. Equal inputs give an equal result, bit for bit, on one kind of machine.
 
     pairs: int [P, 2], rows of co-interacted items; only the contrastive loss of "rqvae" uses them. on_progress(epoch, epochs,
-    metrics) is called after every epoch ("rqkmeans": after every level). Raises ValueError for malformed input.
+    metrics) is called after every epoch ("rqkmeans": after every level). Raises InvalidRequest for malformed input.
     """
     x = _checked(embeddings)
     if len(x) == 0:
-        raise ValueError("there are no item embeddings to fit a quantizer on")
+        raise InvalidRequest("there are no item embeddings to fit a quantizer on")
     positives = _checked_pairs(pairs, len(x))
     report = on_progress if on_progress is not None else _ignore
     mean = x.astype(np.float64).mean(axis=0)
@@ -196,13 +200,13 @@ def encode(artifact: bytes, embeddings: NDArray[np.float32], taken: NDArray[np.i
     that are not in this call: none of them is ever returned, so a stored ID that is taken counts as another item with an equal
     embedding. New rows avoid taken IDs, the fitted items' IDs and each other, in row order: encoding in several calls that pass
     on what was given out equals one call. Without random_last_level they get the nearest last code still free.
-    Raises ValueError if the artifact is damaged, the shapes do not fit, or no ID is free.
+    Raises InvalidRequest if the artifact is damaged, the shapes do not fit, or no ID is free.
     """
     quantizer = _from_bytes(artifact)
     config = quantizer.config
     x = _checked(embeddings)
     if x.shape[1] != len(quantizer.mean_D):
-        raise ValueError(f"embeddings have {x.shape[1]} dims, the quantizer was fitted on {len(quantizer.mean_D)}")
+        raise InvalidRequest(f"embeddings have {x.shape[1]} dims, the quantizer was fitted on {len(quantizer.mean_D)}")
     taken_ids = _checked_taken(taken, config)
     stored: dict[bytes, list[tuple[int, ...]]] = {}
     for hash_row, row_codes in zip(quantizer.fitted_hashes, quantizer.fitted_codes.tolist(), strict=True):
@@ -227,7 +231,7 @@ def encode(artifact: bytes, embeddings: NDArray[np.float32], taken: NDArray[np.i
             given = allocator.give(latent, hashes[row])
             if given is None:
                 capacity = config.codes**config.levels
-                raise ValueError(f"all {capacity} semantic IDs are taken; fit again with more codes or levels")
+                raise InvalidRequest(f"all {capacity} semantic IDs are taken; fit again with more codes or levels")
             codes[row] = given
     return codes
 
@@ -335,10 +339,10 @@ def _ignore(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
 def _checked(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     x = np.asarray(embeddings, dtype=np.float32)
     if x.ndim != 2 or x.shape[1] == 0:
-        raise ValueError(f"embeddings have shape {list(x.shape)}; expected [items, dims]")
+        raise InvalidRequest(f"embeddings have shape {list(x.shape)}; expected [items, dims]")
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad) > 0:
-        raise ValueError(f"embeddings of {len(bad)} items are not finite, the first in row {bad[0]}")
+        raise InvalidRequest(f"embeddings of {len(bad)} items are not finite, the first in row {bad[0]}")
     return np.ascontiguousarray(x + np.float32(0))  # -0.0 becomes 0.0: equal rows have equal bytes
 
 
@@ -347,9 +351,9 @@ def _checked_pairs(pairs: NDArray[np.integer] | None, num_items: int) -> NDArray
         return None
     array = np.asarray(pairs, dtype=np.int64)
     if array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f"positive pairs have shape {list(array.shape)}; expected [pairs, 2]")
+        raise InvalidRequest(f"positive pairs have shape {list(array.shape)}; expected [pairs, 2]")
     if array.min() < 0 or array.max() >= num_items:
-        raise ValueError(f"positive pairs name rows {array.min()}..{array.max()}; there are {num_items} items")
+        raise InvalidRequest(f"positive pairs name rows {array.min()}..{array.max()}; there are {num_items} items")
     return array
 
 
@@ -358,9 +362,9 @@ def _checked_taken(taken: NDArray[np.integer] | None, config: QuantizerConfig) -
         return set()
     array = np.asarray(taken)
     if array.ndim != 2 or array.shape[1] != config.levels:
-        raise ValueError(f"taken IDs have shape {list(array.shape)}; expected [items, {config.levels}]")
+        raise InvalidRequest(f"taken IDs have shape {list(array.shape)}; expected [items, {config.levels}]")
     if array.min() < 0 or array.max() >= config.codes:
-        raise ValueError(f"taken IDs hold codes {array.min()}..{array.max()}; there are {config.codes} a level")
+        raise InvalidRequest(f"taken IDs hold codes {array.min()}..{array.max()}; there are {config.codes} a level")
     return {tuple(row) for row in array.tolist()}
 
 
@@ -388,7 +392,8 @@ def _to_bytes(quantizer: _Quantizer) -> bytes:
         "embedding_dim": len(quantizer.mean_D),
         "items": len(quantizer.fitted_codes),
     }
-    return safetensors.numpy.save(tensors, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    packed = safetensors.numpy.save(tensors, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    return bytes(packed)
 
 
 def _from_bytes(artifact: bytes) -> _Quantizer:
@@ -398,7 +403,7 @@ def _from_bytes(artifact: bytes) -> _Quantizer:
         header = json.loads(artifact[8 : 8 + header_length])
         metadata = json.loads(header["__metadata__"][METADATA_KEY])
         if metadata["version"] != ARTIFACT_VERSION:
-            raise ValueError(f"it has version {metadata['version']}, this worker reads version {ARTIFACT_VERSION}")
+            raise InvalidRequest(f"it has version {metadata['version']}, this worker reads version {ARTIFACT_VERSION}")
         config = QuantizerConfig(**metadata["config"])
         return _Quantizer(
             config=config,
@@ -410,8 +415,8 @@ def _from_bytes(artifact: bytes) -> _Quantizer:
             fitted_hashes=tensors["fitted_hashes"],
             fitted_codes=tensors["fitted_codes"],
         )
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"this is not a usable quantizer artifact: {error}") from error
+    except (SafetensorError, KeyError, TypeError, ValueError, InvalidRequest) as error:
+        raise InvalidRequest(f"this is not a usable quantizer artifact: {error}") from error
 
 
 def _layers(tensors: dict[str, NDArray[Any]], name: str) -> list[tuple[Floats, Floats]]:

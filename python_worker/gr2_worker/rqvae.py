@@ -5,7 +5,8 @@
            + diversity_weight * sum_k (1 - H(soft usage_k) / log C) + contrastive_weight * InfoNCE(quantised pairs)
 with |.|^2 a mean over entries and sg "stop gradient". With EMA the codebooks follow running means instead of a gradient.
 
-Owns the training; does not decide who gets which ID (quantizer.py). Shapes: B batch, D input, H latent, C codes, L levels, P pairs.
+Owns the training; does not decide who gets which ID (quantizer.py).
+Shapes: B batch, D input, H latent, C codes, L levels, P pairs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gr2_worker.errors import FailedPrecondition
 from gr2_worker.rqkmeans import fit_residual_codebooks
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Quantised:
     latent_BH: Tensor  # sum of code vectors, no gradient to the encoder
     straight_through_BH: Tensor  # same value; gradient passes to the encoder's output unchanged
     residuals: list[Tensor]  # [L] of [B, H]: what each level was given
+    distances: list[Tensor]  # [L] of [B, C]: squared distances to the level's codes
     codebook_loss: Tensor
     commitment_loss: Tensor
 
@@ -62,18 +65,22 @@ def residual_quantise(latent_BH: Tensor, codebooks: list[Tensor]) -> Quantised:
     commitment_loss = latent_BH.new_zeros(())
     codes: list[Tensor] = []
     residuals: list[Tensor] = []
+    distances: list[Tensor] = []
     for codebook in codebooks:
-        with torch.no_grad():
-            index = squared_distances(residual, codebook).argmin(dim=1)
+        distances_BC = squared_distances(residual, codebook)
+        index = distances_BC.detach().argmin(dim=1)
         chosen = codebook[index]
         codebook_loss = codebook_loss + F.mse_loss(chosen, residual.detach())
         commitment_loss = commitment_loss + F.mse_loss(residual, chosen.detach())
         codes.append(index)
         residuals.append(residual)
+        distances.append(distances_BC)
         total = total + chosen.detach()
         residual = residual - chosen.detach()
     straight_through = latent_BH + (total - latent_BH).detach()
-    return Quantised(torch.stack(codes, dim=1), total, straight_through, residuals, codebook_loss, commitment_loss)
+    return Quantised(
+        torch.stack(codes, dim=1), total, straight_through, residuals, distances, codebook_loss, commitment_loss
+    )
 
 
 @torch.no_grad()
@@ -93,16 +100,15 @@ def ema_update(
     codebook_CH.copy_(sum_CH / smoothed.unsqueeze(1))
 
 
-def diversity_loss(residual_BH: Tensor, codebook_CH: Tensor) -> Tensor:
+def diversity_loss(distances_BC: Tensor) -> Tensor:
     """1 - H(mean soft assignment) / log C: 0 when every code is used alike, 1 when one takes all.
 
     Soft assignment = softmax(-d / tau) with tau a tenth of the mean distance, so that it does not depend on scale.
     """
-    distances = squared_distances(residual_BH, codebook_CH)
-    temperature = 0.1 * distances.detach().mean().clamp_min(1e-12)
-    usage_C = torch.softmax(-distances / temperature, dim=1).mean(dim=0)
+    temperature = 0.1 * distances_BC.detach().mean().clamp_min(1e-12)
+    usage_C = torch.softmax(-distances_BC / temperature, dim=1).mean(dim=0)
     entropy = -(usage_C * usage_C.clamp_min(1e-12).log()).sum()
-    return 1.0 - entropy / math.log(max(2, codebook_CH.shape[0]))
+    return 1.0 - entropy / math.log(max(2, distances_BC.shape[1]))
 
 
 def contrastive_loss(left_PH: Tensor, right_PH: Tensor, items_P2: Tensor, temperature: float) -> Tensor:
@@ -176,7 +182,9 @@ def _train(
     # One imaginary visit a code: a fresh code moves at the pace of a used one.
     sizes = [torch.ones(settings.codes) for _ in range(settings.levels)]
     sums = [codebook.detach().clone() for codebook in model.codebook_list()]
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
+    optimizer = torch.optim.Adam(
+        [p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate, fused=True
+    )
     generator = torch.Generator().manual_seed(settings.seed + 1)
     use_pairs = pairs_P2 is not None and len(pairs_P2) > 1 and settings.contrastive_weight > 0
     pairs = torch.from_numpy(np.ascontiguousarray(pairs_P2)) if use_pairs and pairs_P2 is not None else None
@@ -198,8 +206,7 @@ def _train(
                 terms["codebook"] = quantised.codebook_loss
                 loss = loss + quantised.codebook_loss
             if settings.diversity_weight > 0:
-                by_level = zip(quantised.residuals, model.codebook_list(), strict=True)
-                terms["diversity"] = torch.stack([diversity_loss(r, e) for r, e in by_level]).sum()
+                terms["diversity"] = torch.stack([diversity_loss(d) for d in quantised.distances]).sum()
                 loss = loss + settings.diversity_weight * terms["diversity"]
             if pairs is not None:
                 chosen = pairs[torch.randint(len(pairs), (max(2, len(rows) // 2),), generator=generator)]
@@ -219,7 +226,9 @@ def _train(
             for name, term in {"loss": loss, **terms}.items():
                 totals[name] = totals.get(name, 0.0) + float(term.detach()) * len(rows) / num_items
         if not math.isfinite(totals["loss"]):
-            raise ValueError(f"the quantizer diverged in epoch {epoch} (loss {totals['loss']}); lower learning_rate")
+            raise FailedPrecondition(
+                f"the quantizer diverged in epoch {epoch} (loss {totals['loss']}); lower learning_rate"
+            )
 
         usage += epoch_usage
         every = settings.dead_code_reset_epochs

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from . import ranking
 from .attention import SharedPrefixCache
 from .constraints import Allowed, Automaton, CompiledConstraint, compile_constraint
 from .errors import FailedPrecondition, InvalidRequest
@@ -29,6 +30,8 @@ PREFILL_TOKENS_CUDA = 32768
 PREFILL_TOKENS_CPU = 4096
 # Rows are compacted when at most this share of the slots would remain.
 COMPACTION_SHARE = 0.75
+# Prompts whose rankings are scored and returned together: bounds what a caller waits for.
+PROMPTS_RANKED_AT_ONCE = 256
 
 
 def check_prompts(prompts: list[Int32s], lm: LanguageModel, new_tokens: int) -> None:
@@ -89,9 +92,88 @@ def sample(lm: LanguageModel, params: SampleParams, check: CancelCheck) -> Itera
     compiled = None
     if params.constraint is not None:
         compiled = compile_constraint(params.constraint, len(params.prompts), lm.vocab_size)
+    if compiled is not None and compiled.whole_sequences:
+        for free in _free_parts(lm, params, compiled, check):
+            yield from _ranked(lm, params, compiled, free, check)
+        return
+    yield from _sample_tokens(lm, params, compiled, check)
+
+
+def _sample_tokens(
+    lm: LanguageModel, params: SampleParams, compiled: CompiledConstraint | None, check: CancelCheck
+) -> Iterator[list[SampledItem]]:
+    """Responses drawn token by token; with whole sequences they end where their ranking part would begin."""
     for prompts, first, samples in _batches(params):
         with torch.no_grad(), lm.autocast():
             yield from _Batch(lm, params, compiled, prompts, first, samples, check).run()
+
+
+def _free_parts(
+    lm: LanguageModel, params: SampleParams, compiled: CompiledConstraint, check: CancelCheck
+) -> Iterator[list[SampledItem]]:
+    """What stands before the ranking parts: drawn, or nothing where there is no trigger to wait for."""
+    if len(compiled.trigger):
+        yield from _sample_tokens(lm, params, compiled, check)
+        return
+    empty_i, empty_f = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+    for start in range(0, len(params.prompts), PROMPTS_RANKED_AT_ONCE):
+        prompts = range(start, min(start + PROMPTS_RANKED_AT_ONCE, len(params.prompts)))
+        yield [SampledItem(p, s, empty_i, empty_f, True) for p in prompts for s in range(params.num_samples)]
+
+
+def _ranked(
+    lm: LanguageModel,
+    params: SampleParams,
+    compiled: CompiledConstraint,
+    free: list[SampledItem],
+    check: CancelCheck,
+) -> Iterator[list[SampledItem]]:
+    """Completes responses with a ranking drawn in one forward pass a distinct context; others pass through."""
+    trigger = compiled.trigger
+    begins = [bool(np.array_equal(i.tokens[len(i.tokens) - len(trigger) :], trigger)) for i in free]
+    unranked = [i for i, ranks in zip(free, begins, strict=True) if not ranks or not compiled.limits_E[i.prompt]]
+    if unranked:
+        yield unranked
+    waiting = [i for i, ranks in zip(free, begins, strict=True) if ranks and compiled.limits_E[i.prompt]]
+    by_context: dict[tuple[int, bytes], list[SampledItem]] = {}
+    for item in waiting:
+        by_context.setdefault((item.prompt, item.tokens.tobytes()), []).append(item)
+    sharing = list(by_context.values())
+    contexts = [
+        ranking.Context(items[0].prompt, np.concatenate([params.prompts[items[0].prompt], items[0].tokens]))
+        for items in sharing
+    ]
+    budget = PREFILL_TOKENS_CUDA if lm.device.type == "cuda" else PREFILL_TOKENS_CPU
+    temperature = params.temperature if params.temperature > 0 else 1.0
+    for chunk in ranking.chunks(compiled, contexts, budget):
+        check()
+        with torch.no_grad(), lm.autocast():
+            scores_XJ = ranking.scores(lm, compiled, contexts[chunk], temperature, budget)
+        rows = [(x, item) for x, items in enumerate(sharing[chunk]) for item in items]
+        scores_np = scores_XJ.double().cpu().numpy()
+        orders = []
+        for x, item in rows:
+            noise = _order_noise(params, item, scores_np.shape[1]) if params.temperature > 0 else None
+            orders.append(ranking.draw_order(scores_np[x], noise, int(compiled.limits_E[item.prompt])))
+        padded = np.full((len(rows), max(len(o) for o in orders)), -1, dtype=np.int64)
+        for row, order in enumerate(orders):
+            padded[row, : len(order)] = order
+        scores_RJ = scores_XJ[torch.tensor([x for x, _ in rows], device=scores_XJ.device)]
+        logprobs, _ = ranking.choice_logprobs(scores_RJ, torch.from_numpy(padded).to(scores_XJ.device))
+        values = logprobs.cpu().numpy()
+        finished = []
+        for row, (_, item) in enumerate(rows):
+            tokens, their_logprobs = ranking.written(compiled, item.prompt, orders[row], values[row])
+            finished.append(
+                SampledItem(
+                    item.prompt,
+                    item.sample,
+                    np.concatenate([item.tokens, np.asarray(tokens, dtype=np.int32)]),
+                    np.concatenate([item.logprobs, np.asarray(their_logprobs, dtype=np.float32)]),
+                    True,
+                )
+            )
+        yield finished
 
 
 def _batches(params: SampleParams) -> Iterator[tuple[list[int], int, int]]:
@@ -176,7 +258,8 @@ class _Batch:
         """Rows that did not come to an end of their own with their latest token."""
         ended = np.isin(tokens, self._stops)
         if self._automaton is not None:
-            ended |= self._automaton.done_R
+            whole = self._compiled is not None and self._compiled.whole_sequences
+            ended |= self._automaton.ranking_R if whole else self._automaton.done_R
         return ~ended
 
     def _item(self, row: int, length: int, stopped: bool) -> SampledItem:
@@ -271,6 +354,12 @@ def _nucleus(logits_nV: Tensor, top_p: float) -> Tensor:
     probs = ordered.softmax(dim=-1)
     outside = probs.cumsum(dim=-1) - probs >= top_p
     return logits_nV.masked_fill(torch.zeros_like(outside).scatter(1, index, outside), float("-inf"))
+
+
+def _order_noise(params: SampleParams, item: SampledItem, width: int) -> npt.NDArray[np.float64]:
+    """Uniforms [J] for a row's order: the same key as its tokens' noise, another counter."""
+    key = np.asarray([params.seed & 0xFFFFFFFFFFFFFFFF, (item.prompt << 32) | item.sample], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, 1])).random(width)
 
 
 def _noise(params: SampleParams, prompt_R: Int64s, sample_R: Int64s) -> npt.NDArray[np.float64]:

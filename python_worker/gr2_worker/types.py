@@ -97,6 +97,8 @@ class PermutationConstraint:
     separator: tuple[int, ...] = ()
     terminator: tuple[int, ...] = ()
     max_sequences: int = 0
+    whole_sequences: bool = False
+    max_free_tokens: int = 0  # 0 = no bound
 
 
 @dataclass(frozen=True)

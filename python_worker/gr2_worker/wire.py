@@ -149,6 +149,8 @@ def constraint(request: Any) -> PermutationConstraint | None:
         )
     if message.max_sequences < 0:
         raise InvalidRequest("constraint.max_sequences must be >= 0")
+    if message.max_free_tokens < 0:
+        raise InvalidRequest("constraint.max_free_tokens must be >= 0")
     return PermutationConstraint(
         sequence_counts=counts,
         sequence_lengths=sequence_lengths,
@@ -159,6 +161,8 @@ def constraint(request: Any) -> PermutationConstraint | None:
         separator=tuple(message.separator),
         terminator=tuple(message.terminator),
         max_sequences=message.max_sequences,
+        whole_sequences=message.whole_sequences,
+        max_free_tokens=message.max_free_tokens,
     )
 
 

@@ -58,6 +58,15 @@ const data = z
       .describe(
         "table adapter: column names, e.g. {user: user_id, item: item_id, time: timestamp, rating: rating, title: title}.",
       ),
+    files: z
+      .strictObject({
+        interactions: z
+          .string()
+          .optional()
+          .describe("File of interactions or reviews within the folder; default by adapter."),
+        items: z.string().optional().describe("File of items or metadata within the folder; default by adapter."),
+      })
+      .prefault({}),
     split: z
       .strictObject({
         kind: z
@@ -259,6 +268,12 @@ const decoding = z
       .boolean()
       .default(true)
       .describe("Restrict the ranking part to permutations of the slate: an invalid answer becomes impossible."),
+    choice: z
+      .enum(["item", "token"])
+      .default("item")
+      .describe(
+        "item: choose among whole semantic IDs, one forward pass decides the order (Plackett-Luce); token: renormalise token by token along the trie of the slate.",
+      ),
     prior: z
       .boolean()
       .default(true)

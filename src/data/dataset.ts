@@ -37,7 +37,7 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
   try {
     const quarantine = new Quarantine();
     const report = await loadRaw(duck, options.source, quarantine);
-    quarantine.settle(report.rowsRead, options.maxBadShare ?? 0.01, options.quarantineFile);
+    quarantine.settle(options.maxBadShare ?? 0.01, options.quarantineFile);
     const cleaned = await prepare(duck, options.prepare, report.hasItems);
     if ((await duck.number("SELECT count(*) FROM clean")) === 0)
       throw new DataError(`No interaction is left of ${report.rowsRead} rows read (${describe(cleaned)}).`, {
@@ -61,13 +61,17 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
       catalogue: options.catalogue ?? "interacted",
       neutralise: options.neutraliseId,
     });
-    const dropped = quarantine.count > 0 ? { malformed: quarantine.count, ...cleaned } : cleaned;
+    const dropped = quarantine.count() > 0 ? { malformed: quarantine.count(), ...cleaned } : cleaned;
     return {
       name: options.name,
       items,
       sequences,
       hash,
-      stats: statistics(items, sequences, report.rowsRead, dropped),
+      stats: {
+        ...statistics(items, sequences, report.rowsRead, dropped),
+        hasClock: report.hasClock,
+        notes: report.notes,
+      },
     };
   } finally {
     duck.close();

@@ -132,34 +132,44 @@ export interface BadRow {
   readonly text: string;
 }
 
-/** Collects malformed rows: all are counted, the first 10,000 kept for the quarantine file. */
+/** Collects malformed rows: all are counted by file, the first 10,000 kept for the quarantine file. */
 export class Quarantine {
   readonly kept: BadRow[] = [];
-  private total = 0;
+  private readonly bad = new Map<string, number>();
+  private readonly read = new Map<string, number>();
+
+  /** Tells that `rows` more rows of `file` were read, malformed ones included. */
+  saw(file: string, rows: number): void {
+    this.read.set(file, (this.read.get(file) ?? 0) + rows);
+  }
 
   add(row: BadRow): void {
-    this.total++;
+    this.bad.set(row.file, this.count(row.file) + 1);
     if (this.kept.length < 10_000) this.kept.push({ ...row, text: row.text.slice(0, 500) });
   }
 
-  get count(): number {
-    return this.total;
+  /** Malformed rows of one file, or of all. */
+  count(file?: string): number {
+    if (file !== undefined) return this.bad.get(file) ?? 0;
+    return [...this.bad.values()].reduce((a, b) => a + b, 0);
   }
 
-  /** Writes the kept rows as JSONL to `path` (if given and any) and throws DataError above `maxShare` of `rowsRead`. */
-  settle(rowsRead: number, maxShare: number, path: string | undefined): void {
-    if (this.total === 0) return;
+  /** Writes the kept rows as JSONL to `path` (if given and any); throws DataError if a file has more than `maxShare`. */
+  settle(maxShare: number, path: string | undefined): void {
+    if (this.bad.size === 0) return;
     if (path !== undefined) writeFileSync(path, this.kept.map((r) => `${JSON.stringify(r)}\n`).join(""));
-    const share = this.total / Math.max(1, rowsRead);
-    if (share <= maxShare) return;
-    const first = this.kept[0];
-    throw new DataError(
-      `${this.total} of ${rowsRead} rows are malformed (${(100 * share).toFixed(2)} %, allowed ${(100 * maxShare).toFixed(2)} %); ` +
-        `the first is ${first?.file}:${first?.line}: ${first?.reason}.`,
-      {
-        advice: `${path === undefined ? "" : `All of them are in ${path}. `}Correct the file or raise data.maxBadShare.`,
-      },
-    );
+    for (const [file, count] of this.bad) {
+      const rows = Math.max(count, this.read.get(file) ?? 0);
+      if (count / rows <= maxShare) continue;
+      const first = this.kept.filter((r) => r.file === file).sort((a, b) => a.line - b.line)[0];
+      throw new DataError(
+        `${count} of ${rows} rows are malformed (${(100 * (count / rows)).toFixed(2)} %, allowed ${(100 * maxShare).toFixed(2)} %); ` +
+          `the first is ${file}:${first?.line}: ${first?.reason}.`,
+        {
+          advice: `${path === undefined ? "" : `All of them are in ${path}. `}Correct the file or raise data.maxBadShare.`,
+        },
+      );
+    }
   }
 }
 

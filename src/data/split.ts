@@ -79,6 +79,10 @@ export function leaveOneOut(dataset: Dataset): SplitDataset {
 
 /** One cut in time for everybody: no interaction of a later segment is older than one of an earlier segment. */
 export function globalTime(dataset: Dataset, shares: Shares): SplitDataset {
+  if (dataset.stats.hasClock === false)
+    throw new DataError(`${dataset.name} has no timestamps, so it cannot be split by global time.`, {
+      advice: "Use a split by position or leave-one-out.",
+    });
   const cuts = cumulative(shares);
   const times = new Float64Array(dataset.sequences.reduce((n, s) => n + s.times.length, 0));
   let at = 0;

@@ -46,6 +46,10 @@ export interface DatasetStats {
   readonly lengthMean: number;
   readonly lengthMedian: number;
   readonly lengthMax: number;
+  /** False when times are only positions: no global-time split, no recency. */
+  readonly hasClock?: boolean;
+  /** Choices the adapter made that the user should know of. */
+  readonly notes?: readonly string[];
 }
 
 /**

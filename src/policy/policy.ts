@@ -38,7 +38,12 @@ export interface Rollout {
 
 export interface PolicyOptions {
   readonly prompts: PromptOptions;
-  readonly decoding: { readonly constrained: boolean; readonly prior: boolean; readonly maxReasoningTokens: number };
+  readonly decoding: {
+    readonly constrained: boolean;
+    readonly choice: "item" | "token";
+    readonly prior: boolean;
+    readonly maxReasoningTokens: number;
+  };
   readonly microBatchTokens: number;
   readonly sampleBatchTokens: number;
 }
@@ -104,6 +109,8 @@ export class Policy {
         prior: prior ? priorOf(this.prior, s) : s.candidates.map(() => 0),
       })),
       scale: prior ? this.prior.likelihood : 1,
+      wholeSequences: this.options.decoding.choice === "item",
+      maxFreeTokens: mode === "think" ? this.options.decoding.maxReasoningTokens : 0,
       ...constraintTokens(mode, this.options.prompts, this.encoder),
     };
   }

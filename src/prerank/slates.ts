@@ -6,6 +6,7 @@
  * what the user had really done by then.
  */
 import { createHash } from "node:crypto";
+import { unitHash } from "../core/rng.ts";
 import { segmentRange, type TrainingView, trainingView } from "../data/split.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
 import type { PreRanker, Slate } from "./types.ts";
@@ -103,6 +104,34 @@ export function buildAllSlates(
     slates: { rerank: rerank.slates, validation: validation.slates, test: test.slates },
     stats: { rerank: rerank.stats, validation: validation.stats, test: test.stats },
   };
+}
+
+/**
+ * Slates of a segment from pre-rankers that never saw the slate's user: users are dealt into folds by a hash, and each
+ * fold's slates come from a fit on the other folds' `through` view. Makes out-of-sample slates even of midtrain
+ * positions, for whoever learns from slates without having learnt those users' sequences.
+ */
+export function buildCrossFittedSlates(
+  data: SplitDataset,
+  segment: Segment,
+  through: Segment,
+  fitted: (training: TrainingView) => PreRanker,
+  options: SlateOptions = defaultSlates,
+  folds = 5,
+  seed = 0,
+): { slates: Slate[]; stats: SlateStats } {
+  const fold = data.dataset.sequences.map(({ user }) => Math.floor(unitHash(seed, "slate-fold", user) * folds));
+  const slates: Slate[] = [];
+  const skipped = { repeat: 0, shortHistory: 0, fewCandidates: 0 };
+  for (let f = 0; f < folds; f++) {
+    const preRanker = fitted(trainingView(data, through, (user) => fold[user] !== f));
+    const part = buildSlates(data, segment, preRanker, options, (user) => fold[user] === f);
+    slates.push(...part.slates);
+    for (const reason of ["repeat", "shortHistory", "fewCandidates"] as const)
+      skipped[reason] += part.stats.skipped[reason];
+  }
+  slates.sort((a, b) => a.user - b.user || a.position - b.position);
+  return { slates, stats: slateStats(slates, options.size, skipped) };
 }
 
 /** Counts over finished slates. */

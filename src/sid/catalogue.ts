@@ -4,13 +4,21 @@
  */
 import { CheckpointError, DataError } from "../core/errors.ts";
 import { hashOf } from "../core/hash.ts";
-import { type Codes, checkShape, formatSid, parseSid, type SidFormat, type SidShape } from "./semantic-id.ts";
+import {
+  type Codes,
+  checkShape,
+  formatSid,
+  parseSid,
+  type SidFormat,
+  type SidShape,
+  tokensOfSid,
+} from "./semantic-id.ts";
 
-/** int32, row-major, little-endian, as the worker sends it. */
+/** [items, levels], row-major: the worker client's IntMatrix. */
 export interface CodeMatrix {
   readonly rows: number;
   readonly cols: number;
-  readonly data: Uint8Array;
+  readonly data: Int32Array;
 }
 
 export interface CatalogueJson {
@@ -57,12 +65,9 @@ export class Catalogue {
   /** From the worker's answer; the number of levels is the matrix's. */
   static fromMatrix(matrix: CodeMatrix, codes: number, format: SidFormat): Catalogue {
     const { rows, cols, data } = matrix;
-    if (data.byteLength !== rows * cols * 4)
-      throw new DataError(`a code matrix of ${rows} x ${cols} has ${rows * cols * 4} bytes, not ${data.byteLength}`);
-    const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-    const ids = Array.from({ length: rows }, (_, row) =>
-      Array.from({ length: cols }, (_, level) => view.getInt32((row * cols + level) * 4, true)),
-    );
+    if (data.length !== rows * cols)
+      throw new DataError(`a code matrix of ${rows} x ${cols} holds ${rows * cols} codes, not ${data.length}`);
+    const ids = Array.from({ length: rows }, (_, row) => Array.from(data.subarray(row * cols, (row + 1) * cols)));
     return Catalogue.of(ids, { levels: cols, codes, format });
   }
 
@@ -80,6 +85,11 @@ export class Catalogue {
   /** The ID of a row as text, in the catalogue's format. */
   textOf(row: number): string {
     return formatSid(this.codesOf(row), this.shape.format);
+  }
+
+  /** The tokens that spell a row's ID, markers included in the wrapped format. */
+  tokensOf(row: number): readonly string[] {
+    return tokensOfSid(this.codesOf(row), this.shape.format);
   }
 
   /** Rows that have exactly this ID, ascending: none if it is nobody's, several if items collide. */

@@ -32,7 +32,13 @@ function plain(text: string): string {
   let current = text;
   for (let round = 0; ; round++) {
     const decoded = round < maxUnwraps ? decodeEntities(current) : current.replace(/&/g, " ");
-    const next = decoded.normalize("NFKC").replace(lineBreaks, " ").replace(invisible, "").replace(/\s+/g, " ").trim();
+    const next = decoded
+      .replace(mixedFraction, "$1 ")
+      .normalize("NFKC")
+      .replace(lineBreaks, " ")
+      .replace(invisible, "")
+      .replace(/\s+/g, " ")
+      .trim();
     if (next === current) return next;
     current = next;
   }
@@ -43,6 +49,8 @@ function defuse(text: string, pattern: RegExp | undefined): string {
   return pattern === undefined ? defused : defused.replace(pattern, (match) => (match === "" ? "" : " "));
 }
 
+/** NFKC would write 5½ as 51⁄2. */
+const mixedFraction = /(\d)(?=[¼-¾⅐-⅟↉])/g;
 /** Control characters that separate words. */
 const lineBreaks = /[\t\n\v\f\r\u0085]/g;
 /** Controls, format characters (zero-width, bidirectional, tags), variation selectors and fillers, lone surrogates, private use. */

@@ -1,5 +1,7 @@
 /** Stage 0, data: source files -> clean, time-ordered sequences with row numbers, split, and checked for leaks. */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
+import type { AdapterOptions } from "../data/adapters/index.ts";
 import { saveDataset } from "../data/cache.ts";
 import { buildDataset } from "../data/dataset.ts";
 import { fetchMovieLens100k } from "../data/fetch.ts";
@@ -19,13 +21,9 @@ export const data: Stage = {
 
 async function run(context: StageContext): Promise<Summary> {
   const o = context.config.data;
-  const path =
-    o.adapter === "ml-100k" && o.path === ""
-      ? await fetchMovieLens100k({ dir: o.cacheDir, python: context.config.runtime.python })
-      : o.path;
   const dataset = await buildDataset({
     name: o.name,
-    source: adapterOptions(o, path),
+    source: await sourceOf(context),
     prepare: {
       minUserInteractions: o.minInteractions,
       minItemInteractions: o.minInteractions,
@@ -49,3 +47,48 @@ async function run(context: StageContext): Promise<Summary> {
   for (const [reason, rows] of Object.entries(stats.dropped)) context.log(`left out: ${rows} rows (${reason})`);
   return { users: stats.users, items: stats.items, interactions: stats.interactions, tieShare: stats.tieShare };
 }
+
+/** The settings as the adapter takes them; MovieLens-100K is fetched on first use. */
+async function sourceOf(context: StageContext): Promise<AdapterOptions> {
+  const { config, signal } = context;
+  const { adapter, path, columns, files } = config.data;
+  switch (adapter) {
+    case "ml-100k": {
+      if (path !== "")
+        return existsSync(join(path, "ml-100k.inter")) ? { kind: "recbole", path } : { kind: "movielens", path };
+      const progress = (message: string): void => context.log(message);
+      return fetchMovieLens100k({ dir: config.data.cacheDir, python: config.runtime.python, progress, signal });
+    }
+    case "recbole":
+    case "movielens":
+      return { kind: adapter, path };
+    case "sequences":
+      return { kind: adapter, path, ...files };
+    case "table": {
+      const { user, item, time, rating, id, title, brand, categories, description } = columns;
+      return {
+        kind: adapter,
+        path,
+        interactions: files.interactions ?? "interactions.csv",
+        ...(files.items ? { items: files.items } : {}),
+        columns: {
+          user: user ?? "user_id",
+          item: item ?? "item_id",
+          ...(time ? { time } : {}),
+          ...(rating ? { rating } : {}),
+        },
+        itemColumns: { id: id ?? item ?? "item_id", ...defined({ title, brand, categories, description }) },
+      };
+    }
+    default:
+      return {
+        kind: adapter,
+        path,
+        reviews: files.interactions ?? "reviews.json.gz",
+        ...(files.items ? { metadata: files.items } : {}),
+      };
+  }
+}
+
+const defined = (o: Record<string, string | undefined>): Record<string, string> =>
+  Object.fromEntries(Object.entries(o).filter((e): e is [string, string] => e[1] !== undefined));

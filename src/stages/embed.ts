@@ -20,7 +20,12 @@ async function run(context: StageContext): Promise<Summary> {
   const { items } = openData(context).dataset;
   const modelPath =
     config.embed.model === "minilm"
-      ? await fetchMiniLm({ dir: config.data.cacheDir, python: config.runtime.python })
+      ? await fetchMiniLm({
+          dir: config.data.cacheDir,
+          python: config.runtime.python,
+          progress: (message) => context.log(message),
+          signal: context.signal,
+        })
       : config.embed.model;
   const worker = await context.worker();
   const texts = items.map((it) => itemText(it, config.embed.fields));

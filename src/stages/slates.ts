@@ -44,7 +44,7 @@ async function run(context: StageContext): Promise<Summary> {
     const distinct = list.filter((s) => new Set(s.candidates.map((c) => corpus.catalogue.textOf(c))).size === size);
     summary[`${segment}_dropped_same_sid`] = list.length - distinct.length;
     list = capPerUser(distinct, config.prerank.maxSlatesPerUser);
-    checkSlates(list, corpus.split);
+    checkSlates(corpus.split, list, { repeats: "unseen" });
     const stats = slateStats(list, size);
     context.log(
       `${segment}: ${stats.slates} slates of ${stats.users} users, true item among the ${size} in ${stats.conditional} (HR@${size} ${stats.hitRate.toFixed(4)})`,

@@ -46,15 +46,14 @@ async function run(context: StageContext): Promise<Summary> {
   };
   const students = slates.rerank.filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
   const seed = deriveSeed(config.seed, "teacher");
-  const early = trainingView(split, "midtrain");
-  const teacher = fitTeacher(dataset, early, students, { ...defaultTeacher, seed });
-  const later = teacher.withStatistics(trainingView(split, "rerank")); // what the pre-ranker of these slates knows
-  const scoresOf = (t: typeof teacher, list: readonly Slate[]) =>
-    Object.fromEntries(list.map((s) => [s.id, t.scores(viewOf(s))]));
+  // What the pre-rankers of these slates know, and no more.
+  const knowledge = { rerank: trainingView(split, "midtrain"), heldOut: trainingView(split, "rerank") };
+  const teacher = fitTeacher(dataset, knowledge, students, { ...defaultTeacher, seed });
+  const scoresOf = (list: readonly Slate[]) => Object.fromEntries(list.map((s) => [s.id, teacher.scores(viewOf(s))]));
   writeJson(join(context.dir, "evidence.json"), {
-    ...scoresOf(teacher, slates.rerank),
-    ...scoresOf(later, slates.validation),
-    ...scoresOf(later, slates.test),
+    ...scoresOf(slates.rerank),
+    ...scoresOf(slates.validation),
+    ...scoresOf(slates.test),
   });
   const { traces: kept, stats } = sampleTraces(teacher, students, {
     mode: o.sampling,

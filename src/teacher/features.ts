@@ -9,6 +9,7 @@ import type { TrainingView } from "../data/split.ts";
 import type { Dataset } from "../data/types.ts";
 import { type Neighbours, neighboursOf } from "../prerank/neighbours.ts";
 import type { Slate } from "../prerank/types.ts";
+import { fitLatentFactors, type LatentFactors, latentAffinity } from "./latent.ts";
 
 /** A slate without its answer. */
 export type SlateView = Pick<Slate, "id" | "user" | "position" | "segment" | "candidates" | "scores">;
@@ -38,6 +39,11 @@ export const featureNames = [
   "transition from last 3",
   "category overlap with last 3",
   "category overlap with last 20",
+  "latent affinity of all history",
+  "latent affinity of last 20",
+  "latent affinity of last 5",
+  "year closeness",
+  "popularity by history length",
 ] as const;
 
 export const numFeatures = featureNames.length;
@@ -50,16 +56,21 @@ const recentShare = 0.05;
 /** Training statistics in a form fast to ask. Build once. */
 export class TeacherStatistics {
   readonly dataset: Dataset;
+  readonly latent: LatentFactors;
   private readonly neighbours: Neighbours;
   /** Inverse document frequency a category name. */
   private readonly categoryWeight = new Map<string, number>();
   private readonly categorySets: readonly ReadonlySet<string>[];
   private readonly itemTimes: readonly Float64Array[];
   private readonly recentSpan: number;
+  /** A four-digit year in brackets in the title; NaN without one. */
+  private readonly years: readonly number[];
 
   constructor(dataset: Dataset, training: TrainingView) {
     this.dataset = dataset;
     this.neighbours = neighboursOf(training, window, decay);
+    this.latent = fitLatentFactors(training);
+    this.years = dataset.items.map((i) => Number(/\((\d{4})\)/.exec(i.title)?.[1] ?? Number.NaN));
     this.categorySets = dataset.items.map((i) => new Set(i.categories));
     for (const set of this.categorySets)
       for (const c of set) this.categoryWeight.set(c, (this.categoryWeight.get(c) ?? 0) + 1);
@@ -113,6 +124,16 @@ export class TeacherStatistics {
     return this.categorySets[item] ?? new Set();
   }
 
+  /** −|year − mean year of history| / spread; 0 where the titles have no years. */
+  yearCloseness(item: number, history: Int32Array): number {
+    const years = Array.from(history, (h) => this.years[h] ?? Number.NaN).filter((y) => !Number.isNaN(y));
+    const year = this.years[item] ?? Number.NaN;
+    if (years.length === 0 || Number.isNaN(year)) return 0;
+    const mean = years.reduce((a, b) => a + b, 0) / years.length;
+    const spread = Math.sqrt(years.reduce((a, y) => a + (y - mean) ** 2, 0) / years.length);
+    return -Math.abs(year - mean) / (spread + 3);
+  }
+
   /** Training interactions of the item in the span before `time`; 0 where the data has no usable clock. */
   recentPopularity(item: number, time: number): number {
     const times = this.itemTimes[item];
@@ -152,6 +173,11 @@ export function featuresOf(statistics: TeacherStatistics, slate: SlateView): Flo
   const N = slate.candidates.length;
   const features_NF = new Float64Array(N * numFeatures);
   const usual = history.reduce((s, h) => s + Math.log1p(statistics.popularity(h)), 0) / Math.max(1, history.length);
+  const all = sequence?.items.subarray(0, slate.position) ?? new Int32Array();
+  const affinities = [all, history, history.subarray(-5)].map((h) =>
+    latentAffinity(statistics.latent, h, slate.candidates),
+  );
+  const recent = history.subarray(-10);
   slate.candidates.forEach((c, i) => {
     const age = (k: number): number => history.length - 1 - k;
     const together = { 1: 0, 3: 0, 20: 0, best: 0 };
@@ -190,15 +216,20 @@ export function featuresOf(statistics: TeacherStatistics, slate: SlateView): Flo
       Math.log1p(after[3]),
       overlap[3],
       overlap[20],
+      affinities[0]?.[i] ?? 0,
+      affinities[1]?.[i] ?? 0,
+      affinities[2]?.[i] ?? 0,
+      statistics.yearCloseness(c, recent),
+      0,
     ];
     features_NF.set(row, i * numFeatures);
   });
-  standardise(features_NF, N);
+  standardise(features_NF, N, slate.position);
   return features_NF;
 }
 
-/** z-scores within the slate for all columns but the position; the squared score is the square of the score's z. */
-function standardise(features_NF: Float64Array, N: number): void {
+/** z-scores within the slate for all columns but the position; products are made of z-scores. */
+function standardise(features_NF: Float64Array, N: number, historyLength: number): void {
   const F = numFeatures;
   for (let f = 1; f < F; f++) {
     let mean = 0;
@@ -208,5 +239,8 @@ function standardise(features_NF: Float64Array, N: number): void {
     const scale = variance > 1e-18 ? 1 / Math.sqrt(variance) : 0;
     for (let i = 0; i < N; i++) features_NF[i * F + f] = ((features_NF[i * F + f] ?? 0) - mean) * scale;
   }
-  for (let i = 0; i < N; i++) features_NF[i * F + 2] = (features_NF[i * F + 1] ?? 0) ** 2;
+  for (let i = 0; i < N; i++) {
+    features_NF[i * F + 2] = (features_NF[i * F + 1] ?? 0) ** 2;
+    features_NF[i * F + F - 1] = (features_NF[i * F + 3] ?? 0) * (Math.log1p(historyLength) - 4);
+  }
 }

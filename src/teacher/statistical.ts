@@ -6,6 +6,7 @@
  * Out of sample: the weights that score a rerank slate were fitted on rerank slates of the other users (cross-fitted by
  * user). Slates of later segments are scored by weights fitted on all rerank slates.
  */
+import { RunError } from "../core/errors.ts";
 import { unitHash } from "../core/rng.ts";
 import type { TrainingView } from "../data/split.ts";
 import type { Dataset } from "../data/types.ts";
@@ -21,7 +22,16 @@ export interface TeacherOptions {
   readonly seed: number;
 }
 
-export const defaultTeacher: TeacherOptions = { folds: 2, l2: 3, seed: 0 };
+/** Chosen on MovieLens-100K's rerank and validation slates. */
+export const defaultTeacher: TeacherOptions = { folds: 5, l2: 30, seed: 0 };
+
+/** What the teacher may know of interactions. */
+export interface TeacherKnowledge {
+  /** For rerank slates: through midtrain, never further. */
+  readonly rerank: TrainingView;
+  /** For validation and test slates: at most through rerank. Default: the same as for rerank slates. */
+  readonly heldOut?: TrainingView;
+}
 
 export type SupportKind = "transition" | "cooccurrence" | "category";
 
@@ -48,29 +58,35 @@ export interface Teacher {
   scores(slate: SlateView): number[];
   /** Facts behind the scores; the same whether or not the answer is known. */
   evidence(slate: SlateView): Evidence;
-  /** The same weights over other statistics: what may be known of interactions for later slates. */
-  withStatistics(training: TrainingView): Teacher;
   /** Weight a feature, per fold and (last) from all folds; for the report. */
   readonly weights: readonly Readonly<Record<string, number>>[];
 }
 
 /**
- * @param training what the teacher may know of interactions: never past the end of midtrain for rerank slates
  * @param rerankSlates slates of the rerank segment; those whose answer is among the candidates are learnt from
+ * @throws RunError when the knowledge reaches past the allowed segment
  */
 export function fitTeacher(
   dataset: Dataset,
-  training: TrainingView,
+  knowledge: TeacherKnowledge,
   rerankSlates: readonly Slate[],
   options: TeacherOptions = defaultTeacher,
 ): Teacher {
-  const early = new TeacherStatistics(dataset, training);
+  const { rerank, heldOut = rerank } = knowledge;
+  if (rerank.through !== "midtrain" || (heldOut.through !== "midtrain" && heldOut.through !== "rerank"))
+    throw new RunError(
+      `The teacher may know midtrain for rerank slates and rerank for later ones, not ${rerank.through} and ${heldOut.through}: it would know the answers.`,
+    );
+  const statistics = new TeacherStatistics(dataset, rerank);
+  const later = heldOut === rerank ? statistics : new TeacherStatistics(dataset, heldOut);
+  const statisticsFor = (slate: SlateView): TeacherStatistics =>
+    slate.segment === "validation" || slate.segment === "test" ? later : statistics;
   const folds = Math.max(2, Math.trunc(options.folds));
   const foldOf = (user: number): number =>
     Math.floor(unitHash(options.seed, "teacher-fold", String(dataset.sequences[user]?.user ?? user)) * folds);
   const observations = rerankSlates
     .filter((s) => s.targetIndex >= 0)
-    .map((s) => ({ user: s.user, targetIndex: s.targetIndex, features_NF: featuresOf(early, s) }));
+    .map((s) => ({ user: s.user, targetIndex: s.targetIndex, features_NF: featuresOf(statistics, s) }));
   const fold = new Map(observations.map(({ user }) => [user, foldOf(user)]));
   const weights = Array.from({ length: folds + 1 }, (_, k) =>
     fitSoftmaxRegression(
@@ -79,16 +95,14 @@ export function fitTeacher(
       options.l2,
     ),
   );
-  const over = (statistics: TeacherStatistics): Teacher => ({
+  return {
     scores(slate) {
       const k = slate.segment === "rerank" ? foldOf(slate.user) : folds;
-      return linearScores(featuresOf(statistics, slate), weights[k] ?? new Float64Array(numFeatures));
+      return linearScores(featuresOf(statisticsFor(slate), slate), weights[k] ?? new Float64Array(numFeatures));
     },
-    evidence: (slate) => evidenceOf(statistics, slate),
-    withStatistics: (later) => over(new TeacherStatistics(dataset, later)),
+    evidence: (slate) => evidenceOf(statisticsFor(slate), slate),
     weights: weights.map((w) => Object.fromEntries(featureNames.map((name, f) => [name, w[f] ?? 0]))),
-  });
-  return over(early);
+  };
 }
 
 function evidenceOf(statistics: TeacherStatistics, slate: SlateView): Evidence {

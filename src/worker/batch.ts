@@ -144,6 +144,8 @@ export function packConstraint(constraint: PermutationConstraint, numGroups: num
     separator: Array.from(constraint.separator ?? []),
     terminator: Array.from(constraint.terminator ?? []),
     maxSequences: constraint.maxSequences ?? 0,
+    wholeSequences: constraint.wholeSequences ?? false,
+    maxFreeTokens: constraint.maxFreeTokens ?? 0,
   };
 }
 

@@ -39,6 +39,10 @@ export interface PermutationConstraint {
   readonly terminator?: TokenIds;
   /** Sequences to emit before the terminator; 0 = all. */
   readonly maxSequences?: number;
+  /** Choose among whole sequences in one forward pass instead of token by token. */
+  readonly wholeSequences?: boolean;
+  /** So many tokens before the trigger at most, then it is forced; 0 = no bound. */
+  readonly maxFreeTokens?: number;
 }
 
 /** Row-major float32 [rows, cols]. */

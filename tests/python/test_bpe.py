@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from gr2_worker.bpe import train_bpe
+from gr2_worker.errors import InvalidRequest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -58,5 +59,5 @@ def test_no_texts_still_give_every_byte() -> None:
     [(255, [], "at least 256"), (300, ["<x>", "<x>"], "twice"), (300, [" "], "blank"), (300, ["a"], "ordinary token")],
 )
 def test_impossible_requests_are_refused(size: int, special: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidRequest, match=message):
         train_bpe(TEXTS, size, special)

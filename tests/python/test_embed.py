@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gr2_worker.embed import embed_texts
+from gr2_worker.errors import NotFound
 
 MODEL = os.environ.get("GR2_TEST_EMBED_MODEL", "")
 needs_model = pytest.mark.skipif(not MODEL, reason="GR2_TEST_EMBED_MODEL names no embedding model folder")
@@ -30,12 +31,12 @@ def one_thread() -> None:
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./nothing", "~/nothing", "a/b/c", ""])
 def test_a_missing_folder_is_named(path: str) -> None:
-    with pytest.raises(FileNotFoundError, match="no embedding model"):
+    with pytest.raises(NotFound, match="no embedding model"):
         embed_texts(path, ["x"], 0, True, "cpu")
 
 
 def test_a_folder_that_holds_no_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+    with pytest.raises(NotFound, match=str(tmp_path)):
         embed_texts(str(tmp_path), ["x"], 0, True, "cpu")
 
 

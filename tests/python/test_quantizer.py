@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 import torch
 from gr2_worker import quantizer
+from gr2_worker.errors import InvalidRequest
 from gr2_worker.quantizer import QuantizerConfig, encode, fit, uniqueness
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -174,7 +175,7 @@ def test_the_last_id_is_found_and_none_is_an_error() -> None:
     new = clustered(4, d=4, seed=3)
     taken = np.array([c for c in every.tolist() if tuple(c) != free[0]])
     assert ids(encode(result.artifact, new[:1], taken)) == {free[0]}
-    with pytest.raises(ValueError, match="all 9 semantic IDs are taken"):
+    with pytest.raises(InvalidRequest, match="all 9 semantic IDs are taken"):
         encode(result.artifact, new[:2], taken)
 
 
@@ -216,7 +217,7 @@ def test_one_item_equal_items_and_constant_dimensions() -> None:
     ],
 )
 def test_malformed_input_is_refused(x: np.ndarray, pairs: np.ndarray | None, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidRequest, match=message):
         fit(x.astype(np.float32), TINY, pairs)
 
 
@@ -225,7 +226,7 @@ def test_malformed_input_is_refused(x: np.ndarray, pairs: np.ndarray | None, mes
     [{"levels": 0}, {"codes": 0}, {"ema_decay": 1.0}, {"method": "pq"}, {"learning_rate": 0.0}, {"commitment": -1.0}],
 )
 def test_impossible_settings_name_the_field(change: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(change))):
+    with pytest.raises(InvalidRequest, match=next(iter(change))):
         dataclasses.replace(TINY, **change)
 
 
@@ -233,16 +234,16 @@ def test_damaged_artifacts_and_wrong_shapes_are_refused(monkeypatch: pytest.Monk
     x = clustered(50)
     result = fit(x, TINY)
     for broken in (b"", b"nonsense", result.artifact[:-3], result.artifact[:100]):
-        with pytest.raises(ValueError, match="not a usable quantizer artifact"):
+        with pytest.raises(InvalidRequest, match="not a usable quantizer artifact"):
             encode(broken, x, None)
-    with pytest.raises(ValueError, match="24"):
+    with pytest.raises(InvalidRequest, match="24"):
         encode(result.artifact, x[:, :5], None)
-    with pytest.raises(ValueError, match="taken"):
+    with pytest.raises(InvalidRequest, match="taken"):
         encode(result.artifact, x, np.zeros((1, 2), np.int32))
-    with pytest.raises(ValueError, match="taken"):
+    with pytest.raises(InvalidRequest, match="taken"):
         encode(result.artifact, x, np.array([[0, 0, 16]]))
     monkeypatch.setattr(quantizer, "ARTIFACT_VERSION", 2)
-    with pytest.raises(ValueError, match="version 1"):
+    with pytest.raises(InvalidRequest, match="version 1"):
         encode(result.artifact, x, None)
 
 

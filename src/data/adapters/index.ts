@@ -1,13 +1,28 @@
 /** Chooses the adapter. Each fills the raw tables (duck.ts) and reports the files it read. */
 import type { Duck, Quarantine } from "../duck.ts";
+import { type AmazonOptions, loadAmazon } from "./amazon.ts";
+import { loadMovielens, type MovielensOptions } from "./movielens.ts";
 import type { AdapterReport } from "./readers.ts";
 import { loadRecbole, type RecboleOptions } from "./recbole.ts";
+import { loadSequences, type SequencesOptions } from "./sequences.ts";
+import { loadTable, type TableOptions } from "./table.ts";
 
-export type AdapterOptions = RecboleOptions;
+export type AdapterOptions = RecboleOptions | MovielensOptions | SequencesOptions | TableOptions | AmazonOptions;
 
+/** Throws DataError for missing or unreadable files; malformed rows go to the quarantine. */
 export function loadRaw(duck: Duck, options: AdapterOptions, quarantine: Quarantine): Promise<AdapterReport> {
   switch (options.kind) {
     case "recbole":
       return loadRecbole(duck, options, quarantine);
+    case "movielens":
+      return loadMovielens(duck, options, quarantine);
+    case "sequences":
+      return loadSequences(duck, options, quarantine);
+    case "table":
+      return loadTable(duck, options, quarantine);
+    case "amazon2014":
+    case "amazon2018":
+    case "amazon2023":
+      return loadAmazon(duck, options, quarantine);
   }
 }

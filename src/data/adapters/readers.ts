@@ -112,32 +112,58 @@ export async function readDelimited(
       cause,
     });
   }
-  const rejected = (await duck.rows("SELECT DISTINCT line, error_message, csv_line FROM rejects ORDER BY line")).map(
-    (r) => ({ line: Number(r.line), reason: String(r.error_message), text: String(r.csv_line).trim() }),
-  );
-  for (const r of rejected) quarantine.add({ file, ...r });
+  const rejected = await quarantineRejects(duck, file, quarantine);
   const unusable = rating === undefined ? "" : " OR r IS NULL";
   const bad = await duck.rows(
     `SELECT * FROM (SELECT *, row_number() OVER () AS n FROM staged) WHERE u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}`,
   );
   for (const b of bad) {
-    let line = Number(b.n) + (header ? 1 : 0);
-    for (const r of rejected) if (r.line <= line) line++;
+    const line = lineOf(Number(b.n) + (header ? 1 : 0), rejected);
     const reason =
-      b.u === null ? "no user id" : b.i === null ? "no item id" : b.t === null ? "time is not a number" : "bad value";
+      b.u === null
+        ? "no user id"
+        : b.i === null
+          ? "no item id"
+          : b.t === null
+            ? "time is not a number"
+            : "rating is not a number";
     quarantine.add({ file, line, reason, text: [b.u, b.i, b.r, b.t].map((v) => String(v ?? "")).join(spec.delimiter) });
   }
-  return rejected.length + (await moveStaged(duck, unusable));
+  return moveStaged(duck, unusable, file, rejected.length, quarantine);
 }
 
-/** Moves usable staged rows on; returns how many rows were staged. */
-async function moveStaged(duck: Duck, unusable: string): Promise<number> {
-  const staged = await duck.number("SELECT count(*) FROM staged");
+/** Lines that DuckDB could not parse go to the quarantine; returns their numbers, ascending. */
+async function quarantineRejects(duck: Duck, file: string, quarantine: Quarantine): Promise<number[]> {
+  const rows = await duck.rows(
+    "SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects GROUP BY line ORDER BY line",
+  );
+  for (const r of rows)
+    quarantine.add({ file, line: Number(r.line), reason: String(r.reason), text: String(r.text).trim() });
+  return rows.map((r) => Number(r.line));
+}
+
+/** Line in the file of the n-th line that DuckDB kept. */
+function lineOf(n: number, rejected: readonly number[]): number {
+  let line = n;
+  for (const r of rejected) if (r <= line) line++;
+  return line;
+}
+
+/** Moves usable staged rows on; returns how many rows the file had, rejected ones included. */
+async function moveStaged(
+  duck: Duck,
+  unusable: string,
+  file: string,
+  numRejected: number,
+  quarantine: Quarantine,
+): Promise<number> {
+  const rows = numRejected + (await duck.number("SELECT count(*) FROM staged"));
   await duck.run(
     `INSERT INTO raw_interactions SELECT u, i, r, t FROM staged
      WHERE NOT (u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}); DROP TABLE staged`,
   );
-  return staged;
+  quarantine.saw(file, rows);
+  return rows;
 }
 
 /** Reads one JSONL[.gz] interaction file, a JSON object a line. */
@@ -159,7 +185,7 @@ export async function readJsonl(
     }
   }
   const time = columns.time === undefined ? "n::DOUBLE" : timeSql(field(columns.time), timeUnit, sample);
-  await duck.run(`DROP TABLE IF EXISTS staged`);
+  await duck.run("DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged");
   try {
     await duck.run(`CREATE TEMP TABLE staged AS
       SELECT ${field(columns.user)} AS u, ${field(columns.item)} AS i,
@@ -167,13 +193,15 @@ export async function readJsonl(
         ${time} AS t, n, CASE WHEN j IS NULL THEN l END AS broken
       FROM (SELECT l, n, TRY_CAST(l AS JSON) AS j FROM (
         SELECT l, row_number() OVER () AS n FROM read_csv(${sqlText(file)}, delim='\u0001', header=false,
-          auto_detect=false, quote='', escape='', columns={'l': 'VARCHAR'}, null_padding=true, max_line_size=16777216))
+          auto_detect=false, quote='', escape='', columns={'l': 'VARCHAR'}, null_padding=true, max_line_size=16777216,
+          store_rejects=true, rejects_table='rejects', rejects_scan='reject_scans'))
         WHERE l IS NOT NULL)`);
   } catch (cause) {
     throw new DataError(`${file} cannot be read: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
       cause,
     });
   }
+  const rejected = await quarantineRejects(duck, file, quarantine);
   const unusable = columns.rating === undefined ? "" : " OR r IS NULL";
   const bad = await duck.rows(
     `SELECT u, i, r, t, n, broken FROM staged WHERE u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}`,
@@ -189,9 +217,14 @@ export async function readJsonl(
             : b.t === null
               ? `"${columns.time}" is not a time`
               : `"${columns.rating}" is not a number`;
-    quarantine.add({ file, line: Number(b.n), reason, text: String(b.broken ?? JSON.stringify([b.u, b.i, b.r, b.t])) });
+    quarantine.add({
+      file,
+      line: lineOf(Number(b.n), rejected),
+      reason,
+      text: String(b.broken ?? JSON.stringify([b.u, b.i, b.r, b.t])),
+    });
   }
-  return moveStaged(duck, unusable);
+  return moveStaged(duck, unusable, file, rejected.length, quarantine);
 }
 
 /** Reads one Parquet interaction file; `line` of a bad row is its row number. */
@@ -236,7 +269,7 @@ export async function readParquet(
   );
   for (const b of bad)
     quarantine.add({ file, line: Number(b.n), reason: "missing value", text: JSON.stringify([b.u, b.i, b.r, b.t]) });
-  return moveStaged(duck, unusable);
+  return moveStaged(duck, unusable, file, 0, quarantine);
 }
 
 /** Appends items to raw_items in the order given. */
@@ -269,6 +302,7 @@ export async function* itemLines(
   requireFile(file, "Items");
   for await (const { line, text } of linesOf(file, options.encoding ?? "utf8")) {
     if (line === 1 && options.skipHeader === true) continue;
+    quarantine.saw(file, 1);
     const item = parse(text, line);
     if (typeof item !== "string") yield item;
     else quarantine.add({ file, line, reason: item, text });

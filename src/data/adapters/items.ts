@@ -1,0 +1,144 @@
+/** Reading item files of any layout with a field mapping: CSV, TSV, JSONL[.gz], Parquet. Values become plain RawItems. */
+import { DataError } from "../../core/errors.ts";
+import { type Duck, headOf, type Quarantine, requireFile, sqlText } from "../duck.ts";
+import { itemLines, type RawItem } from "./readers.ts";
+
+/** Which field holds what; all but `id` may be absent. */
+export interface ItemColumns {
+  readonly id: string;
+  readonly title?: string;
+  readonly brand?: string;
+  readonly categories?: string;
+  readonly description?: string;
+}
+
+export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
+
+/** Format by file name, `.gz` aside. */
+export function formatOf(file: string): TableFormat {
+  const name = file.toLowerCase().replace(/\.gz$/, "");
+  if (name.endsWith(".csv")) return "csv";
+  if (name.endsWith(".tsv")) return "tsv";
+  if (name.endsWith(".jsonl") || name.endsWith(".json") || name.endsWith(".ndjson")) return "jsonl";
+  if (name.endsWith(".parquet")) return "parquet";
+  throw new DataError(`${file}: unknown format; expected .csv, .tsv, .jsonl (each may end in .gz) or .parquet.`);
+}
+
+/** Items of `file`, in file order. `separator` splits categories given as one string (default "|"). */
+export async function* readItemTable(
+  duck: Duck,
+  file: string,
+  columns: ItemColumns,
+  quarantine: Quarantine,
+  separator = "|",
+): AsyncGenerator<RawItem> {
+  requireFile(file, "Items");
+  const format = formatOf(file);
+  const toItem = (record: Readonly<Record<string, unknown>>): RawItem | string => itemOf(record, columns, separator);
+  if (format === "jsonl") {
+    yield* itemLines(file, quarantine, (text) => {
+      try {
+        return toItem(JSON.parse(text) as Record<string, unknown>);
+      } catch {
+        return "not JSON";
+      }
+    });
+    return;
+  }
+  if (format !== "parquet") {
+    const delimiter = format === "csv" ? "," : "\t";
+    const header = parseDelimited(headOf(file).split(/\r?\n/)[0] ?? "", delimiter) ?? [];
+    if (!header.includes(columns.id)) throw new DataError(`${file}:1 has no column "${columns.id}".`);
+    yield* itemLines(
+      file,
+      quarantine,
+      (text) => {
+        const cells = parseDelimited(text, delimiter);
+        if (cells === undefined) return "unterminated quote";
+        if (cells.length !== header.length) return `${cells.length} columns, expected ${header.length}`;
+        return toItem(Object.fromEntries(header.map((name, k) => [name, cells[k] ?? ""])));
+      },
+      { skipHeader: true },
+    );
+    return;
+  }
+  let rows: Record<string, unknown>[];
+  try {
+    rows = await duck.rows(`SELECT * FROM read_parquet(${sqlText(file)})`);
+  } catch (cause) {
+    throw new DataError(`${file} is not a readable Parquet file.`, { cause });
+  }
+  quarantine.saw(file, rows.length);
+  for (const [k, row] of rows.entries()) {
+    const item = toItem(row);
+    if (typeof item !== "string") yield item;
+    else quarantine.add({ file, line: k + 1, reason: item, text: "" });
+  }
+}
+
+/** One record as an item, or the reason why it cannot be one. */
+export function itemOf(
+  record: Readonly<Record<string, unknown>>,
+  columns: ItemColumns,
+  separator: string,
+): RawItem | string {
+  const value = (name: string | undefined): unknown => (name === undefined ? undefined : record[name]);
+  const id = value(columns.id);
+  if (id === undefined || id === null || id === "") return `no "${columns.id}"`;
+  return {
+    id: String(id),
+    title: textOf(value(columns.title)),
+    brand: textOf(value(columns.brand)),
+    categories: listOf(value(columns.categories), separator),
+    description: textOf(value(columns.description)),
+  };
+}
+
+/** Text of a string, number or (nested) list of them; anything else is "". */
+export function textOf(value: unknown): string {
+  if (typeof value === "string") return value.trim();
+  if (typeof value === "number" || typeof value === "bigint") return String(value);
+  if (Array.isArray(value))
+    return value
+      .map(textOf)
+      .filter((s) => s !== "")
+      .join(" ");
+  return "";
+}
+
+/** A list, however it is written: nested lists are flattened, strings split; duplicates and blanks go. */
+export function listOf(value: unknown, separator: string): string[] {
+  const flat = (v: unknown): string[] =>
+    Array.isArray(v)
+      ? v.flatMap(flat)
+      : typeof v === "string"
+        ? v.split(separator)
+        : typeof v === "number"
+          ? [String(v)]
+          : [];
+  return [...new Set(flat(value).map((s) => s.trim()))].filter((s) => s !== "" && s !== "(no genres listed)");
+}
+
+/** Cells of one line with RFC 4180 quotes; undefined when a quote does not end on the line. */
+export function parseDelimited(line: string, delimiter: string): string[] | undefined {
+  if (!line.includes('"')) return line.split(delimiter);
+  const cells: string[] = [];
+  let cell = "";
+  let quoted = false;
+  for (let k = 0; k < line.length; k++) {
+    const ch = line[k] ?? "";
+    if (quoted) {
+      if (ch !== '"') cell += ch;
+      else if (line[k + 1] === '"') {
+        cell += '"';
+        k++;
+      } else quoted = false;
+    } else if (ch === '"' && cell === "") quoted = true;
+    else if (ch === delimiter) {
+      cells.push(cell);
+      cell = "";
+    } else cell += ch;
+  }
+  cells.push(cell);
+  return quoted ? undefined : cells;
+}

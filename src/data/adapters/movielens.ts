@@ -1,0 +1,126 @@
+/**
+ * MovieLens in GroupLens' own layouts, told apart by the files in the folder:
+ *   100K         u.data (tab), u.item (bar-separated, Latin-1, 19 genre flags)
+ *   1M           ratings.dat, movies.dat (`::`, Latin-1)
+ *   20M, latest  ratings.csv, movies.csv
+ * Example: `{kind: "movielens", path: "../shared/data/ml-latest-small"}`. Titles keep their year and article order.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { DataError } from "../../core/errors.ts";
+import type { Duck, Quarantine } from "../duck.ts";
+import { listOf, parseDelimited } from "./items.ts";
+import { type AdapterReport, itemLines, type RawItem, readDelimited, writeItems } from "./readers.ts";
+
+export interface MovielensOptions {
+  readonly kind: "movielens";
+  /** Folder with the original files. */
+  readonly path: string;
+}
+
+const genres100k = [
+  "unknown",
+  "Action",
+  "Adventure",
+  "Animation",
+  "Children's",
+  "Comedy",
+  "Crime",
+  "Documentary",
+  "Drama",
+  "Fantasy",
+  "Film-Noir",
+  "Horror",
+  "Musical",
+  "Mystery",
+  "Romance",
+  "Sci-Fi",
+  "Thriller",
+  "War",
+  "Western",
+];
+
+type ItemParser = (text: string) => RawItem | string;
+
+const item = (id: string, title: string, categories: readonly string[]): RawItem | string =>
+  id === "" ? "no movie id" : { id, title: title.trim(), brand: "", categories, description: "" };
+
+const layouts: readonly {
+  readonly ratings: string;
+  readonly movies: string;
+  readonly delimiter: string;
+  readonly header: boolean;
+  readonly encoding: "utf8" | "latin1";
+  readonly parse: ItemParser;
+}[] = [
+  {
+    ratings: "u.data",
+    movies: "u.item",
+    delimiter: "\t",
+    header: false,
+    encoding: "latin1",
+    parse(text) {
+      const cells = text.split("|");
+      if (cells.length !== 24) return `${cells.length} columns, expected 24`;
+      return item(
+        cells[0] ?? "",
+        cells[1] ?? "",
+        genres100k.filter((_, k) => cells[5 + k] === "1"),
+      );
+    },
+  },
+  {
+    ratings: "ratings.dat",
+    movies: "movies.dat",
+    delimiter: "::",
+    header: false,
+    encoding: "latin1",
+    parse(text) {
+      const cells = text.split("::");
+      return cells.length === 3
+        ? item(cells[0] ?? "", cells[1] ?? "", listOf(cells[2], "|"))
+        : `${cells.length} columns, expected 3`;
+    },
+  },
+  {
+    ratings: "ratings.csv",
+    movies: "movies.csv",
+    delimiter: ",",
+    header: true,
+    encoding: "utf8",
+    parse(text) {
+      const cells = parseDelimited(text, ",");
+      return cells?.length === 3
+        ? item(cells[0] ?? "", cells[1] ?? "", listOf(cells[2], "|"))
+        : `${cells?.length ?? 1} columns, expected 3`;
+    },
+  },
+];
+
+export async function loadMovielens(
+  duck: Duck,
+  options: MovielensOptions,
+  quarantine: Quarantine,
+): Promise<AdapterReport> {
+  const layout = layouts.find((l) => existsSync(join(options.path, l.ratings)));
+  if (layout === undefined)
+    throw new DataError(`${options.path} has none of ${layouts.map((l) => l.ratings).join(", ")}.`, {
+      advice: "Set data.path to a folder with MovieLens' original files.",
+    });
+  const ratings = join(options.path, layout.ratings);
+  const rowsRead = await readDelimited(
+    duck,
+    ratings,
+    {
+      delimiter: layout.delimiter,
+      quoted: layout.header,
+      ...(layout.header ? {} : { names: ["userId", "movieId", "rating", "timestamp"] }),
+      columns: { user: "userId", item: "movieId", rating: "rating", time: "timestamp" },
+    },
+    quarantine,
+  );
+  const movies = join(options.path, layout.movies);
+  const lines = itemLines(movies, quarantine, layout.parse, { skipHeader: layout.header, encoding: layout.encoding });
+  await writeItems(duck, lines);
+  return { files: [ratings, movies], rowsRead, hasItems: true, hasClock: true, notes: [] };
+}

@@ -1,0 +1,69 @@
+/**
+ * Latent factors of who-interacted-with-what: the leading right singular vectors V of the binary user × item matrix
+ * (PureSVD: Cremonesi et al. 2010). Affinity of a history H to item j = Σ_{h∈H} V_h · V_j; rotation of V changes nothing.
+ */
+import { Rng } from "../core/rng.ts";
+import type { TrainingView } from "../data/split.ts";
+
+export interface LatentFactors {
+  readonly dimensions: number;
+  /** V, [items × dimensions], row-major, orthonormal columns. */
+  readonly factors_ID: Float64Array;
+}
+
+/** Subspace iteration: V ← orth(AᵀA V). Deterministic; O(iterations · interactions · dimensions). */
+export function fitLatentFactors(training: TrainingView, dimensions = 16, iterations = 12): LatentFactors {
+  const { numItems } = training;
+  const D = Math.min(dimensions, numItems);
+  const users = training.sequences.map((s) => Int32Array.from(new Set(s)));
+  const rng = Rng.of(0, "latent-factors");
+  let V = Float64Array.from({ length: numItems * D }, () => rng.uniform() - 0.5);
+  orthonormalise(V, numItems, D);
+  const projected = new Float64Array(D);
+  for (let k = 0; k < iterations; k++) {
+    const next = new Float64Array(numItems * D);
+    for (const items of users) {
+      projected.fill(0);
+      for (const i of items)
+        for (let d = 0; d < D; d++) projected[d] = (projected[d] as number) + (V[i * D + d] as number);
+      for (const i of items)
+        for (let d = 0; d < D; d++) next[i * D + d] = (next[i * D + d] as number) + (projected[d] as number);
+    }
+    orthonormalise(next, numItems, D);
+    V = next;
+  }
+  return { dimensions: D, factors_ID: V };
+}
+
+/** Σ_{h ∈ history} V_h · V_candidate for each candidate. */
+export function latentAffinity(
+  factors: LatentFactors,
+  history: Int32Array,
+  candidates: readonly number[],
+): readonly number[] {
+  const { dimensions: D, factors_ID: V } = factors;
+  const user = new Float64Array(D);
+  for (const h of history) for (let d = 0; d < D; d++) user[d] = (user[d] as number) + (V[h * D + d] as number);
+  return candidates.map((c) => {
+    let s = 0;
+    for (let d = 0; d < D; d++) s += (user[d] as number) * (V[c * D + d] as number);
+    return s;
+  });
+}
+
+/** Modified Gram–Schmidt on the columns; a column without a part of its own becomes zero. */
+function orthonormalise(V: Float64Array, rows: number, D: number): void {
+  for (let d = 0; d < D; d++) {
+    let before = 0;
+    for (let i = 0; i < rows; i++) before += (V[i * D + d] as number) ** 2;
+    for (let e = 0; e < d; e++) {
+      let dot = 0;
+      for (let i = 0; i < rows; i++) dot += (V[i * D + d] as number) * (V[i * D + e] as number);
+      for (let i = 0; i < rows; i++) V[i * D + d] = (V[i * D + d] as number) - dot * (V[i * D + e] as number);
+    }
+    let norm = 0;
+    for (let i = 0; i < rows; i++) norm += (V[i * D + d] as number) ** 2;
+    const scale = norm > 1e-18 * Math.max(1, before) ? 1 / Math.sqrt(norm) : 0;
+    for (let i = 0; i < rows; i++) V[i * D + d] = (V[i * D + d] as number) * scale;
+  }
+}

@@ -1,0 +1,222 @@
+"""Properties of the permutation automaton and of beam search."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import VOCAB, spec
+from gr2_worker.beam import Trie
+from gr2_worker.constraints import Automaton, compile_constraint
+from gr2_worker.engine import Engine
+from gr2_worker.errors import InvalidRequest
+from gr2_worker.types import BeamParams, ForwardSpec, GroupBatch, PermutationConstraint, SampleParams, never_cancelled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def constraint(sequences, prior=None, **extra):
+    """A constraint of one entry."""
+    fields = {"scale": 1.0, "separator": (40,), "terminator": (41,), **extra}
+    return PermutationConstraint(
+        np.asarray([len(sequences)]),
+        np.asarray([len(s) for s in sequences], dtype=np.int64),
+        np.asarray([t for s in sequences for t in s], dtype=np.int32),
+        np.asarray(prior if prior is not None else [0.0] * len(sequences), dtype=np.float32),
+        **fields,
+    )
+
+
+# Distinct sequences of one length are prefix-free.
+sequence_sets = st.integers(1, 4).flatmap(
+    lambda n: st.lists(st.tuples(*[st.integers(0, 3)] * n), min_size=1, max_size=7, unique=True)
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    sequence_sets,
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 8),
+    st.sampled_from([(), (40,), (40, 2)]),
+    st.sampled_from([(), (41,), (1, 41)]),
+    st.sampled_from([(), (7,), (7, 7, 8)]),
+)
+def test_any_walk_spells_a_valid_permutation(sequences, seed, limit, separator, terminator, trigger):
+    compiled = compile_constraint(
+        constraint(
+            sequences, separator=separator, terminator=terminator, trigger=trigger, max_sequences=limit
+        ), 1, VOCAB,
+    )  # fmt: skip
+    automaton = Automaton(compiled, np.zeros(1, dtype=np.int64))
+    rng = np.random.default_rng(seed)
+    for token in trigger:
+        assert not automaton.allowed().constrained_R[0]
+        automaton.advance(np.asarray([token], dtype=np.int32))
+    walked: list[int] = []
+    while not automaton.done_R[0]:
+        allowed = automaton.allowed()
+        count = int(allowed.count_R[0])
+        assert allowed.constrained_R[0] and count >= 1
+        options = [int(allowed.forced_R[0])] if count == 1 else [t for t in allowed.tokens_RJ[0].tolist() if t >= 0]
+        assert len(options) == len(set(options)) == count
+        walked.append(int(rng.choice(options)))
+        wrong = next(t for t in range(VOCAB) if t not in options)
+        assert not automaton.select(np.zeros(1, dtype=np.int64)).advance(np.asarray([wrong], dtype=np.int32))[0]
+        assert automaton.advance(np.asarray(walked[-1:], dtype=np.int32))[0]
+    assert not automaton.advance(np.asarray([0], dtype=np.int32))[0]
+    expected = min(limit or len(sequences), len(sequences))
+    length = len(sequences[0])
+    body = walked[: len(walked) - len(terminator)]
+    assert tuple(walked[len(body) :]) == terminator
+    pieces = [tuple(body[i : i + length + len(separator)]) for i in range(0, len(body), length + len(separator))]
+    assert all(p[length:] == separator for p in pieces[:-1])
+    emitted = [p[:length] for p in pieces]
+    assert len(set(emitted)) == len(emitted) == expected and set(emitted) <= set(sequences)
+
+
+@pytest.fixture(scope="module")
+def uniform_engine():
+    """A model whose logits are all equal."""
+    engine = Engine(torch.device("cpu"))
+    engine.load_model("", spec())
+    with torch.no_grad():
+        engine.model("").lm.model.model.norm.weight.zero_()
+    return engine
+
+
+def test_prior_alone_reproduces_plackett_luce(uniform_engine):
+    sequences = [(1, 2), (1, 3), (4, 2), (4, 4), (5, 1)]
+    prior = np.asarray([0.3, -1.0, 2.0, 0.0, 0.7])
+    rows = list(itertools.permutations(range(5)))
+    responses = [
+        [t for position, j in enumerate(row) for t in ((40,) if position else ()) + sequences[j]] + [41] for row in rows
+    ]
+    batch = GroupBatch(
+        np.asarray([9, *itertools.chain.from_iterable(responses)], dtype=np.int32),
+        np.asarray([1]), np.asarray([len(rows)]), np.full(len(rows), len(responses[0])),
+    )  # fmt: skip
+    logprobs, _ = uniform_engine.forward("", ForwardSpec(batch, constraint(sequences, prior)))
+    got = logprobs.reshape(len(rows), -1).astype(np.float64).sum(axis=1)
+    want = []
+    for row in rows:
+        left, total = list(range(5)), 0.0
+        for j in row:
+            total += prior[j] - math.log(sum(math.exp(prior[k]) for k in left))
+            left.remove(j)
+        want.append(total)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    assert np.exp(got).sum() == pytest.approx(1, abs=1e-4)
+    drawn = [
+        item.tokens
+        for part in uniform_engine.sample("", SampleParams([np.asarray([9], dtype=np.int32)], 3000, 20,
+                                                           constraint=constraint(sequences, prior)))
+        for item in part
+    ]  # fmt: skip
+    first = np.asarray([sequences.index(tuple(d[:2].tolist())) for d in drawn])
+    share = np.bincount(first, minlength=5) / len(drawn)
+    np.testing.assert_allclose(share, np.exp(prior) / np.exp(prior).sum(), atol=0.04)
+
+
+def test_huge_priors_do_not_overflow():
+    compiled = compile_constraint(constraint([(1, 2), (1, 3), (4, 2)], [1e4, -1e4, 9990]), 1, VOCAB)
+    allowed = Automaton(compiled, np.zeros(1, dtype=np.int64)).allowed()
+    np.testing.assert_allclose(np.sort(allowed.bias_RJ[0])[1:], [9990, 1e4])
+
+
+@pytest.mark.parametrize(
+    ("sequences", "extra", "match"),
+    [
+        ([(1, 2), (1, 2)], {}, "equal to, or a prefix"),
+        ([(1,), (1, 2)], {}, "equal to, or a prefix"),
+        ([(1, VOCAB)], {}, "outside of the vocabulary"),
+        ([(1,)], {"scale": 0.0}, "scale"),
+        ([(1,)], {"trigger": (-4,)}, "outside of the vocabulary"),
+    ],
+)
+def test_malformed_constraints(sequences, extra, match):
+    with pytest.raises(InvalidRequest, match=match):
+        compile_constraint(constraint(sequences, **extra), 1, VOCAB)
+
+
+def test_violations_name_response_and_token(uniform_engine):
+    cases = [([1, 2, 41, 5], 3), ([1, 2, 40, 1], 2), ([4], 0), ([1, 2, 41], None), ([1], None)]
+    for response, token in cases:
+        batch = GroupBatch(
+            np.asarray([9, 1, *response], dtype=np.int32), np.asarray([1]), np.asarray([2]),
+            np.asarray([1, len(response)]),
+        )  # fmt: skip
+        one = ForwardSpec(batch, constraint([(1, 2), (1, 3)], max_sequences=1))
+        if token is None:
+            uniform_engine.forward("", one)
+        else:
+            with pytest.raises(InvalidRequest, match=f"response 1 .* token {token} "):
+                uniform_engine.forward("", one)
+
+
+# ---------------------------------------------------------------- beam search
+
+catalogues = st.integers(1, 3).flatmap(
+    lambda n: st.lists(st.tuples(*[st.integers(0, 6)] * n), min_size=1, max_size=25, unique=True)
+)
+
+
+@pytest.fixture(scope="module")
+def trained_engine():
+    engine = Engine(torch.device("cpu"))
+    engine.load_model("", spec(trainable=False))
+    return engine
+
+
+@settings(max_examples=40, deadline=None)
+@given(catalogues, st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_beam_search_is_valid_unique_sorted_and_exact_when_wide(trained_engine, items, width, seed):
+    rng = np.random.default_rng(seed)
+    catalogue = np.asarray(items, dtype=np.int32)
+    prompts = [rng.integers(0, VOCAB, size=int(rng.integers(1, 9))).astype(np.int32) for _ in range(3)]
+    excluded = [rng.choice(len(items), size=int(rng.integers(0, len(items) + 1)), replace=False) for _ in prompts]
+    params = BeamParams(prompts, catalogue, width, [e.astype(np.int64) for e in excluded])
+    result = trained_engine.beam_search("", params, never_cancelled)
+    length = catalogue.shape[1]
+    batch = GroupBatch(
+        np.concatenate([np.concatenate([p, catalogue.reshape(-1)]) for p in prompts]),
+        np.asarray([len(p) for p in prompts]), np.full(3, len(items)), np.full(3 * len(items), length),
+    )  # fmt: skip
+    logprobs, _ = trained_engine.forward("", ForwardSpec(batch))
+    brute = logprobs.reshape(3, len(items), length).sum(axis=2)
+    for p in range(3):
+        rows = result.rows[p][result.rows[p] >= 0]
+        found = len(rows)
+        open_rows = np.setdiff1d(np.arange(len(items)), excluded[p])
+        assert len(set(rows.tolist())) == found and set(rows.tolist()) <= set(open_rows.tolist())
+        assert (result.rows[p][found:] == -1).all() and np.isneginf(result.logprobs[p][found:]).all()
+        assert (np.diff(result.logprobs[p][:found]) <= 0).all()
+        np.testing.assert_allclose(result.logprobs[p][:found], brute[p][rows], atol=1e-4)
+        if width >= len(items):
+            assert found == len(open_rows)
+            np.testing.assert_allclose(result.logprobs[p][:found], -np.sort(-brute[p][open_rows]), atol=1e-4)
+        else:
+            assert found >= min(1, len(open_rows))
+
+
+def test_beam_search_refuses_bad_catalogues(trained_engine):
+    prompt = [np.asarray([1], dtype=np.int32)]
+    none = [np.zeros(0, dtype=np.int64)]
+    for catalogue, width, match in (
+        ([[1, 2], [1, 2]], 1, "rows 0 and 1 are equal"),
+        ([[1, VOCAB]], 1, "vocabulary"),
+        ([[1, 2]], 0, "beam_width"),
+    ):
+        params = BeamParams(prompt, np.asarray(catalogue, dtype=np.int32), width, none)
+        with pytest.raises(InvalidRequest, match=match):
+            trained_engine.beam_search("", params)
+
+
+def test_trie_is_compact():
+    trie = Trie.build(np.asarray([[1, 5, 1], [1, 2, 9], [0, 7, 7], [1, 5, 0]], dtype=np.int32))
+    assert [len(t) for t in trie.token] == [2, 3, 4]
+    assert trie.order.tolist() == [2, 1, 3, 0]
+    assert [c.tolist() for c in trie.child_first] == [[0, 2], [0, 1, 3], [0, 1, 2, 4]]

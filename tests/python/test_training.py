@@ -1,0 +1,280 @@
+"""The training loop's invariants: accumulation, resume, determinism, what moves and what does not, atomic state."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import VOCAB, as_batch, random_batch, spec, tokenizer_json, unpack
+from gr2_worker.engine import Engine
+from gr2_worker.errors import Cancelled, FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
+from gr2_worker.types import AdamWParams, CrossEntropy, ForwardSpec, LoadSpec, PermutationConstraint, Policy, TrainSpec
+
+STEP = AdamWParams(learning_rate=1e-2, weight_decay=0.1, max_grad_norm=1.0)
+
+
+def train_spec(seed, **extra):
+    batch = random_batch(seed)
+    weights = np.random.default_rng(seed).random(batch.num_targets).astype(np.float32) / batch.num_targets
+    return TrainSpec(batch, weights, CrossEntropy(), seed=seed, **extra)
+
+
+def weights_of(engine):
+    return {n: p.detach().clone() for n, p in engine.model("").lm.model.named_parameters()}
+
+
+def gradients_of(engine):
+    return {n: p.grad.clone() for n, p in engine.model("").lm.model.named_parameters() if p.grad is not None}
+
+
+def train(engine, seeds):
+    for seed in seeds:
+        engine.forward_backward("", f"fb-{seed}", train_spec(seed))
+        engine.optim_step("", f"os-{seed}", STEP)
+
+
+def test_accumulation_equals_one_large_batch(engine):
+    pairs = unpack(random_batch(1, groups=6))
+    halves = [pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]]
+    loss = 0.0
+    for half in halves:
+        batch = as_batch(half)
+        ones = np.ones(batch.num_targets, dtype=np.float32)
+        loss += engine.forward_backward("", "", TrainSpec(batch, ones, CrossEntropy())).loss
+    accumulated = gradients_of(engine)
+    engine.model("").optimizer.zero_grad()
+    batch = as_batch(pairs)
+    whole = engine.forward_backward("", "", TrainSpec(batch, np.ones(batch.num_targets, np.float32), CrossEntropy()))
+    assert whole.loss == pytest.approx(loss, rel=1e-6)
+    for name, gradient in gradients_of(engine).items():
+        torch.testing.assert_close(gradient, accumulated[name], atol=1e-5, rtol=1e-4)
+
+
+def test_policy_loss_through_the_model(engine):
+    spec_ = train_spec(4)
+    old, _ = engine.forward("", ForwardSpec(spec_.batch, temperature=0.8))
+    adv = np.random.default_rng(0).normal(size=len(old)).astype(np.float32)
+    loss = Policy(adv, old, old, 0.2, 0.28, 0.1)
+    result = engine.forward_backward("", "", replace(spec_, loss=loss, temperature=0.8, want_logprobs=True))
+    assert result.loss == pytest.approx(-(spec_.weights * adv).sum(), abs=1e-5)  # on-policy: ratio 1, KL 0
+    np.testing.assert_allclose(result.logprobs, old, atol=1e-5)
+    assert result.metrics["ratio_max"] == pytest.approx(1, abs=1e-4) and result.metrics["entropy"] > 0
+    assert result.metrics["tokens"] == len(old) and result.metrics["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_constrained_gradient_matches_autograd_on_full_logits(engine):
+    batch = as_batch([(np.asarray([1, 2, 3]), np.asarray([10, 20, 40, 11, 21, 41]))])
+    constraint = PermutationConstraint(
+        np.asarray([3]), np.asarray([2, 2, 2]), np.asarray([10, 20, 11, 21, 10, 22], dtype=np.int32),
+        np.asarray([0.1, -0.4, 0.9], dtype=np.float32), scale=1.7, separator=(40,), terminator=(41,), max_sequences=2,
+    )  # fmt: skip
+    weights = np.asarray([1, 2, 3, 4, 5, 6], dtype=np.float32)
+    got = engine.forward_backward(
+        "", "", TrainSpec(batch, weights, CrossEntropy(), constraint, temperature=0.5, want_logprobs=True)
+    )
+    gradients = gradients_of(engine)
+    model = engine.model("").lm.model
+    model.zero_grad()
+    ids = torch.tensor([[1, 2, 3, 10, 20, 40, 11, 21, 41]])
+    logits = model(input_ids=ids).logits[0]
+
+    def log_softmax(position, tokens, bias):
+        return ((1.7 * logits[position, tokens] + torch.tensor(bias)) / 0.5).log_softmax(-1)
+
+    two = float(np.logaddexp(np.float32(0.1), np.float32(0.9)))
+    want = [
+        log_softmax(2, [10, 11], [two, -0.4])[0],
+        log_softmax(3, [20, 22], [0.1, 0.9])[0],
+        logits.new_zeros(()),
+        log_softmax(5, [11, 10], [-0.4, 0.9])[0],
+        logits.new_zeros(()),
+        logits.new_zeros(()),
+    ]
+    loss = -(torch.from_numpy(weights) * torch.stack(want)).sum()
+    loss.backward()
+    np.testing.assert_allclose(got.logprobs, [w.item() for w in want], atol=1e-5)
+    assert got.loss == pytest.approx(loss.item(), rel=1e-5) and got.metrics["forced_tokens"] == 3
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, atol=2e-5, rtol=1e-4)
+
+
+def test_all_weights_zero_is_a_zero_gradient_free_call(engine):
+    spec_ = train_spec(2)
+    result = engine.forward_backward("", "", replace(spec_, weights=np.zeros_like(spec_.weights)))
+    assert result.loss == 0 and result.metrics["tokens"] == 0 and not gradients_of(engine)
+
+
+@pytest.mark.parametrize("extra", [{}, {"embedding_dropout": 0.2, "attention_dropout": 0.1}])
+def test_resume_equals_uninterrupted_training(make_engine, tmp_path, extra):
+    whole = make_engine(**extra)
+    train(whole, range(3))
+    info = whole.save_state("", str(tmp_path / "state"), True)
+    train(whole, range(3, 6))
+    resumed = Engine(torch.device("cpu"))
+    resumed.load_model("", LoadSpec(path=str(tmp_path / "state"), trainable=True))
+    assert resumed.load_state("", str(tmp_path / "state"), True)[::2] == (3, info.sha256)
+    assert resumed.model("").lm.embedding_dropout == extra.get("embedding_dropout", 0.0)
+    train(resumed, range(3, 6))
+    for name, weight in weights_of(whole).items():
+        assert torch.equal(weight, weights_of(resumed)[name]), name
+
+
+def test_runs_are_bit_identical_and_dropout_follows_the_seed(make_engine):
+    engines = [make_engine(embedding_dropout=0.3) for _ in range(2)]
+    losses = [[e.forward_backward("", "", replace(train_spec(1), seed=s)).loss for s in (1, 1, 2)] for e in engines]
+    assert losses[0] == losses[1] and losses[0][0] == losses[0][1] != losses[0][2]
+    first, second = (gradients_of(e) for e in engines)
+    assert all(torch.equal(first[n], second[n]) for n in first)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_trainable_parameter_moves_and_a_frozen_model_does_not(make_engine, tied):
+    engine = make_engine(tie_word_embeddings=tied)
+    before = weights_of(engine)
+    train(engine, range(2))
+    assert all(not torch.equal(before[n], w) for n, w in weights_of(engine).items())
+    engine.load_model("", spec(trainable=False))
+    with pytest.raises(FailedPrecondition, match="trainable=false"):
+        engine.forward_backward("", "", train_spec(1))
+    assert not any(p.requires_grad for p in engine.model("").lm.model.parameters())
+
+
+def test_decay_spares_norms_and_embeddings(engine):
+    groups = engine.model("").optimizer._adamw.param_groups
+    decayed = {id(p) for g in groups if g["decays"] for p in g["params"]}
+    names = {n for n, p in engine.model("").lm.model.named_parameters() if id(p) in decayed}
+    assert names and all("proj" in n for n in names)
+
+
+def test_adamw_step_matches_the_equation(engine):
+    engine.forward_backward("", "", train_spec(1))
+    name = "model.layers.0.mlp.up_proj.weight"
+    before, gradient = weights_of(engine)[name], gradients_of(engine)[name]
+    result = engine.optim_step("", "", AdamWParams(1e-2, weight_decay=0.1, eps=1e-8))
+    want = before * (1 - 1e-2 * 0.1) - 1e-2 * gradient / (gradient.abs() + 1e-8)
+    torch.testing.assert_close(weights_of(engine)[name], want, atol=1e-6, rtol=1e-5)
+    assert (result.step, result.weight_version) == (1, 2) and result.grad_norm > 0
+
+
+def test_a_cancelled_call_adds_nothing(engine):
+    engine.forward_backward("", "", train_spec(1))
+    before = gradients_of(engine)
+    calls = iter(range(100))
+
+    def check():
+        if next(calls) == 2:
+            raise Cancelled("gone")
+
+    with pytest.raises(Cancelled):
+        engine.forward_backward("", "x", train_spec(2, micro_batch_tokens=20), check)
+    assert all(torch.equal(before[n], g) for n, g in gradients_of(engine).items())
+    assert not engine.model("").lm.model.training
+
+
+def test_out_of_memory_names_the_knob(engine, monkeypatch):
+    def explode(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine.model("").lm, "hidden", explode)
+    with pytest.raises(ResourceExhausted, match="micro_batch_tokens"):
+        engine.forward("", ForwardSpec(random_batch(1)))
+
+
+def test_gradient_checkpointing_gives_the_same_gradient(engine):
+    engine.forward_backward("", "", train_spec(1))
+    plain = gradients_of(engine)
+    engine.load_model("", replace(spec(), gradient_checkpointing=True))
+    engine.forward_backward("", "", train_spec(1))
+    for name, gradient in gradients_of(engine).items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-6, rtol=1e-5)
+
+
+def test_bfloat16_trains_float32_masters(engine):
+    engine.load_model("", replace(spec(), dtype="bfloat16"))
+    before = weights_of(engine)
+    train(engine, range(2))
+    assert all(w.dtype == torch.float32 and not torch.equal(w, before[n]) for n, w in weights_of(engine).items())
+    engine.load_model("", replace(spec(trainable=False), dtype="bfloat16"))
+    assert {w.dtype for w in weights_of(engine).values()} == {torch.bfloat16}
+    logprobs, _ = engine.forward("", ForwardSpec(random_batch(1)))
+    assert np.isfinite(logprobs).all()
+
+
+# ---------------------------------------------------------------- state and vocabulary
+
+
+def test_save_replaces_states_only_and_leaves_nothing_behind(engine, tmp_path):
+    folder = tmp_path / "state"
+    first = engine.save_state("", str(folder), True)
+    train(engine, [0])
+    second = engine.save_state("", str(folder), True)
+    assert first.sha256 != second.sha256
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state"]
+    assert {p.suffix for p in folder.iterdir()} == {".json", ".safetensors"}
+    other = tmp_path / "precious"
+    other.mkdir()
+    (other / "thesis.txt").write_text("x")
+    with pytest.raises(InvalidRequest, match="refusing"):
+        engine.save_state("", str(other), False)
+    with pytest.raises(InvalidRequest, match="absolute"):
+        engine.save_state("", "relative", False)
+
+
+def test_damaged_or_foreign_states_are_refused(engine, make_engine, tmp_path):
+    folder = tmp_path / "state"
+    engine.save_state("", str(folder), False)
+    with pytest.raises(FailedPrecondition, match="another architecture"):
+        make_engine(num_hidden_layers=3).load_state("", str(folder), False)
+    with pytest.raises(FailedPrecondition, match="without optimizer"):
+        engine.load_state("", str(folder), True)
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(FailedPrecondition, match="damaged"):
+        engine.load_state("", str(folder), False)
+    with pytest.raises(NotFound):
+        engine.load_state("", str(tmp_path / "none"), False)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_added_tokens_extend_a_pretrained_model(make_engine, tmp_path, tied):
+    make_engine(tie_word_embeddings=tied).save_state("", str(tmp_path / "base"), False)
+    loads = []
+    for _ in range(2):
+        engine = Engine(torch.device("cpu"))
+        loaded = engine.load_model(
+            "", LoadSpec(path=str(tmp_path / "base"), added_tokens=("<a>", "w5", "<b>"), seed=4, pad_vocab_multiple=64)
+        )
+        loads.append(loaded)
+    assert loaded.added_token_ids == [VOCAB, 5, VOCAB + 1] and loaded.vocab_size == 64
+    assert loaded.tokenizer.encode("w1<a>").ids[-1] == VOCAB
+    for module in ("get_input_embeddings", "get_output_embeddings"):
+        weights = [getattr(m.model, module)().weight for m in loads]
+        assert torch.equal(*weights)
+        old, new = weights[0][:VOCAB], weights[0][VOCAB:]
+        assert (new - old.mean(0)).abs().max() < 6 * 0.1 * old.std(0).max() and not torch.equal(new[0], new[1])
+    assert (loaded.model.get_input_embeddings().weight is loaded.model.get_output_embeddings().weight) == tied
+
+
+def test_loading_errors(tmp_path):
+    engine = Engine(torch.device("cpu"))
+    with pytest.raises(FailedPrecondition, match="no model is loaded"):
+        engine.forward("", ForwardSpec(random_batch(1)))
+    with pytest.raises(NotFound):
+        engine.load_model("", LoadSpec(path=str(tmp_path / "none")))
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(NotFound, match="pickled weights are never loaded"):
+        engine.load_model("", LoadSpec(path=str(tmp_path / "pickled")))
+    for text, match in (("{", "not JSON"), ("{}", "model_type"), (json.dumps({"model_type": "nope"}), "causal")):
+        with pytest.raises(InvalidRequest, match=match):
+            engine.load_model("", LoadSpec(architecture_json=text, tokenizer_json=tokenizer_json()))
+    engine.load_model("", spec())
+    engine.save_state("", str(tmp_path / "mute"), False)
+    (tmp_path / "mute" / "tokenizer.json").unlink()
+    (tmp_path / "mute" / "tokenizer_config.json").unlink()
+    with pytest.raises(FailedPrecondition, match="tokenizer"):
+        engine.load_model("", LoadSpec(path=str(tmp_path / "mute")))

@@ -1,0 +1,172 @@
+import { describe, expect, it } from "vitest";
+import { Rng } from "../../../src/core/rng.ts";
+import { splitByPosition, trainingView } from "../../../src/data/split.ts";
+import { fitItemKnn } from "../../../src/prerank/item-knn.ts";
+import { fitPopularity } from "../../../src/prerank/popularity.ts";
+import { buildAllSlates } from "../../../src/prerank/slates.ts";
+import type { Slate } from "../../../src/prerank/types.ts";
+import { viewOf } from "../../../src/teacher/features.ts";
+import { fitLatentFactors, latentAffinity } from "../../../src/teacher/latent.ts";
+import { rankingFrom, sampleTraces } from "../../../src/teacher/sampling.ts";
+import { fitSoftmaxRegression, linearScores, softmax } from "../../../src/teacher/softmax-regression.ts";
+import { fitTeacher, type Teacher } from "../../../src/teacher/statistical.ts";
+import { walkers } from "../synthetic.ts";
+
+const data = splitByPosition(walkers(150, 100, 30));
+const { slates } = buildAllSlates(data, (view) => fitPopularity(view), { size: 30, repeats: "unseen", minHistory: 1 });
+const knowledge = { rerank: trainingView(data, "midtrain"), heldOut: trainingView(data, "rerank") };
+const teacher = fitTeacher(data.dataset, knowledge, slates.rerank);
+const conditional = (list: readonly Slate[]): Slate[] => list.filter((s) => s.targetIndex >= 0);
+const hitsAt1 = (list: readonly Slate[], scores: (s: Slate) => number[]): number =>
+  list.filter((s) => rankingFrom(scores(s))[0] === s.targetIndex).length / list.length;
+
+describe("listwise softmax regression", () => {
+  it("recovers the weights that made the choices", () => {
+    const truth = Float64Array.from([1.5, -1, 0]);
+    const rng = Rng.of(2, "choices");
+    const observations = Array.from({ length: 4000 }, () => {
+      const features_NF = Float64Array.from({ length: 5 * 3 }, () => 2 * rng.uniform() - 1);
+      let u = rng.uniform();
+      const p = softmax(linearScores(features_NF, truth));
+      const targetIndex = Math.max(
+        0,
+        p.findIndex((x) => {
+          u -= x;
+          return u < 0;
+        }),
+      );
+      return { features_NF, targetIndex };
+    });
+    const w = fitSoftmaxRegression(observations, 3, 1e-3);
+    truth.forEach((t, f) => {
+      expect(Math.abs((w[f] ?? 0) - t)).toBeLessThan(0.12);
+    });
+  });
+
+  it("stands at a zero gradient, copes with constant features and an empty sample", () => {
+    const features_NF = Float64Array.from([1, 5, 2, 5, 4, 5]);
+    const w = fitSoftmaxRegression([{ features_NF, targetIndex: 1 }], 2, 0.5);
+    const p = softmax(linearScores(features_NF, w));
+    const mean = (p[0] ?? 0) + 2 * (p[1] ?? 0) + 4 * (p[2] ?? 0);
+    expect(2 - mean - 0.5 * (w[0] ?? 0)).toBeCloseTo(0, 8);
+    expect(w[1]).toBeCloseTo(0, 8);
+    expect(Array.from(fitSoftmaxRegression([], 2, 1))).toEqual([0, 0]);
+  });
+});
+
+describe("latent factors", () => {
+  it("are orthonormal and put items of one crowd together", () => {
+    const { dimensions: D, factors_ID: V } = fitLatentFactors(knowledge.rerank, 6);
+    for (let a = 0; a < D; a++) {
+      for (let b = 0; b <= a; b++) {
+        let dot = 0;
+        for (let i = 0; i < 100; i++) dot += (V[i * D + a] ?? 0) * (V[i * D + b] ?? 0);
+        expect(dot).toBeCloseTo(a === b ? 1 : 0, 9);
+      }
+    }
+    const history = data.dataset.sequences[0]?.items.subarray(0, 10) ?? new Int32Array();
+    const own = latentAffinity({ dimensions: D, factors_ID: V }, history, Array.from(history));
+    const all = latentAffinity(
+      { dimensions: D, factors_ID: V },
+      history,
+      data.dataset.items.map((_, i) => i),
+    );
+    const mean = (x: readonly number[]) => x.reduce((s, v) => s + v, 0) / x.length;
+    expect(mean(own)).toBeGreaterThan(mean(all));
+  });
+});
+
+describe("statistical teacher", () => {
+  it("beats a weak pre-ranker out of sample, on slates of every segment", () => {
+    for (const list of [conditional(slates.rerank), conditional(slates.validation)]) {
+      expect(list.length).toBeGreaterThan(50);
+      const before = hitsAt1(list, (s) => s.candidates.map((_, k) => -k));
+      expect(hitsAt1(list, (s) => teacher.scores(viewOf(s)))).toBeGreaterThan(before + 0.1);
+    }
+  });
+
+  it("does not learn from the slates of the users it scores", () => {
+    // Changing one user's own answers must not change that user's scores.
+    const user = slates.rerank[0]?.user ?? 0;
+    const shifted = slates.rerank.map((s) => (s.user === user ? { ...s, targetIndex: (s.targetIndex + 3) % 30 } : s));
+    const other = fitTeacher(data.dataset, knowledge, shifted);
+    const own = slates.rerank.filter((s) => s.user === user);
+    for (const s of own) expect(other.scores(viewOf(s))).toEqual(teacher.scores(viewOf(s)));
+    expect(other.weights).not.toEqual(teacher.weights);
+  });
+
+  it("refuses to know the answers", () => {
+    expect(() => fitTeacher(data.dataset, { rerank: trainingView(data, "rerank") }, slates.rerank)).toThrow(/answers/);
+    const late = { rerank: trainingView(data, "midtrain"), heldOut: trainingView(data, "test") };
+    expect(() => fitTeacher(data.dataset, late, slates.rerank)).toThrow(/answers/);
+  });
+
+  it("gives evidence from the history only, the same whatever the answer", () => {
+    for (const s of slates.rerank.slice(0, 50)) {
+      const evidence = teacher.evidence(viewOf(s));
+      const history = Array.from(data.dataset.sequences[s.user]?.items.subarray(0, s.position) ?? []);
+      expect(evidence.dominantCategories.length).toBeLessThanOrEqual(3);
+      expect(new Set(evidence.support.map((x) => x.candidate)).size).toBe(evidence.support.length);
+      for (const { candidate, because } of evidence.support) {
+        expect(candidate).toBeLessThan(s.candidates.length);
+        expect(because.length).toBeGreaterThan(0);
+        for (const h of because) expect(history).toContain(h);
+      }
+    }
+    expect(Object.keys(viewOf(slates.rerank[0] as Slate))).not.toContain("target");
+    expect(Object.keys(viewOf(slates.rerank[0] as Slate))).not.toContain("targetIndex");
+  });
+});
+
+describe("sampling traces", () => {
+  const knn = buildAllSlates(data, (view) => fitItemKnn(view));
+  const list = conditional(knn.slates.rerank);
+  const options = { mode: "rejection", maxTries: 3, temperature: 1, seed: 4 } as const;
+
+  it("rejection keeps only traces whose own first choice is the answer, within the bound", () => {
+    const { traces, stats } = sampleTraces(teacher, knn.slates.rerank, options);
+    const byId = new Map(list.map((s) => [s.id, s]));
+    for (const t of traces) {
+      expect(t.ranking[0]).toBe(byId.get(t.slateId)?.targetIndex);
+      expect([...t.ranking].sort((a, b) => a - b)).toEqual(t.ranking.map((_, k) => k));
+      expect(t.tries).toBeLessThanOrEqual(3);
+    }
+    expect(stats.offered).toBe(list.length);
+    expect(stats.accepted).toBe(traces.length);
+    expect(stats.accepted).toBeGreaterThan(0);
+    expect(stats.accepted).toBeLessThan(stats.offered);
+    expect(stats.offeredByPosition.reduce((a, b) => a + b, 0)).toBe(stats.offered);
+  });
+
+  it("depends on seed and slate, not on order; more tries accept more; certainty is accepted at once", () => {
+    const forward = sampleTraces(teacher, list, options).traces;
+    const backward = sampleTraces(teacher, [...list].reverse(), options).traces;
+    expect([...backward].reverse()).toEqual(forward);
+    expect(sampleTraces(teacher, list, { ...options, maxTries: 9 }).stats.accepted).toBeGreaterThan(forward.length);
+    const sure: Teacher = { ...teacher, scores: (s) => s.candidates.map((_, k) => (k === 2 ? 50 : 0)) };
+    const stats = sampleTraces(sure, list, options).stats;
+    expect(stats.acceptanceByPosition.map((a) => Math.round(a))).toEqual(
+      stats.offeredByPosition.map((n, k) => (k === 2 && n > 0 ? 1 : 0)),
+    );
+  });
+
+  it("the teacher is never handed the answer, in either mode", () => {
+    for (const mode of ["rejection", "targeted"] as const) {
+      const spy: Teacher = {
+        ...teacher,
+        scores(s) {
+          expect(s).not.toHaveProperty("target");
+          expect(s).not.toHaveProperty("targetIndex");
+          return teacher.scores(s);
+        },
+      };
+      sampleTraces(spy, list.slice(0, 20), { ...options, mode });
+    }
+  });
+
+  it("targeted puts the answer first, always", () => {
+    const { traces, stats } = sampleTraces(teacher, knn.slates.rerank, { ...options, mode: "targeted" });
+    expect(stats.acceptance).toBe(1);
+    expect(traces.every((t, k) => t.ranking[0] === list[k]?.targetIndex)).toBe(true);
+  });
+});
