@@ -26,6 +26,7 @@ from .types import (
     AdamWParams,
     BeamParams,
     BeamResult,
+    Bools,
     CancelCheck,
     CrossEntropy,
     Float32s,
@@ -45,7 +46,7 @@ from .types import (
 DEFAULT_MODEL = "policy"
 REMEMBERED_REQUESTS = 1024
 # Larger micro-batches fall out of the CPU's caches and are slower, whatever the caller allows.
-MAX_MICRO_BATCH_TOKENS_CPU = 4096
+PREFERRED_TOKENS_CPU = 2048
 
 
 class LoadedModel:
@@ -146,7 +147,7 @@ class Engine:
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32)
         entropy = np.zeros_like(logprobs) if spec.want_entropy else None
         with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
-            for micro_batch in packing.plan(spec.batch, ~forced, self._micro_batch_tokens(spec.micro_batch_tokens)):
+            for micro_batch in self._plan(spec.batch, ~forced, spec.micro_batch_tokens):
                 check()
                 targets = micro_batch.targets
                 hidden = _predicting_states(model, micro_batch)
@@ -218,7 +219,7 @@ class Engine:
         certain = torch.from_numpy(np.flatnonzero(forced & weighted)).to(device)
         if len(certain):
             total += weigh(torch.zeros(len(certain), device=device), certain).double()
-        for micro_batch in packing.plan(spec.batch, wanted, self._micro_batch_tokens(spec.micro_batch_tokens)):
+        for micro_batch in self._plan(spec.batch, wanted, spec.micro_batch_tokens):
             check()
             targets = micro_batch.targets.to(device)
             with model.autocast():
@@ -296,13 +297,14 @@ class Engine:
         loaded.forget()
         return loaded.step, loaded.weight_version, info.sha256
 
-    def _micro_batch_tokens(self, asked: int) -> int:
-        return asked if self.device.type == "cuda" else min(asked, MAX_MICRO_BATCH_TOKENS_CPU)
+    def _plan(self, batch: GroupBatch, wanted_N: Bools, micro_batch_tokens: int) -> list[packing.MicroBatch]:
+        preferred = None if self.device.type == "cuda" else PREFERRED_TOKENS_CPU
+        return packing.plan(batch, wanted_N, micro_batch_tokens, preferred)
 
 
 def _targets(
     model: lm.LanguageModel, batch: GroupBatch, constraint: PermutationConstraint | None
-) -> tuple[TargetTable, np.typing.NDArray[np.bool_]]:
+) -> tuple[TargetTable, Bools]:
     """Checks a batch against the model and replays its constraint: the table of targets and which are forced [N]."""
     if len(batch.tokens) and (batch.tokens.min() < 0 or batch.tokens.max() >= model.vocab_size):
         raise InvalidRequest(f"batch holds a token outside of the vocabulary of {model.vocab_size}")
