@@ -88,9 +88,9 @@ def beam_search(lm: LanguageModel, params: BeamParams, check: CancelCheck) -> Be
         chosen = order[at : at + max(1, fits)]
         closed: list[Int64s] = [np.unique(position[params.excluded[p]]) for p in chosen]
         with torch.no_grad(), lm.autocast():
-            rows, logprobs = _search(lm, [params.prompts[p] for p in chosen], trie, params.beam_width, closed, check)
-        result.rows[chosen, : rows.shape[1]] = rows
-        result.logprobs[chosen, : rows.shape[1]] = logprobs
+            found, logprobs = _search(lm, [params.prompts[p] for p in chosen], trie, params.beam_width, closed, check)
+        result.rows[chosen, : found.shape[1]] = found
+        result.logprobs[chosen, : found.shape[1]] = logprobs
         at += len(chosen)
     return result
 

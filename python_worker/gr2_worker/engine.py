@@ -47,7 +47,7 @@ from .types import (
 DEFAULT_MODEL = "policy"
 REMEMBERED_REQUESTS = 1024
 # Larger micro-batches fall out of the CPU's caches and are slower, whatever the caller allows.
-MAX_MICRO_BATCH_TOKENS_CPU = 4096
+PREFERRED_TOKENS_CPU = 2048
 
 
 class LoadedModel:
@@ -149,7 +149,7 @@ class Engine:
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32)
         entropy = np.zeros_like(logprobs) if spec.want_entropy else None
         with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
-            for micro_batch in packing.plan(spec.batch, wanted, self._micro_batch_tokens(spec.micro_batch_tokens)):
+            for micro_batch in self._plan(spec.batch, wanted, spec.micro_batch_tokens):
                 check()
                 targets = micro_batch.targets
                 hidden = _predicting_states(model, micro_batch)
@@ -160,7 +160,7 @@ class Engine:
                     logprobs[at] = scored.logprobs.cpu().numpy()
                     if entropy is not None and scored.entropy is not None:
                         entropy[at] = scored.entropy.cpu().numpy()
-            budget = self._micro_batch_tokens(spec.micro_batch_tokens)
+            budget = self._ranking_tokens(spec.micro_batch_tokens)
             for choice in _choices(model, targets_of, spec.temperature, budget, check):
                 at = choice.targets.cpu().numpy()
                 logprobs[at] = choice.logprobs.cpu().numpy()
@@ -228,7 +228,7 @@ class Engine:
         certain = torch.from_numpy(np.flatnonzero(forced & weighted)).to(device)
         if len(certain):
             total += weigh(torch.zeros(len(certain), device=device), certain).double()
-        for micro_batch in packing.plan(spec.batch, wanted, self._micro_batch_tokens(spec.micro_batch_tokens)):
+        for micro_batch in self._plan(spec.batch, wanted, spec.micro_batch_tokens):
             check()
             targets = micro_batch.targets.to(device)
             with model.autocast():
@@ -248,7 +248,7 @@ class Engine:
             if leaf.grad is not None:
                 hidden.backward(leaf.grad)
         with model.autocast():
-            budget = self._micro_batch_tokens(spec.micro_batch_tokens)
+            budget = self._ranking_tokens(spec.micro_batch_tokens)
             for choice in _choices(model, targets_of, spec.temperature, budget, check):
                 loss = weigh(choice.logprobs, choice.targets)
                 if loss.requires_grad:
@@ -317,8 +317,13 @@ class Engine:
         loaded.forget()
         return loaded.step, loaded.weight_version, info.sha256
 
-    def _micro_batch_tokens(self, asked: int) -> int:
-        return asked if self.device.type == "cuda" else min(asked, MAX_MICRO_BATCH_TOKENS_CPU)
+    def _ranking_tokens(self, asked: int) -> int:
+        """Tokens of contexts and sequences scored at once."""
+        return asked if self.device.type == "cuda" else min(asked, PREFERRED_TOKENS_CPU)
+
+    def _plan(self, batch: GroupBatch, wanted_N: Bools, micro_batch_tokens: int) -> list[packing.MicroBatch]:
+        preferred = None if self.device.type == "cuda" else PREFERRED_TOKENS_CPU
+        return packing.plan(batch, wanted_N, micro_batch_tokens, preferred)
 
 
 @dataclass(frozen=True)

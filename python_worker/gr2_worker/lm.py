@@ -213,7 +213,9 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
             local_files_only=is_local,
             **extra,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        raise FailedPrecondition(f"loading {spec.path} needs a package that is missing: {_line(error)}") from error
+    except (OSError, ValueError) as error:
         raise NotFound(f"cannot load a model from {spec.path}: {_line(error)}") from error
     if getattr(model.config, "quantization_config", None) is not None:
         del model.config.quantization_config
@@ -250,7 +252,9 @@ def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str
         raise FailedPrecondition(f"{spec.path} holds no tokenizer (no {', no '.join(TOKENIZER_FILES)})")
     try:
         auto = AutoTokenizer.from_pretrained(spec.path, trust_remote_code=False, **extra)
-        return auto.backend_tokenizer, auto.eos_token or "", str(auto.chat_template or "")
+        # A GGUF file's end-of-text id survives in the config, but transformers may name another token for it.
+        eos = "" if spec.gguf_file else auto.eos_token or ""
+        return auto.backend_tokenizer, eos, str(auto.chat_template or "")
     except Exception as error:  # the Auto classes raise nearly anything
         raise FailedPrecondition(f"{spec.path} has no usable fast tokenizer: {_line(error)}") from error
 

@@ -56,22 +56,26 @@ class _Branches:
     length: int  # prompt + kept
 
 
-def plan(batch: GroupBatch, wanted_N: Bools, micro_batch_tokens: int) -> list[MicroBatch]:
+def plan(
+    batch: GroupBatch, wanted_N: Bools, micro_batch_tokens: int, preferred_tokens: int | None = None
+) -> list[MicroBatch]:
     """Micro-batches that cover every wanted target.
 
-    Each holds at most `micro_batch_tokens` tokens, unless one prompt + response alone is longer.
+    Each holds at most `micro_batch_tokens` tokens, unless one prompt + response alone is longer. Rows are batched up to
+    `preferred_tokens` (at most the former) only, but no group is split for that.
     """
+    row_tokens = min(micro_batch_tokens, preferred_tokens or micro_batch_tokens)
     pieces = _pieces(batch, wanted_N, micro_batch_tokens)
     pieces.sort(key=lambda p: -p.length)
     plain = [p for p in pieces if sum(k > 0 for k in p.kept) <= 1]
     branched = [p for p in pieces if sum(k > 0 for k in p.kept) > 1]
     micro_batches = []
     while plain:
-        rows = max(1, micro_batch_tokens // plain[0].length)
+        rows = max(1, row_tokens // plain[0].length)
         micro_batches.append(_build(batch, wanted_N, [[p] for p in plain[:rows]], masked=False))
         plain = plain[rows:]
     while branched:
-        packed, branched = _fill(branched, max(1, micro_batch_tokens // branched[0].length))
+        packed, branched = _fill(branched, max(1, row_tokens // branched[0].length))
         micro_batches.append(_build(batch, wanted_N, packed, masked=True))
     return micro_batches
 

@@ -134,8 +134,8 @@ def test_diversity_is_zero_for_uniform_usage_and_one_for_collapse() -> None:
 def test_contrastive_loss_equals_plain_numpy_and_masks_the_same_item() -> None:
     left, right, temperature = random(4, 3), random(4, 3, seed=1), 0.5
     pairs = torch.tensor([[0, 1], [2, 3], [0, 4], [5, 3]])  # rows 0 and 2 share item 0, rows 1 and 3 share item 3
-    l, r = (x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True) for x in (left, right))
-    logits = l @ r.T / temperature
+    a, b = (x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True) for x in (left, right))
+    logits = a @ b.T / temperature
     masked = {(0, 2), (2, 0), (1, 3), (3, 1)}
     expected = 0.0
     for i in range(4):
