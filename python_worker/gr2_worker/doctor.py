@@ -1,6 +1,6 @@
 """Facts about this Python for `gr2 doctor`: versions, device, memory. Called through pythonia; judges nothing.
 
-    report('{"packages": ["torch", "numpy"]}')  ->  '{"ok": true, "python": "3.11.7", ...}'  or  '{"ok": false, ...}'
+report('{"packages": ["torch", "numpy"]}')  ->  '{"ok": true, "python": "3.11.7", ...}'  or  '{"ok": false, ...}'
 """
 
 from __future__ import annotations
