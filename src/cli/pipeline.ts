@@ -62,7 +62,9 @@ export async function pipeline(args: PipelineArguments, out: Output & Partial<Re
     stopDrawing();
     // A call that was cut off by the user's signal may fail in many ways; what counts is that they asked to stop.
     const reason = signal.aborted && !(e instanceof InterruptedError) ? new InterruptedError() : e;
-    await run?.close(reason instanceof InterruptedError ? "interrupted" : "failed", messageOf(reason)).catch(() => {});
+    const closed =
+      reason instanceof InterruptedError ? run?.close("interrupted") : run?.close("failed", messageOf(reason));
+    await closed?.catch(() => {});
     throw reason;
   } finally {
     interrupts.dispose();

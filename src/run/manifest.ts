@@ -63,9 +63,10 @@ export class ManifestFile {
       config_hash: about.configHash,
       seed: about.seed,
       code: codeRevision(),
-      data: {},
-      versions: versions(),
-      hardware: hardware(),
+      data: earlier?.data ?? {},
+      // a rerun that finds everything finished starts no worker: what an earlier one said about it stays
+      versions: { ...earlier?.versions, ...versions() },
+      hardware: { ...earlier?.hardware, ...hardware() },
       stages: earlier?.stages ?? {},
     });
     manifest.save();

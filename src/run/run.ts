@@ -6,6 +6,7 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { Gr2Error, InterruptedError, RunError } from "../core/errors.ts";
 import { TelemetryBus } from "../worker/telemetry.ts";
+import type { WorkerInfo } from "../worker/types.ts";
 import { codeHash } from "./code-hash.ts";
 import { guarded, makeFolder, writeAtomic } from "./files.ts";
 import { ManifestFile } from "./manifest.ts";
@@ -137,6 +138,26 @@ export class Run {
   /** Processes whose memory counts into a stage's peak, next to this one. */
   measureMemoryOf(pids: readonly number[]): void {
     this.workerPids = pids;
+  }
+
+  /** Notes in the manifest what computed: the worker's versions and device. */
+  describeWorker(info: WorkerInfo): void {
+    this.manifest.update((m) => {
+      Object.assign(m.versions, {
+        worker: info.workerVersion,
+        python: info.pythonVersion,
+        torch: info.torchVersion,
+        transformers: info.transformersVersion,
+      });
+      Object.assign(m.hardware, { device: info.device, worker_threads: info.numThreads });
+    });
+  }
+
+  /** Notes in the manifest the hash of data that came from outside. */
+  describeData(name: string, hash: string): void {
+    this.manifest.update((m) => {
+      m.data[name] = hash;
+    });
   }
 
   /** True if the user asked to stop behind this stage. */

@@ -1,6 +1,9 @@
 /** Ctrl-C and SIGTERM: the first asks every running call to stop, the second ends the process at once. */
 import { exitCodes } from "../core/errors.ts";
 
+/** One Ctrl-C may arrive twice: from the terminal, and passed on by npm, tsx or timeout. That is not a second one. */
+const samePressMs = 500;
+
 export interface Interrupts {
   /** Aborted by the first signal. */
   readonly signal: AbortSignal;
@@ -11,8 +14,13 @@ export interface Interrupts {
 /** `onFirst` may tell the user that stopping is under way. Exit handlers (which kill an embedded worker) run both times. */
 export function handleInterrupts(onFirst?: (signal: NodeJS.Signals) => void): Interrupts {
   const controller = new AbortController();
+  let first = 0;
   const onSignal = (signal: NodeJS.Signals) => {
-    if (controller.signal.aborted) process.exit(exitCodes.INTERRUPTED);
+    if (controller.signal.aborted) {
+      if (performance.now() - first >= samePressMs) process.exit(exitCodes.INTERRUPTED);
+      return;
+    }
+    first = performance.now();
     controller.abort();
     onFirst?.(signal);
   };
