@@ -230,7 +230,12 @@ describe("streams", () => {
       call.write({
         event: {
           $case: "result",
-          value: { codes, artifact: Buffer.from("a"), metrics: { uniqueness: 1 }, codeVectors: undefined },
+          value: {
+            codes,
+            artifact: Buffer.from("a"),
+            metrics: { uniqueness: 1 },
+            codeVectors: { rows: 0, cols: 0, data: Buffer.alloc(0) },
+          },
         },
       });
       call.end();
