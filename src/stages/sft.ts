@@ -6,14 +6,14 @@
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import type { Slate } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
-import { readPrior } from "./calibrate.ts";
+import { readBeliefs, readPrior } from "./calibrate.ts";
 import { openCorpus } from "./corpus.ts";
 import { type Example, replayBatches, supervisedBatch } from "./examples.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { type Document, stateDir, tokenizerFile } from "./midtrain.ts";
 import { isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
-import { type BeliefRecord, readBeliefs, readEvidence, readTraces, type TraceRecord } from "./traces.ts";
+import { type ReasoningRecord, readEvidence, readReasonings, readTraces, type TraceRecord } from "./traces.ts";
 
 export const sft: Stage = {
   name: "sft",
@@ -39,9 +39,10 @@ async function run(context: StageContext): Promise<Summary> {
 
   const byId = new Map(readSlates(context, "rerank").map((s) => [s.id, s]));
   const evidence = readEvidence(context);
-  const lessons: readonly (TraceRecord | BeliefRecord)[] =
-    o.target === "order" ? readTraces(context) : readBeliefs(context);
-  const toExample = (lesson: TraceRecord | BeliefRecord, epoch: number): Example => {
+  const lessons: readonly (TraceRecord | ReasoningRecord)[] =
+    o.target === "order" ? readTraces(context) : readReasonings(context);
+  const beliefs = o.target === "belief" ? readBeliefs(context) : {};
+  const toExample = (lesson: TraceRecord | ReasoningRecord, epoch: number): Example => {
     const slate = byId.get(lesson.slate) as Slate;
     const thinks = unitHash(config.seed, "think", lesson.slate, epoch) >= o.noThinkShare;
     return {
@@ -49,7 +50,9 @@ async function run(context: StageContext): Promise<Summary> {
       reasoning: lesson.reasoning,
       mode: thinks ? "think" : "answer",
       answer:
-        "order" in lesson ? { order: lesson.order } : { first: mixed(lesson.belief, slate.targetIndex, o.truthShare) },
+        "order" in lesson
+          ? { order: lesson.order }
+          : { first: mixed(beliefs[lesson.slate] as readonly number[], slate.targetIndex, o.truthShare) },
     };
   };
   const stepsPerEpoch = Math.ceil(lessons.length / o.batchSlates);
