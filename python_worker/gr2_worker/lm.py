@@ -22,11 +22,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from . import attention
 from .errors import FailedPrecondition, InvalidRequest, NotFound
-from .types import LoadSpec
+from .types import Float32s, LoadSpec
 
 STATE_FILE = "gr2_state.json"
 # Without any of these, transformers would make up an empty tokenizer.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+# A token placed by a vector is moved off its fresh row by this many standard deviations of the embedding.
+PLACEMENT_SHARE = 2.0
 # New rows = mean of the old ones + this share of their standard deviation as noise: known territory, yet distinct.
 NEW_ROW_NOISE = 0.1
 # End-of-text tokens of common tokenizers, most specific first; used when nothing declares one.
@@ -149,7 +151,9 @@ def load(spec: LoadSpec, device: torch.device) -> LanguageModel:
             raise FailedPrecondition("only models whose layers all use full attention are supported")
         if spec.added_tokens or spec.pad_vocab_multiple > 0:
             _add_tokens(loaded, spec)
-    loaded.added_token_ids = [_id_of(loaded.tokenizer, t) for t in spec.added_tokens]
+        loaded.added_token_ids = [_id_of(loaded.tokenizer, t) for t in spec.added_tokens]
+        if spec.added_token_vectors is not None:
+            _place_tokens(loaded, spec.added_token_vectors, spec.seed)
     if loaded.eos_token_id < 0:
         known = (loaded.tokenizer.token_to_id(token) for token in KNOWN_EOS)
         loaded.eos_token_id = next((i for i in known if i is not None), -1)
@@ -306,6 +310,25 @@ def _add_tokens(loaded: LanguageModel, spec: LoadSpec) -> None:
             noise = torch.randn((rows - first_new, weight.shape[1]), generator=generator)
             fresh = old.mean(dim=0) + NEW_ROW_NOISE * old.std(dim=0, unbiased=False) * noise.to(weight.device)
             weight[first_new:] = fresh.to(weight.dtype)
+
+
+def _place_tokens(loaded: LanguageModel, vectors_AD: Float32s, seed: int) -> None:
+    """Adds to every added token's row a random projection of where the token lies in another space."""
+    vectors = torch.from_numpy(vectors_AD.astype("float32"))
+    generator = torch.Generator().manual_seed(seed)
+    projected = vectors @ torch.randn((vectors.shape[1], loaded.hidden_size), generator=generator)
+    placed = projected.abs().sum(dim=1) > 0
+    if not bool(placed.any()):
+        return
+    projected /= projected[placed].square().mean().sqrt()
+    weights = [loaded.model.get_input_embeddings().weight]
+    if loaded.model.get_output_embeddings().weight is not weights[0]:
+        weights.append(loaded.model.get_output_embeddings().weight)
+    ids = torch.tensor(loaded.added_token_ids)
+    with torch.no_grad():
+        for weight in weights:
+            share = PLACEMENT_SHARE * weight.float().std()
+            weight[ids] += (share * projected.to(weight.device)).to(weight.dtype)
 
 
 def _rows_needed(tokenizer: Tokenizer) -> int:

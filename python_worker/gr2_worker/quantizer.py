@@ -83,6 +83,7 @@ class FitResult:
     codes: Ints  # [N, L]
     artifact: bytes  # safetensors: weights, codebooks, IDs of the fitted items by embedding hash; metadata: config
     metrics: dict[str, float]
+    code_vectors: NDArray[np.float32]  # [L * C, D] mean residual of the items with that code, 0 where there is none
     """uniqueness: share of items whose full ID is theirs alone; uniqueness_nearest: the same with nearest codes throughout.
     reconstruction: share of the embeddings' variance that the nearest codes lose (0 = nothing, 1 = all).
     reconstruction_assigned: the same with the IDs given out. usage_k, perplexity_k: share of codes in use and exp(entropy) at
@@ -120,6 +121,23 @@ class _Quantizer:
         latent = sum((book[codes_NL[:, k]] for k, book in enumerate(self.codebooks)), np.zeros(()))
         x = (embeddings_ND.astype(np.float64) - self.mean_D) / self.scale
         return float(((_mlp(self.decoder, np.asarray(latent)) - x) ** 2).mean())
+
+
+def code_vectors(x: NDArray[np.float32], codes: Ints, num_codes: int) -> NDArray[np.float32]:
+    """Where every code lies in the space of the embeddings: level by level the mean residual of the items that have it.
+
+    [levels * num_codes, D], level-major; zeros for codes nobody has. With a random last level the last codes mean little.
+    """
+    residual = x.astype(np.float64) - x.astype(np.float64).mean(axis=0)
+    levels = []
+    for level in range(codes.shape[1]):
+        sums = np.zeros((num_codes, x.shape[1]))
+        np.add.at(sums, codes[:, level], residual)
+        counts = np.bincount(codes[:, level], minlength=num_codes)
+        vectors = sums / np.maximum(counts, 1)[:, None]
+        residual = residual - vectors[codes[:, level]]
+        levels.append(vectors)
+    return np.concatenate(levels).astype(np.float32)
 
 
 def fit(
@@ -190,7 +208,7 @@ def fit(
         used = share[share > 0]
         metrics[f"usage_{level}"] = len(used) / config.codes
         metrics[f"perplexity_{level}"] = float(np.exp(-(used * np.log(used)).sum()))
-    return FitResult(codes, _to_bytes(fitted), metrics)
+    return FitResult(codes, _to_bytes(fitted), metrics, code_vectors(x, codes, config.codes))
 
 
 def encode(artifact: bytes, embeddings: NDArray[np.float32], taken: NDArray[np.integer] | None = None) -> Ints:

@@ -293,7 +293,10 @@ class WorkerService(pb_grpc.WorkerServicer):
             emit(
                 pb.FitSemanticIdsResponse(
                     result=pb.FitResult(
-                        codes=wire.int_matrix_out(fitted.codes), artifact=fitted.artifact, metrics=fitted.metrics
+                        codes=wire.int_matrix_out(fitted.codes),
+                        artifact=fitted.artifact,
+                        metrics=fitted.metrics,
+                        code_vectors=wire.matrix_out(fitted.code_vectors),
                     )
                 )
             )

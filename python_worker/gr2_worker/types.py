@@ -224,3 +224,4 @@ class LoadSpec:
     seed: int = 0
     trainable: bool = False
     pad_vocab_multiple: int = 0
+    added_token_vectors: Float32s | None = None  # [added tokens, any width]

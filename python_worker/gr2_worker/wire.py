@@ -319,7 +319,19 @@ def load_spec(request: pb.LoadModelRequest) -> LoadSpec:
         seed=request.seed,
         trainable=request.trainable,
         pad_vocab_multiple=request.pad_vocab_multiple,
+        added_token_vectors=_added_token_vectors(request),
     )
+
+
+def _added_token_vectors(request: pb.LoadModelRequest) -> Float32s | None:
+    if not request.HasField("added_token_vectors") or not request.added_token_vectors.rows:
+        return None
+    vectors = matrix_in(request.added_token_vectors, "added_token_vectors", "<f4")
+    if len(vectors) != len(request.added_tokens):
+        raise InvalidRequest(
+            f"added_token_vectors has {len(vectors)} rows, expected one a token: {len(request.added_tokens)}"
+        )
+    return vectors
 
 
 def quantizer_config(message: pb.QuantizerConfig) -> dict[str, Any]:

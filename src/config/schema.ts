@@ -186,6 +186,12 @@ const model = z
       .describe(
         "A transformers config (source: scratch). The default is small on purpose: about a million parameters, two CPU cores.",
       ),
+    placeCodes: z
+      .boolean()
+      .default(true)
+      .describe(
+        "Start the embeddings of semantic-ID codes where the quantiser puts them, so that similar items start out similar.",
+      ),
     bpeVocab: z
       .int()
       .min(256)
@@ -212,6 +218,10 @@ const midtrain = z
     learningRate: positive.default(3e-3).describe("Peak step size (from scratch; use about 1e-5 for an 8B)."),
     batchTokens: count.default(4096).describe("Tokens per optimizer step."),
     windowItems: count.default(30).describe("Items per training window."),
+    shuffleTies: z
+      .boolean()
+      .default(true)
+      .describe("Permute interactions of one user with equal times anew every epoch: their order means nothing."),
     windowStride: count.default(20).describe("Items between the starts of two windows."),
     mixture: z
       .strictObject({
@@ -304,13 +314,30 @@ const teacher = z
       ),
     maxTries: count.default(8).describe("Bound on tries per slate."),
     temperature: positive.default(0.7).describe("Of the teacher's choice."),
+    stateChoice: z
+      .boolean()
+      .default(true)
+      .describe("Traces end with the chosen item; false leaves the choice to the ranking that follows."),
+    patternCategories: countOrZero.default(3).describe("Dominant categories of the history named in a trace."),
+    recapItems: countOrZero
+      .default(0)
+      .describe("Latest history items repeated at the end of a trace: a small model ranks best right behind them."),
     supportItems: countOrZero.default(3).describe("History items cited as evidence in a trace."),
   })
   .prefault({});
 
 const sft = z
   .strictObject({
-    epochs: positive.default(3).describe("Passes over the traces."),
+    target: z
+      .enum(["order", "belief"])
+      .default("order")
+      .describe(
+        "order: cross-entropy on the order of kept traces (GR2 v1); belief: listwise distillation of the teacher's belief on every re-rank slate of SFT's users, hit or miss, mixed with the true item where it is a candidate. For models too small to learn from a thousand traces.",
+      ),
+    truthShare: share
+      .default(0.2)
+      .describe("belief: weight of the true item against the teacher's belief, where it is a candidate."),
+    epochs: positive.default(3).describe("Passes over the traces or slates."),
     learningRate: positive.default(5e-4).describe("Peak step size."),
     batchSlates: count.default(32).describe("Slates per optimizer step."),
     lambdaReasoning: z

@@ -60,18 +60,24 @@ function solve(a_KK: Float64Array, b_K: Float64Array, k: number): Float64Array {
   return x;
 }
 
-/** Mean negative log-likelihood + l2/2 |w|^2 (per-slate mean). */
-function objective(examples: readonly ChoiceExample[], w: readonly number[], l2: number): number {
+/** Mean negative log-likelihood + l2/2 |w - centre|^2 (per-slate mean). */
+function objective(
+  examples: readonly ChoiceExample[],
+  w: readonly number[],
+  l2: number,
+  centre: readonly number[],
+): number {
   let sum = 0;
   for (const e of examples) {
     const scores = choiceScores(w, e.features_NK, e.numCandidates);
     const max = Math.max(...scores);
     sum += max + Math.log(scores.reduce((a, s) => a + Math.exp(s - max), 0)) - (scores[e.chosen] as number);
   }
-  return sum / examples.length + 0.5 * l2 * w.reduce((a, x) => a + x * x, 0);
+  return sum / examples.length + 0.5 * l2 * w.reduce((a, x, f) => a + (x - (centre[f] as number)) ** 2, 0);
 }
 
 /**
+ * @param centre what the penalty pulls towards (MAP estimate); default zeros
  * @param l2 penalty on the mean log-likelihood scale; 1e-3 suits a thousand slates and features of unit scale
  * @throws RangeError without examples
  */
@@ -79,12 +85,14 @@ export function fitChoiceModel(
   examples: readonly ChoiceExample[],
   names: readonly string[],
   l2 = 1e-3,
+  centre: readonly number[] = [],
   maxIterations = 50,
 ): ChoiceModel {
   const k = names.length;
   if (examples.length === 0) throw new RangeError("a choice model needs at least one slate");
-  let w: number[] = names.map(() => 0);
-  let value = objective(examples, w, l2);
+  const towards = names.map((_, f) => centre[f] ?? 0);
+  let w: number[] = [...towards];
+  let value = objective(examples, w, l2, towards);
   for (let iteration = 0; iteration < maxIterations; iteration++) {
     const gradient = new Float64Array(k);
     const hessian = new Float64Array(k * k);
@@ -106,7 +114,7 @@ export function fitChoiceModel(
         }
     }
     for (let f = 0; f < k; f++) {
-      gradient[f] = (gradient[f] as number) / examples.length + l2 * (w[f] as number);
+      gradient[f] = (gradient[f] as number) / examples.length + l2 * ((w[f] as number) - (towards[f] as number));
       for (let g = 0; g <= f; g++) {
         const h = (hessian[f * k + g] as number) / examples.length + (f === g ? l2 : 0);
         hessian[f * k + g] = h;
@@ -119,7 +127,7 @@ export function fitChoiceModel(
     let nextValue = value;
     for (let halving = 0; halving < 20; halving++, scale /= 2) {
       const trial = w.map((x, f) => x - scale * (step[f] as number));
-      const trialValue = objective(examples, trial, l2);
+      const trialValue = objective(examples, trial, l2, towards);
       if (trialValue <= value) {
         next = trial;
         nextValue = trialValue;

@@ -75,7 +75,10 @@ export interface Reasoning {
   readonly pattern: readonly string[];
   /** Which history items speak for the chosen candidate, strongest first. */
   readonly support: readonly number[];
-  readonly choice: number;
+  /** Latest history items said once more, oldest first, so that the answer stands right behind them; may be empty. */
+  readonly recap: readonly number[];
+  /** The chosen item; null leaves it to the ranking that follows. */
+  readonly choice: number | null;
 }
 
 /** A visible thought, without what closes it. */
@@ -83,7 +86,8 @@ export function renderReasoning(reasoning: Reasoning): Piece[] {
   const pieces: Piece[] = [];
   if (reasoning.pattern.length) pieces.push(text(`pattern: ${reasoning.pattern.join(", ")}`));
   if (reasoning.support.length) pieces.push(text(" because:"), ...reasoning.support.map(item));
-  pieces.push(text(" choice:"), item(reasoning.choice));
+  if (reasoning.choice !== null) pieces.push(text(" choice:"), item(reasoning.choice));
+  if (reasoning.recap.length) pieces.push(text(" after:"), ...reasoning.recap.map(item));
   return pieces;
 }
 

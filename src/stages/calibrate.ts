@@ -39,8 +39,10 @@ async function run(context: StageContext): Promise<Summary> {
     logLikelihood: likelihood[i] as number[],
     chosen: s.targetIndex,
   }));
-  const prior = fitPrior(examples, { likelihood: true, evidence: context.config.decoding.evidence });
-  writeJson(join(context.dir, "prior.json"), prior);
+  const terms = { likelihood: true, evidence: context.config.decoding.evidence };
+  const prior = fitPrior(examples, terms);
+  const priors: Priors = { withLikelihood: prior, alone: fitPrior(examples, { ...terms, likelihood: false }) };
+  writeJson(join(context.dir, "prior.json"), priors);
   context.log(
     `likelihood weight ${prior.likelihood.toFixed(3)}, pre-rank score weight ${prior.preRank.toFixed(3)}, evidence weight ${prior.evidence.toFixed(3)}`,
   );
@@ -52,5 +54,14 @@ async function run(context: StageContext): Promise<Summary> {
   };
 }
 
-export const readPrior = (context: StageContext): Prior =>
-  readJson<Prior>(join(context.inputDir("calibrate"), "prior.json"));
+export interface Priors {
+  readonly withLikelihood: Prior;
+  /** Fitted without the language model: the `prior` control. */
+  readonly alone: Prior;
+}
+
+export const readPriors = (context: StageContext): Priors =>
+  readJson(join(context.inputDir("calibrate"), "prior.json"));
+
+/** The prior of generation. */
+export const readPrior = (context: StageContext): Prior => readPriors(context).withLikelihood;

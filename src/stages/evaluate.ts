@@ -20,7 +20,7 @@ import { crossFittedScores, directScores, fitPrior, orderBy, type PriorExample }
 import type { Slate } from "../prerank/types.ts";
 import { markers } from "../prompts/pieces.ts";
 import { findSids } from "../sid/semantic-id.ts";
-import { readPrior } from "./calibrate.ts";
+import { readPrior, readPriors } from "./calibrate.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { readJson, writeJson } from "./files.ts";
 import { openLanguageModel } from "./language-model.ts";
@@ -151,10 +151,10 @@ async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: 
     const swapped = (slates: readonly Slate[], own: readonly SlateView[]): SlateView[] =>
       otherUser(slates).map((other, i) => ({ ...(own[i] as SlateView), history: (own[other] as SlateView).history }));
     const other = {
-      validation: likelihood.validation,
+      validation: likelihood.validation, // calibrated as the real thing
       test: await likelihoodOf(swapped(asked.test, views.test), "control, another history"),
     };
-    return [...out, direct("direct_other_history", asked, other)];
+    return [...out, { ...direct("direct_other_history", asked, other), validation: [] }];
   }
   for (const mode of ["think", "answer"] as const) {
     const system = mode === "think" ? stage : `${stage}_nothink`;
@@ -212,6 +212,8 @@ function direct(
   asked: Asked,
   likelihood: { validation: readonly number[][]; test: readonly number[][] } | undefined,
 ): SystemResult {
+  const { withLikelihood, alone } = readPriors(asked.context);
+  const centre = likelihood ? withLikelihood : alone;
   const seed = deriveSeed(asked.context.config.seed, "calibration-folds");
   const examplesOf = (slates: readonly Slate[], ll: readonly number[][] | undefined) =>
     slates.map((s, i) => ({
@@ -225,8 +227,8 @@ function direct(
   const onValidation: (PriorExample & { fold: number })[] = examplesOf(asked.validation, likelihood?.validation);
   const onTest: PriorExample[] = examplesOf(asked.test, likelihood?.test);
   const terms = { likelihood: likelihood !== undefined, evidence: asked.context.config.decoding.evidence };
-  const crossFitted = crossFittedScores(onValidation, folds, terms);
-  const prior = fitPrior(onValidation, terms);
+  const crossFitted = crossFittedScores(onValidation, folds, terms, centre);
+  const prior = fitPrior(onValidation, terms, centre);
   return {
     system,
     validation: asked.selection.map((i) =>

@@ -1,50 +1,73 @@
 /** Token batches for training: supervised answers with their weights, and next-item replay. */
 import type { Config } from "../config/schema.ts";
 import { Rng } from "../core/rng.ts";
+import { trainingView } from "../data/split.ts";
 import type { Policy, SlateView } from "../policy/policy.ts";
 import { type Mode, type Reasoning, renderResponse } from "../prompts/rerank.ts";
-import { sequentialTask } from "../prompts/tasks.ts";
 import type { ForwardBackwardRequest } from "../worker/types.ts";
 import type { Corpus } from "./corpus.ts";
-import { type Document, intoBatches, windows } from "./midtrain.ts";
+import { type Document, intoBatches, sequentialDocuments } from "./midtrain.ts";
 
-/** A supervised answer: candidate rows best first, with the thought that led there. */
+/** A supervised answer, with the thought that led there. */
 export interface Example {
   readonly slate: SlateView;
-  readonly order: readonly number[];
   readonly reasoning: Reasoning;
   readonly mode: Mode;
+  /** What is learned: a full order (candidate indices, best first), or how likely each candidate is to be first. */
+  readonly answer: { readonly order: readonly number[] } | { readonly first: readonly number[] };
 }
 
+type Batch = Pick<ForwardBackwardRequest, "batch" | "weights" | "constraint">;
+
 /**
- * SFT's loss (GR2 v1 eq. for L): reasoning tokens weigh lambda_r, the tokens of the k-th ranked item lambda_o *
- * rankDecay^(k-1), all divided by the number of examples of the step.
- * @param examples all of one mode
+ * SFT's loss (GR2 v1 eq. for L): reasoning tokens weigh lambda_r; of an order, the tokens of the k-th ranked item weigh
+ * lambda_o * rankDecay^(k-1); of a distribution over the first item, each candidate's tokens weigh lambda_o * p. All
+ * divided by the number of examples of the step.
+ * @param examples all of one mode and one kind of answer
  */
 export function supervisedBatch(
   policy: Policy,
   examples: readonly Example[],
   numExamples: number,
   o: Config["sft"],
-): Pick<ForwardBackwardRequest, "batch" | "weights" | "constraint"> {
+): Batch {
   const weights: number[] = [];
   const groups = examples.map((e) => {
-    const pieces = renderResponse(e.mode === "think" ? e.reasoning : null, e.order, policy.options.prompts);
-    const tokens: number[] = [];
-    for (const { piece, part, rank } of pieces) {
-      const weight = part === "reasoning" ? o.lambdaReasoning : o.lambdaRanking * o.rankDecay ** rank;
-      for (const id of policy.encoder.piece(piece)) {
-        tokens.push(id);
-        weights.push(weight / numExamples);
+    const { answer, slate } = e;
+    const answers =
+      "order" in answer
+        ? [{ rows: answer.order.map((i) => slate.candidates[i] as number), weight: 1 }]
+        : answer.first.map((weight, i) => ({ rows: [slate.candidates[i] as number], weight }));
+    const responses = answers.map(({ rows, weight }, nth) => {
+      const tokens: number[] = [];
+      for (const { piece, part, rank } of renderResponse(
+        e.mode === "think" ? e.reasoning : null,
+        rows,
+        policy.options.prompts,
+      )) {
+        // Answers of one slate share their thought, which is learned once.
+        const own =
+          part === "reasoning" ? (nth === 0 ? o.lambdaReasoning : 0) : o.lambdaRanking * weight * o.rankDecay ** rank;
+        for (const id of policy.encoder.piece(piece)) {
+          tokens.push(id);
+          weights.push(own / numExamples);
+        }
       }
-    }
-    return { prompt: policy.prompt(e.slate, e.mode), responses: [tokens] };
+      return tokens;
+    });
+    return { prompt: policy.prompt(slate, e.mode), responses };
   });
+  const first = examples[0] as Example;
   const constraint = policy.constraint(
     examples.map((e) => e.slate),
-    (examples[0] as Example).mode,
+    first.mode,
   );
-  return { batch: { groups }, weights: Float32Array.from(weights), ...(constraint ? { constraint } : {}) };
+  const maxSequences = "first" in first.answer ? 1 : 0;
+  return {
+    batch: { groups },
+    weights: Float32Array.from(weights),
+    ...(constraint ? { constraint: { ...constraint, maxSequences } } : {}),
+  };
 }
 
 /**
@@ -58,18 +81,12 @@ export function* replayBatches(
   mayLearn: (user: number) => boolean,
   batchTokens: number,
 ): Generator<readonly Document[]> {
-  const { windowItems, windowStride } = config.midtrain;
-  const sequences = corpus.split.dataset.sequences.map((s, user) => {
-    const split = corpus.split.splits[user];
-    return s.items.subarray(0, split ? (mayLearn(user) ? split.rerankEnd : split.midtrainEnd) : 0);
-  });
+  const view = trainingView(corpus.split, "rerank");
+  const learnable = view.sequences.map((s, user) =>
+    mayLearn(user) ? s : s.subarray(0, corpus.split.splits[user]?.midtrainEnd ?? 0),
+  );
   for (let epoch = 0; ; epoch++) {
-    const rng = Rng.of(config.seed, "replay", epoch);
-    const documents = sequences.flatMap((items) =>
-      windows(items.length, windowItems, windowStride, rng.int(windowStride)).map(([start, end]) =>
-        policy.encoder.encode(sequentialTask(items.subarray(start, end))),
-      ),
-    );
-    yield* intoBatches(rng.shuffle(documents), batchTokens);
+    const documents = sequentialDocuments(config, { sequences: learnable, times: view.times }, policy.encoder, epoch);
+    yield* intoBatches(Rng.of(config.seed, "replay", epoch).shuffle(documents), batchTokens);
   }
 }

@@ -10,10 +10,12 @@ import { deriveSeed } from "../core/rng.ts";
 import { Policy } from "../policy/policy.ts";
 import type { Prior } from "../policy/prior.ts";
 import { Encoder, markers } from "../prompts/pieces.ts";
-import { sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
+import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
-import type { LoadedModel, WorkerClient } from "../worker/types.ts";
+import type { LoadedModel, Matrix, WorkerClient } from "../worker/types.ts";
 import type { Corpus } from "./corpus.ts";
+import { readMatrix } from "./files.ts";
+import { codeVectorsFile } from "./sid.ts";
 import type { StageContext } from "./stage.ts";
 
 /** All tokens GR2 adds to a vocabulary: markers, begin and end of an ID, every code. */
@@ -21,6 +23,21 @@ export const addedTokens = (config: Config): string[] => [
   ...Object.values(markers),
   ...sidTokens({ levels: config.sid.levels, codes: config.sid.codes, format: config.sid.format }),
 ];
+
+/** Vectors of all added tokens: those of codes from the quantiser, zeros for the others. */
+function placement(context: StageContext): Matrix {
+  const { config } = context;
+  const vectors = readMatrix(codeVectorsFile(context.inputDir("sid")));
+  const tokens = addedTokens(config);
+  const rowOf = new Map(codeTokens(config.sid.levels, config.sid.codes).map((token, row) => [token, row]));
+  const data = new Float32Array(tokens.length * vectors.cols);
+  tokens.forEach((token, t) => {
+    const row = rowOf.get(token);
+    if (row !== undefined)
+      data.set(vectors.data.subarray(row * vectors.cols, (row + 1) * vectors.cols), t * vectors.cols);
+  });
+  return { rows: tokens.length, cols: vectors.cols, data };
+}
 
 export interface LanguageModel {
   readonly tokenizer: Tokenizer;
@@ -75,6 +92,7 @@ export async function openLanguageModel(
         seed: deriveSeed(config.seed, "model"),
         trainable: modelId === "policy",
         padVocabMultiple: config.model.padVocabMultiple,
+        ...(config.model.placeCodes && weights === undefined ? { addedTokenVectors: placement(context) } : {}),
       },
       { signal: context.signal },
     );

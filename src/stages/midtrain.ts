@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { EnvironmentError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
-import { trainingView } from "../data/split.ts";
+import { type TrainingView, trainingView } from "../data/split.ts";
 import type { Encoder, Piece } from "../prompts/pieces.ts";
 import { captioningTask, describe, languageTask, personaTask, sequentialTask } from "../prompts/tasks.ts";
 import { learningRateAt } from "../rl/groups.ts";
@@ -106,17 +106,29 @@ export function windows(length: number, size: number, stride: number, offset: nu
 /** Next-item windows of one epoch over the users' learnable items. */
 export function sequentialDocuments(
   config: Config,
-  sequences: readonly Int32Array[],
+  view: Pick<TrainingView, "sequences" | "times">,
   encoder: Encoder,
   epoch: number,
 ): Document[] {
-  const { windowItems, windowStride } = config.midtrain;
+  const { windowItems, windowStride, shuffleTies } = config.midtrain;
   const rng = Rng.of(config.seed, "windows", epoch);
-  return sequences.flatMap((items) =>
-    windows(items.length, windowItems, windowStride, rng.int(windowStride)).map(([start, end]) =>
+  return view.sequences.flatMap((sequence, user) => {
+    const items = shuffleTies ? withShuffledTies(sequence, view.times[user] as Float64Array, rng) : sequence;
+    return windows(items.length, windowItems, windowStride, rng.int(windowStride)).map(([start, end]) =>
       encoder.encode(sequentialTask(items.subarray(start, end))),
-    ),
-  );
+    );
+  });
+}
+
+/** The items with every run of equal times in a new order. */
+export function withShuffledTies(items: Int32Array, times: Float64Array, rng: Rng): Int32Array {
+  const out = items.slice();
+  for (let start = 0, end = 0; start < out.length; start = end) {
+    end = start + 1;
+    while (end < out.length && times[end] === times[start]) end++;
+    if (end - start > 1) out.set(rng.shuffle(Array.from(out.subarray(start, end))), start);
+  }
+  return out;
 }
 
 /** All optimizer batches of all epochs, in order. Other tasks are drawn until they hold their share of tokens. */
@@ -127,7 +139,7 @@ function planBatches(config: Config, corpus: Corpus, encoder: Encoder, language:
   const batches: Document[][] = [];
   for (let epoch = 0; epoch < Math.ceil(epochs); epoch++) {
     const rng = Rng.of(config.seed, "midtrain", epoch);
-    let documents = sequentialDocuments(config, view.sequences, encoder, epoch);
+    let documents = sequentialDocuments(config, view, encoder, epoch);
     const part = Math.min(1, epochs - epoch);
     if (part < 1) documents = rng.shuffle(documents).slice(0, Math.round(part * documents.length));
     const sequentialTokens = documents.reduce((n, d) => n + d.length, 0);

@@ -5,7 +5,6 @@
  */
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import type { Slate } from "../prerank/types.ts";
-import type { Mode } from "../prompts/rerank.ts";
 import { learningRateAt } from "../rl/groups.ts";
 import { readPrior } from "./calibrate.ts";
 import { openCorpus } from "./corpus.ts";
@@ -14,7 +13,7 @@ import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { type Document, stateDir, tokenizerFile } from "./midtrain.ts";
 import { isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
-import { readEvidence, readTraces, type TraceRecord } from "./traces.ts";
+import { type BeliefRecord, readBeliefs, readEvidence, readTraces, type TraceRecord } from "./traces.ts";
 
 export const sft: Stage = {
   name: "sft",
@@ -39,24 +38,25 @@ async function run(context: StageContext): Promise<Summary> {
   const policy = model.policy(readPrior(context));
 
   const byId = new Map(readSlates(context, "rerank").map((s) => [s.id, s]));
-  const traces = readTraces(context);
   const evidence = readEvidence(context);
-  const modeOf = (t: TraceRecord, epoch: number): Mode =>
-    unitHash(config.seed, "think", t.slate, epoch) < o.noThinkShare ? "answer" : "think";
-  const toExample = (t: TraceRecord, epoch: number): Example => {
-    const slate = byId.get(t.slate) as Slate;
+  const lessons: readonly (TraceRecord | BeliefRecord)[] =
+    o.target === "order" ? readTraces(context) : readBeliefs(context);
+  const toExample = (lesson: TraceRecord | BeliefRecord, epoch: number): Example => {
+    const slate = byId.get(lesson.slate) as Slate;
+    const thinks = unitHash(config.seed, "think", lesson.slate, epoch) >= o.noThinkShare;
     return {
       slate: viewOf(corpus, slate, evidence),
-      order: t.order.map((index) => slate.candidates[index] as number),
-      reasoning: t.reasoning,
-      mode: modeOf(t, epoch),
+      reasoning: lesson.reasoning,
+      mode: thinks ? "think" : "answer",
+      answer:
+        "order" in lesson ? { order: lesson.order } : { first: mixed(lesson.belief, slate.targetIndex, o.truthShare) },
     };
   };
-  const stepsPerEpoch = Math.ceil(traces.length / o.batchSlates);
+  const stepsPerEpoch = Math.ceil(lessons.length / o.batchSlates);
   const steps = Math.round(stepsPerEpoch * o.epochs);
   const batchOf = (step: number): Example[] => {
     const epoch = Math.floor(step / stepsPerEpoch);
-    const order = Rng.of(config.seed, "sft", epoch).shuffle([...traces]);
+    const order = Rng.of(config.seed, "sft", epoch).shuffle([...lessons]);
     const start = (step % stepsPerEpoch) * o.batchSlates;
     return order.slice(start, start + o.batchSlates).map((t) => toExample(t, epoch));
   };
@@ -119,8 +119,12 @@ async function run(context: StageContext): Promise<Summary> {
     }
   }
   await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
-  return { steps, traces: traces.length, finalLoss: smooth.loss };
+  return { steps, lessons: lessons.length, finalLoss: smooth.loss };
 }
+
+/** The teacher's belief, with a share of its mass moved to the true item where that is a candidate. */
+export const mixed = (belief: readonly number[], target: number, truthShare: number): number[] =>
+  target < 0 ? [...belief] : belief.map((p, i) => (1 - truthShare) * p + (i === target ? truthShare : 0));
 
 /** Replay tokens per step: a share of the tokens of a typical supervised batch. */
 function replayTokens(

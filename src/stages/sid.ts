@@ -14,7 +14,7 @@ import { sidReport } from "../sid/report.ts";
 import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
 import { openData } from "./corpus.ts";
 import { embeddingFile } from "./embed.ts";
-import { readMatrix, writeJson } from "./files.ts";
+import { readMatrix, writeJson, writeMatrix } from "./files.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 
 export const sid: Stage = {
@@ -23,6 +23,9 @@ export const sid: Stage = {
   settings: (c) => ({ sid: c.sid, seed: c.seed }),
   run,
 };
+
+/** Where each code lies in the space of the embeddings: [levels * codes, dims]. */
+export const codeVectorsFile = (dir: string): string => join(dir, "code-vectors.f32");
 
 async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
@@ -67,6 +70,7 @@ async function run(context: StageContext): Promise<Summary> {
   );
   const catalogue = Catalogue.of(codes, { levels: o.levels, codes: o.codes, format: o.format });
   writeFileSync(join(context.dir, "quantizer.safetensors"), fitted.artifact);
+  writeMatrix(codeVectorsFile(context.dir), fitted.codeVectors);
   writeJson(join(context.dir, "catalogue.json"), catalogue.toJSON());
   const items = data.dataset.items;
   const report = sidReport({

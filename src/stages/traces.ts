@@ -4,13 +4,16 @@
  * cross-fitted over users. Its scores for all slates are kept too: they can serve as evidence in the prior.
  */
 import { join } from "node:path";
+import type { Config } from "../config/schema.ts";
 import { deriveSeed } from "../core/rng.ts";
 import { trainingView } from "../data/split.ts";
+import type { SplitDataset } from "../data/types.ts";
 import type { Slate } from "../prerank/types.ts";
 import type { Reasoning } from "../prompts/rerank.ts";
 import { viewOf } from "../teacher/features.ts";
-import { sampleTraces, type Trace } from "../teacher/sampling.ts";
-import { defaultTeacher, fitTeacher } from "../teacher/statistical.ts";
+import { sampleTraces } from "../teacher/sampling.ts";
+import { softmax } from "../teacher/softmax-regression.ts";
+import { defaultTeacher, type Evidence, fitTeacher } from "../teacher/statistical.ts";
 import { openCorpus } from "./corpus.ts";
 import { readJson, readLines, writeJson, writeLines } from "./files.ts";
 import { conditional, isSftUser, readSlates } from "./slates.ts";
@@ -22,6 +25,14 @@ export const traces: Stage = {
   settings: (c) => ({ teacher: c.teacher, userShare: c.sft.userShare, seed: c.seed }),
   run,
 };
+
+/** One line of beliefs.jsonl: what the teacher holds of a slate it was not fitted on; the answer plays no part. */
+export interface BeliefRecord {
+  readonly slate: string;
+  /** Probability of every candidate. */
+  readonly belief: readonly number[];
+  readonly reasoning: Reasoning;
+}
 
 /** One line of traces.jsonl. */
 export interface TraceRecord {
@@ -39,8 +50,9 @@ async function run(context: StageContext): Promise<Summary> {
   const o = config.teacher;
   const { split } = openCorpus(context);
   const { dataset } = split;
+  const all = readSlates(context, "rerank");
   const slates = {
-    rerank: conditional(readSlates(context, "rerank")),
+    rerank: conditional(all),
     validation: conditional(readSlates(context, "validation")),
     test: conditional(readSlates(context, "test")),
   };
@@ -61,35 +73,57 @@ async function run(context: StageContext): Promise<Summary> {
     temperature: o.temperature,
     seed,
   });
+  const pupils = all.filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
+  writeLines(
+    join(context.dir, "beliefs.jsonl"),
+    pupils.map((s): BeliefRecord => {
+      const belief = softmax(teacher.scores(viewOf(s)));
+      const first = belief.indexOf(Math.max(...belief));
+      return { slate: s.id, belief, reasoning: reasoningOf(teacher.evidence(viewOf(s)), s, first, split, o) };
+    }),
+  );
   const byId = new Map(students.map((s) => [s.id, s]));
   writeLines(
     join(context.dir, "traces.jsonl"),
-    kept.map((t) => record(t, byId.get(t.slateId) as Slate, o.supportItems, o.kind)),
+    kept.map((t): TraceRecord => {
+      const slate = byId.get(t.slateId) as Slate;
+      const reasoning = reasoningOf(t.evidence, slate, t.ranking[0] as number, split, o);
+      return { slate: t.slateId, order: t.ranking, reasoning, tries: t.tries, teacher: o.kind, sampling: t.mode };
+    }),
   );
   writeJson(join(context.dir, "teacher.json"), { weights: teacher.weights, stats });
   context.log(
     `${stats.accepted} of ${stats.offered} traces kept (${o.sampling}), ${stats.meanTries.toFixed(2)} tries each; ${(100 * stats.identityRate).toFixed(1)} % repeat the input order`,
   );
-  return { offered: stats.offered, accepted: stats.accepted, acceptance: stats.acceptance, meanTries: stats.meanTries };
+  return {
+    pupils: pupils.length,
+    offered: stats.offered,
+    accepted: stats.accepted,
+    acceptance: stats.acceptance,
+    meanTries: stats.meanTries,
+  };
 }
 
 /** Evidence by candidate index becomes citations by item row. */
-function record(trace: Trace, slate: Slate, supportItems: number, teacher: string): TraceRecord {
-  const choice = trace.ranking[0] as number;
-  const support = trace.evidence.support.find((s) => s.candidate === choice)?.because ?? [];
+function reasoningOf(
+  evidence: Evidence,
+  slate: Slate,
+  choice: number,
+  split: SplitDataset,
+  o: Config["teacher"],
+): Reasoning {
+  const support = evidence.support.find((s) => s.candidate === choice)?.because ?? [];
+  const history = (split.dataset.sequences[slate.user]?.items ?? new Int32Array()).subarray(0, slate.position);
   return {
-    slate: trace.slateId,
-    order: trace.ranking,
-    reasoning: {
-      pattern: trace.evidence.dominantCategories,
-      support: support.slice(0, supportItems),
-      choice: slate.candidates[choice] as number,
-    },
-    tries: trace.tries,
-    teacher,
-    sampling: trace.mode,
+    pattern: evidence.dominantCategories.slice(0, o.patternCategories),
+    support: support.slice(0, o.supportItems),
+    recap: o.recapItems > 0 ? Array.from(history.slice(-o.recapItems)) : [],
+    choice: o.stateChoice ? (slate.candidates[choice] as number) : null,
   };
 }
+
+export const readBeliefs = (context: StageContext): BeliefRecord[] =>
+  readLines<BeliefRecord>(join(context.inputDir("traces"), "beliefs.jsonl"));
 
 export const readTraces = (context: StageContext): TraceRecord[] =>
   readLines<TraceRecord>(join(context.inputDir("traces"), "traces.jsonl"));

@@ -51,6 +51,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       seed: request.seed ?? 0,
       trainable: request.trainable ?? true,
       padVocabMultiple: request.padVocabMultiple ?? 0,
+      addedTokenVectors: request.addedTokenVectors ? batch.packMatrix(request.addedTokenVectors) : undefined,
     };
     return this.channel.unary("loadModel", service.loadModel, message, call);
   }
@@ -201,6 +202,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
     return {
       codes: batch.unpackIntMatrix(result?.codes, "codes"),
       artifact: result?.artifact ?? new Uint8Array(),
+      codeVectors: batch.unpackMatrix(result?.codeVectors, "codeVectors"),
       metrics: result?.metrics ?? {},
     };
   }

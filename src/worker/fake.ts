@@ -247,6 +247,7 @@ export class FakeWorker implements t.WorkerClient {
     return {
       codes: { rows: embeddings.rows, cols: config.levels, data },
       artifact,
+      codeVectors: { rows: 0, cols: 0, data: new Float32Array() },
       metrics: { uniqueness: 1, uniqueness_before_assignment: 0.97, reconstruction: 0.17 },
     };
   }

@@ -108,6 +108,8 @@ export interface LoadModelRequest {
   /** Default true. */
   readonly trainable?: boolean;
   readonly padVocabMultiple?: number;
+  /** One row a token of addedTokens, any width: similar rows start out as similar embeddings; zeros = nowhere. */
+  readonly addedTokenVectors?: Matrix;
 }
 
 export interface LoadedModel {
@@ -304,6 +306,8 @@ export interface FittedSemanticIds {
   /** [items, levels]. */
   readonly codes: IntMatrix;
   readonly artifact: Uint8Array;
+  /** [levels * codes, dims]: where every code lies in the space of the embeddings; zeros for codes nobody has. */
+  readonly codeVectors: Matrix;
   readonly metrics: Readonly<Record<string, number>>;
 }
 

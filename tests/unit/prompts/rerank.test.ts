@@ -16,7 +16,7 @@ const options = (format: "compact" | "json"): PromptOptions => ({
 });
 const slate = [11, 4, 25, 8];
 const spellings = slate.map(spell);
-const reasoning = { pattern: ["Drama", "Comedy"], support: [3, 9], choice: 25 };
+const reasoning = { pattern: ["Drama", "Comedy"], support: [3, 9], recap: [9], choice: 25 };
 const titleOf = (row: number): string => `item ${row}`;
 
 describe.each(["compact", "json"] as const)("%s format", (format) => {

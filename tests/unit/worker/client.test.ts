@@ -228,7 +228,15 @@ describe("streams", () => {
       call.write({ event: { $case: "progress", value: { epoch: 1, epochs: 1, metrics: { loss: 2 } } } });
       const codes = { rows: 1, cols: 2, data: batch.intBytes([3, 4]) };
       call.write({
-        event: { $case: "result", value: { codes, artifact: Buffer.from("a"), metrics: { uniqueness: 1 } } },
+        event: {
+          $case: "result",
+          value: {
+            codes,
+            artifact: Buffer.from("a"),
+            metrics: { uniqueness: 1 },
+            codeVectors: { rows: 0, cols: 0, data: Buffer.alloc(0) },
+          },
+        },
       });
       call.end();
     };
