@@ -192,7 +192,7 @@ describe("the whole pipeline on a fake worker", () => {
     expect(everythingOf("again")).toEqual(everythingOf("first"));
     await invoke("other-seed", { set: ["seed=4"] });
     expect(everythingOf("other-seed").rollouts).not.toEqual(everythingOf("first").rollouts);
-  }, 60_000);
+  }, 120_000);
 
   it.each([
     { set: ["rl.steps=4"], ran: ["rl", "evaluate"] },
@@ -207,7 +207,7 @@ describe("the whole pipeline on a fake worker", () => {
       expect((await invoke("changed", { set })).ran).toEqual(ran);
       expect((await invoke("changed", { set })).ran).toEqual([]);
     },
-    60_000,
+    120_000,
   );
 
   it.each([
@@ -241,7 +241,30 @@ describe("the whole pipeline on a fake worker", () => {
       expect(ran).toEqual(stageNames.slice(stageNames.indexOf(stage as (typeof stageNames)[number])));
       expect(everythingOf(name)).toEqual(everythingOf("first"));
     },
-    60_000,
+    120_000,
+  );
+
+  it.each([
+    [["sft.target=belief", "teacher.recapItems=2", "teacher.stateChoice=false"]],
+    [["decoding.choice=token", "decoding.prior=false"]],
+    [["decoding.constrained=false"]],
+    [["prompts.format=json", "prompts.showTitles=true", "decoding.maxReasoningTokens=200"]],
+    [["prerank.kind=generative", "sid.format=wrapped", "decoding.evidence=true"]],
+    [["rl.klCoef=0.1", "rl.minibatches=2", "rl.epochs=2", "rl.reward.kind=ndcg", "rl.thinkShare=0"]],
+    [["sid.collaborativeDims=4", "sid.contrastiveWeight=0.1", "teacher.sampling=targeted", "eval.controls=false"]],
+    [["data.split.kind=leave-one-out", "eval.validationSlates=20", "eval.maxSlates=30", "sft.replayShare=0"]],
+    [["data.split.kind=global-time", "rl.dynamicSampling=false", "rl.thinkShare=1", "midtrain.epochs=0.5"]],
+  ])(
+    "runs through with %s",
+    async (set) => {
+      const { metrics } = await invoke("variant", { set });
+      expect(metrics?.rows.length).toBeGreaterThan(0);
+      for (const r of metrics?.rows ?? []) expect(Number.isFinite(r.value)).toBe(true);
+      const rates = Object.values(metrics?.health ?? {});
+      for (const rate of rates) expect(Number.isFinite(rate)).toBe(true);
+      expect((await invoke("variant", { set })).ran).toEqual([]);
+    },
+    120_000,
   );
 
   it("cut off again and again, it still arrives", async () => {
