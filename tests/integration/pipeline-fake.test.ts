@@ -122,6 +122,13 @@ describe("the whole pipeline on a fake worker", () => {
     expect(Object.keys(file.timings)).toEqual([...stageNames]);
     for (const seconds of Object.values(file.timings)) expect(seconds).toBeGreaterThanOrEqual(0);
 
+    const manifest = manifestOf("first");
+    expect(manifest.state).toBe("finished");
+    expect(manifest.versions).toMatchObject({ worker: "fake", torch: "none" });
+    expect(manifest.hardware).toMatchObject({ device: "cpu", worker_threads: 1 });
+    expect(manifest.data).toEqual({ small: expect.stringMatching(/^[0-9a-f]{64}$/) });
+    expect(Object.keys(manifest.stages)).toEqual([...stageNames]);
+
     const keys = file.rows.map((r) => `${r.system} ${r.slice} ${r.metric}`);
     const slices = ["conditional", "end_to_end"];
     const expected = slices.flatMap((slice) => systems.flatMap((s) => metricNames.map((m) => `${s} ${slice} ${m}`)));
