@@ -89,6 +89,34 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       print(await writeReport(RunFolder.view(options.root, name).path, { force: true }));
     });
 
+  gr2
+    .command("reward")
+    .description("look at rewards")
+    .command("explain [response]")
+    .description("what an answer earns in RL, step by step; candidates are spelled c1 to cN, or as in a run")
+    .option("-n, --candidates <N>", "number of candidates", positiveInteger)
+    .option("-k, --target <K>", "place of the true item in the input order, from 1", positiveInteger)
+    .option("--file <file>", "read the answer from a file")
+    .option("--mode <mode>", "think or answer (default: by what the answer holds)")
+    .option("-r, --run <name>", "settings, items and slate of this run")
+    .option("--slate <id>", "a slate of that run")
+    .option(...config)
+    .option(...set)
+    .option(...root)
+    .action(async (response: string | undefined, options) => {
+      print((await import("./explain.ts")).explainReward({ ...options, response }));
+    });
+
+  gr2
+    .command("sid")
+    .description("look at semantic IDs")
+    .command("report <name>")
+    .description("uniqueness, collisions, use of codes and purity of a run's semantic IDs")
+    .option(...root)
+    .action(async (name: string, options: { root: string }) => {
+      print((await import("./sid-report.ts")).showSidReport(options.root, name));
+    });
+
   const configuration = gr2.command("config").description("check a recipe, or list every setting");
   configuration
     .command("check <file>")

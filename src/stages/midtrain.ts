@@ -53,12 +53,12 @@ async function run(context: StageContext): Promise<Summary> {
 
   const batches = planBatches(config, corpus, model.encoder, language);
   const checkpoint = context.work("checkpoint");
-  const resumed = context.cursor.read<{ step: number; tokens: number }>();
+  const resumed = context.cursor.read<{ step: number; tokens: number; smooth: number }>();
   if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
   weightsChanged(worker);
 
   let tokens = resumed?.tokens ?? 0;
-  let smooth = Number.NaN;
+  let smooth = resumed?.smooth ?? Number.NaN;
   for (let step = resumed?.step ?? 0; step < batches.length; step++) {
     const documents = batches[step] as readonly Document[];
     const targets = documents.reduce((n, d) => n + d.length - 1, 0);
@@ -84,7 +84,7 @@ async function run(context: StageContext): Promise<Summary> {
       context.metrics(step, { loss: result.loss, gradNorm, learningRate, tokens });
     if ((step + 1) % o.checkpointSteps === 0 && step + 1 < batches.length) {
       await worker.saveState({ path: checkpoint, includeOptimizer: true }, { signal });
-      context.cursor.write(step + 1, { step: step + 1, tokens });
+      context.cursor.write(step + 1, { step: step + 1, tokens, smooth });
     }
   }
   await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });

@@ -11,7 +11,7 @@ import { RunError } from "../core/errors.ts";
 import type { Run, StageContext as RunStage } from "../run/run.ts";
 import { type RunningWorker, startWorker } from "../worker/launcher.ts";
 import type { TelemetryBus } from "../worker/telemetry.ts";
-import type { WorkerClient } from "../worker/types.ts";
+import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { calibrate } from "./calibrate.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
@@ -83,14 +83,18 @@ export interface Metrics extends Results {
 export async function runStages(run: Run, options: PipelineOptions): Promise<Metrics | undefined> {
   const { config, signal } = options;
   let running: RunningWorker | undefined;
+  let client: WorkerClient | undefined;
   const worker = async (): Promise<WorkerClient> => {
-    if (options.worker) return options.worker;
-    if (!running) {
+    if (client) return client;
+    if (!options.worker) {
       running = await startWorker(runtimeOf(config, run.folder.path), signal);
       if (running.pid !== undefined) run.measureMemoryOf([running.pid]);
     }
-    return running.client;
+    client = options.worker ?? (running as RunningWorker).client;
+    run.describeWorker(await client.getInfo({ signal }));
+    return client;
   };
+  const computed: Record<string, number> = {};
   const keys: Partial<Record<StageName, string>> = {};
   const dirs: Partial<Record<StageName, string>> = {};
   const timings: Record<string, number> = {};
@@ -106,12 +110,14 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
       keys[stage.name] = result.key;
       dirs[stage.name] = result.dir;
       timings[stage.name] = round(result.seconds);
+      if (!result.cached) computed[stage.name] = round(result.seconds);
+      if (stage.name === "data") run.describeData(config.data.name, datasetHash(result.dir));
       if (run.stopsAfter(stage.name)) return undefined;
     }
     return writeMetrics(run, options, dirs.evaluate as string, timings);
   } finally {
     if (running) {
-      writeFileSync(join(run.folder.path, "worker-costs.json"), JSON.stringify(await costs(running.client)));
+      writeFileSync(join(run.folder.path, "worker-costs.json"), JSON.stringify(await costs(running.client, computed)));
       await running.close();
     }
   }
@@ -164,6 +170,9 @@ const runtimeOf = (config: Config, folder: string): Parameters<typeof startWorke
         logPath: join(folder, "worker.log"),
       };
 
+/** What the data stage noted as the identity of files and cleaning. */
+const datasetHash = (dir: string): string => readJson<{ hash: string }>(join(dir, "dataset.json")).hash;
+
 const round = (seconds: number): number => Math.round(seconds * 100) / 100;
 
 function writeMetrics(
@@ -185,13 +194,24 @@ function writeMetrics(
   return metrics;
 }
 
-/** What the wire and the worker cost: for bench/pipeline. */
-async function costs(client: RunningWorker["client"]): Promise<unknown> {
+/** worker-costs.json: what worker and wire cost while this invocation ran its stages; for bench/pipeline. */
+export interface WorkerCosts {
+  /** Seconds of each stage that was not found finished. */
+  readonly stages: Readonly<Record<string, number>>;
+  readonly verbs: Readonly<Record<string, Readonly<VerbStats>>>;
+  /** Seconds inside verbs, as the worker counts them. These three are missing if it died. */
+  readonly busySeconds?: number;
+  readonly device?: string;
+  readonly threads?: number;
+}
+
+async function costs(client: WorkerClient, stages: Readonly<Record<string, number>>): Promise<WorkerCosts> {
+  const verbs = client.stats();
   try {
     const info = await client.getInfo({ timeoutMs: 2000 });
-    return { busySeconds: info.busySeconds, device: info.device, threads: info.numThreads, verbs: client.stats() };
+    return { stages, verbs, busySeconds: info.busySeconds, device: info.device, threads: info.numThreads };
   } catch {
-    return { verbs: client.stats() };
+    return { stages, verbs };
   }
 }
 

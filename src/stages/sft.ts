@@ -65,14 +65,14 @@ async function run(context: StageContext): Promise<Summary> {
   };
 
   const checkpoint = context.work("checkpoint");
-  const resumed = context.cursor.read<{ step: number }>();
+  const resumed = context.cursor.read<{ step: number; smooth: number }>();
   if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
   weightsChanged(worker);
   const mayLearn = (user: number): boolean => isSftUser(config.seed, o.userShare, user);
   const replay = replayBatches(config, corpus, policy, mayLearn, replayTokens(policy, batchOf(0), o.replayShare));
   for (let skipped = 0; skipped < (resumed?.step ?? 0); skipped++) replay.next();
 
-  const smooth = { loss: Number.NaN };
+  const smooth = { loss: resumed?.smooth ?? Number.NaN };
   for (let step = resumed?.step ?? 0; step < steps; step++) {
     const examples = batchOf(step);
     const values: Record<string, number> = {};
@@ -118,7 +118,7 @@ async function run(context: StageContext): Promise<Summary> {
     context.progress(`loss ${smooth.loss.toFixed(3)}`, step + 1, steps);
     if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps) {
       await worker.saveState({ path: checkpoint, includeOptimizer: true }, { signal });
-      context.cursor.write(step + 1, { step: step + 1 });
+      context.cursor.write(step + 1, { step: step + 1, smooth: smooth.loss });
     }
   }
   await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });

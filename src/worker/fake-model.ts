@@ -142,6 +142,21 @@ export class BigramModel {
 
 const ids = (tokens: TokenIds | undefined): number[] => Array.from(tokens ?? []);
 
+/** Something that may come next: one token, or a whole sequence whose choice stands at its first token. */
+export interface Option {
+  readonly tokens: readonly number[];
+  readonly logprob: number;
+  /** What training this choice moves: pairs of a token and the one before it. Empty where there is no choice. */
+  readonly moves: readonly (readonly [previous: number, token: number])[];
+}
+
+/** Any token of the vocabulary. */
+export const freeOption = (model: BigramModel, previous: number, token: number, temperature: number): Option => ({
+  tokens: [token],
+  logprob: model.logprob(previous, token, temperature),
+  moves: [[previous, token]],
+});
+
 /** Walks one response through the constraint: free, then trigger, then sequences with separators, then terminator. */
 export class ConstraintWalk {
   private readonly sequences: number[][];
@@ -151,12 +166,17 @@ export class ConstraintWalk {
   private readonly separator: number[];
   private readonly terminator: number[];
   private readonly toEmit: number;
+  private readonly wholeSequences: boolean;
+  private readonly maxFreeTokens: number;
   private triggerSeen: number[] = [];
   private remaining: number[];
+  private free = 0;
   private emitted = 0;
   private path: number[] = [];
   private forced: number[] = [];
   private state: "free" | "waiting" | "choosing" | "done";
+  /** The token before the ranking part: what whole sequences are scored behind. */
+  private context: number | undefined;
 
   constructor(constraint: PermutationConstraint | undefined, group: ConstraintGroup | undefined) {
     this.sequences = (group?.sequences ?? []).map(ids);
@@ -165,6 +185,8 @@ export class ConstraintWalk {
     this.trigger = ids(constraint?.trigger);
     this.separator = ids(constraint?.separator);
     this.terminator = ids(constraint?.terminator);
+    this.wholeSequences = constraint?.wholeSequences ?? false;
+    this.maxFreeTokens = constraint?.maxFreeTokens ?? 0;
     this.remaining = this.sequences.map((_, j) => j);
     this.toEmit = Math.min(constraint?.maxSequences || this.sequences.length, this.sequences.length);
     this.state = this.sequences.length === 0 ? "free" : this.trigger.length > 0 ? "waiting" : "choosing";
@@ -175,16 +197,35 @@ export class ConstraintWalk {
     return this.state === "done" && this.forced.length === 0;
   }
 
-  /** True while the trigger has not been seen; FakeWorker then writes the trigger itself after a few tokens. */
-  get waiting(): boolean {
-    return this.state === "waiting";
+  /** True while nothing but the model decides when the trigger comes. */
+  get unbounded(): boolean {
+    return this.state === "waiting" && this.maxFreeTokens === 0;
   }
 
-  /** Allowed next tokens with the log of their prior mass; undefined = the whole vocabulary. */
-  allowed(): Map<number, number> | undefined {
+  /** What may come next; undefined = the whole vocabulary, empty = nothing. */
+  options(model: BigramModel, previous: number, temperature: number): Option[] | undefined {
     const next = this.forced[0];
-    if (next !== undefined) return new Map([[next, 0]]);
+    if (next !== undefined) return [{ tokens: [next], logprob: 0, moves: [] }];
+    if (this.state === "done") return [];
     if (this.state !== "choosing") return undefined;
+    this.context ??= previous;
+    return this.wholeSequences ? this.wholeOptions(model, temperature) : this.tokens(model, previous, temperature);
+  }
+
+  /** Plackett-Luce: softmax over what remains of (scale * log p(sequence | context) + prior) / temperature. */
+  private wholeOptions(model: BigramModel, temperature: number): Option[] {
+    const scored = this.remaining.map((j) => {
+      const tokens = this.sequences[j] as number[];
+      const moves = tokens.map((t, i) => [(i === 0 ? this.context : tokens[i - 1]) as number, t] as const);
+      const likelihood = moves.reduce((sum, [previous, t]) => sum + model.logprob(previous, t, 1), 0);
+      return { tokens, moves, score: (this.scale * likelihood + (this.prior[j] as number)) / temperature };
+    });
+    const z = logSumExp(scored.map((o) => o.score));
+    return scored.map(({ score, ...o }) => ({ ...o, logprob: score - z }));
+  }
+
+  /** Token by token along the trie: logit scale * logit_LM + log of the prior mass behind the token. */
+  private tokens(model: BigramModel, previous: number, temperature: number): Option[] {
     const mass = new Map<number, number[]>();
     for (const j of this.remaining) {
       const sequence = this.sequences[j] as number[];
@@ -193,36 +234,41 @@ export class ConstraintWalk {
       if (token === undefined) continue;
       mass.set(token, [...(mass.get(token) ?? []), this.prior[j] as number]);
     }
-    return new Map([...mass].map(([token, priors]) => [token, logSumExp(priors)]));
+    const scored = [...mass].map(([token, priors]) => ({
+      token,
+      score: (this.scale * model.logit(previous, token) + logSumExp(priors)) / temperature,
+    }));
+    if (scored.length === 1) return scored.map(({ token }) => ({ tokens: [token], logprob: 0, moves: [] }));
+    const z = logSumExp(scored.map((o) => o.score));
+    return scored.map(({ token, score }) => ({ tokens: [token], logprob: score - z, moves: [[previous, token]] }));
   }
 
-  /** Log-probabilities of the allowed tokens, or undefined where the model is free. */
-  logprobs(model: BigramModel, previous: number, temperature: number): Map<number, number> | undefined {
-    const allowed = this.allowed();
-    if (!allowed) return undefined;
-    if (allowed.size === 1) return new Map([...allowed.keys()].map((t) => [t, 0]));
-    const logits = [...allowed].map(
-      ([t, prior]) => [t, (this.scale * model.logit(previous, t) + prior) / temperature] as const,
-    );
-    const z = logSumExp(logits.map(([, l]) => l));
-    return new Map(logits.map(([t, l]) => [t, l - z]));
+  /** The option that a given response takes from `at` on. Throws WorkerError if it takes none. */
+  taken(options: readonly Option[], response: TokenIds, at: number): Option {
+    const found = options.find((o) => o.tokens.every((t, i) => response[at + i] === t));
+    if (!found)
+      throw new WorkerError(`token ${response[at]} is not allowed by the permutation constraint`, { retryable: false });
+    return found;
   }
 
+  /** Consumes one token, which options() allowed. */
   advance(token: number): void {
     if (this.forced.length > 0) {
-      if (this.forced[0] !== token) throw this.refuse(token);
       this.forced.shift();
       return;
     }
     if (this.state === "waiting") {
+      this.free++;
       this.triggerSeen = [...this.triggerSeen, token].slice(-this.trigger.length);
-      if (this.triggerSeen.length === this.trigger.length && this.triggerSeen.every((t, i) => t === this.trigger[i])) {
+      const seen = this.triggerSeen.length === this.trigger.length;
+      if (seen && this.triggerSeen.every((t, i) => t === this.trigger[i])) this.state = "choosing";
+      else if (this.maxFreeTokens > 0 && this.free >= this.maxFreeTokens) {
+        this.forced = [...this.trigger];
         this.state = "choosing";
       }
       return;
     }
     if (this.state !== "choosing") return;
-    if (!this.allowed()?.has(token)) throw this.refuse(token);
     this.path.push(token);
     const finished = this.remaining.find((j) => {
       const s = this.sequences[j] as number[];
@@ -235,9 +281,5 @@ export class ConstraintWalk {
     const last = this.emitted === this.toEmit;
     this.forced = [...(last ? this.terminator : this.separator)];
     if (last) this.state = "done";
-  }
-
-  private refuse(token: number): WorkerError {
-    return new WorkerError(`token ${token} is not allowed by the permutation constraint`, { retryable: false });
   }
 }

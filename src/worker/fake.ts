@@ -9,11 +9,11 @@ import { dirname, join } from "node:path";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { numTargets } from "./batch.ts";
-import { BigramModel, ConstraintWalk, hash01 } from "./fake-model.ts";
+import { BigramModel, ConstraintWalk, freeOption, hash01, type Option } from "./fake-model.ts";
 import { byteTokenizerJson, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
 
-/** Free tokens FakeWorker writes before it forces the constraint's trigger. */
+/** Free tokens FakeWorker writes before the constraint's trigger where maxFreeTokens sets no bound. */
 const tokensBeforeTrigger = 4;
 const embeddingDims = 32;
 
@@ -28,6 +28,12 @@ export class FakeWorker implements t.WorkerClient {
   readonly log: string[] = [];
   private readonly models = new Map<string, FakeModel>();
   private readonly counts: Record<string, t.VerbStats> = {};
+  private readonly onVerb: ((verb: string, calls: number) => void) | undefined;
+
+  /** @param onVerb told of every verb before it runs, with the number of calls so far; what it throws, the call throws */
+  constructor(onVerb?: (verb: string, calls: number) => void) {
+    this.onVerb = onVerb;
+  }
 
   async getInfo(call?: t.CallOptions): Promise<t.WorkerInfo> {
     this.enter("getInfo", call);
@@ -87,7 +93,7 @@ export class FakeWorker implements t.WorkerClient {
     const { lm } = this.model(request.modelId);
     const logprobs = new Float32Array(numTargets(request.batch));
     let at = 0;
-    this.walk(lm, request, (_previous, _token, logprob) => {
+    this.walk(lm, request, (logprob) => {
       logprobs[at++] = logprob;
     });
     const entropy = request.wantEntropy ? logprobs.map((l) => -l * Math.exp(l)) : new Float32Array();
@@ -106,7 +112,10 @@ export class FakeWorker implements t.WorkerClient {
     let total = 0;
     let clipped = 0;
     let trained = 0;
-    this.walk(lm, request, (previous, token, logprob) => {
+    this.walk(lm, request, (logprob, moves) => {
+      const accumulate = (value: number): void => {
+        for (const [previous, token] of moves) lm.accumulate(previous, token, value);
+      };
       const i = at++;
       logprobs[i] = logprob;
       const weight = weights[i] as number;
@@ -114,7 +123,7 @@ export class FakeWorker implements t.WorkerClient {
       trained++;
       if (loss.kind === "cross_entropy") {
         total -= weight * logprob;
-        lm.accumulate(previous, token, -weight);
+        accumulate(-weight);
         return;
       }
       const ratio = Math.exp(logprob - (loss.oldLogprobs[i] as number));
@@ -123,7 +132,7 @@ export class FakeWorker implements t.WorkerClient {
       const surrogate = Math.min(ratio * advantage, bounded * advantage);
       total -= weight * surrogate;
       if (surrogate < ratio * advantage) clipped++;
-      else lm.accumulate(previous, token, -weight * ratio * advantage);
+      else accumulate(-weight * ratio * advantage);
     });
     return {
       loss: total,
@@ -145,11 +154,7 @@ export class FakeWorker implements t.WorkerClient {
     const { lm } = this.model(request.modelId);
     const numSamples = request.numSamples ?? 1;
     const total = request.prompts.length * numSamples;
-    if (request.constraint && request.constraint.groups.length !== request.prompts.length) {
-      throw refuse(
-        `the constraint has ${request.constraint.groups.length} entries for ${request.prompts.length} prompts`,
-      );
-    }
+    checkEntries(request.constraint, request.prompts.length, "prompts");
     for (const [prompt, tokens] of request.prompts.entries()) {
       if (call?.signal?.aborted) throw new InterruptedError();
       const completions = Array.from({ length: numSamples }, (_, sample) =>
@@ -296,8 +301,9 @@ export class FakeWorker implements t.WorkerClient {
       throw new WorkerError(`loadState failed: no saved state at ${request.path}`, { cause, retryable: false });
     });
     const state = JSON.parse(text) as { step: number; weightVersion: number; weights: string };
-    lm.replaceWeights(new Map(JSON.parse(state.weights) as [number, number][]), state.step, state.weightVersion);
-    return { step: state.step, weightVersion: state.weightVersion, sha256: sha256(state.weights) };
+    const step = request.includeOptimizer ? state.step : 0;
+    lm.replaceWeights(new Map(JSON.parse(state.weights) as [number, number][]), step, state.weightVersion);
+    return { step, weightVersion: state.weightVersion, sha256: sha256(state.weights) };
   }
 
   async shutdown(call?: t.CallOptions): Promise<void> {
@@ -313,6 +319,7 @@ export class FakeWorker implements t.WorkerClient {
   private enter(verb: string, call: t.CallOptions | undefined): void {
     if (call?.signal?.aborted) throw new InterruptedError();
     this.log.push(verb);
+    this.onVerb?.(verb, this.log.length);
     const empty = { retries: 0, bytesSent: 0, bytesReceived: 0, wallSeconds: 0, packSeconds: 0, computeSeconds: 0 };
     this.counts[verb] = { ...empty, calls: (this.counts[verb]?.calls ?? 0) + 1 };
   }
@@ -323,24 +330,30 @@ export class FakeWorker implements t.WorkerClient {
     return model;
   }
 
-  /** Visits every target of a batch with the log-prob the model (and the constraint) gives it. */
+  /** Visits every target of a batch with its log-prob and what training it moves. */
   private walk(
     lm: BigramModel,
     request: t.ForwardRequest | t.ForwardBackwardRequest,
-    visit: (previous: number, token: number, logprob: number) => void,
+    visit: (logprob: number, moves: Option["moves"]) => void,
   ): void {
     const temperature = request.temperature || 1;
+    checkEntries(request.constraint, request.batch.groups.length, "groups");
     for (const [g, { prompt, responses }] of request.batch.groups.entries()) {
       for (const response of responses) {
         const walk = new ConstraintWalk(request.constraint, request.constraint?.groups[g]);
         let previous = prompt[prompt.length - 1] as number;
-        for (const token of response) {
+        for (let at = 0; at < response.length; ) {
+          const token = response[at] as number;
           if (token < 0 || token >= lm.vocabSize)
             throw refuse(`token ${token} is outside the vocabulary of ${lm.vocabSize}`);
-          const constrained = walk.logprobs(lm, previous, temperature);
-          walk.advance(token);
-          visit(previous, token, constrained?.get(token) ?? lm.logprob(previous, token, temperature));
-          previous = token;
+          const options = walk.options(lm, previous, temperature);
+          const taken = options ? walk.taken(options, response, at) : freeOption(lm, previous, token, temperature);
+          for (const [k, emitted] of taken.tokens.entries()) {
+            visit(k === 0 ? taken.logprob : 0, k === 0 ? taken.moves : []);
+            walk.advance(emitted);
+            previous = emitted;
+          }
+          at += taken.tokens.length;
         }
       }
     }
@@ -361,20 +374,27 @@ export class FakeWorker implements t.WorkerClient {
     const logprobs: number[] = [];
     let previous = prompt[prompt.length - 1] as number;
     let triggered = 0;
-    while (tokens.length < request.maxNewTokens) {
+    let stopped = false;
+    while (!stopped && tokens.length < request.maxNewTokens) {
       const u = hash01(request.seed, p * 7919 + sample, tokens.length);
-      const constrained = walk.logprobs(lm, previous, temperature || 1);
-      let token: number;
-      if (constrained) token = pick(constrained, temperature, u);
-      else if (walk.waiting && tokens.length >= tokensBeforeTrigger) token = trigger[triggered++] as number;
-      else token = lm.draw(previous, temperature, u);
-      logprobs.push(constrained?.get(token) ?? lm.logprob(previous, token, temperature || 1));
-      tokens.push(token);
-      walk.advance(token);
-      previous = token;
-      if (walk.done || (!constrained && !walk.waiting && stop.has(token))) break;
+      const options = walk.options(lm, previous, temperature || 1);
+      let taken: Option;
+      if (options) taken = pick(options, temperature, u);
+      else {
+        const token =
+          walk.unbounded && tokens.length >= tokensBeforeTrigger
+            ? (trigger[triggered++] as number)
+            : lm.draw(previous, temperature, u);
+        taken = freeOption(lm, previous, token, temperature || 1);
+      }
+      for (const [k, token] of taken.tokens.entries()) {
+        tokens.push(token);
+        logprobs.push(k === 0 ? taken.logprob : 0);
+        walk.advance(token);
+        previous = token;
+      }
+      stopped = walk.done || (!options && stop.has(previous));
     }
-    const stopped = walk.done || stop.has(previous);
     return {
       prompt: p,
       sample,
@@ -387,15 +407,19 @@ export class FakeWorker implements t.WorkerClient {
 
 const refuse = (message: string): WorkerError => new WorkerError(message, { retryable: false });
 
-function pick(logprobs: ReadonlyMap<number, number>, temperature: number, u: number): number {
-  const entries = [...logprobs];
-  if (temperature === 0) return entries.reduce((best, e) => (e[1] > best[1] ? e : best))[0];
+function checkEntries(constraint: t.PermutationConstraint | undefined, expected: number, of: string): void {
+  if (constraint && constraint.groups.length !== expected)
+    throw refuse(`the constraint has ${constraint.groups.length} entries for ${expected} ${of}`);
+}
+
+function pick(options: readonly Option[], temperature: number, u: number): Option {
+  if (temperature === 0) return options.reduce((best, o) => (o.logprob > best.logprob ? o : best));
   let left = u;
-  for (const [token, logprob] of entries) {
-    left -= Math.exp(logprob);
-    if (left < 0) return token;
+  for (const option of options) {
+    left -= Math.exp(option.logprob);
+    if (left < 0) return option;
   }
-  return (entries.at(-1) as [number, number])[0];
+  return options.at(-1) as Option;
 }
 
 function order(m: t.Matrix, seed: number): number[] {

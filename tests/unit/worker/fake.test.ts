@@ -79,6 +79,91 @@ describe("FakeWorker", () => {
     for (const [i, l] of sampled.entries()) expect(logprobs[i]).toBeCloseTo(l, 5);
   });
 
+  it("chooses among whole sequences: one log-prob a choice, Plackett-Luce over what remains", async () => {
+    const { worker, tokenizer, id, constraint } = await loaded();
+    const whole = { ...constraint, trigger: [], wholeSequences: true };
+    const prompt = tokenizer.encode("history");
+    const request = { prompts: [prompt], numSamples: 12, maxNewTokens: 40, temperature: 0.9, seed: 1 };
+    const { completions } = await sampleAll(worker, { ...request, constraint: whole });
+    const sampled = completions[0] ?? [];
+    const { logprobs } = await worker.forward({
+      batch: { groups: [{ prompt, responses: sampled.map((c) => c.tokens) }] },
+      constraint: whole,
+      temperature: 0.9,
+    });
+    expect(Array.from(logprobs)).toEqual(sampled.flatMap((c) => [...c.logprobs]));
+    expect(new Set(sampled.map((c) => tokenizer.decode(c.tokens))).size).toBeGreaterThan(1);
+
+    // By hand: s_j = (scale * log p(tokens of j | prompt) + prior_j) / temperature; the first choice is softmax(s).
+    const sequences = (whole.groups[0]?.sequences ?? []).map((s) => Array.from(s));
+    const prior = Array.from(whole.groups[0]?.prior ?? []);
+    const alone = await worker.forward({ batch: { groups: [{ prompt, responses: sequences }] } });
+    const scores = sequences.map((_, j) => {
+      const likelihood = (alone.logprobs[2 * j] as number) + (alone.logprobs[2 * j + 1] as number);
+      return (0.7 * likelihood + (prior[j] as number)) / 0.9;
+    });
+    for (const c of sampled) {
+      const text = Array.from(c.tokens);
+      const order = [0, 3, 6].map((at) => sequences.findIndex((s) => s.every((t, i) => text[at + i] === t)));
+      let left = scores;
+      const expected = order.map((j) => {
+        const logprob = (scores[j] as number) - Math.log(left.reduce((sum, s) => sum + Math.exp(s), 0));
+        left = left.filter((s) => s !== scores[j]);
+        return logprob;
+      });
+      // id id <|sep|> id id <|sep|> id id <|end|>: choices stand at 0, 3 and 6
+      expect(text[2]).toBe(id("<|sep|>"));
+      for (const [at, logprob] of c.logprobs.entries())
+        expect(logprob).toBeCloseTo(at % 3 === 0 ? (expected[at / 3] as number) : 0, 4);
+    }
+  });
+
+  it("forces the trigger when the free part has used up its tokens", async () => {
+    const { worker, tokenizer, id, constraint } = await loaded();
+    for (const wholeSequences of [false, true]) {
+      const bounded = { ...constraint, wholeSequences, maxFreeTokens: 7 };
+      const prompt = tokenizer.encode("history");
+      const request = { prompts: [prompt], numSamples: 8, maxNewTokens: 40, temperature: 1, seed: 2 };
+      const { completions } = await sampleAll(worker, { ...request, constraint: bounded });
+      const sampled = completions[0] ?? [];
+      for (const c of sampled) {
+        expect(c.finishReason).toBe("stop");
+        expect(c.tokens.indexOf(id("<|answer|>"))).toBeLessThanOrEqual(7);
+      }
+      const forced = sampled.filter((c) => c.tokens.indexOf(id("<|answer|>")) === 7);
+      expect(forced.length).toBeGreaterThan(0);
+      for (const c of forced) expect(c.logprobs[7]).toBe(0);
+      const groups = [{ prompt, responses: sampled.map((c) => c.tokens) }];
+      const { logprobs } = await worker.forward({ batch: { groups }, constraint: bounded });
+      expect(Array.from(logprobs)).toEqual(sampled.flatMap((c) => [...c.logprobs]));
+      const late = [...tokenizer.encode("12345678"), id("<|answer|>")];
+      await expect(
+        worker.forward({ batch: { groups: [{ prompt, responses: [late] }] }, constraint: bounded }),
+      ).rejects.toThrow("not allowed");
+    }
+  });
+
+  it("learns to prefer a rewarded order of whole sequences", async () => {
+    const { worker, tokenizer, constraint } = await loaded();
+    const whole = { ...constraint, trigger: [], wholeSequences: true };
+    const prompt = tokenizer.encode("history");
+    const request = { prompts: [prompt], numSamples: 2, maxNewTokens: 40, temperature: 1, seed: 4, constraint: whole };
+    const [good] = (await sampleAll(worker, request)).completions[0] ?? [];
+    if (!good) throw new Error("no sample");
+    const batch = { groups: [{ prompt, responses: [good.tokens] }] };
+    const advantages = new Float32Array(good.tokens.length).fill(1);
+    const oldLogprobs = (await worker.forward({ batch, constraint: whole })).logprobs;
+    await worker.forwardBackward({
+      batch,
+      constraint: whole,
+      weights: new Float32Array(good.tokens.length).fill(0.1),
+      loss: { kind: "policy", advantages, oldLogprobs, clipLow: 0.2, clipHigh: 0.28 },
+    });
+    await worker.optimStep({ learningRate: 0.01 });
+    const after = (await worker.forward({ batch, constraint: whole })).logprobs;
+    expect(after[0]).toBeGreaterThan(oldLogprobs[0] as number);
+  });
+
   it("is deterministic in the seed", async () => {
     const [a, b] = [await loaded(), await loaded()];
     const request = { prompts: [[1, 2, 3]], numSamples: 3, maxNewTokens: 12, temperature: 1, seed: 5 };

@@ -1,0 +1,186 @@
+/**
+ * `gr2 reward explain`: parses one answer and shows, step by step, what it earns and why. The same parser and the same
+ * verification as RL; the arithmetic is theirs, only the words are from here.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import pc from "picocolors";
+import { loadConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
+import { ConfigError, RunError } from "../core/errors.ts";
+import { parseResponse } from "../prompts/parse.ts";
+import { markers } from "../prompts/pieces.ts";
+import type { Mode } from "../prompts/rerank.ts";
+import { type Verdict, verify } from "../reward/verify.ts";
+import { RunFolder } from "../run/run-folder.ts";
+import { Catalogue } from "../sid/catalogue.ts";
+import { codeToken } from "../sid/semantic-id.ts";
+import { number, plain } from "./format.ts";
+
+export interface ExplainArguments {
+  readonly response?: string;
+  readonly file?: string;
+  /** Number of candidates, spelled c1 to cN in the response. */
+  readonly candidates?: number;
+  /** Place of the true item in the input order, from 1. */
+  readonly target?: number;
+  /** Instead of candidates and target: a slate of a run, its items spelled as semantic IDs. */
+  readonly run?: string;
+  readonly slate?: string;
+  readonly mode?: string;
+  readonly config: string;
+  readonly set: readonly string[];
+  readonly root: string;
+}
+
+interface Question {
+  readonly config: Config;
+  readonly response: string;
+  readonly spellings: readonly string[];
+  readonly targetIndex: number;
+  /** What a candidate is called in the explanation. */
+  readonly nameOf: (index: number) => string;
+  /** The parser's words with the names of the candidates in them. */
+  readonly named: (text: string) => string;
+}
+
+/** The verdict as text. Throws ConfigError or RunError for what cannot be asked. */
+export function explainReward(args: ExplainArguments): string {
+  const question = args.run === undefined ? fromNumbers(args) : fromRun(args, args.run);
+  const { config, response, spellings, targetIndex, nameOf, named } = question;
+  const mode = modeOf(args.mode, config, response);
+  const parsed = parseResponse(response, spellings, mode, config.prompts);
+  const verdict = verify(parsed, targetIndex, config.rl.reward);
+  const steps: [string, string][] = [
+    [
+      "read",
+      `${config.prompts.format} format, ${mode === "think" ? "with" : "without"} visible reasoning, ${spellings.length} candidates`,
+    ],
+  ];
+  if (parsed.kind === "unparseable")
+    steps.push(
+      ["parse", `${pc.red("unparseable")}: ${parsed.reason} (${plain(named(parsed.detail), 160)})`],
+      ["invalid", `rl.reward.invalid = ${number(verdict.parts.invalid)}`],
+    );
+  else {
+    if (parsed.reasoning !== "") steps.push(["thought", plain(named(parsed.reasoning), 300)]);
+    steps.push(
+      ["parse", `${parsed.order.map(nameOf).join(" > ")}: a complete permutation`],
+      [
+        "true item",
+        `${nameOf(targetIndex)}: place ${verdict.before + 1} in the input order, place ${verdict.after + 1} in the answer`,
+      ],
+      ["ranking", rankingText(verdict, config, parsed.order.length)],
+      ["format", formatText(verdict, config)],
+    );
+  }
+  const parts = Object.values(verdict.parts).filter((p) => p !== 0);
+  const sum = parts.length > 1 ? `${parts.map(number).join(" + ")} = ` : "";
+  steps.push(["reward", `${sum}${pc.bold(number(verdict.reward))}`]);
+  return steps.map(([name, text], i) => `${i + 1}  ${name.padEnd(10)} ${text}`).join("\n");
+}
+
+function rankingText(verdict: Verdict, config: Config, n: number): string {
+  const { kind, ndcgK, dehacked } = config.rl.reward;
+  const [before, after] = [verdict.before + 1, verdict.after + 1];
+  if (dehacked && verdict.identity && before !== 1)
+    return `${number(0)}: the input order re-emitted though the true item was not first (rl.reward.dehacked)`;
+  const value = number(verdict.parts.ranking);
+  return kind === "rank-promotion"
+    ? `rank promotion (before - after) / N = (${before} - ${after}) / ${n} = ${value}`
+    : `NDCG@${ndcgK} of the answer - of the input order = ${value}`;
+}
+
+function formatText(verdict: Verdict, config: Config): string {
+  const { format } = config.rl.reward;
+  const paid = number(verdict.parts.format);
+  const [before, after] = [verdict.before, verdict.after];
+  if (format === "none") return `${paid}: no bonus (rl.reward.format = none)`;
+  if (format === "unconditional") return `${paid}: any valid answer is paid (rl.reward.format = unconditional)`;
+  if (after < before) return `${paid}: the true item moved up`;
+  if (before === 0 && after === 0) return `${paid}: the true item was first and stays first`;
+  return `${paid}: the true item did not move up (rl.reward.format = conditional)`;
+}
+
+function modeOf(asked: string | undefined, config: Config, response: string): Mode {
+  if (asked === "think" || asked === "answer") return asked;
+  if (asked !== undefined) throw new ConfigError(`--mode ${asked}: expected think or answer`);
+  if (config.prompts.format === "json") return "think";
+  return response.includes(markers.answer) ? "think" : "answer";
+}
+
+function responseOf(args: ExplainArguments): string {
+  if ((args.response === undefined) === (args.file === undefined))
+    throw new ConfigError("give the answer to explain either as an argument or with --file", {
+      advice: `For example: gr2 reward explain --candidates 3 --target 2 'c2 c1 c3${markers.end}'`,
+    });
+  if (args.response !== undefined) return args.response;
+  try {
+    return readFileSync(args.file as string, "utf8").replace(/\r?\n$/, "");
+  } catch (cause) {
+    throw new ConfigError(`--file ${args.file}: cannot be read (${(cause as NodeJS.ErrnoException).code ?? cause})`, {
+      cause,
+    });
+  }
+}
+
+/** c1 to cN stand for semantic IDs of one code, so that the parser sees what it sees in a run. */
+function fromNumbers(args: ExplainArguments): Question {
+  const { candidates: n, target } = args;
+  if (n === undefined || target === undefined)
+    throw new ConfigError("--candidates N and --target K are needed, or --run NAME and --slate ID");
+  if (target > n) throw new ConfigError(`--target ${target}: there are only ${n} candidates`);
+  const spell = (k: number): string => codeToken(0, k);
+  return {
+    config: loadConfig(args.config, args.set),
+    response: responseOf(args).replace(/\bc([1-9][0-9]*)\b/g, (_, k: string) => spell(Number(k))),
+    spellings: Array.from({ length: n }, (_, i) => spell(i + 1)),
+    targetIndex: target - 1,
+    nameOf: (i) => `c${i + 1}`,
+    named: (text) => text.replace(/<s_a_(\d+)>/g, "c$1").replace(/^candidate (\d+) /, (_, i) => `c${Number(i) + 1} `),
+  };
+}
+
+interface SlateLine {
+  readonly id: string;
+  readonly candidates: readonly number[];
+  readonly targetIndex: number;
+}
+
+function fromRun(args: ExplainArguments, name: string): Question {
+  const folder = RunFolder.view(args.root, name);
+  if (args.slate === undefined) throw new ConfigError("--run needs --slate ID, as in rollouts.jsonl");
+  const slate = findSlate(folder, args.slate);
+  if (slate.targetIndex < 0)
+    throw new RunError(`slate ${slate.id} does not have its true item among the candidates: no reward is defined`);
+  const catalogue = Catalogue.fromJSON(JSON.parse(readRunFile(folder, "stages", "sid", "catalogue.json")));
+  return {
+    config: loadConfig(folder.file("config.resolved.yaml"), args.set),
+    response: responseOf(args),
+    spellings: slate.candidates.map((row) => catalogue.textOf(row)),
+    targetIndex: slate.targetIndex,
+    nameOf: (i) => catalogue.textOf(slate.candidates[i] as number),
+    named: (text) => text,
+  };
+}
+
+function findSlate(folder: RunFolder, id: string): SlateLine {
+  for (const segment of ["rerank", "validation", "test"]) {
+    const path = folder.file("stages", "slates", `${segment}.jsonl`);
+    if (!existsSync(path)) continue;
+    const line = readFileSync(path, "utf8")
+      .split("\n")
+      .find((l) => l.includes(`"${id}"`));
+    if (line !== undefined) return JSON.parse(line) as SlateLine;
+  }
+  throw new RunError(`run ${folder.name} has no slate ${id}`, {
+    advice: "Slate ids are in rollouts.jsonl; see `gr2 rollout show`.",
+  });
+}
+
+function readRunFile(folder: RunFolder, ...parts: string[]): string {
+  try {
+    return readFileSync(folder.file(...parts), "utf8");
+  } catch (cause) {
+    throw new RunError(`run ${folder.name} has no ${parts.join("/")} yet`, { cause });
+  }
+}

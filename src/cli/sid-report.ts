@@ -1,0 +1,67 @@
+/** `gr2 sid report`: how good a run's semantic IDs are, from stages/sid/report.json. */
+import pc from "picocolors";
+import { RunError } from "../core/errors.ts";
+import { readJson } from "../run/files.ts";
+import { RunFolder } from "../run/run-folder.ts";
+import type { SidReport } from "../sid/report.ts";
+import { columns, number, plain } from "./format.ts";
+
+export function showSidReport(root: string, name: string): string {
+  const report = readJson(RunFolder.view(root, name).file("stages", "sid", "report.json")) as SidReport | undefined;
+  if (!report) throw new RunError(`run ${name} has no semantic IDs yet`, { advice: "They are made by the stage sid." });
+  return renderSidReport(report);
+}
+
+export function renderSidReport(r: SidReport): string {
+  const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
+  const parts = [
+    `${pc.bold(percent(r.uniqueness))} of ${r.numItems} items have a semantic ID of their own`,
+    `${r.levels} levels of ${r.codes} codes: ${r.capacity} possible IDs; at most ${r.largestBucket.numItems} items share all codes but the last`,
+    "",
+    columns([
+      ["level", "codes used", "usage", "perplexity", "most used"],
+      ...r.perLevel.map((l) => [
+        String(l.level + 1),
+        `${l.numUsed} of ${r.codes}`,
+        percent(l.usage),
+        number(l.perplexity),
+        `${l.mostUsed.code} (${l.mostUsed.numItems} items)`,
+      ]),
+    ]),
+  ];
+  if (r.prefixPurity.length > 0)
+    parts.push(
+      "",
+      "do items with the same first codes belong to the same category?",
+      columns([
+        ["codes shared", "prefixes", "items", "purity", "same category", "by chance"],
+        ...r.prefixPurity.map((p) => [
+          String(p.depth),
+          String(p.numPrefixes),
+          String(p.numShared),
+          percent(p.purity),
+          percent(p.agreement),
+          percent(p.chance),
+        ]),
+      ]),
+    );
+  if (r.neighbourSharing.length > 0)
+    parts.push(
+      "",
+      columns([
+        ["codes shared", "with neighbours", "by chance"],
+        ...r.neighbourSharing.map((n) => [String(n.depth), percent(n.shared), percent(n.chance)]),
+      ]),
+    );
+  if (r.numCollisions === 0) parts.push("", "no two items share an ID");
+  else {
+    const more = r.numCollisions - r.collisions.length;
+    parts.push(
+      "",
+      `${r.numCollidingItems} items share ${r.numCollisions} ID${r.numCollisions === 1 ? "" : "s"}:`,
+      ...r.collisions.map((c) => `  [${c.codes.join(", ")}]  ${c.titles.map((t) => plain(t, 60)).join(" | ")}`),
+      ...(more > 0 ? [`  and ${more} more`] : []),
+    );
+  }
+  return parts.join("\n");
+}

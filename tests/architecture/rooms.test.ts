@@ -1,0 +1,181 @@
+/** The shape of src/, as CONTRIBUTING.md draws it: who may import whom, no cycles, no giants, no hidden settings. */
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative, resolve, sep } from "node:path";
+import { describe, expect, it } from "vitest";
+import { repositoryRoot } from "../../src/core/paths.ts";
+
+/**
+ * What each room may import, next to itself. Top to bottom: a room only ever names rooms above it.
+ * Narrower than "everything above" where that says something: what is pure stays away from workers and files.
+ */
+const rooms: Readonly<Record<string, readonly string[]>> = {
+  core: [],
+  config: ["core"],
+  data: ["core"],
+  sid: ["core"],
+  prompts: ["core", "data"],
+  reward: ["core", "prompts"],
+  rl: ["core", "reward"],
+  eval: ["core"],
+  prerank: ["core", "data"],
+  teacher: ["core", "data", "prerank"],
+  worker: ["core", "config"],
+  policy: ["core", "eval", "prompts", "worker"],
+  run: ["core", "config", "worker"],
+  stages: [
+    ...["core", "config", "data", "sid", "prompts", "reward", "rl", "eval"],
+    ...["prerank", "teacher", "worker", "policy", "run"],
+  ],
+  report: ["core", "eval", "run"],
+  serve: ["core", "config", "data", "sid", "prompts", "eval", "prerank", "worker", "policy", "run", "stages"],
+  cli: ["core", "config", "sid", "prompts", "reward", "worker", "run", "stages", "report", "serve"],
+};
+
+const src = join(repositoryRoot, "src");
+const maxLines = 450;
+/** A table of settings grows with the settings; it has no logic to split. */
+const longTables = new Set(["config/schema.ts"]);
+/** The command line's debug switch, and the environment handed to a Python process. */
+const mayReadEnvironment = new Set(["cli/program.ts", "worker/python.ts"]);
+
+interface Source {
+  /** Relative to src/, with forward slashes. */
+  readonly path: string;
+  readonly room: string;
+  readonly text: string;
+  readonly imports: readonly { readonly specifier: string; readonly path: string | undefined }[];
+}
+
+const posix = (path: string): string => path.split(sep).join("/");
+
+/** Static imports, re-exports and import(...), of values and of types. */
+function specifiersOf(text: string): string[] {
+  const code = text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
+  return [
+    ...code.matchAll(/^\s*(?:import|export)\b[^;'"]*?\bfrom\s*["']([^"']+)["']/gm),
+    ...code.matchAll(/^\s*import\s*["']([^"']+)["']/gm),
+    ...code.matchAll(/\bimport\(\s*["']([^"']+)["']\s*\)/g),
+  ].map((m) => m[1] as string);
+}
+
+const sources: Source[] = readdirSync(src, { recursive: true, withFileTypes: true })
+  .filter((e) => e.isFile() && e.name.endsWith(".ts"))
+  .map((e) => join(e.parentPath, e.name))
+  .filter((file) => !posix(file).includes("/generated/"))
+  .sort()
+  .map((file) => {
+    const path = posix(relative(src, file));
+    const text = readFileSync(file, "utf8");
+    const imports = specifiersOf(text).map((specifier) => ({
+      specifier,
+      path: specifier.startsWith(".") ? posix(relative(src, resolve(dirname(file), specifier))) : undefined,
+    }));
+    return { path, room: path.split("/")[0] as string, text, imports };
+  });
+
+const roomOf = (path: string): string => path.split("/")[0] as string;
+
+describe("rooms", () => {
+  it("are all known, and each names only rooms above it", () => {
+    expect([...new Set(sources.map((s) => s.room))].filter((r) => !(r in rooms))).toEqual([]);
+    const order = Object.keys(rooms);
+    for (const [room, allowed] of Object.entries(rooms))
+      for (const other of allowed)
+        expect(order.indexOf(other), `${room} names ${other}`).toBeLessThan(order.indexOf(room));
+  });
+
+  it("are read with every kind of import", () => {
+    const text = `import a from "./a.ts";\nimport {\n  type B,\n} from "../b.ts";\nexport * from "./c.ts"; // from "./no.ts"\n
+      import "./d.ts";\n/* import x from "./no.ts" */\nconst e = await import("./e.ts");\n  // import y from "./no.ts"`;
+    expect(specifiersOf(text).sort()).toEqual(["../b.ts", "./a.ts", "./c.ts", "./d.ts", "./e.ts"]);
+  });
+
+  it("import only what they may", () => {
+    const offences = sources.flatMap((s) =>
+      s.imports.flatMap(({ path }) => {
+        if (path === undefined) return [];
+        const target = roomOf(path);
+        return target === s.room || rooms[s.room]?.includes(target) ? [] : [`${s.path} imports ${path}`];
+      }),
+    );
+    expect(offences).toEqual([]);
+  });
+
+  it("have no import cycles, types included", () => {
+    const graph = new Map(sources.map((s) => [s.path, s.imports.flatMap((i) => i.path ?? [])]));
+    expect(cyclesIn(graph)).toEqual([]);
+    expect(
+      cyclesIn(
+        new Map([
+          ["a", ["b"]],
+          ["b", ["c"]],
+          ["c", ["b"]],
+        ]),
+      ),
+    ).toEqual(["b -> c -> b"]); // the check can fail
+  });
+
+  it("leave generated code, gRPC, pythonia and zeromq to the worker room", () => {
+    const offences = sources
+      .filter((s) => s.room !== "worker")
+      .flatMap((s) => s.imports.map(({ specifier }) => ({ path: s.path, specifier })))
+      .filter(({ specifier }) => /\/generated\/|^@grpc\/|^@bufbuild\/|^zeromq$/.test(specifier))
+      .map(({ path, specifier }) => `${path} imports ${specifier}`);
+    expect(offences).toEqual([]);
+    const pythonia = sources
+      .filter((s) => s.imports.some((i) => i.specifier === "pythonia"))
+      .map((s) => roomOf(s.path));
+    expect(new Set(pythonia)).toEqual(new Set(["worker"]));
+  });
+
+  it("keep what is pure pure: no files, no processes, no network", () => {
+    const pure = new Set(["sid", "prompts", "reward", "rl", "eval", "prerank", "teacher", "policy"]);
+    const offences = sources
+      .filter((s) => pure.has(s.room))
+      .flatMap((s) => s.imports.map(({ specifier }) => `${s.path} imports ${specifier}`))
+      .filter((line) => /imports node:(?!crypto$)/.test(line));
+    expect(offences).toEqual([]);
+  });
+});
+
+describe("files", () => {
+  it(`have at most ${maxLines} lines`, () => {
+    const long = sources
+      .filter((s) => !longTables.has(s.path))
+      .map((s) => ({ path: s.path, lines: s.text.split("\n").length - 1 }))
+      .filter(({ lines }) => lines > maxLines);
+    expect(long).toEqual([]);
+  });
+
+  it("say at their head what they own", () => {
+    expect(sources.filter((s) => !s.text.startsWith("/**")).map((s) => s.path)).toEqual([]);
+  });
+
+  it("take settings from the config, never from the environment", () => {
+    const readers = sources.filter((s) => /\bprocess\.env\b/.test(s.text)).map((s) => s.path);
+    expect(readers.filter((path) => !mayReadEnvironment.has(path))).toEqual([]);
+  });
+
+  it("do not grow catch-all names", () => {
+    const names = sources.filter((s) => /(^|[/-])(utils?|helpers?|manager|common|misc|v2)([/.-])/.test(s.path));
+    expect(names.map((s) => s.path)).toEqual([]);
+  });
+});
+
+/** One line a cycle found by depth-first search. */
+function cyclesIn(graph: ReadonlyMap<string, readonly string[]>): string[] {
+  const done = new Set<string>();
+  const found: string[] = [];
+  const visit = (node: string, path: readonly string[]): void => {
+    const at = path.indexOf(node);
+    if (at >= 0) {
+      found.push([...path.slice(at), node].join(" -> "));
+      return;
+    }
+    if (done.has(node)) return;
+    for (const next of graph.get(node) ?? []) visit(next, [...path, node]);
+    done.add(node);
+  };
+  for (const node of graph.keys()) visit(node, []);
+  return found;
+}

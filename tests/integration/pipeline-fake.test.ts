@@ -1,0 +1,296 @@
+/**
+ * The whole pipeline on a fake worker: data to evaluation, what it leaves, what it does not do twice, and that neither a
+ * rerun nor an interrupt changes a number. Says nothing about quality.
+ */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { configHash, loadConfig } from "../../src/config/load.ts";
+import { InterruptedError } from "../../src/core/errors.ts";
+import type { Manifest } from "../../src/run/manifest.ts";
+import { Run } from "../../src/run/run.ts";
+import { type Metrics, resolvedYaml, runStages, stageNames } from "../../src/stages/pipeline.ts";
+import { FakeWorker } from "../../src/worker/fake.ts";
+import { TelemetryBus } from "../../src/worker/telemetry.ts";
+import { writePipelineFixture } from "../pipeline-fixture.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "gr2-pipeline-"));
+const root = join(folder, "runs");
+let recipe = "";
+
+beforeAll(() => {
+  recipe = writePipelineFixture(folder);
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+interface Outcome {
+  readonly metrics: Metrics | undefined;
+  readonly worker: FakeWorker;
+  /** Stages that ran (and were not found finished). */
+  readonly ran: string[];
+}
+
+/** One invocation with a worker of its own, as from the command line. */
+async function invoke(
+  name: string,
+  o: { set?: string[]; onVerb?: (verb: string, calls: number) => void; abort?: AbortController } = {},
+): Promise<Outcome> {
+  const config = loadConfig(recipe, o.set ?? []);
+  const signal = (o.abort ?? new AbortController()).signal;
+  const bus = new TelemetryBus(name);
+  const ran: string[] = [];
+  bus.on((m) => {
+    if (m.kind === "stage" && (m.state === "started" || m.state === "resumed")) ran.push(m.stage);
+  });
+  const yaml = resolvedYaml(config);
+  const seed = config.seed;
+  const run = await Run.open({
+    root,
+    name,
+    configYaml: yaml,
+    configHash: configHash(config),
+    seed,
+    stages: stageNames,
+    signal,
+    bus,
+  });
+  const worker = new FakeWorker(o.onVerb);
+  try {
+    const metrics = await runStages(run, { config, root, name, signal, bus, worker });
+    await run.close("finished");
+    return { metrics, worker, ran };
+  } catch (e) {
+    await run.close(e instanceof InterruptedError ? "interrupted" : "failed").catch(() => {});
+    throw e;
+  }
+}
+
+/** metrics.json without what two runs of one recipe may differ in. */
+function numbersOf(name: string): unknown {
+  const { run: _name, timings: _timings, ...rest } = metricsFile(name);
+  return rest;
+}
+const metricsFile = (name: string): Metrics =>
+  JSON.parse(readFileSync(join(root, name, "metrics.json"), "utf8")) as Metrics;
+const manifestOf = (name: string): Manifest =>
+  JSON.parse(readFileSync(join(root, name, "manifest.json"), "utf8")) as Manifest;
+
+const systems = [
+  ...["prerank", "prior", "direct", "direct_other_history"],
+  ...["sft_direct", "sft", "sft_nothink", "rl_direct", "rl", "rl_nothink", "rl_other_thought"],
+];
+const metricNames = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"];
+
+/** Logged records in order, without numbering and clock. */
+function logged(name: string, file: "metrics.jsonl" | "rollouts.jsonl"): unknown[] {
+  const lines = readFileSync(join(root, name, file), "utf8")
+    .trimEnd()
+    .split("\n");
+  return lines.map((line) => {
+    const { seq: _seq, time: _time, ...rest } = JSON.parse(line) as Record<string, unknown>;
+    return rest;
+  });
+}
+
+/** Everything a run computed: results, the bytes of every stage's outputs, and its logs. */
+const everythingOf = (name: string) => ({
+  numbers: numbersOf(name),
+  outputs: Object.fromEntries(Object.entries(manifestOf(name).stages).map(([stage, s]) => [stage, s.outputs])),
+  metrics: logged(name, "metrics.jsonl"),
+  rollouts: logged(name, "rollouts.jsonl"),
+});
+
+describe("the whole pipeline on a fake worker", () => {
+  /** By verb call: the stage that made it. */
+  const stageOfCall: string[] = [];
+
+  it("goes from data to metrics.json", async () => {
+    const { metrics, worker, ran } = await invoke("first", {
+      onVerb: () => {
+        const running = Object.entries(manifestOf("first").stages).find(([, s]) => s.state === "running");
+        stageOfCall.push(running?.[0] ?? "none");
+      },
+    });
+    expect(ran).toEqual([...stageNames]);
+    for (const verb of ["embed", "fitSemanticIds", "trainTokenizer", "forwardBackward", "sample", "saveState"])
+      expect(worker.log).toContain(verb);
+    const file = metricsFile("first");
+    expect(file).toEqual(JSON.parse(JSON.stringify(metrics)));
+    expect(file).toMatchObject({ schema: "gr2.metrics/1", run: "first", seed: 3 });
+    expect(file.config_hash).toBe(configHash(loadConfig(recipe)));
+    expect(Object.keys(file.timings)).toEqual([...stageNames]);
+    for (const seconds of Object.values(file.timings)) expect(seconds).toBeGreaterThanOrEqual(0);
+
+    const manifest = manifestOf("first");
+    expect(manifest.state).toBe("finished");
+    expect(manifest.versions).toMatchObject({ worker: "fake", torch: "none" });
+    expect(manifest.hardware).toMatchObject({ device: "cpu", worker_threads: 1 });
+    expect(manifest.data).toEqual({ small: expect.stringMatching(/^[0-9a-f]{64}$/) });
+    expect(Object.keys(manifest.stages)).toEqual([...stageNames]);
+
+    const keys = file.rows.map((r) => `${r.system} ${r.slice} ${r.metric}`);
+    const slices = ["conditional", "end_to_end"];
+    const expected = slices.flatMap((slice) => systems.flatMap((s) => metricNames.map((m) => `${s} ${slice} ${m}`)));
+    expect(new Set(keys)).toEqual(new Set(expected));
+    expect(keys.length).toBe(expected.length);
+    for (const r of file.rows) {
+      expect(Object.keys(r)).toEqual(["system", "slice", "metric", "value", "ci_low", "ci_high", "n"]);
+      expect(r.value).toBeGreaterThanOrEqual(0);
+      expect(r.value).toBeLessThanOrEqual(1);
+      expect(r.ci_low).toBeLessThanOrEqual(r.value);
+      expect(r.ci_high).toBeGreaterThanOrEqual(r.value);
+    }
+    const numSlates = (slice: string) => new Set(file.rows.filter((r) => r.slice === slice).map((r) => r.n));
+    expect(numSlates("conditional").size).toBe(1);
+    expect(numSlates("end_to_end")).toEqual(new Set([60 * 3])); // the last 15 % of 20 interactions of 60 users
+    for (const system of systems) {
+      const of = (slice: string, metric: string) =>
+        file.rows.find((r) => r.system === system && r.slice === slice && r.metric === metric);
+      const [inside, all] = [of("conditional", "N@5"), of("end_to_end", "N@5")];
+      if (!inside || !all) throw new Error(`no N@5 of ${system}`);
+      expect(all.value * all.n).toBeCloseTo(inside.value * inside.n, 6); // a miss scores 0
+    }
+
+    for (const c of file.comparisons) {
+      expect(Object.keys(c).sort()).toEqual(
+        ["baseline", "ci_high", "ci_low", "delta", "metric", "n", "p", "relative", "slice", "system"].sort(),
+      );
+      const value = (system: string) =>
+        file.rows.find((r) => r.system === system && r.slice === c.slice && r.metric === c.metric)?.value ?? Number.NaN;
+      expect(c.delta).toBeCloseTo(value(c.system) - value(c.baseline), 9);
+      expect(c.p).toBeGreaterThan(0);
+      expect(c.p).toBeLessThanOrEqual(1);
+    }
+    const compared = new Set(file.comparisons.map((c) => `${c.system} ${c.baseline}`));
+    for (const system of systems.filter((s) => s !== "prerank")) expect(compared).toContain(`${system} prerank`);
+
+    for (const name of ["sid_uniqueness", "valid_rate", "identity_rate", "rl_valid_rate", "sft_nothink_valid_rate"])
+      expect(file.health[name]).toBeGreaterThanOrEqual(0);
+    expect(file.health.sid_uniqueness).toBe(1);
+    expect(file.health.sft_nothink_valid_rate).toBe(1); // constrained, and nothing is written before the answer
+    expect(systems).toContain(file.selected.system);
+    expect(file.selected.validation[file.selected.system]).toBe(
+      Math.max(
+        ...Object.entries(file.selected.validation)
+          .filter(([s]) => !["prerank", "prior"].includes(s) && !s.includes("_other_"))
+          .map(([, v]) => v),
+      ),
+    );
+    const rollouts = logged("first", "rollouts.jsonl") as Record<string, unknown>[];
+    for (const r of rollouts)
+      expect(Object.keys(r)).toEqual(
+        expect.arrayContaining(["stage", "step", "slate", "text", "parse", "reward", "parts", "weightVersion"]),
+      );
+  }, 120_000);
+
+  it("does nothing the second time", async () => {
+    const before = everythingOf("first");
+    const { metrics, worker, ran } = await invoke("first");
+    expect(ran).toEqual([]);
+    expect(worker.log).toEqual([]);
+    expect(everythingOf("first")).toEqual(before);
+    expect(metrics?.timings).toEqual(metricsFile("first").timings);
+    expect(Object.values(manifestOf("first").stages).every((s) => s.cached)).toBe(true);
+  });
+
+  it("gives the same bytes from the same seed, and others from another seed", async () => {
+    await invoke("again");
+    expect(everythingOf("again")).toEqual(everythingOf("first"));
+    await invoke("other-seed", { set: ["seed=4"] });
+    expect(everythingOf("other-seed").rollouts).not.toEqual(everythingOf("first").rollouts);
+  }, 120_000);
+
+  it.each([
+    { set: ["rl.steps=4"], ran: ["rl", "evaluate"] },
+    { set: ["eval.bootstrap=100"], ran: ["evaluate"] },
+    { set: ["sft.lambdaReasoning=0.1"], ran: ["sft", "rl", "evaluate"] },
+    { set: ["prerank.candidates=6"], ran: ["slates", "traces", "calibrate", "sft", "rl", "evaluate"] },
+    { set: ["description=another"], ran: [] },
+  ])(
+    "runs again what $set changes, and what depends on it: $ran",
+    async ({ set, ran }) => {
+      await invoke("changed");
+      expect((await invoke("changed", { set })).ran).toEqual(ran);
+      expect((await invoke("changed", { set })).ran).toEqual([]);
+    },
+    120_000,
+  );
+
+  it.each([
+    ["embed", 0],
+    ["sid", 0],
+    ["midtrain", 0.1],
+    ["midtrain", 0.8],
+    ["calibrate", 0.5],
+    ["sft", 0.3],
+    ["sft", 0.9],
+    ["rl", 0.02],
+    ["rl", 0.5],
+    ["rl", 0.97],
+    ["evaluate", 0.2],
+    ["evaluate", 0.9],
+  ])(
+    "cut off in %s (%d of its calls), it goes on to the same result",
+    async (stage, share) => {
+      const own = stageOfCall.flatMap((s, i) => (s === stage ? [i] : []));
+      const call = 1 + (own[Math.floor(share * own.length)] as number);
+      const name = `cut-${stage}-${share}`;
+      const cut = invoke(name, {
+        onVerb: (_verb, calls) => {
+          if (calls === call) throw new InterruptedError();
+        },
+      });
+      await expect(cut).rejects.toThrow(InterruptedError);
+      expect(manifestOf(name).state).toBe("interrupted");
+      expect(manifestOf(name).stages[stage]?.state).toBe("interrupted");
+      const { ran } = await invoke(name);
+      expect(ran).toEqual(stageNames.slice(stageNames.indexOf(stage as (typeof stageNames)[number])));
+      expect(everythingOf(name)).toEqual(everythingOf("first"));
+    },
+    120_000,
+  );
+
+  it.each([
+    [["sft.target=belief", "teacher.recapItems=2", "teacher.stateChoice=false"]],
+    [["decoding.choice=token", "decoding.prior=false"]],
+    [["decoding.constrained=false"]],
+    [["prompts.format=json", "prompts.showTitles=true", "decoding.maxReasoningTokens=200"]],
+    [["prerank.kind=generative", "sid.format=wrapped", "decoding.evidence=true"]],
+    [["rl.klCoef=0.1", "rl.minibatches=2", "rl.epochs=2", "rl.reward.kind=ndcg", "rl.thinkShare=0"]],
+    [["sid.collaborativeDims=4", "sid.contrastiveWeight=0.1", "teacher.sampling=targeted", "eval.controls=false"]],
+    [["data.split.kind=leave-one-out", "eval.validationSlates=20", "eval.maxSlates=30", "sft.replayShare=0"]],
+    [["data.split.kind=global-time", "rl.dynamicSampling=false", "rl.thinkShare=1", "midtrain.epochs=0.5"]],
+  ])(
+    "runs through with %s",
+    async (set) => {
+      const { metrics } = await invoke("variant", { set });
+      expect(metrics?.rows.length).toBeGreaterThan(0);
+      for (const r of metrics?.rows ?? []) expect(Number.isFinite(r.value)).toBe(true);
+      const rates = Object.values(metrics?.health ?? {});
+      for (const rate of rates) expect(Number.isFinite(rate)).toBe(true);
+      expect((await invoke("variant", { set })).ran).toEqual([]);
+    },
+    120_000,
+  );
+
+  it("cut off again and again, it still arrives", async () => {
+    let attempts = 0;
+    for (let arrived = false; !arrived && attempts < 30; attempts++) {
+      const abort = new AbortController();
+      await invoke("often", {
+        abort,
+        onVerb: (_verb, calls) => {
+          if (calls === 40) abort.abort();
+        },
+      }).then(
+        () => {
+          arrived = true;
+        },
+        (e) => expect(e).toBeInstanceOf(InterruptedError),
+      );
+    }
+    expect(attempts).toBeGreaterThan(3);
+    expect(everythingOf("often")).toEqual(everythingOf("first"));
+  }, 120_000);
+});
