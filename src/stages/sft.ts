@@ -8,6 +8,7 @@ import type { Slate } from "../prerank/types.ts";
 import type { Mode } from "../prompts/rerank.ts";
 import { learningRateAt } from "../rl/groups.ts";
 import { readPrior } from "./calibrate.ts";
+import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { openCorpus } from "./corpus.ts";
 import { type Example, replayBatches, supervisedBatch } from "./examples.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
@@ -61,15 +62,13 @@ async function run(context: StageContext): Promise<Summary> {
     return order.slice(start, start + o.batchSlates).map((t) => toExample(t, epoch));
   };
 
-  const checkpoint = context.work("checkpoint");
-  const resumed = context.cursor.read<{ step: number }>();
-  if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
+  const resumed = await resume<{ step: number; smooth: number }>(context, worker);
   weightsChanged(worker);
   const mayLearn = (user: number): boolean => isSftUser(config.seed, o.userShare, user);
   const replay = replayBatches(config, corpus, policy, mayLearn, replayTokens(policy, batchOf(0), o.replayShare));
   for (let skipped = 0; skipped < (resumed?.step ?? 0); skipped++) replay.next();
 
-  const smooth = { loss: Number.NaN };
+  const smooth = { loss: resumed?.smooth ?? Number.NaN };
   for (let step = resumed?.step ?? 0; step < steps; step++) {
     const examples = batchOf(step);
     const values: Record<string, number> = {};
@@ -113,10 +112,8 @@ async function run(context: StageContext): Promise<Summary> {
     smooth.loss = Number.isNaN(smooth.loss) ? loss : 0.95 * smooth.loss + 0.05 * loss;
     context.metrics(step, { loss, ...values, gradNorm, learningRate });
     context.progress(`loss ${smooth.loss.toFixed(3)}`, step + 1, steps);
-    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps) {
-      await worker.saveState({ path: checkpoint, includeOptimizer: true }, { signal });
-      context.cursor.write(step + 1, { step: step + 1 });
-    }
+    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps)
+      await saveCheckpoint(context, worker, step + 1, { step: step + 1, smooth: smooth.loss });
   }
   await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
   return { steps, traces: traces.length, finalLoss: smooth.loss };
