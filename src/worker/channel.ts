@@ -241,6 +241,10 @@ export class Channel {
       });
     }
     const detail = e.details || (status[e.code] ?? `status ${e.code}`);
-    return new WorkerError(`${verb} failed: ${detail}`, { cause: e, retryable });
+    const cannotWrite = /No space left|quota exceeded|Read-only file system|Permission denied/i.test(detail);
+    const advice = cannotWrite
+      ? "Free some space or check who owns the folder, or put the runs elsewhere with --root PATH. A rerun goes on where this one stopped."
+      : undefined;
+    return new WorkerError(`${verb} failed: ${detail}`, { cause: e, retryable, advice });
   }
 }

@@ -8,7 +8,6 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { exitCodes } from "../../src/core/errors.ts";
 import { repositoryRoot } from "../../src/core/paths.ts";
-import { readJson } from "../../src/run/files.ts";
 import {
   type Ended,
   gr2,
