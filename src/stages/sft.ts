@@ -7,6 +7,7 @@ import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import type { Slate } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
 import { readBeliefs, readPrior } from "./calibrate.ts";
+import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { openCorpus } from "./corpus.ts";
 import { type Example, replayBatches, supervisedBatch } from "./examples.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
@@ -64,9 +65,7 @@ async function run(context: StageContext): Promise<Summary> {
     return order.slice(start, start + o.batchSlates).map((t) => toExample(t, epoch));
   };
 
-  const checkpoint = context.work("checkpoint");
-  const resumed = context.cursor.read<{ step: number; smooth: number }>();
-  if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
+  const resumed = await resume<{ step: number; smooth: number }>(context, worker);
   weightsChanged(worker);
   const mayLearn = (user: number): boolean => isSftUser(config.seed, o.userShare, user);
   const replay = replayBatches(config, corpus, policy, mayLearn, replayTokens(policy, batchOf(0), o.replayShare));
@@ -116,10 +115,8 @@ async function run(context: StageContext): Promise<Summary> {
     smooth.loss = Number.isNaN(smooth.loss) ? loss : 0.95 * smooth.loss + 0.05 * loss;
     context.metrics(step, { loss, ...values, gradNorm, learningRate });
     context.progress(`loss ${smooth.loss.toFixed(3)}`, step + 1, steps);
-    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps) {
-      await worker.saveState({ path: checkpoint, includeOptimizer: true }, { signal });
-      context.cursor.write(step + 1, { step: step + 1, smooth: smooth.loss });
-    }
+    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps)
+      await saveCheckpoint(context, worker, step + 1, { step: step + 1, smooth: smooth.loss });
   }
   await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
   return { steps, lessons: lessons.length, finalLoss: smooth.loss };
