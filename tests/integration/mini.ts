@@ -158,7 +158,7 @@ export function start(
   const limit = setTimeout(() => {
     stderr += "\n[test] still running: killed";
     child.kill("SIGKILL");
-  }, options.limitMs ?? 180_000);
+  }, options.limitMs ?? 400_000);
   const ended = new Promise<Ended>((done) => {
     child.on("close", (code, signal) => {
       clearTimeout(limit);
@@ -222,7 +222,7 @@ export function workersOf(w: Workplace): number[] {
 export const wait = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
 
 /** Waits until the condition holds; throws after the time. */
-export async function until(condition: () => boolean, what: string, ms = 60_000): Promise<void> {
+export async function until(condition: () => boolean, what: string, ms = 300_000): Promise<void> {
   for (const end = Date.now() + ms; !condition(); await wait(10))
     if (Date.now() > end) throw new Error(`${what} did not happen within ${ms} ms`);
 }

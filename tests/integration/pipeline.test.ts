@@ -36,8 +36,8 @@ function failedCleanly(e: Ended, code: number, message: RegExp): void {
 }
 
 /** Stages run one after another and every test compares with the first one's run. */
-describe.sequential("the pipeline in miniature", { timeout: 240_000 }, () => {
-  beforeAll(async () => finished(await gr2(pipelineArgs(w, "whole"), { tmp })), 240_000);
+describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
+  beforeAll(async () => finished(await gr2(pipelineArgs(w, "whole"), { tmp })), 900_000);
 
   it("leaves results, a report, the worker's versions and the memory of every stage, and nothing else", () => {
     const metrics = metricsOf(w, "whole") as { rows: { system: string }[]; schema: string };
