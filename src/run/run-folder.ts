@@ -5,7 +5,7 @@
  */
 import { closeSync, linkSync, openSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { RunError } from "../core/errors.ts";
 import { fileError, makeFolder, readJson, writeAll, writeAtomic } from "./files.ts";
 import { isAlive, startTimeOf } from "./processes.ts";
@@ -19,13 +19,13 @@ interface Lock {
 
 export class RunFolder {
   readonly name: string;
-  /** Absolute or as given: ROOT/NAME. */
+  /** ROOT/NAME, absolute: the worker, which may have another working folder, is told paths below it. */
   readonly path: string;
   private locked = false;
 
   private constructor(root: string, name: string) {
     this.name = name;
-    this.path = join(root, name);
+    this.path = resolve(root, name);
   }
 
   /** Creates the folder if needed and takes its lock. Throws RunError if a living process holds it. */
