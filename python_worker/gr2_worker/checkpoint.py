@@ -11,9 +11,11 @@ A folder is replaced atomically: written next to its place, flushed to disk, the
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -52,6 +54,7 @@ def save(
     _check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     except OSError as error:
         raise FailedPrecondition(f"cannot write under {folder.parent}: {error.strerror}") from error
@@ -79,6 +82,8 @@ def save(
         _replace(staging, folder)
     except OSError as error:
         raise FailedPrecondition(f"cannot write {folder}: {error.strerror or error}") from error
+    except SafetensorError as error:  # its writer reports a full disk this way
+        raise FailedPrecondition(f"cannot write {folder}: {_reason(error)}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return info
@@ -163,6 +168,19 @@ def _check_replaceable(folder: Path) -> None:
         raise InvalidRequest(f"{folder} is a file")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STATE_FILE).is_file():
         raise InvalidRequest(f"{folder} holds something else than a saved state; refusing to replace it")
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what an earlier save to this place left when its process was killed."""
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        if leftover.suffix in (".partial", ".old"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _reason(error: SafetensorError) -> str:
+    """What the system said, out of the writer's message: "... code: 28, kind: StorageFull, message: "No space ..." }"."""
+    number = re.search(r"code: (\d+)", str(error))
+    return os.strerror(int(number[1])) if number else str(error)
 
 
 def _replace(staging: Path, folder: Path) -> None:

@@ -84,14 +84,20 @@ def memory_guard(knob: str) -> Iterator[None]:
     """Turns running out of memory into ResourceExhausted that names what to lower."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         raise ResourceExhausted(f"out of memory: lower {knob}") from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise ResourceExhausted(f"out of memory: lower {knob}") from error
-        raise
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; PyTorch's CPU allocator raises a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("can't allocate memory", "not enough memory", "bad_alloc", "Cannot allocate memory")
+    return isinstance(error, RuntimeError | OSError) and any(w in str(error) for w in words)
 
 
 class Engine:

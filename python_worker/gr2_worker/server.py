@@ -28,7 +28,7 @@ from gr2.v1 import worker_pb2_grpc as pb_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from . import __version__, errors, wire
-from .engine import Engine
+from .engine import Engine, is_out_of_memory
 from .types import CancelCheck
 
 log = logging.getLogger("gr2_worker")
@@ -353,6 +353,8 @@ def _abort(context: grpc.ServicerContext, error: BaseException) -> NoReturn:
     if isinstance(error, GeneratorExit):
         raise error
     code = next((c for kind, c in STATUS.items() if isinstance(error, kind)), None)
+    if code is None and is_out_of_memory(error):
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "out of memory")
     if code is None:
         log.error("a verb failed", exc_info=error)
         line = (str(error).strip().splitlines() or [""])[0]

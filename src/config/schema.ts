@@ -332,11 +332,11 @@ const sft = z
       .enum(["order", "belief"])
       .default("order")
       .describe(
-        "order: cross-entropy on the order of kept traces (GR2 v1); belief: listwise distillation of the teacher's belief on every re-rank slate of SFT's users, hit or miss, mixed with the true item where it is a candidate. For models too small to learn from a thousand traces.",
+        "order: cross-entropy on the order of kept traces (GR2 v1); belief: listwise distillation, on every re-rank slate of SFT's users, hit or miss, of what the teacher's evidence and the mid-trained LM together hold likely, mixed with the true item where it is a candidate. For models too small to learn from a thousand traces.",
       ),
     truthShare: share
       .default(0.2)
-      .describe("belief: weight of the true item against the teacher's belief, where it is a candidate."),
+      .describe("belief: weight of the true item against that belief, where it is a candidate."),
     epochs: positive.default(3).describe("Passes over the traces or slates."),
     learningRate: positive.default(5e-4).describe("Peak step size."),
     batchSlates: count.default(32).describe("Slates per optimizer step."),

@@ -1,6 +1,18 @@
 /** Files of a run folder: atomic writes, and file-system faults as sentences for a person. */
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
+import { dirname, resolve } from "node:path";
 import { RunError } from "../core/errors.ts";
 
 const advice: Readonly<Record<string, string>> = {
@@ -20,6 +32,9 @@ export function fileError(action: string, path: string, cause: unknown): unknown
   const reason: Record<string, string> = {
     ENOSPC: "no space left on the disk",
     EACCES: "permission denied",
+    EROFS: "the file system is read-only",
+    ENOTDIR: "a part of the path is a file",
+    EEXIST: "there is a file of that name",
     ENOENT: "it does not exist",
   };
   return new RunError(`cannot ${action} ${path}: ${reason[code] ?? code}`, { cause, advice: advice[code] });
@@ -35,9 +50,19 @@ export function guarded<T>(action: string, path: string, run: () => T): T {
 }
 
 export function makeFolder(path: string): string {
-  guarded("create the folder", path, () => mkdirSync(path, { recursive: true }));
+  guarded("create the folder", path, () => {
+    try {
+      mkdirSync(path, { recursive: true });
+    } catch (e) {
+      // Below a folder that cannot be written Node reports ENOENT; what stops us is that folder.
+      if ((e as NodeJS.ErrnoException).code === "ENOENT") accessSync(nearestFolder(path), constants.W_OK);
+      throw e;
+    }
+  });
   return path;
 }
+
+const nearestFolder = (path: string): string => (existsSync(path) ? path : nearestFolder(dirname(resolve(path))));
 
 /** Writes a whole file so that a reader sees the old or the new content, never a part: temp file, fsync, rename. */
 export function writeAtomic(path: string, content: string | Uint8Array): void {

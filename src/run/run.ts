@@ -8,7 +8,7 @@ import { Gr2Error, InterruptedError, RunError } from "../core/errors.ts";
 import { TelemetryBus } from "../worker/telemetry.ts";
 import type { WorkerInfo } from "../worker/types.ts";
 import { codeHash } from "./code-hash.ts";
-import { guarded, makeFolder, writeAtomic } from "./files.ts";
+import { fileError, guarded, makeFolder, writeAtomic } from "./files.ts";
 import { ManifestFile } from "./manifest.ts";
 import { peakMemory, resetPeakMemory, startTimeOf } from "./processes.ts";
 import { type LogRecord, type MetricsRecord, RecordLog } from "./record-log.ts";
@@ -194,7 +194,8 @@ export class Run {
       this.record(name, { state: "finished", key, inputs: spec.inputs, done, cached: false });
       this.bus.emit({ kind: "stage", stage: name, state: "finished", ...position, seconds: cost.seconds });
       return { name, key, dir, cached: false, ...cost };
-    } catch (e) {
+    } catch (thrown) {
+      const e = thrown instanceof Gr2Error ? thrown : fileError(`go on with ${name}: a file of`, dir, thrown);
       const interrupted = e instanceof InterruptedError;
       const note = e instanceof Gr2Error ? e.message : String(e);
       this.recordEnd(name, interrupted ? "interrupted" : "failed", elapsed());
@@ -306,7 +307,17 @@ export class Run {
 
 function forget(folder: RunFolder): void {
   guarded("remove", folder.path, () => {
-    for (const name of ["stages", "manifest.json", "metrics.jsonl", "rollouts.jsonl", "metrics.json", "report.html"]) {
+    for (const name of [
+      "stages",
+      "manifest.json",
+      "metrics.jsonl",
+      "rollouts.jsonl",
+      "metrics.json",
+      "report.html",
+      "examples.json",
+      "worker-costs.json",
+      "worker.log",
+    ]) {
       rmSync(folder.file(name), { recursive: true, force: true });
     }
   });

@@ -45,6 +45,10 @@ async function run(context: StageContext): Promise<Summary> {
     `${o.name}: ${stats.users} users, ${stats.items} items, ${stats.interactions} interactions, median length ${stats.lengthMedian}, ties ${(100 * stats.tieShare).toFixed(0)} %`,
   );
   for (const [reason, rows] of Object.entries(stats.dropped)) context.log(`left out: ${rows} rows (${reason})`);
+  if (stats.itemsWithoutText > 0)
+    context.log(
+      `${stats.itemsWithoutText} of ${stats.items} items have no text at all: they are told apart by what people did with them, or not at all`,
+    );
   return { users: stats.users, items: stats.items, interactions: stats.interactions, tieShare: stats.tieShare };
 }
 

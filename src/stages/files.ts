@@ -1,6 +1,10 @@
-/** Files that stages hand to each other: small JSON, flat typed arrays. */
-import { readFileSync, writeFileSync } from "node:fs";
+/**
+ * Files that stages hand to each other: small JSON, flat typed arrays. Each is written whole or not at all, so that a
+ * resumed stage may take a file's existence for its completeness.
+ */
+import { readFileSync } from "node:fs";
 import { CheckpointError } from "../core/errors.ts";
+import { writeAtomic } from "../run/files.ts";
 import type { Matrix } from "../worker/types.ts";
 
 function read(path: string): Buffer {
@@ -26,11 +30,11 @@ export function readJson<T>(path: string): T {
   }
 }
 
-export const writeJson = (path: string, value: unknown): void => writeFileSync(path, JSON.stringify(value));
+export const writeJson = (path: string, value: unknown): void => writeAtomic(path, JSON.stringify(value));
 
 /** JSONL, one value a line. */
 export const writeLines = (path: string, values: readonly unknown[]): void =>
-  writeFileSync(path, values.map((v) => `${JSON.stringify(v)}\n`).join(""));
+  writeAtomic(path, values.map((v) => `${JSON.stringify(v)}\n`).join(""));
 
 export function readLines<T>(path: string): T[] {
   const body = read(path).toString("utf8");
@@ -51,7 +55,7 @@ export function writeMatrix(path: string, m: Matrix): void {
   const head = Buffer.alloc(8);
   head.writeUInt32LE(m.rows, 0);
   head.writeUInt32LE(m.cols, 4);
-  writeFileSync(path, Buffer.concat([head, Buffer.from(m.data.buffer, m.data.byteOffset, m.data.byteLength)]));
+  writeAtomic(path, Buffer.concat([head, Buffer.from(m.data.buffer, m.data.byteOffset, m.data.byteLength)]));
 }
 
 export function readMatrix(path: string): Matrix {

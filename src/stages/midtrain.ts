@@ -12,6 +12,7 @@ import { type TrainingView, trainingView } from "../data/split.ts";
 import type { Encoder, Piece } from "../prompts/pieces.ts";
 import { captioningTask, describe, languageTask, personaTask, sequentialTask } from "../prompts/tasks.ts";
 import { learningRateAt } from "../rl/groups.ts";
+import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { type Corpus, dominantCategories, openCorpus } from "./corpus.ts";
 import { addedTokens, openLanguageModel, weightsChanged } from "./language-model.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
@@ -52,9 +53,7 @@ async function run(context: StageContext): Promise<Summary> {
   context.log(`${(model.numParameters / 1e6).toFixed(2)}M parameters, ${model.tokenizer.vocabSize} tokens`);
 
   const batches = planBatches(config, corpus, model.encoder, language);
-  const checkpoint = context.work("checkpoint");
-  const resumed = context.cursor.read<{ step: number; tokens: number; smooth: number }>();
-  if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
+  const resumed = await resume<{ step: number; tokens: number; smooth: number }>(context, worker);
   weightsChanged(worker);
 
   let tokens = resumed?.tokens ?? 0;
@@ -82,10 +81,8 @@ async function run(context: StageContext): Promise<Summary> {
     context.progress(`loss ${smooth.toFixed(3)}`, step + 1, batches.length);
     if (step % 10 === 0 || step + 1 === batches.length)
       context.metrics(step, { loss: result.loss, gradNorm, learningRate, tokens });
-    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < batches.length) {
-      await worker.saveState({ path: checkpoint, includeOptimizer: true }, { signal });
-      context.cursor.write(step + 1, { step: step + 1, tokens, smooth });
-    }
+    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < batches.length)
+      await saveCheckpoint(context, worker, step + 1, { step: step + 1, tokens, smooth });
   }
   await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
   return { steps: batches.length, tokens, parameters: model.numParameters, finalLoss: smooth };

@@ -2,12 +2,14 @@
  * The whole of GR2, in order: data, embeddings, semantic IDs, mid-training, slates, calibration, traces, SFT, RL,
  * evaluation. Each stage is skipped when nothing it depends on has changed, and goes on where a killed run stopped.
  */
-import { copyFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "yaml";
 import { configHash } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
+import { sourceHash } from "../data/source.ts";
+import { writeAtomic } from "../run/files.ts";
 import type { Run, StageContext as RunStage } from "../run/run.ts";
 import { type RunningWorker, startWorker } from "../worker/launcher.ts";
 import type { TelemetryBus } from "../worker/telemetry.ts";
@@ -16,7 +18,7 @@ import { calibrate } from "./calibrate.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
 import { evaluate, type Results } from "./evaluate.ts";
-import { readJson } from "./files.ts";
+import { readJson, writeJson } from "./files.ts";
 import { midtrain } from "./midtrain.ts";
 import { rl } from "./rl.ts";
 import { sft } from "./sft.ts";
@@ -34,6 +36,7 @@ const modelCode = [
   "src/prompts",
   "src/policy",
   "src/stages/language-model.ts",
+  "src/stages/checkpoint.ts",
   "src/stages/midtrain.ts",
   "python_worker/gr2_worker",
 ];
@@ -45,6 +48,7 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
     "python_worker/gr2_worker/quantizer.py",
     "python_worker/gr2_worker/rqvae.py",
     "python_worker/gr2_worker/rqkmeans.py",
+    "python_worker/gr2_worker/factorize.py",
   ],
   midtrain: [...modelCode, "src/rl/groups.ts"],
   slates: [...modelCode, "src/prerank"],
@@ -95,16 +99,24 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
     return client;
   };
   const computed: Record<string, number> = {};
+  const source = await sourceHash(config.data);
+  if (source !== undefined) run.describeData(config.data.name, source);
   const keys: Partial<Record<StageName, string>> = {};
   const dirs: Partial<Record<StageName, string>> = {};
   const timings: Record<string, number> = {};
+  // What changes a result in its last bits, and so a cached stage's identity.
+  const { threads, device, dtype, microBatchTokens } = config.runtime;
+  const numerics = { threads, device, dtype, microBatchTokens };
   try {
     for (const stage of stages) {
       const result = await run.stage({
         name: stage.name,
-        config: { settings: stage.settings(config), threads: config.runtime.threads },
+        config: { settings: stage.settings(config), numerics },
         code: [`src/stages/${stage.name}.ts`, ...commonCode, ...codeOf[stage.name]],
-        inputs: Object.fromEntries(stage.inputs.map((i) => [i, keys[i] as string])),
+        inputs: {
+          ...Object.fromEntries(stage.inputs.map((i) => [i, keys[i] as string])),
+          ...(stage.name === "data" && source !== undefined ? { source } : {}),
+        },
         run: (own) => runOne(stage, own, config, dirs, worker, signal),
       });
       keys[stage.name] = result.key;
@@ -117,7 +129,7 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
     return writeMetrics(run, options, dirs.evaluate as string, timings);
   } finally {
     if (running) {
-      writeFileSync(join(run.folder.path, "worker-costs.json"), JSON.stringify(await costs(running.client, computed)));
+      await writeCosts(join(run.folder.path, "worker-costs.json"), running.client, computed);
       await running.close();
     }
   }
@@ -156,7 +168,7 @@ async function runOne(
     cursor: { read: <T>() => own.cursor() as T | undefined, write: (_step, value) => own.saveCursor(value) },
   };
   const summary = await stage.run(context);
-  writeFileSync(join(own.dir, "summary.json"), JSON.stringify(summary));
+  writeJson(join(own.dir, "summary.json"), summary);
 }
 
 const runtimeOf = (config: Config, folder: string): Parameters<typeof startWorker>[0] =>
@@ -189,8 +201,8 @@ function writeMetrics(
     ...readJson<Results>(join(evaluateDir, "results.json")),
     timings,
   };
-  writeFileSync(run.folder.file("metrics.json"), `${JSON.stringify(metrics, null, 1)}\n`);
-  copyFileSync(join(evaluateDir, "examples.json"), run.folder.file("examples.json"));
+  writeAtomic(run.folder.file("metrics.json"), `${JSON.stringify(metrics, null, 1)}\n`);
+  writeAtomic(run.folder.file("examples.json"), readFileSync(join(evaluateDir, "examples.json")));
   return metrics;
 }
 
@@ -205,13 +217,14 @@ export interface WorkerCosts {
   readonly threads?: number;
 }
 
-async function costs(client: WorkerClient, stages: Readonly<Record<string, number>>): Promise<WorkerCosts> {
-  const verbs = client.stats();
+/** Never fails: a stage's own fault is the one to report. */
+async function writeCosts(path: string, client: WorkerClient, stages: WorkerCosts["stages"]): Promise<void> {
+  const info = await client.getInfo({ timeoutMs: 2000 }).catch(() => undefined);
+  const own = info && { busySeconds: info.busySeconds, device: info.device, threads: info.numThreads };
   try {
-    const info = await client.getInfo({ timeoutMs: 2000 });
-    return { stages, verbs, busySeconds: info.busySeconds, device: info.device, threads: info.numThreads };
+    writeFileSync(path, JSON.stringify({ ...own, stages, verbs: client.stats() } satisfies WorkerCosts));
   } catch {
-    return { stages, verbs };
+    // a full disk
   }
 }
 

@@ -13,6 +13,7 @@ import { overlongPenalty, type Verdict, verify } from "../reward/verify.ts";
 import { groupAdvantages, learningRateAt, teaches, tokenWeights } from "../rl/groups.ts";
 import type { WorkerClient } from "../worker/types.ts";
 import { readPrior } from "./calibrate.ts";
+import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
@@ -56,10 +57,8 @@ async function run(context: StageContext): Promise<Summary> {
   const validation = evaluationSlates(context, o.evalSlates);
   context.log(`${pool.length} slates of users unseen so far; ${validation.length} validation slates`);
 
-  const checkpoint = context.work("checkpoint");
   const best = stateDir(context.dir);
-  const resumed = context.cursor.read<{ step: number; best: number; bestStep: number }>();
-  if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
+  const resumed = await resume<{ step: number; best: number; bestStep: number }>(context, worker);
   weightsChanged(worker);
   let score = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0 };
   if (!resumed) await worker.saveState({ path: best, includeOptimizer: false }, { signal });
@@ -93,10 +92,8 @@ async function run(context: StageContext): Promise<Summary> {
       }
     }
     score = { ...score, step: step + 1 };
-    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < o.steps) {
-      await worker.saveState({ path: checkpoint, includeOptimizer: true }, { signal });
-      context.cursor.write(step + 1, score);
-    }
+    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < o.steps)
+      await saveCheckpoint(context, worker, step + 1, score);
   }
   context.log(
     score.bestStep === 0

@@ -6,14 +6,15 @@
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import type { Slate } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
-import { readPrior } from "./calibrate.ts";
+import { readBeliefs, readPrior } from "./calibrate.ts";
+import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { openCorpus } from "./corpus.ts";
 import { type Example, replayBatches, supervisedBatch } from "./examples.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { type Document, stateDir, tokenizerFile } from "./midtrain.ts";
 import { isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
-import { type BeliefRecord, readBeliefs, readEvidence, readTraces, type TraceRecord } from "./traces.ts";
+import { type ReasoningRecord, readEvidence, readReasonings, readTraces, type TraceRecord } from "./traces.ts";
 
 export const sft: Stage = {
   name: "sft",
@@ -39,9 +40,10 @@ async function run(context: StageContext): Promise<Summary> {
 
   const byId = new Map(readSlates(context, "rerank").map((s) => [s.id, s]));
   const evidence = readEvidence(context);
-  const lessons: readonly (TraceRecord | BeliefRecord)[] =
-    o.target === "order" ? readTraces(context) : readBeliefs(context);
-  const toExample = (lesson: TraceRecord | BeliefRecord, epoch: number): Example => {
+  const lessons: readonly (TraceRecord | ReasoningRecord)[] =
+    o.target === "order" ? readTraces(context) : readReasonings(context);
+  const beliefs = o.target === "belief" ? readBeliefs(context) : {};
+  const toExample = (lesson: TraceRecord | ReasoningRecord, epoch: number): Example => {
     const slate = byId.get(lesson.slate) as Slate;
     const thinks = unitHash(config.seed, "think", lesson.slate, epoch) >= o.noThinkShare;
     return {
@@ -49,7 +51,9 @@ async function run(context: StageContext): Promise<Summary> {
       reasoning: lesson.reasoning,
       mode: thinks ? "think" : "answer",
       answer:
-        "order" in lesson ? { order: lesson.order } : { first: mixed(lesson.belief, slate.targetIndex, o.truthShare) },
+        "order" in lesson
+          ? { order: lesson.order }
+          : { first: mixed(beliefs[lesson.slate] as readonly number[], slate.targetIndex, o.truthShare) },
     };
   };
   const stepsPerEpoch = Math.ceil(lessons.length / o.batchSlates);
@@ -61,9 +65,7 @@ async function run(context: StageContext): Promise<Summary> {
     return order.slice(start, start + o.batchSlates).map((t) => toExample(t, epoch));
   };
 
-  const checkpoint = context.work("checkpoint");
-  const resumed = context.cursor.read<{ step: number; smooth: number }>();
-  if (resumed) await worker.loadState({ path: checkpoint, includeOptimizer: true }, { signal });
+  const resumed = await resume<{ step: number; smooth: number }>(context, worker);
   weightsChanged(worker);
   const mayLearn = (user: number): boolean => isSftUser(config.seed, o.userShare, user);
   const replay = replayBatches(config, corpus, policy, mayLearn, replayTokens(policy, batchOf(0), o.replayShare));
@@ -113,10 +115,8 @@ async function run(context: StageContext): Promise<Summary> {
     smooth.loss = Number.isNaN(smooth.loss) ? loss : 0.95 * smooth.loss + 0.05 * loss;
     context.metrics(step, { loss, ...values, gradNorm, learningRate });
     context.progress(`loss ${smooth.loss.toFixed(3)}`, step + 1, steps);
-    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps) {
-      await worker.saveState({ path: checkpoint, includeOptimizer: true }, { signal });
-      context.cursor.write(step + 1, { step: step + 1, smooth: smooth.loss });
-    }
+    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps)
+      await saveCheckpoint(context, worker, step + 1, { step: step + 1, smooth: smooth.loss });
   }
   await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
   return { steps, lessons: lessons.length, finalLoss: smooth.loss };

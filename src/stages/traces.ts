@@ -12,7 +12,6 @@ import type { Slate } from "../prerank/types.ts";
 import type { Reasoning } from "../prompts/rerank.ts";
 import { viewOf } from "../teacher/features.ts";
 import { sampleTraces } from "../teacher/sampling.ts";
-import { softmax } from "../teacher/softmax-regression.ts";
 import { defaultTeacher, type Evidence, fitTeacher } from "../teacher/statistical.ts";
 import { openCorpus } from "./corpus.ts";
 import { readJson, readLines, writeJson, writeLines } from "./files.ts";
@@ -26,11 +25,9 @@ export const traces: Stage = {
   run,
 };
 
-/** One line of beliefs.jsonl: what the teacher holds of a slate it was not fitted on; the answer plays no part. */
-export interface BeliefRecord {
+/** One line of reasonings.jsonl: what the teacher says of a slate by its own first choice; the answer plays no part. */
+export interface ReasoningRecord {
   readonly slate: string;
-  /** Probability of every candidate. */
-  readonly belief: readonly number[];
   readonly reasoning: Reasoning;
 }
 
@@ -57,6 +54,7 @@ async function run(context: StageContext): Promise<Summary> {
     test: conditional(readSlates(context, "test")),
   };
   const students = slates.rerank.filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
+  const pupils = all.filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
   const seed = deriveSeed(config.seed, "teacher");
   // What the pre-rankers of these slates know, and no more.
   const knowledge = { rerank: trainingView(split, "midtrain"), heldOut: trainingView(split, "rerank") };
@@ -64,6 +62,7 @@ async function run(context: StageContext): Promise<Summary> {
   const scoresOf = (list: readonly Slate[]) => Object.fromEntries(list.map((s) => [s.id, teacher.scores(viewOf(s))]));
   writeJson(join(context.dir, "evidence.json"), {
     ...scoresOf(slates.rerank),
+    ...scoresOf(pupils),
     ...scoresOf(slates.validation),
     ...scoresOf(slates.test),
   });
@@ -73,13 +72,12 @@ async function run(context: StageContext): Promise<Summary> {
     temperature: o.temperature,
     seed,
   });
-  const pupils = all.filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
   writeLines(
-    join(context.dir, "beliefs.jsonl"),
-    pupils.map((s): BeliefRecord => {
-      const belief = softmax(teacher.scores(viewOf(s)));
-      const first = belief.indexOf(Math.max(...belief));
-      return { slate: s.id, belief, reasoning: reasoningOf(teacher.evidence(viewOf(s)), s, first, split, o) };
+    join(context.dir, "reasonings.jsonl"),
+    pupils.map((s): ReasoningRecord => {
+      const scores = teacher.scores(viewOf(s));
+      const first = scores.indexOf(Math.max(...scores));
+      return { slate: s.id, reasoning: reasoningOf(teacher.evidence(viewOf(s)), s, first, split, o) };
     }),
   );
   const byId = new Map(students.map((s) => [s.id, s]));
@@ -122,8 +120,9 @@ function reasoningOf(
   };
 }
 
-export const readBeliefs = (context: StageContext): BeliefRecord[] =>
-  readLines<BeliefRecord>(join(context.inputDir("traces"), "beliefs.jsonl"));
+/** Of every re-rank slate of SFT's users, hit or miss. */
+export const readReasonings = (context: StageContext): ReasoningRecord[] =>
+  readLines<ReasoningRecord>(join(context.inputDir("traces"), "reasonings.jsonl"));
 
 export const readTraces = (context: StageContext): TraceRecord[] =>
   readLines<TraceRecord>(join(context.inputDir("traces"), "traces.jsonl"));

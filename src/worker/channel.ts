@@ -208,7 +208,21 @@ export class Channel {
 
   private translate(verb: string, e: ServiceError, call: CallOptions, dead: string | undefined): WorkerError {
     const retryable = retryableCodes.has(e.code);
-    if (dead !== undefined) return new WorkerError(`${verb} failed: ${dead}`, { cause: e, retryable: true });
+    if (dead !== undefined)
+      return new WorkerError(`${verb} failed: ${dead}`, {
+        cause: e,
+        retryable: true,
+        advice:
+          "A rerun goes on where this one stopped. If memory ran out, lower runtime.microBatchTokens or runtime.sampleBatchTokens; what the worker said is in the run's worker.log.",
+      });
+    if (e.code === status.RESOURCE_EXHAUSTED) {
+      return new WorkerError(`${verb} failed: ${e.details}`, {
+        cause: e,
+        retryable,
+        advice:
+          "Lower runtime.microBatchTokens (training, scoring) or runtime.sampleBatchTokens (sampling), or take a smaller model; a rerun goes on where this one stopped.",
+      });
+    }
     if (e.code === status.UNAVAILABLE) {
       return new WorkerError(`${verb} failed: the worker at ${this.address} does not answer (${e.details})`, {
         cause: e,
@@ -227,6 +241,10 @@ export class Channel {
       });
     }
     const detail = e.details || (status[e.code] ?? `status ${e.code}`);
-    return new WorkerError(`${verb} failed: ${detail}`, { cause: e, retryable });
+    const cannotWrite = /No space left|quota exceeded|Read-only file system|Permission denied/i.test(detail);
+    const advice = cannotWrite
+      ? "Free some space or check who owns the folder, or put the runs elsewhere with --root PATH. A rerun goes on where this one stopped."
+      : undefined;
+    return new WorkerError(`${verb} failed: ${detail}`, { cause: e, retryable, advice });
   }
 }

@@ -1,0 +1,144 @@
+/**
+ * The whole pipeline in miniature, through the command line and with the real Python worker: it finishes, repeats itself
+ * bit by bit, and survives being killed.
+ */
+import { spawn } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { exitCodes } from "../../src/core/errors.ts";
+import { repositoryRoot } from "../../src/core/paths.ts";
+import {
+  type Ended,
+  gr2,
+  manifestOf,
+  metricLines,
+  metricsOf,
+  outputsOf,
+  pipelineArgs,
+  start,
+  until,
+  workersOf,
+  workplace,
+} from "./mini.ts";
+
+const w = workplace();
+afterAll(() => rmSync(w.folder, { recursive: true, force: true }));
+
+const tmp = join(w.folder, "tmp");
+const finished = (e: Ended) => expect(e, `${e.stdout}\n${e.stderr}`).toMatchObject({ code: 0, stderr: "" });
+
+/** A fault as a person sees it: the code, one sentence, no stack trace. */
+function failedCleanly(e: Ended, code: number, message: RegExp): void {
+  expect(e.code, `${e.stdout}\n${e.stderr}`).toBe(code);
+  expect(e.stderr).toMatch(message);
+  expect(e.stderr).not.toMatch(/^\s+at |Traceback|bug in/m);
+}
+
+/** Stages run one after another and every test compares with the first one's run. */
+describe.sequential("the pipeline in miniature", { timeout: 240_000 }, () => {
+  beforeAll(async () => finished(await gr2(pipelineArgs(w, "whole"), { tmp })), 240_000);
+
+  it("leaves results, a report, the worker's versions and the memory of every stage, and nothing else", () => {
+    const metrics = metricsOf(w, "whole") as { rows: { system: string }[]; schema: string };
+    expect(metrics.schema).toBe("gr2.metrics/1");
+    const systems = new Set(metrics.rows.map((r) => r.system));
+    for (const system of ["prerank", "direct", "sft", "sft_nothink", "rl", "rl_nothink"])
+      expect(systems).toContain(system);
+    expect(readFileSync(join(w.root, "whole", "report.html"), "utf8")).toContain("</html>");
+    const manifest = manifestOf(w, "whole");
+    expect(manifest.state).toBe("finished");
+    expect(manifest.versions.torch).toMatch(/^\d+\./);
+    expect(manifest.data.toy).toMatch(/^[0-9a-f]{64}$/);
+    expect(Object.keys(manifest.stages)).toHaveLength(10);
+    for (const stage of Object.values(manifest.stages)) expect(stage.peak_bytes).toBeGreaterThan(2 ** 20);
+    expect(workersOf(w)).toEqual([]);
+    expect(readdirSync(tmp).filter((f) => !f.startsWith("tsx-"))).toEqual([]);
+    expect(readdirSync(join(w.root, "whole")).filter((f) => /lock|tmp|telemetry/.test(f))).toEqual([]);
+  });
+
+  it("does nothing when nothing has changed, without a worker, within seconds", async () => {
+    rmSync(join(w.root, "whole", "worker.log"));
+    const again = await gr2(pipelineArgs(w, "whole"));
+    finished(again);
+    expect(again.stdout).toMatch(/prerank .*\n(.*\n)*.*report: /);
+    expect(again.stdout.match(/unchanged/g)).toHaveLength(10);
+    expect(again.seconds).toBeLessThan(10);
+    expect(existsSync(join(w.root, "whole", "worker.log"))).toBe(false);
+  });
+
+  const expectSame = (run: string) => {
+    expect(metricsOf(w, run)).toEqual(metricsOf(w, "whole"));
+    expect(outputsOf(w, run)).toEqual(outputsOf(w, "whole"));
+    expect(metricLines(w, run)).toEqual(metricLines(w, "whole"));
+  };
+
+  it("gives the same bits with --fresh", async () => {
+    const first = [metricsOf(w, "whole"), outputsOf(w, "whole"), metricLines(w, "whole")];
+    const again = await gr2(pipelineArgs(w, "whole", "--fresh"));
+    finished(again);
+    expect(again.stdout).not.toMatch(/unchanged|resumed/);
+    expect([metricsOf(w, "whole"), outputsOf(w, "whole"), metricLines(w, "whole")]).toEqual(first);
+  });
+
+  const cursor = (run: string, stage: string) => existsSync(join(w.root, run, "stages", stage, "cursor.json"));
+
+  it("goes on after kill -9 in mid-training, RL and evaluation, without orphans, to the same bits", async () => {
+    const run = "killed";
+    for (const stage of ["midtrain", "rl", "evaluate"]) {
+      const r = start(pipelineArgs(w, run));
+      await until(() => cursor(run, stage), `a checkpoint of ${stage}`);
+      expect(workersOf(w).length).toBeGreaterThan(0);
+      r.child.kill("SIGKILL");
+      expect((await r.ended).signal).toBe("SIGKILL");
+      await until(() => workersOf(w).length === 0, "the end of the worker", 5_000);
+    }
+    const last = await gr2(pipelineArgs(w, run));
+    finished(last);
+    expect(last.stdout).toMatch(/rl\s+unchanged/);
+    expect(last.stdout).toMatch(/evaluate\s+resumed/);
+    expectSame(run);
+  });
+
+  it("says so when its worker is killed, and goes on when started again", async () => {
+    const run = "orphaned";
+    for (const stage of ["midtrain", "rl"]) {
+      const r = start(pipelineArgs(w, run));
+      await until(() => cursor(run, stage), `a checkpoint of ${stage}`);
+      for (const pid of workersOf(w)) process.kill(pid, "SIGKILL");
+      failedCleanly(
+        await r.ended,
+        exitCodes.WORKER,
+        /^error: \w+ failed: the worker process is gone \(killed by SIGKILL.*\n\s+A rerun goes on.*worker\.log\.\n$/,
+      );
+      expect(manifestOf(w, run).state).toBe("failed");
+    }
+    finished(await gr2(pipelineArgs(w, run)));
+    expectSame(run);
+  });
+
+  it("runs on a worker of its own, which outlives the run, and says when there is none", async () => {
+    const nobody = gr2(
+      pipelineArgs(w, "nobody", "--set", "runtime.mode=remote", "--set", "runtime.address=127.0.0.1:1"),
+    );
+    const worker = spawn(
+      join(repositoryRoot, ".venv/bin/python"),
+      ["-m", "gr2_worker", "--address", "127.0.0.1:0", "--threads", "1"],
+      {
+        env: { ...process.env, PYTHONPATH: join(repositoryRoot, "python_worker") },
+        stdio: ["ignore", "pipe", "ignore"],
+      },
+    );
+    try {
+      const address = await new Promise<string>((done) => worker.stdout.once("data", (d) => done(String(d).trim())));
+      const remote = ["--set", "runtime.mode=remote", "--set", `runtime.address=${address}`];
+      finished(await gr2(pipelineArgs(w, "remote", ...remote)));
+      expect({ ...metricsOf(w, "remote"), config_hash: "" }).toEqual({ ...metricsOf(w, "whole"), config_hash: "" });
+      expect(outputsOf(w, "remote")).toEqual(outputsOf(w, "whole"));
+      expect(worker.exitCode).toBeNull();
+    } finally {
+      worker.kill("SIGTERM");
+    }
+    failedCleanly(await nobody, exitCodes.ENVIRONMENT, /no worker answers at 127\.0\.0\.1:1\n\s+Start it there/);
+  });
+});
