@@ -1,0 +1,75 @@
+/** What is written about the configuration is true: every setting is described, every example is a valid recipe. */
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { program } from "../../../src/cli/program.ts";
+import { configRows, renderConfigDocs } from "../../../src/config/docs.ts";
+import { loadConfig } from "../../../src/config/load.ts";
+import { repositoryRoot } from "../../../src/core/paths.ts";
+
+const documents = ["README.md", "CONTRIBUTING.md", "bench/README.md", "docs/LOG.md"];
+const read = (path: string): string => readFileSync(join(repositoryRoot, path), "utf8");
+
+describe("the documentation of settings", () => {
+  it("describes every setting and gives every default", () => {
+    const rows = configRows();
+    expect(rows.length).toBeGreaterThan(100);
+    expect(rows.filter((r) => r.description === "").map((r) => r.path)).toEqual([]);
+    expect(rows.filter((r) => r.fallback === "" && !isOptional(r.path)).map((r) => r.path)).toEqual([]);
+    const text = renderConfigDocs();
+    for (const r of rows) expect(text).toContain(`| \`${r.path}\` |`);
+  });
+
+  it("is about settings that exist: the recipes in README.md are valid", () => {
+    const blocks = [...read("README.md").matchAll(/```yaml\n([\s\S]*?)```/g)].map((m) => m[1] as string);
+    expect(blocks.length).toBeGreaterThanOrEqual(3);
+    const folder = mkdtempSync(join(tmpdir(), "gr2-readme-"));
+    blocks.forEach((block, i) => {
+      const file = join(folder, `${i}.yaml`);
+      writeFileSync(file, block.replace("../configs", join(repositoryRoot, "configs")));
+      expect(() => loadConfig(file)).not.toThrow();
+    });
+    const assignments = [...read("README.md").matchAll(/--set (\S+=\S+)/g)].map((m) => m[1] as string);
+    expect(assignments.length).toBeGreaterThan(2);
+    expect(() => loadConfig(join(repositoryRoot, "configs/nano-ml100k.yaml"), assignments)).not.toThrow();
+  });
+
+  it("is shipped with recipes that are valid", () => {
+    const recipes = readdirSync(join(repositoryRoot, "configs"), { recursive: true }).map(String);
+    for (const file of recipes.filter((f) => f.endsWith(".yaml")))
+      expect(() => loadConfig(join(repositoryRoot, "configs", file)), file).not.toThrow();
+  });
+});
+
+describe("the documents", () => {
+  it("name commands that exist", () => {
+    const known = new Set(
+      program().commands.flatMap((c) => [c.name(), ...c.commands.map((s) => `${c.name()} ${s.name()}`)]),
+    );
+    const groups = new Set(
+      program()
+        .commands.filter((c) => c.commands.length > 0)
+        .map((c) => c.name()),
+    );
+    const named = documents.flatMap((d) => [...read(d).matchAll(/(?:^|`)gr2 ([a-z]+)(?: ([a-z]+))?/gm)]);
+    expect(named.length).toBeGreaterThan(8);
+    for (const [, command = "", sub = ""] of named)
+      expect(known).toContain(groups.has(command) ? `${command} ${sub}`.trim() : command);
+  });
+
+  it("link and point to files that exist", () => {
+    for (const d of documents) {
+      const targets = [...read(d).matchAll(/\]\(([^)#:]+)\)/g)].map((m) =>
+        join(repositoryRoot, dirname(d), m[1] as string),
+      );
+      const mentioned = [
+        ...read(d).matchAll(/`((?:src|tests|bench|proto|python_worker|configs|docs)\/[\w./-]*)`/g),
+      ].map((m) => join(repositoryRoot, m[1] as string));
+      for (const path of [...targets, ...mentioned].filter((p) => !p.includes("NAME")))
+        expect(existsSync(path), `${d}: ${path}`).toBe(true);
+    }
+  });
+});
+
+const isOptional = (path: string): boolean => ["extends", "data.files.interactions", "data.files.items"].includes(path);
