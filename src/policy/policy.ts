@@ -61,8 +61,8 @@ export interface SampleOptions {
   readonly seed: number;
   readonly modelId?: string;
   readonly signal?: AbortSignal;
-  /** Token ids put behind each slate's prompt before sampling, e.g. a given thought; not part of the response. */
-  readonly prefixes?: readonly (readonly number[])[];
+  /** Given thoughts (mode think): each is put behind its slate's prompt and closed, and only the answer is sampled. */
+  readonly thoughts?: readonly (readonly number[])[];
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -129,15 +129,20 @@ export class Policy {
   /** Samples `group` answers per slate; results are ordered by slate, then by sample. */
   async sample(slates: readonly SlateView[], o: SampleOptions): Promise<Rollout[]> {
     if (slates.length === 0) return [];
-    const prompts = slates.map((s, i) => [...this.prompt(s, o.mode), ...(o.prefixes?.[i] ?? [])]);
-    const constraint = this.constraint(slates, o.mode);
+    const { trigger } = constraintTokens(o.mode, this.options.prompts, this.encoder);
+    const prompts = slates.map((s, i) => [
+      ...this.prompt(s, o.mode),
+      ...(o.thoughts ? [...(o.thoughts[i] as readonly number[]), ...trigger] : []),
+    ]);
+    const answerMode: Mode = o.thoughts ? "answer" : o.mode;
+    const constraint = this.constraint(slates, answerMode);
     const out: (Rollout | undefined)[] = new Array<undefined>(slates.length * o.group).fill(undefined);
     const stream = this.worker.sample(
       {
         ...(o.modelId ? { modelId: o.modelId } : {}),
         prompts,
         numSamples: o.group,
-        maxNewTokens: this.maxNewTokens(slates, o.mode),
+        maxNewTokens: this.maxNewTokens(slates, answerMode),
         temperature: o.temperature,
         seed: o.seed,
         ...(constraint ? { constraint } : { stopTokens: [this.encoder.marker("end")] }),
@@ -157,13 +162,21 @@ export class Policy {
           logprobs: c.logprobs,
           truncated: c.finishReason === "length",
           text,
-          parsed: parseResponse(text, spellings, o.mode, this.options.prompts),
+          parsed: parseResponse(text, spellings, answerMode, this.options.prompts),
           weightVersion: event.weightVersion,
         };
       }
       o.onProgress?.(event.done, event.total);
     }
     return out.filter((r): r is Rollout => r !== undefined);
+  }
+
+  /** The thought of a response (mode think): its tokens up to where the answer begins. */
+  thoughtOf(rollout: Rollout): number[] {
+    const { trigger } = constraintTokens("think", this.options.prompts, this.encoder);
+    const tokens = Array.from(rollout.tokens);
+    const at = tokens.findIndex((_, i) => trigger.every((t, k) => tokens[i + k] === t));
+    return at < 0 ? [] : tokens.slice(0, at);
   }
 
   /**

@@ -44,7 +44,7 @@ export interface SidUsage {
   readonly perLevel: readonly { level: number; numUsed: number; usage: number; perplexity: number }[];
 }
 
-/** stages/calibrate/prior.json. */
+/** stages/calibrate/prior.json, the prior of generation. */
 export interface CalibratedPrior {
   readonly likelihood: number;
   readonly place: readonly number[];
@@ -90,7 +90,7 @@ export function readReportData(run: string): ReportData | undefined {
     rewardGroups: rewardGroups(join(run, "rollouts.jsonl")),
     examples: json<Example[]>("examples.json") ?? [],
     sid: json<SidUsage>("stages", "sid", "report.json"),
-    prior: json<CalibratedPrior>("stages", "calibrate", "prior.json"),
+    prior: json<{ withLikelihood: CalibratedPrior }>("stages", "calibrate", "prior.json")?.withLikelihood,
     targetPlaces: json<{ targetPositions?: number[] }>("stages", "slates", "test.stats.json")?.targetPositions ?? [],
     summaries: Object.fromEntries(summaries),
   };

@@ -15,7 +15,7 @@ import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import { kendallTau } from "../eval/kendall.ts";
 import { ndcgAt } from "../eval/metrics.ts";
 import { type ComparisonRow, type MetricRow, resultsTable, type SystemRanks } from "../eval/table.ts";
-import type { Policy, Rollout, SlateView } from "../policy/policy.ts";
+import type { Rollout, SlateView } from "../policy/policy.ts";
 import { crossFittedScores, directScores, fitPrior, orderBy, type PriorExample } from "../policy/prior.ts";
 import type { Slate } from "../prerank/types.ts";
 import { markers } from "../prompts/pieces.ts";
@@ -161,7 +161,7 @@ async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: 
     const generate = (
       slates: readonly SlateView[],
       label: string,
-      prefixes?: readonly (readonly number[])[],
+      thoughts?: readonly (readonly number[])[],
     ): Promise<Rollout[]> =>
       policy.sample(slates, {
         mode,
@@ -169,7 +169,7 @@ async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: 
         temperature: 0,
         seed: 0,
         signal,
-        ...(prefixes ? { prefixes } : {}),
+        ...(thoughts ? { thoughts } : {}),
         onProgress: (d, t) => context.progress(`${system}, ${label}`, d, t),
       });
     const chosen = asked.selection.map((i) => asked.validation[i] as Slate);
@@ -180,19 +180,12 @@ async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: 
     const onTest = await generate(views.test, "test");
     out.push(generated(system, asked, chosen, onValidation, onTest));
     if (mode === "think" && stage === "rl" && config.eval.controls) {
-      const prefixes = otherUser(asked.test).map((i) => thoughtOf(policy, onTest[i] as Rollout));
-      const control = await generate(views.test, "control, another thought", prefixes);
+      const thoughts = otherUser(asked.test).map((i) => policy.thoughtOf(onTest[i] as Rollout));
+      const control = await generate(views.test, "control, another thought", thoughts);
       out.push(generated(`${stage}_other_thought`, asked, [], [], control));
     }
   }
   return out;
-}
-
-/** Tokens of a thought up to where the answer begins. */
-function thoughtOf(policy: Policy, rollout: Rollout): number[] {
-  const tokens = Array.from(rollout.tokens);
-  const at = tokens.indexOf(policy.encoder.marker("answer"));
-  return at < 0 ? [] : tokens.slice(0, at);
 }
 
 /** For every slate the index of one of another user: the next in line whose user differs. */

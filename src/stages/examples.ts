@@ -32,6 +32,7 @@ export function supervisedBatch(
   o: Config["sft"],
 ): Batch {
   const weights: number[] = [];
+  const budget = policy.options.decoding.maxReasoningTokens; // a longer thought could not be sampled either
   const groups = examples.map((e) => {
     const { answer, slate } = e;
     const answers =
@@ -39,20 +40,20 @@ export function supervisedBatch(
         ? [{ rows: answer.order.map((i) => slate.candidates[i] as number), weight: 1 }]
         : answer.first.map((weight, i) => ({ rows: [slate.candidates[i] as number], weight }));
     const responses = answers.map(({ rows, weight }, nth) => {
+      const pieces = renderResponse(e.mode === "think" ? e.reasoning : null, rows, policy.options.prompts);
+      const lastOfThought = pieces.findLastIndex((p) => p.part === "reasoning"); // what closes it: never cut
       const tokens: number[] = [];
-      for (const { piece, part, rank } of renderResponse(
-        e.mode === "think" ? e.reasoning : null,
-        rows,
-        policy.options.prompts,
-      )) {
+      pieces.forEach(({ piece, part, rank }, i) => {
         // Answers of one slate share their thought, which is learned once.
-        const own =
-          part === "reasoning" ? (nth === 0 ? o.lambdaReasoning : 0) : o.lambdaRanking * weight * o.rankDecay ** rank;
-        for (const id of policy.encoder.piece(piece)) {
+        const shared = nth === 0 ? o.lambdaReasoning : 0;
+        const own = part === "reasoning" ? shared : o.lambdaRanking * weight * o.rankDecay ** rank;
+        const ids = policy.encoder.piece(piece);
+        const room = part === "reasoning" && i < lastOfThought ? Math.max(0, budget - tokens.length) : ids.length;
+        for (const id of ids.slice(0, room)) {
           tokens.push(id);
           weights.push(own / numExamples);
         }
-      }
+      });
       return tokens;
     });
     return { prompt: policy.prompt(slate, e.mode), responses };

@@ -7,6 +7,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { EnvironmentError } from "../core/errors.ts";
+import { sha256 } from "../core/hash.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import { type TrainingView, trainingView } from "../data/split.ts";
 import type { Encoder, Piece } from "../prompts/pieces.ts";
@@ -28,6 +29,10 @@ export const midtrain: Stage = {
   inputs: ["data", "sid"],
   settings: (c) => ({
     midtrain: c.midtrain,
+    language:
+      c.midtrain.languageFile && existsSync(c.midtrain.languageFile)
+        ? sha256(readFileSync(c.midtrain.languageFile))
+        : "",
     model: c.model,
     sid: [c.sid.levels, c.sid.codes, c.sid.format],
     seed: c.seed,

@@ -3,6 +3,7 @@
  * log p(ranking). The ranking part is trained under the same permutation constraint and prior it is decoded with, so
  * that the gradient is what the prior does not already say. Next-item replay keeps and refreshes the LM's knowledge.
  */
+import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import type { Slate } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
@@ -42,6 +43,10 @@ async function run(context: StageContext): Promise<Summary> {
   const evidence = readEvidence(context);
   const lessons: readonly (TraceRecord | ReasoningRecord)[] =
     o.target === "order" ? readTraces(context) : readReasonings(context);
+  if (lessons.length === 0)
+    throw new RunError("the teacher left nothing to learn from: no trace was kept", {
+      advice: "Raise teacher.maxTries or teacher.temperature, or set sft.target to belief.",
+    });
   const beliefs = o.target === "belief" ? readBeliefs(context) : {};
   const toExample = (lesson: TraceRecord | ReasoningRecord, epoch: number): Example => {
     const slate = byId.get(lesson.slate) as Slate;

@@ -66,10 +66,12 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
       ],
     },
     "stages/calibrate/prior.json": {
-      likelihood: 0.61,
-      preRank: 0.34,
-      evidence: 0,
-      place: [0, -0.08, -0.17, -0.21, -0.29, -0.3, -0.41, -0.44, -0.52, -0.6],
+      withLikelihood: {
+        likelihood: 0.61,
+        preRank: 0.34,
+        evidence: 0,
+        place: [0, -0.08, -0.17, -0.21, -0.29, -0.3, -0.41, -0.44, -0.52, -0.6],
+      },
     },
     "stages/slates/test.stats.json": { targetPositions: [572, 421, 315, 323, 233, 253, 215, 210, 201, 169] },
     ...overrides,
