@@ -178,8 +178,8 @@ def _sweep(folder: Path) -> None:
 
 
 def _reason(error: SafetensorError) -> str:
-    """What the system said, out of the writer's message: "... code: 28, kind: StorageFull, message: "No space ..." }"."""
-    number = re.search(r"code: (\d+)", str(error))
+    """What the system said, out of the writer's "... I/O error: No space left on device (os error 28)"."""
+    number = re.search(r"os error (\d+)", str(error))
     return os.strerror(int(number[1])) if number else str(error)
 
 

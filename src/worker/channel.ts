@@ -240,7 +240,8 @@ export class Channel {
         advice: "Orchestrator and worker are of different versions; run `make setup` on both sides.",
       });
     }
-    const detail = e.details || (status[e.code] ?? `status ${e.code}`);
+    const full = e.details || (status[e.code] ?? `status ${e.code}`);
+    const detail = full.length > 400 ? `${full.slice(0, 400)}…` : full; // a library may list all it knows
     const cannotWrite = /No space left|quota exceeded|Read-only file system|Permission denied/i.test(detail);
     const advice = cannotWrite
       ? "Free some space or check who owns the folder, or put the runs elsewhere with --root PATH. A rerun goes on where this one stopped."
