@@ -54,6 +54,7 @@ class ComputeThread:
         self._executor = ThreadPoolExecutor(
             1, thread_name_prefix="gr2-compute", initializer=_prepare_thread, initargs=(num_threads,)
         )
+        _started(self._executor, 1)
         self._stopping = threading.Event()
         self.busy_seconds = 0.0
 
@@ -98,6 +99,15 @@ class ComputeThread:
         """Refuses new verbs and waits for the current one."""
         self._stopping.set()
         self._executor.shutdown(wait=True, cancel_futures=False)
+
+
+def _started(executor: ThreadPoolExecutor, threads: int) -> ThreadPoolExecutor:
+    """Starts all of a pool's threads now: where memory has run out later, starting one fails and a call hangs."""
+    barrier = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        executor.submit(barrier.wait)
+    barrier.wait()
+    return executor
 
 
 def _prepare_thread(num_threads: int) -> None:
@@ -395,7 +405,8 @@ class Server:
             ("grpc.http2.min_ping_interval_without_data_ms", 5000),
             ("grpc.http2.max_ping_strikes", 0),
         ]
-        self._server = grpc.server(ThreadPoolExecutor(GRPC_THREADS, thread_name_prefix="gr2-grpc"), options=options)
+        pool = _started(ThreadPoolExecutor(GRPC_THREADS, thread_name_prefix="gr2-grpc"), GRPC_THREADS)
+        self._server = grpc.server(pool, options=options)
         service = WorkerService(self.engine, self.compute, threads, self.request_stop)
         pb_grpc.add_WorkerServicer_to_server(service, self._server)
         self._health = health.HealthServicer()

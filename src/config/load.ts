@@ -175,7 +175,11 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
 }
 
 /** Identity of a configuration: what it computes, not where it runs from. */
-export const configHash = (config: Config): string => hashOf(config).slice(0, 16);
+export function configHash(config: Config): string {
+  const { description: _, runtime, data, ...rest } = config;
+  const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;
+  return hashOf({ ...rest, runtime: numerics, data: { ...data, cacheDir: "" } }).slice(0, 16);
+}
 
 /** Loads and checks; returns one line for a person. */
 export function checkConfigFile(path: string, overrides: readonly string[] = []): string {

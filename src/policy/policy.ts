@@ -3,6 +3,7 @@
  * every stage and the server go through it, so that all of them ask the model in exactly the same way.
  */
 
+import { WorkerError } from "../core/errors.ts";
 import { type Parsed, parseResponse } from "../prompts/parse.ts";
 import { type Encoder, item } from "../prompts/pieces.ts";
 import { constraintTokens, type Mode, type PromptOptions, renderPrompt } from "../prompts/rerank.ts";
@@ -168,7 +169,12 @@ export class Policy {
       }
       o.onProgress?.(event.done, event.total);
     }
-    return out.filter((r): r is Rollout => r !== undefined);
+    const missing = out.findIndex((r) => r === undefined);
+    if (missing >= 0)
+      throw new WorkerError(`the worker sent no answer for slate ${Math.floor(missing / o.group)}`, {
+        retryable: true,
+      });
+    return out as Rollout[];
   }
 
   /** The thought of a response (mode think): its tokens up to where the answer begins. */

@@ -1,5 +1,6 @@
 /** Token batches for training: supervised answers with their weights, and next-item replay. */
 import type { Config } from "../config/schema.ts";
+import { RunError } from "../core/errors.ts";
 import { Rng } from "../core/rng.ts";
 import { trainingView } from "../data/split.ts";
 import type { Policy, SlateView } from "../policy/policy.ts";
@@ -88,6 +89,8 @@ export function* replayBatches(
   );
   for (let epoch = 0; ; epoch++) {
     const documents = sequentialDocuments(config, { sequences: learnable, times: view.times }, policy.encoder, epoch);
+    if (documents.length === 0)
+      throw new RunError("no user has two interactions to replay", { advice: "Set sft.replayShare=0." });
     yield* intoBatches(Rng.of(config.seed, "replay", epoch).shuffle(documents), batchTokens);
   }
 }

@@ -5,6 +5,7 @@
  * Shape suffixes: P prompts, G group.
  */
 import type { Config } from "../config/schema.ts";
+import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import type { Policy, Rollout, SlateView } from "../policy/policy.ts";
 import type { Slate } from "../prerank/types.ts";
@@ -54,6 +55,10 @@ async function run(context: StageContext): Promise<Summary> {
   const pool = conditional(readSlates(context, "rerank")).filter(
     (s) => !isSftUser(config.seed, config.sft.userShare, s.user),
   );
+  if (pool.length === 0)
+    throw new RunError("no slate is left for RL: every user's went to SFT, or none holds its true item", {
+      advice: "Lower sft.userShare, or use more data.",
+    });
   const validation = evaluationSlates(context, o.evalSlates);
   context.log(`${pool.length} slates of users unseen so far; ${validation.length} validation slates`);
 

@@ -5,6 +5,7 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { RunError } from "../core/errors.ts";
 import { deriveSeed, unitHash } from "../core/rng.ts";
 import { checkSlates } from "../data/leakage.ts";
 import type { TrainingView } from "../data/split.ts";
@@ -50,6 +51,11 @@ async function run(context: StageContext): Promise<Summary> {
     list = capPerUser(distinct, config.prerank.maxSlatesPerUser);
     checkSlates(corpus.split, list, { repeats: "unseen" });
     const stats = slateStats(list, size);
+    if (stats.conditional === 0)
+      throw new RunError(
+        `none of the ${stats.slates} ${segment} slates holds its true item among ${size} candidates: there is nothing to re-rank`,
+        { advice: "Use more data, raise prerank.candidates, or give the segment a larger share (data.split)." },
+      );
     context.log(
       `${segment}: ${stats.slates} slates of ${stats.users} users, true item among the ${size} in ${stats.conditional} (HR@${size} ${stats.hitRate.toFixed(4)})`,
     );
