@@ -169,7 +169,7 @@ export class Policy {
       }
       o.onProgress?.(event.done, event.total);
     }
-    const missing = out.findIndex((r) => r === undefined);
+    const missing = out.indexOf(undefined);
     if (missing >= 0)
       throw new WorkerError(`the worker sent no answer for slate ${Math.floor(missing / o.group)}`, {
         retryable: true,

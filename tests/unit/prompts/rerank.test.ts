@@ -92,7 +92,11 @@ describe("compact format", () => {
 
   it("starts the constraint at the answer marker after a thought, at once without one", () => {
     const ids = new Map<string, number>();
-    const tokenId = (t: string): number => ids.get(t) ?? (ids.set(t, ids.size), ids.size - 1);
+    const tokenId = (t: string): number => {
+      const id = ids.get(t) ?? ids.size;
+      ids.set(t, id);
+      return id;
+    };
     const encoder = new Encoder(
       { encode: (t) => [...t].map(tokenId), tokenId },
       { tokensOf: (row) => [`a${row}`, `b${row}`] },
