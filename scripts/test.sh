@@ -7,6 +7,8 @@ trap 'rm -rf "$work"' EXIT
 
 npx --no-install vitest run --reporter=default --reporter=json --outputFile.json="$work/vitest.json"
 ts=$?
+# The integration tests have fetched the embedding model; the Python tests of it use the same copy.
+[ -d data/minilm-l6-v2 ] && export GR2_TEST_EMBED_MODEL="$PWD/data/minilm-l6-v2"
 PYTHONPATH=python_worker .venv/bin/python -m pytest -q -p no:cacheprovider tests/python --junitxml="$work/pytest.xml"
 py=$?
 

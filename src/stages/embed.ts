@@ -18,6 +18,7 @@ export const embeddingFile = (dir: string): string => join(dir, "embeddings.f32"
 async function run(context: StageContext): Promise<Summary> {
   const { config } = context;
   const { items } = openData(context).dataset;
+  const worker = await context.worker(); // first: without its packages nothing below can work
   const modelPath =
     config.embed.model === "minilm"
       ? await fetchMiniLm({
@@ -27,7 +28,6 @@ async function run(context: StageContext): Promise<Summary> {
           signal: context.signal,
         })
       : config.embed.model;
-  const worker = await context.worker();
   const texts = items.map((it) => itemText(it, config.embed.fields));
   const chunk = 512;
   const parts: Float32Array[] = [];
