@@ -1,7 +1,7 @@
 /**
  * The pre-rank as a prior: what the order and the scores of the stage before say about each candidate, with weights
  * learned on held-out slates. In direct mode it is added to the LM's log-likelihood; in generation it is the logit prior
- * of the permutation constraint. Fitted by eval/choice-model; ours (PROBE: "product of experts").
+ * of the permutation constraint. Fitted by eval/choice-model; ours: a product of experts.
  *
  *   score_j = likelihood * log p_LM(item_j | history) + place[position_j] + preRank * z_j + evidence * e_j
  */
@@ -84,7 +84,7 @@ function toChoice(e: PriorExample, terms: Terms): ChoiceExample {
 }
 
 /**
- * Fits the prior on held-out slates of equal size. At least a thousand are advised (PROBE: 300 give half the lift,
+ * Fits the prior on held-out slates of equal size. At least a thousand are advised (in a prototype 300 gave half the lift,
  * 100 hurt). With `centre` the fit starts from that prior and leaves it as far as the slates ask for (MAP).
  */
 export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre?: Prior): Prior {

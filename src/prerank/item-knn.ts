@@ -8,7 +8,7 @@
  *                        recency^age · C(h,j) / D(h,j)  +  transitionWeight · transitionRecency^age · T(h,j) / D(h,j)
  *
  * n_i is the number of interactions of i. Items that no neighbour reaches follow by popularity.
- * The form is the GR2 probe's (cosine + transitions over the last 20); the values are ours.
+ * The form is an early prototype's (cosine + transitions over the last 20); the values are ours.
  */
 import type { TrainingView } from "../data/split.ts";
 import { neighboursOf } from "./neighbours.ts";
