@@ -7,6 +7,7 @@
  */
 import { createHash } from "node:crypto";
 import { unitHash } from "../core/rng.ts";
+import { allowedFor, checkTrainingView } from "../data/leakage.ts";
 import { segmentRange, type TrainingView, trainingView } from "../data/split.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
 import type { PreRanker, Slate } from "./types.ts";
@@ -95,8 +96,13 @@ export function buildAllSlates(
   fitted: (training: TrainingView) => PreRanker,
   options: SlateOptions = defaultSlates,
 ): { slates: Record<SlateSegment, Slate[]>; stats: Record<SlateSegment, SlateStats> } {
-  const early = fitted(trainingView(data, "midtrain"));
-  const late = fitted(trainingView(data, "rerank"));
+  const fitFor = (segment: SlateSegment): PreRanker => {
+    const view = trainingView(data, fitThrough(segment));
+    checkTrainingView(data, view, allowedFor(segment), `the pre-ranker of ${segment} slates`);
+    return fitted(view);
+  };
+  const early = fitFor("rerank");
+  const late = fitFor("test");
   const rerank = buildSlates(data, "rerank", early, options);
   const validation = buildSlates(data, "validation", late, options);
   const test = buildSlates(data, "test", late, options);

@@ -6,6 +6,7 @@
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { deriveSeed } from "../core/rng.ts";
+import { allowedFor, checkTrainingView } from "../data/leakage.ts";
 import { trainingView } from "../data/split.ts";
 import type { SplitDataset } from "../data/types.ts";
 import type { Slate } from "../prerank/types.ts";
@@ -58,6 +59,8 @@ async function run(context: StageContext): Promise<Summary> {
   const seed = deriveSeed(config.seed, "teacher");
   // What the pre-rankers of these slates know, and no more.
   const knowledge = { rerank: trainingView(split, "midtrain"), heldOut: trainingView(split, "rerank") };
+  checkTrainingView(split, knowledge.rerank, allowedFor("rerank"), "the teacher, on rerank slates");
+  checkTrainingView(split, knowledge.heldOut, allowedFor("test"), "the teacher, on later slates");
   const teacher = fitTeacher(dataset, knowledge, students, { ...defaultTeacher, seed });
   const scoresOf = (list: readonly Slate[]) => Object.fromEntries(list.map((s) => [s.id, teacher.scores(viewOf(s))]));
   writeJson(join(context.dir, "evidence.json"), {
