@@ -107,15 +107,25 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       print((await import("./explain.ts")).explainReward({ ...options, response }));
     });
 
-  gr2
-    .command("sid")
-    .description("look at semantic IDs")
+  const sid = gr2.command("sid").description("look at semantic IDs, and measure the techniques behind them");
+  sid
     .command("report <name>")
     .description("uniqueness, collisions, use of codes and purity of a run's semantic IDs")
     .option(...root)
     .action(async (name: string, options: { root: string }) => {
       print((await import("./sid-report.ts")).showSidReport(options.root, name));
     });
+
+  sid
+    .command("ablate")
+    .description("one row a technique on or off: uniqueness, reconstruction and next-item recall, over seeds")
+    .requiredOption("-c, --config <file>", "recipe, for example configs/ablations/sid-ml100k.yaml")
+    .option(...set)
+    .option("--seeds <list>", "seeds", "0,1,2")
+    .option("--rows <list>", "rows of the table (default: all)")
+    .option("--out <folder>", "where cells and table go (default: runs/ablate-RECIPE)")
+    .option("--positions <count>", "validation positions searched at most", positiveInteger, 2000)
+    .action(async (options) => (await import("./sid-ablate.ts")).ablateSid(options, out));
 
   const configuration = gr2.command("config").description("check a recipe, or list every setting");
   configuration

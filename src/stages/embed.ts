@@ -1,8 +1,13 @@
-/** Stage 1a, item embeddings: text (title, brand, categories, description) through a sentence-transformers model. */
+/**
+ * Stage 1a, item embeddings: text (title, brand, categories, description) through a sentence-transformers model.
+ * Equal texts under an equal embedder are embedded once: the matrix is kept in data.cacheDir (embedding-cache.ts).
+ */
 import { join } from "node:path";
 import { fetchMiniLm } from "../data/fetch.ts";
 import type { Item } from "../data/types.ts";
+import type { Matrix } from "../worker/types.ts";
 import { openData } from "./corpus.ts";
+import { cachedEmbeddings, cacheEmbeddings, embeddingKey } from "./embedding-cache.ts";
 import { writeMatrix } from "./files.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 
@@ -29,27 +34,40 @@ async function run(context: StageContext): Promise<Summary> {
         })
       : config.embed.model;
   const texts = items.map((it) => itemText(it, config.embed.fields));
+  const { batchSize } = config.embed;
+  const key = await embeddingKey({ modelPath, texts, batchSize, worker: await worker.getInfo() });
+  let matrix = key && (await cachedEmbeddings(config, key, texts.length));
+  if (matrix) context.log(`the embeddings of these ${texts.length} texts are in ${config.data.cacheDir} already`);
+  else {
+    matrix = await embedTexts(context, modelPath, texts);
+    if (key) await cacheEmbeddings(config, key, matrix);
+  }
+  writeMatrix(embeddingFile(context.dir), matrix);
+  return { items: items.length, dims: matrix.cols, empty_texts: texts.filter((t) => t === "").length };
+}
+
+async function embedTexts(context: StageContext, modelPath: string, texts: readonly string[]): Promise<Matrix> {
+  const worker = await context.worker();
   const chunk = 512;
   const parts: Float32Array[] = [];
   let cols = 0;
   for (let start = 0; start < texts.length; start += chunk) {
     const part = texts.slice(start, start + chunk);
     const m = await worker.embed(
-      { modelPath, texts: part, batchSize: config.embed.batchSize, normalize: true },
+      { modelPath, texts: part, batchSize: context.config.embed.batchSize, normalize: true },
       { signal: context.signal },
     );
     parts.push(m.data);
     cols = m.cols;
     context.progress("embedding item texts", start + part.length, texts.length);
   }
-  const data = new Float32Array(items.length * cols);
+  const data = new Float32Array(texts.length * cols);
   let at = 0;
   for (const p of parts) {
     data.set(p, at);
     at += p.length;
   }
-  writeMatrix(embeddingFile(context.dir), { rows: items.length, cols, data });
-  return { items: items.length, dims: cols, empty_texts: texts.filter((t) => t === "").length };
+  return { rows: texts.length, cols, data };
 }
 
 /** The text an item is embedded by; empty fields are left out. */

@@ -42,7 +42,7 @@ const modelCode = [
 ];
 const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   data: [],
-  embed: ["src/data/fetch.ts", "python_worker/gr2_worker/embed.py"],
+  embed: ["src/data/fetch.ts", "src/stages/embedding-cache.ts", "python_worker/gr2_worker/embed.py"],
   sid: [
     "src/prerank/neighbours.ts",
     "python_worker/gr2_worker/quantizer.py",
@@ -171,7 +171,8 @@ async function runOne(
   writeJson(join(own.dir, "summary.json"), summary);
 }
 
-const runtimeOf = (config: Config, folder: string): Parameters<typeof startWorker>[0] =>
+/** The worker a config asks for; what an embedded one prints goes to `folder`. */
+export const runtimeOf = (config: Config, folder: string): Parameters<typeof startWorker>[0] =>
   config.runtime.mode === "remote"
     ? { mode: "remote", address: config.runtime.address }
     : {
