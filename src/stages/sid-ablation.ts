@@ -96,13 +96,19 @@ export interface Workplace {
   readonly progress: (note: string, done: number, total: number) => void;
 }
 
+/** Runs the stage data; its folder. */
+export async function prepareData(place: Workplace, base: Config): Promise<string> {
+  const dirs = { data: join(place.dir, "data") };
+  await runStage(data, place, base, dirs);
+  return dirs.data;
+}
+
 /** Data and embeddings, which all cells share. */
 export async function prepareCells(
   place: Workplace,
   base: Config,
 ): Promise<Readonly<Record<"data" | "embed", string>>> {
-  const dirs = { data: join(place.dir, "data"), embed: join(place.dir, "embed") };
-  await runStage(data, place, base, dirs);
+  const dirs = { data: await prepareData(place, base), embed: join(place.dir, "embed") };
   await runStage(embed, place, base, dirs);
   return dirs;
 }
