@@ -26,6 +26,7 @@ import resource
 import sys
 import time
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def read_matrix(path: str) -> np.ndarray:
 
 def mlp(dims: list[int]) -> nn.Sequential:
     parts: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(pairwise(dims)):
         layer = nn.Linear(fan_in, fan_out)
         nn.init.xavier_normal_(layer.weight)
         nn.init.zeros_(layer.bias)
@@ -220,7 +221,7 @@ def main() -> None:
     torch.set_num_threads(1)
     result = (rqvae if o.method == "rqvae" else kmeans)(read_matrix(o.embeddings), o)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"method": o.method, "peak_bytes": peak, **result}, allow_nan=False))
+    sys.stdout.write(json.dumps({"method": o.method, "peak_bytes": peak, **result}, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":
