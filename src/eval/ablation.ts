@@ -63,7 +63,6 @@ const columns: readonly { head: string; metric: string; scale: number; digits: n
   { head: "codes in use, %", metric: "usage", scale: 100, digits: 1 },
   { head: "R@10", metric: "recall_at_10", scale: 1, digits: 4 },
   { head: "N@10", metric: "ndcg_at_10", scale: 1, digits: 4 },
-  { head: "s", metric: "seconds", scale: 1, digits: 0 },
 ];
 
 /** A Markdown table, mean ± standard deviation over seeds; "–" where nothing was measured. */

@@ -24,15 +24,18 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-async function ablate(set: string[] = [], rows = "configured,none", seeds = "0,1") {
-  const worker = new FakeWorker();
+async function ablate(set: string[] = [], rows = "configured,none", seeds = "0,1", worker = new FakeWorker()) {
   let text = "";
   const print = {
     write: (part: string) => {
       text += part;
     },
   };
-  await ablateSid({ config: recipe, set, seeds, rows, out, positions: 40 }, print, worker);
+  await ablateSid(
+    { config: recipe, set: ["midtrain.epochs=1", ...set], seeds, rows, out, positions: 40 },
+    print,
+    worker,
+  );
   return { worker, text, calls: (verb: string) => worker.log.filter((v) => v === verb).length };
 }
 
@@ -72,7 +75,7 @@ describe("gr2 sid ablate", () => {
   });
 
   it("measures again what another setting would change", async () => {
-    const { calls } = await ablate(["midtrain.epochs=1"], "none", "0");
+    const { calls } = await ablate(["midtrain.learningRate=.001"], "none", "0");
     expect(calls("fitSemanticIds")).toBe(1);
   });
 
@@ -81,6 +84,32 @@ describe("gr2 sid ablate", () => {
     await expect(ablate([], "none", "0,x")).rejects.toThrow(/whole numbers/);
     const kmeans = loadConfig(recipe, ["sid.method=rqkmeans"]);
     expect(() => cellConfig(kmeans, "ema", 0)).toThrow(ConfigError);
+  });
+});
+
+/** Gives items 0 and 1 one ID, and notes how many IDs are searched. */
+class CollidingWorker extends FakeWorker {
+  readonly searched: number[] = [];
+  override async fitSemanticIds(...args: Parameters<FakeWorker["fitSemanticIds"]>) {
+    const fitted = await super.fitSemanticIds(...args);
+    fitted.codes.data.copyWithin(fitted.codes.cols, 0, fitted.codes.cols);
+    return fitted;
+  }
+  override async beamSearch(...args: Parameters<FakeWorker["beamSearch"]>) {
+    this.searched.push(args[0].catalogue.rows);
+    return super.beamSearch(...args);
+  }
+}
+
+describe("IDs that collide", () => {
+  it("are trained on, searched once and counted", async () => {
+    const worker = new CollidingWorker();
+    await ablate(["sid.codes=20"], "none", "0", worker);
+    expect(new Set(worker.searched)).toEqual(new Set([29])); // of 30 items
+    const { cells } = JSON.parse(readFileSync(join(out, "ablation.json"), "utf8")) as {
+      cells: { metrics: Record<string, number> }[];
+    };
+    expect(cells[0]?.metrics).toMatchObject({ colliding_items: 2, shared_ids: 1 });
   });
 });
 
