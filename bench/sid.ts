@@ -1,9 +1,11 @@
 /**
  * Semantic IDs: CPU seconds and peak memory of every step (embed, fit, encode, report) and how unique the IDs are, at our
  * defaults, against MiniOneRec's way on the same embeddings, with as many levels and codes, on one thread of this machine.
- *   npm run bench -- sid [--config RECIPE] [--set k=v] [--embeddings FILE.f32] [--budget SECONDS] [--python FILE] [--full]
- * `--embeddings`: the matrix of a finished run (stages/embed/embeddings.f32) instead of data and embedding. `--budget`: CPU
- * seconds the peer may fit for; default: what our fit took. `--full`: the peer also with its own, much larger encoder.
+ *   npm run bench -- sid [--config RECIPE] [--set k=v] [--embeddings FILE.f32] [--budget SECONDS] [--python FILE] [--full] [--kmeans]
+ * `--embeddings`: the matrix of a finished run (stages/embed/embeddings.f32) instead of data and embedding. The peer runs
+ * twice on our encoder's widths: for the CPU seconds our fit took, and for `--budget` (default 60) of them. `--full`: also
+ * that long with its own, much larger encoder. `--kmeans`: also its constrained RQ-KMeans, which needs the package
+ * k-means-constrained. Items whose embedding another item has bound what nearest codes can do.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -38,6 +40,8 @@ interface PeerResult {
   readonly peak_bytes: number;
 }
 
+type PeerMethod = "rqvae" | "kmeans";
+
 const gib = 2 ** 30;
 
 export const bench: Benchmark = async (emit, args) => {
@@ -47,9 +51,10 @@ export const bench: Benchmark = async (emit, args) => {
       config: { type: "string", default: "configs/ablations/sid-ml100k.yaml" },
       set: { type: "string", multiple: true, default: [] },
       embeddings: { type: "string" },
-      budget: { type: "string" },
+      budget: { type: "string", default: "60" },
       python: { type: "string", default: ".venv/bin/python" },
       full: { type: "boolean", default: false },
+      kmeans: { type: "boolean", default: false },
     },
   });
   const config = loadConfig(o.config, [...o.set, "runtime.threads=1", "runtime.device=cpu"]);
@@ -90,14 +95,23 @@ export const bench: Benchmark = async (emit, args) => {
 
     const file = join(folder, "embeddings.f32");
     writeMatrix(file, embeddings);
-    const budget = o.budget === undefined ? fitSeconds : Number(o.budget);
-    const peers: [name: string, method: string, layers: readonly number[]][] = [
-      ["MiniOneRec's RQ-VAE recipe on our encoder's widths", "rqvae", config.sid.hiddenDims],
+    information(
+      "items with an embedding of their own: the most that nearest codes can reach",
+      ownShare(embeddings),
+      "share",
+      n,
+    );
+    const own = "MiniOneRec's RQ-VAE recipe on our encoder's widths";
+    const peers: [name: string, method: PeerMethod, layers: readonly number[], budget: number][] = [
+      [own, "rqvae", config.sid.hiddenDims, fitSeconds],
+      [own, "rqvae", config.sid.hiddenDims, Number(o.budget)],
     ];
-    if (o.full) peers.push(["MiniOneRec's RQ-VAE recipe, its own encoder", "rqvae", []]);
-    for (const [name, method, layers] of peers) {
+    if (o.full) peers.push(["MiniOneRec's RQ-VAE recipe, its own encoder", "rqvae", [], Number(o.budget)]);
+    if (o.kmeans) peers.push(["MiniOneRec's constrained RQ-KMeans", "kmeans", [], Number.POSITIVE_INFINITY]);
+    for (const [name, method, layers, budget] of peers) {
       const theirs = askPeer(o.python, method, file, config, layers, budget);
-      const peer = `${name}, ${theirs.epochs} epochs, repaired in ${theirs.repair_rounds} rounds`;
+      const how = `, ${theirs.epochs} epochs in ${budget.toFixed(0)} s, ${theirs.repair_rounds} rounds of repair`;
+      const peer = method === "rqvae" ? name + how : `${name}, a running number where items collide`;
       emit({
         claim: "sid/CPU seconds of fitting and giving out IDs",
         value: fitSeconds,
@@ -111,7 +125,7 @@ export const bench: Benchmark = async (emit, args) => {
       compare("items with an ID of their own", fitted.metrics.uniqueness, theirs.uniqueness);
       compare("the same with nearest codes only", fitted.metrics.uniqueness_nearest, theirs.uniqueness_nearest);
       compare("variance the nearest codes lose", fitted.metrics.reconstruction, theirs.lost_variance);
-      information(`peak memory of the peer's process (${name})`, theirs.peak_bytes / gib, "GiB", n);
+      information(`peak memory of the peer's process (${peer})`, theirs.peak_bytes / gib, "GiB", n);
     }
     emit({
       claim: "sid/items with an ID of their own, at our defaults",
@@ -125,6 +139,14 @@ export const bench: Benchmark = async (emit, args) => {
     rmSync(folder, { recursive: true, force: true });
   }
 };
+
+/** Share of rows that no other row equals. */
+function ownShare({ rows, cols, data }: Matrix): number {
+  const counts = new Map<string, number>();
+  const keys = Array.from({ length: rows }, (_, row) => data.subarray(row * cols, (row + 1) * cols).join());
+  for (const key of keys) counts.set(key, (counts.get(key) ?? 0) + 1);
+  return keys.filter((key) => counts.get(key) === 1).length / Math.max(1, rows);
+}
 
 async function itemsOf(config: Config, worker: WorkerClient, folder: string) {
   const signal = new AbortController().signal;
@@ -163,19 +185,22 @@ const oneThread = { OMP_NUM_THREADS: "1", OPENBLAS_NUM_THREADS: "1", MKL_NUM_THR
 
 function askPeer(
   python: string,
-  method: string,
+  method: PeerMethod,
   file: string,
   config: Config,
   layers: readonly number[],
   budget: number,
 ): PeerResult {
   const script = ["bench/peers/minionerec_sid.py", method, file];
-  const shape = ["--levels", config.sid.levels, "--codes", config.sid.codes, "--budget", budget.toFixed(1)].map(String);
+  const shape = ["--levels", config.sid.levels, "--codes", config.sid.codes, "--budget", budget].map(String);
   const width = layers.length > 0 ? ["--layers", ...layers.map(String)] : [];
   try {
     const out = execFileSync(python, [...script, ...shape, ...width], { encoding: "utf8", env: oneThread });
     return JSON.parse(out) as PeerResult;
   } catch (cause) {
-    throw new EnvironmentError("the peer of this benchmark did not run", { cause, advice: "Run make setup." });
+    throw new EnvironmentError("the peer of this benchmark did not run", {
+      cause,
+      advice: "Run make setup; --kmeans also needs the Python package k-means-constrained.",
+    });
   }
 }
