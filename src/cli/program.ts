@@ -124,7 +124,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option("--seeds <list>", "seeds", "0,1,2")
     .option("--rows <list>", "rows of the table (default: all)")
     .option("--out <folder>", "where cells and table go (default: runs/ablate-RECIPE)")
-    .option("--positions <count>", "validation positions searched at most", positiveInteger, 2000)
+    .option("--positions <count>", "validation positions searched at most", positiveInteger, 5000)
     .action(async (options) => (await import("./sid-ablate.ts")).ablateSid(options, out));
 
   const configuration = gr2.command("config").description("check a recipe, or list every setting");
