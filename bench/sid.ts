@@ -30,6 +30,8 @@ import { type Benchmark, timed } from "./claim.ts";
 /** What peers/minionerec_sid.py prints. */
 interface PeerResult {
   readonly epochs: number;
+  /** The one with the fewest collisions, which the recipe keeps. */
+  readonly kept_epoch: number;
   readonly fit_cpu_seconds: number;
   readonly encode_cpu_seconds: number;
   readonly repair_cpu_seconds: number;
@@ -110,7 +112,7 @@ export const bench: Benchmark = async (emit, args) => {
     if (o.kmeans) peers.push(["MiniOneRec's constrained RQ-KMeans", "kmeans", [], Number.POSITIVE_INFINITY]);
     for (const [name, method, layers, budget] of peers) {
       const theirs = askPeer(o.python, method, file, config, layers, budget);
-      const how = `, ${theirs.epochs} epochs in ${budget.toFixed(0)} s, ${theirs.repair_rounds} rounds of repair`;
+      const how = `, epoch ${theirs.kept_epoch} of ${theirs.epochs} in ${budget.toFixed(0)} s, ${theirs.repair_rounds} rounds of repair`;
       const peer = method === "rqvae" ? name + how : `${name}, a running number where items collide`;
       emit({
         claim: "sid/CPU seconds of fitting and giving out IDs",

@@ -134,7 +134,7 @@ def rqvae(x: np.ndarray, o: argparse.Namespace) -> dict[str, float]:
     model.place_codebooks(data[torch.randperm(len(data))[:BATCH]], o.seed)
     placed = time.process_time() - start
     epochs, seconds_an_epoch, begun = 0, 0.0, 0.0
-    best: tuple[float, dict[str, Tensor]] | None = None
+    best: tuple[float, int, dict[str, Tensor]] | None = None
     interval = 1
     while epochs < o.epochs and (best is None or time.process_time() - start + seconds_an_epoch <= o.budget):
         for rows in torch.split(torch.randperm(len(data)), BATCH):
@@ -155,9 +155,9 @@ def rqvae(x: np.ndarray, o: argparse.Namespace) -> dict[str, float]:
         if epochs % interval == 0 or best is None:
             rate = collision_rate(model.codes(data))
             if best is None or rate < best[0]:
-                best = (rate, {name: value.clone() for name, value in model.state_dict().items()})
+                best = (rate, epochs, {name: value.clone() for name, value in model.state_dict().items()})
     if best is not None:
-        model.load_state_dict(best[1])
+        model.load_state_dict(best[2])
     fitted = time.process_time() - start
     codes = model.codes(data)
     nearest = codes.copy()
@@ -173,6 +173,7 @@ def rqvae(x: np.ndarray, o: argparse.Namespace) -> dict[str, float]:
         rounds += 1
     return {
         "epochs": epochs,
+        "kept_epoch": best[1] if best is not None else 0,
         "fit_cpu_seconds": fitted,
         "encode_cpu_seconds": encoded,
         "repair_cpu_seconds": time.process_time() - start - fitted - encoded,
@@ -199,6 +200,7 @@ def kmeans(x: np.ndarray, o: argparse.Namespace) -> dict[str, float]:
     codes = np.stack(levels, axis=1)
     return {
         "epochs": 0,
+        "kept_epoch": 0,
         "fit_cpu_seconds": time.process_time() - start,
         "encode_cpu_seconds": 0.0,
         "repair_cpu_seconds": 0.0,
