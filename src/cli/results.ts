@@ -24,12 +24,11 @@ export interface ResultsFile {
   readonly selected?: { readonly system: string };
 }
 
-const metrics = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"];
-
 /** Systems by metrics on conditional slates, with the paired N@5 difference to the pre-rank. */
 export function resultsTable(results: ResultsFile): string {
   const rows = results.rows.filter((r) => r.slice === "conditional");
   const systems = [...new Set(rows.map((r) => r.system))];
+  const metrics = [...new Set(rows.map((r) => r.metric))];
   const value = (system: string, metric: string) => rows.find((r) => r.system === system && r.metric === metric)?.value;
   const lift = (system: string) => {
     const c = results.comparisons.find(

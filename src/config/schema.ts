@@ -404,9 +404,11 @@ const rl = z
     reward: z
       .strictObject({
         kind: z
-          .enum(["rank-promotion", "ndcg"])
+          .enum(["rank-promotion", "ndcg", "auc"])
           .default("rank-promotion")
-          .describe("(rank_pre - rank_re) / N (GR2 v1), or NDCG@k of the answer minus that of the input order (TR)."),
+          .describe(
+            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), the mean over the positives of a logged slate; ndcg, auc: (graded) NDCG@k, or the share of rightly ordered pairs, of the answer minus that of the input order (TR).",
+          ),
         ndcgK: count.default(5).describe("k of the ndcg reward."),
         format: z
           .enum(["conditional", "unconditional", "none"])

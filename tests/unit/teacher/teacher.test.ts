@@ -35,7 +35,7 @@ describe("listwise softmax regression", () => {
           return u < 0;
         }),
       );
-      return { features_NF, targetIndex };
+      return { features_NF, truth_N: Array.from(p, (_, i) => (i === targetIndex ? 1 : 0)) };
     });
     const w = fitSoftmaxRegression(observations, 3, 1e-3);
     truth.forEach((t, f) => {
@@ -45,7 +45,7 @@ describe("listwise softmax regression", () => {
 
   it("stands at a zero gradient, copes with constant features and an empty sample", () => {
     const features_NF = Float64Array.from([1, 5, 2, 5, 4, 5]);
-    const w = fitSoftmaxRegression([{ features_NF, targetIndex: 1 }], 2, 0.5);
+    const w = fitSoftmaxRegression([{ features_NF, truth_N: [0, 1, 0] }], 2, 0.5);
     const p = softmax(linearScores(features_NF, w));
     const mean = (p[0] ?? 0) + 2 * (p[1] ?? 0) + 4 * (p[2] ?? 0);
     expect(2 - mean - 0.5 * (w[0] ?? 0)).toBeCloseTo(0, 8);
