@@ -3,13 +3,15 @@
  * the file carries the data set's hash and the hash of its own bytes, and a mismatch is a DataError, never a guess.
  *
  *   bin = lengths Int32[users] · items Int32[interactions] · padding to 8 bytes · times Float64[interactions]
+ *   and of a log of slates  · times Float64[slates] · scores, labels Float64[candidates] · users Int32[slates]
+ *                           · starts Int32[slates + 1] · items Int32[candidates]
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { DataError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import type { UserId } from "../core/ids.ts";
-import type { Dataset, DatasetStats, Item } from "./types.ts";
+import type { Dataset, DatasetStats, Impressions, Item } from "./types.ts";
 
 interface CacheHead {
   readonly format: 1;
@@ -18,6 +20,8 @@ interface CacheHead {
   readonly stats: DatasetStats;
   readonly users: readonly UserId[];
   readonly items: readonly Item[];
+  /** Numbers of slates and candidates of a log. */
+  readonly impressions?: { readonly slates: number; readonly candidates: number };
   readonly binSha256: string;
 }
 
@@ -26,7 +30,8 @@ export function saveDataset(dataset: Dataset, base: string): readonly string[] {
   const lengths = Int32Array.from(dataset.sequences, (s) => s.items.length);
   const total = lengths.reduce((a, b) => a + b, 0);
   const timesAt = align(4 * (lengths.length + total));
-  const bytes = new Uint8Array(timesAt + 8 * total);
+  const logged = dataset.impressions ? partsOf(dataset.impressions) : [];
+  const bytes = new Uint8Array(timesAt + 8 * total + logged.reduce((sum, a) => sum + a.byteLength, 0));
   bytes.set(bytesOf(lengths), 0);
   let at = 0;
   for (const s of dataset.sequences) {
@@ -34,6 +39,12 @@ export function saveDataset(dataset: Dataset, base: string): readonly string[] {
     bytes.set(bytesOf(s.times), timesAt + 8 * at);
     at += s.items.length;
   }
+  let end = timesAt + 8 * total;
+  for (const part of logged) {
+    bytes.set(bytesOf(part), end);
+    end += part.byteLength;
+  }
+  const log = dataset.impressions;
   const head: CacheHead = {
     format: 1,
     name: dataset.name,
@@ -41,6 +52,7 @@ export function saveDataset(dataset: Dataset, base: string): readonly string[] {
     stats: dataset.stats,
     users: dataset.sequences.map((s) => s.user),
     items: dataset.items,
+    ...(log ? { impressions: { slates: log.users.length, candidates: log.items.length } } : {}),
     binSha256: sha256(bytes),
   };
   mkdirSync(dirname(base), { recursive: true });
@@ -76,7 +88,40 @@ export function loadDataset(base: string): Dataset {
     at = end;
     return { user, items: items.subarray(start, end), times: times.subarray(start, end) };
   });
-  return { name: head.name, items: head.items, sequences, hash: head.hash, stats: head.stats };
+  const logged = head.impressions && impressionsAt(bytes, align(4 * (numUsers + total)) + 8 * total, head.impressions);
+  return {
+    name: head.name,
+    items: head.items,
+    sequences,
+    ...(logged ? { impressions: logged } : {}),
+    hash: head.hash,
+    stats: head.stats,
+  };
+}
+
+/** In the order of the file: eight-byte numbers first, so that every array stands aligned. */
+const partsOf = (i: Impressions) => [i.times, i.scores, i.labels, i.users, i.starts, i.items];
+
+function impressionsAt(
+  bytes: ArrayBuffer,
+  start: number,
+  { slates, candidates }: { readonly slates: number; readonly candidates: number },
+): Impressions {
+  let at = start;
+  const next = (size: number): number => {
+    at += size;
+    return at - size;
+  };
+  const doubles = (n: number): Float64Array => new Float64Array(bytes, next(8 * n), n);
+  const integers = (n: number): Int32Array => new Int32Array(bytes, next(4 * n), n);
+  return {
+    times: doubles(slates),
+    scores: doubles(candidates),
+    labels: doubles(candidates),
+    users: integers(slates),
+    starts: integers(slates + 1),
+    items: integers(candidates),
+  };
 }
 
 const align = (bytes: number): number => Math.ceil(bytes / 8) * 8;

@@ -8,6 +8,7 @@ import { hashOf, sha256File } from "../core/hash.ts";
 import { itemId, userId } from "../core/ids.ts";
 import { type AdapterOptions, loadRaw } from "./adapters/index.ts";
 import { type DuckOptions, openDuck, Quarantine, readNumbers } from "./duck.ts";
+import { readImpressions, shownItems } from "./impressions.ts";
 import { type PrepareOptions, prepare, sequenceOrder } from "./prepare.ts";
 import type { Dataset, DatasetStats, Item, UserSequence } from "./types.ts";
 
@@ -44,8 +45,9 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
         advice: "Lower data.minUserInteractions, data.minItemInteractions or data.minRating.",
       });
     const all = options.catalogue === "all" ? "UNION SELECT i FROM raw_items" : "";
+    const shown = report.hasImpressions === true ? `UNION ${shownItems(report.hasItems)}` : "";
     await duck.run(`CREATE TEMP TABLE item_rows AS SELECT i, (row_number() OVER (ORDER BY md5(i), i) - 1)::INTEGER AS n
-      FROM (SELECT i FROM clean ${all} GROUP BY i);
+      FROM (SELECT i FROM (SELECT i FROM clean ${all} ${shown}) GROUP BY i);
       CREATE TEMP TABLE user_rows AS SELECT u, (row_number() OVER (ORDER BY md5(u), u) - 1)::INTEGER AS n
       FROM (SELECT DISTINCT u FROM clean);
       CREATE TEMP TABLE ordered AS SELECT ur.n AS un, ir.n AS inn, c.t FROM clean c
@@ -53,6 +55,7 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
       DROP TABLE clean`);
     const items = await readItems(duck, options.neutralise);
     const sequences = await readSequences(duck);
+    const logged = report.hasImpressions === true ? await readImpressions(duck) : undefined;
     const hash = hashOf({
       version,
       source: { ...options.source, path: "" },
@@ -66,10 +69,12 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
       name: options.name,
       items,
       sequences,
+      ...(logged ? { impressions: logged.impressions } : {}),
       hash,
       stats: {
         ...statistics(items, sequences, report.rowsRead, dropped),
         hasClock: report.hasClock,
+        ...(logged ? { impressions: logged.stats } : {}),
         notes: report.notes,
       },
     };

@@ -99,11 +99,11 @@ export function globalTime(dataset: Dataset, shares: Shares): SplitDataset {
   const splits = dataset.sequences.map(({ times: t }): UserSplit => {
     return { midtrainEnd: before(t, t1), rerankEnd: before(t, t2), validationEnd: before(t, t3), testEnd: t.length };
   });
-  return { dataset, splits };
+  return { dataset, splits, cuts: [t1, t2, t3] };
 }
 
 /** How many entries of the sorted array are < limit. */
-function before(sorted: Float64Array, limit: number): number {
+export function before(sorted: Float64Array, limit: number): number {
   let [low, high] = [0, sorted.length];
   while (low < high) {
     const middle = (low + high) >> 1;

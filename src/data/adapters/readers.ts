@@ -22,6 +22,8 @@ export interface AdapterReport {
   readonly rowsRead: number;
   /** Whether an item file was given; if so, interactions of unknown items are dropped. */
   readonly hasItems: boolean;
+  /** Whether raw_impressions was filled: logged slates (adapters/impressions). */
+  readonly hasImpressions?: boolean;
   /** False when `t` is only a position in the file or sequence. */
   readonly hasClock: boolean;
   /** Choices the adapter made that the user should know of. */
@@ -54,7 +56,7 @@ export type TimeUnit = "auto" | "seconds" | "milliseconds" | "iso";
 const firstRows = (file: string): string[] => headOf(file).split(/\r?\n/).slice(0, 50);
 
 /** SQL that turns the expression `x` (VARCHAR or native) into seconds, or NULL. */
-function timeSql(x: string, unit: TimeUnit, sample: string | undefined): string {
+export function timeSql(x: string, unit: TimeUnit, sample: string | undefined): string {
   const kind =
     unit !== "auto"
       ? unit
@@ -133,7 +135,7 @@ export async function readDelimited(
 }
 
 /** Lines that DuckDB could not parse go to the quarantine; returns their numbers, ascending. */
-async function quarantineRejects(duck: Duck, file: string, quarantine: Quarantine): Promise<number[]> {
+export async function quarantineRejects(duck: Duck, file: string, quarantine: Quarantine): Promise<number[]> {
   const rows = await duck.rows(
     "SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects GROUP BY line ORDER BY line",
   );
@@ -143,7 +145,7 @@ async function quarantineRejects(duck: Duck, file: string, quarantine: Quarantin
 }
 
 /** Line in the file of the n-th line that DuckDB kept. */
-function lineOf(n: number, rejected: readonly number[]): number {
+export function lineOf(n: number, rejected: readonly number[]): number {
   let line = n;
   for (const r of rejected) if (r <= line) line++;
   return line;

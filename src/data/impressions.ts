@@ -1,0 +1,61 @@
+/**
+ * Logged slates after cleaning: raw_impressions → Impressions by user row and time. Heavy work in DuckDB.
+ *
+ * The k-core thins histories, not slates: an item nobody clicked stays a candidate, since leaving such items out would
+ * tell the re-ranker which ones were clicked. Only items that an item file does not know are taken out of their slates.
+ */
+import { type Duck, readNumbers } from "./duck.ts";
+import type { DatasetStats, Impressions } from "./types.ts";
+
+/** SQL: ids of shown items that belong into the catalogue. */
+export const shownItems = (hasItems: boolean): string =>
+  `SELECT i FROM raw_impressions${hasItems ? " WHERE i IN (SELECT i FROM raw_items)" : ""}`;
+
+/** Needs raw_impressions, item_rows(i, n) and user_rows(u, n). */
+export async function readImpressions(
+  duck: Duck,
+): Promise<{ impressions: Impressions; stats: NonNullable<DatasetStats["impressions"]> }> {
+  await duck.run(`CREATE TEMP TABLE shown AS SELECT r.s, r.t, r.k, r.x, r.y, ur.n AS un, ir.n AS inn
+      FROM raw_impressions r LEFT JOIN user_rows ur USING (u) LEFT JOIN item_rows ir USING (i);
+    DROP TABLE raw_impressions;
+    CREATE TEMP TABLE fates AS SELECT s, CASE
+        WHEN max(un) IS NULL THEN 'user without interactions'
+        WHEN count(inn) < 2 THEN 'fewer than 2 known candidates'
+        WHEN max(y) FILTER (inn IS NOT NULL) = 0 THEN 'no positive'
+        WHEN max(y) FILTER (inn IS NOT NULL) = min(y) FILTER (inn IS NOT NULL) THEN 'all candidates labelled alike'
+      END AS reason FROM shown GROUP BY s;
+    CREATE TEMP TABLE kept AS SELECT * FROM shown JOIN fates USING (s) WHERE reason IS NULL AND inn IS NOT NULL`);
+  const fates = await duck.rows("SELECT reason, count(*) AS n FROM fates GROUP BY reason ORDER BY reason NULLS FIRST");
+  const slates = await duck.number("SELECT count(*) FROM fates WHERE reason IS NULL");
+  const candidates = await duck.number("SELECT count(*) FROM kept");
+  const unknownCandidates = await duck.number("SELECT count(*) FROM shown WHERE un IS NOT NULL AND inn IS NULL");
+  const [slate, user, items] = [new Float64Array(candidates), new Int32Array(candidates), new Int32Array(candidates)];
+  const [time, scores, labels] = [0, 0, 0].map(() => new Float64Array(candidates)) as [
+    Float64Array<ArrayBuffer>,
+    Float64Array<ArrayBuffer>,
+    Float64Array<ArrayBuffer>,
+  ];
+  await readNumbers(duck, "SELECT s::DOUBLE, un, inn, t, x, y FROM kept ORDER BY un, t, s, k", [
+    ...[slate, user, items],
+    ...[time, scores, labels],
+  ]);
+  await duck.run("DROP TABLE shown; DROP TABLE fates; DROP TABLE kept");
+  const first = Int32Array.from(slate.keys()).filter((k) => k === 0 || slate[k] !== slate[k - 1]);
+  return {
+    impressions: {
+      users: first.map((k) => user[k] as number),
+      times: Float64Array.from(first, (k) => time[k] as number),
+      starts: Int32Array.from([...first, candidates]),
+      items,
+      scores,
+      labels,
+    },
+    stats: {
+      read: fates.reduce((sum, f) => sum + Number(f.n), 0),
+      slates,
+      candidates,
+      dropped: Object.fromEntries(fates.flatMap((f) => (f.reason === null ? [] : [[String(f.reason), Number(f.n)]]))),
+      unknownCandidates,
+    },
+  };
+}
