@@ -3,9 +3,9 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Rng } from "../src/core/rng.ts";
 
-const numUsers = 60;
+const numUsers = 40;
 const numItems = 40;
-const slatesPerUser = 16;
+const slatesPerUser = 14;
 
 export interface LoggedRequest {
   readonly request: string;
@@ -78,13 +78,13 @@ data:
   split: { kind: global-time, midtrain: 0.4, rerank: 0.3, validation: 0.15, test: 0.15 }
 embed: { model: fake }
 sid: { levels: 2, codes: 16, format: bare }
-midtrain: { epochs: 1, batchTokens: 1024, windowItems: 10, windowStride: 8, languageFile: ${join(folder, "prose.txt")} }
+midtrain: { epochs: 0.5, batchTokens: 1024, windowItems: 10, windowStride: 8, languageFile: ${join(folder, "prose.txt")} }
 prerank: { kind: logged }
 prompts: { historyItems: 8 }
 decoding: { maxReasoningTokens: 120 }
-sft: { epochs: 1, batchSlates: 8 }
-rl: { steps: 3, prompts: 4, group: 4, evalSteps: 2, evalSlates: 20, reward: { kind: ndcg, dehacked: true } }
-eval: { bootstrap: 100, examples: 3 }
+sft: { epochs: 0.5, batchSlates: 8 }
+rl: { steps: 2, prompts: 4, group: 4, evalSteps: 2, evalSlates: 10, reward: { kind: ndcg, dehacked: true } }
+eval: { bootstrap: 50, examples: 3 }
 `,
   );
   return recipe;

@@ -35,6 +35,16 @@ describe("the documentation of settings", () => {
     expect(() => loadConfig(join(repositoryRoot, "configs/nano-ml100k.yaml"), assignments)).not.toThrow();
   });
 
+  it("is about settings that exist: the recipe in docs/impressions.md is valid", () => {
+    const [block = ""] = [...read("docs/impressions.md").matchAll(/```yaml\n([\s\S]*?)```/g)].map(
+      (m) => m[1] as string,
+    );
+    const file = join(mkdtempSync(join(tmpdir(), "gr2-impressions-")), "log.yaml");
+    writeFileSync(file, block);
+    expect(loadConfig(file).prerank.kind).toBe("logged");
+    expect(() => loadConfig(file, ["data.adapter=table"])).toThrow(/needs data.adapter = impressions/);
+  });
+
   it("is shipped with recipes that are valid", () => {
     const recipes = readdirSync(join(repositoryRoot, "configs"), { recursive: true }).map(String);
     for (const file of recipes.filter((f) => f.endsWith(".yaml")))

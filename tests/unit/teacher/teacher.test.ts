@@ -157,11 +157,31 @@ describe("sampling traces", () => {
         scores(s) {
           expect(s).not.toHaveProperty("target");
           expect(s).not.toHaveProperty("targetIndex");
+          expect(s).not.toHaveProperty("labels");
           return teacher.scores(s);
         },
       };
-      sampleTraces(spy, list.slice(0, 20), { ...options, mode });
+      sampleTraces(spy, list.slice(0, 20).map(labelled), { ...options, mode });
     }
+  });
+
+  /** Two best labels, at the first and the third candidate, and a lesser one at the second. */
+  const labelled = (s: Slate): Slate => ({
+    ...s,
+    labels: s.candidates.map((_, k) => [2, 1, 2][k] ?? 0),
+    targetIndex: 0,
+    target: s.candidates[0] as number,
+  });
+
+  it("of several labels accepts a first choice among the best, and orders the rest by label, then by score", () => {
+    const scores = [0, 9, 50, 0, 1, 2, 0, 0, 0, 0];
+    const sure: Teacher = { ...teacher, scores: () => scores };
+    const few = list.slice(0, 5).map(labelled);
+    const { traces, stats } = sampleTraces(sure, few, options);
+    expect(stats.acceptance).toBe(1);
+    for (const t of traces) expect(t.ranking).toEqual([2, 0, 1, 5, 4, 3, 6, 7, 8, 9]);
+    const lesser: Teacher = { ...teacher, scores: () => [0, 50, 0, 0, 0, 0, 0, 0, 0, 0] };
+    expect(sampleTraces(lesser, few, options).stats.accepted).toBe(0);
   });
 
   it("targeted puts the answer first, always", () => {
