@@ -46,7 +46,7 @@ export function resultsTable(results: ResultsFile): string {
   ]);
   const [head = "", ...body] = table.split("\n");
   const legend = [
-    `${rows[0]?.n ?? 0} test slates whose true item is among the candidates; paired bootstrap over users.`,
+    `${rows[0]?.n ?? 0} ${metrics.includes("AUC") ? "logged test slates" : "test slates whose true item is among the candidates"}; paired bootstrap over users.`,
     results.selected ? "* chosen on validation." : "",
   ];
   return [pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" "))].join("\n");

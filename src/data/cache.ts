@@ -3,15 +3,15 @@
  * the file carries the data set's hash and the hash of its own bytes, and a mismatch is a DataError, never a guess.
  *
  *   bin = lengths Int32[users] · items Int32[interactions] · padding to 8 bytes · times Float64[interactions]
- *   and of a log of slates  · times Float64[slates] · scores, labels Float64[candidates] · users Int32[slates]
- *                           · starts Int32[slates + 1] · items Int32[candidates]
+ *   A log of slates lies next to it in `NAME.impressions.bin` (data/impressions).
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { DataError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import type { UserId } from "../core/ids.ts";
-import type { Dataset, DatasetStats, Impressions, Item } from "./types.ts";
+import { type ImpressionsSize, impressionsFrom, impressionsTo } from "./impressions.ts";
+import type { Dataset, DatasetStats, Item } from "./types.ts";
 
 interface CacheHead {
   readonly format: 1;
@@ -20,9 +20,8 @@ interface CacheHead {
   readonly stats: DatasetStats;
   readonly users: readonly UserId[];
   readonly items: readonly Item[];
-  /** Numbers of slates and candidates of a log. */
-  readonly impressions?: { readonly slates: number; readonly candidates: number };
   readonly binSha256: string;
+  readonly impressions?: ImpressionsSize & { readonly sha256: string };
 }
 
 /** Writes `base`.bin, then `base`.json, each atomically; returns both paths. */
@@ -30,8 +29,7 @@ export function saveDataset(dataset: Dataset, base: string): readonly string[] {
   const lengths = Int32Array.from(dataset.sequences, (s) => s.items.length);
   const total = lengths.reduce((a, b) => a + b, 0);
   const timesAt = align(4 * (lengths.length + total));
-  const logged = dataset.impressions ? partsOf(dataset.impressions) : [];
-  const bytes = new Uint8Array(timesAt + 8 * total + logged.reduce((sum, a) => sum + a.byteLength, 0));
+  const bytes = new Uint8Array(timesAt + 8 * total);
   bytes.set(bytesOf(lengths), 0);
   let at = 0;
   for (const s of dataset.sequences) {
@@ -39,12 +37,7 @@ export function saveDataset(dataset: Dataset, base: string): readonly string[] {
     bytes.set(bytesOf(s.times), timesAt + 8 * at);
     at += s.items.length;
   }
-  let end = timesAt + 8 * total;
-  for (const part of logged) {
-    bytes.set(bytesOf(part), end);
-    end += part.byteLength;
-  }
-  const log = dataset.impressions;
+  const logged = dataset.impressions && impressionsTo(dataset.impressions);
   const head: CacheHead = {
     format: 1,
     name: dataset.name,
@@ -52,29 +45,32 @@ export function saveDataset(dataset: Dataset, base: string): readonly string[] {
     stats: dataset.stats,
     users: dataset.sequences.map((s) => s.user),
     items: dataset.items,
-    ...(log ? { impressions: { slates: log.users.length, candidates: log.items.length } } : {}),
     binSha256: sha256(bytes),
+    ...(logged ? { impressions: { ...logged.size, sha256: sha256(logged.bytes) } } : {}),
   };
   mkdirSync(dirname(base), { recursive: true });
   writeAtomically(`${base}.bin`, bytes);
+  if (logged) writeAtomically(`${base}.impressions.bin`, logged.bytes);
   writeAtomically(`${base}.json`, JSON.stringify(head));
-  return [`${base}.json`, `${base}.bin`];
+  return [`${base}.json`, `${base}.bin`, ...(logged ? [`${base}.impressions.bin`] : [])];
 }
 
 /** Reads what saveDataset wrote. Throws DataError when a file is missing or damaged. */
 export function loadDataset(base: string): Dataset {
   let head: CacheHead;
   let file: Buffer;
+  let log: Buffer | undefined;
   try {
     head = JSON.parse(readFileSync(`${base}.json`, "utf8")) as CacheHead;
     file = readFileSync(`${base}.bin`);
+    if (head.impressions) log = readFileSync(`${base}.impressions.bin`);
   } catch (cause) {
     throw new DataError(`The data cache ${base} cannot be read.`, {
       cause,
       advice: "Run the data stage again (--fresh).",
     });
   }
-  if (head.format !== 1 || sha256(file) !== head.binSha256)
+  if (head.format !== 1 || sha256(file) !== head.binSha256 || (log && sha256(log) !== head.impressions?.sha256))
     throw new DataError(`The data cache ${base} is damaged.`, { advice: "Run the data stage again (--fresh)." });
   const bytes = new Uint8Array(file).buffer;
   const numUsers = head.users.length;
@@ -88,39 +84,13 @@ export function loadDataset(base: string): Dataset {
     at = end;
     return { user, items: items.subarray(start, end), times: times.subarray(start, end) };
   });
-  const logged = head.impressions && impressionsAt(bytes, align(4 * (numUsers + total)) + 8 * total, head.impressions);
   return {
     name: head.name,
     items: head.items,
     sequences,
-    ...(logged ? { impressions: logged } : {}),
+    ...(log && head.impressions ? { impressions: impressionsFrom(log, head.impressions) } : {}),
     hash: head.hash,
     stats: head.stats,
-  };
-}
-
-/** In the order of the file: eight-byte numbers first, so that every array stands aligned. */
-const partsOf = (i: Impressions) => [i.times, i.scores, i.labels, i.users, i.starts, i.items];
-
-function impressionsAt(
-  bytes: ArrayBuffer,
-  start: number,
-  { slates, candidates }: { readonly slates: number; readonly candidates: number },
-): Impressions {
-  let at = start;
-  const next = (size: number): number => {
-    at += size;
-    return at - size;
-  };
-  const doubles = (n: number): Float64Array => new Float64Array(bytes, next(8 * n), n);
-  const integers = (n: number): Int32Array => new Int32Array(bytes, next(4 * n), n);
-  return {
-    times: doubles(slates),
-    scores: doubles(candidates),
-    labels: doubles(candidates),
-    users: integers(slates),
-    starts: integers(slates + 1),
-    items: integers(candidates),
   };
 }
 

@@ -1,5 +1,8 @@
 /**
- * Logged slates after cleaning: raw_impressions → Impressions by user row and time. Heavy work in DuckDB.
+ * Logged slates after cleaning: raw_impressions → Impressions by user row and time. Heavy work in DuckDB. And their bytes:
+ *
+ *   times Float64[slates] · scores, labels Float64[candidates] · users Int32[slates] · starts Int32[slates + 1]
+ *   · items Int32[candidates]                                       little-endian; eight-byte numbers first: all aligned
  *
  * The k-core thins histories, not slates: an item nobody clicked stays a candidate, since leaving such items out would
  * tell the re-ranker which ones were clicked. Only items that an item file does not know are taken out of their slates.
@@ -57,5 +60,31 @@ export async function readImpressions(
       dropped: Object.fromEntries(fates.flatMap((f) => (f.reason === null ? [] : [[String(f.reason), Number(f.n)]]))),
       unknownCandidates,
     },
+  };
+}
+
+export interface ImpressionsSize {
+  readonly slates: number;
+  readonly candidates: number;
+}
+
+/** For the data cache. */
+export function impressionsTo(i: Impressions): { readonly bytes: Uint8Array; readonly size: ImpressionsSize } {
+  const parts = [i.times, i.scores, i.labels, i.users, i.starts, i.items];
+  const bytes = Buffer.concat(parts.map((a) => new Uint8Array(a.buffer, a.byteOffset, a.byteLength)));
+  return { bytes, size: { slates: i.users.length, candidates: i.items.length } };
+}
+
+/** What impressionsTo wrote. */
+export function impressionsFrom(file: Uint8Array, { slates, candidates }: ImpressionsSize): Impressions {
+  const bytes = new Uint8Array(file).buffer;
+  const integersAt = 8 * (slates + 2 * candidates);
+  return {
+    users: new Int32Array(bytes, integersAt, slates),
+    times: new Float64Array(bytes, 0, slates),
+    starts: new Int32Array(bytes, integersAt + 4 * slates, slates + 1),
+    items: new Int32Array(bytes, integersAt + 4 * (2 * slates + 1), candidates),
+    scores: new Float64Array(bytes, 8 * slates, candidates),
+    labels: new Float64Array(bytes, 8 * (slates + candidates), candidates),
   };
 }

@@ -6,7 +6,6 @@
 import { DataError } from "../../core/errors.ts";
 import { type Duck, headOf, type Quarantine, requireFile, sqlName, sqlText } from "../duck.ts";
 import { formatOf, parseDelimited } from "./items.ts";
-import { lineOf, quarantineRejects } from "./readers.ts";
 
 export interface StagedFields {
   /** Rows of the file, those that could not be parsed included. */
@@ -65,10 +64,28 @@ export async function stageFields(
   }
   await duck.run("DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged");
   await read(file, () => duck.run(`CREATE TEMP TABLE staged AS ${source}`));
-  const rejected = format === "parquet" ? [] : await quarantineRejects(duck, file, quarantine);
+  const unparsed =
+    format === "parquet"
+      ? []
+      : await duck.rows(`SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects
+          GROUP BY line ORDER BY line`);
+  for (const r of unparsed)
+    quarantine.add({ file, line: Number(r.line), reason: String(r.reason), text: String(r.text).trim() });
+  const rejected = unparsed.map((r) => Number(r.line));
   const rows = rejected.length + (await duck.number("SELECT count(*) FROM staged"));
   quarantine.saw(file, rows);
-  return { rows, lineOf: (n) => lineOf(n + header, rejected) };
+  return { rows, lineOf: (n) => lineWithout(rejected, n + header) };
+}
+
+/** Line of what would be line `n` if the lines `rejected` (ascending) were not there. */
+function lineWithout(rejected: readonly number[], n: number): number {
+  let [low, high] = [0, rejected.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((rejected[middle] as number) - middle <= n) low = middle + 1;
+    else high = middle;
+  }
+  return n + low;
 }
 
 async function read<T>(file: string, what: () => Promise<T>): Promise<T> {

@@ -135,7 +135,7 @@ export async function readDelimited(
 }
 
 /** Lines that DuckDB could not parse go to the quarantine; returns their numbers, ascending. */
-export async function quarantineRejects(duck: Duck, file: string, quarantine: Quarantine): Promise<number[]> {
+async function quarantineRejects(duck: Duck, file: string, quarantine: Quarantine): Promise<number[]> {
   const rows = await duck.rows(
     "SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects GROUP BY line ORDER BY line",
   );
@@ -145,7 +145,7 @@ export async function quarantineRejects(duck: Duck, file: string, quarantine: Qu
 }
 
 /** Line in the file of the n-th line that DuckDB kept. */
-export function lineOf(n: number, rejected: readonly number[]): number {
+function lineOf(n: number, rejected: readonly number[]): number {
   let line = n;
   for (const r of rejected) if (r <= line) line++;
   return line;

@@ -117,7 +117,8 @@ describe("a log of impressions", () => {
   });
 
   it("sets aside what cannot be used, with file and line", async () => {
-    const bad = `${longCsv}1,ann,a,300,1,yes
+    const bad = `${longCsv}1,ann
+1,ann,a,300,1,yes
 1,ann,b,300,2,1
 1,ann,c,300,3,0
 1,ann,b,300,4,0
@@ -137,15 +138,16 @@ describe("a log of impressions", () => {
       .map((l) => JSON.parse(l) as { line: number; reason: string })
       .map((b) => `${b.line} ${b.reason}`);
     expect(found).toEqual([
-      '10 "y" is not a number >= 0',
-      "13 the item stands twice in its slate",
-      "14 a slate of fewer than 2 candidates",
-      '15 "y" is not a number >= 0',
-      '16 "t" is not a time',
-      '17 "p" is not a number',
-      "18 the slate belongs to another user",
+      expect.stringMatching(/^10 .*Columns/),
+      '11 "y" is not a number >= 0',
+      "14 the item stands twice in its slate",
+      "15 a slate of fewer than 2 candidates",
+      '16 "y" is not a number >= 0',
+      '17 "t" is not a time',
+      '18 "p" is not a number',
+      "19 the slate belongs to another user",
     ]);
-    await expect(build(path, "log.csv", long)).rejects.toThrow(/7 of 17 rows are malformed.*log\.csv:10/);
+    await expect(build(path, "log.csv", long)).rejects.toThrow(/8 of 18 rows are malformed.*log\.csv:10/);
   });
 
   it("sets aside wide rows, with file and line", async () => {
@@ -229,6 +231,9 @@ describe("a log of impressions", () => {
     const d = await build(path, "log.csv", long);
     saveDataset(d, join(path, "dataset"));
     expect(loadDataset(join(path, "dataset"))).toEqual(d);
+    const file = join(path, "dataset.impressions.bin");
+    writeFileSync(file, readFileSync(file).fill(1, 0, 1));
+    expect(() => loadDataset(join(path, "dataset"))).toThrow(/is damaged/);
     expect((await build(path, "other.csv", long)).hash).not.toBe(d.hash);
     expect((await build(path, "log.csv", long)).hash).toBe(d.hash);
   });
