@@ -84,6 +84,12 @@ describe("reward truth table, several positives", () => {
     expect(v.parts.ranking + v.parts.format + v.parts.invalid).toBeCloseTo(v.reward, 12);
   });
 
+  it("calls a copied input sub-optimal by all its labels, not by its first place", () => {
+    const copied = (labels: number[]): string => verify(ranking(0, 1, 2), labels, { ...base, dehacked: true }).because;
+    expect(copied([3, 0, 2])).toContain("sub-optimal input order re-emitted");
+    expect(copied([3, 2, 0])).not.toContain("sub-optimal");
+  });
+
   it("follows the best label that stands first in the input, and says what moved", () => {
     expect(verify(ranking(2, 3, 0, 1), [0, 2, 2, 1], base)).toMatchObject({ before: 1, after: 3 });
     expect(verify(ranking(1, 3, 0, 2), clicks, base).because).toBe(
