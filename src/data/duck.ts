@@ -27,6 +27,8 @@ export interface Duck {
   run(sql: string): Promise<void>;
   /** Rows as plain objects; bigint columns arrive as bigint. For small results. */
   rows(sql: string): Promise<Record<string, unknown>[]>;
+  /** Streams a result of any length to `take`, row by row. */
+  each(sql: string, take: (row: readonly unknown[]) => void): Promise<void>;
   /** First column of the first row as a number. */
   number(sql: string): Promise<number>;
   close(): void;
@@ -48,6 +50,9 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
     },
     async rows(sql) {
       return (await connection.runAndReadAll(sql)).getRowObjectsJS() as Record<string, unknown>[];
+    },
+    async each(sql, take) {
+      for await (const rows of (await connection.stream(sql)).yieldRowsJs()) for (const row of rows) take(row);
     },
     async number(sql) {
       const row = (await connection.runAndReadAll(sql)).getRowsJS()[0];
@@ -184,11 +189,11 @@ export async function readNumbers(
   for (;;) {
     const chunk = await result.fetchChunk();
     if (chunk === null || chunk.rowCount === 0) return offset;
-    for (let c = 0; c < into.length; c++) {
-      const target = into[c];
+    const { rowCount } = chunk;
+    for (const [c, target] of into.entries()) {
       const vector = chunk.getColumnVector(c);
-      for (let k = 0; k < chunk.rowCount; k++) if (target !== undefined) target[offset + k] = Number(vector.getItem(k));
+      for (let k = 0; k < rowCount; k++) target[offset + k] = vector.getItem(k) as number;
     }
-    offset += chunk.rowCount;
+    offset += rowCount;
   }
 }
