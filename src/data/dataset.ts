@@ -90,14 +90,15 @@ async function readItems(duck: Duck, neutralise: (text: string) => string): Prom
   await duck.each(
     `SELECT r.id, x.title, x.brand, x.categories, x.description FROM item_rows r
     LEFT JOIN (SELECT * FROM raw_items QUALIFY row_number() OVER (PARTITION BY i ORDER BY n) = 1) x ON x.i = r.id ORDER BY r.row`,
-    ([id, title, brand, categories, description]) => {
-      items.push({
-        id: itemId(String(id)),
-        title: neutralise(String(title ?? "")),
-        brand: neutralise(String(brand ?? "")),
-        categories: (JSON.parse(String(categories ?? "[]")) as string[]).map(neutralise).filter((c) => c !== ""),
-        description: neutralise(String(description ?? "")),
-      });
+    (chunk) => {
+      for (const [id, title, brand, categories, description] of chunk.getRows())
+        items.push({
+          id: itemId(String(id)),
+          title: neutralise(String(title ?? "")),
+          brand: neutralise(String(brand ?? "")),
+          categories: (JSON.parse(String(categories ?? "[]")) as string[]).map(neutralise).filter((c) => c !== ""),
+          description: neutralise(String(description ?? "")),
+        });
     },
   );
   return items;
@@ -115,12 +116,14 @@ async function readSequences(duck: Duck, items: readonly Item[]): Promise<UserSe
   );
   const sequences: UserSequence[] = [];
   let start = 0;
-  await duck.each("SELECT id, n FROM user_rows ORDER BY row", ([id, n]) => {
-    const end = start + Number(n);
-    const sequence = { user: userId(String(id)), items: item.subarray(start, end), times: time.subarray(start, end) };
-    breakTies(sequence, items);
-    sequences.push(sequence);
-    start = end;
+  await duck.each("SELECT id, n FROM user_rows ORDER BY row", (chunk) => {
+    for (const [id, n] of chunk.getRows()) {
+      const end = start + Number(n);
+      const sequence = { user: userId(String(id)), items: item.subarray(start, end), times: time.subarray(start, end) };
+      breakTies(sequence, items);
+      sequences.push(sequence);
+      start = end;
+    }
   });
   return sequences;
 }
@@ -146,7 +149,7 @@ export function statistics(
   rowsRead: number,
   dropped: Readonly<Record<string, number>>,
 ): DatasetStats {
-  const lengths = sequences.map((s) => s.items.length).sort((a, b) => a - b);
+  const lengths = Int32Array.from(sequences, (s) => s.items.length).sort();
   const interactions = lengths.reduce((a, b) => a + b, 0);
   let steps = 0;
   let ties = 0;
