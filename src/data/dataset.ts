@@ -107,6 +107,8 @@ async function readItems(duck: Duck, neutralise: (text: string) => string): Prom
 /** Sequences are views into two arrays that they share: at a million users, arrays of their own would cost more than the data. */
 async function readSequences(duck: Duck, items: readonly Item[]): Promise<UserSequence[]> {
   const total = await duck.number("SELECT count(*) FROM clean");
+  const users = await duck.number("SELECT count(*) FROM user_rows");
+  await duck.yieldMemory(12 * total + 400 * users); // 400: id, two views and the object that holds them
   const item = new Int32Array(total);
   const time = new Float64Array(total);
   await readNumbers(
@@ -114,6 +116,7 @@ async function readSequences(duck: Duck, items: readonly Item[]): Promise<UserSe
     `SELECT ir.row, t FROM clean JOIN user_rows ur ON ur.c = clean.u JOIN item_rows ir ON ir.c = clean.i ORDER BY ur.row, t`,
     [item, time],
   );
+  await duck.run("DROP TABLE clean; DROP TABLE user_codes; DROP TABLE item_codes; DROP TABLE item_rows");
   const sequences: UserSequence[] = [];
   let start = 0;
   await duck.each("SELECT id, n FROM user_rows ORDER BY row", (chunk) => {

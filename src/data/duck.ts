@@ -34,6 +34,8 @@ export interface Duck {
   each(sql: string, take: (chunk: DuckDBDataChunk) => void): Promise<void>;
   /** First column of the first row as a number. */
   number(sql: string): Promise<number>;
+  /** Leaves `bytes` of its memory to the caller, but keeps a quarter: it spills more from now on. */
+  yieldMemory(bytes: number): Promise<void>;
   /** Frees memory and removes what was spilled. */
   close(): void;
 }
@@ -42,10 +44,11 @@ let opened = 0;
 
 /** Opens an in-memory database with the two raw tables. */
 export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
+  const memoryMb = options.memoryMb ?? 1200;
   const spill = join(tmpdir(), `gr2-duckdb-${process.pid}-${opened++}`);
   const removeSpill = (): void => rmSync(spill, { recursive: true, force: true });
   const instance = await DuckDBInstance.create(":memory:", {
-    memory_limit: `${options.memoryMb ?? 1200}MB`,
+    memory_limit: `${memoryMb}MB`,
     threads: String(options.threads ?? 2),
     temp_directory: spill,
     ...(options.spillMb === undefined ? {} : { max_temp_directory_size: `${options.spillMb}MB` }),
@@ -79,6 +82,9 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
     async number(sql) {
       const row = (await explained(connection.runAndReadAll(sql))).getRowsJS()[0];
       return Number(row?.[0] ?? Number.NaN);
+    },
+    async yieldMemory(bytes) {
+      await duck.run(`SET memory_limit = '${Math.round(Math.max(memoryMb / 4, memoryMb - bytes / 2 ** 20))}MB'`);
     },
     close() {
       connection.closeSync();
