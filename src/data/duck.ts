@@ -16,7 +16,7 @@ import { DataError } from "../core/errors.ts";
 
 /** How much DuckDB may use. Beyond `memoryMb` it spills to a folder of its own in the system's temporary folder. */
 export interface DuckOptions {
-  /** Megabytes, default 1200. */
+  /** Megabytes, default 1000; the process grows to about half as much again. */
   readonly memoryMb?: number;
   /** Default 2. */
   readonly threads?: number;
@@ -34,7 +34,7 @@ export interface Duck {
   each(sql: string, take: (chunk: DuckDBDataChunk) => void): Promise<void>;
   /** First column of the first row as a number. */
   number(sql: string): Promise<number>;
-  /** Leaves `bytes` of its memory to the caller, but keeps a quarter: it spills more from now on. */
+  /** Leaves `bytes` of its memory to the caller if it can, but keeps a quarter: it spills more from now on. */
   yieldMemory(bytes: number): Promise<void>;
   /** Frees memory and removes what was spilled. */
   close(): void;
@@ -44,13 +44,16 @@ let opened = 0;
 
 /** Opens an in-memory database with the two raw tables. */
 export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
-  const memoryMb = options.memoryMb ?? 1200;
+  const memoryMb = options.memoryMb ?? 1000;
   const spill = join(tmpdir(), `gr2-duckdb-${process.pid}-${opened++}`);
   const removeSpill = (): void => rmSync(spill, { recursive: true, force: true });
   const instance = await DuckDBInstance.create(":memory:", {
     memory_limit: `${memoryMb}MB`,
     threads: String(options.threads ?? 2),
     temp_directory: spill,
+    // What a step no longer needs goes back to the system at once, not when the allocator thinks fit.
+    allocator_flush_threshold: "16MB",
+    allocator_bulk_deallocation_flush_threshold: "64MB",
     ...(options.spillMb === undefined ? {} : { max_temp_directory_size: `${options.spillMb}MB` }),
     autoinstall_known_extensions: "false",
   });
@@ -84,7 +87,9 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
       return Number(row?.[0] ?? Number.NaN);
     },
     async yieldMemory(bytes) {
-      await duck.run(`SET memory_limit = '${Math.round(Math.max(memoryMb / 4, memoryMb - bytes / 2 ** 20))}MB'`);
+      const left = Math.round(Math.max(memoryMb / 4, memoryMb - bytes / 2 ** 20));
+      // Refused when so much cannot be spilled; then the old limit holds on.
+      await connection.run(`SET memory_limit = '${left}MB'`).catch(() => undefined);
     },
     close() {
       connection.closeSync();

@@ -99,6 +99,8 @@ export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boo
       gone += leave("below k-core", await numClean());
     }
   }
+  // Marks of deleted rows cannot be spilled.
+  if (dropped["below k-core"] !== undefined) await replace("FROM clean");
   return dropped;
 }
 

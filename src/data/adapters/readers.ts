@@ -164,21 +164,19 @@ async function moveStaged(duck: Duck, file: string, quarantine: Quarantine, stag
   const rejected = new Float64Array(await duck.number("SELECT count(DISTINCT line) FROM rejects"));
   await readNumbers(duck, "SELECT DISTINCT line::DOUBLE AS line FROM rejects ORDER BY line", [rejected]);
   const rows = await duck.number("SELECT count(*) FROM staged");
-  const unparsed = await duck.rows(`SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects
-    GROUP BY line ORDER BY line LIMIT ${quarantineLimit}`);
-  const unusable = await duck.rows(`SELECT * FROM (SELECT *, ${staged.line} AS line FROM staged)
-    WHERE ${staged.unusable} ORDER BY line LIMIT ${quarantineLimit}`);
-  const described = [
-    ...unparsed.map((r) => ({ file, line: Number(r.line), reason: String(r.reason), text: String(r.text).trim() })),
-    ...unusable.map((r) => ({
-      file,
-      line: lineOf(Number(r.line), rejected),
-      ...staged.describe(r),
-    })),
-  ].sort((a, b) => a.line - b.line);
-  await duck.run(`DELETE FROM staged WHERE ${staged.unusable}`);
-  const bad = rejected.length + rows - (await duck.number("SELECT count(*) FROM staged"));
-  if (bad > 0) quarantine.addMany(file, bad, described);
+  const numUnusable = await duck.number(`SELECT count(*) FROM staged WHERE ${staged.unusable}`);
+  if (rejected.length + numUnusable > 0) {
+    const unparsed = await duck.rows(`SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects
+      GROUP BY line ORDER BY line LIMIT ${quarantineLimit}`);
+    const unusable = await duck.rows(`SELECT * FROM (SELECT *, ${staged.line} AS line FROM staged)
+      WHERE ${staged.unusable} ORDER BY line LIMIT ${quarantineLimit}`);
+    const described = [
+      ...unparsed.map((r) => ({ file, line: Number(r.line), reason: String(r.reason), text: String(r.text).trim() })),
+      ...unusable.map((r) => ({ file, line: lineOf(Number(r.line), rejected), ...staged.describe(r) })),
+    ].sort((a, b) => a.line - b.line);
+    quarantine.addMany(file, rejected.length + numUnusable, described);
+    await duck.run(`DELETE FROM staged WHERE ${staged.unusable}`);
+  }
   quarantine.saw(file, rejected.length + rows);
   // The first file's rows stay where they are: a copy would double what has to fit into memory.
   const first = (await duck.number("SELECT count(*) FROM raw_interactions")) === 0;
