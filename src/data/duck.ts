@@ -54,7 +54,6 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
     // What a step no longer needs goes back to the system at once, not when the allocator thinks fit.
     allocator_flush_threshold: "16MB",
     allocator_bulk_deallocation_flush_threshold: "64MB",
-    ...(options.spillMb === undefined ? {} : { max_temp_directory_size: `${options.spillMb}MB` }),
     autoinstall_known_extensions: "false",
   });
   process.once("exit", removeSpill); // Ctrl-C in the middle of a statement
@@ -98,6 +97,7 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
       process.removeListener("exit", removeSpill);
     },
   };
+  if (options.spillMb !== undefined) await duck.run(`SET max_temp_directory_size = '${options.spillMb}MB'`);
   await duck.run("CREATE TABLE raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)");
   await duck.run(
     "CREATE TABLE raw_items(i VARCHAR, title VARCHAR, brand VARCHAR, categories VARCHAR, description VARCHAR, n INTEGER)",

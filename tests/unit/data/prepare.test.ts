@@ -1,11 +1,13 @@
 /** Cleaning in DuckDB against the same cleaning written plainly, on small random tables full of ties and repeats. */
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
+import { DataError } from "../../../src/core/errors.ts";
 import { type BuildOptions, buildDataset } from "../../../src/data/dataset.ts";
+import { openDuck } from "../../../src/data/duck.ts";
 import type { PrepareOptions } from "../../../src/data/prepare.ts";
 import type { Dataset } from "../../../src/data/types.ts";
 
@@ -127,5 +129,62 @@ describe("cleaning", () => {
       { numRuns: 30, seed: 7 },
     );
     expect(kept).toBeGreaterThan(15);
+  });
+});
+
+describe("little memory", () => {
+  // 150,000 rows with two ids of a hundred letters: 30 MB, beside the 30 MB that reading CSV takes.
+  const long = "x".repeat(90);
+  const rows = Array.from(
+    { length: 150_000 },
+    (_, k): Row => [`${long}${(k * 7919) % 10_007}`, `${long}${(k * 104_729) % 5003}`, k % 50, 1],
+  );
+  const duck = { memoryMb: 40, threads: 1 };
+  const options: PrepareOptions = { minUserInteractions: 5, minItemInteractions: 5, repeats: "first" };
+  const ofThisProcess = () => readdirSync(tmpdir()).filter((name) => name.startsWith(`gr2-duckdb-${process.pid}-`));
+
+  it("gives the same data set, by way of the disk, and leaves nothing there", async () => {
+    const roomy = await build(rows, options);
+    const tight = await build(rows, options, { duck });
+    expect(tight.stats).toEqual(roomy.stats);
+    expect(sequencesOf(tight)).toEqual(sequencesOf(roomy));
+    expect(ofThisProcess()).toEqual([]);
+  });
+
+  it("says what to do when the disk is full, and leaves nothing there", async () => {
+    const small = await openDuck({ ...duck, spillMb: 1 });
+    // 500,000 hashes take 16 MB or more: not all six tables fit.
+    const fill = async () => {
+      for (let n = 0; n < 6; n++)
+        await small.run(`CREATE TEMP TABLE t${n} AS SELECT md5('${n} ' || k) AS s FROM range(500000) AS numbers(k)`);
+    };
+    const error = await fill().catch((e: unknown) => e);
+    expect(error).toBeInstanceOf(DataError);
+    expect(String(error)).toMatch(/The disk is full.*gr2-duckdb-/);
+    expect((error as DataError).advice).toContain("TMPDIR");
+    small.close();
+    expect(ofThisProcess()).toEqual([]);
+  });
+});
+
+describe("malformed rows", () => {
+  it("are all counted, but only the first ten thousand kept", async () => {
+    const good = Array.from({ length: 15_000 }, (_, k) => `u${k % 7},i${k},${k},1\n`);
+    // Every second line is broken, in turn: no time, a column too many.
+    const lines = good.map((row, k) => row + (k % 2 ? `u,i,never,1\n` : `u,i,1,1,1\n`));
+    writeFileSync(join(path, "a.csv"), `u,i,t,r\n${lines.join("")}`);
+    const quarantineFile = join(path, "quarantine.jsonl");
+    const prepare: PrepareOptions = { minUserInteractions: 0, minItemInteractions: 0, repeats: "keep" };
+    const all = { name: "t", source, prepare, quarantineFile, neutralise: (s: string) => s, neutraliseId: "none" };
+    const d = await buildDataset({ ...all, maxBadShare: 0.5 });
+    expect(d.stats).toMatchObject({ rowsRead: 30_000, interactions: 15_000, dropped: { malformed: 15_000 } });
+    const kept = readFileSync(quarantineFile, "utf8").trim().split("\n");
+    // Line 1 is the header, 2 good, 3 broken, 4 good, 5 broken, ...
+    expect(kept.map((l) => (JSON.parse(l) as { line: number }).line)).toEqual(kept.map((_, k) => 3 + 2 * k));
+    expect(kept).toHaveLength(10_000);
+    await expect(buildDataset(all)).rejects.toMatchObject({
+      message: expect.stringMatching(/15000 of 30000 rows are malformed.*the first is .*a\.csv:3: /),
+      advice: expect.stringContaining("The first 10000 are in"),
+    });
   });
 });
