@@ -5,7 +5,7 @@
 import { basename } from "node:path";
 import { DataError } from "../core/errors.ts";
 import { hashOf, sha256File } from "../core/hash.ts";
-import { itemId, userId } from "../core/ids.ts";
+import { itemId, type UserId, userId } from "../core/ids.ts";
 import { type AdapterOptions, loadRaw } from "./adapters/index.ts";
 import { type Duck, type DuckOptions, openDuck, Quarantine, readNumbers } from "./duck.ts";
 import { type PrepareOptions, prepare, tieBreak } from "./prepare.ts";
@@ -33,6 +33,31 @@ const version = 1;
 
 /** Reads, cleans and numbers a data set. Throws DataError for missing, corrupt or empty data. */
 export async function buildDataset(options: BuildOptions): Promise<Dataset> {
+  const { report, dropped, items, columns } = await readAndClean(options);
+  const sequences = sequencesOf(columns, items);
+  const hash = hashOf({
+    version,
+    source: { ...options.source, path: "" },
+    files: await Promise.all(report.files.map(async (f) => [basename(f), await sha256File(f)])),
+    prepare: options.prepare,
+    catalogue: options.catalogue ?? "interacted",
+    neutralise: options.neutraliseId,
+  });
+  return {
+    name: options.name,
+    items,
+    sequences,
+    hash,
+    stats: {
+      ...statistics(items, sequences, report.rowsRead, dropped),
+      hasClock: report.hasClock,
+      notes: report.notes,
+    },
+  };
+}
+
+/** What needs DuckDB; its memory is free again when the sequences are made. */
+async function readAndClean(options: BuildOptions) {
   const duck = await openDuck(options.duck);
   try {
     const quarantine = new Quarantine();
@@ -44,31 +69,11 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
         advice: "Lower data.minUserInteractions, data.minItemInteractions or data.minRating.",
       });
     const all = options.catalogue === "all" && report.hasItems ? "" : "WHERE n > 0";
-    await duck.run(
-      `${rows("user_rows", "user_codes", "u", "WHERE n > 0")}; ${rows("item_rows", "item_codes", "i", all)}`,
-    );
-    const items = await readItems(duck, options.neutralise);
-    const sequences = await readSequences(duck, items);
-    const hash = hashOf({
-      version,
-      source: { ...options.source, path: "" },
-      files: await Promise.all(report.files.map(async (f) => [basename(f), await sha256File(f)])),
-      prepare: options.prepare,
-      catalogue: options.catalogue ?? "interacted",
-      neutralise: options.neutraliseId,
-    });
+    await duck.run(`${rows("user_rows", "user_codes", "u", "WHERE n > 0")}; ${rows("item_rows", "item_codes", "i", all)};
+      DROP TABLE user_codes; DROP TABLE item_codes`);
     const dropped = quarantine.count() > 0 ? { malformed: quarantine.count(), ...cleaned } : cleaned;
-    return {
-      name: options.name,
-      items,
-      sequences,
-      hash,
-      stats: {
-        ...statistics(items, sequences, report.rowsRead, dropped),
-        hasClock: report.hasClock,
-        notes: report.notes,
-      },
-    };
+    const items = await readItems(duck, options.neutralise);
+    return { report, dropped, items, columns: await readColumns(duck) };
   } finally {
     duck.close();
   }
@@ -104,31 +109,44 @@ async function readItems(duck: Duck, neutralise: (text: string) => string): Prom
   return items;
 }
 
-/** Sequences are views into two arrays that they share: at a million users, arrays of their own would cost more than the data. */
-async function readSequences(duck: Duck, items: readonly Item[]): Promise<UserSequence[]> {
+/** All sequences end to end, in order of user row and time. */
+interface Columns {
+  readonly users: readonly UserId[];
+  /** Index = user row. */
+  readonly lengths: Int32Array;
+  readonly items: Int32Array;
+  readonly times: Float64Array;
+}
+
+async function readColumns(duck: Duck): Promise<Columns> {
+  const users: UserId[] = [];
+  await duck.each("SELECT id FROM user_rows ORDER BY row", (chunk) => {
+    for (const [id] of chunk.getRows()) users.push(userId(String(id)));
+  });
+  const lengths = new Int32Array(users.length);
+  await readNumbers(duck, "SELECT n FROM user_rows ORDER BY row", [lengths]);
   const total = await duck.number("SELECT count(*) FROM clean");
-  const users = await duck.number("SELECT count(*) FROM user_rows");
-  await duck.yieldMemory(12 * total + 400 * users); // 400: id, two views and the object that holds them
-  const item = new Int32Array(total);
-  const time = new Float64Array(total);
+  const items = new Int32Array(total);
+  const times = new Float64Array(total);
+  await duck.yieldMemory(items.byteLength + times.byteLength);
   await readNumbers(
     duck,
     `SELECT ir.row, t FROM clean JOIN user_rows ur ON ur.c = clean.u JOIN item_rows ir ON ir.c = clean.i ORDER BY ur.row, t`,
-    [item, time],
+    [items, times],
   );
-  await duck.run("DROP TABLE clean; DROP TABLE user_codes; DROP TABLE item_codes; DROP TABLE item_rows");
-  const sequences: UserSequence[] = [];
-  let start = 0;
-  await duck.each("SELECT id, n FROM user_rows ORDER BY row", (chunk) => {
-    for (const [id, n] of chunk.getRows()) {
-      const end = start + Number(n);
-      const sequence = { user: userId(String(id)), items: item.subarray(start, end), times: time.subarray(start, end) };
-      breakTies(sequence, items);
-      sequences.push(sequence);
-      start = end;
-    }
+  return { users, lengths, items, times };
+}
+
+/** Sequences are views into two arrays that they share: at a million users, arrays of their own would cost more than the data. */
+function sequencesOf(columns: Columns, items: readonly Item[]): UserSequence[] {
+  let end = 0;
+  return columns.users.map((user, row) => {
+    const start = end;
+    end += columns.lengths[row] as number;
+    const sequence = { user, items: columns.items.subarray(start, end), times: columns.times.subarray(start, end) };
+    breakTies(sequence, items);
+    return sequence;
   });
-  return sequences;
 }
 
 /** Puts what a user did at one moment into the order of the tie-break, in place. */
