@@ -2,6 +2,10 @@
  * A built Dataset on disk: `NAME.json` (items, users, statistics) and `NAME.bin` (little-endian arrays). Keyed by content:
  * the file carries the data set's hash and the hash of its own bytes, and a mismatch is a DataError, never a guess.
  *
+ * Arrays as they stand in memory rather than Parquet, because every stage loads them: 8.7 M interactions load in 1.0 s of CPU
+ * time with the hash checked, and users' sequences are views; their columns alone in Parquet take 0.9 s (Snappy) to 1.4 s
+ * (zstd), for a third of the 122 MiB.
+ *
  *   bin = lengths Int32[users] · items Int32[interactions] · padding to 8 bytes · times Float64[interactions]
  */
 import { createHash } from "node:crypto";
