@@ -10,16 +10,21 @@
 import { type Duck, readNumbers } from "./duck.ts";
 import type { DatasetStats, Impressions } from "./types.ts";
 
-/** SQL: ids of shown items that belong into the catalogue. */
-export const shownItems = (hasItems: boolean): string =>
-  `SELECT i FROM raw_impressions${hasItems ? " WHERE i IN (SELECT i FROM raw_items)" : ""}`;
+/** Gives shown items a code where there is no item file that knows all; SQL that puts them into the catalogue. */
+export async function addShownItems(duck: Duck, hasItems: boolean): Promise<string> {
+  if (!hasItems)
+    await duck.run(`INSERT INTO item_codes
+      SELECT (row_number() OVER () + (SELECT max(c) FROM item_codes))::INTEGER, i
+      FROM (SELECT DISTINCT i FROM raw_impressions) ANTI JOIN item_codes ON item_codes.id = i`);
+  return " OR id IN (SELECT i FROM raw_impressions)";
+}
 
-/** Needs raw_impressions, item_rows(i, n) and user_rows(u, n). */
+/** Needs raw_impressions, item_rows(id, row) and user_rows(id, row). */
 export async function readImpressions(
   duck: Duck,
 ): Promise<{ impressions: Impressions; stats: NonNullable<DatasetStats["impressions"]> }> {
-  await duck.run(`CREATE TEMP TABLE shown AS SELECT r.s, r.t, r.k, r.x, r.y, ur.n AS un, ir.n AS inn
-      FROM raw_impressions r LEFT JOIN user_rows ur USING (u) LEFT JOIN item_rows ir USING (i);
+  await duck.run(`CREATE TEMP TABLE shown AS SELECT r.s, r.t, r.k, r.x, r.y, ur.row AS un, ir.row AS inn
+      FROM raw_impressions r LEFT JOIN user_rows ur ON ur.id = r.u LEFT JOIN item_rows ir ON ir.id = r.i;
     DROP TABLE raw_impressions;
     CREATE TEMP TABLE fates AS SELECT s, CASE
         WHEN max(un) IS NULL THEN 'user without interactions'
@@ -69,15 +74,19 @@ export interface ImpressionsSize {
 }
 
 /** For the data cache. */
-export function impressionsTo(i: Impressions): { readonly bytes: Uint8Array; readonly size: ImpressionsSize } {
+export function impressionsTo(i: Impressions): {
+  readonly parts: readonly Uint8Array[];
+  readonly size: ImpressionsSize;
+} {
   const parts = [i.times, i.scores, i.labels, i.users, i.starts, i.items];
-  const bytes = Buffer.concat(parts.map((a) => new Uint8Array(a.buffer, a.byteOffset, a.byteLength)));
-  return { bytes, size: { slates: i.users.length, candidates: i.items.length } };
+  return {
+    parts: parts.map((a) => new Uint8Array(a.buffer, a.byteOffset, a.byteLength)),
+    size: { slates: i.users.length, candidates: i.items.length },
+  };
 }
 
 /** What impressionsTo wrote. */
-export function impressionsFrom(file: Uint8Array, { slates, candidates }: ImpressionsSize): Impressions {
-  const bytes = new Uint8Array(file).buffer;
+export function impressionsFrom(bytes: ArrayBuffer, { slates, candidates }: ImpressionsSize): Impressions {
   const integersAt = 8 * (slates + 2 * candidates);
   return {
     users: new Int32Array(bytes, integersAt, slates),
