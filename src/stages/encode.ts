@@ -1,0 +1,245 @@
+/**
+ * IDs for items that come later: read, neutralised, embedded and encoded as the run's own items were, without changing any ID
+ * given out before. What OUT already holds counts as given out and stays as it is, so one file can grow with the catalogue.
+ *
+ * A new item has no co-occurrence: with sid.collaborativeDims that part of its embedding is zeros, as for the run's items
+ * without evidence. Its ID then rests on its text alone, and means less for recommendation than those of the run's items do.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { loadConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
+import { CheckpointError, DataError, RunError, WorkerError } from "../core/errors.ts";
+import { type ItemColumns, readItemTable } from "../data/adapters/items.ts";
+import type { RawItem } from "../data/adapters/readers.ts";
+import { loadDataset } from "../data/cache.ts";
+import { openDuck, Quarantine } from "../data/duck.ts";
+import type { RunFolder } from "../run/run-folder.ts";
+import { Catalogue } from "../sid/catalogue.ts";
+import { checkIdentity, type TokenizerIdentity } from "../sid/identity.ts";
+import { nearestRows } from "../sid/nearest.ts";
+import { neutralise } from "../sid/sanitise.ts";
+import { type Codes, formatSid } from "../sid/semantic-id.ts";
+import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
+import { embeddingFile } from "./embed.ts";
+import { embedderHash, embedderPath, embedTexts, itemText } from "./embedder.ts";
+import { readJson, readLines, readMatrix, writeLines } from "./files.ts";
+import { artifactFile, catalogueFile, identityFile } from "./sid.ts";
+
+/** A line of OUT. */
+export interface EncodedItem {
+  readonly item_id: string;
+  readonly codes: Codes;
+  /** The ID as the run's prompts spell it. */
+  readonly sid: string;
+  /** True if the run knew the item: this is the ID it has there. */
+  readonly known: boolean;
+  /** The run's items with the nearest texts, nearest first. */
+  readonly nearest: readonly { item_id: string; title: string; sid: string; similarity: number }[];
+  /** Hash of the tokenizer that gave the ID (stages/sid/quantizer.json). */
+  readonly tokenizer: string;
+}
+
+export interface EncodeOptions {
+  readonly run: RunFolder;
+  /** CSV, TSV, JSONL (each may end in .gz) or Parquet. */
+  readonly items: string;
+  /** Which column holds what; left out: those of the recipe, or item_id, title, brand, categories, description. */
+  readonly columns: Partial<ItemColumns>;
+  readonly out: string;
+  /** Started only if there is something to encode. */
+  readonly worker: (config: Config) => Promise<WorkerClient>;
+  readonly log: (message: string) => void;
+  readonly signal: AbortSignal;
+}
+
+export interface EncodeSummary {
+  /** Items that had an ID in the run. */
+  readonly known: number;
+  /** Items that OUT already held. */
+  readonly earlier: number;
+  readonly added: number;
+}
+
+const maxNearest = 3;
+
+export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary> {
+  const { run, out, log, signal } = options;
+  const config = loadConfig(run.file("config.resolved.yaml"), []);
+  const { catalogue, artifact, identity } = openTokenizer(run);
+  const items = loadDataset(run.file("stages", "data", "dataset")).items;
+  const rowOf = new Map<string, number>(items.map((item, row) => [item.id, row]));
+  const earlier = existsSync(out) ? readLines<EncodedItem>(out) : [];
+  checkEarlier(out, earlier, identity, catalogue, rowOf);
+
+  const asked = await readItems(options, config);
+  const held = new Set(earlier.map((e) => e.item_id));
+  const fresh = asked.filter((item) => !held.has(item.id));
+  const unknown = fresh.filter((item) => !rowOf.has(item.id));
+  const summary = {
+    known: fresh.length - unknown.length,
+    earlier: asked.length - fresh.length,
+    added: unknown.length,
+  };
+  if (fresh.length === 0) return summary;
+
+  const worker = await options.worker(config);
+  const modelPath = await embedderPath(config, log, signal);
+  const hash = await embedderHash(modelPath);
+  if (hash !== identity.embedder.hash)
+    throw new CheckpointError(
+      `the embedding model ${config.embed.model} is ${hash}, the tokenizer was fitted with ${identity.embedder.hash}`,
+      {
+        advice: "Put back the model the run used: another one places texts elsewhere, and its IDs would mean nothing.",
+      },
+    );
+  // One text at a time: padding to a batch would move the last bits, and an ID must not depend on what else is in the file.
+  const texts = fresh.map((item) => itemText(item, config.embed.fields));
+  const embedded = await embedTexts(worker, modelPath, texts, 1, { signal });
+  const taken = matrixOf([...catalogue.allCodes(), ...earlier.map((e) => e.codes)], catalogue.shape.levels);
+  const places = fresh.flatMap((item, i) => (rowOf.has(item.id) ? [] : [i]));
+  const given = await encodeNew(worker, artifact, quantised(embedded, places, config), taken, signal);
+
+  const known = readMatrix(embeddingFile(run.file("stages", "embed")));
+  const near = nearestRows(
+    known,
+    embedded,
+    maxNearest,
+    fresh.map((item) => rowOf.get(item.id)),
+  );
+  let next = 0;
+  const added = fresh.map((item, i): EncodedItem => {
+    const row = rowOf.get(item.id);
+    const codes = row === undefined ? (given[next++] as Codes) : catalogue.codesOf(row);
+    return {
+      item_id: item.id,
+      codes,
+      sid: formatSid(codes, catalogue.shape.format),
+      known: row !== undefined,
+      nearest: (near[i] ?? []).map((n) => ({
+        item_id: String(items[n.row]?.id),
+        title: items[n.row]?.title ?? "",
+        sid: catalogue.textOf(n.row),
+        similarity: Math.round(1e4 * n.similarity) / 1e4,
+      })),
+      tokenizer: identity.hash,
+    };
+  });
+  writeLines(out, [...earlier, ...added]);
+  return summary;
+}
+
+interface Tokenizer {
+  readonly catalogue: Catalogue;
+  readonly artifact: Uint8Array;
+  readonly identity: TokenizerIdentity;
+}
+
+/** A run's catalogue with the artifact it came from. Throws CheckpointError if they do not belong together. */
+function openTokenizer(run: RunFolder): Tokenizer {
+  const dir = run.file("stages", "sid");
+  if (!existsSync(identityFile(dir)))
+    throw new RunError(`run ${run.name} has no semantic IDs yet`, { advice: "They are made by the stage sid." });
+  const catalogue = Catalogue.fromJSON(readJson(catalogueFile(dir)));
+  const artifact = readFileSync(artifactFile(dir));
+  return { catalogue, artifact, identity: checkIdentity(readJson(identityFile(dir)), artifact, catalogue) };
+}
+
+/** Throws unless every line of OUT is an ID this tokenizer may have given. */
+function checkEarlier(
+  out: string,
+  earlier: readonly EncodedItem[],
+  identity: TokenizerIdentity,
+  catalogue: Catalogue,
+  rowOf: ReadonlyMap<string, number>,
+): void {
+  const advice = "Write to another --out, or restore the file.";
+  const seen = new Set<string>();
+  earlier.forEach((e, i) => {
+    if (e.tokenizer !== identity.hash)
+      throw new CheckpointError(
+        `${out}:${i + 1}: given by tokenizer ${e.tokenizer ?? "(not recorded)"}, this run's is ${identity.hash}`,
+        { advice },
+      );
+    const row = rowOf.get(e.item_id);
+    const fits = Array.isArray(e.codes) && formatSid(e.codes, catalogue.shape.format) === e.sid;
+    const own =
+      row === undefined ? catalogue.rowsOf(e.codes).length === 0 : e.codes.join() === catalogue.codesOf(row).join();
+    if (!fits || !own || seen.has(e.item_id) || (row === undefined && seen.has(e.sid)))
+      throw new CheckpointError(`${out}:${i + 1}: item ${e.item_id} has an ID that is not its own`, { advice });
+    seen.add(e.item_id).add(e.sid);
+  });
+}
+
+/** The items of the file in order, neutralised; of several with one id the first. */
+async function readItems({ items: file, columns, log }: EncodeOptions, config: Config): Promise<RawItem[]> {
+  const duck = await openDuck();
+  const quarantine = new Quarantine();
+  const found = new Map<string, RawItem>();
+  try {
+    for await (const item of readItemTable(duck, file, columnsOf(columns, config), quarantine)) {
+      if (found.has(item.id)) continue;
+      const plain = (text: string): string => neutralise(text, []);
+      found.set(item.id, {
+        id: item.id,
+        title: plain(item.title),
+        brand: plain(item.brand),
+        categories: item.categories.map(plain).filter((c) => c !== ""),
+        description: plain(item.description),
+      });
+    }
+    quarantine.settle(config.data.maxBadShare, undefined);
+  } finally {
+    duck.close();
+  }
+  if (quarantine.count() > 0) log(`left out: ${quarantine.count()} malformed rows of ${file}`);
+  if (found.size === 0) throw new DataError(`${file}: there is no item in it`);
+  return [...found.values()];
+}
+
+function columnsOf(given: Partial<ItemColumns>, config: Config): ItemColumns {
+  const { id, item, title, brand, categories, description } = config.data.columns;
+  const recipe = config.data.adapter === "table" ? { id: id ?? item, title, brand, categories, description } : {};
+  const named = Object.entries(recipe).filter((e): e is [string, string] => e[1] !== undefined);
+  const usual = { id: "item_id", title: "title", brand: "brand", categories: "categories", description: "description" };
+  return { ...usual, ...Object.fromEntries(named), ...given };
+}
+
+/** What the quantizer was fitted on: text embeddings, and zeros where co-occurrence would stand. */
+function quantised(text: Matrix, rows: readonly number[], config: Config): Matrix {
+  const cols = text.cols + config.sid.collaborativeDims;
+  const data = new Float32Array(rows.length * cols);
+  rows.forEach((row, i) => {
+    data.set(text.data.subarray(row * text.cols, (row + 1) * text.cols), i * cols);
+  });
+  return { rows: rows.length, cols, data };
+}
+
+/** Codes of new items. Throws WorkerError if the worker gives an ID that somebody has. */
+async function encodeNew(
+  worker: WorkerClient,
+  artifact: Uint8Array,
+  embeddings: Matrix,
+  taken: IntMatrix,
+  signal: AbortSignal,
+): Promise<Codes[]> {
+  if (embeddings.rows === 0) return [];
+  const given = codesOf(await worker.encodeSemanticIds({ artifact, embeddings, taken }, { signal }));
+  const used = new Set(codesOf(taken).map((codes) => codes.join()));
+  for (const codes of given) {
+    if (used.has(codes.join()))
+      throw new WorkerError(`the worker gave the semantic ID [${codes.join(", ")}] a second time`, {
+        retryable: false,
+      });
+    used.add(codes.join());
+  }
+  return given;
+}
+
+const matrixOf = (ids: readonly Codes[], levels: number): IntMatrix => ({
+  rows: ids.length,
+  cols: levels,
+  data: Int32Array.from(ids.flat()),
+});
+
+const codesOf = ({ rows, cols, data }: IntMatrix): Codes[] =>
+  Array.from({ length: rows }, (_, row) => Array.from(data.subarray(row * cols, (row + 1) * cols)));
