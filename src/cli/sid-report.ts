@@ -50,7 +50,9 @@ export function renderSidReport(r: SidReport): string {
     parts.push(
       "",
       `reconstruction error: ${lost("reconstruction")} of the embeddings' variance lost by the nearest codes` +
-        (r.fit.reconstruction_assigned === undefined ? "" : `, ${lost("reconstruction_assigned")} by the codes given out`),
+        (r.fit.reconstruction_assigned === undefined
+          ? ""
+          : `, ${lost("reconstruction_assigned")} by the codes given out`),
     );
   if (r.fit.uniqueness_nearest !== undefined)
     parts.push(

@@ -112,7 +112,12 @@ export function lines(
     const window = options.smooth ? Math.max(1, Math.floor(own.length / 20)) : 1;
     return thin(own, 600).map((p) => ({ ...p, mean: meanAround(own, own.indexOf(p), window) }));
   });
-  const x = { field: "step", type: "quantitative", title: options.x ?? "step", axis: { tickMinStep: 1, grid: false, format: "d" } };
+  const x = {
+    field: "step",
+    type: "quantitative",
+    title: options.x ?? "step",
+    axis: { tickMinStep: 1, grid: false, format: "d" },
+  };
   const color = {
     field: "series",
     type: "nominal",

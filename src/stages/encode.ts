@@ -18,7 +18,7 @@ import { Catalogue } from "../sid/catalogue.ts";
 import { checkIdentity, type TokenizerIdentity } from "../sid/identity.ts";
 import { nearestRows } from "../sid/nearest.ts";
 import { neutralise } from "../sid/sanitise.ts";
-import { type Codes, formatSid } from "../sid/semantic-id.ts";
+import { type Codes, formatSid, parseSid } from "../sid/semantic-id.ts";
 import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
 import { embeddingFile } from "./embed.ts";
 import { embedderHash, embedderPath, embedTexts, itemText } from "./embedder.ts";
@@ -161,10 +161,10 @@ function checkEarlier(
         { advice },
       );
     const row = rowOf.get(e.item_id);
-    const fits = Array.isArray(e.codes) && formatSid(e.codes, catalogue.shape.format) === e.sid;
-    const own =
-      row === undefined ? catalogue.rowsOf(e.codes).length === 0 : e.codes.join() === catalogue.codesOf(row).join();
-    if (!fits || !own || seen.has(e.item_id) || (row === undefined && seen.has(e.sid)))
+    const codes = parseSid(e.sid, catalogue.shape);
+    const fits = codes !== undefined && Array.isArray(e.codes) && codes.join() === e.codes.join();
+    const own = fits && (row === undefined ? catalogue.rowsOf(codes).length === 0 : e.sid === catalogue.textOf(row));
+    if (!own || seen.has(e.item_id) || (row === undefined && seen.has(e.sid)))
       throw new CheckpointError(`${out}:${i + 1}: item ${e.item_id} has an ID that is not its own`, { advice });
     seen.add(e.item_id).add(e.sid);
   });

@@ -92,7 +92,7 @@ async function run(context: StageContext): Promise<Summary> {
   });
   writeJson(identityFile(context.dir), identity);
 
-  const sample = sampleOf(items);
+  const sample = sampleOf(items, embeddings.cols);
   const near = nearestRows(embeddings, rowsOf(embeddings, sample), 5, sample);
   const neighbours: number[][] = items.map(() => []);
   sample.forEach((row, i) => {
@@ -103,7 +103,7 @@ async function run(context: StageContext): Promise<Summary> {
     titles: items.map((i) => i.title),
     labels: items.map((i) => i.categories[0] ?? ""),
     neighbours,
-    examples: sample.slice(0, 12).map((row, i) => ({ row, nearest: (near[i] as Near[]).slice(0, 3) })),
+    examples: sample.slice(0, numExamples).map((row, i) => ({ row, nearest: (near[i] as Near[]).slice(0, 3) })),
     fit: fitted.metrics,
   });
   writeJson(join(context.dir, "report.json"), report);
@@ -113,13 +113,16 @@ async function run(context: StageContext): Promise<Summary> {
   return { ...fitted.metrics, uniqueness };
 }
 
+/** Items listed with their neighbours. */
+const numExamples = 12;
+
 /** Items whose neighbours are looked up: the same ones whatever the seed, so that reports can be compared. */
-function sampleOf(items: readonly Item[]): number[] {
+function sampleOf(items: readonly Item[], dims: number): number[] {
   const hashes = items.map((item) => unitHash(0, "sid report", item.id));
   return items
     .map((_, row) => row)
     .sort((a, b) => (hashes[a] as number) - (hashes[b] as number) || a - b)
-    .slice(0, 256);
+    .slice(0, Math.min(256, Math.max(numExamples, Math.floor(2e9 / (items.length * dims))))); // a few seconds at most
 }
 
 function rowsOf(m: Matrix, rows: readonly number[]): Matrix {
