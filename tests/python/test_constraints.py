@@ -29,10 +29,14 @@ def constraint(sequences, prior=None, **extra):
     )
 
 
-# Distinct sequences of one length are prefix-free.
-sequence_sets = st.integers(1, 4).flatmap(
+# Distinct sequences of one length are prefix-free, and so are those that end in a token of their own.
+equal_lengths = st.integers(1, 4).flatmap(
     lambda n: st.lists(st.tuples(*[st.integers(0, 3)] * n), min_size=1, max_size=7, unique=True)
 )
+mixed_lengths = st.lists(
+    st.lists(st.integers(0, 2), max_size=3).map(lambda s: (*s, 9)), min_size=1, max_size=7, unique=True
+)
+sequence_sets = st.one_of(equal_lengths, mixed_lengths)
 
 
 @settings(max_examples=150, deadline=None)
@@ -68,13 +72,17 @@ def test_any_walk_spells_a_valid_permutation(sequences, seed, limit, separator, 
         assert automaton.advance(np.asarray(walked[-1:], dtype=np.int32))[0]
     assert not automaton.advance(np.asarray([0], dtype=np.int32))[0]
     expected = min(limit or len(sequences), len(sequences))
-    length = len(sequences[0])
     body = walked[: len(walked) - len(terminator)]
     assert tuple(walked[len(body) :]) == terminator
-    pieces = [tuple(body[i : i + length + len(separator)]) for i in range(0, len(body), length + len(separator))]
-    assert all(p[length:] == separator for p in pieces[:-1])
-    emitted = [p[:length] for p in pieces]
-    assert len(set(emitted)) == len(emitted) == expected and set(emitted) <= set(sequences)
+    emitted: list[tuple[int, ...]] = []
+    at = 0
+    while at < len(body):
+        if emitted:
+            assert tuple(body[at : at + len(separator)]) == separator
+            at += len(separator)
+        emitted.append(next(s for s in sequences if tuple(body[at : at + len(s)]) == s))
+        at += len(emitted[-1])
+    assert len(set(emitted)) == len(emitted) == expected
 
 
 @pytest.fixture(scope="module")
