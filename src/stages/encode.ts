@@ -63,9 +63,10 @@ export interface EncodeSummary {
 const maxNearest = 3;
 
 export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary> {
-  const { run, out, log, signal } = options;
+  const { run, out } = options;
   const config = loadConfig(run.file("config.resolved.yaml"), []);
-  const { catalogue, artifact, identity } = openTokenizer(run);
+  const tokenizer = openTokenizer(run);
+  const { catalogue, identity } = tokenizer;
   const items = loadDataset(run.file("stages", "data", "dataset")).items;
   const rowOf = new Map<string, number>(items.map((item, row) => [item.id, row]));
   const earlier = existsSync(out) ? readLines<EncodedItem>(out) : [];
@@ -75,13 +76,48 @@ export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary
   const held = new Set(earlier.map((e) => e.item_id));
   const fresh = asked.filter((item) => !held.has(item.id));
   const unknown = fresh.filter((item) => !rowOf.has(item.id));
-  const summary = {
-    known: fresh.length - unknown.length,
-    earlier: asked.length - fresh.length,
-    added: unknown.length,
-  };
-  if (fresh.length === 0) return summary;
+  const given = await encodeUnknown(options, config, tokenizer, unknown, earlier);
 
+  const points = readMatrix(embeddingFile(run.file("stages", "embed")));
+  const rows = fresh.map((item) => rowOf.get(item.id));
+  const queries = new Float32Array(fresh.length * points.cols);
+  let next = 0;
+  const ids = rows.map((row, i): Codes => {
+    const [from, at] = row === undefined ? [given.text, next] : [points, row];
+    queries.set(from.data.subarray(at * points.cols, (at + 1) * points.cols), i * points.cols);
+    return row === undefined ? (given.codes[next++] as Codes) : catalogue.codesOf(row);
+  });
+  const near = nearestRows(points, { rows: fresh.length, cols: points.cols, data: queries }, maxNearest, rows);
+  const added = fresh.map((item, i): EncodedItem => {
+    const codes = ids[i] as Codes;
+    return {
+      item_id: item.id,
+      codes,
+      sid: formatSid(codes, catalogue.shape.format),
+      known: rows[i] !== undefined,
+      nearest: (near[i] ?? []).map((n) => ({
+        item_id: String(items[n.row]?.id),
+        title: items[n.row]?.title ?? "",
+        sid: catalogue.textOf(n.row),
+        similarity: Math.round(1e4 * n.similarity) / 1e4,
+      })),
+      tokenizer: identity.hash,
+    };
+  });
+  if (added.length > 0) writeLines(out, [...earlier, ...added]);
+  return { known: fresh.length - unknown.length, earlier: asked.length - fresh.length, added: unknown.length };
+}
+
+/** Text embeddings and codes of items that nobody has given an ID to. Starts the worker only if there are any. */
+async function encodeUnknown(
+  options: EncodeOptions,
+  config: Config,
+  { catalogue, artifact, identity }: Tokenizer,
+  unknown: readonly RawItem[],
+  earlier: readonly EncodedItem[],
+): Promise<{ text: Matrix; codes: readonly Codes[] }> {
+  const { signal, log } = options;
+  if (unknown.length === 0) return { text: { rows: 0, cols: 0, data: new Float32Array() }, codes: [] };
   const worker = await options.worker(config);
   const modelPath = await embedderPath(config, log, signal);
   const hash = await embedderHash(modelPath);
@@ -93,39 +129,18 @@ export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary
       },
     );
   // One text at a time: padding to a batch would move the last bits, and an ID must not depend on what else is in the file.
-  const texts = fresh.map((item) => itemText(item, config.embed.fields));
-  const embedded = await embedTexts(worker, modelPath, texts, 1, { signal });
+  const texts = unknown.map((item) => itemText(item, config.embed.fields));
+  const text = await embedTexts(worker, modelPath, texts, 1, { signal });
   const taken = matrixOf([...catalogue.allCodes(), ...earlier.map((e) => e.codes)], catalogue.shape.levels);
-  const places = fresh.flatMap((item, i) => (rowOf.has(item.id) ? [] : [i]));
-  const given = await encodeNew(worker, artifact, quantised(embedded, places, config), taken, signal);
-
-  const known = readMatrix(embeddingFile(run.file("stages", "embed")));
-  const near = nearestRows(
-    known,
-    embedded,
-    maxNearest,
-    fresh.map((item) => rowOf.get(item.id)),
-  );
-  let next = 0;
-  const added = fresh.map((item, i): EncodedItem => {
-    const row = rowOf.get(item.id);
-    const codes = row === undefined ? (given[next++] as Codes) : catalogue.codesOf(row);
-    return {
-      item_id: item.id,
-      codes,
-      sid: formatSid(codes, catalogue.shape.format),
-      known: row !== undefined,
-      nearest: (near[i] ?? []).map((n) => ({
-        item_id: String(items[n.row]?.id),
-        title: items[n.row]?.title ?? "",
-        sid: catalogue.textOf(n.row),
-        similarity: Math.round(1e4 * n.similarity) / 1e4,
-      })),
-      tokenizer: identity.hash,
-    };
-  });
-  writeLines(out, [...earlier, ...added]);
-  return summary;
+  const embeddings = withoutEvidence(text, config.sid.collaborativeDims);
+  const codes = codesOf(await worker.encodeSemanticIds({ artifact, embeddings, taken }, { signal }));
+  const used = new Set(codesOf(taken).map((c) => c.join()));
+  for (const id of codes) {
+    if (used.has(id.join()))
+      throw new WorkerError(`the worker gave the semantic ID [${id.join(", ")}] a second time`, { retryable: false });
+    used.add(id.join());
+  }
+  return { text, codes };
 }
 
 interface Tokenizer {
@@ -205,34 +220,12 @@ function columnsOf(given: Partial<ItemColumns>, config: Config): ItemColumns {
 }
 
 /** What the quantizer was fitted on: text embeddings, and zeros where co-occurrence would stand. */
-function quantised(text: Matrix, rows: readonly number[], config: Config): Matrix {
-  const cols = text.cols + config.sid.collaborativeDims;
-  const data = new Float32Array(rows.length * cols);
-  rows.forEach((row, i) => {
-    data.set(text.data.subarray(row * text.cols, (row + 1) * text.cols), i * cols);
-  });
-  return { rows: rows.length, cols, data };
-}
-
-/** Codes of new items. Throws WorkerError if the worker gives an ID that somebody has. */
-async function encodeNew(
-  worker: WorkerClient,
-  artifact: Uint8Array,
-  embeddings: Matrix,
-  taken: IntMatrix,
-  signal: AbortSignal,
-): Promise<Codes[]> {
-  if (embeddings.rows === 0) return [];
-  const given = codesOf(await worker.encodeSemanticIds({ artifact, embeddings, taken }, { signal }));
-  const used = new Set(codesOf(taken).map((codes) => codes.join()));
-  for (const codes of given) {
-    if (used.has(codes.join()))
-      throw new WorkerError(`the worker gave the semantic ID [${codes.join(", ")}] a second time`, {
-        retryable: false,
-      });
-    used.add(codes.join());
-  }
-  return given;
+function withoutEvidence(text: Matrix, dims: number): Matrix {
+  const cols = text.cols + dims;
+  const data = new Float32Array(text.rows * cols);
+  for (let row = 0; row < text.rows; row++)
+    data.set(text.data.subarray(row * text.cols, (row + 1) * text.cols), row * cols);
+  return { rows: text.rows, cols, data };
 }
 
 const matrixOf = (ids: readonly Codes[], levels: number): IntMatrix => ({
