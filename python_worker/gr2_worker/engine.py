@@ -79,6 +79,14 @@ class LoadedModel:
         self._answers.clear()
 
 
+@dataclass(frozen=True)
+class LoadedState:
+    step: int
+    weight_version: int
+    sha256: str  # of the weights file
+    metadata: dict[str, str]  # as given when it was saved
+
+
 @contextlib.contextmanager
 def memory_guard(knob: str) -> Iterator[None]:
     """Turns running out of memory into ResourceExhausted that names what to lower."""
@@ -299,16 +307,18 @@ class Engine:
 
     # ------------------------------------------------------------ state
 
-    def save_state(self, model_id: str, path: str, include_optimizer: bool) -> checkpoint.StateInfo:
+    def save_state(
+        self, model_id: str, path: str, include_optimizer: bool, metadata: dict[str, str] | None = None
+    ) -> checkpoint.StateInfo:
         """Writes a model's state, atomically."""
         loaded = self.model(model_id)
         if include_optimizer and loaded.optimizer is None:
             raise FailedPrecondition("a model loaded with trainable=false has no optimizer state to save")
         tensors = loaded.optimizer.state() if include_optimizer and loaded.optimizer is not None else None
-        return checkpoint.save(Path(path), loaded.lm, tensors, loaded.step, loaded.weight_version)
+        return checkpoint.save(Path(path), loaded.lm, tensors, loaded.step, loaded.weight_version, metadata or {})
 
-    def load_state(self, model_id: str, path: str, include_optimizer: bool) -> tuple[int, int, str]:
-        """Restores a saved state; drops any accumulated gradient. Returns (step, weight_version, sha256)."""
+    def load_state(self, model_id: str, path: str, include_optimizer: bool) -> LoadedState:
+        """Restores a saved state; drops any accumulated gradient."""
         loaded = self.model(model_id)
         folder = Path(path)
         info = checkpoint.read_info(folder)
@@ -321,7 +331,7 @@ class Engine:
             loaded.optimizer.load_state(tensors or {}, info.step if include_optimizer else 0)
         loaded.weight_version += 1
         loaded.forget()
-        return loaded.step, loaded.weight_version, info.sha256
+        return LoadedState(loaded.step, loaded.weight_version, info.sha256, info.metadata)
 
     def _ranking_tokens(self, asked: int) -> int:
         """Tokens of contexts and sequences scored at once."""
