@@ -129,7 +129,11 @@ const sid = z
       .describe(
         "wrapped: <|sid_begin|> codes <|sid_end|> as in the paper; bare: codes alone, fewer tokens for small models.",
       ),
-    latentDim: count.default(32).describe("Width of the quantised latent."),
+    latentDim: count
+      .default(32)
+      .describe(
+        "Width of what is quantised: the encoder's output (rqvae), or so many principal components of the embeddings (rqkmeans).",
+      ),
     hiddenDims: z.array(count).default([256, 128]).describe("Encoder layers; the decoder mirrors them."),
     epochs: count.default(100).describe("Passes over the items."),
     batchSize: count.default(512).describe("Items per step."),

@@ -43,7 +43,15 @@ export interface SidUsage {
   readonly levels: number;
   readonly codes: number;
   readonly uniqueness: number;
-  readonly perLevel: readonly { level: number; numUsed: number; usage: number; perplexity: number }[];
+  readonly perLevel: readonly {
+    readonly level: number;
+    readonly numUsed: number;
+    readonly usage: number;
+    readonly perplexity: number;
+    /** Most used code first. */
+    readonly itemsPerCode?: readonly number[];
+  }[];
+  readonly neighbourSharing?: readonly { readonly depth: number; readonly shared: number; readonly chance: number }[];
 }
 
 /** stages/calibrate/prior.json, the prior of generation. */

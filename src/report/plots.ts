@@ -104,7 +104,7 @@ export interface Point {
 /** Lines over steps: raw values faint, a moving average (of a twentieth of the steps) on top. */
 export function lines(
   points: readonly Point[],
-  options: { y: string; smooth?: boolean; percent?: boolean; zero?: boolean },
+  options: { y: string; x?: string; smooth?: boolean; percent?: boolean; zero?: boolean },
 ) {
   const names = [...new Set(points.map((p) => p.series))];
   const data = names.flatMap((name) => {
@@ -112,7 +112,12 @@ export function lines(
     const window = options.smooth ? Math.max(1, Math.floor(own.length / 20)) : 1;
     return thin(own, 600).map((p) => ({ ...p, mean: meanAround(own, own.indexOf(p), window) }));
   });
-  const x = { field: "step", type: "quantitative", title: "step", axis: { tickMinStep: 1, grid: false, format: "d" } };
+  const x = {
+    field: "step",
+    type: "quantitative",
+    title: options.x ?? "step",
+    axis: { tickMinStep: 1, grid: false, format: "d" },
+  };
   const color = {
     field: "series",
     type: "nominal",

@@ -14,7 +14,7 @@ import { hero, provenance, resultTables, slates } from "./sections.ts";
 import { style } from "./style.ts";
 
 /** Raised when the page changes, so that reports of older code are drawn again. */
-const layout = 1;
+const layout = 2;
 
 /**
  * Writes `run`/report.html and returns its path. Leaves it alone if it already shows exactly this data, unless forced.

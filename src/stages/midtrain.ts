@@ -58,7 +58,7 @@ async function run(context: StageContext): Promise<Summary> {
   context.log(`${(model.numParameters / 1e6).toFixed(2)}M parameters, ${model.tokenizer.vocabSize} tokens`);
 
   const batches = planBatches(config, corpus, model.encoder, language);
-  const resumed = await resume<{ step: number; tokens: number; smooth: number }>(context, worker);
+  const resumed = await resume<{ step: number; tokens: number; smooth: number }>(context, worker, model.belongsTo);
   weightsChanged(worker);
 
   let tokens = resumed?.tokens ?? 0;
@@ -87,9 +87,12 @@ async function run(context: StageContext): Promise<Summary> {
     if (step % 10 === 0 || step + 1 === batches.length)
       context.metrics(step, { loss: result.loss, gradNorm, learningRate, tokens });
     if ((step + 1) % o.checkpointSteps === 0 && step + 1 < batches.length)
-      await saveCheckpoint(context, worker, step + 1, { step: step + 1, tokens, smooth });
+      await saveCheckpoint(context, worker, model.belongsTo, step + 1, { step: step + 1, tokens, smooth });
   }
-  await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
+  await worker.saveState(
+    { path: stateDir(context.dir), includeOptimizer: false, metadata: model.belongsTo },
+    { signal },
+  );
   return { steps: batches.length, tokens, parameters: model.numParameters, finalLoss: smooth };
 }
 

@@ -11,7 +11,7 @@ import { RunError } from "../core/errors.ts";
 import { sourceHash } from "../data/source.ts";
 import { writeAtomic } from "../run/files.ts";
 import type { Run, StageContext as RunStage } from "../run/run.ts";
-import { type RunningWorker, startWorker } from "../worker/launcher.ts";
+import { type RunningWorker, type Runtime, startWorker } from "../worker/launcher.ts";
 import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { calibrate } from "./calibrate.ts";
@@ -42,7 +42,7 @@ const modelCode = [
 ];
 const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   data: [],
-  embed: ["src/data/fetch.ts", "python_worker/gr2_worker/embed.py"],
+  embed: ["src/data/fetch.ts", "src/stages/embedder.ts", "python_worker/gr2_worker/embed.py"],
   sid: [
     "src/prerank/neighbours.ts",
     "python_worker/gr2_worker/quantizer.py",
@@ -91,7 +91,7 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
   const worker = async (): Promise<WorkerClient> => {
     if (client) return client;
     if (!options.worker) {
-      running = await startWorker(runtimeOf(config, run.folder.path), signal);
+      running = await startWorker(runtimeOf(config, run.folder.file("worker.log")), signal);
       if (running.pid !== undefined) run.measureMemoryOf([running.pid]);
     }
     client = options.worker ?? (running as RunningWorker).client;
@@ -171,7 +171,8 @@ async function runOne(
   writeJson(join(own.dir, "summary.json"), summary);
 }
 
-const runtimeOf = (config: Config, folder: string): Parameters<typeof startWorker>[0] =>
+/** How the recipe's worker is started; `logPath` is where an embedded one prints. */
+export const runtimeOf = (config: Config, logPath?: string): Runtime =>
   config.runtime.mode === "remote"
     ? { mode: "remote", address: config.runtime.address }
     : {
@@ -179,7 +180,7 @@ const runtimeOf = (config: Config, folder: string): Parameters<typeof startWorke
         python: config.runtime.python,
         threads: config.runtime.threads,
         device: config.runtime.device,
-        logPath: join(folder, "worker.log"),
+        ...(logPath ? { logPath } : {}),
       };
 
 /** What the data stage noted as the identity of files and cleaning. */

@@ -64,10 +64,10 @@ async function run(context: StageContext): Promise<Summary> {
   context.log(`${pool.length} slates of users unseen so far; ${validation.length} validation slates`);
 
   const best = stateDir(context.dir);
-  const resumed = await resume<{ step: number; best: number; bestStep: number }>(context, worker);
+  const resumed = await resume<{ step: number; best: number; bestStep: number }>(context, worker, model.belongsTo);
   weightsChanged(worker);
   let score = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0 };
-  if (!resumed) await worker.saveState({ path: best, includeOptimizer: false }, { signal });
+  if (!resumed) await worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
 
   for (let step = score.step; step < o.steps; step++) {
     // 1. Sample and verify; refill while groups teach nothing (dynamic sampling), a bounded number of times.
@@ -94,12 +94,12 @@ async function run(context: StageContext): Promise<Summary> {
       const value = await evaluate(step + 1);
       if (value > score.best || !o.keepBest) {
         score = { ...score, best: value, bestStep: step + 1 };
-        await worker.saveState({ path: best, includeOptimizer: false }, { signal });
+        await worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
       }
     }
     score = { ...score, step: step + 1 };
     if ((step + 1) % o.checkpointSteps === 0 && step + 1 < o.steps)
-      await saveCheckpoint(context, worker, step + 1, score);
+      await saveCheckpoint(context, worker, model.belongsTo, step + 1, score);
   }
   context.log(
     score.bestStep === 0

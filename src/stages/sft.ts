@@ -70,7 +70,7 @@ async function run(context: StageContext): Promise<Summary> {
     return order.slice(start, start + o.batchSlates).map((t) => toExample(t, epoch));
   };
 
-  const resumed = await resume<{ step: number; smooth: number }>(context, worker);
+  const resumed = await resume<{ step: number; smooth: number }>(context, worker, model.belongsTo);
   weightsChanged(worker);
   const mayLearn = (user: number): boolean => isSftUser(config.seed, o.userShare, user);
   const replay = replayBatches(config, corpus, policy, mayLearn, replayTokens(policy, batchOf(0), o.replayShare));
@@ -121,9 +121,12 @@ async function run(context: StageContext): Promise<Summary> {
     context.metrics(step, { loss, ...values, gradNorm, learningRate });
     context.progress(`loss ${smooth.loss.toFixed(3)}`, step + 1, steps);
     if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps)
-      await saveCheckpoint(context, worker, step + 1, { step: step + 1, smooth: smooth.loss });
+      await saveCheckpoint(context, worker, model.belongsTo, step + 1, { step: step + 1, smooth: smooth.loss });
   }
-  await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
+  await worker.saveState(
+    { path: stateDir(context.dir), includeOptimizer: false, metadata: model.belongsTo },
+    { signal },
+  );
   return { steps, lessons: lessons.length, finalLoss: smooth.loss };
 }
 

@@ -15,6 +15,7 @@ import { fitPopularity } from "../prerank/popularity.ts";
 import { buildAllSlates, buildSlates, defaultSlates, type SlateSegment, slateStats } from "../prerank/slates.ts";
 import { labelsOf, type PreRanker, type Slate } from "../prerank/types.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
+import { Trie } from "../sid/trie.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { readLines, writeJson, writeLines } from "./files.ts";
 import { openLanguageModel } from "./language-model.ts";
@@ -102,9 +103,7 @@ async function generativeSlates(context: StageContext, corpus: Corpus, size: num
   const from = context.inputDir("midtrain");
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
   const worker = await context.worker();
-  const rows = corpus.items.map((_, row) => model.encoder.item(row));
-  const width = rows[0]?.length ?? 0;
-  const catalogue = { rows: rows.length, cols: width, data: Int32Array.from(rows.flat()) };
+  const trie = new Trie(corpus.items.map((_, row) => model.encoder.item(row)));
   const empty: PreRanker = {
     name: "positions",
     top: (_history, n) => ({ items: Array.from({ length: n }, () => -1), scores: Array.from({ length: n }, () => 0) }),
@@ -121,7 +120,7 @@ async function generativeSlates(context: StageContext, corpus: Corpus, size: num
       const found = await worker.beamSearch(
         {
           prompts: histories.map((h) => model.encoder.encode(sequentialTask(h.subarray(-config.prompts.historyItems)))),
-          catalogue,
+          trie,
           beamWidth: Math.max(size, config.prerank.beamWidth),
           excluded: histories.map((h) => Int32Array.from(new Set(h))),
         },

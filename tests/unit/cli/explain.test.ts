@@ -122,6 +122,24 @@ describe("gr2 sid report", () => {
     expect(text).toMatch(/1 +2 of 2 +100\.00 % +2 +0 \(2 items\)/);
     expect(text).toContain("[1, 0]  C | D");
     expect(text).toContain("2 items share 1 ID:");
+    const examples = [{ row: 0, nearest: [{ row: 1, similarity: 0.875 }] }];
+    const fit = {
+      reconstruction: 0.43,
+      reconstruction_assigned: 0.48,
+      uniqueness_nearest: 0.9,
+      moved_items: 2,
+      largest_bucket: 7,
+    };
+    const neighbours = [[1], [0], [3], [2]];
+    const more = noColour(
+      renderSidReport(sidReport({ catalogue, titles: ["A", "B", "C", "D"], neighbours, examples, fit })),
+    );
+    expect(more).toContain(
+      "43.00 % of the embeddings' variance lost by the nearest codes, 48.00 % by the codes given out",
+    );
+    expect(more).toContain("90.00 % unique, at most 7 items under one prefix; 2 items had to leave a full one");
+    expect(more).toMatch(/1 +100\.00 % +33\.33 %/); // neighbours share their first code; two pairs of six do by chance
+    expect(more).toContain("  [0, 0]  A\n      1  0.88  [0, 1]  B");
     expect(() => showSidReport(mkdtempSync(join(tmpdir(), "gr2-")), "nope")).toThrow('no run "nope"');
   });
 });

@@ -46,6 +46,8 @@ const titles = [
   "Apollo 13",
 ].map((t, i) => `${t} (${1990 + (i % 9)})`);
 
+const codeCounts = (most: number): number[] => Array.from({ length: 256 }, (_, i) => Math.round(most * 0.985 ** i));
+
 /** `overrides` replaces whole files, e.g. {"examples.json": []}. Returns the folder. */
 export function fixtureRun(overrides: Record<string, unknown> = {}): string {
   const run = join(mkdtempSync(join(tmpdir(), "gr2-report-")), "nano-ml100k");
@@ -61,8 +63,12 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
       codes: 256,
       uniqueness: 0.9988,
       perLevel: [
-        { level: 0, numUsed: 256, usage: 1, perplexity: 201.6 },
-        { level: 1, numUsed: 251, usage: 0.98, perplexity: 237.6 },
+        { level: 0, numUsed: 256, usage: 1, perplexity: 201.6, itemsPerCode: codeCounts(40) },
+        { level: 1, numUsed: 251, usage: 0.98, perplexity: 237.6, itemsPerCode: codeCounts(22) },
+      ],
+      neighbourSharing: [
+        { depth: 1, shared: 0.53, chance: 0.02 },
+        { depth: 2, shared: 0.04, chance: 0.001 },
       ],
     },
     "stages/calibrate/prior.json": {

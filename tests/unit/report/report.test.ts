@@ -44,7 +44,7 @@ describe("report of a finished run", async () => {
       "Cost",
       "Provenance",
     ]);
-    expect(page.match(/<svg/g)?.length).toBe(16);
+    expect(page.match(/<svg/g)?.length).toBe(18);
     expect(page.match(/class="card slate"/g)?.length).toBe(12);
   });
 
