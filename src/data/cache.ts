@@ -7,12 +7,14 @@
  * (zstd), for a third of the 122 MiB.
  *
  *   bin = lengths Int32[users] · items Int32[interactions] · padding to 8 bytes · times Float64[interactions]
+ *   A log of slates lies next to it in `NAME.impressions.bin` (data/impressions).
  */
 import { createHash } from "node:crypto";
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, readSync, renameSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { DataError } from "../core/errors.ts";
 import type { UserId } from "../core/ids.ts";
+import { type ImpressionsSize, impressionsFrom, impressionsTo } from "./impressions.ts";
 import type { Dataset, DatasetStats, Item, UserSequence } from "./types.ts";
 
 interface CacheHead {
@@ -23,6 +25,7 @@ interface CacheHead {
   readonly users: readonly UserId[];
   readonly items: readonly Item[];
   readonly binSha256: string;
+  readonly impressions?: ImpressionsSize & { readonly sha256: string };
 }
 
 /** Writes `base`.bin, then `base`.json, each atomically and without a copy of the data in memory; returns both paths. */
@@ -39,6 +42,8 @@ export function saveDataset(dataset: Dataset, base: string): readonly string[] {
   }
   mkdirSync(dirname(base), { recursive: true });
   const binSha256 = writeAtomically(`${base}.bin`, parts());
+  const logged = dataset.impressions && impressionsTo(dataset.impressions);
+  const logSha256 = logged && writeAtomically(`${base}.impressions.bin`, logged.parts);
   const json: CacheHead = {
     format: 1,
     name: dataset.name,
@@ -47,9 +52,10 @@ export function saveDataset(dataset: Dataset, base: string): readonly string[] {
     users: sequences.map((s) => s.user),
     items: dataset.items,
     binSha256,
+    ...(logged && logSha256 ? { impressions: { ...logged.size, sha256: logSha256 } } : {}),
   };
   writeAtomically(`${base}.json`, [Buffer.from(JSON.stringify(json))]);
-  return [`${base}.json`, `${base}.bin`];
+  return [`${base}.json`, `${base}.bin`, ...(logged ? [`${base}.impressions.bin`] : [])];
 }
 
 const blockLength = 2 ** 18;
@@ -80,16 +86,18 @@ function* endToEnd<T extends Int32Array | Float64Array>(
 export function loadDataset(base: string): Dataset {
   let head: CacheHead;
   let file: ReturnType<typeof readHashed>;
+  let log: ReturnType<typeof readHashed> | undefined;
   try {
     head = JSON.parse(readFileSync(`${base}.json`, "utf8")) as CacheHead;
     file = readHashed(`${base}.bin`);
+    if (head.impressions) log = readHashed(`${base}.impressions.bin`);
   } catch (cause) {
     throw new DataError(`The data cache ${base} cannot be read.`, {
       cause,
       advice: "Run the data stage again (--fresh).",
     });
   }
-  if (head.format !== 1 || file.sha256 !== head.binSha256)
+  if (head.format !== 1 || file.sha256 !== head.binSha256 || log?.sha256 !== head.impressions?.sha256)
     throw new DataError(`The data cache ${base} is damaged.`, { advice: "Run the data stage again (--fresh)." });
   const { bytes } = file;
   const numUsers = head.users.length;
@@ -103,7 +111,14 @@ export function loadDataset(base: string): Dataset {
     at = end;
     return { user, items: items.subarray(start, end), times: times.subarray(start, end) };
   });
-  return { name: head.name, items: head.items, sequences, hash: head.hash, stats: head.stats };
+  return {
+    name: head.name,
+    items: head.items,
+    sequences,
+    ...(log && head.impressions ? { impressions: impressionsFrom(log.bytes, head.impressions) } : {}),
+    hash: head.hash,
+    stats: head.stats,
+  };
 }
 
 const align = (bytes: number): number => Math.ceil(bytes / 8) * 8;

@@ -8,6 +8,7 @@ import { hashOf, sha256File } from "../core/hash.ts";
 import { itemId, type UserId, userId } from "../core/ids.ts";
 import { type AdapterOptions, loadRaw } from "./adapters/index.ts";
 import { type Duck, type DuckOptions, openDuck, Quarantine, readNumbers } from "./duck.ts";
+import { addShownItems, readImpressions } from "./impressions.ts";
 import { type PrepareOptions, prepare, tieBreak } from "./prepare.ts";
 import type { Dataset, DatasetStats, Item, UserSequence } from "./types.ts";
 
@@ -33,7 +34,7 @@ const version = 1;
 
 /** Reads, cleans and numbers a data set. Throws DataError for missing, corrupt or empty data. */
 export async function buildDataset(options: BuildOptions): Promise<Dataset> {
-  const { report, dropped, items, columns } = await readAndClean(options);
+  const { report, dropped, items, logged, columns } = await readAndClean(options);
   const sequences = sequencesOf(columns, items);
   const hash = hashOf({
     version,
@@ -47,10 +48,12 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
     name: options.name,
     items,
     sequences,
+    ...(logged ? { impressions: logged.impressions } : {}),
     hash,
     stats: {
       ...statistics(items, sequences, report.rowsRead, dropped),
       hasClock: report.hasClock,
+      ...(logged ? { impressions: logged.stats } : {}),
       notes: report.notes,
     },
   };
@@ -68,12 +71,14 @@ async function readAndClean(options: BuildOptions) {
       throw new DataError(`No interaction is left of ${report.rowsRead} rows read (${describe(cleaned)}).`, {
         advice: "Lower data.minUserInteractions, data.minItemInteractions or data.minRating.",
       });
-    const all = options.catalogue === "all" && report.hasItems ? "" : "WHERE n > 0";
+    const shown = report.hasImpressions === true ? await addShownItems(duck, report.hasItems) : "";
+    const all = options.catalogue === "all" && report.hasItems ? "" : `WHERE n > 0${shown}`;
     await duck.run(`${rows("user_rows", "user_codes", "u", "WHERE n > 0")}; ${rows("item_rows", "item_codes", "i", all)};
       DROP TABLE user_codes; DROP TABLE item_codes`);
     const dropped = quarantine.count() > 0 ? { malformed: quarantine.count(), ...cleaned } : cleaned;
     const items = await readItems(duck, options.neutralise);
-    return { report, dropped, items, columns: await readColumns(duck) };
+    const logged = report.hasImpressions === true ? await readImpressions(duck) : undefined;
+    return { report, dropped, items, logged, columns: await readColumns(duck) };
   } finally {
     duck.close();
   }

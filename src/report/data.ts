@@ -28,8 +28,10 @@ export interface Example {
   readonly system: string;
   readonly history: readonly string[];
   readonly candidates: readonly { readonly title: string; readonly sid: string; readonly prerank: number }[];
-  /** Index of the true item. */
+  /** Index of the true item; of several, of the best. */
   readonly target: number;
+  /** Relevance of every candidate, where it was logged. */
+  readonly labels?: readonly number[];
   readonly before: readonly number[];
   readonly after: readonly number[];
   readonly reasoning: string;

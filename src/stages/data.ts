@@ -45,6 +45,13 @@ async function run(context: StageContext): Promise<Summary> {
     `${o.name}: ${stats.users} users, ${stats.items} items, ${stats.interactions} interactions, median length ${stats.lengthMedian}, ties ${(100 * stats.tieShare).toFixed(0)} %`,
   );
   for (const [reason, rows] of Object.entries(stats.dropped)) context.log(`left out: ${rows} rows (${reason})`);
+  if (stats.impressions) {
+    const { read, slates, candidates, dropped, unknownCandidates } = stats.impressions;
+    context.log(`${slates} of ${read} logged slates, ${candidates} candidates`);
+    for (const [reason, n] of Object.entries(dropped)) context.log(`left out: ${n} logged slates (${reason})`);
+    if (unknownCandidates > 0)
+      context.log(`left out: ${unknownCandidates} shown items that the item file does not know`);
+  }
   if (stats.itemsWithoutText > 0)
     context.log(
       `${stats.itemsWithoutText} of ${stats.items} items have no text at all: they are told apart by what people did with them, or not at all`,
@@ -68,6 +75,24 @@ async function sourceOf(context: StageContext): Promise<AdapterOptions> {
       return { kind: adapter, path };
     case "sequences":
       return { kind: adapter, path, ...files };
+    case "impressions": {
+      const { slate, user, item, time, position, score, label, candidates, scores, labels, positives } = columns;
+      const { rating, id, title, brand, categories, description } = columns;
+      const common = { user: user ?? "user_id", time: time ?? "timestamp" };
+      return {
+        kind: adapter,
+        path,
+        impressions: files.impressions ?? "impressions.csv",
+        ...(files.interactions ? { interactions: files.interactions } : {}),
+        ...(files.items ? { items: files.items } : {}),
+        columns: {
+          ...common,
+          ...defined({ slate, item, position, score, label, candidates, scores, labels, positives }),
+        },
+        interactionColumns: { ...common, item: item ?? "item_id", ...(rating ? { rating } : {}) },
+        itemColumns: { id: id ?? item ?? "item_id", ...defined({ title, brand, categories, description }) },
+      };
+    }
     case "table": {
       const { user, item, time, rating, id, title, brand, categories, description } = columns;
       return {

@@ -7,8 +7,9 @@
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
+import { gradedNdcg } from "../eval/metrics.ts";
 import type { Policy, Rollout, SlateView } from "../policy/policy.ts";
-import type { Slate } from "../prerank/types.ts";
+import { labelsOf, type Slate } from "../prerank/types.ts";
 import type { Mode } from "../prompts/rerank.ts";
 import { overlongPenalty, type Verdict, verify } from "../reward/verify.ts";
 import { groupAdvantages, learningRateAt, teaches, tokenWeights } from "../rl/groups.ts";
@@ -119,7 +120,7 @@ async function run(context: StageContext): Promise<Summary> {
       const limit = views.length ? policy.maxNewTokens(views, mode) : 0;
       part.forEach((slate, p) => {
         const rollouts_G = rollouts.slice(p * o.group, (p + 1) * o.group);
-        const verdicts_G = rollouts_G.map((r) => verify(r.parsed, slate.targetIndex, o.reward));
+        const verdicts_G = rollouts_G.map((r) => verify(r.parsed, labelsOf(slate), o.reward));
         const rewards_G = verdicts_G.map((v, g) => v.reward + overlong(rollouts_G[g] as Rollout, limit, mode));
         out.push({ slate, mode, rollouts_G, verdicts_G, rewards_G });
       });
@@ -163,10 +164,15 @@ async function run(context: StageContext): Promise<Summary> {
   }
 }
 
-/** NDCG@5 with one relevant item; 0 for an unparseable answer. */
+/** NDCG@5; 0 for an unparseable answer. */
 function gainOf(rollout: Rollout, slate: Slate): number {
-  const rank = rollout.parsed.kind === "ranking" ? rollout.parsed.order.indexOf(slate.targetIndex) : -1;
-  return rank >= 0 && rank < 5 ? 1 / Math.log2(rank + 2) : 0;
+  const labels = labelsOf(slate);
+  return rollout.parsed.kind === "ranking"
+    ? gradedNdcg(
+        rollout.parsed.order.map((i) => labels[i] as number),
+        5,
+      )
+    : 0;
 }
 
 /** Slates of a step: a seeded walk through the pool, reshuffled every pass; enough for every refill round. */

@@ -5,7 +5,7 @@
  */
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
-import type { Slate } from "../prerank/types.ts";
+import { type Slate, truthOf } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
 import { readBeliefs, readPrior } from "./calibrate.ts";
 import { resume, saveCheckpoint } from "./checkpoint.ts";
@@ -58,7 +58,7 @@ async function run(context: StageContext): Promise<Summary> {
       answer:
         "order" in lesson
           ? { order: lesson.order }
-          : { first: mixed(beliefs[lesson.slate] as readonly number[], slate.targetIndex, o.truthShare) },
+          : { first: mixed(beliefs[lesson.slate] as readonly number[], truthOf(slate), o.truthShare) },
     };
   };
   const stepsPerEpoch = Math.ceil(lessons.length / o.batchSlates);
@@ -130,9 +130,11 @@ async function run(context: StageContext): Promise<Summary> {
   return { steps, lessons: lessons.length, finalLoss: smooth.loss };
 }
 
-/** The teacher's belief, with a share of its mass moved to the true item where that is a candidate. */
-export const mixed = (belief: readonly number[], target: number, truthShare: number): number[] =>
-  target < 0 ? [...belief] : belief.map((p, i) => (1 - truthShare) * p + (i === target ? truthShare : 0));
+/** The teacher's belief, with a share of its mass moved to the truth (a distribution) where that is among the candidates. */
+export const mixed = (belief: readonly number[], truth: readonly number[], truthShare: number): number[] =>
+  truth.some((t) => t > 0)
+    ? belief.map((p, i) => (1 - truthShare) * p + truthShare * (truth[i] as number))
+    : [...belief];
 
 /** Replay tokens per step: a share of the tokens of a typical supervised batch. */
 function replayTokens(

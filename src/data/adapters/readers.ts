@@ -32,6 +32,8 @@ export interface AdapterReport {
   readonly rowsRead: number;
   /** Whether an item file was given; if so, interactions of unknown items are dropped. */
   readonly hasItems: boolean;
+  /** Whether raw_impressions was filled: logged slates (adapters/impressions). */
+  readonly hasImpressions?: boolean;
   /** False when `t` is only a position in the file or sequence. */
   readonly hasClock: boolean;
   /** Choices the adapter made that the user should know of. */
@@ -66,7 +68,7 @@ const dropStaged = "DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_sc
 const firstRows = (file: string): string[] => headOf(file).split(/\r?\n/).slice(0, 50);
 
 /** SQL that turns the expression `x` (VARCHAR or native) into seconds, or NULL. */
-function timeSql(x: string, unit: TimeUnit, sample: string | undefined): string {
+export function timeSql(x: string, unit: TimeUnit, sample: string | undefined): string {
   const kind =
     unit !== "auto"
       ? unit

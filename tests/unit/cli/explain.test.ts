@@ -72,6 +72,7 @@ describe("gr2 reward explain", () => {
     const slates = [
       { id: "a1", candidates: [2, 0, 1], targetIndex: 1 },
       { id: "b2", candidates: [2, 0, 1], targetIndex: -1 },
+      { id: "c3", candidates: [2, 0, 1], targetIndex: 1, labels: [0, 2, 1] },
     ];
     writeFileSync(join(stages, "slates", "rerank.jsonl"), slates.map((s) => `${JSON.stringify(s)}\n`).join(""));
     writeFileSync(join(root, "r", "config.resolved.yaml"), JSON.stringify(configSchema.parse({})));
@@ -81,6 +82,11 @@ describe("gr2 reward explain", () => {
     const text = explain("", { ...asked, slate: "a1" });
     expect(text).toContain("<s_a_0><s_b_3> > <s_a_2><s_b_1> > <s_a_1><s_b_2>");
     expect(text).toContain("(2 - 1) / 3 = 0.3333");
+    // Labels 0 2 1 become 2 0 1: 2 of 3 pairs right, before 1 of 3; places 2, 3 become 1, 3.
+    const graded = explain("", { ...asked, slate: "c3" });
+    expect(graded).toContain("<s_a_0><s_b_3> (label 2): place 2 in the input order, place 1 in the answer");
+    expect(graded).toContain("mean over true items of (before - after) / N = 0.1667");
+    expect(graded).toContain(": more pairs in the right order than in the input");
     expect(() => explain("", { ...asked, slate: "b2" })).toThrow("no reward is defined");
     expect(() => explain("", { ...asked, slate: "zz" })).toThrow("no slate zz");
     expect(() => explain("", asked)).toThrow("--run needs --slate");

@@ -8,7 +8,7 @@ import { configRows, renderConfigDocs } from "../../../src/config/docs.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
 
-const documents = ["README.md", "CONTRIBUTING.md", "bench/README.md", "docs/LOG.md"];
+const documents = ["README.md", "CONTRIBUTING.md", "bench/README.md", "docs/LOG.md", "docs/impressions.md"];
 const read = (path: string): string => readFileSync(join(repositoryRoot, path), "utf8");
 
 describe("the documentation of settings", () => {
@@ -33,6 +33,16 @@ describe("the documentation of settings", () => {
     const assignments = [...read("README.md").matchAll(/--set (\S+=\S+)/g)].map((m) => m[1] as string);
     expect(assignments.length).toBeGreaterThan(2);
     expect(() => loadConfig(join(repositoryRoot, "configs/nano-ml100k.yaml"), assignments)).not.toThrow();
+  });
+
+  it("is about settings that exist: the recipe in docs/impressions.md is valid", () => {
+    const [block = ""] = [...read("docs/impressions.md").matchAll(/```yaml\n([\s\S]*?)```/g)].map(
+      (m) => m[1] as string,
+    );
+    const file = join(mkdtempSync(join(tmpdir(), "gr2-impressions-")), "log.yaml");
+    writeFileSync(file, block);
+    expect(loadConfig(file).prerank.kind).toBe("logged");
+    expect(() => loadConfig(file, ["data.adapter=table"])).toThrow(/needs data.adapter = impressions/);
   });
 
   it("is shipped with recipes that are valid", () => {
@@ -72,4 +82,5 @@ describe("the documents", () => {
   });
 });
 
-const isOptional = (path: string): boolean => ["extends", "data.files.interactions", "data.files.items"].includes(path);
+const isOptional = (path: string): boolean =>
+  ["extends", "data.files.interactions", "data.files.impressions", "data.files.items"].includes(path);
