@@ -41,7 +41,7 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
     const cleaned = await prepare(duck, options.prepare, report.hasItems);
     if ((await duck.number("SELECT count(*) FROM clean")) === 0)
       throw new DataError(`No interaction is left of ${report.rowsRead} rows read (${describe(cleaned)}).`, {
-        advice: "Lower data.minUserInteractions, data.minItemInteractions or data.minRating.",
+        advice: "Lower data.minInteractions or data.minRating.",
       });
     const all = options.catalogue === "all" ? "UNION SELECT i FROM raw_items" : "";
     await duck.run(`CREATE TEMP TABLE item_rows AS SELECT i, (row_number() OVER (ORDER BY md5(i), i) - 1)::INTEGER AS n

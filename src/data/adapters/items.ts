@@ -24,6 +24,31 @@ export function formatOf(file: string): TableFormat {
   throw new DataError(`${file}: unknown format; expected .csv, .tsv, .jsonl (each may end in .gz) or .parquet.`);
 }
 
+/** Column names of a table; of JSONL, every key that the records in its first 64 KB have. */
+export async function columnsOf(duck: Duck, file: string): Promise<string[]> {
+  requireFile(file, "Items");
+  const format = formatOf(file);
+  if (format === "parquet") {
+    try {
+      const rows = await duck.rows(`DESCRIBE SELECT * FROM read_parquet(${sqlText(file)})`);
+      return rows.map((r) => String(r.column_name));
+    } catch (cause) {
+      throw new DataError(`${file} is not a readable Parquet file.`, { cause });
+    }
+  }
+  const lines = headOf(file).split(/\r?\n/);
+  if (format !== "jsonl") return parseDelimited(lines[0] ?? "", format === "csv" ? "," : "\t") ?? [];
+  const keys = lines.flatMap((line) => {
+    try {
+      const record: unknown = JSON.parse(line);
+      return typeof record === "object" && record !== null ? Object.keys(record) : [];
+    } catch {
+      return []; // cut off at the end of the head, or malformed: reading it will tell
+    }
+  });
+  return [...new Set(keys)];
+}
+
 /** Items of `file`, in file order. `separator` splits categories given as one string (default "|"). */
 export async function* readItemTable(
   duck: Duck,

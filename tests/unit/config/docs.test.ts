@@ -72,4 +72,5 @@ describe("the documents", () => {
   });
 });
 
-const isOptional = (path: string): boolean => ["extends", "data.files.interactions", "data.files.items"].includes(path);
+const isOptional = (path: string): boolean =>
+  /^(extends|data\.files\.(interactions|items)|data\.columns\.\w+)$/.test(path);

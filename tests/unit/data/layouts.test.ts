@@ -1,0 +1,105 @@
+/** Every layout through the configuration: settings -> data stage -> data set. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
+
+const root = mkdtempSync(join(tmpdir(), "gr2-layouts-"));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+const rowsOf = (n: number): string => Array.from({ length: n }, (_, k) => `u${k % 7},i${k % 5},${k}\n`).join("");
+
+describe("layouts, through the configuration", () => {
+  it.each(layouts)("$name", async (layout) => {
+    const path = writeLayout(root, layout);
+    const { dataset } = await runDataStage(root, { ...layout.settings, path });
+    expect(sequencesOf(dataset)).toEqual(layout.sequences);
+    for (const [id, fields] of Object.entries(layout.items))
+      expect(dataset.items.find((i) => i.id === id)).toMatchObject(fields);
+    expect(dataset.stats.dropped).toEqual({});
+  });
+
+  it("Parquet, and a path that names the file of interactions", async () => {
+    const path = await writeParquetLayout(root);
+    const columns = { time: "ts", rating: "stars" };
+    const { dataset } = await runDataStage(root, { adapter: "table", path, columns });
+    expect(sequencesOf(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
+    expect(dataset.items.find((i) => i.id === "p1")).toMatchObject({ title: "One", categories: ["A", "B"] });
+    expect(dataset.stats.hasClock).toBe(true);
+    const file = join(path, "interactions.parquet");
+    const again = await runDataStage(root, { adapter: "table", path: file, columns, minRating: 3 });
+    expect(sequencesOf(again.dataset)).toEqual({ x: ["p1"], y: ["p1"] });
+  });
+
+  it("keeps the whole item file, or what people used", async () => {
+    const path = writeLayout(root, layouts[0] as (typeof layouts)[number]);
+    const items = async (catalogue: string) =>
+      (await runDataStage(root, { adapter: "amazon2014", path, catalogue })).dataset.items.map((i) => i.id).sort();
+    expect(await items("interacted")).toEqual(["B01", "B02", "B03"]);
+    expect(await items("all")).toEqual(["B01", "B02", "B03", "B99"]);
+  });
+
+  it("follows data.repeats", async () => {
+    const path = writeLayout(root, { files: { "sequential_data.txt": "1 a a b a\n" } });
+    const sequence = async (repeats: string) =>
+      sequencesOf((await runDataStage(root, { adapter: "sequences", path, repeats })).dataset)["1"]?.join("");
+    expect(await sequence("first")).toBe("ab");
+    expect(await sequence("last")).toBe("ba");
+    expect(await sequence("keep")).toBe("aaba");
+    expect(await sequence("no-consecutive")).toBe("aba");
+  });
+});
+
+describe("what is said when a file or column cannot be found", () => {
+  const files = { "interactions.csv": "user_id,item_id,when\nu,i,1\n", "items.csv": "item_id,name\ni,I\n" };
+  it.each([
+    [
+      { "notes.md": "" },
+      { adapter: "amazon2014" },
+      /no file with the reviews; looked for reviews_\*_5\.json\.gz, reviews_\*\.json\.gz, and it has notes\.md/,
+    ],
+    [{}, { adapter: "amazon2023" }, /looked for \*\.jsonl\.gz, \*\.csv\.gz, and it is empty/],
+    [
+      { "A_5.json": "{}", "B_5.json": "{}" },
+      { adapter: "amazon2018" },
+      /2 files that could hold the reviews \(\*_5\.json\.gz\): A_5\.json, B_5\.json/,
+    ],
+    [{ "a.csv": "x" }, { adapter: "table" }, /no file with the interactions; looked for interactions\.csv, \.tsv/],
+    [{ "a.txt": "1 2", "b.txt": "1 2" }, { adapter: "sequences" }, /2 files that could hold the sequences/],
+    [files, { adapter: "table", columns: { time: "wen" } }, /interactions\.csv:1 has no column "wen"; it has .*"when"/],
+    [
+      files,
+      { adapter: "table", columns: { title: "nmae" } },
+      /items\.csv has no column "nmae" \(data\.columns\.title\); it has "item_id", "name"/,
+    ],
+  ])("%j with %j", async (content, settings, message) => {
+    const path = writeLayout(root, { files: content as Record<string, string> });
+    await expect(runDataStage(root, { ...settings, path })).rejects.toThrow(message);
+  });
+
+  it("names the nearest known key of data.columns", async () => {
+    await expect(runDataStage(root, { adapter: "table", path: root, columns: { titles: "name" } })).rejects.toThrow(
+      /unknown setting data\.columns\.titles; did you mean data\.columns\.title\?/,
+    );
+  });
+});
+
+describe("bad rows, through the configuration", () => {
+  it("are set aside with file and line, and above data.maxBadShare stop the run", async () => {
+    const path = writeLayout(root, { files: {} });
+    writeFileSync(join(path, "interactions.csv"), `user_id,item_id,t\n${rowsOf(150)}u1,i1,soon\n${rowsOf(150)}u2\n`);
+    const settings = { adapter: "table", path, columns: { time: "t" } };
+    const { dir, logs } = await runDataStage(root, settings);
+    const kept = readFileSync(join(dir, "quarantine.jsonl"), "utf8").trim().split("\n");
+    expect(kept.map((l) => JSON.parse(l))).toMatchObject([
+      { line: 303, file: join(path, "interactions.csv") },
+      { line: 152, file: join(path, "interactions.csv"), reason: "time is not a number" },
+    ]);
+    expect(logs).toContain("left out: 2 rows (malformed)");
+    await expect(runDataStage(root, { ...settings, maxBadShare: 0.001 })).rejects.toMatchObject({
+      message: expect.stringMatching(/2 of 302 rows are malformed \(0\.66 %, allowed 0\.10 %\).*interactions\.csv:152/),
+      advice: expect.stringMatching(/All of them are in .*quarantine\.jsonl.*data\.maxBadShare/),
+    });
+  });
+});
