@@ -117,6 +117,16 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       print((await import("./sid-report.ts")).showSidReport(options.root, name));
     });
 
+  const data = gr2.command("data").description("look at data");
+  data
+    .command("inspect <path>")
+    .description("what a folder or file holds, and the recipe that reads it")
+    .option("--json", "print one JSON object")
+    .option("-o, --output <file>", "write the recipe to this file")
+    .action(async (path: string, options: { json?: boolean; output?: string }) => {
+      print(await (await import("./data-inspect.ts")).dataInspect(path, options));
+    });
+
   const configuration = gr2.command("config").description("check a recipe, or list every setting");
   configuration
     .command("check <file>")
