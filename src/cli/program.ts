@@ -127,6 +127,14 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       print(await (await import("./data-inspect.ts")).dataInspect(path, options));
     });
 
+  data
+    .command("show <name>")
+    .description("a run's data in numbers: lengths, popularity, segments, cold items, repeats, ties")
+    .option(...root)
+    .action(async (name: string, options: { root: string }) => {
+      print((await import("./data-show.ts")).showData(options.root, name));
+    });
+
   const configuration = gr2.command("config").description("check a recipe, or list every setting");
   configuration
     .command("check <file>")

@@ -8,6 +8,7 @@ import { buildDataset } from "../data/dataset.ts";
 import { fetchMovieLens100k } from "../data/fetch.ts";
 import { checkSplit } from "../data/leakage.ts";
 import { split } from "../data/split.ts";
+import { dataStatistics } from "../data/statistics.ts";
 import { neutralise } from "../sid/sanitise.ts";
 import { splitOptions } from "./corpus.ts";
 import { writeJson } from "./files.ts";
@@ -42,6 +43,7 @@ async function run(context: StageContext): Promise<Summary> {
   const parts = split(dataset, splitOptions(o.split));
   checkSplit(parts);
   writeJson(join(context.dir, "stats.json"), dataset.stats);
+  writeJson(join(context.dir, "statistics.json"), dataStatistics(parts));
   const { stats } = dataset;
   context.log(
     `${o.name}: ${stats.users} users, ${stats.items} items, ${stats.interactions} interactions, median length ${stats.lengthMedian}, ties ${(100 * stats.tieShare).toFixed(0)} %`,
