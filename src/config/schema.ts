@@ -316,6 +316,7 @@ const prompts = z
     historyItems: count.default(20).describe("Latest items of the history shown."),
     showCandidates: z.boolean().default(true).describe("Write the candidates, in pre-rank order, into the prompt."),
     showTitles: z.boolean().default(false).describe("Write titles next to semantic IDs."),
+    maxTitleTokens: countOrZero.default(64).describe("Longer titles are cut there; 0 = never."),
     knowledgePriming: z.boolean().default(true).describe("json format: open with shopping heuristics (GR2 v1: KP)."),
   })
   .prefault({});

@@ -15,6 +15,8 @@ export interface PromptOptions {
   readonly historyItems: number;
   readonly showCandidates: boolean;
   readonly showTitles: boolean;
+  /** Tokens a title may take; 0 = any number. */
+  readonly maxTitleTokens: number;
   readonly knowledgePriming: boolean;
 }
 
@@ -44,7 +46,11 @@ const lastOf = (rows: ArrayLike<number>, n: number): number[] =>
 export function renderPrompt(input: PromptInput, mode: Mode, options: PromptOptions): Piece[] {
   const history = lastOf(input.history, options.historyItems);
   const listed = (rows: readonly number[]): Piece[] =>
-    rows.flatMap((row) => (options.showTitles ? [item(row), text(` ${input.titleOf(row)}\n`)] : [item(row)]));
+    rows.flatMap((row) =>
+      options.showTitles
+        ? [item(row), text(` ${input.titleOf(row)}`, options.maxTitleTokens), text("\n")]
+        : [item(row)],
+    );
   if (options.format === "compact")
     return [
       marker("history"),

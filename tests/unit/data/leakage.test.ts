@@ -66,6 +66,7 @@ describe("ids that encode order", () => {
       historyItems: 9,
       showCandidates: true,
       showTitles: true,
+      maxTitleTokens: 64,
       knowledgePriming: true,
     } as const;
     const pieces = [
@@ -102,7 +103,13 @@ describe("rows keyed by text", () => {
 });
 
 describe("checkPrompts", () => {
-  const options = { historyItems: 3, showCandidates: true, showTitles: false, knowledgePriming: false };
+  const options = {
+    historyItems: 3,
+    showCandidates: true,
+    showTitles: false,
+    maxTitleTokens: 64,
+    knowledgePriming: false,
+  };
   const shown = (history: number[], candidates: number[], format: "compact" | "json", showCandidates = true) =>
     itemsShown(
       renderPrompt({ history, candidates, titleOf: () => "" }, "think", { ...options, format, showCandidates }),
