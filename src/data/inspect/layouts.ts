@@ -169,6 +169,7 @@ const table: Recogniser = (view) => {
     .filter((t) => t.roles.id && (t.roles.title || t.roles.categories || t.roles.description))
     .sort((a, b) => Object.keys(b.roles).length - Object.keys(a.roles).length || b.file.bytes - a.file.bytes)[0];
   const others = scored.slice(1).filter((t) => t.file !== items?.file && t.score >= 4);
+  const unit = file.columns.find((c) => c.name === roles.time?.column)?.kind;
   const separator = items && separatorOf(items.file, items.roles);
   const columns = columnsOf(roles, items?.roles ?? {});
   return {
@@ -178,6 +179,7 @@ const table: Recogniser = (view) => {
       files: { interactions: file.name, ...(items ? { items: items.file.name } : {}) },
       columns,
       ...(separator ? { categorySeparator: separator } : {}),
+      ...(unit === "seconds" || unit === "milliseconds" ? { timeUnit: unit } : {}),
     },
     interactions: file.name,
     ...(items ? { items: items.file.name } : {}),

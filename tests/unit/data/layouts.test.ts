@@ -32,6 +32,34 @@ describe("layouts, through the configuration", () => {
     expect(sequencesOf(again.dataset)).toEqual({ x: ["p1"], y: ["p1"] });
   });
 
+  it("reads times with offsets, a byte-order mark, quoted names and line breaks within quotes", async () => {
+    const rows = [
+      'a,2024-03-02T10:00:00+02:00,"two\r\nlines"',
+      "b,2024-03-02T09:00:00Z,",
+      'c,2024-03-02 08:30:00,"a ""b"", c"',
+    ];
+    const csv = `\ufeff"user_id","item_id","ts","note"\r\n${rows.map((r) => `u,${r}\r\n`).join("")}`;
+    const path = writeLayout(root, { files: { "interactions.csv": csv } });
+    const { dataset } = await runDataStage(root, { adapter: "table", path, columns: { time: "ts" } });
+    expect(sequencesOf(dataset)).toEqual({ u: ["a", "c", "b"] }); // 08:00, 08:30 and 09:00 UTC
+    expect(dataset.sequences[0]?.times[0]).toBe(Date.UTC(2024, 2, 2, 8) / 1000);
+  });
+
+  it("reads item texts with line breaks within quotes; a quote that never ends costs its own line alone", async () => {
+    const items = ['a,"first\nsecond, ""third"""', 'b,"never ends', "c,plain", 'd,"broken again\n\nand whole"'];
+    const files = {
+      "interactions.csv": `user_id,item_id\n${["a", "b", "c", "d"].map((i) => `u,${i}\n`).join("")}`,
+      "items.csv": `item_id,title\n${items.join("\n")}\n`,
+    };
+    const path = writeLayout(root, { files });
+    const { dataset, dir } = await runDataStage(root, { adapter: "table", path, maxBadShare: 0.5 });
+    const titles = Object.fromEntries(dataset.items.map((i) => [i.id, i.title]));
+    expect(titles).toEqual({ a: 'first second, "third"', c: "plain", d: "broken again and whole" });
+    const [bad, ...more] = readFileSync(join(dir, "quarantine.jsonl"), "utf8").trim().split("\n");
+    expect(JSON.parse(bad ?? "")).toMatchObject({ line: 4, reason: "unterminated quote", text: 'b,"never ends' });
+    expect(more).toEqual([]);
+  });
+
   it("keeps the whole item file, or what people used", async () => {
     const path = writeLayout(root, layouts[0] as (typeof layouts)[number]);
     const items = async (catalogue: string) =>
