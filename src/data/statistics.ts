@@ -88,12 +88,12 @@ function quantilesOf(sorted: readonly number[]): DataStatistics["lengths"]["quan
   return [at(0), at(0.25), at(0.5), at(0.75), at(0.9), at(1)];
 }
 
-/** Bins that double: 1, 2, 3-4, 5-8, 9-16, ... */
+/** Bins that double: 1, 2, 3-4, 5-8, 9-16, ..., from the first that holds a user. */
 function histogramOf(sorted: readonly number[]): DataStatistics["lengths"]["histogram"] {
   const bins: { from: number; to: number; users: number }[] = [];
   for (let from = 1, to = 1; from <= (sorted.at(-1) ?? 0); from = to + 1, to *= 2)
     bins.push({ from, to, users: sorted.filter((n) => n >= from && n <= to).length });
-  return bins;
+  return bins.slice(bins.findIndex((b) => b.users > 0));
 }
 
 const curvePoints = 40;

@@ -23,8 +23,12 @@ describe("layouts, through the configuration", () => {
   it("Parquet, and a path that names the file of interactions", async () => {
     const path = await writeParquetLayout(root);
     const columns = { time: "ts", rating: "stars" };
-    const { dataset } = await runDataStage(root, { adapter: "table", path, columns });
+    const { dataset, dir } = await runDataStage(root, { adapter: "table", path, columns });
     expect(sequencesOf(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
+    expect(JSON.parse(readFileSync(join(dir, "statistics.json"), "utf8"))).toMatchObject({
+      ...{ users: 2, items: 2, interactions: 3, itemsWithoutTitle: 0 },
+      time: { first: Date.UTC(2024, 2, 1, 10) / 1000, last: Date.UTC(2024, 3, 1, 10) / 1000 },
+    });
     expect(dataset.items.find((i) => i.id === "p1")).toMatchObject({ title: "One", categories: ["A", "B"] });
     expect(dataset.stats.hasClock).toBe(true);
     const file = join(path, "interactions.parquet");

@@ -37,13 +37,7 @@ describe("dataStatistics", () => {
     expect(s.lengths).toEqual({
       mean: 10,
       quantiles: [10, 10, 10, 10, 10, 10],
-      histogram: [
-        { from: 1, to: 1, users: 0 },
-        { from: 2, to: 2, users: 0 },
-        { from: 3, to: 4, users: 0 },
-        { from: 5, to: 8, users: 0 },
-        { from: 9, to: 16, users: 2 },
-      ],
+      histogram: [{ from: 9, to: 16, users: 2 }],
     });
     expect(s.repeatShare).toBe(8 / 20); // item 0 of the second user, after the first time
     expect(s.tieShare).toBe(8 / 18);
