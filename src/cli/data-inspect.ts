@@ -29,7 +29,6 @@ export function renderInspection(o: Inspection, output?: string): string {
   const remarks = remarksOf(o);
   if (remarks.length > 0) parts.push("", ...remarks.map((r) => `! ${r}`));
   if (o.fault) parts.push("", `It cannot be read this way: ${o.fault}`, "", whatTableNeeds);
-  else if (!o.recipe) parts.push("", "No adapter of this version reads it as it is.", "", whatTableNeeds);
   else {
     const file = output ?? "my-data.yaml";
     parts.push(

@@ -36,11 +36,12 @@ export async function inspect(path: string, limits: Limits = defaultLimits): Pro
     duck.close();
   }
   const found = recognise(view);
-  if (found?.settings === undefined) return { view, ...(found ? { found } : {}), advice: [] };
+  if (found === undefined) return { view, advice: [] };
   const name = basename(view.folder).replace(/[^\w.-]+/g, "-") || "data";
   const recipe: Tree = {
     description: `${name}: ${found.layout}.`,
     data: { name, path: view.folder, ...found.settings },
+    ...found.more,
   };
   try {
     const options = adapterOptions(compileConfig(recipe, "the proposed recipe").data);

@@ -8,8 +8,10 @@ import { type Guesses, type InteractionRole, type ItemRole, interactionRoles, it
 export interface Recognised {
   /** In plain words. */
   readonly layout: string;
-  /** Settings under `data`, all but name and path. Undefined: seen, but nothing here reads it as it is. */
-  readonly settings?: Readonly<Record<string, unknown>>;
+  /** Settings under `data`, all but name and path. */
+  readonly settings: Readonly<Record<string, unknown>>;
+  /** Settings outside `data` that belong to the layout. */
+  readonly more?: Readonly<Record<string, unknown>>;
   readonly interactions: string;
   readonly items?: string;
   /** Column -> role, with the reason. */
@@ -129,19 +131,43 @@ const sequences: Recogniser = (view) => {
   };
 };
 
-/** Logged slates: a column of lists of items. */
+/** Names that columns of logged slates have, by role. */
+const slateColumns: readonly (readonly [role: string, names: RegExp])[] = [
+  ["candidates", /^(candidates|slate|slates|shown|impressions?|exposed|item_?ids)$/i],
+  ["scores", /^(scores?|predictions?)$/i],
+  ["labels", /^(labels?|grades?|relevance)$/i],
+  ["positives", /^(positives|clicked|clicks|purchased|chosen)$/i],
+];
+
+/** Logged slates, a row a request: a column of lists of items, with what came of it. */
 const impressions: Recogniser = (view) => {
   for (const file of view.files) {
-    const lists = file.columns.find(
-      (c) => c.kind === "lists" && /slate|candidate|impression|exposed|shown/i.test(c.name),
-    );
-    if (lists && file.columns.some((c) => /user|session|query|request/i.test(c.name)))
-      return {
-        layout: `logged slates: "${lists.name}" of ${file.name} holds lists`,
-        interactions: file.name,
-        roles: [{ file: file.name, role: "candidates", column: lists.name, why: "its values are lists" }],
-        notes: [],
-      };
+    const roles = slateColumns.flatMap(([role, names]) => {
+      const column = file.columns.find((c) => names.test(c.name) && c.kind === "lists");
+      return column ? [{ file: file.name, role, column: column.name, why: "its values are lists" }] : [];
+    });
+    const { user, time } = interactionRoles(file.columns, file.records.length);
+    if (!roles.some((r) => r.role === "candidates") || !user?.byName) continue;
+    const items = view.files.find((f) => f !== file && /^(items?|products?|meta)/i.test(f.name) && readable(f));
+    const itemGuesses = items ? itemRoles(items.columns, items.records) : {};
+    const all = [
+      ...roles,
+      ...described(file, { user, ...(time ? { time } : {}) }),
+      ...(items ? described(items, itemGuesses) : []),
+    ];
+    return {
+      layout: "a log of slates, a row a request",
+      settings: {
+        adapter: "impressions",
+        files: { impressions: file.name, ...(items ? { items: items.name } : {}) },
+        columns: Object.fromEntries(all.map((r) => [r.role, r.column])),
+      },
+      more: { prerank: { kind: "logged" } },
+      interactions: file.name,
+      ...(items ? { items: items.name } : {}),
+      roles: all,
+      notes: items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"],
+    };
   }
   return undefined;
 };

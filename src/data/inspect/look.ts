@@ -229,7 +229,9 @@ export function columnViews(
 function kindOf(values: readonly unknown[], texts: readonly string[]): ColumnKind {
   if (values.length === 0) return "empty";
   const nearlyAll = (n: number): boolean => n >= 0.95 * values.length;
-  if (nearlyAll(values.filter((v) => Array.isArray(v) || isDuckList(v)).length)) return "lists";
+  const isList = (v: unknown): boolean =>
+    Array.isArray(v) || isDuckList(v) || (typeof v === "string" && /^\s*\[.*\]\s*$/.test(v));
+  if (nearlyAll(values.filter(isList).length)) return "lists";
   const numeric = texts.filter((t) => /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(t.trim()));
   if (nearlyAll(numeric.length)) {
     const within = (low: number, high: number): number =>

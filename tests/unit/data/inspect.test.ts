@@ -108,10 +108,21 @@ describe("what it says", () => {
     expect(text).toContain("items without a title: 33.3 %, without any text: 33.3 %");
   });
 
-  it("recognises logged slates without claiming to read them", async () => {
-    const line = JSON.stringify({ user_id: "u", candidates: ["a", "b"], clicked: "a" });
-    const path = writeLayout(root, { files: { "log.jsonl": `${line}\n${line}\n` } });
-    expect((await inspect(path)).found?.layout).toContain('logged slates: "candidates"');
+  it("recognises logged slates, lists in JSON and lists as text alike", async () => {
+    const line = JSON.stringify({ user_id: "u", ts: 1_700_000_000, shown: ["a", "b"], labels: [0, 1] });
+    const log = { "log.jsonl": `${line}\n${line}\n` };
+    const text = { "log.csv": 'user_id,ts,shown,labels\nu,1700000000,"[""a"", ""b""]","[0, 1]"\n' };
+    for (const files of [log, text] as Record<string, string>[]) {
+      const { found } = await inspect(
+        writeLayout(root, { files: { ...files, "items.csv": "item_id,title\na,A\nb,B\n" } }),
+      );
+      expect(found?.settings).toEqual({
+        adapter: "impressions",
+        files: { impressions: Object.keys(files)[0], items: "items.csv" },
+        columns: { candidates: "shown", labels: "labels", user: "user_id", time: "ts", id: "item_id", title: "title" },
+      });
+      expect(found?.more).toEqual({ prerank: { kind: "logged" } });
+    }
   });
 });
 
