@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { sourceHash } from "../../../src/data/source.ts";
 import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-layouts-"));
@@ -114,6 +115,19 @@ describe("what is said when a file or column cannot be found", () => {
     await expect(runDataStage(root, { adapter: "table", path: root, columns: { titles: "name" } })).rejects.toThrow(
       /unknown setting data\.columns\.titles; did you mean data\.columns\.title\?/,
     );
+  });
+});
+
+describe("the identity of the source", () => {
+  it("changes with any file of the folder, also when the path names one of them", async () => {
+    const path = writeLayout(root, { files: { "a.csv": "user_id,item_id\nu,i\n", "items.csv": "item_id\ni\n" } });
+    const both = () => Promise.all([sourceHash({ path }), sourceHash({ path: join(path, "a.csv") })]);
+    const before = await both();
+    expect(await both()).toEqual(before);
+    writeFileSync(join(path, "items.csv"), "item_id\ni\nj\n");
+    const after = await both();
+    expect(after[0]).not.toBe(before[0]);
+    expect(after[1]).not.toBe(before[1]);
   });
 });
 
