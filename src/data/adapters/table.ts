@@ -1,7 +1,7 @@
 /**
  * Generic interactions and items with a column mapping; each file CSV, TSV, JSONL (all may be .gz) or Parquet. A column
  * that is named must exist; item fields that are not named are taken from columns of their own names, if there are any.
- * Example: `{kind: "table", path: "data/industrial", interactions: "interactions.csv", items: "items.jsonl",
+ * Example: `{kind: "table", path: "data/shop", interactions: "interactions.csv", items: "items.jsonl",
  * columns: {user: "user_id", item: "item_id", time: "timestamp"}, itemColumns: {id: "item_id", title: "title"}}`.
  */
 import { join } from "node:path";
