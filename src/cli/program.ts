@@ -131,6 +131,24 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       print(await (await import("./sid-encode.ts")).sidEncode({ name, ...options }, print));
     });
 
+  const data = gr2.command("data").description("look at data");
+  data
+    .command("inspect <path>")
+    .description("what a folder or file holds, and the recipe that reads it")
+    .option("--json", "print one JSON object")
+    .option("-o, --output <file>", "write the recipe to this file")
+    .action(async (path: string, options: { json?: boolean; output?: string }) => {
+      print(await (await import("./data-inspect.ts")).dataInspect(path, options));
+    });
+
+  data
+    .command("show <name>")
+    .description("a run's data in numbers: lengths, popularity, segments, cold items, repeats, ties")
+    .option(...root)
+    .action(async (name: string, options: { root: string }) => {
+      print((await import("./data-show.ts")).showData(options.root, name));
+    });
+
   const configuration = gr2.command("config").description("check a recipe, or list every setting");
   configuration
     .command("check <file>")

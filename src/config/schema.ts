@@ -62,23 +62,80 @@ const data = z
     maxBadShare: share
       .default(0.01)
       .describe("Share of malformed rows above which the run stops; below it they are quarantined."),
-    columns: z
-      .record(z.string(), z.string())
-      .default({})
+    repeats: z
+      .enum(["first", "last", "keep", "no-consecutive"])
+      .default("first")
       .describe(
-        "table and impressions adapters: column names, e.g. {user: user_id, item: item_id, time: timestamp, rating: rating, title: title}. impressions: user, time, and of a row a shown item slate, item, label, position, score; of a row a request candidates, scores, labels or positives (docs/impressions.md).",
+        "A user meets an item again: keep the first or the last time, keep all, or drop only direct repeats. Slates ask for new items whatever is chosen: history items are no candidates, and a position whose answer is in the history is skipped.",
+      ),
+    catalogue: z
+      .enum(["interacted", "all"])
+      .default("interacted")
+      .describe("interacted: items that are left in some sequence; all: every item of the item file."),
+    columns: z
+      .strictObject({
+        user: z.string().min(1).optional().describe("Who; default user_id."),
+        item: z.string().min(1).optional().describe("What, as in the items' id; default item_id."),
+        time: z.string().min(1).optional().describe("When; without it, the order of the file is the order of time."),
+        rating: z.string().min(1).optional().describe("How much it was liked; needed for data.minRating only."),
+        id: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("Item file: the item's id; default the name of `item` if there is such a column, else item_id."),
+        title: z.string().min(1).optional().describe("Item file: title or name."),
+        brand: z.string().min(1).optional().describe("Item file: brand, store, author."),
+        categories: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("Item file: categories, a list or one string cut at data.categorySeparator."),
+        description: z.string().min(1).optional().describe("Item file: longer text."),
+        slate: z.string().min(1).optional().describe("Log, a row a shown item: which request it belongs to."),
+        position: z.string().min(1).optional().describe("Log, a row a shown item: its place in the slate."),
+        score: z.string().min(1).optional().describe("Log, a row a shown item: the incumbent ranker's score."),
+        label: z.string().min(1).optional().describe("Log, a row a shown item: how good it was, from 0."),
+        candidates: z.string().min(1).optional().describe("Log, a row a request: the list of items shown, in order."),
+        scores: z.string().min(1).optional().describe("Log, a row a request: the incumbent ranker's scores."),
+        labels: z.string().min(1).optional().describe("Log, a row a request: how good each item was, from 0."),
+        positives: z.string().min(1).optional().describe("Log, a row a request: the items chosen, instead of labels."),
+      })
+      .prefault({})
+      .describe("table and impressions adapters: which column holds what (docs/data.md, docs/impressions.md)."),
+    categorySeparator: z
+      .string()
+      .min(1)
+      .default("|")
+      .describe("table adapter: what separates categories in one string."),
+    timeUnit: z
+      .enum(["auto", "seconds", "milliseconds", "iso"])
+      .default("auto")
+      .describe(
+        "table adapter: unit of the time column; auto: numbers are seconds, 13 digits milliseconds, text ISO 8601.",
+      ),
+    clock: z
+      .boolean()
+      .default(true)
+      .describe(
+        "table adapter: false if the time column only orders a user's interactions (0, 1, 2, ...) and cannot be compared between users.",
       ),
     files: z
       .strictObject({
         interactions: z
           .string()
+          .min(1)
           .optional()
-          .describe("File of interactions or reviews within the folder; default by adapter."),
+          .describe("File of interactions or reviews within the folder; default: found by its published name."),
         impressions: z
           .string()
+          .min(1)
           .optional()
           .describe("impressions adapter: the file of logged slates; default impressions.csv."),
-        items: z.string().optional().describe("File of items or metadata within the folder; default by adapter."),
+        items: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("File of items or metadata within the folder; default: found by its published name."),
       })
       .prefault({}),
     split: z
@@ -291,6 +348,7 @@ const prompts = z
     historyItems: count.default(20).describe("Latest items of the history shown."),
     showCandidates: z.boolean().default(true).describe("Write the candidates, in pre-rank order, into the prompt."),
     showTitles: z.boolean().default(false).describe("Write titles next to semantic IDs."),
+    maxTitleTokens: countOrZero.default(64).describe("Longer titles are cut there; 0 = never."),
     knowledgePriming: z.boolean().default(true).describe("json format: open with shopping heuristics (GR2 v1: KP)."),
   })
   .prefault({});

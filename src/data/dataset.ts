@@ -69,7 +69,7 @@ async function readAndClean(options: BuildOptions) {
     const cleaned = await prepare(duck, options.prepare, report.hasItems);
     if ((await duck.number("SELECT count(*) FROM clean")) === 0)
       throw new DataError(`No interaction is left of ${report.rowsRead} rows read (${describe(cleaned)}).`, {
-        advice: "Lower data.minUserInteractions, data.minItemInteractions or data.minRating.",
+        advice: "Lower data.minInteractions or data.minRating.",
       });
     const shown = report.hasImpressions === true ? await addShownItems(duck, report.hasItems) : "";
     const all = options.catalogue === "all" && report.hasItems ? "" : `WHERE n > 0${shown}`;

@@ -98,6 +98,7 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
     },
   };
   if (options.spillMb !== undefined) await duck.run(`SET max_temp_directory_size = '${options.spillMb}MB'`);
+  await duck.run("SET TimeZone = 'UTC'"); // a time without an offset means the same on every machine
   await duck.run("CREATE TABLE raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)");
   await duck.run(
     "CREATE TABLE raw_items(i VARCHAR, title VARCHAR, brand VARCHAR, categories VARCHAR, description VARCHAR, n INTEGER)",

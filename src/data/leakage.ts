@@ -3,6 +3,7 @@
  *
  *   segments         every user's boundaries are ordered and end where the sequence ends
  *   training views   nothing past the allowed segment, and a true prefix of the sequence
+ *   prompts          the answer is not among the history items that the rendered prompt shows
  *   slates           answer not in its own visible history (unless repeats are allowed), inside its segment, candidates
  *                    distinct, answer index right, ids unique and the opaque kind
  *   logged slates    the history ends before the slate was shown, and neither it nor what was chosen lies outside its segment
@@ -48,18 +49,42 @@ export function checkSegments(data: SplitDataset): void {
 export function checkTrainingView(
   data: SplitDataset,
   view: Pick<TrainingView, "sequences">,
-  allowed: Segment,
+  allowed: Segment | ((user: number) => Segment),
   consumer: string,
 ): void {
   const offenders: string[] = [];
+  const allowedTo = typeof allowed === "string" ? () => allowed : allowed;
   view.sequences.forEach((seen, user) => {
     const s = data.splits[user];
     const items = data.dataset.sequences[user]?.items;
-    const end = s === undefined ? 0 : segmentRange(s, allowed)[1];
+    const end = s === undefined ? 0 : segmentRange(s, allowedTo(user))[1];
     if (seen.length > end) offenders.push(`user row ${user}: ${seen.length} interactions, allowed ${end}`);
     else if (seen.some((item, k) => items?.[k] !== item)) offenders.push(`user row ${user}: not a prefix`);
   });
-  failIfAny(`${consumer} sees interactions past ${allowed}`, offenders);
+  failIfAny(`${consumer} sees interactions past ${typeof allowed === "string" ? allowed : "what it may"}`, offenders);
+}
+
+/** What a rendered prompt shows of the past, next to the answer it asks for. */
+export interface ShownPrompt {
+  readonly id: string;
+  readonly target: number;
+  /** Item rows before the candidates. */
+  readonly history: readonly number[];
+  /** Item rows of the candidates, if the prompt lists them. */
+  readonly candidates: readonly number[];
+  /** The slate's candidates, in pre-rank order. */
+  readonly expected: readonly number[];
+}
+
+/** No prompt shows its own answer but as one of the candidates, and those stand there in pre-rank order, complete. */
+export function checkPrompts(prompts: Iterable<ShownPrompt>, consumer: string): void {
+  const offenders: string[] = [];
+  for (const p of prompts) {
+    if (p.history.includes(p.target)) offenders.push(`${p.id}: the answer is visible in the history`);
+    else if (p.candidates.length > 0 && p.candidates.join() !== p.expected.join())
+      offenders.push(`${p.id}: other candidates than the slate's`);
+  }
+  failIfAny(`prompts of ${consumer} give their answer away`, offenders);
 }
 
 /** What a training input of slates of `segment` may see at most: everything before that segment's own stage. */

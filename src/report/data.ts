@@ -3,6 +3,7 @@
  * left out, a run is old): then the part of the page that needs it is left out as well.
  */
 import { join } from "node:path";
+import type { DataStatistics } from "../data/statistics.ts";
 import type { ComparisonRow, MetricRow } from "../eval/table.ts";
 import { readJson } from "../run/files.ts";
 import { type Manifest, readManifest } from "../run/manifest.ts";
@@ -74,6 +75,8 @@ export interface ReportData {
   readonly records: readonly MetricsRecord[];
   readonly rewardGroups: readonly RewardGroup[];
   readonly examples: readonly Example[];
+  /** stages/data/statistics.json. */
+  readonly statistics: DataStatistics | undefined;
   readonly sid: SidUsage | undefined;
   readonly prior: CalibratedPrior | undefined;
   /** How often the pre-rank put the true item at each place, on test. */
@@ -99,6 +102,7 @@ export function readReportData(run: string): ReportData | undefined {
     records: [...readRecords<MetricsRecord>(join(run, "metrics.jsonl"))],
     rewardGroups: rewardGroups(join(run, "rollouts.jsonl")),
     examples: json<Example[]>("examples.json") ?? [],
+    statistics: json<DataStatistics>("stages", "data", "statistics.json"),
     sid: json<SidUsage>("stages", "sid", "report.json"),
     prior: json<{ withLikelihood: CalibratedPrior }>("stages", "calibrate", "prior.json")?.withLikelihood,
     targetPlaces: json<{ targetPositions?: number[] }>("stages", "slates", "test.stats.json")?.targetPositions ?? [],

@@ -6,14 +6,14 @@ import { healthTable, isControl } from "./sections.ts";
 
 type Spec = Record<string, unknown>;
 
-async function figure(title: string, spec: Spec | undefined, caption = "", wide = false): Promise<Html> {
+export async function figure(title: string, spec: Spec | undefined, caption = "", wide = false): Promise<Html> {
   if (!spec) return html``;
   const svg = await plots.plot(spec, title);
   return html`<figure class="card ${wide ? "wide" : ""}"><h3>${title}</h3>${svg}${caption !== "" && html`<figcaption>${caption}</figcaption>`}</figure>`;
 }
 
 /** A heading with its figures; nothing at all if every figure is missing. */
-function section(title: string, lead: string, figures: readonly Html[]): Html {
+export function section(title: string, lead: string, figures: readonly Html[]): Html {
   if (figures.every((f) => f.markup === "")) return html``;
   return html`<section><h2>${title}</h2><p class="lead">${lead}</p><div class="grid">${figures}</div></section>`;
 }

@@ -252,6 +252,24 @@ export function places(values: readonly number[], options: { y: string; color: s
   };
 }
 
+/** A curve from (0, 0) to (1, 1) over the diagonal: how much of everything the largest share takes. */
+export function concentration(points: readonly { readonly x: number; readonly y: number }[]) {
+  const axis = { format: ".0%", tickCount: 5 };
+  const x = { field: "x", type: "quantitative", title: "share of items, most popular first", axis };
+  const y = { field: "y", type: "quantitative", title: "share of interactions", axis };
+  const even = [0, 1].map((v) => ({ x: v, y: v }));
+  return {
+    layer: [
+      {
+        data: { values: even },
+        mark: { type: "line", strokeDash: [3, 3], color: palette.grey, strokeWidth: 1 },
+        encoding: { x, y },
+      },
+      { data: { values: points }, mark: { type: "line", color: palette.teal }, encoding: { x, y } },
+    ],
+  };
+}
+
 /** (R − mean) / std within each group, as the policy gradient sees it; groups of equal rewards give zeros. */
 export function advantagesOf(groups: readonly RewardGroup[]): number[] {
   return groups.flatMap(({ rewards }) => {

@@ -11,6 +11,7 @@ import { openCorpus } from "./corpus.ts";
 import { readJson, writeJson } from "./files.ts";
 import { openLanguageModel } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
+import { checkPromptsOf } from "./prompt-check.ts";
 import { conditional, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 import { readEvidence, readReasonings } from "./traces.ts";
@@ -36,6 +37,7 @@ async function run(context: StageContext): Promise<Summary> {
   const pupils = readReasonings(context).map((r) => r.slate);
   const wanted = new Set([...pupils, ...slates.map((s) => s.id)]);
   const asked = all.filter((s) => wanted.has(s.id));
+  checkPromptsOf(context, corpus, asked, "the calibration");
   const likelihoods = await policy.logLikelihood(
     asked.map((s) => viewOf(corpus, s)),
     { signal: context.signal, onProgress: (done, total) => context.progress("scoring candidates", done, total) },

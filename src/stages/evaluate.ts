@@ -25,6 +25,7 @@ import { type Corpus, openCorpus } from "./corpus.ts";
 import { readJson, writeJson } from "./files.ts";
 import { openLanguageModel } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
+import { checkPromptsOf } from "./prompt-check.ts";
 import { conditional, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, StageName, Summary } from "./stage.ts";
 import { readEvidence } from "./traces.ts";
@@ -69,6 +70,7 @@ async function run(context: StageContext): Promise<Summary> {
   const all = { validation: readSlates(context, "validation"), test: wholeUsers(readSlates(context, "test"), context) };
   const validation = conditional(all.validation);
   const test = conditional(all.test);
+  checkPromptsOf(context, corpus, [...validation, ...test], "the evaluation");
   const selection = Rng.of(config.seed, "selection")
     .shuffle(validation.map((_, i) => i))
     .slice(0, config.eval.validationSlates || validation.length)

@@ -9,6 +9,7 @@ import type { Config } from "../config/schema.ts";
 import { EnvironmentError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
+import { checkTrainingView } from "../data/leakage.ts";
 import { type TrainingView, trainingView } from "../data/split.ts";
 import type { Encoder, Piece } from "../prompts/pieces.ts";
 import { captioningTask, describe, languageTask, personaTask, sequentialTask } from "../prompts/tasks.ts";
@@ -140,6 +141,7 @@ export function withShuffledTies(items: Int32Array, times: Float64Array, rng: Rn
 function planBatches(config: Config, corpus: Corpus, encoder: Encoder, language: readonly string[]): Document[][] {
   const { epochs, mixture, batchTokens, windowItems } = config.midtrain;
   const view = trainingView(corpus.split, "midtrain");
+  checkTrainingView(corpus.split, view, "midtrain", "mid-training");
   const learners = view.sequences.filter((s) => s.length > 1);
   const batches: Document[][] = [];
   for (let epoch = 0; epoch < Math.ceil(epochs); epoch++) {

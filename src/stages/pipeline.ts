@@ -38,6 +38,7 @@ const modelCode = [
   "src/stages/language-model.ts",
   "src/stages/checkpoint.ts",
   "src/stages/midtrain.ts",
+  "src/stages/prompt-check.ts",
   "python_worker/gr2_worker",
 ];
 const codeOf: Readonly<Record<StageName, readonly string[]>> = {

@@ -19,6 +19,7 @@ import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
+import { checkPromptsOf } from "./prompt-check.ts";
 import { conditional, isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 import { readEvidence } from "./traces.ts";
@@ -61,6 +62,7 @@ async function run(context: StageContext): Promise<Summary> {
       advice: "Lower sft.userShare, or use more data.",
     });
   const validation = evaluationSlates(context, o.evalSlates);
+  checkPromptsOf(context, corpus, [...pool, ...validation], "RL");
   context.log(`${pool.length} slates of users unseen so far; ${validation.length} validation slates`);
 
   const best = stateDir(context.dir);

@@ -13,6 +13,7 @@ import { openCorpus } from "./corpus.ts";
 import { type Example, replayBatches, supervisedBatch } from "./examples.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { type Document, stateDir, tokenizerFile } from "./midtrain.ts";
+import { checkPromptsOf } from "./prompt-check.ts";
 import { isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 import { type ReasoningRecord, readEvidence, readReasonings, readTraces, type TraceRecord } from "./traces.ts";
@@ -40,6 +41,7 @@ async function run(context: StageContext): Promise<Summary> {
   const policy = model.policy(readPrior(context));
 
   const byId = new Map(readSlates(context, "rerank").map((s) => [s.id, s]));
+  checkPromptsOf(context, corpus, byId.values(), "SFT");
   const evidence = readEvidence(context);
   const lessons: readonly (TraceRecord | ReasoningRecord)[] =
     o.target === "order" ? readTraces(context) : readReasonings(context);

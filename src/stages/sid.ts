@@ -5,7 +5,8 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { deriveSeed, unitHash } from "../core/rng.ts";
-import { trainingView } from "../data/split.ts";
+import { checkTrainingView } from "../data/leakage.ts";
+import { type TrainingView, trainingView } from "../data/split.ts";
 import type { Item, SplitDataset } from "../data/types.ts";
 import { neighboursOf } from "../prerank/neighbours.ts";
 import { Catalogue } from "../sid/catalogue.ts";
@@ -133,9 +134,16 @@ function rowsOf(m: Matrix, rows: readonly number[]): Matrix {
   return { rows: rows.length, cols: m.cols, data };
 }
 
+/** What semantic IDs may know of interactions: the mid-training segment, checked. */
+function learnable(data: SplitDataset, consumer: string): TrainingView {
+  const view = trainingView(data, "midtrain");
+  checkTrainingView(data, view, "midtrain", consumer);
+  return view;
+}
+
 /** Each item's most frequent neighbours within the mid-training segment: positives of the contrastive loss. */
 function positivePairs(data: SplitDataset, perItem: number): IntMatrix {
-  const { starts, columns, cooccurrence } = neighboursOf(trainingView(data, "midtrain"), 3, 1);
+  const { starts, columns, cooccurrence } = neighboursOf(learnable(data, "the contrastive pairs"), 3, 1);
   const flat: number[] = [];
   for (let i = 0; i + 1 < starts.length; i++) {
     const edges = Array.from(
@@ -162,7 +170,11 @@ async function withCollaborative(
   data: SplitDataset,
 ): Promise<Matrix> {
   const { collaborativeDims: dims, collaborativeWeight } = context.config.sid;
-  const { starts, columns, cooccurrence, counts } = neighboursOf(trainingView(data, "midtrain"), 10, 1);
+  const { starts, columns, cooccurrence, counts } = neighboursOf(
+    learnable(data, "the factorised co-occurrence"),
+    10,
+    1,
+  );
   const total = cooccurrence.reduce((a, b) => a + b, 0);
   const mass = new Float64Array(text.rows);
   for (let i = 0; i < text.rows; i++)

@@ -57,7 +57,7 @@ export interface DelimitedSpec {
   /** Whether `"` quotes values. Default true. */
   readonly quoted?: boolean;
   readonly columns: InteractionColumns;
-  /** `auto` (default): numbers are seconds, 13-digit numbers milliseconds, other text ISO 8601. */
+  /** `auto` (default): numbers are seconds, 13-digit numbers milliseconds, other text ISO 8601 (UTC unless it names an offset). */
   readonly timeUnit?: TimeUnit;
 }
 
@@ -77,7 +77,7 @@ export function timeSql(x: string, unit: TimeUnit, sample: string | undefined): 
           ? "milliseconds"
           : "seconds"
         : "iso";
-  if (kind === "iso") return `epoch(TRY_CAST(${x} AS TIMESTAMP))`;
+  if (kind === "iso") return `epoch(TRY_CAST(${x} AS TIMESTAMPTZ))`;
   return kind === "milliseconds" ? `TRY_CAST(${x} AS DOUBLE) / 1000` : `TRY_CAST(${x} AS DOUBLE)`;
 }
 
@@ -320,7 +320,15 @@ export async function writeItems(duck: Duck, items: AsyncIterable<RawItem> | Ite
   return n;
 }
 
-/** Lines of an item file handed to `parse`, which returns an item or the reason why the line is malformed. */
+/** What a parser says of a line that ends within quotes; the next line may then belong to it. */
+export const unterminated = "unterminated quote";
+/** Lines of one quoted text at most. */
+const maxJoined = 50;
+
+/**
+ * Lines of an item file handed to `parse`, which returns an item or the reason why the line is malformed. A line that is
+ * `unterminated` is tried again with the next ones; if that does not end either, it alone is malformed.
+ */
 export async function* itemLines(
   file: string,
   quarantine: Quarantine,
@@ -328,11 +336,27 @@ export async function* itemLines(
   options: { skipHeader?: boolean; encoding?: "utf8" | "latin1" } = {},
 ): AsyncGenerator<RawItem> {
   requireFile(file, "Items");
+  let held: { line: number; text: string }[] = [];
+  function* settle(atEnd: boolean): Generator<RawItem> {
+    for (let k = 1; held[0] !== undefined && k <= held.length; ) {
+      const { line, text } = held[0];
+      const joined = held.slice(0, k);
+      const item = parse(k === 1 ? text : joined.map((h) => h.text).join("\n"), line);
+      if (item === unterminated && (k < held.length || (!atEnd && k < maxJoined))) {
+        k++;
+        continue;
+      }
+      quarantine.saw(file, 1);
+      if (typeof item !== "string") yield item;
+      else quarantine.add({ file, line, reason: item, text });
+      held = held.slice(item === unterminated ? 1 : k);
+      k = 1;
+    }
+  }
   for await (const { line, text } of linesOf(file, options.encoding ?? "utf8")) {
     if (line === 1 && options.skipHeader === true) continue;
-    quarantine.saw(file, 1);
-    const item = parse(text, line);
-    if (typeof item !== "string") yield item;
-    else quarantine.add({ file, line, reason: item, text });
+    held.push({ line, text });
+    yield* settle(false);
   }
+  yield* settle(true);
 }

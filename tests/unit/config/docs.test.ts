@@ -8,7 +8,14 @@ import { configRows, renderConfigDocs } from "../../../src/config/docs.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
 
-const documents = ["README.md", "CONTRIBUTING.md", "bench/README.md", "docs/LOG.md", "docs/impressions.md"];
+const documents = [
+  "README.md",
+  "CONTRIBUTING.md",
+  "bench/README.md",
+  "docs/LOG.md",
+  "docs/data.md",
+  "docs/impressions.md",
+];
 const read = (path: string): string => readFileSync(join(repositoryRoot, path), "utf8");
 
 describe("the documentation of settings", () => {
@@ -21,9 +28,11 @@ describe("the documentation of settings", () => {
     for (const r of rows) expect(text).toContain(`| \`${r.path}\` |`);
   });
 
-  it("is about settings that exist: the recipes in README.md are valid", () => {
-    const blocks = [...read("README.md").matchAll(/```yaml\n([\s\S]*?)```/g)].map((m) => m[1] as string);
-    expect(blocks.length).toBeGreaterThanOrEqual(3);
+  it("is about settings that exist: the recipes in README.md and docs/data.md are valid", () => {
+    const blocks = ["README.md", "docs/data.md"].flatMap((d) =>
+      [...read(d).matchAll(/```yaml\n([\s\S]*?)```/g)].map((m) => m[1] as string),
+    );
+    expect(blocks.length).toBeGreaterThanOrEqual(10);
     const folder = mkdtempSync(join(tmpdir(), "gr2-readme-"));
     blocks.forEach((block, i) => {
       const file = join(folder, `${i}.yaml`);
@@ -82,5 +91,4 @@ describe("the documents", () => {
   });
 });
 
-const isOptional = (path: string): boolean =>
-  ["extends", "data.files.interactions", "data.files.impressions", "data.files.items"].includes(path);
+const isOptional = (path: string): boolean => /^(extends|data\.files\.\w+|data\.columns\.\w+)$/.test(path);

@@ -3,7 +3,10 @@ import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Rng } from "../../../src/core/rng.ts";
+import { splitByPosition } from "../../../src/data/split.ts";
+import { dataStatistics } from "../../../src/data/statistics.ts";
 import { writeAtomic, writeJson } from "../../../src/run/files.ts";
+import { walkers } from "../synthetic.ts";
 
 export const hostile = `<script>alert("x")</script>&'<img src=https://evil.example/a.png onerror=alert(1)>\u202e\u0007`;
 
@@ -57,6 +60,7 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
     "metrics.json": metricsFile(),
     "examples.json": Array.from({ length: 12 }, (_, i) => example(rng, i)),
     "manifest.json": manifest(),
+    "stages/data/statistics.json": dataStatistics(splitByPosition({ ...walkers(60, 90, 24), name: hostile })),
     "stages/sid/report.json": {
       numItems: 1682,
       levels: 2,
