@@ -19,7 +19,7 @@ import { loadDataset } from "../src/data/cache.ts";
 import { fetchMiniLm } from "../src/data/fetch.ts";
 import { Catalogue } from "../src/sid/catalogue.ts";
 import { sidReport } from "../src/sid/report.ts";
-import { itemText } from "../src/stages/embed.ts";
+import { itemText } from "../src/stages/embedder.ts";
 import { readMatrix, writeMatrix } from "../src/stages/files.ts";
 import { runtimeOf } from "../src/stages/pipeline.ts";
 import { prepareData } from "../src/stages/sid-ablation.ts";
@@ -61,7 +61,7 @@ export const bench: Benchmark = async (emit, args) => {
   });
   const config = loadConfig(o.config, [...o.set, "runtime.threads=1", "runtime.device=cpu"]);
   const folder = mkdtempSync(join(tmpdir(), "gr2-bench-"));
-  const running = await startWorker(runtimeOf(config, folder));
+  const running = await startWorker(runtimeOf(config, join(folder, "worker.log")));
   try {
     const worker = running.client;
     const cpu = cpuClock(worker, running.pid);

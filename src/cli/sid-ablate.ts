@@ -44,7 +44,7 @@ export async function ablateSid(
       asked: { recipe: args.config, set: args.set },
       worker: async () => {
         if (given) return given;
-        running = await startWorker(runtimeOf(base, folder), signal);
+        running = await startWorker(runtimeOf(base, join(folder, "worker.log")), signal);
         return running.client;
       },
       signal,

@@ -6,6 +6,7 @@
 import { readdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { WorkerClient } from "../worker/types.ts";
+import { type Belonging, checkBelonging } from "./language-model.ts";
 import type { StageContext } from "./stage.ts";
 
 interface Cursor<T> {
@@ -18,11 +19,12 @@ interface Cursor<T> {
 export async function saveCheckpoint<T>(
   context: StageContext,
   worker: WorkerClient,
+  metadata: Belonging,
   step: number,
   value: T,
 ): Promise<void> {
   const path = context.work(`checkpoint-${step}`);
-  await worker.saveState({ path, includeOptimizer: true }, { signal: context.signal });
+  await worker.saveState({ path, includeOptimizer: true, metadata }, { signal: context.signal });
   context.cursor.write(step, { checkpoint: basename(path), value } satisfies Cursor<T>);
   for (const name of readdirSync(dirname(path)))
     if (name.includes("checkpoint-") && name !== basename(path))
@@ -30,9 +32,14 @@ export async function saveCheckpoint<T>(
 }
 
 /** Restores the newest checkpoint of a killed attempt and returns its value; undefined = begin at the start. */
-export async function resume<T>(context: StageContext, worker: WorkerClient): Promise<T | undefined> {
+export async function resume<T>(
+  context: StageContext,
+  worker: WorkerClient,
+  belongsTo: Belonging,
+): Promise<T | undefined> {
   const cursor = context.cursor.read<Cursor<T>>();
   if (cursor === undefined) return undefined;
-  await worker.loadState({ path: context.work(cursor.checkpoint), includeOptimizer: true }, { signal: context.signal });
+  const path = context.work(cursor.checkpoint);
+  checkBelonging(path, await worker.loadState({ path, includeOptimizer: true }, { signal: context.signal }), belongsTo);
   return cursor.value;
 }

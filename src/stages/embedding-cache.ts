@@ -6,8 +6,8 @@
  *   CACHE/embeddings/KEY.f32   the matrix (files.ts), written first
  *   CACHE/embeddings/KEY.json  its shape and SHA-256; without it, or where it does not fit, the matrix is computed again
  */
-import { readdirSync, statSync } from "node:fs";
-import { join, relative, sep } from "node:path";
+import { statSync } from "node:fs";
+import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { hashOf, sha256File } from "../core/hash.ts";
 import { codeHash } from "../run/code-hash.ts";
@@ -24,22 +24,24 @@ interface Receipt {
 export interface EmbeddingKeyParts {
   /** The embedder: a folder, or else a hub id. */
   readonly modelPath: string;
+  /** Of the folder's files (embedder.ts). */
+  readonly modelHash: string;
   readonly texts: readonly string[];
   readonly batchSize: number;
   readonly worker: WorkerInfo;
 }
 
 /** Undefined if the embedder is no folder on this machine: then its weights are unknown. */
-export async function embeddingKey(parts: EmbeddingKeyParts): Promise<string | undefined> {
-  const { modelPath, texts, batchSize, worker } = parts;
+export function embeddingKey(parts: EmbeddingKeyParts): string | undefined {
+  const { modelPath, modelHash, texts, batchSize, worker } = parts;
   if (!statSync(modelPath, { throwIfNoEntry: false })?.isDirectory()) return undefined;
   const { device, numThreads, torchVersion, transformersVersion } = worker;
   return hashOf({
-    model: await folderHash(modelPath),
+    model: modelHash,
     texts,
     batchSize,
     worker: { device, numThreads, torchVersion, transformersVersion },
-    code: codeHash(["src/stages/embed.ts", "python_worker/gr2_worker/embed.py"]),
+    code: codeHash(["src/stages/embedder.ts", "python_worker/gr2_worker/embed.py"]),
   });
 }
 
@@ -60,16 +62,4 @@ export async function cacheEmbeddings(config: Config, key: string, matrix: Matri
   writeMatrix(path, matrix);
   const receipt: Receipt = { rows: matrix.rows, cols: matrix.cols, sha256: await sha256File(path) };
   writeJson(fileOf(config, key, "json"), receipt);
-}
-
-/** Over names and contents of all files below a folder. */
-async function folderHash(folder: string): Promise<string> {
-  const files = readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((e) => e.isFile() || e.isSymbolicLink())
-    .map((e) => join(e.parentPath, e.name))
-    .filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile())
-    .sort();
-  const entries: string[][] = [];
-  for (const path of files) entries.push([relative(folder, path).split(sep).join("/"), await sha256File(path)]);
-  return hashOf(entries);
 }

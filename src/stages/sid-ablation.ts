@@ -81,9 +81,18 @@ export function cellSettings(config: Config): unknown {
 /** Files a cell depends on. */
 export const ablationCode: readonly string[] = [
   ...["src/core", "src/data", "src/prerank", "src/prompts", "src/sid", "src/eval/metrics.ts", "src/rl/groups.ts"],
-  ...["corpus", "data", "embed", "files", "language-model", "midtrain", "sid", "sid-ablation", "sid-recall"].map(
-    (name) => `src/stages/${name}.ts`,
-  ),
+  ...[
+    "corpus",
+    "data",
+    "embed",
+    "embedder",
+    "files",
+    "language-model",
+    "midtrain",
+    "sid",
+    "sid-ablation",
+    "sid-recall",
+  ].map((name) => `src/stages/${name}.ts`),
   "python_worker/gr2_worker",
 ];
 

@@ -12,6 +12,7 @@ import { buildSlates, defaultSlates } from "../prerank/slates.ts";
 import type { PreRanker, Slate } from "../prerank/types.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
 import type { Catalogue } from "../sid/catalogue.ts";
+import { Trie } from "../sid/trie.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { openLanguageModel } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
@@ -35,8 +36,7 @@ export async function nextItemRecall(context: StageContext, maxPositions: number
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
   const worker = await context.worker();
   const ids = distinctIds(corpus.catalogue);
-  const rows = ids.items.map((items) => model.encoder.item(items[0] as number));
-  const catalogue = { rows: rows.length, cols: rows[0]?.length ?? 0, data: Int32Array.from(rows.flat()) };
+  const trie = new Trie(ids.items.map((items) => model.encoder.item(items[0] as number)));
   let [recall, ndcg] = [0, 0];
   for (let start = 0; start < positions.length; start += promptsPerCall) {
     const part = positions.slice(start, start + promptsPerCall);
@@ -44,7 +44,7 @@ export async function nextItemRecall(context: StageContext, maxPositions: number
     const found = await worker.beamSearch(
       {
         prompts: histories.map((h) => model.encoder.encode(sequentialTask(h.subarray(-config.prompts.historyItems)))),
-        catalogue,
+        trie,
         beamWidth: Math.max(cutoff, config.prerank.beamWidth),
         excluded: histories.map((h) => seenIds(ids, new Set(h))),
       },

@@ -1,19 +1,21 @@
 /**
- * The candidates (GR2 v1 §3.3): every position of the rerank, validation and test segments becomes a slate of the
- * pre-ranker's top N. The pre-ranker never saw the answer: rerank slates come from one fitted on the mid-training
+ * The candidates (GR2 v1 §3.3): as an incumbent ranker logged them, or every position of the rerank, validation and test segments becomes a slate of
+ * the pre-ranker's top N. The pre-ranker never saw the answer: rerank slates come from one fitted on the mid-training
  * segment, validation and test slates from one fitted through the rerank segment.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, unitHash } from "../core/rng.ts";
-import { checkSlates } from "../data/leakage.ts";
+import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
 import type { TrainingView } from "../data/split.ts";
 import { fitItemKnn } from "../prerank/item-knn.ts";
+import { loggedSlates } from "../prerank/logged.ts";
 import { fitPopularity } from "../prerank/popularity.ts";
 import { buildAllSlates, buildSlates, defaultSlates, type SlateSegment, slateStats } from "../prerank/slates.ts";
-import type { PreRanker, Slate } from "../prerank/types.ts";
+import { labelsOf, type PreRanker, type Slate } from "../prerank/types.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
+import { Trie } from "../sid/trie.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { readLines, writeJson, writeLines } from "./files.ts";
 import { openLanguageModel } from "./language-model.ts";
@@ -36,28 +38,34 @@ const segments: readonly SlateSegment[] = ["rerank", "validation", "test"];
 async function run(context: StageContext): Promise<Summary> {
   const { config } = context;
   const corpus = openCorpus(context);
-  const size = config.prerank.candidates;
-  const options = { ...defaultSlates, size };
-  const { kind } = config.prerank;
-  const built =
-    kind === "generative"
-      ? await generativeSlates(context, corpus, size)
-      : buildAllSlates(corpus.split, (v) => fitPreRanker(kind, v), options);
+  const built = await slatesOf(context, corpus);
+  const logged = config.prerank.kind === "logged";
   const summary: Record<string, number> = {};
   for (const segment of segments) {
     let list = built.slates[segment];
-    const distinct = list.filter((s) => new Set(s.candidates.map((c) => corpus.catalogue.textOf(c))).size === size);
+    const distinct = list.filter(
+      (s) => new Set(s.candidates.map((c) => corpus.catalogue.textOf(c))).size === s.candidates.length,
+    );
     summary[`${segment}_dropped_same_sid`] = list.length - distinct.length;
     list = capPerUser(distinct, config.prerank.maxSlatesPerUser);
-    checkSlates(corpus.split, list, { repeats: "unseen" });
+    if (logged) checkLoggedSlates(corpus.split, list);
+    else checkSlates(corpus.split, list, { repeats: "unseen" });
+    const size = logged ? list.reduce((most, s) => Math.max(most, s.candidates.length), 0) : config.prerank.candidates;
     const stats = slateStats(list, size);
+    if (logged && stats.slates === 0)
+      throw new RunError(`no logged slate with a history falls into the ${segment} segment`, {
+        advice: "Give the segment a larger share (data.split), or choose the kind of split that fits the log.",
+      });
     if (stats.conditional === 0)
       throw new RunError(
         `none of the ${stats.slates} ${segment} slates holds its true item among ${size} candidates: there is nothing to re-rank`,
         { advice: "Use more data, raise prerank.candidates, or give the segment a larger share (data.split)." },
       );
+    const mean = (of: (s: Slate) => number): string => (list.reduce((n, s) => n + of(s), 0) / list.length).toFixed(1);
     context.log(
-      `${segment}: ${stats.slates} slates of ${stats.users} users, true item among the ${size} in ${stats.conditional} (HR@${size} ${stats.hitRate.toFixed(4)})`,
+      logged
+        ? `${segment}: ${stats.slates} logged slates of ${stats.users} users, on average ${mean((s) => s.candidates.length)} candidates, ${mean((s) => labelsOf(s).filter((l) => l > 0).length)} of them positive`
+        : `${segment}: ${stats.slates} slates of ${stats.users} users, true item among the ${size} in ${stats.conditional} (HR@${size} ${stats.hitRate.toFixed(4)})`,
     );
     writeLines(slateFile(context.dir, segment), list);
     writeJson(join(context.dir, `${segment}.stats.json`), stats);
@@ -68,6 +76,24 @@ async function run(context: StageContext): Promise<Summary> {
   return summary;
 }
 
+/** Slates of the three segments, from whoever proposes the candidates. */
+async function slatesOf(
+  context: StageContext,
+  corpus: Corpus,
+): Promise<{ slates: Readonly<Record<SlateSegment, readonly Slate[]>> }> {
+  const { kind, candidates: size } = context.config.prerank;
+  if (kind === "generative") return generativeSlates(context, corpus, size);
+  if (kind !== "logged") return buildAllSlates(corpus.split, (v) => fitPreRanker(kind, v), { ...defaultSlates, size });
+  const { slates, skipped } = loggedSlates(corpus.split, maxLoggedCandidates);
+  context.log(
+    `logged slates left out: ${skipped.midtrain} of the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across the end of a segment, ${skipped.nothingToOrder} with nothing to order; ${skipped.cutCandidates} candidates beyond ${maxLoggedCandidates} cut`,
+  );
+  return { slates };
+}
+
+/** As many as prerank.candidates may be. */
+const maxLoggedCandidates = 64;
+
 const fitPreRanker = (kind: "itemknn" | "popularity", view: TrainingView): PreRanker =>
   kind === "itemknn" ? fitItemKnn(view) : fitPopularity(view);
 
@@ -77,14 +103,12 @@ async function generativeSlates(context: StageContext, corpus: Corpus, size: num
   const from = context.inputDir("midtrain");
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
   const worker = await context.worker();
-  const rows = corpus.items.map((_, row) => model.encoder.item(row));
-  const width = rows[0]?.length ?? 0;
-  const catalogue = { rows: rows.length, cols: width, data: Int32Array.from(rows.flat()) };
+  const trie = new Trie(corpus.items.map((_, row) => model.encoder.item(row)));
   const empty: PreRanker = {
     name: "positions",
     top: (_history, n) => ({ items: Array.from({ length: n }, () => -1), scores: Array.from({ length: n }, () => 0) }),
   };
-  const slatesOf = async (segment: SlateSegment): Promise<Slate[]> => {
+  const ofSegment = async (segment: SlateSegment): Promise<Slate[]> => {
     const { slates: positions } = buildSlates(corpus.split, segment, empty, { ...defaultSlates, size });
     const out: Slate[] = [];
     const chunk = 64;
@@ -96,7 +120,7 @@ async function generativeSlates(context: StageContext, corpus: Corpus, size: num
       const found = await worker.beamSearch(
         {
           prompts: histories.map((h) => model.encoder.encode(sequentialTask(h.subarray(-config.prompts.historyItems)))),
-          catalogue,
+          trie,
           beamWidth: Math.max(size, config.prerank.beamWidth),
           excluded: histories.map((h) => Int32Array.from(new Set(h))),
         },
@@ -117,9 +141,9 @@ async function generativeSlates(context: StageContext, corpus: Corpus, size: num
   };
   return {
     slates: {
-      rerank: await slatesOf("rerank"),
-      validation: await slatesOf("validation"),
-      test: await slatesOf("test"),
+      rerank: await ofSegment("rerank"),
+      validation: await ofSegment("validation"),
+      test: await ofSegment("test"),
     },
   };
 }

@@ -96,7 +96,7 @@ class CollidingWorker extends FakeWorker {
     return fitted;
   }
   override async beamSearch(...args: Parameters<FakeWorker["beamSearch"]>) {
-    this.searched.push(args[0].catalogue.rows);
+    this.searched.push(args[0].trie.rows.length);
     return super.beamSearch(...args);
   }
 }
