@@ -7,6 +7,7 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   eval: () => import("./eval.ts"),
   prerank: () => import("./prerank.ts"),
   data: () => import("./data.ts"),
+  sid: () => import("./sid.ts"),
 };
 
 async function main([name, ...args]: readonly string[]): Promise<number> {

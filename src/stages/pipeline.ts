@@ -43,7 +43,12 @@ const modelCode = [
 ];
 const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   data: [],
-  embed: ["src/data/fetch.ts", "src/stages/embedder.ts", "python_worker/gr2_worker/embed.py"],
+  embed: [
+    "src/data/fetch.ts",
+    "src/stages/embedder.ts",
+    "src/stages/embedding-cache.ts",
+    "python_worker/gr2_worker/embed.py",
+  ],
   sid: [
     "src/prerank/neighbours.ts",
     "python_worker/gr2_worker/quantizer.py",
