@@ -459,7 +459,24 @@ const rl = z
     temperature: positive.default(1).describe("Of sampling; the trainer uses the same distribution."),
     clipLow: positive.default(0.2).describe("epsilon_low (DAPO)."),
     clipHigh: positive.default(0.28).describe("epsilon_high (DAPO)."),
-    klCoef: z.number().nonnegative().default(0).describe("k3 KL to the SFT policy (DAPO: none)."),
+    klCoef: z.number().nonnegative().default(0).describe("Weight of the KL to the SFT policy (DAPO: none)."),
+    klEstimator: z
+      .enum(["k3", "k1"])
+      .default("k3")
+      .describe("k3: a term of the loss (GRPO); k1: log-ratio off the advantage of each token (PPO)."),
+    importanceCap: z
+      .number()
+      .nonnegative()
+      .default(0)
+      .describe(
+        "Truncated importance sampling: weigh a token by min(p_trainer / p_sampler, cap), for samplers whose log-probs differ from the trainer's; costs one more forward pass. 0 = off.",
+      ),
+    curriculum: z
+      .enum(["none", "near-first", "far-first"])
+      .default("none")
+      .describe(
+        "Which slates come first, by the true item's place in the pre-rank; all of them from half-way on. Ours.",
+      ),
     normaliseStd: z
       .boolean()
       .default(true)

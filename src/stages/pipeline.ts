@@ -61,7 +61,7 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
   traces: ["src/teacher", "src/prompts", "src/stages/slates.ts"],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
-  rl: [...modelCode, "src/reward", "src/rl", "src/eval/metrics.ts", "src/stages/slates.ts"],
+  rl: [...modelCode, "src/reward", "src/rl", "src/eval", "src/stages/rl-update.ts", "src/stages/slates.ts"],
   evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],
 };
 

@@ -16,7 +16,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   prompts: ["core", "data"],
   eval: ["core"],
   reward: ["core", "prompts", "eval"],
-  rl: ["core", "reward"],
+  rl: ["core", "prompts", "eval", "reward"],
   prerank: ["core", "data"],
   teacher: ["core", "data", "prerank"],
   worker: ["core", "config"],
@@ -26,7 +26,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
     ...["core", "config", "data", "sid", "prompts", "reward", "rl", "eval"],
     ...["prerank", "teacher", "worker", "policy", "run"],
   ],
-  report: ["core", "data", "eval", "run"],
+  report: ["core", "data", "eval", "rl", "run"],
   serve: ["core", "config", "data", "sid", "prompts", "eval", "prerank", "worker", "policy", "run", "stages"],
   cli: ["core", "config", "data", "sid", "prompts", "reward", "prerank", "worker", "run", "stages", "report", "serve"],
 };

@@ -258,6 +258,7 @@ describe("the whole pipeline on a fake worker", () => {
     [["prompts.format=json", "prompts.showTitles=true", "decoding.maxReasoningTokens=200"]],
     [["prerank.kind=generative", "sid.format=wrapped", "decoding.evidence=true"]],
     [["rl.klCoef=0.1", "rl.minibatches=2", "rl.epochs=2", "rl.reward.kind=ndcg", "rl.thinkShare=0"]],
+    [["rl.klCoef=0.1", "rl.klEstimator=k1", "rl.importanceCap=2", "rl.curriculum=near-first"]],
     [["sid.collaborativeDims=4", "sid.contrastiveWeight=0.1", "teacher.sampling=targeted", "eval.controls=false"]],
     [["data.split.kind=leave-one-out", "eval.validationSlates=20", "eval.maxSlates=30", "sft.replayShare=0"]],
     [["data.split.kind=global-time", "rl.dynamicSampling=false", "rl.thinkShare=1", "midtrain.epochs=0.5"]],
