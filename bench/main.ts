@@ -6,6 +6,7 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   pipeline: () => import("./pipeline.ts"),
   eval: () => import("./eval.ts"),
   prerank: () => import("./prerank.ts"),
+  retrieval: () => import("./retrieval.ts"),
 };
 
 async function main([name, ...args]: readonly string[]): Promise<number> {

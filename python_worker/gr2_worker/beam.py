@@ -147,6 +147,8 @@ def _expand(
     normaliser = logits.logsumexp(dim=-1).double().cpu().numpy()
     score_K = logits.flatten().index_select(0, index).double().cpu().numpy() - normaliser[beam_K]
     score_K += score_PW.reshape(-1)[beam_K]
+    near_K = _near_best(score_K, prompt_K, num_prompts, beam_width)
+    beam_K, child_K, prompt_K, score_K = beam_K[near_K], child_K[near_K], prompt_K[near_K], score_K[near_K]
     # Best first within each prompt; equal scores in sorted-catalogue order.
     ranking = np.lexsort((child_K, -score_K, prompt_K))
     per_prompt = np.bincount(prompt_K, minlength=num_prompts)
@@ -160,6 +162,23 @@ def _expand(
     at = (prompt_K[kept], column)
     parents[at], children[at], scores[at] = beam_K[kept] % width, child_K[kept], score_K[kept]
     return parents, children, scores
+
+
+def _near_best(score_K: npt.NDArray[np.float64], prompt_K: Int64s, num_prompts: int, beam_width: int) -> Int64s:
+    """Candidates no worse than their prompt's `beam_width`-th best, ties included: sorting only these is enough.
+
+    prompt_K ascends. With one token an item every item is a candidate, and a sort of all of them would cost the most.
+    """
+    bounds = np.searchsorted(prompt_K, np.arange(num_prompts + 1))
+    kept = []
+    for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        if high - low <= beam_width:
+            kept.append(np.arange(low, high))
+        else:
+            scores = score_K[low:high]
+            worst = np.partition(scores, high - low - beam_width)[high - low - beam_width]
+            kept.append(low + np.flatnonzero(scores >= worst))
+    return np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
 
 
 def _is_open(trie: Trie, depth: int, child_K: Int64s, prompt_K: Int64s, closed_flat: Int64s, stride: int) -> Bools:

@@ -40,6 +40,7 @@ const modelCode = [
   "src/stages/midtrain.ts",
   "python_worker/gr2_worker",
 ];
+const preRankerCode = ["src/stages/prerankers.ts", "src/stages/beam-prerank.ts", "src/stages/sasrec.ts"];
 const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   data: [],
   embed: ["src/data/fetch.ts", "python_worker/gr2_worker/embed.py"],
@@ -51,7 +52,7 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
     "python_worker/gr2_worker/factorize.py",
   ],
   midtrain: [...modelCode, "src/rl/groups.ts"],
-  slates: [...modelCode, "src/prerank"],
+  slates: [...modelCode, "src/prerank", ...preRankerCode],
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
   traces: ["src/teacher", "src/prompts", "src/stages/slates.ts"],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
@@ -171,7 +172,8 @@ async function runOne(
   writeJson(join(own.dir, "summary.json"), summary);
 }
 
-const runtimeOf = (config: Config, folder: string): Parameters<typeof startWorker>[0] =>
+/** The worker that a config asks for; it logs into `folder`. */
+export const runtimeOf = (config: Config, folder: string): Parameters<typeof startWorker>[0] =>
   config.runtime.mode === "remote"
     ? { mode: "remote", address: config.runtime.address }
     : {
