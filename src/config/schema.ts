@@ -265,7 +265,7 @@ const prerank = z
         layers: count.default(2).describe("Transformer blocks."),
         heads: count.default(2).describe("Attention heads; they divide hiddenSize."),
         hiddenSize: count.default(64).describe("Width of item vectors and blocks."),
-        dropout: share.default(0.5).describe("On embeddings, attention and block outputs."),
+        dropout: z.number().min(0).lt(1).default(0.5).describe("On embeddings, attention and block outputs."),
         historyItems: count.default(50).describe("Latest items read (SASRec: 50 for sparse data)."),
         batchSequences: count.default(128).describe("Sequences per optimizer step."),
         learningRate: positive.default(1e-3).describe("AdamW's step size, constant."),

@@ -6,8 +6,12 @@ export interface BeamPreRankerOptions {
   readonly name: string;
   readonly parameters: number;
   readonly modelId?: string;
-  /** Token ids of every item row. */
+  /** Distinct rows of token ids. */
   readonly catalogue: IntMatrix;
+  /** Which items a catalogue row stands for: several, where items share a semantic ID. */
+  readonly itemsOf: (row: number) => readonly number[];
+  /** The catalogue row of an item. */
+  readonly rowOf: (item: number) => number;
   /** Beams, at least the number of items asked for. */
   readonly beamWidth: number;
   readonly promptOf: (history: Int32Array) => TokenIds;
@@ -20,20 +24,29 @@ export function beamPreRanker(worker: WorkerClient, signal: AbortSignal, o: Beam
     parameters: o.parameters,
     async topOf(histories, n, repeats) {
       const beamWidth = Math.max(n, o.beamWidth);
+      const seen = histories.map((h) => new Set(repeats === "unseen" ? h : []));
       const { rows, logprobs } = await worker.beamSearch(
         {
           ...(o.modelId ? { modelId: o.modelId } : {}),
           prompts: histories.map(o.promptOf),
           catalogue: o.catalogue,
           beamWidth,
-          ...(repeats === "unseen" ? { excluded: histories.map((h) => Int32Array.from(new Set(h))) } : {}),
+          excluded: seen.map((items) => {
+            const itsRows = [...new Set([...items].map(o.rowOf))];
+            return itsRows.filter((row) => o.itemsOf(row).every((item) => items.has(item)));
+          }),
         },
         { signal },
       );
-      return histories.map((_, i) => {
-        const found = Array.from(rows.data.subarray(i * beamWidth, (i + 1) * beamWidth));
-        const items = found.filter((row) => row >= 0).slice(0, n);
-        return { items, scores: Array.from(logprobs.data.subarray(i * beamWidth, i * beamWidth + items.length)) };
+      return seen.map((excluded, i) => {
+        const found = Array.from({ length: beamWidth }, (_, k) => i * beamWidth + k).flatMap((at) => {
+          const row = rows.data[at] as number;
+          if (row < 0) return [];
+          const items = o.itemsOf(row).filter((item) => !excluded.has(item));
+          return items.map((item) => ({ item, score: logprobs.data[at] as number }));
+        });
+        const best = found.slice(0, n);
+        return { items: best.map((b) => b.item), scores: best.map((b) => b.score) };
       });
     },
   };

@@ -30,11 +30,23 @@ async function generative(context: StageContext, corpus: Corpus): Promise<PreRan
   const { config } = context;
   const from = context.inputDir("midtrain");
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
-  const rows = corpus.items.map((_, row) => model.encoder.item(row));
+  const itemsBySid = new Map<string, number[]>();
+  for (let row = 0; row < corpus.items.length; row++) {
+    const text = corpus.catalogue.textOf(row);
+    itemsBySid.set(text, [...(itemsBySid.get(text) ?? []), row]);
+  }
+  const itemsOf = [...itemsBySid.values()];
+  const rowOf = new Int32Array(corpus.items.length);
+  itemsOf.forEach((items, row) => {
+    for (const item of items) rowOf[item] = row;
+  });
+  const tokens = itemsOf.map(([first]) => model.encoder.item(first as number));
   return beamPreRanker(await context.worker(), context.signal, {
     name: "generative",
     parameters: model.numParameters,
-    catalogue: { rows: rows.length, cols: rows[0]?.length ?? 0, data: Int32Array.from(rows.flat()) },
+    catalogue: { rows: tokens.length, cols: tokens[0]?.length ?? 0, data: Int32Array.from(tokens.flat()) },
+    itemsOf: (row) => itemsOf[row] as number[],
+    rowOf: (item) => rowOf[item] as number,
     beamWidth: config.prerank.beamWidth,
     promptOf: (history) => model.encoder.encode(sequentialTask(history.subarray(-config.prompts.historyItems))),
   });

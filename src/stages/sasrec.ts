@@ -49,6 +49,8 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
       parameters: model.numParameters,
       modelId,
       catalogue: { rows: numItems, cols: 1, data: Int32Array.from({ length: numItems }, (_, row) => row) },
+      itemsOf: (row) => [row],
+      rowOf: (item) => item,
       beamWidth: 1,
       promptOf: (history) => history.subarray(-context.config.prerank.sasrec.historyItems),
     });
@@ -59,6 +61,10 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
     return preRanker;
   };
 }
+
+/** Frees the model; for the end of a stage. */
+export const unloadSasrec = (worker: WorkerClient, signal: AbortSignal): Promise<void> =>
+  worker.unloadModel(modelId, { signal });
 
 async function load(context: StageContext, worker: WorkerClient, view: TrainingView): Promise<LoadedModel> {
   const { seed, runtime, prerank } = context.config;

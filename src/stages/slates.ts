@@ -13,6 +13,7 @@ import type { Slate } from "../prerank/types.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { readLines, writeJson, writeLines } from "./files.ts";
 import { preRankerFitter } from "./prerankers.ts";
+import { unloadSasrec } from "./sasrec.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 
 export const slates: Stage = {
@@ -37,6 +38,7 @@ async function run(context: StageContext): Promise<Summary> {
   const built = await buildAllSlates(corpus.split, fitted, { ...defaultSlates, size }, (segment, done, total) =>
     context.progress(`${segment} slates`, done, total),
   );
+  if (config.prerank.kind === "sasrec") await unloadSasrec(await context.worker(), context.signal);
   const summary: Record<string, number> = {};
   for (const segment of segments) {
     let list = built.slates[segment];

@@ -8,11 +8,12 @@ import { InterruptedError } from "../../src/core/errors.ts";
 import { leaveOneOut, trainingView } from "../../src/data/split.ts";
 import type { SplitDataset } from "../../src/data/types.ts";
 import { buildAllSlates, defaultSlates } from "../../src/prerank/slates.ts";
+import { beamPreRanker } from "../../src/stages/beam-prerank.ts";
 import { sasrecFitter } from "../../src/stages/sasrec.ts";
 import type { StageContext } from "../../src/stages/stage.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { startWorker } from "../../src/worker/launcher.ts";
-import type { ForwardBackwardRequest, WorkerClient } from "../../src/worker/types.ts";
+import type { BeamSearchRequest, ForwardBackwardRequest, WorkerClient } from "../../src/worker/types.ts";
 import { datasetOf, walkers } from "../unit/synthetic.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-sasrec-"));
@@ -61,6 +62,37 @@ class Recorder extends FakeWorker {
 
 const slates = (worker: WorkerClient, stage: ReturnType<typeof stageIn>, data: SplitDataset) =>
   buildAllSlates(data, sasrecFitter(stage.attempt(worker), data), { ...defaultSlates, size: 5 });
+
+describe("ranking by beam search", () => {
+  // Items 0 and 2 share catalogue row 0; items 1 and 3 have rows 1 and 2. The worker prefers rows 0, 2, 1.
+  const rowOf = [0, 1, 0, 2];
+  const asked: BeamSearchRequest[] = [];
+  const found = { rows: Int32Array.of(0, 2, 1), logprobs: Float32Array.of(-1, -2, -3) };
+  const worker = {
+    beamSearch: (request: BeamSearchRequest) => {
+      asked.push(request);
+      const shape = { rows: 1, cols: 3 };
+      return Promise.resolve({ rows: { ...shape, data: found.rows }, logprobs: { ...shape, data: found.logprobs } });
+    },
+  } as unknown as WorkerClient;
+  const preRanker = beamPreRanker(worker, new AbortController().signal, {
+    name: "beam",
+    parameters: 1,
+    catalogue: { rows: 3, cols: 1, data: Int32Array.of(0, 1, 2) },
+    itemsOf: (row) => rowOf.flatMap((r, item) => (r === row ? [item] : [])),
+    rowOf: (item) => rowOf[item] as number,
+    beamWidth: 3,
+    promptOf: (history) => history,
+  });
+
+  it("returns every unseen item of a shared ID, and closes the ID only when all of them were seen", async () => {
+    expect(await preRanker.topOf([Int32Array.of(2)], 3, "unseen")).toEqual([{ items: [0, 3, 1], scores: [-1, -2, -3] }]);
+    expect(asked.at(-1)?.excluded).toEqual([[]]);
+    await preRanker.topOf([Int32Array.of(2, 3, 0)], 3, "unseen");
+    expect(asked.at(-1)?.excluded).toEqual([[0, 2]]);
+    expect(await preRanker.topOf([Int32Array.of(2)], 3, "allow")).toEqual([{ items: [0, 2, 3], scores: [-1, -1, -2] }]);
+  });
+});
 
 describe("on a fake worker", () => {
   const config = configOf({ maxEpochs: 6, evalEpochs: 2, patience: 1, historyItems: 6, batchSequences: 16 });
