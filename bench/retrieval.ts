@@ -4,7 +4,8 @@
  *   npm run bench -- retrieval --config configs/beauty-retrieval.yaml --set data.path=FOLDER
  *     [--kinds popularity,itemknn,sasrec,generative] [--seeds 0,1,2] [--run NAME] [--root runs] [--users N] [--test]
  * Reports validation; --test adds the test segment, to be looked at once, when nothing is left to choose. --users draws
- * some users for a quick look. A finished fit is found again in the run's folder; a fit that was cut off goes on.
+ * some users for a quick look. A finished fit of equal settings is found again in the run's folder (another --run, or
+ * deleting it, after a change of code), and a fit that was cut off goes on.
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";

@@ -20,6 +20,8 @@ from .lm import LanguageModel
 # Logits computed at once, in elements: bounds memory (float32: 128 MiB) whatever the vocabulary; on the CPU cache-sized.
 MAX_LOGITS_CUDA = 1 << 27
 MAX_LOGITS_CPU = 1 << 21
+# Yet at least so many rows: every chunk adds a gradient of the whole output layer, which a vocabulary of items makes large.
+MIN_ROWS = 64
 
 
 def constrained_logits(logits_nJ: Tensor, bias_nJ: Tensor, scale: float, temperature: float) -> Tensor:
@@ -86,7 +88,7 @@ def score(
     budget = MAX_LOGITS_CUDA if hidden_nC.device.type == "cuda" else MAX_LOGITS_CPU
     branch_rows = table.branch_row_N[targets_n]
     free = torch.nonzero(branch_rows < 0)[:, 0]
-    for at in free.split(max(1, budget // lm.vocab_size)):
+    for at in free.split(max(MIN_ROWS, budget // lm.vocab_size)):
         logits = lm.logits(hidden_nC.index_select(0, at))
         if temperature != 1.0:
             logits = logits / temperature

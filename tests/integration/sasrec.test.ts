@@ -86,7 +86,9 @@ describe("ranking by beam search", () => {
   });
 
   it("returns every unseen item of a shared ID, and closes the ID only when all of them were seen", async () => {
-    expect(await preRanker.topOf([Int32Array.of(2)], 3, "unseen")).toEqual([{ items: [0, 3, 1], scores: [-1, -2, -3] }]);
+    expect(await preRanker.topOf([Int32Array.of(2)], 3, "unseen")).toEqual([
+      { items: [0, 3, 1], scores: [-1, -2, -3] },
+    ]);
     expect(asked.at(-1)?.excluded).toEqual([[]]);
     await preRanker.topOf([Int32Array.of(2, 3, 0)], 3, "unseen");
     expect(asked.at(-1)?.excluded).toEqual([[0, 2]]);
@@ -158,7 +160,7 @@ describe("on a real worker", { timeout: 240_000 }, () => {
       hiddenSize: 32,
       dropout: 0.1,
       learningRate: 1e-2,
-      maxEpochs: 60,
+      maxEpochs: 40,
       evalEpochs: 20,
       batchSequences: 30,
     };
