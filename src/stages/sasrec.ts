@@ -40,6 +40,7 @@ interface Progress {
 
 /** Fits one view after the other; the fit through `rerank` comes first. */
 export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreRanker {
+  let progress = checkpointValue<Progress>(context);
   return async (view) => {
     const worker = await context.worker();
     const model = await load(context, worker, view);
@@ -54,9 +55,9 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
       beamWidth: 1,
       promptOf: (history) => history.subarray(-context.config.prerank.sasrec.historyItems),
     });
-    const before = checkpointValue<Progress>(context);
     const state = join(context.dir, `sasrec-${view.through}`);
-    if (before?.finished[view.through] === undefined) await train(context, worker, data, view, preRanker, state);
+    if (progress?.finished[view.through] === undefined)
+      progress = await train(context, worker, data, view, preRanker, state, progress);
     else await worker.loadState({ modelId, path: state, includeOptimizer: false }, { signal: context.signal });
     return preRanker;
   };
@@ -105,7 +106,7 @@ function itemTokenizer(numItems: number): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(json));
 }
 
-/** Trains on the view and leaves the chosen weights loaded and in `state`. */
+/** Trains on the view, from where `before` stands; leaves the chosen weights loaded and in `state`. */
 async function train(
   context: StageContext,
   worker: WorkerClient,
@@ -113,11 +114,11 @@ async function train(
   view: TrainingView,
   preRanker: PreRanker,
   state: string,
-): Promise<void> {
+  before: Progress | undefined,
+): Promise<Progress> {
   const { signal, config } = context;
   const o = config.prerank.sasrec;
   const { through } = view;
-  const before = checkpointValue<Progress>(context);
   const finished = before?.finished ?? {};
   const resumed = before?.through === through ? await resume<Progress>(context, worker, modelId) : undefined;
   const chosen = finished.rerank;
@@ -149,6 +150,7 @@ async function train(
   const done: Progress = { through, epoch: took, epochs, best, finished: { ...finished, [through]: took } };
   await saveCheckpoint(context, worker, epochs, done, modelId);
   context.log(`sasrec, fitted through ${through}: ${took} epochs, ${preRanker.parameters} parameters`);
+  return done;
 }
 
 /** One pass over all windows; returns the mean loss in nats an item. */

@@ -22,12 +22,12 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const configOf = (sasrec: object): Config =>
   configSchema.parse({ runtime: { threads: 1, device: "cpu" }, prerank: { kind: "sasrec", sasrec } });
 
-/** A stage that begins in an empty folder; its cursor outlives an attempt. */
+/** A stage that begins in an empty folder. Its cursor outlives an attempt, and only the next attempt reads it (run/run.ts). */
 function stageIn(name: string, config: Config) {
   const dir = join(folder, name);
   mkdirSync(join(dir, "work"), { recursive: true });
   let cursor: string | undefined;
-  const attempt = (worker: WorkerClient): StageContext => ({
+  const attempt = (worker: WorkerClient, before = cursor): StageContext => ({
     config,
     dir,
     signal: new AbortController().signal,
@@ -39,7 +39,7 @@ function stageIn(name: string, config: Config) {
     metrics: () => {},
     rollout: () => {},
     cursor: {
-      read: <T>() => (cursor === undefined ? undefined : (JSON.parse(cursor) as T)),
+      read: <T>() => (before === undefined ? undefined : (JSON.parse(before) as T)),
       write: (_step, value) => {
         cursor = JSON.stringify(value);
       },
