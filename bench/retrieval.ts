@@ -99,19 +99,19 @@ async function measure(
   segments: readonly SlateSegment[],
   users: number,
 ): Promise<{ measured: Measurement[]; rows: Result[] }> {
-  const { kind } = config.prerank;
+  const kind = config.prerank.kind as Kind; // --kinds set it
   const folder = RunFolder.view(root, run);
   const { seed, runtime } = config;
   const key = hashOf({ kind, sasrec: config.prerank.sasrec, seed, runtime, data: config.data }).slice(0, 8);
   const own = join(folder.path, "retrieval", `${kind}-${key}`);
   mkdirSync(join(own, "work"), { recursive: true });
   const needsWorker = kind === "sasrec" || kind === "generative";
-  const running = needsWorker ? await startWorker(runtimeOf(config, folder.path)) : undefined;
+  const running = needsWorker ? await startWorker(runtimeOf(config, folder.file("worker.log"))) : undefined;
   try {
     const context = contextOf(config, own, folder, running?.client);
     const data = openData(context);
     let begin = performance.now();
-    const preRanker = await preRankerFitter(context, data)(viewFor(data, "test"));
+    const preRanker = await preRankerFitter(context, data, kind)(viewFor(data, "test"));
     const fit = costOfFit(folder.path, own, kind, {
       seconds: (performance.now() - begin) / 1000,
       bytes: await peakBytes(running?.client),

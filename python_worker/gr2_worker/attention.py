@@ -1,21 +1,27 @@
-"""The attention function every model of the worker runs with, and the cache that makes decoding cheap.
+"""The attention function every model of the worker runs with, the blocks of packed rows, and the cache for decoding.
 
-Without a cache it is plain SDPA. With a `SharedPrefixCache` in decode mode, the G rows that continue one prompt attend to
-ONE copy of the prompt's keys and values (as one matrix product per prompt) and to their own suffix; both parts share a
-softmax. All rows of a cache decode in lockstep, so the suffix needs no padding mask.
+Without either it is plain SDPA. With `Blocks`, the tokens of one packed row attend block by block, so that branches of a
+prompt cost what they need and not a square of everything. With a `SharedPrefixCache` in decode mode, the G rows that continue
+one prompt attend to ONE copy of the prompt's keys and values (as one matrix product per prompt) and to their own suffix; both
+parts share a softmax. All rows of a cache decode in lockstep, so the suffix needs no padding mask.
 
-Shape legend: P prompts, S slots a prompt, R = P*S rows, H query heads, K key-value heads, Q new tokens, T cached, D head size.
+Shape legend: P prompts, S slots a prompt, R = P*S rows, H query heads, K key-value heads, Q new tokens, T cached (or packed)
+tokens, D head size, M problems of a block.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
+
+from .types import Bools, Int64s
 
 NAME = "gr2_shared_prefix"
 FIRST_SUFFIX_CAPACITY = 32
@@ -136,6 +142,96 @@ class SharedPrefixCache(Cache):
         return out.transpose(1, 2)
 
 
+@dataclass(frozen=True)
+class Block:
+    """Queries and keys of M problems, as flat indices of tokens. Padding repeats some token and is never read."""
+
+    query_at_MQ: Tensor  # int64
+    key_at_MK: Tensor  # int64
+    seen_MQK: Tensor | None  # bool [M, 1, Q, K], True = may be seen; None: the keys are the queries, causal
+    real_MQ: Bools  # which queries are not padding
+
+
+def causal_block(sequences: list[Int64s]) -> Block:
+    """Sequences that attend to themselves."""
+    at, real = _padded(sequences)
+    return Block(torch.from_numpy(at), torch.from_numpy(at), None, real)
+
+
+def prefix_block(families: list[tuple[Int64s, list[Int64s]]]) -> Block:
+    """(prefix, its branches) each: a branch attends to the prefix and to itself."""
+    queries_at, real = _padded([np.concatenate(branches) for _, branches in families])
+    prefix_at, prefix_real = _padded([prefix for prefix, _ in families])
+    number_at, _ = _padded([np.repeat(np.arange(len(b)), [len(x) for x in b]) for _, b in families])
+    own = (number_at[:, :, None] == number_at[:, None, :]) & np.tri(queries_at.shape[1], dtype=np.bool_)
+    own &= real[:, None, :] | np.eye(queries_at.shape[1], dtype=np.bool_)  # padding sees itself: no row without a key
+    seen = np.concatenate([np.broadcast_to(prefix_real[:, None, :], (*own.shape[:2], prefix_at.shape[1])), own], axis=2)
+    keys_at = np.concatenate([prefix_at, queries_at], axis=1)
+    return Block(torch.from_numpy(queries_at), torch.from_numpy(keys_at), torch.from_numpy(seen[:, None]), real)
+
+
+def _padded(rows: list[Int64s]) -> tuple[Int64s, Bools]:
+    """Rows as a matrix, padded with each row's first entry, and which entries are real."""
+    lengths = np.asarray([len(row) for row in rows])
+    real = np.arange(lengths.max())[None, :] < lengths[:, None]
+    out = np.repeat(np.asarray([row[0] for row in rows])[:, None], real.shape[1], axis=1)
+    out[real] = np.concatenate(rows)
+    return out, real
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How the T tokens of one packed row attend: every token is a query of exactly one block."""
+
+    blocks: tuple[Block, ...]
+    output_at_T: Tensor  # int64: where a token's output stands among all queries, block by block
+
+    @staticmethod
+    def of(blocks: list[Block], tokens: int) -> Blocks:
+        at = np.full(tokens, -1, dtype=np.int64)
+        start = 0
+        for block in blocks:
+            query_at = block.query_at_MQ.numpy()
+            at[query_at[block.real_MQ]] = start + np.flatnonzero(block.real_MQ)
+            start += query_at.size
+        assert (at >= 0).all()
+        return Blocks(tuple(blocks), torch.from_numpy(at))
+
+    def to(self, device: torch.device) -> Blocks:
+        """The same with all indices on a device."""
+        moved = (
+            Block(b.query_at_MQ.to(device), b.key_at_MK.to(device), _to(b.seen_MQK, device), b.real_MQ)
+            for b in self.blocks
+        )
+        return Blocks(tuple(moved), self.output_at_T.to(device))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float) -> Tensor:
+        """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
+        query, key, value = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
+        outputs = []
+        for block in self.blocks:
+            q, k, v = (
+                x.index_select(0, at.flatten()).view(*at.shape, *x.shape[1:]).transpose(1, 2)
+                for x, at in ((query, block.query_at_MQ), (key, block.key_at_MK), (value, block.key_at_MK))
+            )
+            out = _sdpa(q, k, v, block.seen_MQK, dropout, scaling)
+            outputs.append(out.transpose(1, 2).reshape(-1, *query.shape[1:2], value.shape[2]))
+        return torch.cat(outputs).index_select(0, self.output_at_T)[None]
+
+
+def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, scaling: float) -> Tensor:
+    """[B, H, Q, D], [B, K, T, D] -> [B, H, Q, D]; causal without a mask."""
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    causal = mask is None and q.shape[2] > 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scaling)
+
+
 def attention(
     module: nn.Module,
     query: Tensor,
@@ -145,6 +241,7 @@ def attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     gr2_cache: SharedPrefixCache | None = None,
+    gr2_blocks: Blocks | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface: query [B, H, T, D], key and value [B, K, T, D] -> ([B, T, H, D], None)."""
@@ -153,14 +250,9 @@ def attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if gr2_cache is not None and gr2_cache.slots:
         return gr2_cache.attend(int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    causal = attention_mask is None and query.shape[2] > 1
-    out = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, dropout_p=dropout, is_causal=causal, scale=scale
-    )
-    return out.transpose(1, 2).contiguous(), None
+    if gr2_blocks is not None:
+        return gr2_blocks.attend(query, key, value, dropout, scale), None
+    return _sdpa(query, key, value, attention_mask, dropout, scale).transpose(1, 2).contiguous(), None
 
 
 def register() -> None:

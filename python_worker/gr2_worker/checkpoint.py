@@ -4,7 +4,7 @@
     model.safetensors                    weights; tied ones once
     tokenizer.json tokenizer_config.json the tokenizer with added tokens
     optimizer.safetensors                AdamW moments by parameter name (optional)
-    gr2_state.json                       step, weight_version, sha256, embedding_dropout
+    gr2_state.json                       step, weight_version, sha256, embedding_dropout, metadata
 
 A folder is replaced atomically: written next to its place, flushed to disk, then renamed.
 """
@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -44,11 +44,17 @@ class StateInfo:
     weights_bytes: int
     embedding_dropout: float
     has_optimizer: bool
+    metadata: dict[str, str] = field(default_factory=dict)  # the caller's: what the weights belong to
     format_version: int = FORMAT_VERSION
 
 
 def save(
-    folder: Path, lm: LanguageModel, optimizer_state: dict[str, Tensor] | None, step: int, weight_version: int
+    folder: Path,
+    lm: LanguageModel,
+    optimizer_state: dict[str, Tensor] | None,
+    step: int,
+    weight_version: int,
+    metadata: dict[str, str],
 ) -> StateInfo:
     """Writes a state and returns what was written. `folder` is replaced if it is a saved state, else must be absent or empty."""
     _check_replaceable(folder)
@@ -73,6 +79,7 @@ def save(
             weights_bytes=(staging / WEIGHTS_FILE).stat().st_size,
             embedding_dropout=lm.embedding_dropout,
             has_optimizer=optimizer_state is not None,
+            metadata=metadata,
         )
         (staging / STATE_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n")
         staging.chmod(0o755)  # mkdtemp makes it private

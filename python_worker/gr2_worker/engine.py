@@ -22,7 +22,7 @@ from . import beam, checkpoint, lm, losses, packing, ranking, sampler
 from .constraints import CompiledConstraint, compile_constraint, replay
 from .errors import FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from .optimizer import AdamW
-from .scoring import TargetTable, score
+from .scoring import TargetTable, max_logits, score
 from .types import (
     AdamWParams,
     BeamParams,
@@ -33,6 +33,7 @@ from .types import (
     Float32s,
     ForwardSpec,
     GroupBatch,
+    Int64s,
     LoadSpec,
     LossSpec,
     OptimResult,
@@ -77,6 +78,14 @@ class LoadedModel:
     def forget(self) -> None:
         """Request ids of before a restore may come again and mean new work."""
         self._answers.clear()
+
+
+@dataclass(frozen=True)
+class LoadedState:
+    step: int
+    weight_version: int
+    sha256: str  # of the weights file
+    metadata: dict[str, str]  # as given when it was saved
 
 
 @contextlib.contextmanager
@@ -150,28 +159,19 @@ class Engine:
     ) -> tuple[Float32s, Float32s | None]:
         """Log-probs [N] and, if wanted, entropies [N] of the responses' tokens."""
         model = self.model(model_id).lm
-        targets_of = _targets(model, spec.batch, spec.constraint)
-        table, wanted = targets_of.table, targets_of.token_path_N
+        targets = _targets(model, spec.batch, spec.constraint)
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32)
         entropy = np.zeros_like(logprobs) if spec.want_entropy else None
+        everything = np.ones(spec.batch.num_targets, dtype=np.bool_)
         with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
-            for micro_batch in self._plan(spec.batch, wanted, spec.micro_batch_tokens):
+            for micro_batch in self._plan(targets, everything, spec.micro_batch_tokens):
                 check()
-                targets = micro_batch.targets
-                hidden = _predicting_states(model, micro_batch)
-                for scored in score(
-                    model, hidden, targets.to(model.device), table, spec.temperature, spec.want_entropy
-                ):
-                    at = targets[scored.positions.cpu()].numpy()
+                hidden = model.predicting_states(micro_batch)
+                for scored in _scored(model, targets, micro_batch, hidden, spec.temperature, spec.want_entropy):
+                    at = scored.targets.cpu().numpy()
                     logprobs[at] = scored.logprobs.cpu().numpy()
                     if entropy is not None and scored.entropy is not None:
                         entropy[at] = scored.entropy.cpu().numpy()
-            budget = self._ranking_tokens(spec.micro_batch_tokens)
-            for choice in _choices(model, targets_of, spec.temperature, budget, check):
-                at = choice.targets.cpu().numpy()
-                logprobs[at] = choice.logprobs.cpu().numpy()
-                if entropy is not None:
-                    entropy[at] = choice.entropy.cpu().numpy()
         return logprobs, entropy
 
     # ------------------------------------------------------------ forward-backward
@@ -210,10 +210,9 @@ class Engine:
     ) -> tuple[float, dict[str, float], Float32s | None]:
         """Loss, metrics and log-probs; the gradient goes into the parameters."""
         device = model.device
-        targets_of = _targets(model, spec.batch, spec.constraint)
-        table, forced = targets_of.table, targets_of.certain_N
+        targets = _targets(model, spec.batch, spec.constraint)
         weighted = spec.weights != 0
-        wanted = (np.ones_like(weighted) if spec.want_logprobs else weighted) & targets_of.token_path_N
+        wanted = np.ones_like(weighted) if spec.want_logprobs else weighted
         weights = torch.from_numpy(spec.weights.copy()).to(device)
         name, inputs = _loss_inputs(spec.loss, device)
         loss_fn = losses.LOSSES[name]
@@ -222,27 +221,26 @@ class Engine:
         total = torch.zeros((), dtype=torch.float64, device=device)
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32) if spec.want_logprobs else None
 
-        def weigh(token_logprobs: Tensor, targets: Tensor) -> Tensor:
+        def weigh(token_logprobs: Tensor, at: Tensor) -> Tensor:
             """Weighted loss of some targets; adds their metrics."""
-            trained = torch.nonzero(weights[targets] != 0)[:, 0]
-            chosen = targets[trained]
+            trained = torch.nonzero(weights[at] != 0)[:, 0]
+            chosen = at[trained]
             loss, metrics = loss_fn(token_logprobs[trained], inputs.select(chosen))
             sums.add(metrics)
             return (weights[chosen] * loss).sum()
 
         # Forced tokens have log-prob 0 and no gradient, yet belong to the loss.
-        certain = torch.from_numpy(np.flatnonzero(forced & weighted)).to(device)
+        certain = torch.from_numpy(np.flatnonzero(targets.certain_N & weighted)).to(device)
         if len(certain):
             total += weigh(torch.zeros(len(certain), device=device), certain).double()
-        for micro_batch in self._plan(spec.batch, wanted, spec.micro_batch_tokens):
+        for micro_batch in self._plan(targets, wanted, spec.micro_batch_tokens):
             check()
-            targets = micro_batch.targets.to(device)
             with model.autocast():
-                hidden = _predicting_states(model, micro_batch)
+                hidden = model.predicting_states(micro_batch)
                 # The graph is cut here, so that only one chunk's logits are ever alive.
                 leaf = hidden.detach().requires_grad_()
-                for scored in score(model, leaf, targets, table, spec.temperature, want_entropy):
-                    at = targets[scored.positions]
+                for scored in _scored(model, targets, micro_batch, leaf, spec.temperature, want_entropy):
+                    at = scored.targets
                     loss = weigh(scored.logprobs, at)
                     if loss.requires_grad:
                         loss.backward()  # type: ignore[no-untyped-call]
@@ -253,20 +251,9 @@ class Engine:
                         logprobs[at.cpu().numpy()] = scored.logprobs.detach().cpu().numpy()
             if leaf.grad is not None:
                 hidden.backward(leaf.grad)
-        with model.autocast():
-            budget = self._ranking_tokens(spec.micro_batch_tokens)
-            for choice in _choices(model, targets_of, spec.temperature, budget, check):
-                loss = weigh(choice.logprobs, choice.targets)
-                if loss.requires_grad:
-                    loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.detach().double()
-                if want_entropy:
-                    sums.add({"entropy": (choice.entropy * (weights[choice.targets] != 0)).sum()})
-                if logprobs is not None:
-                    logprobs[choice.targets.cpu().numpy()] = choice.logprobs.detach().cpu().numpy()
         num_trained = int(weighted.sum())
         metrics = sums.summarise(num_trained)
-        metrics["forced_tokens"] = float((forced & weighted).sum())
+        metrics["forced_tokens"] = float((targets.certain_N & weighted).sum())
         return float(total), metrics, logprobs
 
     # ------------------------------------------------------------ optimizer
@@ -299,16 +286,18 @@ class Engine:
 
     # ------------------------------------------------------------ state
 
-    def save_state(self, model_id: str, path: str, include_optimizer: bool) -> checkpoint.StateInfo:
+    def save_state(
+        self, model_id: str, path: str, include_optimizer: bool, metadata: dict[str, str] | None = None
+    ) -> checkpoint.StateInfo:
         """Writes a model's state, atomically."""
         loaded = self.model(model_id)
         if include_optimizer and loaded.optimizer is None:
             raise FailedPrecondition("a model loaded with trainable=false has no optimizer state to save")
         tensors = loaded.optimizer.state() if include_optimizer and loaded.optimizer is not None else None
-        return checkpoint.save(Path(path), loaded.lm, tensors, loaded.step, loaded.weight_version)
+        return checkpoint.save(Path(path), loaded.lm, tensors, loaded.step, loaded.weight_version, metadata or {})
 
-    def load_state(self, model_id: str, path: str, include_optimizer: bool) -> tuple[int, int, str]:
-        """Restores a saved state; drops any accumulated gradient. Returns (step, weight_version, sha256)."""
+    def load_state(self, model_id: str, path: str, include_optimizer: bool) -> LoadedState:
+        """Restores a saved state; drops any accumulated gradient."""
         loaded = self.model(model_id)
         folder = Path(path)
         info = checkpoint.read_info(folder)
@@ -321,26 +310,42 @@ class Engine:
             loaded.optimizer.load_state(tensors or {}, info.step if include_optimizer else 0)
         loaded.weight_version += 1
         loaded.forget()
-        return loaded.step, loaded.weight_version, info.sha256
+        return LoadedState(loaded.step, loaded.weight_version, info.sha256, info.metadata)
 
-    def _ranking_tokens(self, asked: int) -> int:
-        """Tokens of contexts and sequences scored at once."""
-        return asked if self.device.type == "cuda" else min(asked, PREFERRED_TOKENS_CPU)
-
-    def _plan(self, batch: GroupBatch, wanted_N: Bools, micro_batch_tokens: int) -> list[packing.MicroBatch]:
+    def _plan(self, targets: Targets, wanted_N: Bools, micro_batch_tokens: int) -> list[packing.MicroBatch]:
         preferred = None if self.device.type == "cuda" else PREFERRED_TOKENS_CPU
-        return packing.plan(batch, wanted_N, micro_batch_tokens, preferred)
+        return packing.plan(targets.trees(wanted_N), micro_batch_tokens, preferred)
 
 
 @dataclass(frozen=True)
 class Targets:
     """How the targets of a batch are scored: token by token, as a choice among whole sequences, or not at all."""
 
+    batch: GroupBatch
     table: TargetTable
     token_path_N: Bools
     certain_N: Bools  # log-prob exactly 0
-    compiled: CompiledConstraint | None = None
-    choices: ranking.Choices | None = None
+    ranked: Ranked | None = None
+
+    def trees(self, wanted_N: Bools) -> list[packing.Tree]:
+        """What has to be computed for the wanted targets."""
+        wanted = wanted_N & self.token_path_N
+        if self.ranked is None:
+            return packing.trees_of(self.batch, wanted)
+        compiled, choices, candidates = self.ranked.compiled, self.ranked.choices, self.ranked.candidates
+        needed = np.zeros(len(choices.contexts), dtype=np.bool_)
+        asked_RK = (choices.targets_RK >= 0) & wanted_N[choices.targets_RK]
+        needed[choices.context_R[asked_RK.any(axis=1)]] = True
+        return ranking.trees_of(self.batch, wanted, compiled, choices, candidates, needed)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Responses that end in a choice among whole sequences."""
+
+    compiled: CompiledConstraint
+    choices: ranking.Choices
+    candidates: ranking.Candidates
 
 
 def _targets(model: lm.LanguageModel, batch: GroupBatch, constraint: PermutationConstraint | None) -> Targets:
@@ -354,53 +359,72 @@ def _targets(model: lm.LanguageModel, batch: GroupBatch, constraint: Permutation
     tokens = torch.from_numpy(batch.targets.astype(np.int64))
     if constraint is None:
         everything = np.ones(batch.num_targets, dtype=np.bool_)
-        return Targets(TargetTable.build(tokens, None, None, model.device), everything, ~everything)
+        return Targets(batch, TargetTable.build(tokens, None, None, model.device), everything, ~everything)
     compiled = compile_constraint(constraint, batch.num_groups, model.vocab_size)
     found = replay(compiled, batch)
     if compiled.whole_sequences:
         choices = ranking.read_choices(compiled, found, batch)
+        candidates = ranking.Candidates.of(compiled, choices.contexts, batch.num_targets)
         table = TargetTable.build(tokens, None, None, model.device)
         certain = ~choices.token_path_N & ~choices.choice_N
-        return Targets(table, choices.token_path_N, certain, compiled, choices)
+        return Targets(batch, table, choices.token_path_N, certain, Ranked(compiled, choices, candidates))
     table = TargetTable.build(tokens, compiled, found, model.device)
-    return Targets(table, ~found.forced_N, found.forced_N)
+    return Targets(batch, table, ~found.forced_N, found.forced_N)
 
 
 @dataclass(frozen=True)
-class ScoredChoices:
-    """Choices of some responses, flat; log-probs with graph if gradients are on."""
+class ScoredTargets:
+    """Some targets of a request; log-probs with graph if gradients are on."""
 
-    targets: Tensor  # int64 [n] flat targets that carry them
+    targets: Tensor  # int64 [n], flat
     logprobs: Tensor  # float32 [n]
-    entropy: Tensor  # float32 [n]
+    entropy: Tensor | None  # float32 [n], no gradient
 
 
-def _choices(
-    model: lm.LanguageModel, targets: Targets, temperature: float, budget: int, check: CancelCheck
-) -> Iterator[ScoredChoices]:
-    """Scores all choices among whole sequences, some contexts at a time."""
-    choices, compiled = targets.choices, targets.compiled
-    if choices is None or compiled is None:
+def _scored(
+    model: lm.LanguageModel,
+    targets: Targets,
+    micro_batch: packing.MicroBatch,
+    hidden_nC: Tensor,
+    temperature: float,
+    want_entropy: bool,
+) -> Iterator[ScoredTargets]:
+    """Scores a micro-batch chunk by chunk: tokens first, then choices among whole sequences."""
+    num_targets = targets.batch.num_targets
+    is_token = micro_batch.targets < num_targets
+    own = torch.nonzero(is_token)[:, 0].to(model.device)
+    at = micro_batch.targets[is_token].to(model.device)
+    if len(at):
+        for scored in score(model, hidden_nC, own, at, targets.table, temperature, want_entropy):
+            yield ScoredTargets(at[scored.positions], scored.logprobs, scored.entropy)
+    if targets.ranked is None:
         return
-    for chunk in ranking.chunks(compiled, choices.contexts, budget):
-        check()
-        rows = np.flatnonzero((choices.context_R >= chunk.start) & (choices.context_R < chunk.stop))
-        scores_XJ = ranking.scores(model, compiled, choices.contexts[chunk], temperature, budget)
-        context = torch.from_numpy(choices.context_R[rows] - chunk.start).to(model.device)
+    compiled, choices, candidates = targets.ranked.compiled, targets.ranked.choices, targets.ranked.candidates
+    places = torch.nonzero(~is_token)[:, 0]
+    of_S = micro_batch.targets[places].numpy() - num_targets
+    for chunk in _runs(candidates.context_S[of_S], max_logits(model.device) // model.vocab_size):
+        states = hidden_nC.index_select(0, places[chunk].to(model.device))
+        contexts, scores_XJ = ranking.sequence_scores(model, compiled, candidates, states, of_S[chunk], temperature)
+        rows = np.flatnonzero(np.isin(choices.context_R, contexts))
+        row_of = torch.from_numpy(np.searchsorted(contexts, choices.context_R[rows])).to(model.device)
         order = torch.from_numpy(choices.order_RK[rows]).to(model.device)
-        logprobs, entropy = ranking.choice_logprobs(scores_XJ[context], order)
-        at = torch.from_numpy(choices.targets_RK[rows]).to(model.device)
-        real = at >= 0
-        yield ScoredChoices(at[real], logprobs[real], entropy[real])
+        logprobs, entropy = ranking.choice_logprobs(scores_XJ[row_of], order)
+        carriers = torch.from_numpy(choices.targets_RK[rows]).to(model.device)
+        real = carriers >= 0
+        yield ScoredTargets(carriers[real], logprobs[real], entropy[real])
 
 
-def _predicting_states(model: lm.LanguageModel, micro_batch: packing.MicroBatch) -> Tensor:
-    """Hidden states [n, C] that predict the micro-batch's targets."""
-    device = model.device
-    hidden = model.hidden(
-        micro_batch.input_ids_BT.to(device), micro_batch.position_ids_BT.to(device), micro_batch.mask(device)
-    )
-    return hidden.flatten(0, 1).index_select(0, micro_batch.predict.to(device))
+def _runs(keys: Int64s, limit: int) -> Iterator[slice]:
+    """Slices of at most `limit` entries that never part a run of equal keys (one run at least)."""
+    ends = [*(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)] if len(keys) else []
+    start = before = 0
+    for end in ends:
+        if before > start and end - start > limit:
+            yield slice(start, before)
+            start = before
+        before = end
+    if before > start:
+        yield slice(start, before)
 
 
 def _loss_inputs(spec: LossSpec, device: torch.device) -> tuple[str, losses.LossInputs]:

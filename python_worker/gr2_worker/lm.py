@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from . import attention
 from .errors import FailedPrecondition, InvalidRequest, NotFound
+from .packing import MicroBatch
 from .types import Float32s, LoadSpec
 
 STATE_FILE = "gr2_state.json"
@@ -92,11 +93,13 @@ class LanguageModel:
         self,
         input_ids_BT: Tensor,
         position_ids_BT: Tensor,
-        mask: Tensor | None = None,
+        blocks: attention.Blocks | None = None,
         cache: attention.SharedPrefixCache | None = None,
     ) -> Tensor:
-        """Last hidden states [B, T, C], behind the final norm. mask: bool [B, 1, T, T] or None for causal attention."""
-        inputs: dict[str, Any] = {"position_ids": position_ids_BT, "attention_mask": mask}
+        """Last hidden states [B, T, C], behind the final norm. blocks: who sees whom in one packed row; None = causal."""
+        inputs: dict[str, Any] = {"position_ids": position_ids_BT, "attention_mask": None}
+        if blocks is not None:
+            inputs["gr2_blocks"] = blocks
         if self.embedding_dropout > 0 and self.model.training:
             embeddings = self.model.get_input_embeddings()(input_ids_BT)
             inputs["inputs_embeds"] = F.dropout(embeddings, self.embedding_dropout)
@@ -107,6 +110,12 @@ class LanguageModel:
         else:
             inputs |= {"use_cache": True, "past_key_values": cache, "gr2_cache": cache}
         return self.model.get_decoder()(**inputs).last_hidden_state
+
+    def predicting_states(self, micro_batch: MicroBatch) -> Tensor:
+        """Hidden states [n, C] that predict the micro-batch's targets."""
+        blocks = None if micro_batch.blocks is None else micro_batch.blocks.to(self.device)
+        ids, positions = micro_batch.input_ids_BT.to(self.device), micro_batch.position_ids_BT.to(self.device)
+        return self.hidden(ids, positions, blocks).flatten(0, 1).index_select(0, micro_batch.predict.to(self.device))
 
     def logits(self, hidden_nC: Tensor) -> Tensor:
         """Logits [n, V] in float32."""

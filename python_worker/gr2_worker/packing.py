@@ -1,8 +1,8 @@
-"""Shared-prefix packing: a prompt once, its responses behind it in one row (Prefix Grouper, 2506.05433).
+"""Shared-prefix packing: every prompt once, its branches behind it (Prefix Grouper, 2506.05433), branches' leaves behind those.
 
-A response token sees its prompt and its own response's earlier tokens; position ids restart at the prompt's end for
-every branch. Rows are bin-packed (block-diagonal) only into space that padding would waste. Plain sequences (one branch a
-row) need no mask at all and take the fast causal path.
+A token sees its own branch's earlier tokens and everything its branch hangs on; position ids restart where a branch begins.
+All tokens of a micro-batch stand in one row without padding; only attention, which is computed in blocks (attention.Blocks),
+pads. Plain sequences (one branch, no leaves) are padded rows and take the fast causal path.
 
 Only what a wanted target needs is computed: responses without one are dropped, and so is everything from the last wanted
 target on (a token is predicted by the one before it; the first response token by the prompt's last).
@@ -10,13 +10,53 @@ target on (a token is predicted by the one before it; the first response token b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .types import Bools, GroupBatch, Int64s
+from .attention import Blocks, causal_block, prefix_block
+from .types import Bools, GroupBatch, Int32s, Int64s
+
+# Branches share a block of attention up to this many times the square root of their prefix: a block computes pairs of its
+# branches in vain, but reads the prefix's keys once.
+TOKENS_PER_BLOCK = 3.0
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Tokens behind a prompt or another branch, and the targets they predict."""
+
+    tokens: Int32s  # fed; may be empty
+    predict_at: Int64s  # which of `tokens` predicts; -1 = the last one before the branch
+    targets: Int64s  # what for, same shape
+    leaves: tuple[Branch, ...] = ()
+
+    @cached_property
+    def length(self) -> int:
+        """Tokens fed, leaves included."""
+        return len(self.tokens) + sum(leaf.length for leaf in self.leaves)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A prompt and what is computed behind it."""
+
+    prompt: Int32s
+    branches: tuple[Branch, ...]
+
+    @cached_property
+    def length(self) -> int:
+        return len(self.prompt) + sum(branch.length for branch in self.branches)
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether a plain row says it all."""
+        fed = [branch for branch in self.branches if branch.length]
+        return len(fed) <= 1 and not any(branch.leaves for branch in fed)
 
 
 @dataclass(frozen=True)
@@ -25,138 +65,158 @@ class MicroBatch:
 
     input_ids_BT: Tensor  # int64; 0 = padding
     position_ids_BT: Tensor  # int64
-    group_BT: Tensor | None  # int64: which group a token belongs to, -1 = padding; None = plain causal rows
-    branch_BT: Tensor | None  # int64: 0 = prompt, 1.. = branch
+    blocks: Blocks | None  # who sees whom in the one row there is; None = plain causal rows
     predict: Tensor  # int64 [n]: flat index into B*T of the token whose hidden state predicts a target
-    targets: Tensor  # int64 [n]: the targets' flat index in the request
+    targets: Tensor  # int64 [n]
 
     @property
     def num_tokens(self) -> int:
         return self.input_ids_BT.numel()
 
-    def mask(self, device: torch.device) -> Tensor | None:
-        """Boolean attention mask [B, 1, T, T], True = may be seen; None = ordinary causal attention."""
-        if self.group_BT is None or self.branch_BT is None:
-            return None
-        group, branch = self.group_BT.to(device), self.branch_BT.to(device)
-        length = group.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        same_group = group[:, :, None] == group[:, None, :]
-        same_branch = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
-        return (causal & same_group & same_branch)[:, None]
+
+def trees_of(batch: GroupBatch, wanted_N: Bools) -> list[Tree]:
+    """Every group as a tree: its responses cut down to what the wanted targets need."""
+    trees = []
+    response = 0
+    for group in range(batch.num_groups):
+        branches = []
+        for _ in range(int(batch.group_sizes[group])):
+            first = int(batch.target_starts[response])
+            wanted = np.flatnonzero(wanted_N[first : first + int(batch.response_lengths[response])])
+            if len(wanted):
+                start = int(batch.response_starts[response])
+                branches.append(Branch(batch.tokens[start : start + int(wanted[-1])], wanted - 1, first + wanted))
+            response += 1
+        if branches:
+            trees.append(Tree(prompt_of(batch, group), tuple(branches)))
+    return trees
 
 
-@dataclass(frozen=True)
-class _Branches:
-    """One prompt with the branches to compute behind it."""
-
-    group: int
-    responses: list[int]  # those with a wanted target
-    kept: list[int]  # response tokens to feed, per response
-    length: int  # prompt + kept
+def prompt_of(batch: GroupBatch, group: int) -> Int32s:
+    """The tokens of a group's prompt."""
+    start = int(batch.prompt_starts[group])
+    return batch.tokens[start : start + int(batch.prompt_lengths[group])]
 
 
-def plan(
-    batch: GroupBatch, wanted_N: Bools, micro_batch_tokens: int, preferred_tokens: int | None = None
-) -> list[MicroBatch]:
-    """Micro-batches that cover every wanted target.
+def plan(trees: Sequence[Tree], micro_batch_tokens: int, preferred_tokens: int | None = None) -> list[MicroBatch]:
+    """Micro-batches that cover every target of the trees.
 
-    Each holds at most `micro_batch_tokens` tokens, unless one prompt + response alone is longer. Rows are batched up to
-    `preferred_tokens` (at most the former) only, but no group is split for that.
+    Each holds at most `micro_batch_tokens` tokens, unless one prompt + branch alone is longer. Rows are batched up to
+    `preferred_tokens` (at most the former) only, but no tree is split for that, and a branch never from its leaves.
     """
     row_tokens = min(micro_batch_tokens, preferred_tokens or micro_batch_tokens)
-    pieces = _pieces(batch, wanted_N, micro_batch_tokens)
+    pieces = [piece for tree in trees for piece in _split(tree, micro_batch_tokens)]
     pieces.sort(key=lambda p: -p.length)
-    plain = [p for p in pieces if sum(k > 0 for k in p.kept) <= 1]
-    branched = [p for p in pieces if sum(k > 0 for k in p.kept) > 1]
+    plain = [p for p in pieces if p.is_sequence]
+    branched = [p for p in pieces if not p.is_sequence]
     micro_batches = []
     while plain:
         rows = max(1, row_tokens // plain[0].length)
-        micro_batches.append(_build(batch, wanted_N, [[p] for p in plain[:rows]], masked=False))
+        micro_batches.append(_padded_rows(plain[:rows]))
         plain = plain[rows:]
     while branched:
-        packed, branched = _fill(branched, max(1, row_tokens // branched[0].length))
-        micro_batches.append(_build(batch, wanted_N, packed, masked=True))
+        ends = np.cumsum([p.length for p in branched])
+        count = max(1, int(np.searchsorted(ends, row_tokens, side="right")))
+        micro_batches.append(_one_row(branched[:count]))
+        branched = branched[count:]
     return micro_batches
 
 
-def _pieces(batch: GroupBatch, wanted_N: Bools, limit: int) -> list[_Branches]:
-    """Groups cut down to what is wanted, split where a group alone exceeds `limit` tokens."""
-    pieces = []
-    response = 0
-    for group in range(batch.num_groups):
-        prompt_length = int(batch.prompt_lengths[group])
-        responses: list[int] = []
-        kept: list[int] = []
-        length = prompt_length
-        for _ in range(int(batch.group_sizes[group])):
-            start = int(batch.target_starts[response])
-            wanted = np.flatnonzero(wanted_N[start : start + int(batch.response_lengths[response])])
-            if len(wanted):
-                keep = int(wanted[-1])
-                if responses and length + keep > limit:
-                    pieces.append(_Branches(group, responses, kept, length))
-                    responses, kept, length = [], [], prompt_length
-                responses.append(response)
-                kept.append(keep)
-                length += keep
-            response += 1
-        if responses:
-            pieces.append(_Branches(group, responses, kept, length))
-    return pieces
+def _split(tree: Tree, limit: int) -> list[Tree]:
+    """Trees of at most `limit` tokens, where a prompt and one branch allow it."""
+    if tree.length <= limit:
+        return [tree]
+    pieces: list[Tree] = []
+    branches: list[Branch] = []
+    length = len(tree.prompt)
+    for branch in tree.branches:
+        if branches and length + branch.length > limit:
+            pieces.append(replace(tree, branches=tuple(branches)))
+            branches, length = [], len(tree.prompt)
+        branches.append(branch)
+        length += branch.length
+    return [*pieces, replace(tree, branches=tuple(branches))]
 
 
-def _fill(pieces: list[_Branches], max_rows: int) -> tuple[list[list[_Branches]], list[_Branches]]:
-    """First-fit decreasing into at most `max_rows` rows as long as the longest piece; returns the rows and what did not fit."""
-    capacity = pieces[0].length
-    rows: list[list[_Branches]] = []
-    space: list[int] = []
-    rest: list[_Branches] = []
+def _padded_rows(pieces: list[Tree]) -> MicroBatch:
+    """A piece a row, padded on the right."""
+    width = max(p.length for p in pieces)
+    row = _Row(len(pieces) * width)
+    for number, piece in enumerate(pieces):
+        row.write_tree(piece, number * width)
+    return row.micro_batch(len(pieces), None)
+
+
+def _one_row(pieces: list[Tree]) -> MicroBatch:
+    """Pieces one behind the other."""
+    length = sum(p.length for p in pieces)
+    row = _Row(length)
+    at = 0
     for piece in pieces:
-        fitting = next((i for i, free in enumerate(space) if free >= piece.length), -1)
-        if fitting >= 0:
-            rows[fitting].append(piece)
-            space[fitting] -= piece.length
-        elif len(rows) < max_rows:
-            rows.append([piece])
-            space.append(capacity - piece.length)
-        else:
-            rest.append(piece)
-    return rows, rest
+        row.write_tree(piece, at)
+        at += piece.length
+    blocks = [causal_block(row.prompts), *(prefix_block(f) for f in (row.families, row.leaf_families) if f)]
+    return row.micro_batch(1, Blocks.of(blocks, length))
 
 
-def _build(batch: GroupBatch, wanted_N: Bools, rows: list[list[_Branches]], masked: bool) -> MicroBatch:
-    width = max(sum(p.length for p in row) for row in rows)
-    shape = (len(rows), width)
-    ids, positions = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    groups, branches = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    predict: list[Int64s] = []
-    targets: list[Int64s] = []
-    for b, row in enumerate(rows):
-        at = 0
-        for number, piece in enumerate(row):
-            prompt_length = int(batch.prompt_lengths[piece.group])
-            prompt_start = int(batch.prompt_starts[piece.group])
-            groups[b, at : at + piece.length] = number
-            ids[b, at : at + prompt_length] = batch.tokens[prompt_start : prompt_start + prompt_length]
-            positions[b, at : at + prompt_length] = np.arange(prompt_length)
-            prompt_end = at + prompt_length
-            at = prompt_end
-            for branch, (response, keep) in enumerate(zip(piece.responses, piece.kept, strict=True), start=1):
-                source = int(batch.response_starts[response])
-                ids[b, at : at + keep] = batch.tokens[source : source + keep]
-                positions[b, at : at + keep] = prompt_length + np.arange(keep)
-                branches[b, at : at + keep] = branch
-                first = int(batch.target_starts[response])
-                wanted = np.flatnonzero(wanted_N[first : first + keep + 1])
-                predict.append(b * width + np.where(wanted == 0, prompt_end - 1, at + wanted - 1))
-                targets.append(first + wanted)
-                at += keep
-    return MicroBatch(
-        torch.from_numpy(ids),
-        torch.from_numpy(positions),
-        torch.from_numpy(groups) if masked else None,
-        torch.from_numpy(branches) if masked else None,
-        torch.from_numpy(np.concatenate(predict)),
-        torch.from_numpy(np.concatenate(targets)),
-    )
+class _Row:
+    """Writes trees into flat arrays; notes which token predicts which target, and who hangs on whom."""
+
+    def __init__(self, length: int) -> None:
+        self._ids = np.zeros(length, dtype=np.int64)
+        self._positions = np.zeros(length, dtype=np.int64)
+        self._predict: list[Int64s] = []
+        self._targets: list[Int64s] = []
+        self.prompts: list[Int64s] = []
+        # (flat indices of a prefix, those of some branches behind it)
+        self.families: list[tuple[Int64s, list[Int64s]]] = []
+        self.leaf_families: list[tuple[Int64s, list[Int64s]]] = []
+
+    def write_tree(self, tree: Tree, at: int) -> None:
+        prompt = np.arange(at, at + len(tree.prompt))
+        self._ids[prompt], self._positions[prompt] = tree.prompt, prompt - at
+        self.prompts.append(prompt)
+        own = []
+        at += len(tree.prompt)
+        for branch in tree.branches:
+            own.append(self._write(branch, at, prompt))
+            at += len(branch.tokens)
+            prefix = np.concatenate([prompt, own[-1]])
+            leaves = []
+            for leaf in branch.leaves:
+                leaves.append(self._write(leaf, at, prefix))
+                at += len(leaf.tokens)
+            self.leaf_families.extend(_families(prefix, leaves))
+        self.families.extend(_families(prompt, own))
+
+    def _write(self, branch: Branch, at: int, prefix: Int64s) -> Int64s:
+        own = np.arange(at, at + len(branch.tokens))
+        self._ids[own] = branch.tokens
+        self._positions[own] = len(prefix) + np.arange(len(own))
+        self._predict.append(np.concatenate([own, prefix[-1:]])[branch.predict_at])
+        self._targets.append(branch.targets)
+        return own
+
+    def micro_batch(self, rows: int, blocks: Blocks | None) -> MicroBatch:
+        return MicroBatch(
+            torch.from_numpy(self._ids).view(rows, -1),
+            torch.from_numpy(self._positions).view(rows, -1),
+            blocks,
+            torch.from_numpy(np.concatenate(self._predict)),
+            torch.from_numpy(np.concatenate(self._targets)),
+        )
+
+
+def _families(prefix: Int64s, branches: list[Int64s]) -> list[tuple[Int64s, list[Int64s]]]:
+    """Branches of one prefix, those together that share a block of attention."""
+    families: list[tuple[Int64s, list[Int64s]]] = []
+    room = 0.0
+    for branch in branches:
+        if not len(branch):
+            continue
+        if len(branch) > room:
+            families.append((prefix, []))
+            room = TOKENS_PER_BLOCK * len(prefix) ** 0.5
+        families[-1][1].append(branch)
+        room -= len(branch)
+    return families

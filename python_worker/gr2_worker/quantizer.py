@@ -1,6 +1,6 @@
 """Semantic IDs: fits a residual quantizer on item embeddings, gives every item an ID of L codes, and encodes further items.
 
-    encoder (RQ-VAE only) -> nearest code per level -> assignment (last level drawn among free codes) -> IDs
+    encoder (MLP or principal components) -> nearest code per level -> assignment (last level drawn among free codes) -> IDs
 
 Owns the assignment of IDs, the artifact and the metrics; training is rqvae.py and rqkmeans.py. Assignment works on float64
 NumPy, item by item, from hashes of the embeddings: an ID depends on the artifact, the embedding and the IDs already given out,
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from gr2_worker.errors import InvalidRequest
-from gr2_worker.rqkmeans import fit_residual_codebooks, nearest_codes
+from gr2_worker.rqkmeans import fit_residual_codebooks, nearest_codes, principal_components
 from gr2_worker.rqvae import train_rqvae
 
 ARTIFACT_VERSION = 1
@@ -41,7 +41,7 @@ class QuantizerConfig:
     method: Literal["rqvae", "rqkmeans"] = "rqvae"
     levels: int = 4
     codes: int = 256
-    latent_dim: int = 32  # rqvae
+    latent_dim: int = 32  # rqkmeans: 0 = the embeddings as they are
     hidden_dims: tuple[int, ...] = (256, 128)  # rqvae: encoder; the decoder mirrors it
     epochs: int = 40  # rqvae; of rqkmeans, the bound on Lloyd iterations a level
     batch_size: int = 256
@@ -61,7 +61,7 @@ class QuantizerConfig:
         if self.method not in ("rqvae", "rqkmeans"):
             raise InvalidRequest(f"quantizer method is {self.method!r}; known are 'rqvae' and 'rqkmeans'")
         positive = ["levels", "codes", "epochs"]
-        if self.method == "rqvae":  # "rqkmeans" reads none of these, so they may be left at proto's 0
+        if self.method == "rqvae":  # "rqkmeans" does without these, so they may be left at proto's 0
             positive += ["latent_dim", "batch_size", "learning_rate"]
             positive += ["contrastive_temperature"] if self.contrastive_weight > 0 else []
         for name in positive:
@@ -167,13 +167,15 @@ def fit(
         encoder, decoder = _weights(model.encoder), _weights(model.decoder)
         codebooks = [_float64(book) for book in model.codebook_list()]
     else:
-        variance = float((standard.astype(np.float64) ** 2).mean()) or 1.0
+        variance = float((standard.astype(np.float64) ** 2).sum()) or 1.0
+        encoder, decoder = principal_components(standard, config.latent_dim)
+        points = _mlp(encoder, standard.astype(np.float64))
 
         def on_level(done: int, residual: Floats) -> None:
-            report(done, config.levels, {"reconstruction": float((residual**2).mean()) / variance})
+            kept = float((points**2).sum() - (residual**2).sum())
+            report(done, config.levels, {"reconstruction": 1.0 - kept / variance})
 
-        encoder, decoder = [], []
-        codebooks = fit_residual_codebooks(standard, config.levels, config.codes, config.epochs, config.seed, on_level)
+        codebooks = fit_residual_codebooks(points, config.levels, config.codes, config.epochs, config.seed, on_level)
     quantizer = _Quantizer(config, mean, scale, encoder, decoder, codebooks)
 
     latents = quantizer.latents(x)

@@ -8,7 +8,11 @@ so one tree-shaped forward pass behind the trigger decides the whole order. The 
 sequence's first token; every other token of the ranking part follows from it and has log-probability 0. (Local
 renormalisation, token by token, loses what a sequence's later tokens say where few sequences share a prefix.)
 
-Shape legend: N targets, R responses with a ranking part, X contexts (prompt + free tokens), J sequences (padded), K choices.
+What precedes the trigger and all sequences are computed in the same pass (packing.Tree): the prompt once, every thought
+once behind it, every sequence once behind its thought.
+
+Shape legend: N targets, R responses with a ranking part, X contexts (prompt + free tokens), J sequences (padded), K choices,
+S tokens of all contexts' sequences.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from .constraints import CompiledConstraint, Replay
 from .errors import InvalidRequest
 from .lm import LanguageModel
 from .scoring import TargetTable, entropy_of, score
-from .types import Bools, GroupBatch, Int32s, Int64s
+from .types import Bools, GroupBatch, Int32s, Int64s, starts_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Context:
     """What stands before a ranking part, and the sequences that may follow."""
 
     entry: int  # of the constraint
-    tokens: Int32s
+    prompt: Int32s
+    free: Int32s  # tokens of the response up to and with the trigger
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Choices:
     token_path_N: Bools  # targets scored token by token: free ones that are not forced
     choice_N: Bools  # targets that carry a choice's log-prob
     contexts: list[Context]
+    response_R: Int64s  # of the batch
     context_R: Int64s
     order_RK: Int64s  # sequence chosen at each rank, -1 = padding
     targets_RK: Int64s  # flat target that carries the choice, -1 = padding
@@ -60,7 +66,8 @@ def read_choices(compiled: CompiledConstraint, found: Replay, batch: GroupBatch)
     context_of: list[int] = []
     orders: list[list[int]] = []
     places: list[list[int]] = []
-    for response in np.flatnonzero(found.ranking_start_R >= 0).tolist():
+    ranked = np.flatnonzero(found.ranking_start_R >= 0)
+    for response in ranked.tolist():
         entry = int(batch.group_of_response[response])
         first = int(batch.target_starts[response])
         start = first + int(found.ranking_start_R[response])
@@ -70,9 +77,7 @@ def read_choices(compiled: CompiledConstraint, found: Replay, batch: GroupBatch)
         key = (entry, free.tobytes())
         if key not in known:
             known[key] = len(contexts)
-            at = int(batch.prompt_starts[entry])
-            prompt = batch.tokens[at : at + int(batch.prompt_lengths[entry])]
-            contexts.append(Context(entry, np.concatenate([prompt, free])))
+            contexts.append(Context(entry, packing.prompt_of(batch, entry), free))
         if entry not in spelled:
             spelled[entry] = {tuple(s.tolist()): j for j, s in enumerate(sequences(compiled, entry))}
         order, place = _order(spelled[entry], compiled, targets[start:end], response)
@@ -84,7 +89,8 @@ def read_choices(compiled: CompiledConstraint, found: Replay, batch: GroupBatch)
     pad = [[-1] * (width - len(o)) for o in orders]
     as_matrix = [np.asarray([v + p for v, p in zip(m, pad, strict=True)], dtype=np.int64) for m in (orders, places)]
     order_RK, targets_RK = (m.reshape(len(orders), width) for m in as_matrix)
-    return Choices(token_path, choice, contexts, np.asarray(context_of, dtype=np.int64), order_RK, targets_RK)
+    context_R = np.asarray(context_of, dtype=np.int64)
+    return Choices(token_path, choice, contexts, ranked, context_R, order_RK, targets_RK)
 
 
 def sequences(compiled: CompiledConstraint, entry: int) -> list[Int32s]:
@@ -117,70 +123,145 @@ def _order(
     return order, places
 
 
-def scoring_batch(compiled: CompiledConstraint, contexts: list[Context]) -> GroupBatch:
-    """Every context as a prompt, with its sequences as responses."""
-    parts: list[Int32s] = []
-    counts: list[int] = []
-    lengths: list[int] = []
-    for context in contexts:
-        spelled = sequences(compiled, context.entry)
-        parts.extend([context.tokens, *spelled])
-        counts.append(len(spelled))
-        lengths.extend(len(s) for s in spelled)
-    return GroupBatch(
-        tokens=np.concatenate(parts).astype(np.int32),
-        prompt_lengths=np.asarray([len(c.tokens) for c in contexts], dtype=np.int64),
-        group_sizes=np.asarray(counts, dtype=np.int64),
-        response_lengths=np.asarray(lengths, dtype=np.int64),
-    )
+@dataclass(frozen=True)
+class Candidates:
+    """The tokens of every context's sequences, flat. In trees they are the targets first_target, first_target + 1, ..."""
+
+    contexts: list[Context]
+    first_target: int
+    tokens_S: Int64s
+    context_S: Int64s
+    sequence_S: Int64s
+    starts_X: Int64s  # where a context's tokens begin
+
+    @staticmethod
+    def of(compiled: CompiledConstraint, contexts: list[Context], first_target: int) -> Candidates:
+        counts = [np.asarray([len(s) for s in sequences(compiled, c.entry)]) for c in contexts]
+        numbers = [np.flatnonzero(compiled.lengths_EJ[c.entry] > 0) for c in contexts]
+        totals = np.asarray([count.sum() for count in counts], dtype=np.int64)
+        return Candidates(
+            contexts,
+            first_target,
+            _flat([s for c in contexts for s in sequences(compiled, c.entry)]),
+            np.repeat(np.arange(len(contexts)), totals),
+            _flat([np.repeat(number, count) for number, count in zip(numbers, counts, strict=True)]),
+            starts_of(totals),
+        )
+
+    def leaves(self, compiled: CompiledConstraint, context: int) -> tuple[packing.Branch, ...]:
+        """A context's sequences; the last token of each is only predicted."""
+        at = self.first_target + int(self.starts_X[context])
+        leaves = []
+        for spelled in sequences(compiled, self.contexts[context].entry):
+            steps = np.arange(len(spelled))
+            leaves.append(packing.Branch(spelled[:-1], steps - 1, at + steps))
+            at += len(spelled)
+        return tuple(leaves)
 
 
-def chunks(compiled: CompiledConstraint, contexts: list[Context], budget: int) -> Iterator[slice]:
-    """Runs of contexts whose prompts and sequences hold at most `budget` tokens (one context at least)."""
-    sizes = [len(c.tokens) + int(compiled.lengths_EJ[c.entry].sum()) for c in contexts]
-    start = used = 0
-    for x, size in enumerate(sizes):
-        if x > start and used + size > budget:
-            yield slice(start, x)
-            start, used = x, 0
-        used += size
-    if start < len(sizes):
-        yield slice(start, len(sizes))
+def _flat(parts: list[npt.NDArray[np.integer]]) -> Int64s:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts]).astype(np.int64)
+
+
+def trees_of(
+    batch: GroupBatch,
+    wanted_N: Bools,
+    compiled: CompiledConstraint,
+    choices: Choices,
+    candidates: Candidates,
+    needed_X: Bools,
+) -> list[packing.Tree]:
+    """Trees of the wanted free targets and of the sequences of the contexts needed, hung behind the same tokens."""
+    context_of = dict(zip(choices.response_R.tolist(), choices.context_R.tolist(), strict=True))
+    trees = []
+    response = 0
+    for group in range(batch.num_groups):
+        plain: list[packing.Branch] = []
+        at_context: dict[int, list[packing.Branch]] = {}
+        for _ in range(int(batch.group_sizes[group])):
+            first = int(batch.target_starts[response])
+            wanted = np.flatnonzero(wanted_N[first : first + int(batch.response_lengths[response])])
+            context = context_of.get(response, -1)
+            own = at_context.setdefault(context, []) if context >= 0 and needed_X[context] else plain
+            if len(wanted):
+                start = int(batch.response_starts[response])
+                own.append(packing.Branch(batch.tokens[start : start + int(wanted[-1])], wanted - 1, first + wanted))
+            response += 1
+        branches = [*plain]
+        for context, own in at_context.items():
+            leaves = candidates.leaves(compiled, context)
+            branches.append(_behind(candidates.contexts[context].free, own, leaves))
+        if branches:
+            trees.append(packing.Tree(packing.prompt_of(batch, group), tuple(branches)))
+    return trees
+
+
+def _behind(free: Int32s, own: list[packing.Branch], leaves: tuple[packing.Branch, ...]) -> packing.Branch:
+    """A context's sequences behind its free tokens, which also predict what responses with equal ones want."""
+    return packing.Branch(free, _flat([b.predict_at for b in own]), _flat([b.targets for b in own]), leaves)
+
+
+def sequence_scores(
+    model: LanguageModel,
+    compiled: CompiledConstraint,
+    candidates: Candidates,
+    hidden_SC: Tensor,
+    of_S: Int64s,
+    temperature: float,
+) -> tuple[Int64s, Tensor]:
+    """s [X', J] of the contexts whose tokens `of_S` (all of theirs) the hidden states predict, and which contexts they are.
+
+    -inf where there is no sequence; with graph if gradients are on.
+    """
+    device = model.device
+    table = TargetTable.build(torch.from_numpy(candidates.tokens_S[of_S]), None, None, device)
+    numbers = torch.arange(len(of_S), device=device)
+    scored = list(score(model, hidden_SC, numbers, numbers, table, 1.0, False))
+    logprobs = torch.cat([x.logprobs for x in scored])
+    order = torch.cat([x.positions for x in scored])
+    chosen, row_S = np.unique(candidates.context_S[of_S], return_inverse=True)
+    width = compiled.lengths_EJ.shape[1]
+    cell_S = torch.from_numpy(row_S * width + candidates.sequence_S[of_S]).to(device)
+    likelihood = torch.zeros(len(chosen) * width, device=device).index_add(0, cell_S[order], logprobs.float())
+    entries = np.asarray([candidates.contexts[x].entry for x in chosen])
+    prior = torch.from_numpy(compiled.prior_EJ[entries]).to(device=device, dtype=torch.float32)
+    open_XJ = torch.from_numpy(compiled.lengths_EJ[entries] > 0).to(device)
+    scores = (compiled.scale * likelihood.view(len(chosen), width) + prior) / temperature
+    return chosen, scores.masked_fill(~open_XJ, float("-inf"))
 
 
 def scores(
     model: LanguageModel, compiled: CompiledConstraint, contexts: list[Context], temperature: float, budget: int
 ) -> Tensor:
-    """s [X, J] of some contexts, -inf where there is no sequence; with graph if gradients are on."""
-    batch = scoring_batch(compiled, contexts)
-    table = TargetTable.build(torch.from_numpy(batch.targets.astype(np.int64)), None, None, model.device)
-    everything = np.ones(batch.num_targets, dtype=np.bool_)
-    at: list[Tensor] = []
-    found: list[Tensor] = []
-    for micro_batch in packing.plan(batch, everything, budget):
-        targets = micro_batch.targets.to(model.device)
-        hidden = model.hidden(
-            micro_batch.input_ids_BT.to(model.device),
-            micro_batch.position_ids_BT.to(model.device),
-            micro_batch.mask(model.device),
-        )
-        hidden = hidden.flatten(0, 1).index_select(0, micro_batch.predict.to(model.device))
-        for scored in score(model, hidden, targets, table, 1.0, False):
-            at.append(targets[scored.positions])
-            found.append(scored.logprobs)
-    response_of = np.repeat(np.arange(batch.num_responses), batch.response_lengths)
-    of_target = torch.from_numpy(response_of).to(model.device)[torch.cat(at)]
-    total = torch.zeros(batch.num_responses, device=model.device)
-    likelihood = total.index_add(0, of_target, torch.cat(found).float())
-    width = compiled.lengths_EJ.shape[1]
-    rank_in_group = np.concatenate([np.arange(n) for n in batch.group_sizes])
-    flat = torch.from_numpy(batch.group_of_response * width + rank_in_group).to(model.device)
-    prior = torch.from_numpy(
-        np.concatenate([compiled.prior_EJ[c.entry, : len(sequences(compiled, c.entry))] for c in contexts])
-    ).to(device=model.device, dtype=torch.float32)
-    empty = torch.full((len(contexts) * width,), float("-inf"), device=model.device)
-    filled = empty.index_put((flat,), (compiled.scale * likelihood + prior) / temperature)
-    return filled.reshape(len(contexts), width)
+    """s [X, J] of some contexts, without gradients."""
+    candidates = Candidates.of(compiled, contexts, 0)
+    branches: dict[int, list[packing.Branch]] = {}
+    for number, context in enumerate(contexts):
+        behind = _behind(context.free, [], candidates.leaves(compiled, number))
+        branches.setdefault(context.entry, []).append(behind)
+    prompts = {context.entry: context.prompt for context in contexts}
+    trees = [packing.Tree(prompts[entry], tuple(own)) for entry, own in branches.items()]
+    out = torch.empty(len(contexts), compiled.lengths_EJ.shape[1], device=model.device)
+    for micro_batch in packing.plan(trees, budget):
+        hidden = model.predicting_states(micro_batch)
+        chosen, values = sequence_scores(model, compiled, candidates, hidden, micro_batch.targets.numpy(), temperature)
+        out[torch.from_numpy(chosen).to(model.device)] = values
+    return out
+
+
+def chunks(compiled: CompiledConstraint, contexts: list[Context], budget: int) -> Iterator[slice]:
+    """Runs of contexts whose prompts, free tokens and sequences hold at most `budget` tokens (one context at least)."""
+    start = used = 0
+    for x, context in enumerate(contexts):
+        size = len(context.free) + int(compiled.lengths_EJ[context.entry].sum())
+        if x == start or contexts[x - 1].entry != context.entry:
+            size += len(context.prompt)
+        if x > start and used + size > budget:
+            yield slice(start, x)
+            start, used = x, 0
+        used += size
+    if start < len(contexts):
+        yield slice(start, len(contexts))
 
 
 def choice_logprobs(scores_RJ: Tensor, order_RK: Tensor) -> tuple[Tensor, Tensor]:

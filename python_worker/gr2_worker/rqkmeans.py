@@ -1,6 +1,6 @@
 """k-means on residuals: the gradient-free tokenizer (RQ-KMeans), and the initial codebooks of the RQ-VAE.
 
-Shapes: N items, D dims, C codes, L levels.
+Shapes: N items, D dims, H latent dims, C codes, L levels.
 """
 
 from __future__ import annotations
@@ -11,12 +11,31 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans  # type: ignore[import-untyped, unused-ignore]
+from sklearn.decomposition import PCA  # type: ignore[import-untyped, unused-ignore]
 from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped, unused-ignore]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 
 Floats = NDArray[np.float64]
+Layers = list[tuple[Floats, Floats]]  # weight [out, in] and bias [out] of linear layers
 
 SPREAD = 1e-2  # of surplus codes around the items they copy, relative to the data's standard deviation
+
+
+def principal_components(points_ND: NDArray[np.floating], latent_dim: int) -> tuple[Layers, Layers]:
+    """Encoder and decoder of one linear layer each, onto the `latent_dim` directions of most variance and back.
+
+    In the few hundred dimensions of a text embedding all distances are alike and k-means finds little; what the left-out
+    directions hold is lost. Nothing ([], []) if there are not more dims, or 0 is asked for. Deterministic.
+    """
+    items, dims = points_ND.shape
+    if not 0 < latent_dim < min(items, dims):
+        return [], []
+    # Items that are all alike have no variance to explain.
+    with threadpool_limits(limits=1), np.errstate(invalid="ignore"):
+        pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(points_ND.astype(np.float64))
+    components_HD = np.asarray(pca.components_, dtype=np.float64)
+    mean_D = np.asarray(pca.mean_, dtype=np.float64)
+    return [(components_HD, -components_HD @ mean_D)], [(components_HD.T.copy(), mean_D)]
 
 
 def kmeans_codebook(points_ND: NDArray[np.floating], codes: int, max_iterations: int, seed: int) -> Floats:

@@ -138,11 +138,9 @@ def _ranked(
     by_context: dict[tuple[int, bytes], list[SampledItem]] = {}
     for item in waiting:
         by_context.setdefault((item.prompt, item.tokens.tobytes()), []).append(item)
-    sharing = list(by_context.values())
-    contexts = [
-        ranking.Context(items[0].prompt, np.concatenate([params.prompts[items[0].prompt], items[0].tokens]))
-        for items in sharing
-    ]
+    # Contexts of one prompt side by side: they are computed together.
+    sharing = sorted(by_context.values(), key=lambda items: items[0].prompt)
+    contexts = [ranking.Context(items[0].prompt, params.prompts[items[0].prompt], items[0].tokens) for items in sharing]
     budget = PREFILL_TOKENS_CUDA if lm.device.type == "cuda" else PREFILL_TOKENS_CPU
     temperature = params.temperature if params.temperature > 0 else 1.0
     for chunk in ranking.chunks(compiled, contexts, budget):

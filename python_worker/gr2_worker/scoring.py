@@ -24,6 +24,11 @@ MAX_LOGITS_CPU = 1 << 21
 MIN_ROWS = 64
 
 
+def max_logits(device: torch.device) -> int:
+    """Logits to compute at once."""
+    return MAX_LOGITS_CUDA if device.type == "cuda" else MAX_LOGITS_CPU
+
+
 def constrained_logits(logits_nJ: Tensor, bias_nJ: Tensor, scale: float, temperature: float) -> Tensor:
     """(scale * logit + bias) / temperature; padding (bias -inf) stays -inf. Shapes [n, J]."""
     return (scale * logits_nJ + bias_nJ) / temperature
@@ -71,25 +76,28 @@ class TargetTable:
 class Scored:
     """Log-probs (with graph, if gradients are on) and entropies of some positions of a micro-batch."""
 
-    positions: Tensor  # int64 [m]: which of the n given hidden states
+    positions: Tensor  # int64 [m]: which of the n targets given
     logprobs: Tensor  # float32 [m]
     entropy: Tensor | None  # float32 [m], no gradient
 
 
 def score(
     lm: LanguageModel,
-    hidden_nC: Tensor,
+    hidden_mC: Tensor,
+    rows_n: Tensor,
     targets_n: Tensor,
     table: TargetTable,
     temperature: float,
     want_entropy: bool,
 ) -> Iterator[Scored]:
-    """Scores `targets_n` (flat targets, none of them forced) chunk by chunk, so that only one chunk's logits are alive."""
-    budget = MAX_LOGITS_CUDA if hidden_nC.device.type == "cuda" else MAX_LOGITS_CPU
+    """Scores `targets_n` (flat targets, none of them forced; predicted by rows `rows_n` of the hidden states) chunk by chunk, so
+    that only one chunk's logits are alive and each chunk has a graph of its own.
+    """
+    budget = max_logits(hidden_mC.device)
     branch_rows = table.branch_row_N[targets_n]
     free = torch.nonzero(branch_rows < 0)[:, 0]
     for at in free.split(max(MIN_ROWS, budget // lm.vocab_size)):
-        logits = lm.logits(hidden_nC.index_select(0, at))
+        logits = lm.logits(hidden_mC.index_select(0, rows_n[at]))
         if temperature != 1.0:
             logits = logits / temperature
         logprobs = -F.cross_entropy(logits, table.tokens_N[targets_n[at]], reduction="none")
@@ -102,7 +110,7 @@ def score(
     width = max(1, table.allowed_BJ.shape[1] * lm.hidden_size)
     for at in branching.split(max(1, budget // width)):
         rows = branch_rows[at]
-        logits = lm.logits_of(hidden_nC.index_select(0, at), table.allowed_BJ[rows])
+        logits = lm.logits_of(hidden_mC.index_select(0, rows_n[at]), table.allowed_BJ[rows])
         log_probs = constrained_logits(logits, table.bias_BJ[rows], table.scale, temperature).log_softmax(dim=-1)
         logprobs = log_probs.gather(1, table.chosen_B[rows][:, None])[:, 0]
         yield Scored(at, logprobs, entropy_of(log_probs.detach()) if want_entropy else None)

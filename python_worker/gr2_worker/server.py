@@ -332,15 +332,19 @@ class WorkerService(pb_grpc.WorkerServicer):
 
     def SaveState(self, request: pb.SaveStateRequest, context: grpc.ServicerContext) -> pb.SaveStateResponse:
         def verb(check: CancelCheck) -> pb.SaveStateResponse:
-            info = self._engine.save_state(request.model_id, request.path, request.include_optimizer)
+            info = self._engine.save_state(
+                request.model_id, request.path, request.include_optimizer, dict(request.metadata)
+            )
             return pb.SaveStateResponse(sha256=info.sha256, bytes=info.weights_bytes)
 
         return self._unary(context, verb)
 
     def LoadState(self, request: pb.LoadStateRequest, context: grpc.ServicerContext) -> pb.LoadStateResponse:
         def verb(check: CancelCheck) -> pb.LoadStateResponse:
-            step, version, sha256 = self._engine.load_state(request.model_id, request.path, request.include_optimizer)
-            return pb.LoadStateResponse(step=step, weight_version=version, sha256=sha256)
+            state = self._engine.load_state(request.model_id, request.path, request.include_optimizer)
+            return pb.LoadStateResponse(
+                step=state.step, weight_version=state.weight_version, sha256=state.sha256, metadata=state.metadata
+            )
 
         return self._unary(context, verb)
 

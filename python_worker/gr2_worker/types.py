@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .trie import Trie
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -198,7 +202,7 @@ class SampledItem:
 @dataclass(frozen=True)
 class BeamParams:
     prompts: list[Int32s]
-    catalogue: Int32s  # [items, tokens per item]
+    trie: Trie
     beam_width: int
     excluded: list[Int64s]  # per prompt: catalogue rows that must not be returned
     max_batch_tokens: int = 262144
@@ -206,7 +210,7 @@ class BeamParams:
 
 @dataclass(frozen=True)
 class BeamResult:
-    rows: Int32s  # [P, beam_width]; -1 where there are fewer
+    rows: Int32s  # [P, beam_width]; -1 where fewer are open
     logprobs: Float32s  # [P, beam_width]; -inf where there are fewer
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from gr2.v1 import worker_pb2 as pb
 
 from .errors import InvalidRequest
+from .trie import Trie, checked_trie
 from .types import (
     AdamWParams,
     BeamParams,
@@ -286,10 +287,15 @@ def beam_params(request: pb.BeamSearchRequest) -> BeamParams:
         raise InvalidRequest(f"excluded_lengths has {len(sizes)} elements, expected {len(prompts)}")
     return BeamParams(
         prompts=prompts,
-        catalogue=matrix_in(request.catalogue, "catalogue", "<i4"),
+        trie=_trie(request.trie),
         beam_width=request.beam_width,
         excluded=[rows.astype(np.int64) for rows in _split(excluded, sizes, "excluded")],
     )
+
+
+def _trie(message: pb.TokenTrie) -> Trie:
+    names = ("edge_starts", "edge_tokens", "row_starts", "row_ends", "rows")
+    return checked_trie(*(ints(getattr(message, name), f"trie.{name}").astype(np.int64) for name in names))
 
 
 def beam_response(result: BeamResult) -> pb.BeamSearchResponse:

@@ -7,10 +7,11 @@ import pc from "picocolors";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError, RunError } from "../core/errors.ts";
+import { labelsOf } from "../prerank/types.ts";
 import { parseResponse } from "../prompts/parse.ts";
 import { markers } from "../prompts/pieces.ts";
 import type { Mode } from "../prompts/rerank.ts";
-import { type Verdict, verify } from "../reward/verify.ts";
+import { isIdeal, type Verdict, verify } from "../reward/verify.ts";
 import { RunFolder } from "../run/run-folder.ts";
 import { Catalogue } from "../sid/catalogue.ts";
 import { codeToken } from "../sid/semantic-id.ts";
@@ -36,7 +37,8 @@ interface Question {
   readonly config: Config;
   readonly response: string;
   readonly spellings: readonly string[];
-  readonly targetIndex: number;
+  /** Relevance of every candidate, in input order. */
+  readonly labels: readonly number[];
   /** What a candidate is called in the explanation. */
   readonly nameOf: (index: number) => string;
   /** The parser's words with the names of the candidates in them. */
@@ -46,10 +48,10 @@ interface Question {
 /** The verdict as text. Throws ConfigError or RunError for what cannot be asked. */
 export function explainReward(args: ExplainArguments): string {
   const question = args.run === undefined ? fromNumbers(args) : fromRun(args, args.run);
-  const { config, response, spellings, targetIndex, nameOf, named } = question;
+  const { config, response, spellings, labels, nameOf, named } = question;
   const mode = modeOf(args.mode, config, response);
   const parsed = parseResponse(response, spellings, mode, config.prompts);
-  const verdict = verify(parsed, targetIndex, config.rl.reward);
+  const verdict = verify(parsed, labels, config.rl.reward);
   const steps: [string, string][] = [
     [
       "read",
@@ -65,37 +67,50 @@ export function explainReward(args: ExplainArguments): string {
     if (parsed.reasoning !== "") steps.push(["thought", plain(named(parsed.reasoning), 300)]);
     steps.push(
       ["parse", `${parsed.order.map(nameOf).join(" > ")}: a complete permutation`],
-      [
-        "true item",
-        `${nameOf(targetIndex)}: place ${verdict.before + 1} in the input order, place ${verdict.after + 1} in the answer`,
-      ],
-      ["ranking", rankingText(verdict, config, parsed.order.length)],
-      ["format", formatText(verdict, config)],
+      ...labels.flatMap((label, i): [string, string][] => (label > 0 ? [trueItem(i, parsed.order)] : [])),
+      ["ranking", rankingText(verdict, labels, parsed.order, config)],
+      ["format", formatText(verdict, labels, parsed.order, config)],
     );
   }
   const parts = Object.values(verdict.parts).filter((p) => p !== 0);
   const sum = parts.length > 1 ? `${parts.map(number).join(" + ")} = ` : "";
   steps.push(["reward", `${sum}${pc.bold(number(verdict.reward))}`]);
   return steps.map(([name, text], i) => `${i + 1}  ${name.padEnd(10)} ${text}`).join("\n");
+
+  function trueItem(i: number, order: readonly number[]): [string, string] {
+    const graded = labels[i] === 1 ? "" : ` (label ${labels[i]})`;
+    return [
+      "true item",
+      `${nameOf(i)}${graded}: place ${i + 1} in the input order, place ${order.indexOf(i) + 1} in the answer`,
+    ];
+  }
 }
 
-function rankingText(verdict: Verdict, config: Config, n: number): string {
+function rankingText(verdict: Verdict, labels: readonly number[], order: readonly number[], config: Config): string {
   const { kind, ndcgK, dehacked } = config.rl.reward;
-  const [before, after] = [verdict.before + 1, verdict.after + 1];
-  if (dehacked && verdict.identity && before !== 1)
-    return `${number(0)}: the input order re-emitted though the true item was not first (rl.reward.dehacked)`;
+  const single = isSingle(labels);
+  if (dehacked && verdict.identity && !isIdeal(labels))
+    return `${number(0)}: the input order re-emitted though ${single ? "the true item was not first" : "it was not ideal"} (rl.reward.dehacked)`;
   const value = number(verdict.parts.ranking);
-  return kind === "rank-promotion"
-    ? `rank promotion (before - after) / N = (${before} - ${after}) / ${n} = ${value}`
-    : `NDCG@${ndcgK} of the answer - of the input order = ${value}`;
+  if (kind === "ndcg") return `NDCG@${ndcgK} of the answer - of the input order = ${value}`;
+  if (kind === "auc") return `AUC of the answer - of the input order = ${value}`;
+  return single
+    ? `rank promotion (before - after) / N = (${verdict.before + 1} - ${verdict.after + 1}) / ${order.length} = ${value}`
+    : `rank promotion, mean over true items of (before - after) / N = ${value}`;
 }
 
-function formatText(verdict: Verdict, config: Config): string {
+const isSingle = (labels: readonly number[]): boolean => labels.filter((l) => l > 0).length === 1;
+
+function formatText(verdict: Verdict, labels: readonly number[], order: readonly number[], config: Config): string {
   const { format } = config.rl.reward;
   const paid = number(verdict.parts.format);
   const [before, after] = [verdict.before, verdict.after];
   if (format === "none") return `${paid}: no bonus (rl.reward.format = none)`;
   if (format === "unconditional") return `${paid}: any valid answer is paid (rl.reward.format = unconditional)`;
+  if (!isSingle(labels)) {
+    if (isIdeal(labels) && isIdeal(order.map((i) => labels[i] as number))) return `${paid}: an ideal order stays ideal`;
+    return `${paid}: ${verdict.parts.format === 0 ? "no more" : "more"} pairs in the right order than in the input`;
+  }
   if (after < before) return `${paid}: the true item moved up`;
   if (before === 0 && after === 0) return `${paid}: the true item was first and stays first`;
   return `${paid}: the true item did not move up (rl.reward.format = conditional)`;
@@ -134,7 +149,7 @@ function fromNumbers(args: ExplainArguments): Question {
     config: loadConfig(args.config, args.set),
     response: responseOf(args).replace(/\bc([1-9][0-9]*)\b/g, (_, k: string) => spell(Number(k))),
     spellings: Array.from({ length: n }, (_, i) => spell(i + 1)),
-    targetIndex: target - 1,
+    labels: Array.from({ length: n }, (_, i) => (i === target - 1 ? 1 : 0)),
     nameOf: (i) => `c${i + 1}`,
     named: (text) => text.replace(/<s_a_(\d+)>/g, "c$1").replace(/^candidate (\d+) /, (_, i) => `c${Number(i) + 1} `),
   };
@@ -144,6 +159,7 @@ interface SlateLine {
   readonly id: string;
   readonly candidates: readonly number[];
   readonly targetIndex: number;
+  readonly labels?: readonly number[];
 }
 
 function fromRun(args: ExplainArguments, name: string): Question {
@@ -157,7 +173,7 @@ function fromRun(args: ExplainArguments, name: string): Question {
     config: loadConfig(folder.file("config.resolved.yaml"), args.set),
     response: responseOf(args),
     spellings: slate.candidates.map((row) => catalogue.textOf(row)),
-    targetIndex: slate.targetIndex,
+    labels: labelsOf(slate),
     nameOf: (i) => catalogue.textOf(slate.candidates[i] as number),
     named: (text) => text,
   };

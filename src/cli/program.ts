@@ -107,14 +107,46 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       print((await import("./explain.ts")).explainReward({ ...options, response }));
     });
 
-  gr2
-    .command("sid")
-    .description("look at semantic IDs")
+  const sid = gr2.command("sid").description("look at a run's semantic IDs, give new items theirs");
+  sid
     .command("report <name>")
     .description("uniqueness, collisions, use of codes and purity of a run's semantic IDs")
     .option(...root)
     .action(async (name: string, options: { root: string }) => {
       print((await import("./sid-report.ts")).showSidReport(options.root, name));
+    });
+  sid
+    .command("encode <name>")
+    .description("IDs for items that came later; no ID given out before changes, and what OUT holds already is kept")
+    .requiredOption("-i, --items <file>", "new items: CSV, TSV, JSONL (each may end in .gz) or Parquet")
+    .requiredOption("-o, --out <file>", "JSONL to write or to add to: codes, text of the ID, nearest known items")
+    .option(
+      "--column <field=column>",
+      "where id, title, brand, categories, description stand (repeatable)",
+      collect,
+      [],
+    )
+    .option(...root)
+    .action(async (name: string, options: { items: string; out: string; column: string[]; root: string }) => {
+      print(await (await import("./sid-encode.ts")).sidEncode({ name, ...options }, print));
+    });
+
+  const data = gr2.command("data").description("look at data");
+  data
+    .command("inspect <path>")
+    .description("what a folder or file holds, and the recipe that reads it")
+    .option("--json", "print one JSON object")
+    .option("-o, --output <file>", "write the recipe to this file")
+    .action(async (path: string, options: { json?: boolean; output?: string }) => {
+      print(await (await import("./data-inspect.ts")).dataInspect(path, options));
+    });
+
+  data
+    .command("show <name>")
+    .description("a run's data in numbers: lengths, popularity, segments, cold items, repeats, ties")
+    .option(...root)
+    .action(async (name: string, options: { root: string }) => {
+      print((await import("./data-show.ts")).showData(options.root, name));
     });
 
   const configuration = gr2.command("config").description("check a recipe, or list every setting");

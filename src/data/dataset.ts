@@ -5,10 +5,11 @@
 import { basename } from "node:path";
 import { DataError } from "../core/errors.ts";
 import { hashOf, sha256File } from "../core/hash.ts";
-import { itemId, userId } from "../core/ids.ts";
+import { itemId, type UserId, userId } from "../core/ids.ts";
 import { type AdapterOptions, loadRaw } from "./adapters/index.ts";
-import { type DuckOptions, openDuck, Quarantine, readNumbers } from "./duck.ts";
-import { type PrepareOptions, prepare, sequenceOrder } from "./prepare.ts";
+import { type Duck, type DuckOptions, openDuck, Quarantine, readNumbers } from "./duck.ts";
+import { addShownItems, readImpressions } from "./impressions.ts";
+import { type PrepareOptions, prepare, tieBreak } from "./prepare.ts";
 import type { Dataset, DatasetStats, Item, UserSequence } from "./types.ts";
 
 export interface BuildOptions {
@@ -33,6 +34,33 @@ const version = 1;
 
 /** Reads, cleans and numbers a data set. Throws DataError for missing, corrupt or empty data. */
 export async function buildDataset(options: BuildOptions): Promise<Dataset> {
+  const { report, dropped, items, logged, columns } = await readAndClean(options);
+  const sequences = sequencesOf(columns, items);
+  const hash = hashOf({
+    version,
+    source: { ...options.source, path: "" },
+    files: await Promise.all(report.files.map(async (f) => [basename(f), await sha256File(f)])),
+    prepare: options.prepare,
+    catalogue: options.catalogue ?? "interacted",
+    neutralise: options.neutraliseId,
+  });
+  return {
+    name: options.name,
+    items,
+    sequences,
+    ...(logged ? { impressions: logged.impressions } : {}),
+    hash,
+    stats: {
+      ...statistics(items, sequences, report.rowsRead, dropped),
+      hasClock: report.hasClock,
+      ...(logged ? { impressions: logged.stats } : {}),
+      notes: report.notes,
+    },
+  };
+}
+
+/** What needs DuckDB; its memory is free again when the sequences are made. */
+async function readAndClean(options: BuildOptions) {
   const duck = await openDuck(options.duck);
   try {
     const quarantine = new Quarantine();
@@ -41,44 +69,26 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
     const cleaned = await prepare(duck, options.prepare, report.hasItems);
     if ((await duck.number("SELECT count(*) FROM clean")) === 0)
       throw new DataError(`No interaction is left of ${report.rowsRead} rows read (${describe(cleaned)}).`, {
-        advice: "Lower data.minUserInteractions, data.minItemInteractions or data.minRating.",
+        advice: "Lower data.minInteractions or data.minRating.",
       });
-    const all = options.catalogue === "all" ? "UNION SELECT i FROM raw_items" : "";
-    await duck.run(`CREATE TEMP TABLE item_rows AS SELECT i, (row_number() OVER (ORDER BY md5(i), i) - 1)::INTEGER AS n
-      FROM (SELECT i FROM clean ${all} GROUP BY i);
-      CREATE TEMP TABLE user_rows AS SELECT u, (row_number() OVER (ORDER BY md5(u), u) - 1)::INTEGER AS n
-      FROM (SELECT DISTINCT u FROM clean);
-      CREATE TEMP TABLE ordered AS SELECT ur.n AS un, ir.n AS inn, c.t FROM clean c
-      JOIN item_rows ir USING (i) JOIN user_rows ur USING (u) ORDER BY un, ${sequenceOrder};
-      DROP TABLE clean`);
-    const items = await readItems(duck, options.neutralise);
-    const sequences = await readSequences(duck);
-    const hash = hashOf({
-      version,
-      source: { ...options.source, path: "" },
-      files: await Promise.all(report.files.map(async (f) => [basename(f), await sha256File(f)])),
-      prepare: options.prepare,
-      catalogue: options.catalogue ?? "interacted",
-      neutralise: options.neutraliseId,
-    });
+    const shown = report.hasImpressions === true ? await addShownItems(duck, report.hasItems) : "";
+    const all = options.catalogue === "all" && report.hasItems ? "" : `WHERE n > 0${shown}`;
+    await duck.run(`${rows("user_rows", "user_codes", "u", "WHERE n > 0")}; ${rows("item_rows", "item_codes", "i", all)};
+      DROP TABLE user_codes; DROP TABLE item_codes`);
     const dropped = quarantine.count() > 0 ? { malformed: quarantine.count(), ...cleaned } : cleaned;
-    return {
-      name: options.name,
-      items,
-      sequences,
-      hash,
-      stats: {
-        ...statistics(items, sequences, report.rowsRead, dropped),
-        hasClock: report.hasClock,
-        notes: report.notes,
-      },
-    };
+    const items = await readItems(duck, options.neutralise);
+    const logged = report.hasImpressions === true ? await readImpressions(duck) : undefined;
+    return { report, dropped, items, logged, columns: await readColumns(duck) };
   } finally {
     duck.close();
   }
 }
 
-type Duck = Awaited<ReturnType<typeof openDuck>>;
+/** Numbers the ids of `codes` by hash, with how many rows of clean each has: TABLE(id, c, row, n). */
+const rows = (table: string, codes: string, column: "u" | "i", condition: string): string =>
+  `CREATE TEMP TABLE ${table} AS SELECT id, c, (row_number() OVER (ORDER BY md5(id), id) - 1)::INTEGER AS row, n
+   FROM (SELECT id, c, coalesce(n, 0)::INTEGER AS n FROM ${codes}
+     LEFT JOIN (SELECT ${column} AS c, count(*) AS n FROM clean GROUP BY ${column}) USING (c)) ${condition}`;
 
 const describe = (dropped: Record<string, number>): string =>
   Object.entries(dropped)
@@ -86,32 +96,76 @@ const describe = (dropped: Record<string, number>): string =>
     .join(", ") || "none dropped";
 
 async function readItems(duck: Duck, neutralise: (text: string) => string): Promise<Item[]> {
-  const rows = await duck.rows(`SELECT r.i AS id, x.title, x.brand, x.categories, x.description FROM item_rows r
-    LEFT JOIN (SELECT * FROM raw_items QUALIFY row_number() OVER (PARTITION BY i ORDER BY n) = 1) x USING (i) ORDER BY r.n`);
-  return rows.map((row) => ({
-    id: itemId(String(row.id)),
-    title: neutralise(String(row.title ?? "")),
-    brand: neutralise(String(row.brand ?? "")),
-    categories: (JSON.parse(String(row.categories ?? "[]")) as string[]).map(neutralise).filter((c) => c !== ""),
-    description: neutralise(String(row.description ?? "")),
-  }));
+  const items: Item[] = [];
+  await duck.each(
+    `SELECT r.id, x.title, x.brand, x.categories, x.description FROM item_rows r
+    LEFT JOIN (SELECT * FROM raw_items QUALIFY row_number() OVER (PARTITION BY i ORDER BY n) = 1) x ON x.i = r.id ORDER BY r.row`,
+    (chunk) => {
+      for (const [id, title, brand, categories, description] of chunk.getRows())
+        items.push({
+          id: itemId(String(id)),
+          title: neutralise(String(title ?? "")),
+          brand: neutralise(String(brand ?? "")),
+          categories: (JSON.parse(String(categories ?? "[]")) as string[]).map(neutralise).filter((c) => c !== ""),
+          description: neutralise(String(description ?? "")),
+        });
+    },
+  );
+  return items;
 }
 
-async function readSequences(duck: Duck): Promise<UserSequence[]> {
-  const total = await duck.number("SELECT count(*) FROM ordered");
-  const users = (await duck.rows("SELECT u FROM user_rows ORDER BY n")).map((r) => userId(String(r.u)));
-  const user = new Int32Array(total);
-  const item = new Int32Array(total);
-  const time = new Float64Array(total);
-  await readNumbers(duck, "SELECT un, inn, t FROM ordered", [user, item, time]);
-  const sequences: UserSequence[] = [];
-  for (let start = 0, row = 0; row < users.length; row++) {
-    let end = start;
-    while (end < total && user[end] === row) end++;
-    sequences.push({ user: users[row] ?? userId(""), items: item.slice(start, end), times: time.slice(start, end) });
+/** All sequences end to end, in order of user row and time. */
+interface Columns {
+  readonly users: readonly UserId[];
+  /** Index = user row. */
+  readonly lengths: Int32Array;
+  readonly items: Int32Array;
+  readonly times: Float64Array;
+}
+
+async function readColumns(duck: Duck): Promise<Columns> {
+  const users: UserId[] = [];
+  await duck.each("SELECT id FROM user_rows ORDER BY row", (chunk) => {
+    for (const [id] of chunk.getRows()) users.push(userId(String(id)));
+  });
+  const lengths = new Int32Array(users.length);
+  await readNumbers(duck, "SELECT n FROM user_rows ORDER BY row", [lengths]);
+  const total = await duck.number("SELECT count(*) FROM clean");
+  const items = new Int32Array(total);
+  const times = new Float64Array(total);
+  await duck.yieldMemory(items.byteLength + times.byteLength);
+  await readNumbers(
+    duck,
+    `SELECT ir.row, t FROM clean JOIN user_rows ur ON ur.c = clean.u JOIN item_rows ir ON ir.c = clean.i ORDER BY ur.row, t`,
+    [items, times],
+  );
+  return { users, lengths, items, times };
+}
+
+/** Sequences are views into two arrays that they share: at a million users, arrays of their own would cost more than the data. */
+function sequencesOf(columns: Columns, items: readonly Item[]): UserSequence[] {
+  let end = 0;
+  return columns.users.map((user, row) => {
+    const start = end;
+    end += columns.lengths[row] as number;
+    const sequence = { user, items: columns.items.subarray(start, end), times: columns.times.subarray(start, end) };
+    breakTies(sequence, items);
+    return sequence;
+  });
+}
+
+/** Puts what a user did at one moment into the order of the tie-break, in place. */
+function breakTies({ user, items: own, times }: UserSequence, items: readonly Item[]): void {
+  for (let start = 0; start < own.length; ) {
+    let end = start + 1;
+    while (end < own.length && times[end] === times[start]) end++;
+    if (end - start > 1) {
+      const tied = Array.from(own.subarray(start, end), (row) => ({ row, key: tieBreak(user, items[row]?.id ?? "") }));
+      tied.sort((a, b) => (a.key < b.key ? -1 : 1));
+      for (const [k, { row }] of tied.entries()) own[start + k] = row;
+    }
     start = end;
   }
-  return sequences;
 }
 
 /** Statistics over finished rows. */
@@ -121,7 +175,7 @@ export function statistics(
   rowsRead: number,
   dropped: Readonly<Record<string, number>>,
 ): DatasetStats {
-  const lengths = sequences.map((s) => s.items.length).sort((a, b) => a - b);
+  const lengths = Int32Array.from(sequences, (s) => s.items.length).sort();
   const interactions = lengths.reduce((a, b) => a + b, 0);
   let steps = 0;
   let ties = 0;

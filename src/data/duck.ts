@@ -6,63 +6,121 @@
  *   raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)      r: rating or NULL; t: seconds or position in the file
  *   raw_items(i, title, brand, categories, description, n)          categories: JSON list; n: order read, from 0
  */
-import { closeSync, createReadStream, openSync, readSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, createReadStream, openSync, readSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { createGunzip, gunzipSync, constants as zlibConstants } from "node:zlib";
-import { type DuckDBConnection, DuckDBInstance } from "@duckdb/node-api";
+import { type DuckDBConnection, type DuckDBDataChunk, DuckDBInstance } from "@duckdb/node-api";
 import { DataError } from "../core/errors.ts";
 
-/** How much DuckDB may use. It spills to a temporary folder beyond `memoryMb`. */
+/** How much DuckDB may use. Beyond `memoryMb` it spills to a folder of its own in the system's temporary folder. */
 export interface DuckOptions {
-  /** Megabytes, default 1200. */
+  /** Megabytes, default 1000; the process grows to about half as much again. */
   readonly memoryMb?: number;
   /** Default 2. */
   readonly threads?: number;
+  /** Megabytes that may be spilled; default: what the disk has. */
+  readonly spillMb?: number;
 }
 
 export interface Duck {
   readonly connection: DuckDBConnection;
-  /** Runs a statement; a DuckDB error is rethrown as it is. */
+  /** Runs a statement. Here as everywhere: DataError when memory or disk is full, any other DuckDB error as it is. */
   run(sql: string): Promise<void>;
   /** Rows as plain objects; bigint columns arrive as bigint. For small results. */
   rows(sql: string): Promise<Record<string, unknown>[]>;
+  /** Streams a result of any length to `take`, some thousand rows at a time. */
+  each(sql: string, take: (chunk: DuckDBDataChunk) => void): Promise<void>;
   /** First column of the first row as a number. */
   number(sql: string): Promise<number>;
+  /** Leaves `bytes` of its memory to the caller if it can, but keeps a quarter: it spills more from now on. */
+  yieldMemory(bytes: number): Promise<void>;
+  /** Frees memory and removes what was spilled. */
   close(): void;
 }
 
+let opened = 0;
+
 /** Opens an in-memory database with the two raw tables. */
 export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
+  const memoryMb = options.memoryMb ?? 1000;
+  const spill = join(tmpdir(), `gr2-duckdb-${process.pid}-${opened++}`);
+  const removeSpill = (): void => rmSync(spill, { recursive: true, force: true });
   const instance = await DuckDBInstance.create(":memory:", {
-    memory_limit: `${options.memoryMb ?? 1200}MB`,
+    memory_limit: `${memoryMb}MB`,
     threads: String(options.threads ?? 2),
-    temp_directory: `${tmpdir()}/gr2-duckdb-${process.pid}`,
+    temp_directory: spill,
+    // What a step no longer needs goes back to the system at once, not when the allocator thinks fit.
+    allocator_flush_threshold: "16MB",
+    allocator_bulk_deallocation_flush_threshold: "64MB",
     autoinstall_known_extensions: "false",
   });
+  process.once("exit", removeSpill); // Ctrl-C in the middle of a statement
   const connection = await instance.connect();
+  const explained = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await work;
+    } catch (cause) {
+      throw outOfRoom(cause, spill) ?? cause;
+    }
+  };
   const duck: Duck = {
     connection,
     async run(sql) {
-      await connection.run(sql);
+      await explained(connection.run(sql));
     },
     async rows(sql) {
-      return (await connection.runAndReadAll(sql)).getRowObjectsJS() as Record<string, unknown>[];
+      return (await explained(connection.runAndReadAll(sql))).getRowObjectsJS() as Record<string, unknown>[];
+    },
+    async each(sql, take) {
+      const result = await explained(connection.stream(sql));
+      for (;;) {
+        const chunk = await explained(result.fetchChunk());
+        if (chunk === null || chunk.rowCount === 0) return;
+        take(chunk);
+      }
     },
     async number(sql) {
-      const row = (await connection.runAndReadAll(sql)).getRowsJS()[0];
+      const row = (await explained(connection.runAndReadAll(sql))).getRowsJS()[0];
       return Number(row?.[0] ?? Number.NaN);
+    },
+    async yieldMemory(bytes) {
+      const left = Math.round(Math.max(memoryMb / 4, memoryMb - bytes / 2 ** 20));
+      // Refused when so much cannot be spilled; then the old limit holds on.
+      await connection.run(`SET memory_limit = '${left}MB'`).catch(() => undefined);
     },
     close() {
       connection.closeSync();
       instance.closeSync();
+      removeSpill();
+      process.removeListener("exit", removeSpill);
     },
   };
+  if (options.spillMb !== undefined) await duck.run(`SET max_temp_directory_size = '${options.spillMb}MB'`);
+  await duck.run("SET TimeZone = 'UTC'"); // a time without an offset means the same on every machine
   await duck.run("CREATE TABLE raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)");
   await duck.run(
     "CREATE TABLE raw_items(i VARCHAR, title VARCHAR, brand VARCHAR, categories VARCHAR, description VARCHAR, n INTEGER)",
   );
   return duck;
+}
+
+/** A full disk or too little memory as an error that says what to do; undefined: another error. */
+function outOfRoom(cause: unknown, spill: string): DataError | undefined {
+  const message = cause instanceof Error ? cause.message : "";
+  if (/No space left|max_temp_directory_size/.test(message))
+    return new DataError(
+      `The disk is full: the data do not fit into memory, and their temporary files not into ${spill}.`,
+      {
+        cause,
+        advice:
+          "Free some space (about three times the size of the uncompressed data), or set TMPDIR to a folder on a larger disk.",
+      },
+    );
+  if (/Out of Memory/i.test(message))
+    return new DataError(`The data do not fit into the memory given to DuckDB: ${message.split("\n")[0]}`, { cause });
+  return undefined;
 }
 
 /** Quotes a string as a SQL literal. */
@@ -132,7 +190,10 @@ export interface BadRow {
   readonly text: string;
 }
 
-/** Collects malformed rows: all are counted by file, the first 10,000 kept for the quarantine file. */
+/** Malformed rows described, however many there are. */
+export const quarantineLimit = 10_000;
+
+/** Collects malformed rows: all are counted by file, the first `quarantineLimit` kept for the quarantine file. */
 export class Quarantine {
   readonly kept: BadRow[] = [];
   private readonly bad = new Map<string, number>();
@@ -144,8 +205,14 @@ export class Quarantine {
   }
 
   add(row: BadRow): void {
-    this.bad.set(row.file, this.count(row.file) + 1);
-    if (this.kept.length < 10_000) this.kept.push({ ...row, text: row.text.slice(0, 500) });
+    this.addMany(row.file, 1, [row]);
+  }
+
+  /** Counts `count` malformed rows of `file`; `rows` are the first of them. */
+  addMany(file: string, count: number, rows: readonly BadRow[]): void {
+    this.bad.set(file, this.count(file) + count);
+    for (const row of rows.slice(0, quarantineLimit - this.kept.length))
+      this.kept.push({ ...row, text: row.text.slice(0, 500) });
   }
 
   /** Malformed rows of one file, or of all. */
@@ -166,7 +233,7 @@ export class Quarantine {
         `${count} of ${rows} rows are malformed (${(100 * (count / rows)).toFixed(2)} %, allowed ${(100 * maxShare).toFixed(2)} %); ` +
           `the first is ${file}:${first?.line}: ${first?.reason}.`,
         {
-          advice: `${path === undefined ? "" : `All of them are in ${path}. `}Correct the file or raise data.maxBadShare.`,
+          advice: `${path === undefined ? "" : `${this.kept.length < this.count() ? `The first ${this.kept.length}` : "All of them"} are in ${path}. `}Correct the file or raise data.maxBadShare.`,
         },
       );
     }
@@ -179,16 +246,14 @@ export async function readNumbers(
   sql: string,
   into: readonly (Int32Array | Float64Array)[],
 ): Promise<number> {
-  const result = await duck.connection.stream(sql);
   let offset = 0;
-  for (;;) {
-    const chunk = await result.fetchChunk();
-    if (chunk === null || chunk.rowCount === 0) return offset;
-    for (let c = 0; c < into.length; c++) {
-      const target = into[c];
+  await duck.each(sql, (chunk) => {
+    const { rowCount } = chunk;
+    for (const [c, target] of into.entries()) {
       const vector = chunk.getColumnVector(c);
-      for (let k = 0; k < chunk.rowCount; k++) if (target !== undefined) target[offset + k] = Number(vector.getItem(k));
+      for (let k = 0; k < rowCount; k++) target[offset + k] = vector.getItem(k) as number;
     }
-    offset += chunk.rowCount;
-  }
+    offset += rowCount;
+  });
+  return offset;
 }

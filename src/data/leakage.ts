@@ -3,12 +3,14 @@
  *
  *   segments         every user's boundaries are ordered and end where the sequence ends
  *   training views   nothing past the allowed segment, and a true prefix of the sequence
+ *   prompts          the answer is not among the history items that the rendered prompt shows
  *   slates           answer not in its own visible history (unless repeats are allowed), inside its segment, candidates
  *                    distinct, answer index right, ids unique and the opaque kind
+ *   logged slates    the history ends before the slate was shown, and neither it nor what was chosen lies outside its segment
  *   row order        "next row = this row + 1" not above chance
  */
 import { RunError } from "../core/errors.ts";
-import { segmentRange, type TrainingView } from "./split.ts";
+import { countBefore, segmentRange, type TrainingView } from "./split.ts";
 import type { Dataset, Segment, SplitDataset } from "./types.ts";
 
 /** The fields of a slate that the checks need (prerank/ owns the type). */
@@ -47,18 +49,42 @@ export function checkSegments(data: SplitDataset): void {
 export function checkTrainingView(
   data: SplitDataset,
   view: Pick<TrainingView, "sequences">,
-  allowed: Segment,
+  allowed: Segment | ((user: number) => Segment),
   consumer: string,
 ): void {
   const offenders: string[] = [];
+  const allowedTo = typeof allowed === "string" ? () => allowed : allowed;
   view.sequences.forEach((seen, user) => {
     const s = data.splits[user];
     const items = data.dataset.sequences[user]?.items;
-    const end = s === undefined ? 0 : segmentRange(s, allowed)[1];
+    const end = s === undefined ? 0 : segmentRange(s, allowedTo(user))[1];
     if (seen.length > end) offenders.push(`user row ${user}: ${seen.length} interactions, allowed ${end}`);
     else if (seen.some((item, k) => items?.[k] !== item)) offenders.push(`user row ${user}: not a prefix`);
   });
-  failIfAny(`${consumer} sees interactions past ${allowed}`, offenders);
+  failIfAny(`${consumer} sees interactions past ${typeof allowed === "string" ? allowed : "what it may"}`, offenders);
+}
+
+/** What a rendered prompt shows of the past, next to the answer it asks for. */
+export interface ShownPrompt {
+  readonly id: string;
+  readonly target: number;
+  /** Item rows before the candidates. */
+  readonly history: readonly number[];
+  /** Item rows of the candidates, if the prompt lists them. */
+  readonly candidates: readonly number[];
+  /** The slate's candidates, in pre-rank order. */
+  readonly expected: readonly number[];
+}
+
+/** No prompt shows its own answer but as one of the candidates, and those stand there in pre-rank order, complete. */
+export function checkPrompts(prompts: Iterable<ShownPrompt>, consumer: string): void {
+  const offenders: string[] = [];
+  for (const p of prompts) {
+    if (p.history.includes(p.target)) offenders.push(`${p.id}: the answer is visible in the history`);
+    else if (p.candidates.length > 0 && p.candidates.join() !== p.expected.join())
+      offenders.push(`${p.id}: other candidates than the slate's`);
+  }
+  failIfAny(`prompts of ${consumer} give their answer away`, offenders);
 }
 
 /** What a training input of slates of `segment` may see at most: everything before that segment's own stage. */
@@ -96,6 +122,49 @@ export function checkSlates(
     ids.add(s.id);
   }
   failIfAny("bad slates", offenders);
+}
+
+/** A slate of a log: what the check needs beside the common fields. */
+export interface CheckedLoggedSlate extends CheckedSlate {
+  readonly time?: number;
+  readonly labels?: readonly number[];
+}
+
+/**
+ * Logged slates are consistent with the data: of the user's interactions exactly those before the slate's time are its
+ * history; history's end and everything done at that very time lie within the slate's segment, so that no training view
+ * of an earlier stage holds what was chosen, and no slate teaches what a later segment asks.
+ */
+export function checkLoggedSlates(data: SplitDataset, slates: readonly CheckedLoggedSlate[]): void {
+  const offenders: string[] = [];
+  const ids = new Set<string>();
+  const problems = (s: CheckedLoggedSlate): string | undefined => {
+    const sequence = data.dataset.sequences[s.user];
+    const split = data.splits[s.user];
+    if (sequence === undefined || split === undefined) return `user row ${s.user} does not exist`;
+    if (ids.has(s.id)) return "id used twice";
+    if (!/^[0-9a-f]{16,64}$/.test(s.id)) return "id is not an opaque hash";
+    if (s.time === undefined || s.labels === undefined) return "a logged slate needs a time and labels";
+    const before = countBefore(sequence.times, s.time);
+    if (s.position > before) return `the history holds interactions from ${s.time} on`;
+    if (s.position < before) return "the history lacks interactions from before the slate";
+    const [start, end] = segmentRange(split, s.segment);
+    if (s.position < start || s.position > end)
+      return `its history ends at ${s.position}, outside ${s.segment} [${start}, ${end})`;
+    if ((sequence.times[end] ?? Number.POSITIVE_INFINITY) <= s.time)
+      return `what was done at its time belongs to a segment behind ${s.segment}`;
+    if (new Set(s.candidates).size !== s.candidates.length) return "a candidate stands twice";
+    if (s.labels.length !== s.candidates.length) return "labels and candidates differ in number";
+    const best = Math.max(...s.labels);
+    if (!(best > 0) || s.labels.indexOf(best) !== s.targetIndex) return "targetIndex is not the best label's first";
+    return s.candidates[s.targetIndex] === s.target ? undefined : "target is not the item at targetIndex";
+  };
+  for (const s of slates) {
+    const problem = problems(s);
+    if (problem !== undefined) offenders.push(`${s.id} (user row ${s.user}, ${s.segment}): ${problem}`);
+    ids.add(s.id);
+  }
+  failIfAny("bad logged slates", offenders);
 }
 
 /** Share of consecutive interactions whose row is the one before + 1, and what chance gives. */

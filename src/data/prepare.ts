@@ -1,7 +1,12 @@
 /**
- * Cleaning in DuckDB, from raw_interactions to `clean(u, i, t)`: rating filter, unknown items, duplicates and repeats,
- * per-user cap, then k-core iterated to its fixed point (cap first, so that the result is a k-core).
+ * Cleaning in DuckDB, from raw_interactions to `clean`: rating filter, unknown items, duplicates and repeats, per-user cap,
+ * then k-core iterated to its fixed point (cap first, so that the result is a k-core). Ids become integers once, at the
+ * start; everything after works on those, out of core.
+ *
+ *   clean(u INTEGER, i INTEGER, t DOUBLE)                              u, i: codes, in no order that means anything
+ *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, of ids that are gone from clean too
  */
+import { hash } from "node:crypto";
 import type { Duck } from "./duck.ts";
 
 /** What happens when a user meets an item again. */
@@ -22,53 +27,82 @@ export interface PrepareOptions {
 }
 
 /** Ties in time are broken by this: stable across runs and versions, of user AND item, so it cannot be learnt. */
-const tieBreak = "md5(u || chr(31) || i)";
+export const tieBreak = (user: string, item: string): string => hash("md5", `${user}\u001f${item}`);
 
-/** Builds `clean`; returns rows dropped by reason (only reasons that occurred). */
+/** `rows` of clean, with the same tie-break for SQL as the column `tie`. */
+const withTies = (rows: string): string =>
+  `(SELECT c.*, md5(uc.id || chr(31) || ic.id) AS tie FROM ${rows} c
+    JOIN user_codes uc ON uc.c = c.u JOIN item_codes ic ON ic.c = c.i)`;
+
+/** Builds `clean` and consumes raw_interactions; returns rows dropped by reason (only reasons that occurred). */
 export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boolean): Promise<Record<string, number>> {
   const dropped: Record<string, number> = {};
   let count = await duck.number("SELECT count(*) FROM raw_interactions");
-  const step = async (reason: string, sql: string): Promise<number> => {
-    await duck.run(`CREATE OR REPLACE TEMP TABLE next_clean AS ${sql}; DROP TABLE IF EXISTS clean;
-      ALTER TABLE next_clean RENAME TO clean`);
-    const left = await duck.number("SELECT count(*) FROM clean");
-    if (left < count) dropped[reason] = (dropped[reason] ?? 0) + count - left;
+  const leave = (reason: string, left: number): number => {
     const gone = count - left;
+    if (gone > 0) dropped[reason] = (dropped[reason] ?? 0) + gone;
     count = left;
     return gone;
   };
+  const numClean = (): Promise<number> => duck.number("SELECT count(*) FROM clean");
+  const replace = (sql: string): Promise<void> =>
+    duck.run(`CREATE TEMP TABLE next_clean AS ${sql}; DROP TABLE clean; ALTER TABLE next_clean RENAME TO clean`);
+
+  // Nothing from here on depends on the order of rows, and keeping it would cost memory.
+  await duck.run("SET preserve_insertion_order = false");
   const rating = options.minRating === undefined ? "" : `WHERE r >= ${Number(options.minRating)}`;
-  await step("below minimum rating", `SELECT u, i, t FROM raw_interactions ${rating}`);
-  await duck.run("DROP TABLE raw_interactions");
-  if (hasItems) await step("unknown item", "SELECT * FROM clean WHERE i IN (SELECT i FROM raw_items)");
-  await step("duplicate", "SELECT DISTINCT u, i, t FROM clean");
-  if (options.repeats === "first" || options.repeats === "last")
-    await step(
-      "repeat",
-      `SELECT u, i, ${options.repeats === "first" ? "min" : "max"}(t) AS t FROM clean GROUP BY u, i`,
+  leave("below minimum rating", await duck.number(`SELECT count(*) FROM raw_interactions ${rating}`));
+  await duck.run(`${codes("user_codes", "u", "raw_interactions")};
+    ${codes("item_codes", "i", hasItems ? "raw_items" : "raw_interactions")};
+    CREATE TEMP TABLE clean AS SELECT uc.c AS u, ic.c AS i, t FROM (SELECT u, i, t FROM raw_interactions ${rating}) raw
+    JOIN user_codes uc ON uc.id = raw.u JOIN item_codes ic ON ic.id = raw.i;
+    DROP TABLE raw_interactions`);
+  leave("unknown item", await numClean());
+
+  if (options.repeats === "first" || options.repeats === "last") {
+    await duck.run(`CREATE TEMP TABLE pairs AS
+      SELECT u, i, ${options.repeats === "first" ? "min" : "max"}(t) AS t, count(*) AS n FROM clean GROUP BY u, i`);
+    // Distinct rows: pairs that stand there once, and those of the others, few, that differ in time.
+    const once = await duck.number("SELECT count(*) FROM pairs WHERE n = 1");
+    const others = await duck.number(
+      "SELECT count(*) FROM (SELECT DISTINCT u, i, t FROM clean SEMI JOIN (SELECT u, i FROM pairs WHERE n > 1) USING (u, i))",
     );
-  else if (options.repeats === "no-consecutive")
-    await step(
-      "consecutive repeat",
-      `SELECT u, i, t FROM (SELECT *, lag(i) OVER (PARTITION BY u ORDER BY t, ${tieBreak}) AS before FROM clean)
-       WHERE before IS DISTINCT FROM i`,
-    );
-  if (options.maxPerUser !== undefined)
-    await step(
-      "beyond the cap per user",
-      `SELECT u, i, t FROM clean QUALIFY row_number() OVER (PARTITION BY u ORDER BY t DESC, ${tieBreak} DESC) <= ${Math.trunc(options.maxPerUser)}`,
-    );
+    leave("duplicate", once + others);
+    await duck.run("DROP TABLE clean; ALTER TABLE pairs DROP n; ALTER TABLE pairs RENAME TO clean");
+    leave("repeat", await numClean());
+  } else {
+    await replace("SELECT DISTINCT u, i, t FROM clean");
+    leave("duplicate", await numClean());
+    if (options.repeats === "no-consecutive") {
+      await replace(`SELECT u, i, t FROM
+        (SELECT *, lag(i) OVER (PARTITION BY u ORDER BY t, tie) AS before FROM ${withTies("clean")})
+        WHERE before IS DISTINCT FROM i`);
+      leave("consecutive repeat", await numClean());
+    }
+  }
+  if (options.maxPerUser !== undefined) {
+    const cap = Math.trunc(options.maxPerUser);
+    const above = `(SELECT u FROM clean GROUP BY u HAVING count(*) > ${cap})`;
+    await replace(`SELECT * FROM clean ANTI JOIN ${above} USING (u) UNION ALL
+      SELECT u, i, t FROM ${withTies(`(FROM clean SEMI JOIN ${above} USING (u))`)}
+      QUALIFY row_number() OVER (PARTITION BY u ORDER BY t DESC, tie DESC) <= ${cap}`);
+    leave("beyond the cap per user", await numClean());
+  }
   const [kUser, kItem] = [Math.trunc(options.minUserInteractions), Math.trunc(options.minItemInteractions)];
   for (let gone = kUser > 1 || kItem > 1 ? 1 : 0; gone > 0; ) {
     gone = 0;
-    if (kItem > 1) gone += await step("below k-core", core("i", kItem));
-    if (kUser > 1) gone += await step("below k-core", core("u", kUser));
+    for (const [key, k] of [["i", kItem] as const, ["u", kUser] as const]) {
+      if (k <= 1) continue;
+      await duck.run(
+        `DELETE FROM clean WHERE ${key} IN (SELECT ${key} FROM clean GROUP BY ${key} HAVING count(*) < ${k})`,
+      );
+      gone += leave("below k-core", await numClean());
+    }
   }
+  // Marks of deleted rows cannot be spilled.
+  if (dropped["below k-core"] !== undefined) await replace("FROM clean");
   return dropped;
 }
 
-const core = (key: "u" | "i", k: number): string =>
-  `SELECT * FROM clean WHERE ${key} IN (SELECT ${key} FROM clean GROUP BY ${key} HAVING count(*) >= ${k})`;
-
-/** ORDER BY that fixes every sequence: user row, time, tie-break. */
-export const sequenceOrder = `t, ${tieBreak}`;
+const codes = (table: string, column: string, source: string): string =>
+  `CREATE TEMP TABLE ${table} AS SELECT (row_number() OVER ())::INTEGER AS c, id FROM (SELECT DISTINCT ${column} AS id FROM ${source})`;

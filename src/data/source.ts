@@ -1,6 +1,6 @@
 /** Identity of the data a user points at: the run's cache must notice when a file there changes. */
 import { readdirSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { DataError } from "../core/errors.ts";
 import { hashOf, sha256File } from "../core/hash.ts";
 
@@ -8,7 +8,8 @@ import { hashOf, sha256File } from "../core/hash.ts";
 const contentLimitBytes = 256 * 2 ** 20;
 
 /**
- * Hash of the files directly in `path` (or of the file it is). Undefined without a path: then the data are fetched, and
+ * Hash of the files directly in `path`; of a file and, by size and time of change, its neighbours, where the items may
+ * lie. Undefined without a path: then the data are fetched, and
  * their checksum is part of the code. Throws DataError if the path does not exist.
  */
 export async function sourceHash(data: { readonly path: string }): Promise<string | undefined> {
@@ -19,18 +20,18 @@ export async function sourceHash(data: { readonly path: string }): Promise<strin
     throw new DataError(`data.path = ${path}: there is no such file or folder.`, {
       advice: "Set data.path to the folder of the data, for example --set data.path=FOLDER.",
     });
-  const files = stat.isDirectory()
-    ? readdirSync(path, { withFileTypes: true })
-        .filter((e) => e.isFile() || e.isSymbolicLink())
-        .map((e) => join(path, e.name))
-        .sort()
-    : [path];
+  const folder = stat.isDirectory() ? path : dirname(path);
+  const files = readdirSync(folder, { withFileTypes: true })
+    .filter((e) => e.isFile() || e.isSymbolicLink())
+    .map((e) => join(folder, e.name))
+    .sort();
   const entries: (string | number)[][] = [];
   for (const file of files) {
     const own = statSync(file, { throwIfNoEntry: false });
     if (!own?.isFile()) continue; // a link to nowhere or to a folder
     const { size, mtimeMs } = own;
-    entries.push([basename(file), size, size > contentLimitBytes ? mtimeMs : await sha256File(file)]);
+    const byTime = size > contentLimitBytes || (stat.isFile() && basename(file) !== basename(path));
+    entries.push([basename(file), size, byTime ? mtimeMs : await sha256File(file)]);
   }
   return hashOf(entries);
 }

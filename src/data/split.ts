@@ -99,13 +99,18 @@ export function globalTime(dataset: Dataset, shares: Shares): SplitDataset {
     return k >= times.length ? Number.POSITIVE_INFINITY : (times[k] ?? 0);
   }) as [number, number, number];
   const splits = dataset.sequences.map(({ times: t }): UserSplit => {
-    return { midtrainEnd: before(t, t1), rerankEnd: before(t, t2), validationEnd: before(t, t3), testEnd: t.length };
+    return {
+      midtrainEnd: countBefore(t, t1),
+      rerankEnd: countBefore(t, t2),
+      validationEnd: countBefore(t, t3),
+      testEnd: t.length,
+    };
   });
-  return { dataset, splits };
+  return { dataset, splits, cuts: [t1, t2, t3] };
 }
 
 /** How many entries of the sorted array are < limit. */
-function before(sorted: Float64Array, limit: number): number {
+export function countBefore(sorted: Float64Array, limit: number): number {
   let [low, high] = [0, sorted.length];
   while (low < high) {
     const middle = (low + high) >> 1;

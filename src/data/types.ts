@@ -23,11 +23,32 @@ export interface UserSequence {
   readonly times: Float64Array;
 }
 
+/**
+ * Slates that an incumbent ranker showed, by user row and time, flat: slate k is entries starts[k] … starts[k + 1] of
+ * items, scores and labels. Every slate has two candidates or more and two different labels or more.
+ */
+export interface Impressions {
+  /** User row of each slate. */
+  readonly users: Int32Array;
+  /** Seconds. */
+  readonly times: Float64Array;
+  /** One longer than `users`. */
+  readonly starts: Int32Array;
+  /** Item rows in the incumbent's order; distinct within a slate. */
+  readonly items: Int32Array;
+  /** The incumbent's scores, or -rank where none were logged. */
+  readonly scores: Float64Array;
+  /** Relevance, ≥ 0; 0 = shown and not wanted. */
+  readonly labels: Float64Array;
+}
+
 export interface Dataset {
   readonly name: string;
   readonly items: readonly Item[];
   /** Index = user row. */
   readonly sequences: readonly UserSequence[];
+  /** Where the source is a log of slates. */
+  readonly impressions?: Impressions;
   /** SHA-256 over sources and the settings that shaped them. */
   readonly hash: string;
   readonly stats: DatasetStats;
@@ -48,6 +69,16 @@ export interface DatasetStats {
   readonly lengthMax: number;
   /** False when times are only positions: no global-time split, no recency. */
   readonly hasClock?: boolean;
+  /** Where the source is a log of slates: how many are left of those read, and why the others are not. */
+  readonly impressions?: {
+    readonly read: number;
+    readonly slates: number;
+    readonly candidates: number;
+    /** Slates left out, by reason. */
+    readonly dropped: Readonly<Record<string, number>>;
+    /** Candidates taken out of their slates: unknown to the item file. */
+    readonly unknownCandidates: number;
+  };
   /** Choices the adapter made that the user should know of. */
   readonly notes?: readonly string[];
 }
@@ -72,6 +103,8 @@ export interface UserSplit {
 
 export interface SplitDataset {
   readonly dataset: Dataset;
+  /** Seconds at which rerank, validation and test begin, where the split is by global time. */
+  readonly cuts?: readonly [rerank: number, validation: number, test: number];
   /** Index = user row. */
   readonly splits: readonly UserSplit[];
 }

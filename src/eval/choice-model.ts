@@ -10,8 +10,8 @@ export interface ChoiceExample {
   /** Row-major [N, K]. */
   readonly features_NK: Float64Array;
   readonly numCandidates: number;
-  /** Index of the chosen candidate. */
-  readonly chosen: number;
+  /** What was chosen: 1 for one candidate, or shares that add up to 1 over several (soft labels). */
+  readonly truth_N: readonly number[];
 }
 
 export interface ChoiceModel {
@@ -71,7 +71,8 @@ function objective(
   for (const e of examples) {
     const scores = choiceScores(w, e.features_NK, e.numCandidates);
     const max = Math.max(...scores);
-    sum += max + Math.log(scores.reduce((a, s) => a + Math.exp(s - max), 0)) - (scores[e.chosen] as number);
+    const chosen = scores.reduce((a, s, j) => a + (e.truth_N[j] as number) * s, 0);
+    sum += max + Math.log(scores.reduce((a, s) => a + Math.exp(s - max), 0)) - chosen;
   }
   return sum / examples.length + 0.5 * l2 * w.reduce((a, x, f) => a + (x - (centre[f] as number)) ** 2, 0);
 }
@@ -99,11 +100,14 @@ export function fitChoiceModel(
     for (const e of examples) {
       const p = softmax(choiceScores(w, e.features_NK, e.numCandidates));
       const mean = new Float64Array(k);
+      const chosen = new Float64Array(k);
       for (let j = 0; j < e.numCandidates; j++)
-        for (let f = 0; f < k; f++)
-          mean[f] = (mean[f] as number) + (p[j] as number) * (e.features_NK[j * k + f] as number);
-      for (let f = 0; f < k; f++)
-        gradient[f] = (gradient[f] as number) + (mean[f] as number) - (e.features_NK[e.chosen * k + f] as number);
+        for (let f = 0; f < k; f++) {
+          const x = e.features_NK[j * k + f] as number;
+          mean[f] = (mean[f] as number) + (p[j] as number) * x;
+          chosen[f] = (chosen[f] as number) + (e.truth_N[j] as number) * x;
+        }
+      for (let f = 0; f < k; f++) gradient[f] = (gradient[f] as number) + (mean[f] as number) - (chosen[f] as number);
       for (let j = 0; j < e.numCandidates; j++)
         for (let f = 0; f < k; f++) {
           const df = (p[j] as number) * ((e.features_NK[j * k + f] as number) - (mean[f] as number));

@@ -3,16 +3,29 @@
  *
  *   one positive:   R@K = [rank ≤ K]     N@K = [rank ≤ K] / log2(rank + 1)     MRR = 1 / rank
  *   graded:         DCG@K = Σ_{k=1..K} g_k / log2(k + 1)   N@K = DCG@K / ideal DCG@K   (linear gain, as scikit-learn)
- *   multi-positive: AUC = share of (positive, negative) pairs in the right order, ties half (GR2 TR)
+ *   several:        R@K = share of the positives in the first K     MRR = 1 / rank of the first positive
+ *                   AUC = share of (higher label, lower label) pairs in the right order, ties half (GR2 TR)
  */
 
 /** The six metrics of metrics.json, in its order. */
 export const metricNames = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"] as const;
-export type MetricName = (typeof metricNames)[number];
+/** AUC only where slates have several positives: of one positive it says what MRR's rank says. */
+export type MetricName = (typeof metricNames)[number] | "AUC";
 
 /** All six for one slate whose single positive stands at `rank` (from 1; Infinity: not there), in metricNames order. */
 export function metricsOfRank(rank: number): readonly number[] {
   return [recallAt(rank, 1), recallAt(rank, 3), recallAt(rank, 5), ndcgAt(rank, 3), ndcgAt(rank, 5), reciprocal(rank)];
+}
+
+/**
+ * All six for one slate, from the labels (≥ 0) of its candidates in the order of the answer, in metricNames order. Every
+ * candidate must be there; an empty list (no answer) scores 0. With one positive the same numbers as metricsOfRank.
+ */
+export function metricsOfLabels(labelsInRankOrder: readonly number[]): readonly number[] {
+  const positive = labelsInRankOrder.map((l) => l > 0);
+  const recall = (k: number): number => multiRecall(positive, k);
+  const ndcg = (k: number): number => gradedNdcg(labelsInRankOrder, k);
+  return [recall(1), recall(3), recall(5), ndcg(3), ndcg(5), reciprocal(rankOf(positive, true))];
 }
 
 export const recallAt = (rank: number, k: number): number => (rank <= k ? 1 : 0);
@@ -20,8 +33,8 @@ export const recallAt = (rank: number, k: number): number => (rank <= k ? 1 : 0)
 export const ndcgAt = (rank: number, k: number): number => (rank <= k ? 1 / Math.log2(rank + 1) : 0);
 export const reciprocal = (rank: number): number => (Number.isFinite(rank) ? 1 / rank : 0);
 
-/** Rank from 1 of `target` in a best-first list; Infinity when it is not there. */
-export function rankOf(ranking: readonly number[], target: number): number {
+/** Rank from 1 of the first `target` in a best-first list; Infinity when it is not there. */
+export function rankOf<T>(ranking: readonly T[], target: T): number {
   const at = ranking.indexOf(target);
   return at < 0 ? Number.POSITIVE_INFINITY : at + 1;
 }
@@ -53,6 +66,18 @@ export function aucOfRanking(positiveInRankOrder: readonly boolean[]): number | 
     }
   }
   return positives === 0 || negatives === 0 ? undefined : right / (positives * negatives);
+}
+
+/** Share of (higher label, lower label) pairs in the right order; undefined when all labels are equal. O(n²). */
+export function gradedAuc(labelsInRankOrder: readonly number[]): number | undefined {
+  let [right, pairs] = [0, 0];
+  labelsInRankOrder.forEach((upper, i) => {
+    for (const lower of labelsInRankOrder.slice(i + 1)) {
+      if (upper !== lower) pairs++;
+      if (upper > lower) right++;
+    }
+  });
+  return pairs === 0 ? undefined : right / pairs;
 }
 
 /** AUC of scores (higher is better) against positives; equal scores count half. O(n log n). */

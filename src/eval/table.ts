@@ -1,11 +1,13 @@
 /**
  * The results table of metrics.json: one row a system × slice × metric, one comparison a system × baseline × slice × metric.
  *
+ * Slates of a log can have several positives: then a system gives labels instead of ranks, and AUC joins the metrics.
+ *
  * Slices. `conditional`: slates whose true item is among the candidates. `end_to_end`: all slates; where the pre-ranker
  * missed, every system scores 0.
  */
 import { type BootstrapOptions, PairedBootstrap } from "./bootstrap.ts";
-import { type MetricName, metricNames, metricsOfRank } from "./metrics.ts";
+import { gradedAuc, type MetricName, metricNames, metricsOfLabels, metricsOfRank } from "./metrics.ts";
 
 export type Slice = "conditional" | "end_to_end";
 
@@ -33,38 +35,46 @@ export interface ComparisonRow {
   readonly n: number;
 }
 
-/** What a system answered: the target's rank (from 1) on each conditional slate, in the order of `TableInput.users`. */
-export interface SystemRanks {
+/** What a system answered on each conditional slate, in the order of `TableInput.users`. */
+export type SystemAnswers = {
   readonly system: string;
-  /** Infinity: the answer did not contain the target. */
-  readonly ranks: readonly number[];
-}
+} & (
+  | {
+      /** Rank of the target, from 1. Infinity: the answer did not contain it. */
+      readonly ranks: readonly number[];
+    }
+  | {
+      /** Labels of all candidates in the order of the answer; empty: there was no valid answer. */
+      readonly labels: readonly (readonly number[])[];
+    }
+);
 
 export interface TableInput {
   /** User row of each conditional slate. */
   readonly users: readonly number[];
   /** User row of each slate the pre-ranker missed; empty leaves out the end_to_end slice. */
   readonly missedUsers: readonly number[];
-  readonly systems: readonly SystemRanks[];
+  readonly systems: readonly SystemAnswers[];
   /** Each system is compared with these, when present among the systems. */
   readonly baselines: readonly string[];
   readonly bootstrap?: Partial<BootstrapOptions>;
 }
 
-/** Computes rows and comparisons, both slices, all six metrics. Throws RangeError on misaligned ranks. */
+/** Computes rows and comparisons, both slices, all metrics. Throws RangeError on misaligned answers. */
 export function resultsTable(input: TableInput): { rows: MetricRow[]; comparisons: ComparisonRow[] } {
   const rows: MetricRow[] = [];
   const comparisons: ComparisonRow[] = [];
   const slices: Slice[] = input.missedUsers.length > 0 ? ["conditional", "end_to_end"] : ["conditional"];
-  const M = metricNames.length;
+  const names: readonly MetricName[] = input.systems.some(hasSeveralPositives) ? [...metricNames, "AUC"] : metricNames;
+  const M = names.length;
   for (const slice of slices) {
     const users = slice === "conditional" ? input.users : [...input.users, ...input.missedUsers];
-    const quantities = input.systems.flatMap(({ system, ranks }) => {
-      if (ranks.length !== input.users.length)
-        throw new RangeError(`${system} has ${ranks.length} ranks for ${input.users.length} slates`);
-      const columns = metricNames.map(() => new Float64Array(users.length));
-      ranks.forEach((rank, k) => {
-        const values = metricsOfRank(rank);
+    const quantities = input.systems.flatMap((answers) => {
+      const perSlate = valuesOf(answers);
+      if (perSlate.length !== input.users.length)
+        throw new RangeError(`${answers.system} has ${perSlate.length} answers for ${input.users.length} slates`);
+      const columns = names.map(() => new Float64Array(users.length));
+      perSlate.forEach((values, k) => {
         columns.forEach((column, m) => {
           column[k] = values[m] ?? 0;
         });
@@ -73,14 +83,14 @@ export function resultsTable(input: TableInput): { rows: MetricRow[]; comparison
     });
     const bootstrap = new PairedBootstrap(users, quantities, input.bootstrap);
     input.systems.forEach(({ system }, s) => {
-      metricNames.forEach((metric, m) => {
+      names.forEach((metric, m) => {
         const e = bootstrap.estimate(s * M + m);
         rows.push({ system, slice, metric, value: e.value, ci_low: e.ciLow, ci_high: e.ciHigh, n: e.n });
       });
       for (const baseline of input.baselines) {
         const b = input.systems.findIndex((x) => x.system === baseline);
         if (b < 0 || baseline === system) continue;
-        metricNames.forEach((metric, m) => {
+        names.forEach((metric, m) => {
           const { ciLow, ciHigh, ...c } = bootstrap.compare(s * M + m, b * M + m);
           comparisons.push({ system, baseline, slice, metric, ...c, ci_low: ciLow, ci_high: ciHigh });
         });
@@ -89,3 +99,12 @@ export function resultsTable(input: TableInput): { rows: MetricRow[]; comparison
   }
   return { rows, comparisons };
 }
+
+const hasSeveralPositives = (answers: SystemAnswers): boolean =>
+  "labels" in answers && answers.labels.some((labels) => labels.filter((l) => l > 0).length > 1);
+
+/** Metrics of each slate, in metricNames order, then AUC. */
+const valuesOf = (answers: SystemAnswers): readonly (readonly number[])[] =>
+  "ranks" in answers
+    ? answers.ranks.map(metricsOfRank)
+    : answers.labels.map((labels) => [...metricsOfLabels(labels), gradedAuc(labels) ?? 0]);

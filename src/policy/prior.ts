@@ -52,7 +52,8 @@ export function priorOf(prior: Prior, input: PriorInput): number[] {
 export interface PriorExample extends PriorInput {
   /** log p_LM(item_j | history) per candidate; undefined where the LM is not asked. */
   readonly logLikelihood?: readonly number[];
-  readonly chosen: number;
+  /** Shares of the truth over the candidates; 1 for a single true item. */
+  readonly truth: readonly number[];
 }
 
 /** Candidate indices, best first; ties keep the input order. */
@@ -65,30 +66,31 @@ export interface Terms {
   readonly evidence: boolean;
 }
 
-function toChoice(e: PriorExample, terms: Terms): ChoiceExample {
+/** @param places most candidates of any slate: the number of place weights; a shorter slate leaves the last ones unused */
+function toChoice(e: PriorExample, places: number, terms: Terms): ChoiceExample {
   const n = e.scores.length;
   const columns = [
     standardise(e.scores),
     ...(terms.likelihood ? [e.logLikelihood] : []),
     ...(terms.evidence ? [e.evidence] : []),
   ];
-  const k = n - 1 + columns.length; // places 1..N-1, then the columns
+  const k = places - 1 + columns.length; // places 1..N-1, then the columns
   const features = new Float64Array(n * k);
   for (let j = 0; j < n; j++) {
     if (j > 0) features[j * k + j - 1] = 1;
     columns.forEach((column, c) => {
-      features[j * k + n - 1 + c] = column?.[j] as number;
+      features[j * k + places - 1 + c] = column?.[j] as number;
     });
   }
-  return { features_NK: features, numCandidates: n, chosen: e.chosen };
+  return { features_NK: features, numCandidates: n, truth_N: e.truth };
 }
 
 /**
- * Fits the prior on held-out slates of equal size. At least a thousand are advised (in a prototype 300 gave half the lift,
+ * Fits the prior on held-out slates of any sizes; there is a weight for every place of the largest. At least a thousand are advised (in a prototype 300 gave half the lift,
  * 100 hurt). With `centre` the fit starts from that prior and leaves it as far as the slates ask for (MAP).
  */
 export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre?: Prior): Prior {
-  const n = examples[0]?.scores.length ?? 0;
+  const n = examples.reduce((most, e) => Math.max(most, e.scores.length), centre?.place.length ?? 0);
   const names = [
     ...Array.from({ length: n - 1 }, (_, j) => `place ${j + 2}`),
     "pre-rank",
@@ -96,7 +98,7 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
     ...(terms.evidence ? ["evidence"] : []),
   ];
   const { weights } = fitChoiceModel(
-    examples.map((e) => toChoice(e, terms)),
+    examples.map((e) => toChoice(e, n, terms)),
     names,
     centre ? centrePenalty : undefined,
     centre ? weightsOf(centre, n, terms) : undefined,

@@ -1,23 +1,41 @@
-/** A slate: one re-ranking problem. Built by a pre-ranker that has not seen the answer. */
+/** A slate: one re-ranking problem, from a pre-ranker that has not seen the answer or from the log of an incumbent ranker. */
 import type { TrainingView } from "../data/split.ts";
 import type { Segment } from "../data/types.ts";
 
 export interface Slate {
-  /** Stable, opaque: a hash of data set, user row and position. Never derived from text, never shown to a model. */
+  /** Stable, opaque: a hash of data set, user row and position (or place in the log). Never derived from text, never shown to a model. */
   readonly id: string;
   /** User row. */
   readonly user: number;
-  /** Position of the answer in the user's sequence; the history is everything before it. */
+  /** The history is everything before this position of the user's sequence; where the answer stands, unless logged. */
   readonly position: number;
   readonly segment: Segment;
   /** Item rows, in the order of the stage before (best first), N of them. */
   readonly candidates: readonly number[];
-  /** The pre-ranker's scores, same order, non-increasing. */
+  /** Scores of the stage before, same order; non-increasing unless an incumbent's order departs from its scores. */
   readonly scores: readonly number[];
-  /** The true next item's row. */
+  /** The true next item's row; of a logged slate, the item at targetIndex. */
   readonly target: number;
-  /** Index of the target among the candidates; -1: the pre-ranker missed it (counts as a miss end to end). */
+  /**
+   * Index of the target among the candidates; -1: the pre-ranker missed it (counts as a miss end to end). Of a logged
+   * slate: the candidate with the highest label, the first in input order if several have it; never -1.
+   */
   readonly targetIndex: number;
+  /** Graded relevance of every candidate, same order, ≥ 0 (0 = not relevant). Absent: 1 for the target, 0 for the others. */
+  readonly labels?: readonly number[];
+  /** When a logged slate was shown, seconds. */
+  readonly time?: number;
+}
+
+/** Relevance of every candidate in input order: what was logged, else 1 for the target; all zeros after a miss. */
+export const labelsOf = (slate: Pick<Slate, "candidates" | "targetIndex" | "labels">): readonly number[] =>
+  slate.labels ?? slate.candidates.map((_, i) => (i === slate.targetIndex ? 1 : 0));
+
+/** The truth as a distribution over candidates, in proportion to their labels; all zeros after a miss. */
+export function truthOf(slate: Pick<Slate, "candidates" | "targetIndex" | "labels">): readonly number[] {
+  const labels = labelsOf(slate);
+  const sum = labels.reduce((a, b) => a + b, 0);
+  return sum === 0 ? labels : labels.map((l) => l / sum);
 }
 
 /** Item rows, best first, and their scores. */

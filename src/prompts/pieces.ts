@@ -19,13 +19,15 @@ export type Marker = (typeof markers)[keyof typeof markers];
 
 export type Piece =
   | { readonly kind: "marker"; readonly token: Marker }
-  /** Plain words; already neutralised where they come from data. */
-  | { readonly kind: "text"; readonly text: string }
+  /** Plain words, at most `maxTokens` of their tokens; already neutralised where they come from data. */
+  | { readonly kind: "text"; readonly text: string; readonly maxTokens?: number }
   /** An item, written as its semantic ID. */
   | { readonly kind: "item"; readonly row: number };
 
 export const marker = (name: keyof typeof markers): Piece => ({ kind: "marker", token: markers[name] });
-export const text = (value: string): Piece => ({ kind: "text", text: value });
+/** @param maxTokens over-long text is cut there; undefined or 0: never */
+export const text = (value: string, maxTokens?: number): Piece =>
+  maxTokens ? { kind: "text", text: value, maxTokens } : { kind: "text", text: value };
 export const item = (row: number): Piece => ({ kind: "item", row });
 
 /** What the prompts room needs of a tokenizer; worker/tokenizer implements it. */
@@ -75,7 +77,7 @@ export class Encoder {
       ids = this.tokenizer.encode(piece.text);
       if (this.texts.size < 50_000) this.texts.set(piece.text, ids);
     }
-    return ids;
+    return piece.maxTokens === undefined ? ids : ids.slice(0, piece.maxTokens);
   }
 
   encode(pieces: readonly Piece[]): number[] {

@@ -6,7 +6,7 @@
  * json      instructions in words, and {"reasoning": "...", "ranking": ["<id>", ...]} as the answer (GR2 v1's
  *           principles: knowledge priming, items cited by semantic ID, everything shown at once, fixed steps, JSON out)
  */
-import { type Encoder, item, marker, type Piece, text } from "./pieces.ts";
+import { type Encoder, item, marker, markers, type Piece, text } from "./pieces.ts";
 
 export type Mode = "think" | "answer";
 
@@ -15,6 +15,8 @@ export interface PromptOptions {
   readonly historyItems: number;
   readonly showCandidates: boolean;
   readonly showTitles: boolean;
+  /** Tokens a title may take; 0 = any number. */
+  readonly maxTitleTokens: number;
   readonly knowledgePriming: boolean;
 }
 
@@ -44,7 +46,11 @@ const lastOf = (rows: ArrayLike<number>, n: number): number[] =>
 export function renderPrompt(input: PromptInput, mode: Mode, options: PromptOptions): Piece[] {
   const history = lastOf(input.history, options.historyItems);
   const listed = (rows: readonly number[]): Piece[] =>
-    rows.flatMap((row) => (options.showTitles ? [item(row), text(` ${input.titleOf(row)}\n`)] : [item(row)]));
+    rows.flatMap((row) =>
+      options.showTitles
+        ? [item(row), text(` ${input.titleOf(row)}`, options.maxTitleTokens), text("\n")]
+        : [item(row)],
+    );
   if (options.format === "compact")
     return [
       marker("history"),
@@ -67,6 +73,13 @@ export function renderPrompt(input: PromptInput, mode: Mode, options: PromptOpti
     marker("answer"),
     text(mode === "think" ? jsonOpen : jsonNoThought),
   ];
+}
+
+/** The items a rendered prompt shows, before and behind the candidates marker. */
+export function itemsShown(pieces: readonly Piece[]): { history: number[]; candidates: number[] } {
+  const at = pieces.findIndex((p) => p.kind === "marker" && p.token === markers.candidates);
+  const rows = (part: readonly Piece[]): number[] => part.flatMap((p) => (p.kind === "item" ? [p.row] : []));
+  return { history: rows(at < 0 ? pieces : pieces.slice(0, at)), candidates: at < 0 ? [] : rows(pieces.slice(at)) };
 }
 
 /** The evidence a trace states, by item row (GR2 v1's fixed steps: pattern -> complement -> choice). */

@@ -19,11 +19,17 @@ export function describe(it: Item): string {
   return `${parts.join(" ")}.${it.description ? ` ${it.description}` : ""}`;
 }
 
+/** Tokens that describe one item at most: what follows them, the ID or the end, must still be learned. */
+const maxDescription = 400;
+const maxTitle = 64;
+
 /** (2) Itemic dense captioning: ID -> words, or words -> ID. */
-export const captioningTask = (row: number, it: Item, direction: "describe" | "identify"): Piece[] =>
-  direction === "describe"
-    ? [marker("item"), item(row), marker("text"), text(describe(it)), marker("end")]
-    : [marker("text"), text(describe(it)), marker("item"), item(row), marker("end")];
+export const captioningTask = (row: number, it: Item, direction: "describe" | "identify"): Piece[] => {
+  const words = text(describe(it), maxDescription);
+  return direction === "describe"
+    ? [marker("item"), item(row), marker("text"), words, marker("end")]
+    : [marker("text"), words, marker("item"), item(row), marker("end")];
+};
 
 /** (3) Interleaved user persona grounding: IDs and words mixed in one history. */
 export function personaTask(
@@ -37,7 +43,7 @@ export function personaTask(
   ];
   for (let i = 0; i < rows.length; i++) {
     const row = rows[i] as number;
-    pieces.push(text(` ${itemOf(row).title || "untitled"}`), item(row));
+    pieces.push(text(` ${itemOf(row).title || "untitled"}`, maxTitle), item(row));
   }
   pieces.push(marker("end"));
   return pieces;

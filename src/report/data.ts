@@ -3,6 +3,7 @@
  * left out, a run is old): then the part of the page that needs it is left out as well.
  */
 import { join } from "node:path";
+import type { DataStatistics } from "../data/statistics.ts";
 import type { ComparisonRow, MetricRow } from "../eval/table.ts";
 import { readJson } from "../run/files.ts";
 import { type Manifest, readManifest } from "../run/manifest.ts";
@@ -28,8 +29,10 @@ export interface Example {
   readonly system: string;
   readonly history: readonly string[];
   readonly candidates: readonly { readonly title: string; readonly sid: string; readonly prerank: number }[];
-  /** Index of the true item. */
+  /** Index of the true item; of several, of the best. */
   readonly target: number;
+  /** Relevance of every candidate, where it was logged. */
+  readonly labels?: readonly number[];
   readonly before: readonly number[];
   readonly after: readonly number[];
   readonly reasoning: string;
@@ -41,7 +44,15 @@ export interface SidUsage {
   readonly levels: number;
   readonly codes: number;
   readonly uniqueness: number;
-  readonly perLevel: readonly { level: number; numUsed: number; usage: number; perplexity: number }[];
+  readonly perLevel: readonly {
+    readonly level: number;
+    readonly numUsed: number;
+    readonly usage: number;
+    readonly perplexity: number;
+    /** Most used code first. */
+    readonly itemsPerCode?: readonly number[];
+  }[];
+  readonly neighbourSharing?: readonly { readonly depth: number; readonly shared: number; readonly chance: number }[];
 }
 
 /** stages/calibrate/prior.json, the prior of generation. */
@@ -64,6 +75,8 @@ export interface ReportData {
   readonly records: readonly MetricsRecord[];
   readonly rewardGroups: readonly RewardGroup[];
   readonly examples: readonly Example[];
+  /** stages/data/statistics.json. */
+  readonly statistics: DataStatistics | undefined;
   readonly sid: SidUsage | undefined;
   readonly prior: CalibratedPrior | undefined;
   /** How often the pre-rank put the true item at each place, on test. */
@@ -89,6 +102,7 @@ export function readReportData(run: string): ReportData | undefined {
     records: [...readRecords<MetricsRecord>(join(run, "metrics.jsonl"))],
     rewardGroups: rewardGroups(join(run, "rollouts.jsonl")),
     examples: json<Example[]>("examples.json") ?? [],
+    statistics: json<DataStatistics>("stages", "data", "statistics.json"),
     sid: json<SidUsage>("stages", "sid", "report.json"),
     prior: json<{ withLikelihood: CalibratedPrior }>("stages", "calibrate", "prior.json")?.withLikelihood,
     targetPlaces: json<{ targetPositions?: number[] }>("stages", "slates", "test.stats.json")?.targetPositions ?? [],

@@ -6,14 +6,14 @@ import { healthTable, isControl } from "./sections.ts";
 
 type Spec = Record<string, unknown>;
 
-async function figure(title: string, spec: Spec | undefined, caption = "", wide = false): Promise<Html> {
+export async function figure(title: string, spec: Spec | undefined, caption = "", wide = false): Promise<Html> {
   if (!spec) return html``;
   const svg = await plots.plot(spec, title);
   return html`<figure class="card ${wide ? "wide" : ""}"><h3>${title}</h3>${svg}${caption !== "" && html`<figcaption>${caption}</figcaption>`}</figure>`;
 }
 
 /** A heading with its figures; nothing at all if every figure is missing. */
-function section(title: string, lead: string, figures: readonly Html[]): Html {
+export function section(title: string, lead: string, figures: readonly Html[]): Html {
   if (figures.every((f) => f.markup === "")) return html``;
   return html`<section><h2>${title}</h2><p class="lead">${lead}</p><div class="grid">${figures}</div></section>`;
 }
@@ -134,6 +134,13 @@ export async function identifierFigures(data: ReportData): Promise<Html> {
     value: l.perplexity / (sid?.codes ?? 1),
     label: `${l.numUsed} of ${sid?.codes} codes`,
   }));
+  const perCode = (sid?.perLevel ?? []).flatMap((l) =>
+    (l.itemsPerCode ?? []).map((value, i) => ({ step: i + 1, value, series: `level ${l.level + 1}` })),
+  );
+  const sharing = (sid?.neighbourSharing ?? []).flatMap((n) => [
+    { step: n.depth, value: n.shared, series: "nearest neighbours" },
+    { step: n.depth, value: n.chance, series: "any two items" },
+  ]);
   const unique = sid
     ? `${(100 * sid.uniqueness).toFixed(2)} % of ${sid.numItems} items have a semantic ID of their own.`
     : "";
@@ -147,6 +154,16 @@ export async function identifierFigures(data: ReportData): Promise<Html> {
       "Use of each level",
       levels.length > 0 ? plots.bars(levels, { x: "perplexity / codes", color: plots.palette.teal }) : undefined,
       "Perplexity / codes = 1: every code is used equally often.",
+    ),
+    await figure(
+      "Items of each code",
+      drawn(perCode, { x: "codes of a level, most used first", y: "items", zero: true }),
+      "A flat line is even use; a line that ends at zero early leaves codes idle.",
+    ),
+    await figure(
+      "Neighbours that share their first codes",
+      drawn(sharing, { x: "first codes shared", y: "share of pairs", percent: true }),
+      "Pairs of items whose embeddings are nearest, against pairs at random.",
     ),
     await figure("Quantizer", drawn(fit, { y: "value" })),
     await figure(

@@ -104,7 +104,7 @@ export interface Point {
 /** Lines over steps: raw values faint, a moving average (of a twentieth of the steps) on top. */
 export function lines(
   points: readonly Point[],
-  options: { y: string; smooth?: boolean; percent?: boolean; zero?: boolean },
+  options: { y: string; x?: string; smooth?: boolean; percent?: boolean; zero?: boolean },
 ) {
   const names = [...new Set(points.map((p) => p.series))];
   const data = names.flatMap((name) => {
@@ -112,7 +112,12 @@ export function lines(
     const window = options.smooth ? Math.max(1, Math.floor(own.length / 20)) : 1;
     return thin(own, 600).map((p) => ({ ...p, mean: meanAround(own, own.indexOf(p), window) }));
   });
-  const x = { field: "step", type: "quantitative", title: "step", axis: { tickMinStep: 1, grid: false, format: "d" } };
+  const x = {
+    field: "step",
+    type: "quantitative",
+    title: options.x ?? "step",
+    axis: { tickMinStep: 1, grid: false, format: "d" },
+  };
   const color = {
     field: "series",
     type: "nominal",
@@ -244,6 +249,24 @@ export function places(values: readonly number[], options: { y: string; color: s
       x: { field: "place", type: "ordinal", title: "place in the pre-rank", axis: { labelAngle: 0 } },
       y: { field: "value", type: "quantitative", title: options.y, axis: { tickCount: 5, format: options.format } },
     },
+  };
+}
+
+/** A curve from (0, 0) to (1, 1) over the diagonal: how much of everything the largest share takes. */
+export function concentration(points: readonly { readonly x: number; readonly y: number }[]) {
+  const axis = { format: ".0%", tickCount: 5 };
+  const x = { field: "x", type: "quantitative", title: "share of items, most popular first", axis };
+  const y = { field: "y", type: "quantitative", title: "share of interactions", axis };
+  const even = [0, 1].map((v) => ({ x: v, y: v }));
+  return {
+    layer: [
+      {
+        data: { values: even },
+        mark: { type: "line", strokeDash: [3, 3], color: palette.grey, strokeWidth: 1 },
+        encoding: { x, y },
+      },
+      { data: { values: points }, mark: { type: "line", color: palette.teal }, encoding: { x, y } },
+    ],
   };
 }
 

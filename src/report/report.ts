@@ -8,13 +8,14 @@ import { RunError } from "../core/errors.ts";
 import { hashOf } from "../core/hash.ts";
 import { writeAtomic } from "../run/files.ts";
 import { type ReportData, readReportData } from "./data.ts";
+import { dataFigures } from "./data-figures.ts";
 import { behaviourFigures, comparisonFigure, costFigures, identifierFigures, trainingFigures } from "./figures.ts";
 import { escapeHtml, type Html, html, raw } from "./html.ts";
 import { hero, provenance, resultTables, slates } from "./sections.ts";
 import { style } from "./style.ts";
 
 /** Raised when the page changes, so that reports of older code are drawn again. */
-const layout = 1;
+const layout = 2;
 
 /**
  * Writes `run`/report.html and returns its path. Leaves it alone if it already shows exactly this data, unless forced.
@@ -42,6 +43,7 @@ export async function renderReport(data: ReportData, fingerprint = fingerprintOf
     await trainingFigures(data),
     await behaviourFigures(data),
     slates(data.examples),
+    await dataFigures(data),
     await identifierFigures(data),
     await costFigures(data),
     provenance(data),

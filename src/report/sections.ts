@@ -4,7 +4,7 @@ import type { Example, ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
 import { verdictOf } from "./plots.ts";
 
-const metricOrder = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"] as const;
+const metricOrder = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR", "AUC"] as const;
 
 const descriptions: Readonly<Record<string, string>> = {
   prerank: "the input order",
@@ -142,6 +142,7 @@ export function slates(examples: readonly Example[]): Html {
 }
 
 function slate(e: Example, index: number): Html {
+  const isTrue = (i: number): boolean => (e.labels ? (e.labels[i] ?? 0) > 0 : i === e.target);
   const from = e.before.indexOf(e.target) + 1;
   const to = e.after.indexOf(e.target) + 1;
   const move = to === 0 ? "left out" : to === from ? `stays at ${to}` : `${from} → ${to}`;
@@ -150,7 +151,7 @@ function slate(e: Example, index: number): Html {
     html`<ol>${indices.map((i) => {
       const c = e.candidates[i];
       const up = e.before.indexOf(i) - e.after.indexOf(i);
-      return html`<li class="${i === e.target ? "target" : ""}"><span class="t" title="${c?.sid ?? ""}">${c?.title ?? "?"}</span>${showMoves && up !== 0 && html`<span class="d ${i !== e.target ? "" : up > 0 ? "good" : "bad"}">${up > 0 ? "▲" : "▼"} ${Math.abs(up)}</span>`}</li>`;
+      return html`<li class="${isTrue(i) ? "target" : ""}"><span class="t" title="${c?.sid ?? ""}">${c?.title ?? "?"}</span>${showMoves && up !== 0 && html`<span class="d ${!isTrue(i) ? "" : up > 0 ? "good" : "bad"}">${up > 0 ? "▲" : "▼"} ${Math.abs(up)}</span>`}</li>`;
     })}</ol>`;
   const reasoning = e.reasoning.trim();
   return html`<article class="card slate"><header><h3>Slate ${index + 1} <span class="tag">${e.system}</span></h3><span class="move ${tone}">true item ${move}</span></header>

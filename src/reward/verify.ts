@@ -1,17 +1,20 @@
 /**
- * Verifiable rewards (GR2 v1 §5, TR): pure functions of a parsed answer and the slate. No model is asked.
+ * Verifiable rewards (GR2 v1 §5, TR): pure functions of a parsed answer and the labels of its slate. No model is asked.
  *
- *   promotion   R_rank = (rank_pre(x*) - rank_re(x*)) / N
- *   ndcg        NDCG@k of the answer - NDCG@k of the input order (one relevant item: 1 / log2(rank + 1))
- *   format      alpha, paid for a parseable answer: `conditional` only if R_rank > 0, or the target was first and stays
- *               first; `unconditional` always (teaches copying the input order: kept for the experiment)
- *   dehacked    no ranking reward when a sub-optimal input order is re-emitted unchanged
+ *   promotion   R_rank = (rank_pre(x*) - rank_re(x*)) / N; of several positives their mean, whatever their labels
+ *   ndcg        graded NDCG@k of the answer - that of the input order (one true item: 1 / log2(rank + 1))
+ *   auc         share of (higher label, lower label) pairs in the right order - that of the input order
+ *   format      alpha, paid for a parseable answer: `conditional` only if it has more pairs in the right order than the
+ *               input (one true item: R_rank > 0), or an ideal input order stays ideal (it was first and stays first);
+ *               `unconditional` always (teaches copying the input order: kept for the experiment)
+ *   dehacked    no ranking reward when a sub-optimal input order (a lower label above a higher one) is re-emitted
  *   invalid     the whole reward of an unparseable answer
  */
+import { gradedAuc, gradedNdcg } from "../eval/metrics.ts";
 import type { Parsed } from "../prompts/parse.ts";
 
 export interface RewardOptions {
-  readonly kind: "rank-promotion" | "ndcg";
+  readonly kind: "rank-promotion" | "ndcg" | "auc";
   readonly ndcgK: number;
   readonly format: "conditional" | "unconditional" | "none";
   readonly formatBonus: number;
@@ -26,53 +29,86 @@ export interface Verdict {
   readonly valid: boolean;
   /** The answer repeats the input order. */
   readonly identity: boolean;
-  /** 0-based place of the target before and after; -1 after an unparseable answer. */
+  /** 0-based place of the target (highest label, first in the input) before and after; -1 after an unparseable answer. */
   readonly before: number;
   readonly after: number;
   /** One sentence: why this number. */
   readonly because: string;
 }
 
-const gain = (rank: number, k: number): number => (rank < k ? 1 / Math.log2(rank + 2) : 0);
+/** Labels from best to worst: nothing is left to gain. */
+export const isIdeal = (labels: readonly number[]): boolean =>
+  labels.every((l, i) => i === 0 || l <= (labels[i - 1] as number));
 
-/** @param targetIndex index of the true item in the input order; must be a candidate */
-export function verify(parsed: Parsed, targetIndex: number, options: RewardOptions): Verdict {
-  if (targetIndex < 0) throw new RangeError("a slate without its true item cannot be rewarded");
+/**
+ * @param labels relevance (>= 0) of every candidate in the input order; one-hot where there is one true item
+ * @throws RangeError when no candidate is relevant
+ */
+export function verify(parsed: Parsed, labels: readonly number[], options: RewardOptions): Verdict {
+  const before = labels.indexOf(Math.max(...labels));
+  if (!labels.some((l) => l > 0)) throw new RangeError("a slate without its true item cannot be rewarded");
   if (parsed.kind === "unparseable")
     return {
       reward: options.invalid,
       parts: { ranking: 0, format: 0, invalid: options.invalid },
       valid: false,
       identity: false,
-      before: targetIndex,
+      before,
       after: -1,
       because: `unparseable (${parsed.reason}: ${parsed.detail}): ${options.invalid}`,
     };
-  const n = parsed.order.length;
-  const after = parsed.order.indexOf(targetIndex);
+  const answer = parsed.order.map((i) => labels[i] as number);
   const identity = parsed.order.every((c, i) => c === i);
-  const promotion = (targetIndex - after) / n;
-  const raw =
-    options.kind === "rank-promotion" ? promotion : gain(after, options.ndcgK) - gain(targetIndex, options.ndcgK);
-  const gated = options.dehacked && identity && targetIndex !== 0;
-  const ranking = gated ? 0 : raw;
-  const earned = promotion > 0 || (targetIndex === 0 && after === 0);
+  const measured = measures(labels, answer, options);
+  const gated = options.dehacked && identity && !isIdeal(labels);
+  const ranking = gated ? 0 : measured.value;
+  const earned = aucOf(answer) > aucOf(labels) || (isIdeal(labels) && isIdeal(answer));
   const paid = options.format === "unconditional" || (options.format === "conditional" && earned);
   const format = paid ? options.formatBonus : 0;
-  const move = `true item from place ${targetIndex + 1} to ${after + 1} of ${n}`;
-  const formula =
-    options.kind === "rank-promotion"
-      ? `(${targetIndex + 1} - ${after + 1}) / ${n} = ${raw.toFixed(4)}`
-      : `NDCG@${options.ndcgK} ${gain(targetIndex, options.ndcgK).toFixed(4)} -> ${gain(after, options.ndcgK).toFixed(4)} = ${raw.toFixed(4)}`;
+  const formula = gated ? "sub-optimal input order re-emitted: 0" : measured.formula;
   return {
     reward: ranking + format,
     parts: { ranking, format, invalid: 0 },
     valid: true,
     identity,
-    before: targetIndex,
-    after,
-    because: `${move}: ${gated ? "sub-optimal input order re-emitted: 0" : formula}; format ${format}`,
+    before,
+    after: parsed.order.indexOf(before),
+    because: `${movesOf(labels, answer)}: ${formula}; format ${format}`,
   };
+}
+
+/** Places of the positives, from 1. */
+const placesOf = (labels: readonly number[]): number[] => labels.flatMap((l, i) => (l > 0 ? [i + 1] : []));
+
+/** Slates without two different labels have no pair to get wrong. */
+const aucOf = (labels: readonly number[]): number => gradedAuc(labels) ?? 0;
+
+/** The ranking reward before any gate, with its arithmetic. */
+function measures(
+  input: readonly number[],
+  answer: readonly number[],
+  { kind, ndcgK }: RewardOptions,
+): { value: number; formula: string } {
+  if (kind === "rank-promotion") {
+    const mean = (labels: readonly number[]): number => {
+      const places = placesOf(labels);
+      return places.reduce((a, b) => a + b, 0) / places.length;
+    };
+    const value = (mean(input) - mean(answer)) / input.length;
+    const place = (labels: readonly number[]): string => String(Number(mean(labels).toFixed(4)));
+    return { value, formula: `(${place(input)} - ${place(answer)}) / ${input.length} = ${value.toFixed(4)}` };
+  }
+  const measure = (labels: readonly number[]): number => (kind === "auc" ? aucOf(labels) : gradedNdcg(labels, ndcgK));
+  const [from, to] = [measure(input), measure(answer)];
+  const name = kind === "auc" ? "AUC" : `NDCG@${ndcgK}`;
+  return { value: to - from, formula: `${name} ${from.toFixed(4)} -> ${to.toFixed(4)} = ${(to - from).toFixed(4)}` };
+}
+
+function movesOf(input: readonly number[], answer: readonly number[]): string {
+  const [from, to] = [placesOf(input), placesOf(answer)];
+  return from.length === 1
+    ? `true item from place ${from[0]} to ${to[0]} of ${input.length}`
+    : `${from.length} positives from places ${from.join(", ")} to ${to.join(", ")} of ${input.length}`;
 }
 
 /**

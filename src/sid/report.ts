@@ -3,6 +3,7 @@
  * Pure; reading the item table and printing are others' work.
  */
 import type { Catalogue } from "./catalogue.ts";
+import type { Near } from "./nearest.ts";
 import type { Codes } from "./semantic-id.ts";
 
 export interface SidReportInput {
@@ -13,6 +14,10 @@ export interface SidReportInput {
   readonly labels?: readonly string[];
   /** Per item row the rows of items known to be close (embedding neighbours, or bought by the same users). */
   readonly neighbours?: readonly (readonly number[])[];
+  /** Nearest items of a few items, for people. */
+  readonly examples?: readonly { readonly row: number; readonly nearest: readonly Near[] }[];
+  /** Numbers of the fit (FitResult.metrics in worker.proto): reconstruction, uniqueness of the nearest codes, ... */
+  readonly fit?: Readonly<Record<string, number>>;
   /** Collisions listed with titles, largest first; default 20. All are counted. */
   readonly maxCollisions?: number;
 }
@@ -25,6 +30,8 @@ export interface LevelUsage {
   /** exp(entropy) of the level's codes over items: 1 = one code takes all, codes = uniform. */
   readonly perplexity: number;
   readonly mostUsed: { readonly code: number; readonly numItems: number };
+  /** Items of every code, most used first. */
+  readonly itemsPerCode: readonly number[];
 }
 
 export interface Collision {
@@ -55,6 +62,14 @@ export interface NeighbourSharing {
   readonly chance: number;
 }
 
+/** An item and those nearest to it in the space of the embeddings. */
+export interface NeighbourExample {
+  readonly row: number;
+  readonly title: string;
+  readonly codes: Codes;
+  readonly nearest: readonly (Near & { readonly title: string; readonly codes: Codes; readonly sharedCodes: number })[];
+}
+
 export interface SidReport {
   readonly numItems: number;
   readonly levels: number;
@@ -72,11 +87,13 @@ export interface SidReport {
   readonly prefixPurity: readonly PrefixPurity[];
   /** Depth 1 to levels; empty without neighbours. */
   readonly neighbourSharing: readonly NeighbourSharing[];
+  readonly examples: readonly NeighbourExample[];
+  readonly fit: Readonly<Record<string, number>>;
 }
 
 /** Throws RangeError if titles, labels or neighbours do not have one entry an item, or a neighbour is not a row. */
 export function sidReport(input: SidReportInput): SidReport {
-  const { catalogue, titles, labels, neighbours, maxCollisions = 20 } = input;
+  const { catalogue, titles, labels, neighbours, examples = [], fit = {}, maxCollisions = 20 } = input;
   const { numItems } = catalogue;
   for (const [name, list] of Object.entries({ titles, labels, neighbours }))
     if (list !== undefined && list.length !== numItems)
@@ -104,6 +121,19 @@ export function sidReport(input: SidReportInput): SidReport {
       labels === undefined ? [] : depths.slice(0, -1).map((depth) => prefixPurity(catalogue, labels, depth)),
     neighbourSharing:
       neighbours === undefined ? [] : depths.map((depth) => neighbourSharing(catalogue, neighbours, depth)),
+    examples: examples.map(({ row, nearest }) => {
+      const codes = catalogue.codesOf(row);
+      return {
+        row,
+        title: titles[row] as string,
+        codes,
+        nearest: nearest.map((near) => {
+          const theirs = catalogue.codesOf(near.row);
+          return { ...near, title: titles[near.row] as string, codes: theirs, sharedCodes: shared(codes, theirs) };
+        }),
+      };
+    }),
+    fit,
   };
 }
 
@@ -122,6 +152,7 @@ function levelUsage(catalogue: Catalogue, level: number): LevelUsage {
     usage: numUsed / counts.length,
     perplexity: Math.exp(entropy),
     mostUsed: { code: counts.indexOf(most), numItems: most },
+    itemsPerCode: [...counts].sort((a, b) => b - a),
   };
 }
 
@@ -168,7 +199,7 @@ function neighbourSharing(
     for (const other of list) {
       const theirs = catalogue.codesOf(other);
       numPairs++;
-      if (mine.slice(0, depth).every((code, level) => code === theirs[level])) numShared++;
+      if (shared(mine, theirs) >= depth) numShared++;
     }
   });
   const sizes = [...rowsByPrefix(catalogue, depth).values()].map((rows) => rows.length);
@@ -189,6 +220,12 @@ function rowsByPrefix(catalogue: Catalogue, depth: number): Map<string, number[]
     else group.push(row);
   });
   return groups;
+}
+
+/** Leading codes that two IDs have in common. */
+function shared(a: Codes, b: Codes): number {
+  const first = a.findIndex((code, level) => code !== b[level]);
+  return first < 0 ? a.length : first;
 }
 
 /** How often each label occurs; "" is no label. */

@@ -1,7 +1,10 @@
 /**
  * Prefix trie over sequences of integers (codes, or the token ids that spell them), in flat arrays: 100,000 items cost a few
- * megabytes. Answers what may come next. A set of allowed continuations is never empty: where there is none, the answer is
+ * megabytes. The one trie of both sides: beam search sends these arrays to the worker (TokenTrie in worker.proto), which
+ * walks them. Answers what may come next. A set of allowed continuations is never empty: where there is none, the answer is
  * undefined, and a decoder must stop or fail rather than run on unconstrained.
+ *
+ * Nodes are numbered breadth first: node 0 is the root, edge e leads to node e + 1.
  */
 import { DataError } from "../core/errors.ts";
 
@@ -9,13 +12,12 @@ type Sequence = ArrayLike<number>;
 
 export class Trie {
   /** Edges of node n are edgeStarts[n] .. edgeStarts[n + 1] - 1, by ascending token. Node 0 is the root. */
-  private readonly edgeStarts: Int32Array;
-  private readonly edgeTokens: Int32Array;
-  private readonly edgeNodes: Int32Array;
+  readonly edgeStarts: Int32Array;
+  readonly edgeTokens: Int32Array;
   /** Rows of the subtree under node n are rows[rowStarts[n]] .. rows[rowEnds[n] - 1]. */
-  private readonly rowStarts: Int32Array;
-  private readonly rowEnds: Int32Array;
-  private readonly rows: Int32Array;
+  readonly rowStarts: Int32Array;
+  readonly rowEnds: Int32Array;
+  readonly rows: Int32Array;
 
   /**
    * Row r is sequences[r]. Equal sequences share a leaf. Throws DataError if a sequence is empty, holds something other than
@@ -42,7 +44,6 @@ export class Trie {
     const depths = [0];
     const edgeStarts: number[] = [];
     const edgeTokens: number[] = [];
-    const edgeNodes: number[] = [];
     for (let node = 0; node < starts.length; node++) {
       edgeStarts.push(edgeTokens.length);
       const end = ends[node] as number;
@@ -57,8 +58,7 @@ export class Trie {
       while (position < end) {
         const token = at(position)[depth] as number;
         edgeTokens.push(token);
-        edgeNodes.push(starts.length);
-        starts.push(position);
+        starts.push(position); // the node this edge leads to
         depths.push(depth + 1);
         while (position < end && at(position)[depth] === token) position++;
         ends.push(position);
@@ -67,7 +67,6 @@ export class Trie {
     edgeStarts.push(edgeTokens.length);
     this.edgeStarts = Int32Array.from(edgeStarts);
     this.edgeTokens = Int32Array.from(edgeTokens);
-    this.edgeNodes = Int32Array.from(edgeNodes);
     this.rowStarts = Int32Array.from(starts);
     this.rowEnds = Int32Array.from(ends);
   }
@@ -114,9 +113,7 @@ export class Trie {
       if ((this.edgeTokens[middle] as number) < token) low = middle + 1;
       else high = middle;
     }
-    return low < (this.edgeStarts[node + 1] as number) && this.edgeTokens[low] === token
-      ? this.edgeNodes[low]
-      : undefined;
+    return low < (this.edgeStarts[node + 1] as number) && this.edgeTokens[low] === token ? low + 1 : undefined;
   }
 }
 

@@ -1,13 +1,13 @@
 /** A pre-ranker that asks a loaded model's beam search over the catalogue: what SASRec and the generative one share. */
 import type { PreRanker } from "../prerank/types.ts";
-import type { IntMatrix, TokenIds, WorkerClient } from "../worker/types.ts";
+import type { TokenIds, TokenTrie, WorkerClient } from "../worker/types.ts";
 
 export interface BeamPreRankerOptions {
   readonly name: string;
   readonly parameters: number;
   readonly modelId?: string;
-  /** Distinct rows of token ids. */
-  readonly catalogue: IntMatrix;
+  /** Over distinct sequences of token ids, the catalogue's rows. */
+  readonly trie: TokenTrie;
   /** Which items a catalogue row stands for: several, where items share a semantic ID. */
   readonly itemsOf: (row: number) => readonly number[];
   /** The catalogue row of an item. */
@@ -29,7 +29,7 @@ export function beamPreRanker(worker: WorkerClient, signal: AbortSignal, o: Beam
         {
           ...(o.modelId ? { modelId: o.modelId } : {}),
           prompts: histories.map(o.promptOf),
-          catalogue: o.catalogue,
+          trie: o.trie,
           beamWidth,
           excluded: seen.map((items) => {
             const itsRows = [...new Set([...items].map(o.rowOf))];

@@ -6,11 +6,12 @@
 import { join } from "node:path";
 import { softmax } from "../eval/choice-model.ts";
 import { directScores, fitPrior, flatPrior, type Prior, type PriorExample } from "../policy/prior.ts";
-import type { Slate } from "../prerank/types.ts";
+import { type Slate, truthOf } from "../prerank/types.ts";
 import { openCorpus } from "./corpus.ts";
 import { readJson, writeJson } from "./files.ts";
 import { openLanguageModel } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
+import { checkPromptsOf } from "./prompt-check.ts";
 import { conditional, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 import { readEvidence, readReasonings } from "./traces.ts";
@@ -28,7 +29,7 @@ async function run(context: StageContext): Promise<Summary> {
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
   const all = readSlates(context, "rerank");
   const slates = conditional(all);
-  const n = context.config.prerank.candidates;
+  const n = Math.max(...all.map((s) => s.candidates.length));
   if (slates.length < 300)
     context.log(`only ${slates.length} held-out slates to calibrate on; about 1,000 are needed for a reliable prior`);
   const policy = model.policy(flatPrior(n));
@@ -36,6 +37,7 @@ async function run(context: StageContext): Promise<Summary> {
   const pupils = readReasonings(context).map((r) => r.slate);
   const wanted = new Set([...pupils, ...slates.map((s) => s.id)]);
   const asked = all.filter((s) => wanted.has(s.id));
+  checkPromptsOf(context, corpus, asked, "the calibration");
   const likelihoods = await policy.logLikelihood(
     asked.map((s) => viewOf(corpus, s)),
     { signal: context.signal, onProgress: (done, total) => context.progress("scoring candidates", done, total) },
@@ -44,7 +46,7 @@ async function run(context: StageContext): Promise<Summary> {
     scores: s.scores,
     evidence: evidence[s.id] as readonly number[],
     logLikelihood: likelihoods[i] as number[],
-    chosen: s.targetIndex,
+    truth: truthOf(s),
   });
   const byId = new Map(asked.map((s, i) => [s.id, example(s, i)]));
   const examples = slates.map((s) => byId.get(s.id) as PriorExample);
@@ -65,7 +67,7 @@ async function run(context: StageContext): Promise<Summary> {
     slates: slates.length,
     likelihood: prior.likelihood,
     preRank: prior.preRank,
-    lastPlace: prior.place[n - 1] as number,
+    lastPlace: prior.place.at(-1) as number,
   };
 }
 

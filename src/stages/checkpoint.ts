@@ -6,6 +6,7 @@
 import { readdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { WorkerClient } from "../worker/types.ts";
+import { type Belonging, checkBelonging } from "./language-model.ts";
 import type { StageContext } from "./stage.ts";
 
 interface Cursor<T> {
@@ -18,12 +19,13 @@ interface Cursor<T> {
 export async function saveCheckpoint<T>(
   context: StageContext,
   worker: WorkerClient,
+  metadata: Belonging,
   step: number,
   value: T,
   modelId = "policy",
 ): Promise<void> {
   const path = context.work(`checkpoint-${step}`);
-  await worker.saveState({ modelId, path, includeOptimizer: true }, { signal: context.signal });
+  await worker.saveState({ modelId, path, includeOptimizer: true, metadata }, { signal: context.signal });
   context.cursor.write(step, { checkpoint: basename(path), value } satisfies Cursor<T>);
   for (const name of readdirSync(dirname(path)))
     if (name.includes("checkpoint-") && name !== basename(path))
@@ -37,11 +39,13 @@ export const checkpointValue = <T>(context: StageContext): T | undefined => cont
 export async function resume<T>(
   context: StageContext,
   worker: WorkerClient,
+  belongsTo: Belonging,
   modelId = "policy",
 ): Promise<T | undefined> {
   const cursor = context.cursor.read<Cursor<T>>();
   if (cursor === undefined) return undefined;
   const path = context.work(cursor.checkpoint);
-  await worker.loadState({ modelId, path, includeOptimizer: true }, { signal: context.signal });
+  const state = await worker.loadState({ modelId, path, includeOptimizer: true }, { signal: context.signal });
+  checkBelonging(path, state, belongsTo);
   return cursor.value;
 }

@@ -1,12 +1,14 @@
 /** Stage 0, data: source files -> clean, time-ordered sequences with row numbers, split, and checked for leaks. */
-import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import type { Config } from "../config/schema.ts";
 import type { AdapterOptions } from "../data/adapters/index.ts";
 import { saveDataset } from "../data/cache.ts";
 import { buildDataset } from "../data/dataset.ts";
 import { fetchMovieLens100k } from "../data/fetch.ts";
 import { checkSplit } from "../data/leakage.ts";
 import { split } from "../data/split.ts";
+import { dataStatistics } from "../data/statistics.ts";
 import { neutralise } from "../sid/sanitise.ts";
 import { splitOptions } from "./corpus.ts";
 import { writeJson } from "./files.ts";
@@ -27,10 +29,11 @@ async function run(context: StageContext): Promise<Summary> {
     prepare: {
       minUserInteractions: o.minInteractions,
       minItemInteractions: o.minInteractions,
-      repeats: "first",
+      repeats: o.repeats,
       ...(o.minRating > 0 ? { minRating: o.minRating } : {}),
       ...(o.maxHistoryPerUser > 0 ? { maxPerUser: o.maxHistoryPerUser } : {}),
     },
+    catalogue: o.catalogue,
     maxBadShare: o.maxBadShare,
     quarantineFile: join(context.dir, "quarantine.jsonl"),
     neutralise: (text) => neutralise(text, []),
@@ -40,11 +43,19 @@ async function run(context: StageContext): Promise<Summary> {
   const parts = split(dataset, splitOptions(o.split));
   checkSplit(parts);
   writeJson(join(context.dir, "stats.json"), dataset.stats);
+  writeJson(join(context.dir, "statistics.json"), dataStatistics(parts));
   const { stats } = dataset;
   context.log(
     `${o.name}: ${stats.users} users, ${stats.items} items, ${stats.interactions} interactions, median length ${stats.lengthMedian}, ties ${(100 * stats.tieShare).toFixed(0)} %`,
   );
   for (const [reason, rows] of Object.entries(stats.dropped)) context.log(`left out: ${rows} rows (${reason})`);
+  if (stats.impressions) {
+    const { read, slates, candidates, dropped, unknownCandidates } = stats.impressions;
+    context.log(`${slates} of ${read} logged slates, ${candidates} candidates`);
+    for (const [reason, n] of Object.entries(dropped)) context.log(`left out: ${n} logged slates (${reason})`);
+    if (unknownCandidates > 0)
+      context.log(`left out: ${unknownCandidates} shown items that the item file does not know`);
+  }
   if (stats.itemsWithoutText > 0)
     context.log(
       `${stats.itemsWithoutText} of ${stats.items} items have no text at all: they are told apart by what people did with them, or not at all`,
@@ -52,47 +63,63 @@ async function run(context: StageContext): Promise<Summary> {
   return { users: stats.users, items: stats.items, interactions: stats.interactions, tieShare: stats.tieShare };
 }
 
-/** The settings as the adapter takes them; MovieLens-100K is fetched on first use. */
+/** MovieLens-100K is fetched on first use; anything else lies where the settings say. */
 async function sourceOf(context: StageContext): Promise<AdapterOptions> {
   const { config, signal } = context;
-  const { adapter, path, columns, files } = config.data;
-  switch (adapter) {
-    case "ml-100k": {
-      if (path !== "")
-        return existsSync(join(path, "ml-100k.inter")) ? { kind: "recbole", path } : { kind: "movielens", path };
-      const progress = (message: string): void => context.log(message);
-      return fetchMovieLens100k({ dir: config.data.cacheDir, python: config.runtime.python, progress, signal });
-    }
+  if (config.data.adapter !== "ml-100k") return adapterOptions(config.data);
+  const { path } = config.data;
+  if (path !== "")
+    return existsSync(join(path, "ml-100k.inter")) ? { kind: "recbole", path } : { kind: "movielens", path };
+  const progress = (message: string): void => context.log(message);
+  return fetchMovieLens100k({ dir: config.data.cacheDir, python: config.runtime.python, progress, signal });
+}
+
+/** The settings as the adapter takes them. `data.path` may name the file of interactions instead of its folder. */
+export function adapterOptions(o: Config["data"]): AdapterOptions {
+  const isFile = statSync(o.path, { throwIfNoEntry: false })?.isFile() ?? false;
+  const path = isFile ? dirname(o.path) : o.path;
+  const interactions = o.files.interactions ?? (isFile ? basename(o.path) : undefined);
+  const { items } = o.files;
+  switch (o.adapter) {
     case "recbole":
+      return { kind: o.adapter, path };
+    case "ml-100k":
     case "movielens":
-      return { kind: adapter, path };
+      return { kind: "movielens", path };
     case "sequences":
-      return { kind: adapter, path, ...files };
-    case "table": {
-      const { user, item, time, rating, id, title, brand, categories, description } = columns;
+      return { kind: o.adapter, path, ...defined({ interactions, items }) };
+    case "impressions": {
+      const { user = "user_id", item, time = "timestamp", rating, ...rest } = o.columns;
+      const { slate, position, score, label, candidates, scores, labels, positives, ...texts } = rest;
+      const shown = { slate, item, position, score, label, candidates, scores, labels, positives };
       return {
-        kind: adapter,
+        kind: o.adapter,
         path,
-        interactions: files.interactions ?? "interactions.csv",
-        ...(files.items ? { items: files.items } : {}),
-        columns: {
-          user: user ?? "user_id",
-          item: item ?? "item_id",
-          ...(time ? { time } : {}),
-          ...(rating ? { rating } : {}),
-        },
-        itemColumns: { id: id ?? item ?? "item_id", ...defined({ title, brand, categories, description }) },
+        impressions: o.files.impressions ?? "impressions.csv",
+        ...defined({ interactions: o.files.interactions, items }),
+        columns: { user, time, ...defined(shown) },
+        interactionColumns: { user, time, item: item ?? "item_id", ...defined({ rating }) },
+        itemColumns: { id: texts.id ?? item ?? "item_id", ...defined(texts) },
+      };
+    }
+    case "table": {
+      const { user = "user_id", item = "item_id", time, rating, ...texts } = o.columns;
+      return {
+        kind: o.adapter,
+        path,
+        ...defined({ interactions, items }),
+        columns: { user, item, ...defined({ time, rating }) },
+        itemColumns: defined(texts),
+        categorySeparator: o.categorySeparator,
+        timeUnit: o.timeUnit,
+        clock: o.clock,
       };
     }
     default:
-      return {
-        kind: adapter,
-        path,
-        reviews: files.interactions ?? "reviews.json.gz",
-        ...(files.items ? { metadata: files.items } : {}),
-      };
+      return { kind: o.adapter, path, ...defined({ reviews: interactions, metadata: items }) };
   }
 }
 
-const defined = (o: Record<string, string | undefined>): Record<string, string> =>
-  Object.fromEntries(Object.entries(o).filter((e): e is [string, string] => e[1] !== undefined));
+/** Without the keys that are undefined. */
+const defined = <K extends string>(o: Readonly<Partial<Record<K, string | undefined>>>): { [P in K]?: string } =>
+  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as { [P in K]?: string };

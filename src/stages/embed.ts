@@ -1,9 +1,9 @@
 /** Stage 1a, item embeddings: text (title, brand, categories, description) through a sentence-transformers model. */
 import { join } from "node:path";
-import { fetchMiniLm } from "../data/fetch.ts";
-import type { Item } from "../data/types.ts";
+import type { Embedder } from "../sid/identity.ts";
 import { openData } from "./corpus.ts";
-import { writeMatrix } from "./files.ts";
+import { embedderHash, embedderPath, embedTexts, itemText } from "./embedder.ts";
+import { writeJson, writeMatrix } from "./files.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 
 export const embed: Stage = {
@@ -14,46 +14,21 @@ export const embed: Stage = {
 };
 
 export const embeddingFile = (dir: string): string => join(dir, "embeddings.f32");
+export const embedderFile = (dir: string): string => join(dir, "embedder.json");
 
 async function run(context: StageContext): Promise<Summary> {
-  const { config } = context;
+  const { config, signal } = context;
+  const { model, fields, batchSize } = config.embed;
   const { items } = openData(context).dataset;
   const worker = await context.worker(); // first: without its packages nothing below can work
-  const modelPath =
-    config.embed.model === "minilm"
-      ? await fetchMiniLm({
-          dir: config.data.cacheDir,
-          python: config.runtime.python,
-          progress: (message) => context.log(message),
-          signal: context.signal,
-        })
-      : config.embed.model;
-  const texts = items.map((it) => itemText(it, config.embed.fields));
-  const chunk = 512;
-  const parts: Float32Array[] = [];
-  let cols = 0;
-  for (let start = 0; start < texts.length; start += chunk) {
-    const part = texts.slice(start, start + chunk);
-    const m = await worker.embed(
-      { modelPath, texts: part, batchSize: config.embed.batchSize, normalize: true },
-      { signal: context.signal },
-    );
-    parts.push(m.data);
-    cols = m.cols;
-    context.progress("embedding item texts", start + part.length, texts.length);
-  }
-  const data = new Float32Array(items.length * cols);
-  let at = 0;
-  for (const p of parts) {
-    data.set(p, at);
-    at += p.length;
-  }
-  writeMatrix(embeddingFile(context.dir), { rows: items.length, cols, data });
-  return { items: items.length, dims: cols, empty_texts: texts.filter((t) => t === "").length };
-}
-
-/** The text an item is embedded by; empty fields are left out. */
-export function itemText(item: Item, fields: readonly ("title" | "brand" | "categories" | "description")[]): string {
-  const parts = fields.map((f) => (f === "categories" ? item.categories.join(", ") : item[f]));
-  return parts.filter((p) => p !== "").join(". ");
+  const modelPath = await embedderPath(config, (message) => context.log(message), signal);
+  const texts = items.map((it) => itemText(it, fields));
+  const embeddings = await embedTexts(worker, modelPath, texts, batchSize, {
+    signal,
+    progress: (done) => context.progress("embedding item texts", done, texts.length),
+  });
+  writeMatrix(embeddingFile(context.dir), embeddings);
+  const embedder: Embedder = { model, hash: await embedderHash(modelPath), fields, dims: embeddings.cols };
+  writeJson(embedderFile(context.dir), embedder);
+  return { items: items.length, dims: embeddings.cols, empty_texts: texts.filter((t) => t === "").length };
 }

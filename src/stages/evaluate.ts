@@ -13,11 +13,11 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import { kendallTau } from "../eval/kendall.ts";
-import { ndcgAt } from "../eval/metrics.ts";
-import { type ComparisonRow, type MetricRow, resultsTable, type SystemRanks } from "../eval/table.ts";
+import { gradedNdcg } from "../eval/metrics.ts";
+import { type ComparisonRow, type MetricRow, resultsTable, type SystemAnswers } from "../eval/table.ts";
 import type { Rollout, SlateView } from "../policy/policy.ts";
 import { crossFittedScores, directScores, fitPrior, orderBy, type PriorExample } from "../policy/prior.ts";
-import type { Slate } from "../prerank/types.ts";
+import { labelsOf, type Slate, truthOf } from "../prerank/types.ts";
 import { markers } from "../prompts/pieces.ts";
 import { findSids } from "../sid/semantic-id.ts";
 import { readPrior, readPriors } from "./calibrate.ts";
@@ -25,6 +25,7 @@ import { type Corpus, openCorpus } from "./corpus.ts";
 import { readJson, writeJson } from "./files.ts";
 import { openLanguageModel } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
+import { checkPromptsOf } from "./prompt-check.ts";
 import { conditional, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, StageName, Summary } from "./stage.ts";
 import { readEvidence } from "./traces.ts";
@@ -36,11 +37,11 @@ export const evaluate: Stage = {
   run,
 };
 
-/** What a system answered, as ranks from 1 of the true item; null = not in the answer. */
+/** What a system answered: the labels of each slate's candidates in its order; empty without a valid answer. */
 interface SystemResult {
   readonly system: string;
-  readonly validation: readonly (number | null)[];
-  readonly test: readonly (number | null)[];
+  readonly validation: readonly (readonly number[])[];
+  readonly test: readonly (readonly number[])[];
   /** Of generated answers on test. */
   readonly health?: {
     readonly valid: number;
@@ -69,6 +70,7 @@ async function run(context: StageContext): Promise<Summary> {
   const all = { validation: readSlates(context, "validation"), test: wholeUsers(readSlates(context, "test"), context) };
   const validation = conditional(all.validation);
   const test = conditional(all.test);
+  checkPromptsOf(context, corpus, [...validation, ...test], "the evaluation");
   const selection = Rng.of(config.seed, "selection")
     .shuffle(validation.map((_, i) => i))
     .slice(0, config.eval.validationSlates || validation.length)
@@ -85,8 +87,8 @@ async function run(context: StageContext): Promise<Summary> {
   const systems: SystemResult[] = [
     {
       system: "prerank",
-      validation: selection.map((i) => (validation[i] as Slate).targetIndex + 1),
-      test: test.map((s) => s.targetIndex + 1),
+      validation: selection.map((i) => labelsOf(validation[i] as Slate)),
+      test: test.map(labelsOf),
     },
     direct("prior", asked, undefined),
   ];
@@ -212,11 +214,10 @@ function direct(
     slates.map((s, i) => ({
       scores: s.scores,
       evidence: asked.evidence[s.id] as readonly number[],
-      chosen: s.targetIndex,
+      truth: truthOf(s),
       fold: Math.floor(unitHash(seed, s.user) * folds),
       ...(ll ? { logLikelihood: ll[i] as number[] } : {}),
     }));
-  const rankIn = (scores: readonly number[], chosen: number): number => orderBy(scores).indexOf(chosen) + 1;
   const onValidation: (PriorExample & { fold: number })[] = examplesOf(asked.validation, likelihood?.validation);
   const onTest: PriorExample[] = examplesOf(asked.test, likelihood?.test);
   const terms = { likelihood: likelihood !== undefined, evidence: asked.context.config.decoding.evidence };
@@ -224,15 +225,19 @@ function direct(
   const prior = fitPrior(onValidation, terms, centre);
   return {
     system,
-    validation: asked.selection.map((i) =>
-      rankIn(crossFitted[i] as number[], (asked.validation[i] as Slate).targetIndex),
-    ),
-    test: onTest.map((e) => rankIn(directScores(prior, e, e.logLikelihood), e.chosen)),
+    validation: asked.selection.map((i) => inOrder(asked.validation[i] as Slate, orderBy(crossFitted[i] as number[]))),
+    test: onTest.map((e, i) => inOrder(asked.test[i] as Slate, orderBy(directScores(prior, e, e.logLikelihood)))),
   };
 }
 
-const rankOfRollout = (r: Rollout, s: Slate): number | null =>
-  r.parsed.kind === "ranking" ? r.parsed.order.indexOf(s.targetIndex) + 1 : null;
+/** The slate's labels in an answer's order. */
+function inOrder(slate: Slate, order: readonly number[]): number[] {
+  const labels = labelsOf(slate);
+  return order.map((i) => labels[i] as number);
+}
+
+const answered = (r: Rollout, s: Slate): readonly number[] =>
+  r.parsed.kind === "ranking" ? inOrder(s, r.parsed.order) : [];
 
 function generated(
   system: string,
@@ -245,8 +250,8 @@ function generated(
   const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
   return {
     system,
-    validation: onValidation.map((r, i) => rankOfRollout(r, chosen[i] as Slate)),
-    test: onTest.map((r, i) => rankOfRollout(r, asked.test[i] as Slate)),
+    validation: onValidation.map((r, i) => answered(r, chosen[i] as Slate)),
+    test: onTest.map((r, i) => answered(r, asked.test[i] as Slate)),
     health: {
       valid: orders.length / Math.max(1, onTest.length),
       identity: mean(orders.map((o) => (o.every((c, i) => c === i) ? 1 : 0))),
@@ -279,14 +284,11 @@ function tabulate(
   corpus: Corpus,
 ): Results {
   const { config } = context;
-  const ranked: SystemRanks[] = systems.map((s) => ({
-    system: s.system,
-    ranks: s.test.map((r) => r ?? Number.POSITIVE_INFINITY),
-  }));
+  const answers: SystemAnswers[] = systems.map((s) => ({ system: s.system, labels: s.test }));
   const { rows, comparisons } = resultsTable({
     users: test.map((s) => s.user),
     missedUsers: allTest.filter((s) => s.targetIndex < 0).map((s) => s.user),
-    systems: ranked,
+    systems: answers,
     baselines: ["prerank", "prior"],
     bootstrap: { resamples: config.eval.bootstrap, seed: deriveSeed(config.seed, "bootstrap") },
   });
@@ -295,16 +297,15 @@ function tabulate(
       .filter((s) => s.validation.length > 0)
       .map((s) => [
         s.system,
-        s.validation.reduce<number>((sum, r) => sum + ndcgAt(r ?? Number.POSITIVE_INFINITY, 5), 0) /
-          s.validation.length,
+        s.validation.reduce((sum, labels) => sum + gradedNdcg(labels, 5), 0) / s.validation.length,
       ]),
   );
   const candidates = Object.entries(onValidation).filter(([system]) => !isControl(system));
   const [selected] = candidates.reduce((best, next) => (next[1] > best[1] ? next : best));
   const health: Record<string, number> = { sid_uniqueness: corpus.catalogue.uniqueness() };
-  const answers = systems.filter((s) => s.health && !isControl(s.system));
-  health.valid_rate = Math.min(...answers.map((s) => s.health?.valid ?? 0));
-  for (const s of answers) {
+  const generating = systems.filter((s) => s.health && !isControl(s.system));
+  health.valid_rate = Math.min(...generating.map((s) => s.health?.valid ?? 0));
+  for (const s of generating) {
     health[`${s.system}_valid_rate`] = s.health?.valid ?? 0;
     health[`${s.system}_identity_rate`] = s.health?.identity ?? 0;
     health[`${s.system}_kendall_tau`] = s.health?.tau ?? 0;
@@ -337,6 +338,7 @@ function examples(
         prerank: i + 1,
       })),
       target: slate.targetIndex,
+      ...(slate.labels ? { labels: slate.labels } : {}),
       before: slate.candidates.map((_, i) => i),
       after: order,
       reasoning: readable(corpus, text.split(markers.answer)[0] ?? ""),

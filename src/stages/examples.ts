@@ -2,6 +2,7 @@
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { Rng } from "../core/rng.ts";
+import { checkTrainingView } from "../data/leakage.ts";
 import { trainingView } from "../data/split.ts";
 import type { Policy, SlateView } from "../policy/policy.ts";
 import { type Mode, type Reasoning, renderResponse } from "../prompts/rerank.ts";
@@ -87,6 +88,8 @@ export function* replayBatches(
   const learnable = view.sequences.map((s, user) =>
     mayLearn(user) ? s : s.subarray(0, corpus.split.splits[user]?.midtrainEnd ?? 0),
   );
+  const allowed = (user: number) => (mayLearn(user) ? "rerank" : "midtrain");
+  checkTrainingView(corpus.split, { sequences: learnable }, allowed, "replay in SFT");
   for (let epoch = 0; ; epoch++) {
     const documents = sequentialDocuments(config, { sequences: learnable, times: view.times }, policy.encoder, epoch);
     if (documents.length === 0)

@@ -6,13 +6,14 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { CheckpointError } from "../core/errors.ts";
+import { sha256 } from "../core/hash.ts";
 import { deriveSeed } from "../core/rng.ts";
 import { Policy } from "../policy/policy.ts";
 import type { Prior } from "../policy/prior.ts";
 import { Encoder, markers } from "../prompts/pieces.ts";
 import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
-import type { LoadedModel, Matrix, WorkerClient } from "../worker/types.ts";
+import type { LoadedModel, LoadedState, Matrix, WorkerClient } from "../worker/types.ts";
 import type { Corpus } from "./corpus.ts";
 import { readMatrix } from "./files.ts";
 import { codeVectorsFile } from "./sid.ts";
@@ -41,9 +42,27 @@ function placement(context: StageContext): Matrix {
 
 export interface LanguageModel {
   readonly tokenizer: Tokenizer;
+  /** What its weights belong to; saved with every state of it. */
+  readonly belongsTo: Belonging;
   readonly encoder: Encoder;
   readonly numParameters: number;
   policy(prior: Prior): Policy;
+}
+
+/** A code means nothing without the catalogue it was learned with, nor a token id without its tokenizer. */
+export type Belonging = Readonly<Record<"catalogue" | "tokenizer", string>>;
+
+/** Throws CheckpointError if the state at `path` was saved for another catalogue or tokenizer. */
+export function checkBelonging(path: string, state: LoadedState, expected: Belonging): void {
+  for (const [what, hash] of Object.entries(expected))
+    if (state.metadata[what] !== hash)
+      throw new CheckpointError(
+        `${path}: these weights were trained with ${what} ${state.metadata[what] ?? "(not recorded)"}, this run has ${hash}`,
+        {
+          advice:
+            "Rerun the stage that trains them, gr2 pipeline --from STAGE, or put back the semantic IDs they learned.",
+        },
+      );
 }
 
 /** What a worker currently has loaded, so that stages do not reload what is there. */
@@ -99,12 +118,18 @@ export async function openLanguageModel(
     entry = { key, model, weights: "fresh" };
     slotsOf(worker).set(modelId, entry);
   }
+  const belongsTo = { catalogue: corpus.catalogue.hash(), tokenizer: sha256(entry.model.tokenizerJson) };
   if (weights !== undefined && entry.weights !== weights) {
     if (config.runtime.mode === "embedded" && !existsSync(join(weights)))
       throw new CheckpointError(`${weights}: saved weights are missing`, {
         advice: "Rerun the stage that trains them.",
       });
-    await worker.loadState({ modelId, path: weights, includeOptimizer: false }, { signal: context.signal });
+    entry.weights = "unknown"; // until they are found to belong here
+    const state = await worker.loadState(
+      { modelId, path: weights, includeOptimizer: false },
+      { signal: context.signal },
+    );
+    checkBelonging(weights, state, belongsTo);
     entry.weights = weights;
   }
   const tokenizer = Tokenizer.fromJson(entry.model.tokenizerJson);
@@ -114,6 +139,7 @@ export async function openLanguageModel(
   );
   return {
     tokenizer,
+    belongsTo,
     encoder,
     numParameters: entry.model.numParameters,
     policy: (prior) =>

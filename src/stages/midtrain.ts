@@ -9,6 +9,7 @@ import type { Config } from "../config/schema.ts";
 import { EnvironmentError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
+import { checkTrainingView } from "../data/leakage.ts";
 import { type TrainingView, trainingView } from "../data/split.ts";
 import type { Encoder, Piece } from "../prompts/pieces.ts";
 import { captioningTask, describe, languageTask, personaTask, sequentialTask } from "../prompts/tasks.ts";
@@ -58,7 +59,7 @@ async function run(context: StageContext): Promise<Summary> {
   context.log(`${(model.numParameters / 1e6).toFixed(2)}M parameters, ${model.tokenizer.vocabSize} tokens`);
 
   const batches = planBatches(config, corpus, model.encoder, language);
-  const resumed = await resume<{ step: number; tokens: number; smooth: number }>(context, worker);
+  const resumed = await resume<{ step: number; tokens: number; smooth: number }>(context, worker, model.belongsTo);
   weightsChanged(worker);
 
   let tokens = resumed?.tokens ?? 0;
@@ -87,9 +88,12 @@ async function run(context: StageContext): Promise<Summary> {
     if (step % 10 === 0 || step + 1 === batches.length)
       context.metrics(step, { loss: result.loss, gradNorm, learningRate, tokens });
     if ((step + 1) % o.checkpointSteps === 0 && step + 1 < batches.length)
-      await saveCheckpoint(context, worker, step + 1, { step: step + 1, tokens, smooth });
+      await saveCheckpoint(context, worker, model.belongsTo, step + 1, { step: step + 1, tokens, smooth });
   }
-  await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
+  await worker.saveState(
+    { path: stateDir(context.dir), includeOptimizer: false, metadata: model.belongsTo },
+    { signal },
+  );
   return { steps: batches.length, tokens, parameters: model.numParameters, finalLoss: smooth };
 }
 
@@ -137,6 +141,7 @@ export function withShuffledTies(items: Int32Array, times: Float64Array, rng: Rn
 function planBatches(config: Config, corpus: Corpus, encoder: Encoder, language: readonly string[]): Document[][] {
   const { epochs, mixture, batchTokens, windowItems } = config.midtrain;
   const view = trainingView(corpus.split, "midtrain");
+  checkTrainingView(corpus.split, view, "midtrain", "mid-training");
   const learners = view.sequences.filter((s) => s.length > 1);
   const batches: Document[][] = [];
   for (let epoch = 0; epoch < Math.ceil(epochs); epoch++) {

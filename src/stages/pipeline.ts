@@ -11,7 +11,7 @@ import { RunError } from "../core/errors.ts";
 import { sourceHash } from "../data/source.ts";
 import { writeAtomic } from "../run/files.ts";
 import type { Run, StageContext as RunStage } from "../run/run.ts";
-import { type RunningWorker, startWorker } from "../worker/launcher.ts";
+import { type RunningWorker, type Runtime, startWorker } from "../worker/launcher.ts";
 import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { calibrate } from "./calibrate.ts";
@@ -38,12 +38,13 @@ const modelCode = [
   "src/stages/language-model.ts",
   "src/stages/checkpoint.ts",
   "src/stages/midtrain.ts",
+  "src/stages/prompt-check.ts",
   "python_worker/gr2_worker",
 ];
 const preRankerCode = ["src/stages/prerankers.ts", "src/stages/beam-prerank.ts", "src/stages/sasrec.ts"];
 const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   data: [],
-  embed: ["src/data/fetch.ts", "python_worker/gr2_worker/embed.py"],
+  embed: ["src/data/fetch.ts", "src/stages/embedder.ts", "python_worker/gr2_worker/embed.py"],
   sid: [
     "src/prerank/neighbours.ts",
     "python_worker/gr2_worker/quantizer.py",
@@ -56,7 +57,7 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
   traces: ["src/teacher", "src/prompts", "src/stages/slates.ts"],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
-  rl: [...modelCode, "src/reward", "src/rl", "src/stages/slates.ts"],
+  rl: [...modelCode, "src/reward", "src/rl", "src/eval/metrics.ts", "src/stages/slates.ts"],
   evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],
 };
 
@@ -92,7 +93,7 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
   const worker = async (): Promise<WorkerClient> => {
     if (client) return client;
     if (!options.worker) {
-      running = await startWorker(runtimeOf(config, run.folder.path), signal);
+      running = await startWorker(runtimeOf(config, run.folder.file("worker.log")), signal);
       if (running.pid !== undefined) run.measureMemoryOf([running.pid]);
     }
     client = options.worker ?? (running as RunningWorker).client;
@@ -172,8 +173,8 @@ async function runOne(
   writeJson(join(own.dir, "summary.json"), summary);
 }
 
-/** The worker that a config asks for; it logs into `folder`. */
-export const runtimeOf = (config: Config, folder: string): Parameters<typeof startWorker>[0] =>
+/** How the recipe's worker is started; `logPath` is where an embedded one prints. */
+export const runtimeOf = (config: Config, logPath?: string): Runtime =>
   config.runtime.mode === "remote"
     ? { mode: "remote", address: config.runtime.address }
     : {
@@ -181,7 +182,7 @@ export const runtimeOf = (config: Config, folder: string): Parameters<typeof sta
         python: config.runtime.python,
         threads: config.runtime.threads,
         device: config.runtime.device,
-        logPath: join(folder, "worker.log"),
+        ...(logPath ? { logPath } : {}),
       };
 
 /** What the data stage noted as the identity of files and cleaning. */

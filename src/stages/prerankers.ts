@@ -1,9 +1,11 @@
-/** Opens the configured pre-ranker (`prerank.kind`). How slates are made of it: prerank/slates. */
+/** Opens pre-rankers that learn (`prerank.kind`). How slates are made of it: prerank/slates. */
+import type { Config } from "../config/schema.ts";
 import type { SplitDataset } from "../data/types.ts";
 import { fitItemKnn } from "../prerank/item-knn.ts";
 import { fitPopularity } from "../prerank/popularity.ts";
 import type { FitPreRanker, PreRanker } from "../prerank/types.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
+import { Trie } from "../sid/trie.ts";
 import { beamPreRanker } from "./beam-prerank.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { openLanguageModel } from "./language-model.ts";
@@ -11,9 +13,12 @@ import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { sasrecFitter } from "./sasrec.ts";
 import type { StageContext } from "./stage.ts";
 
-/** How the configured pre-ranker is fitted on a training view. Only the generative one reads `sid` and `midtrain`. */
-export function preRankerFitter(context: StageContext, data: SplitDataset): FitPreRanker {
-  switch (context.config.prerank.kind) {
+/** Kinds that learn; logged slates are read. */
+export type FittedKind = Exclude<Config["prerank"]["kind"], "logged">;
+
+/** How a pre-ranker is fitted on a training view. Only the generative one reads `sid` and `midtrain`. */
+export function preRankerFitter(context: StageContext, data: SplitDataset, kind: FittedKind): FitPreRanker {
+  switch (kind) {
     case "itemknn":
       return fitItemKnn;
     case "popularity":
@@ -40,11 +45,10 @@ async function generative(context: StageContext, corpus: Corpus): Promise<PreRan
   itemsOf.forEach((items, row) => {
     for (const item of items) rowOf[item] = row;
   });
-  const tokens = itemsOf.map(([first]) => model.encoder.item(first as number));
   return beamPreRanker(await context.worker(), context.signal, {
     name: "generative",
     parameters: model.numParameters,
-    catalogue: { rows: tokens.length, cols: tokens[0]?.length ?? 0, data: Int32Array.from(tokens.flat()) },
+    trie: new Trie(itemsOf.map(([first]) => model.encoder.item(first as number))),
     itemsOf: (row) => itemsOf[row] as number[],
     rowOf: (item) => rowOf[item] as number,
     beamWidth: config.prerank.beamWidth,

@@ -7,8 +7,9 @@
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
+import { gradedNdcg } from "../eval/metrics.ts";
 import type { Policy, Rollout, SlateView } from "../policy/policy.ts";
-import type { Slate } from "../prerank/types.ts";
+import { labelsOf, type Slate } from "../prerank/types.ts";
 import type { Mode } from "../prompts/rerank.ts";
 import { overlongPenalty, type Verdict, verify } from "../reward/verify.ts";
 import { groupAdvantages, learningRateAt, teaches, tokenWeights } from "../rl/groups.ts";
@@ -18,6 +19,7 @@ import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
+import { checkPromptsOf } from "./prompt-check.ts";
 import { conditional, isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 import { readEvidence } from "./traces.ts";
@@ -60,13 +62,14 @@ async function run(context: StageContext): Promise<Summary> {
       advice: "Lower sft.userShare, or use more data.",
     });
   const validation = evaluationSlates(context, o.evalSlates);
+  checkPromptsOf(context, corpus, [...pool, ...validation], "RL");
   context.log(`${pool.length} slates of users unseen so far; ${validation.length} validation slates`);
 
   const best = stateDir(context.dir);
-  const resumed = await resume<{ step: number; best: number; bestStep: number }>(context, worker);
+  const resumed = await resume<{ step: number; best: number; bestStep: number }>(context, worker, model.belongsTo);
   weightsChanged(worker);
   let score = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0 };
-  if (!resumed) await worker.saveState({ path: best, includeOptimizer: false }, { signal });
+  if (!resumed) await worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
 
   for (let step = score.step; step < o.steps; step++) {
     // 1. Sample and verify; refill while groups teach nothing (dynamic sampling), a bounded number of times.
@@ -93,12 +96,12 @@ async function run(context: StageContext): Promise<Summary> {
       const value = await evaluate(step + 1);
       if (value > score.best || !o.keepBest) {
         score = { ...score, best: value, bestStep: step + 1 };
-        await worker.saveState({ path: best, includeOptimizer: false }, { signal });
+        await worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
       }
     }
     score = { ...score, step: step + 1 };
     if ((step + 1) % o.checkpointSteps === 0 && step + 1 < o.steps)
-      await saveCheckpoint(context, worker, step + 1, score);
+      await saveCheckpoint(context, worker, model.belongsTo, step + 1, score);
   }
   context.log(
     score.bestStep === 0
@@ -119,7 +122,7 @@ async function run(context: StageContext): Promise<Summary> {
       const limit = views.length ? policy.maxNewTokens(views, mode) : 0;
       part.forEach((slate, p) => {
         const rollouts_G = rollouts.slice(p * o.group, (p + 1) * o.group);
-        const verdicts_G = rollouts_G.map((r) => verify(r.parsed, slate.targetIndex, o.reward));
+        const verdicts_G = rollouts_G.map((r) => verify(r.parsed, labelsOf(slate), o.reward));
         const rewards_G = verdicts_G.map((v, g) => v.reward + overlong(rollouts_G[g] as Rollout, limit, mode));
         out.push({ slate, mode, rollouts_G, verdicts_G, rewards_G });
       });
@@ -163,10 +166,15 @@ async function run(context: StageContext): Promise<Summary> {
   }
 }
 
-/** NDCG@5 with one relevant item; 0 for an unparseable answer. */
+/** NDCG@5; 0 for an unparseable answer. */
 function gainOf(rollout: Rollout, slate: Slate): number {
-  const rank = rollout.parsed.kind === "ranking" ? rollout.parsed.order.indexOf(slate.targetIndex) : -1;
-  return rank >= 0 && rank < 5 ? 1 / Math.log2(rank + 2) : 0;
+  const labels = labelsOf(slate);
+  return rollout.parsed.kind === "ranking"
+    ? gradedNdcg(
+        rollout.parsed.order.map((i) => labels[i] as number),
+        5,
+      )
+    : 0;
 }
 
 /** Slates of a step: a seeded walk through the pool, reshuffled every pass; enough for every refill round. */

@@ -13,15 +13,18 @@
  */
 import { readdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { sha256 } from "../core/hash.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import type { TrainingView } from "../data/split.ts";
 import type { SplitDataset } from "../data/types.ts";
 import { ndcgAt } from "../eval/metrics.ts";
 import { buildSlates, defaultSlates } from "../prerank/slates.ts";
 import type { FitPreRanker, PreRanker } from "../prerank/types.ts";
+import { Trie } from "../sid/trie.ts";
 import type { LoadedModel, WorkerClient } from "../worker/types.ts";
 import { beamPreRanker } from "./beam-prerank.ts";
 import { checkpointValue, resume, saveCheckpoint } from "./checkpoint.ts";
+import { type Belonging, checkBelonging } from "./language-model.ts";
 import { windows, withShuffledTies } from "./midtrain.ts";
 import type { StageContext } from "./stage.ts";
 
@@ -44,21 +47,27 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
   return async (view) => {
     const worker = await context.worker();
     const model = await load(context, worker, view);
-    const numItems = view.numItems;
     const preRanker = beamPreRanker(worker, context.signal, {
       name: "sasrec",
       parameters: model.numParameters,
       modelId,
-      catalogue: { rows: numItems, cols: 1, data: Int32Array.from({ length: numItems }, (_, row) => row) },
+      trie: new Trie(Array.from({ length: view.numItems }, (_, row) => [row])),
       itemsOf: (row) => [row],
       rowOf: (item) => item,
       beamWidth: 1,
       promptOf: (history) => history.subarray(-context.config.prerank.sasrec.historyItems),
     });
+    const belongsTo = { catalogue: data.dataset.hash, tokenizer: sha256(model.tokenizerJson) };
     const state = join(context.dir, `sasrec-${view.through}`);
     if (progress?.finished[view.through] === undefined)
-      progress = await train(context, worker, data, view, preRanker, state, progress);
-    else await worker.loadState({ modelId, path: state, includeOptimizer: false }, { signal: context.signal });
+      progress = await train(context, worker, data, view, preRanker, state, belongsTo, progress);
+    else {
+      const loaded = await worker.loadState(
+        { modelId, path: state, includeOptimizer: false },
+        { signal: context.signal },
+      );
+      checkBelonging(state, loaded, belongsTo);
+    }
     return preRanker;
   };
 }
@@ -114,13 +123,14 @@ async function train(
   view: TrainingView,
   preRanker: PreRanker,
   state: string,
+  belongsTo: Belonging,
   before: Progress | undefined,
 ): Promise<Progress> {
   const { signal, config } = context;
   const o = config.prerank.sasrec;
   const { through } = view;
   const finished = before?.finished ?? {};
-  const resumed = before?.through === through ? await resume<Progress>(context, worker, modelId) : undefined;
+  const resumed = before?.through === through ? await resume<Progress>(context, worker, belongsTo, modelId) : undefined;
   const chosen = finished.rerank;
   const bestState = (epoch: number): string => context.work(`best-${epoch}`);
   let epochs = before?.epochs ?? 0;
@@ -132,23 +142,26 @@ async function train(
     context.metrics(epochs++, { loss, ...(ndcg === undefined ? {} : { "validation N@10": ndcg }) });
     if (ndcg !== undefined && ndcg > best.ndcg) {
       best = { epoch, ndcg };
-      await worker.saveState({ modelId, path: bestState(epoch), includeOptimizer: false }, { signal });
+      await worker.saveState(
+        { modelId, path: bestState(epoch), includeOptimizer: false, metadata: belongsTo },
+        { signal },
+      );
     }
     if (ndcg !== undefined)
       context.log(`sasrec, epoch ${epoch}: loss ${loss.toFixed(3)}, validation N@10 ${ndcg.toFixed(4)}`);
     if (epoch === (chosen ?? o.maxEpochs)) break;
     if (chosen === undefined && epoch >= best.epoch + o.patience * o.evalEpochs) break;
     if (epoch % o.evalEpochs === 0) {
-      await saveCheckpoint(context, worker, epochs, { through, epoch, epochs, best, finished }, modelId);
+      await saveCheckpoint(context, worker, belongsTo, epochs, { through, epoch, epochs, best, finished }, modelId);
       removeOthers(bestState(best.epoch));
     }
   }
   const took = chosen ?? best.epoch;
   if (chosen === undefined)
     await worker.loadState({ modelId, path: bestState(took), includeOptimizer: false }, { signal });
-  await worker.saveState({ modelId, path: state, includeOptimizer: false }, { signal });
+  await worker.saveState({ modelId, path: state, includeOptimizer: false, metadata: belongsTo }, { signal });
   const done: Progress = { through, epoch: took, epochs, best, finished: { ...finished, [through]: took } };
-  await saveCheckpoint(context, worker, epochs, done, modelId);
+  await saveCheckpoint(context, worker, belongsTo, epochs, done, modelId);
   context.log(`sasrec, fitted through ${through}: ${took} epochs, ${preRanker.parameters} parameters`);
   return done;
 }

@@ -5,7 +5,7 @@
  */
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
-import type { Slate } from "../prerank/types.ts";
+import { type Slate, truthOf } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
 import { readBeliefs, readPrior } from "./calibrate.ts";
 import { resume, saveCheckpoint } from "./checkpoint.ts";
@@ -13,6 +13,7 @@ import { openCorpus } from "./corpus.ts";
 import { type Example, replayBatches, supervisedBatch } from "./examples.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { type Document, stateDir, tokenizerFile } from "./midtrain.ts";
+import { checkPromptsOf } from "./prompt-check.ts";
 import { isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 import { type ReasoningRecord, readEvidence, readReasonings, readTraces, type TraceRecord } from "./traces.ts";
@@ -40,6 +41,7 @@ async function run(context: StageContext): Promise<Summary> {
   const policy = model.policy(readPrior(context));
 
   const byId = new Map(readSlates(context, "rerank").map((s) => [s.id, s]));
+  checkPromptsOf(context, corpus, byId.values(), "SFT");
   const evidence = readEvidence(context);
   const lessons: readonly (TraceRecord | ReasoningRecord)[] =
     o.target === "order" ? readTraces(context) : readReasonings(context);
@@ -58,7 +60,7 @@ async function run(context: StageContext): Promise<Summary> {
       answer:
         "order" in lesson
           ? { order: lesson.order }
-          : { first: mixed(beliefs[lesson.slate] as readonly number[], slate.targetIndex, o.truthShare) },
+          : { first: mixed(beliefs[lesson.slate] as readonly number[], truthOf(slate), o.truthShare) },
     };
   };
   const stepsPerEpoch = Math.ceil(lessons.length / o.batchSlates);
@@ -70,7 +72,7 @@ async function run(context: StageContext): Promise<Summary> {
     return order.slice(start, start + o.batchSlates).map((t) => toExample(t, epoch));
   };
 
-  const resumed = await resume<{ step: number; smooth: number }>(context, worker);
+  const resumed = await resume<{ step: number; smooth: number }>(context, worker, model.belongsTo);
   weightsChanged(worker);
   const mayLearn = (user: number): boolean => isSftUser(config.seed, o.userShare, user);
   const replay = replayBatches(config, corpus, policy, mayLearn, replayTokens(policy, batchOf(0), o.replayShare));
@@ -121,15 +123,20 @@ async function run(context: StageContext): Promise<Summary> {
     context.metrics(step, { loss, ...values, gradNorm, learningRate });
     context.progress(`loss ${smooth.loss.toFixed(3)}`, step + 1, steps);
     if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps)
-      await saveCheckpoint(context, worker, step + 1, { step: step + 1, smooth: smooth.loss });
+      await saveCheckpoint(context, worker, model.belongsTo, step + 1, { step: step + 1, smooth: smooth.loss });
   }
-  await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false }, { signal });
+  await worker.saveState(
+    { path: stateDir(context.dir), includeOptimizer: false, metadata: model.belongsTo },
+    { signal },
+  );
   return { steps, lessons: lessons.length, finalLoss: smooth.loss };
 }
 
-/** The teacher's belief, with a share of its mass moved to the true item where that is a candidate. */
-export const mixed = (belief: readonly number[], target: number, truthShare: number): number[] =>
-  target < 0 ? [...belief] : belief.map((p, i) => (1 - truthShare) * p + (i === target ? truthShare : 0));
+/** The teacher's belief, with a share of its mass moved to the truth (a distribution) where that is among the candidates. */
+export const mixed = (belief: readonly number[], truth: readonly number[], truthShare: number): number[] =>
+  truth.some((t) => t > 0)
+    ? belief.map((p, i) => (1 - truthShare) * p + truthShare * (truth[i] as number))
+    : [...belief];
 
 /** Replay tokens per step: a share of the tokens of a typical supervised batch. */
 function replayTokens(

@@ -4,17 +4,20 @@
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { RunError } from "../core/errors.ts";
-import { deriveSeed } from "../core/rng.ts";
-import { trainingView } from "../data/split.ts";
-import type { SplitDataset } from "../data/types.ts";
+import { deriveSeed, unitHash } from "../core/rng.ts";
+import { checkTrainingView } from "../data/leakage.ts";
+import { type TrainingView, trainingView } from "../data/split.ts";
+import type { Item, SplitDataset } from "../data/types.ts";
 import { neighboursOf } from "../prerank/neighbours.ts";
 import { Catalogue } from "../sid/catalogue.ts";
+import { checkUniqueness } from "../sid/gate.ts";
+import { type Embedder, identityOf } from "../sid/identity.ts";
+import { type Near, nearestRows } from "../sid/nearest.ts";
 import { sidReport } from "../sid/report.ts";
 import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
 import { openData } from "./corpus.ts";
-import { embeddingFile } from "./embed.ts";
-import { readMatrix, writeJson, writeMatrix } from "./files.ts";
+import { embedderFile, embeddingFile } from "./embed.ts";
+import { readJson, readMatrix, writeJson, writeMatrix } from "./files.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 
 export const sid: Stage = {
@@ -23,6 +26,11 @@ export const sid: Stage = {
   settings: (c) => ({ sid: c.sid, seed: c.seed }),
   run,
 };
+
+export const catalogueFile = (dir: string): string => join(dir, "catalogue.json");
+export const artifactFile = (dir: string): string => join(dir, "quantizer.safetensors");
+/** What the artifact is: sid/identity.ts. */
+export const identityFile = (dir: string): string => join(dir, "quantizer.json");
 
 /** Where each code lies in the space of the embeddings: [levels * codes, dims]. */
 export const codeVectorsFile = (dir: string): string => join(dir, "code-vectors.f32");
@@ -69,29 +77,73 @@ async function run(context: StageContext): Promise<Summary> {
     Array.from(fitted.codes.data.subarray(row * o.levels, (row + 1) * o.levels)),
   );
   const catalogue = Catalogue.of(codes, { levels: o.levels, codes: o.codes, format: o.format });
-  writeFileSync(join(context.dir, "quantizer.safetensors"), fitted.artifact);
+  writeFileSync(artifactFile(context.dir), fitted.artifact);
   writeMatrix(codeVectorsFile(context.dir), fitted.codeVectors);
-  writeJson(join(context.dir, "catalogue.json"), catalogue.toJSON());
-  const items = data.dataset.items;
+  writeJson(catalogueFile(context.dir), catalogue.toJSON());
+  const { name, hash, items } = data.dataset;
+  const { workerVersion, pythonVersion, torchVersion } = await worker.getInfo({ signal });
+  const identity = identityOf({
+    artifact: fitted.artifact,
+    catalogue,
+    embedder: readJson<Embedder>(embedderFile(context.inputDir("embed"))),
+    data: { name, hash },
+    config: o,
+    seed: config.seed,
+    versions: { worker: workerVersion, python: pythonVersion, torch: torchVersion },
+  });
+  writeJson(identityFile(context.dir), identity);
+
+  const sample = sampleOf(items, embeddings.cols);
+  const near = nearestRows(embeddings, rowsOf(embeddings, sample), 5, sample);
+  const neighbours: number[][] = items.map(() => []);
+  sample.forEach((row, i) => {
+    neighbours[row] = (near[i] as Near[]).map((n) => n.row);
+  });
   const report = sidReport({
     catalogue,
     titles: items.map((i) => i.title),
     labels: items.map((i) => i.categories[0] ?? ""),
+    neighbours,
+    examples: sample.slice(0, numExamples).map((row, i) => ({ row, nearest: (near[i] as Near[]).slice(0, 3) })),
+    fit: fitted.metrics,
   });
   writeJson(join(context.dir, "report.json"), report);
   const uniqueness = catalogue.uniqueness();
   context.log(`${items.length} items, ${(100 * uniqueness).toFixed(2)} % with a semantic ID of their own`);
-  if (uniqueness < o.minUniqueness)
-    throw new RunError(
-      `only ${(100 * uniqueness).toFixed(2)} % of items have a semantic ID of their own; sid.minUniqueness asks for ${100 * o.minUniqueness} %`,
-      { advice: "Raise sid.codes or sid.levels, or switch on sid.randomLastLevel." },
-    );
+  checkUniqueness(report, o);
   return { ...fitted.metrics, uniqueness };
+}
+
+/** Items listed with their neighbours. */
+const numExamples = 12;
+
+/** Items whose neighbours are looked up: the same ones whatever the seed, so that reports can be compared. */
+function sampleOf(items: readonly Item[], dims: number): number[] {
+  const hashes = items.map((item) => unitHash(0, "sid report", item.id));
+  return items
+    .map((_, row) => row)
+    .sort((a, b) => (hashes[a] as number) - (hashes[b] as number) || a - b)
+    .slice(0, Math.min(256, Math.max(numExamples, Math.floor(2e9 / (items.length * dims))))); // a few seconds at most
+}
+
+function rowsOf(m: Matrix, rows: readonly number[]): Matrix {
+  const data = new Float32Array(rows.length * m.cols);
+  rows.forEach((row, i) => {
+    data.set(m.data.subarray(row * m.cols, (row + 1) * m.cols), i * m.cols);
+  });
+  return { rows: rows.length, cols: m.cols, data };
+}
+
+/** What semantic IDs may know of interactions: the mid-training segment, checked. */
+function learnable(data: SplitDataset, consumer: string): TrainingView {
+  const view = trainingView(data, "midtrain");
+  checkTrainingView(data, view, "midtrain", consumer);
+  return view;
 }
 
 /** Each item's most frequent neighbours within the mid-training segment: positives of the contrastive loss. */
 function positivePairs(data: SplitDataset, perItem: number): IntMatrix {
-  const { starts, columns, cooccurrence } = neighboursOf(trainingView(data, "midtrain"), 3, 1);
+  const { starts, columns, cooccurrence } = neighboursOf(learnable(data, "the contrastive pairs"), 3, 1);
   const flat: number[] = [];
   for (let i = 0; i + 1 < starts.length; i++) {
     const edges = Array.from(
@@ -109,7 +161,7 @@ function positivePairs(data: SplitDataset, perItem: number): IntMatrix {
 
 /**
  * Appends a factorisation of the mid-training co-occurrence (positive pointwise mutual information, truncated SVD) to
- * the text embedding, each part of unit norm times its weight.
+ * the text embedding, each part of unit norm times its weight; zeros for items without evidence.
  */
 async function withCollaborative(
   context: StageContext,
@@ -118,7 +170,11 @@ async function withCollaborative(
   data: SplitDataset,
 ): Promise<Matrix> {
   const { collaborativeDims: dims, collaborativeWeight } = context.config.sid;
-  const { starts, columns, cooccurrence, counts } = neighboursOf(trainingView(data, "midtrain"), 10, 1);
+  const { starts, columns, cooccurrence, counts } = neighboursOf(
+    learnable(data, "the factorised co-occurrence"),
+    10,
+    1,
+  );
   const total = cooccurrence.reduce((a, b) => a + b, 0);
   const mass = new Float64Array(text.rows);
   for (let i = 0; i < text.rows; i++)

@@ -1,13 +1,14 @@
 /**
  * Sampling reasoning traces from a teacher (GR2 v1, stage 2).
  *   rejection: the teacher does not know the answer; its first choice is drawn from softmax(scores / temperature) until
- *              it is the true item, at most maxTries times, else the slate gives no trace.
+ *              it is the true item (of several: one with the highest label), at most maxTries times, else the slate
+ *              gives no trace.
  *   targeted:  the teacher is shown the answer and puts it first.
- * Everything behind the first choice follows by score. Only this file compares with the answer; the teacher gets a
+ * Everything behind the first choice follows by label where a log has several, then by score. Only this file compares with the answer; the teacher gets a
  * SlateView, which has none.
  */
 import { Rng } from "../core/rng.ts";
-import type { Slate } from "../prerank/types.ts";
+import { labelsOf, type Slate } from "../prerank/types.ts";
 import { viewOf } from "./features.ts";
 import { softmax } from "./softmax-regression.ts";
 import type { Evidence, Teacher } from "./statistical.ts";
@@ -64,15 +65,16 @@ export function sampleTraces(
   for (const slate of offered) {
     const view = viewOf(slate);
     const scores = teacher.scores(view);
+    const labels = labelsOf(slate);
     const attempt =
       options.mode === "targeted"
         ? { first: slate.targetIndex, tries: 1 }
-        : reject(scores, slate.targetIndex, Rng.of(options.seed, "trace", slate.id), options);
+        : reject(scores, labels, Rng.of(options.seed, "trace", slate.id), options);
     offeredAt[slate.targetIndex] = (offeredAt[slate.targetIndex] ?? 0) + 1;
     if (attempt === undefined) continue;
     acceptedAt[slate.targetIndex] = (acceptedAt[slate.targetIndex] ?? 0) + 1;
     totalTries += attempt.tries;
-    const ranking = rankingFrom(scores, attempt.first);
+    const ranking = byLabel(rankingFrom(scores, attempt.first), labels);
     if (ranking.every((c, k) => c === k)) identical++;
     traces.push({
       slateId: slate.id,
@@ -99,11 +101,12 @@ export function sampleTraces(
 
 function reject(
   scores: readonly number[],
-  answer: number,
+  labels: readonly number[],
   rng: Rng,
   options: SamplingOptions,
 ): { first: number; tries: number } | undefined {
   const belief = softmax(scores, options.temperature);
+  const best = Math.max(...labels);
   for (let tries = 1; tries <= options.maxTries; tries++) {
     let u = rng.uniform();
     let first = belief.findIndex((p) => {
@@ -111,7 +114,7 @@ function reject(
       return u < 0;
     });
     if (first < 0) first = belief.length - 1;
-    if (first === answer) return { first, tries };
+    if (labels[first] === best) return { first, tries };
   }
   return undefined;
 }
@@ -121,3 +124,7 @@ export function rankingFrom(scores: readonly number[], first?: number): number[]
   const order = scores.map((_, i) => i).sort((a, b) => (scores[b] ?? 0) - (scores[a] ?? 0) || a - b);
   return first === undefined ? order : [first, ...order.filter((i) => i !== first)];
 }
+
+/** The ideal order that departs least from `order`: by label, equal labels as they stand. */
+const byLabel = (order: readonly number[], labels: readonly number[]): number[] =>
+  [...order].sort((a, b) => (labels[b] ?? 0) - (labels[a] ?? 0));

@@ -1,12 +1,13 @@
 /**
  * Listwise (conditional) logistic regression: P(target = j | slate) = softmax_j(w·x_j), one slate one observation.
- * Maximises Σ log P − ½·l2·|w|² by Newton's method; concave, so the optimum is unique and the fit deterministic.
+ * Maximises Σ Σ_j truth_j log P(j) − ½·l2·|w|² by Newton's method; concave, so the optimum is unique and the fit deterministic.
  */
 
 export interface Observation {
   /** [N × F], row-major. */
   readonly features_NF: Float64Array;
-  readonly targetIndex: number;
+  /** 1 for the target, or shares that add up to 1 over several positives. */
+  readonly truth_N: readonly number[];
 }
 
 /** Returns w_F. An empty sample gives zeros. */
@@ -54,14 +55,18 @@ function derivatives(observations: readonly Observation[], w: Float64Array, l2: 
   const gradient = Float64Array.from(w, (x) => -l2 * x);
   const hessian = new Float64Array(F * F);
   const mean = new Float64Array(F);
+  const truth = new Float64Array(F);
   for (let f = 0; f < F; f++) hessian[f * F + f] = l2;
-  for (const { features_NF: x, targetIndex } of observations) {
+  for (const { features_NF: x, truth_N } of observations) {
     const p = softmax(linearScores(x, w));
     mean.fill(0);
+    truth.fill(0);
     for (let i = 0; i < p.length; i++)
-      for (let f = 0; f < F; f++) mean[f] = (mean[f] as number) + (p[i] as number) * (x[i * F + f] as number);
-    for (let f = 0; f < F; f++)
-      gradient[f] = (gradient[f] as number) + (x[targetIndex * F + f] as number) - (mean[f] as number);
+      for (let f = 0; f < F; f++) {
+        mean[f] = (mean[f] as number) + (p[i] as number) * (x[i * F + f] as number);
+        truth[f] = (truth[f] as number) + (truth_N[i] as number) * (x[i * F + f] as number);
+      }
+    for (let f = 0; f < F; f++) gradient[f] = (gradient[f] as number) + (truth[f] as number) - (mean[f] as number);
     for (let i = 0; i < p.length; i++) {
       for (let f = 0; f < F; f++) {
         const df = (p[i] as number) * ((x[i * F + f] as number) - (mean[f] as number));

@@ -10,7 +10,7 @@ import { RunError } from "../core/errors.ts";
 import { unitHash } from "../core/rng.ts";
 import type { TrainingView } from "../data/split.ts";
 import type { Dataset } from "../data/types.ts";
-import type { Slate } from "../prerank/types.ts";
+import { type Slate, truthOf } from "../prerank/types.ts";
 import { featureNames, featuresOf, numFeatures, type SlateView, TeacherStatistics } from "./features.ts";
 import { fitSoftmaxRegression, linearScores } from "./softmax-regression.ts";
 
@@ -86,7 +86,7 @@ export function fitTeacher(
     Math.floor(unitHash(options.seed, "teacher-fold", String(dataset.sequences[user]?.user ?? user)) * folds);
   const observations = rerankSlates
     .filter((s) => s.targetIndex >= 0)
-    .map((s) => ({ user: s.user, targetIndex: s.targetIndex, features_NF: featuresOf(statistics, s) }));
+    .map((s) => ({ user: s.user, truth_N: truthOf(s), features_NF: featuresOf(statistics, s) }));
   const fold = new Map(observations.map(({ user }) => [user, foldOf(user)]));
   const weights = Array.from({ length: folds + 1 }, (_, k) =>
     fitSoftmaxRegression(

@@ -4,6 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import * as batch from "./batch.ts";
+import { checkBeams } from "./beams.ts";
 import { Channel, type ChannelOptions, type MethodDefinition } from "./channel.ts";
 import * as pb from "./generated/gr2/v1/worker.ts";
 import type * as t from "./types.ts";
@@ -142,13 +143,24 @@ export class GrpcWorkerClient implements t.WorkerClient {
       modelId: request.modelId ?? "",
       promptTokens: batch.toBytes(prompts.flat),
       promptLengths: batch.toBytes(prompts.lengths),
-      catalogue: batch.packIntMatrix(request.catalogue),
+      trie: {
+        edgeStarts: batch.toBytes(request.trie.edgeStarts),
+        edgeTokens: batch.toBytes(request.trie.edgeTokens),
+        rowStarts: batch.toBytes(request.trie.rowStarts),
+        rowEnds: batch.toBytes(request.trie.rowEnds),
+        rows: batch.toBytes(request.trie.rows),
+      },
       beamWidth: request.beamWidth,
       excluded: excluded ? batch.toBytes(excluded.flat) : Buffer.alloc(0),
       excludedLengths: excluded ? batch.toBytes(excluded.lengths) : Buffer.alloc(0),
     };
     const r = await this.channel.unary("beamSearch", service.beamSearch, message, call);
-    return { rows: batch.unpackIntMatrix(r.rows, "rows"), logprobs: batch.unpackMatrix(r.logprobs, "logprobs") };
+    const result = {
+      rows: batch.unpackIntMatrix(r.rows, "rows"),
+      logprobs: batch.unpackMatrix(r.logprobs, "logprobs"),
+    };
+    checkBeams(request, result);
+    return result;
   }
 
   async embed(request: t.EmbedRequest, call?: t.CallOptions): Promise<t.Matrix> {
@@ -217,17 +229,12 @@ export class GrpcWorkerClient implements t.WorkerClient {
     return batch.unpackIntMatrix(r.codes, "codes");
   }
 
-  saveState(
-    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
-    call?: t.CallOptions,
-  ): Promise<t.SavedState> {
-    return this.channel.unary("saveState", service.saveState, toState(request), call);
+  saveState(request: t.SaveStateRequest, call?: t.CallOptions): Promise<t.SavedState> {
+    const message = { ...toState(request), metadata: { ...request.metadata } };
+    return this.channel.unary("saveState", service.saveState, message, call);
   }
 
-  loadState(
-    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
-    call?: t.CallOptions,
-  ): Promise<t.LoadedState> {
+  loadState(request: t.LoadStateRequest, call?: t.CallOptions): Promise<t.LoadedState> {
     return this.channel.unary("loadState", service.loadState, toState(request), call);
   }
 
@@ -294,7 +301,7 @@ const toCompletion = (item: pb.SampleResponse_Item): t.Completion => ({
   finishReason: item.finishReason === pb.FinishReason.FINISH_REASON_LENGTH ? "length" : "stop",
 });
 
-const toState = (r: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean }) => ({
+const toState = (r: t.LoadStateRequest): pb.LoadStateRequest => ({
   modelId: r.modelId ?? "",
   path: r.path,
   includeOptimizer: r.includeOptimizer ?? false,

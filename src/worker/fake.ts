@@ -22,6 +22,13 @@ interface FakeModel {
   readonly trainable: boolean;
 }
 
+interface FakeState {
+  readonly step: number;
+  readonly weightVersion: number;
+  readonly weights: string;
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
 export class FakeWorker implements t.WorkerClient {
   readonly address = "fake:";
   /** Every verb called, in order; for assertions. */
@@ -167,17 +174,18 @@ export class FakeWorker implements t.WorkerClient {
   async beamSearch(request: t.BeamSearchRequest, call?: t.CallOptions): Promise<t.BeamSearchResult> {
     this.enter("beamSearch", call);
     const { lm } = this.model(request.modelId);
-    const { catalogue, beamWidth } = request;
+    const { trie, beamWidth } = request;
+    const items = [...sequencesOf(trie)];
     const rows = new Int32Array(request.prompts.length * beamWidth).fill(-1);
     const logprobs = new Float32Array(rows.length).fill(-Infinity);
     for (const [p, prompt] of request.prompts.entries()) {
       const excluded = new Set(request.excluded?.[p] ?? []);
       const scored: [row: number, logprob: number][] = [];
-      for (let row = 0; row < catalogue.rows; row++) {
+      for (const [row, tokens] of items) {
         if (excluded.has(row)) continue;
         let previous = prompt[prompt.length - 1] as number;
         let logprob = 0;
-        for (const token of catalogue.data.subarray(row * catalogue.cols, (row + 1) * catalogue.cols)) {
+        for (const token of tokens) {
           logprob += lm.logprob(previous, token, 1);
           previous = token;
         }
@@ -277,33 +285,29 @@ export class FakeWorker implements t.WorkerClient {
     return { rows: request.embeddings.rows, cols: levels, data };
   }
 
-  async saveState(
-    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
-    call?: t.CallOptions,
-  ): Promise<t.SavedState> {
+  async saveState(request: t.SaveStateRequest, call?: t.CallOptions): Promise<t.SavedState> {
     this.enter("saveState", call);
     const { lm } = this.model(request.modelId);
     const weights = JSON.stringify([...lm.learned].sort(([a], [b]) => a - b));
     const path = join(request.path, "fake-state.json");
     await mkdir(dirname(path), { recursive: true });
-    await writeFile(`${path}.tmp`, JSON.stringify({ step: lm.step, weightVersion: lm.weightVersion, weights }));
+    const { step, weightVersion } = lm;
+    const state: FakeState = { step, weightVersion, weights, metadata: request.metadata ?? {} };
+    await writeFile(`${path}.tmp`, JSON.stringify(state));
     await rename(`${path}.tmp`, path);
     return { sha256: sha256(weights), bytes: weights.length };
   }
 
-  async loadState(
-    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
-    call?: t.CallOptions,
-  ): Promise<t.LoadedState> {
+  async loadState(request: t.LoadStateRequest, call?: t.CallOptions): Promise<t.LoadedState> {
     this.enter("loadState", call);
     const { lm } = this.model(request.modelId);
     const text = await readFile(join(request.path, "fake-state.json"), "utf8").catch((cause: unknown) => {
       throw new WorkerError(`loadState failed: no saved state at ${request.path}`, { cause, retryable: false });
     });
-    const state = JSON.parse(text) as { step: number; weightVersion: number; weights: string };
+    const state = JSON.parse(text) as FakeState;
     const step = request.includeOptimizer ? state.step : 0;
     lm.replaceWeights(new Map(JSON.parse(state.weights) as [number, number][]), step, state.weightVersion);
-    return { step, weightVersion: state.weightVersion, sha256: sha256(state.weights) };
+    return { step, weightVersion: state.weightVersion, sha256: sha256(state.weights), metadata: state.metadata };
   }
 
   async shutdown(call?: t.CallOptions): Promise<void> {
@@ -406,6 +410,18 @@ export class FakeWorker implements t.WorkerClient {
 }
 
 const refuse = (message: string): WorkerError => new WorkerError(message, { retryable: false });
+
+/** Every item of a trie with its tokens. */
+function* sequencesOf(
+  trie: t.TokenTrie,
+  node = 0,
+  tokens: readonly number[] = [],
+): Generator<[row: number, tokens: readonly number[]]> {
+  const [start, end] = [trie.edgeStarts[node] as number, trie.edgeStarts[node + 1] as number];
+  if (start === end && tokens.length > 0) yield [trie.rows[trie.rowStarts[node] as number] as number, tokens];
+  for (let edge = start; edge < end; edge++)
+    yield* sequencesOf(trie, edge + 1, [...tokens, trie.edgeTokens[edge] as number]);
+}
 
 function checkEntries(constraint: t.PermutationConstraint | undefined, expected: number, of: string): void {
   if (constraint && constraint.groups.length !== expected)

@@ -235,18 +235,27 @@ export interface SampleEvent {
   readonly total: number;
 }
 
+/** See TokenTrie in worker.proto; sid/trie.ts builds it from the token ids that spell each item. */
+export interface TokenTrie {
+  readonly edgeStarts: Int32Array;
+  readonly edgeTokens: Int32Array;
+  readonly rowStarts: Int32Array;
+  readonly rowEnds: Int32Array;
+  readonly rows: Int32Array;
+}
+
 export interface BeamSearchRequest {
   readonly modelId?: string;
   readonly prompts: readonly TokenIds[];
-  /** Token ids of every item; rows are distinct. */
-  readonly catalogue: IntMatrix;
+  /** Of the catalogue: no two items may be spelled alike. */
+  readonly trie: TokenTrie;
   readonly beamWidth: number;
   /** Per prompt: catalogue rows that must not be returned. */
   readonly excluded?: readonly TokenIds[];
 }
 
 export interface BeamSearchResult {
-  /** [prompts, beamWidth] catalogue rows, best first; -1 where there are fewer. */
+  /** [prompts, beamWidth] catalogue rows, best first; -1 where fewer are left to a prompt. */
   readonly rows: IntMatrix;
   readonly logprobs: Matrix;
 }
@@ -327,6 +336,22 @@ export interface LoadedState {
   readonly step: number;
   readonly weightVersion: number;
   readonly sha256: string;
+  /** As given to saveState. */
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+export interface SaveStateRequest {
+  readonly modelId?: string;
+  readonly path: string;
+  readonly includeOptimizer?: boolean;
+  /** Kept with the state: what the weights belong to. */
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+export interface LoadStateRequest {
+  readonly modelId?: string;
+  readonly path: string;
+  readonly includeOptimizer?: boolean;
 }
 
 /** Per call. Cancelling rejects with InterruptedError. */
@@ -376,14 +401,8 @@ export interface WorkerClient {
     options?: CallOptions,
   ): Promise<FittedSemanticIds>;
   encodeSemanticIds(request: EncodeSemanticIdsRequest, options?: CallOptions): Promise<IntMatrix>;
-  saveState(
-    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
-    options?: CallOptions,
-  ): Promise<SavedState>;
-  loadState(
-    request: { readonly modelId?: string; readonly path: string; readonly includeOptimizer?: boolean },
-    options?: CallOptions,
-  ): Promise<LoadedState>;
+  saveState(request: SaveStateRequest, options?: CallOptions): Promise<SavedState>;
+  loadState(request: LoadStateRequest, options?: CallOptions): Promise<LoadedState>;
   shutdown(options?: CallOptions): Promise<void>;
   /** Costs by verb name since the client was made. */
   stats(): Readonly<Record<string, Readonly<VerbStats>>>;

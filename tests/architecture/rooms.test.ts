@@ -14,9 +14,9 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   data: ["core"],
   sid: ["core"],
   prompts: ["core", "data"],
-  reward: ["core", "prompts"],
-  rl: ["core", "reward"],
   eval: ["core"],
+  reward: ["core", "prompts", "eval"],
+  rl: ["core", "reward"],
   prerank: ["core", "data"],
   teacher: ["core", "data", "prerank"],
   worker: ["core", "config"],
@@ -26,9 +26,9 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
     ...["core", "config", "data", "sid", "prompts", "reward", "rl", "eval"],
     ...["prerank", "teacher", "worker", "policy", "run"],
   ],
-  report: ["core", "eval", "run"],
+  report: ["core", "data", "eval", "run"],
   serve: ["core", "config", "data", "sid", "prompts", "eval", "prerank", "worker", "policy", "run", "stages"],
-  cli: ["core", "config", "sid", "prompts", "reward", "worker", "run", "stages", "report", "serve"],
+  cli: ["core", "config", "data", "sid", "prompts", "reward", "prerank", "worker", "run", "stages", "report", "serve"],
 };
 
 const src = join(repositoryRoot, "src");

@@ -7,8 +7,10 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { repositoryRoot } from "../../src/core/paths.ts";
 import { isAlive } from "../../src/run/processes.ts";
+import { Trie } from "../../src/sid/trie.ts";
 import { startWorker } from "../../src/worker/launcher.ts";
 import { checkPython, defaultPythonBin } from "../../src/worker/python.ts";
+import type { WorkerClient } from "../../src/worker/types.ts";
 
 const wait = (ms: number) => new Promise((done) => setTimeout(done, ms));
 
@@ -47,6 +49,41 @@ const exitOf = (child: ChildProcess) =>
     else child.on("exit", (code) => done(code));
   });
 
+/** The trie this side builds is the one the worker walks: as wide as the catalogue, the search gives what Forward gives. */
+async function beamsEqualForward(client: WorkerClient): Promise<void> {
+  const { tokenizerJson } = await client.trainTokenizer({ texts: ["a b c"], vocabSize: 256, specialTokens: [] });
+  const architecture = {
+    model_type: "qwen3",
+    hidden_size: 16,
+    intermediate_size: 32,
+    num_hidden_layers: 1,
+    num_attention_heads: 2,
+    num_key_value_heads: 2,
+    head_dim: 8,
+    max_position_embeddings: 64,
+    initializer_range: 0.2,
+  };
+  await client.loadModel({ source: { kind: "scratch", architecture, tokenizerJson }, seed: 1 });
+  const items = Array.from({ length: 40 }, (_, i) => [i % 3, 7 * (i % 5), ...(i % 2 ? [9] : [8, i]), 100 + i]);
+  const prompts = [[1, 2, 3], [4]];
+  const excluded = [[5, 6], items.map((_, row) => row).slice(1)];
+  const found = await client.beamSearch({ prompts, trie: new Trie(items), beamWidth: 40, excluded });
+  const { logprobs } = await client.forward({
+    batch: { groups: prompts.map((prompt) => ({ prompt, responses: items })) },
+  });
+  let at = 0;
+  prompts.forEach((_, p) => {
+    const scores = items.map((item) => {
+      at += item.length;
+      return logprobs.subarray(at - item.length, at).reduce((sum, x) => sum + x, 0);
+    });
+    const left = scores.map((_, row) => row).filter((row) => !excluded[p]?.includes(row));
+    left.sort((a, b) => (scores[b] as number) - (scores[a] as number));
+    expect([...found.rows.data.subarray(40 * p, 40 * p + left.length)]).toEqual(left);
+    expect(found.logprobs.data[40 * p]).toBeCloseTo(scores[left[0] as number] as number, 3);
+  });
+}
+
 describe("an embedded worker", { timeout: 240_000 }, () => {
   it("serves, says who it is, reports a kill in one sentence, and can be started again", async () => {
     const first = await startWorker({ mode: "embedded", threads: 1 });
@@ -64,6 +101,7 @@ describe("an embedded worker", { timeout: 240_000 }, () => {
 
     const second = await startWorker({ mode: "embedded", threads: 1, port: 0 });
     expect(second.address).toMatch(/^127\.0\.0\.1:\d+$/);
+    await beamsEqualForward(second.client);
     const remote = await startWorker({ mode: "remote", address: second.address });
     expect((await remote.client.getInfo()).torchVersion).toBe(info.torchVersion);
     await remote.close();

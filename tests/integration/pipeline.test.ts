@@ -3,11 +3,12 @@
  * bit by bit, and survives being killed.
  */
 import { spawn } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { exitCodes } from "../../src/core/errors.ts";
 import { repositoryRoot } from "../../src/core/paths.ts";
+import { Catalogue } from "../../src/sid/catalogue.ts";
 import {
   type Ended,
   gr2,
@@ -66,6 +67,47 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
     expect(again.stdout.match(/unchanged/g)).toHaveLength(10);
     expect(again.seconds).toBeLessThan(10);
     expect(existsSync(join(w.root, "whole", "worker.log"))).toBe(false);
+  });
+
+  it("gives an item that came later an ID of its own, and keeps it", async () => {
+    const items = join(w.folder, "later.csv");
+    const out = join(w.folder, "later.jsonl");
+    writeFileSync(
+      items,
+      "item_id,title,genres\n900,Silent River 61,Drama\n100,known to the run,\n901,Silent River 61,Drama\n",
+    );
+    const encode = (file: string) =>
+      gr2([
+        "sid",
+        "encode",
+        "whole",
+        "--root",
+        w.root,
+        "--items",
+        items,
+        "--out",
+        file,
+        "--column",
+        "categories=genres",
+      ]);
+    finished(await encode(out));
+    const lines = readFileSync(out, "utf8").trimEnd().split("\n");
+    const given = lines.map((l) => JSON.parse(l) as { item_id: string; sid: string; known: boolean });
+    expect(given.map((e) => [e.item_id, e.known])).toEqual([
+      ["900", false],
+      ["100", true],
+      ["901", false], // the same text, another item
+    ]);
+    const catalogue = Catalogue.fromJSON(
+      JSON.parse(readFileSync(join(w.root, "whole/stages/sid/catalogue.json"), "utf8")),
+    );
+    const rows = given.map((e) => catalogue.rowOfText(e.sid));
+    expect(rows).toEqual([undefined, expect.any(Number), undefined]);
+    expect(new Set(given.map((e) => e.sid)).size).toBe(3);
+    const again = await encode(out);
+    finished(again);
+    expect(again.stdout).toContain("0 new items have a semantic ID; 3 were in");
+    expect(readFileSync(out, "utf8").trimEnd().split("\n")).toEqual(lines);
   });
 
   const expectSame = (run: string) => {

@@ -8,6 +8,7 @@ import { InterruptedError } from "../../src/core/errors.ts";
 import { leaveOneOut, trainingView } from "../../src/data/split.ts";
 import type { SplitDataset } from "../../src/data/types.ts";
 import { buildAllSlates, defaultSlates } from "../../src/prerank/slates.ts";
+import { Trie } from "../../src/sid/trie.ts";
 import { beamPreRanker } from "../../src/stages/beam-prerank.ts";
 import { sasrecFitter } from "../../src/stages/sasrec.ts";
 import type { StageContext } from "../../src/stages/stage.ts";
@@ -78,7 +79,7 @@ describe("ranking by beam search", () => {
   const preRanker = beamPreRanker(worker, new AbortController().signal, {
     name: "beam",
     parameters: 1,
-    catalogue: { rows: 3, cols: 1, data: Int32Array.of(0, 1, 2) },
+    trie: new Trie([[0], [1], [2]]),
     itemsOf: (row) => rowOf.flatMap((r, item) => (r === row ? [item] : [])),
     rowOf: (item) => rowOf[item] as number,
     beamWidth: 3,

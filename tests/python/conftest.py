@@ -14,6 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python_worker"))
 
 from gr2_worker.engine import Engine
+from gr2_worker.trie import Trie, checked_trie
 from gr2_worker.types import GroupBatch, LoadSpec
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -109,4 +110,19 @@ def as_batch(pairs: list[tuple[np.ndarray, np.ndarray]]) -> GroupBatch:
         np.asarray([len(p) for p, _ in pairs], dtype=np.int64),
         np.ones(len(pairs), dtype=np.int64),
         np.asarray([len(r) for _, r in pairs], dtype=np.int64),
+    )
+
+
+def trie_of(sequences: list[tuple[int, ...]]) -> Trie:
+    """A trie built the slow way: nodes are prefixes, by length, then by their place among sorted prefixes."""
+    order = sorted(range(len(sequences)), key=lambda row: sequences[row])
+    prefixes = sorted({s[:n] for s in sequences for n in range(len(s) + 1)}, key=lambda p: (len(p), p))
+    children = [[p for p in prefixes if len(p) == len(node) + 1 and p[:-1] == node] for node in prefixes]
+    under = [[i for i, row in enumerate(order) if sequences[row][: len(node)] == node] for node in prefixes]
+    return checked_trie(
+        np.cumsum([0, *map(len, children)]),
+        np.asarray([p[-1] for some in children for p in some], dtype=np.int64),
+        np.asarray([rows[0] for rows in under]),
+        np.asarray([rows[-1] + 1 for rows in under]),
+        np.asarray(order),
     )

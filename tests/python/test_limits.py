@@ -68,7 +68,7 @@ def test_a_disk_that_fills_up_keeps_the_saved_state(engine, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
-    assert engine.load_state("", str(folder), True)[2] == saved.sha256
+    assert engine.load_state("", str(folder), True).sha256 == saved.sha256
 
 
 def test_a_save_removes_what_a_killed_one_left(engine, tmp_path):

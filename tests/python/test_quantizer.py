@@ -183,7 +183,15 @@ def test_the_last_id_is_found_and_none_is_an_error() -> None:
 @pytest.mark.parametrize("config", [TINY, KMEANS])
 def test_metrics_are_complete_and_true(config: QuantizerConfig) -> None:
     seen: list[tuple[int, int]] = []
-    result = fit(clustered(300), config, None, lambda epoch, epochs, metrics: seen.append((epoch, epochs)))
+    errors: list[float] = []
+
+    def on_progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+        seen.append((epoch, epochs))
+        errors.append(metrics["reconstruction"])
+
+    result = fit(clustered(300), config, None, on_progress)
+    if config.method == "rqkmeans":  # of the whole embedding, the directions left out included
+        assert errors[-1] == pytest.approx(result.metrics["reconstruction"], rel=1e-6)
     total = 5 if config.method == "rqvae" else 3
     assert seen == [(i, total) for i in range(1, total + 1)]
     for level in range(3):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from gr2_worker.errors import FailedPrecondition
 from gr2_worker.quantizer import QuantizerConfig
-from gr2_worker.rqkmeans import fit_residual_codebooks, kmeans_codebook, nearest_codes
+from gr2_worker.rqkmeans import fit_residual_codebooks, kmeans_codebook, nearest_codes, principal_components
 from gr2_worker.rqvae import (
     EMA_EPSILON,
     RqVae,
@@ -98,6 +98,34 @@ def test_commitment_moves_the_encoder_and_codebook_loss_the_codes_only() -> None
         torch.testing.assert_close(book.grad, expected)
 
 
+def test_the_whole_gradient_equals_plain_numpy() -> None:
+    # Linear encoder and decoder: z = W1 x + b1, y = W2 q + b2, and through the straight-through step dz = dq.
+    settings = dataclasses.replace(SMALL, hidden_dims=(), commitment=0.25)
+    model, x = RqVae(12, settings), torch.from_numpy(items(20))
+    got = residual_quantise(model.encode(x), model.codebook_list())
+    y = model.decode(got.straight_through_BH)
+    (torch.nn.functional.mse_loss(y, x) + settings.commitment * got.commitment_loss).backward()
+
+    (enc,), (dec,) = model.encoder, model.decoder
+    w1, b1, w2, b2 = (p.detach().numpy().astype(np.float64) for p in (enc.weight, enc.bias, dec.weight, dec.bias))
+    rows = x.numpy().astype(np.float64)
+    residual = rows @ w1.T + b1
+    q, dz = np.zeros_like(residual), np.zeros_like(residual)
+    for book in (b.detach().numpy().astype(np.float64) for b in model.codebook_list()):
+        nearest = book[((residual[:, None] - book[None]) ** 2).sum(axis=2).argmin(axis=1)]
+        dz += settings.commitment * 2 * (residual - nearest) / residual.size
+        q, residual = q + nearest, residual - nearest
+    dy = 2 * (q @ w2.T + b2 - rows) / rows.size
+    dz += dy @ w2
+    for parameter, expected in (
+        (enc.weight, dz.T @ rows),
+        (enc.bias, dz.sum(axis=0)),
+        (dec.weight, dy.T @ q),
+        (dec.bias, dy.sum(axis=0)),
+    ):
+        np.testing.assert_allclose(parameter.grad.numpy(), expected, atol=1e-5)
+
+
 def test_ema_update_equals_its_formula() -> None:
     decay, num_codes = 0.9, 5
     book, size, total = random(num_codes, 3), torch.rand(num_codes), random(num_codes, 3, seed=1)
@@ -120,6 +148,15 @@ def test_ema_converges_to_the_mean_of_what_is_assigned() -> None:
     for _ in range(500):
         ema_update(book, size, total, residual, torch.tensor([0, 0]), 0.95)
     torch.testing.assert_close(book, torch.tensor([[2.0, 3.0]]), rtol=1e-3, atol=1e-3)
+
+
+def test_diversity_equals_plain_numpy() -> None:
+    distances = random(6, 5).square()
+    d = distances.numpy().astype(np.float64)
+    soft = np.exp(-d / (0.1 * d.mean()))
+    usage = (soft / soft.sum(axis=1, keepdims=True)).mean(axis=0)
+    expected = 1 + (usage * np.log(usage)).sum() / math.log(5)
+    assert float(diversity_loss(distances)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_diversity_is_zero_for_uniform_usage_and_one_for_collapse() -> None:
@@ -184,6 +221,20 @@ def test_residual_kmeans_reduces_the_error_level_by_level() -> None:
     errors: list[float] = []
     fit_residual_codebooks(items(), 3, 8, 20, 0, lambda _level, residual: errors.append(float((residual**2).mean())))
     assert float((items() ** 2).mean()) > errors[0] > errors[1] > errors[2]
+
+
+def test_principal_components_are_the_best_linear_code_of_their_width() -> None:
+    x = items(60, 12)
+    ((weight, bias),), ((back, mean),) = principal_components(x, 3)
+    centred = x.astype(np.float64) - x.mean(axis=0)
+    u, s, v = np.linalg.svd(centred, full_matrices=False)
+    best = (u[:, :3] * s[:3]) @ v[:3]
+    latent = x @ weight.T + bias
+    np.testing.assert_allclose(latent @ back.T + mean - x.mean(axis=0), best, atol=1e-5)
+    np.testing.assert_allclose(latent.mean(axis=0), 0, atol=1e-5)
+    for width in (0, 12, 99):  # all dims as they are
+        assert principal_components(x, width) == ([], [])
+    assert principal_components(x[:3], 3) == ([], [])
 
 
 def test_fewer_points_than_codes_give_every_point_its_own_centre() -> None:

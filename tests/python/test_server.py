@@ -135,7 +135,10 @@ def test_sample_and_beam_search(stub, loaded):
     found = stub.BeamSearch(
         pb.BeamSearchRequest(
             prompt_tokens=i4(1, 2, 3, 4, 5), prompt_lengths=i4(2, 3), beam_width=4,
-            catalogue=pb.IntMatrix(rows=3, cols=2, data=i4(1, 2, 1, 3, 4, 4)),
+            trie=pb.TokenTrie(  # 1 2, 1 3, 4 4
+                edge_starts=i4(0, 2, 4, 5, 5, 5, 5), edge_tokens=i4(1, 4, 2, 3, 4),
+                row_starts=i4(0, 0, 2, 0, 1, 2), row_ends=i4(3, 2, 3, 1, 2, 3), rows=i4(0, 1, 2),
+            ),
             excluded=i4(1), excluded_lengths=i4(0, 1),
         )
     )  # fmt: skip
@@ -146,13 +149,13 @@ def test_sample_and_beam_search(stub, loaded):
 def test_state_round_trip(stub, loaded, tmp_path):
     stub.ForwardBackward(train())
     stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2))
-    saved = stub.SaveState(pb.SaveStateRequest(path=str(tmp_path / "a"), include_optimizer=True))
+    saved = stub.SaveState(pb.SaveStateRequest(path=str(tmp_path / "a"), include_optimizer=True, metadata={"of": "x"}))
     before = stub.Forward(pb.ForwardRequest(batch=batch()))
     stub.ForwardBackward(train())
     stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2))
     assert stub.Forward(pb.ForwardRequest(batch=batch())) != before
     restored = stub.LoadState(pb.LoadStateRequest(path=str(tmp_path / "a"), include_optimizer=True))
-    assert restored.sha256 == saved.sha256 and restored.step == 1
+    assert restored.sha256 == saved.sha256 and restored.step == 1 and restored.metadata == {"of": "x"}
     assert stub.Forward(pb.ForwardRequest(batch=batch())) == before
     again = stub.LoadModel(
         pb.LoadModelRequest(model_id="copy", pretrained=pb.PretrainedModel(path=str(tmp_path / "a")))

@@ -2,32 +2,36 @@
  * Amazon Reviews in their published layouts. A line a record, `.gz` or plain:
  *   2014  reviews_X_5.json.gz (JSON) + meta_X.json.gz (Python dict literals: single quotes, nested categories)
  *   2018  X_5.json.gz + meta_X.json.gz (JSON; `brand`, `category`, `description` lists)
- *   2023  X.jsonl.gz (user_id, parent_asin, milliseconds) + meta_X.jsonl.gz (`store`, `categories`)
- * Example: `{kind: "amazon2014", path: "data/amazon", reviews: "reviews_Beauty_5.json.gz", metadata: "meta_Beauty.json.gz"}`.
+ *   2023  X.jsonl.gz or X.csv.gz (user_id, parent_asin, milliseconds) + meta_X.jsonl.gz (`store`, `categories`)
+ * Example: `{kind: "amazon2014", path: "data/amazon"}` with reviews_Beauty_5.json.gz and meta_Beauty.json.gz in there.
  */
 import { join } from "node:path";
 import type { Duck, Quarantine } from "../duck.ts";
 import { type ItemColumns, itemOf } from "./items.ts";
+import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import { parsePythonLiteral } from "./python-literal.ts";
-import { type AdapterReport, type InteractionColumns, itemLines, readJsonl, writeItems } from "./readers.ts";
+import { type AdapterReport, type InteractionColumns, itemLines, writeItems } from "./readers.ts";
+import { readInteractions } from "./table.ts";
+
+type Edition = "amazon2014" | "amazon2018" | "amazon2023";
 
 export interface AmazonOptions {
-  readonly kind: "amazon2014" | "amazon2018" | "amazon2023";
+  readonly kind: Edition;
   /** Folder. */
   readonly path: string;
-  /** Review file name. */
-  readonly reviews: string;
-  /** Metadata file name; without it items have no text. */
+  /** Review file name. Default: found by its published name. */
+  readonly reviews?: string;
+  /** Metadata file name. Default: found by its published name; without one items have no text. */
   readonly metadata?: string;
 }
 
-const reviewColumns: Readonly<Record<AmazonOptions["kind"], InteractionColumns>> = {
+const reviewColumns: Readonly<Record<Edition, InteractionColumns>> = {
   amazon2014: { user: "reviewerID", item: "asin", rating: "overall", time: "unixReviewTime" },
   amazon2018: { user: "reviewerID", item: "asin", rating: "overall", time: "unixReviewTime" },
   amazon2023: { user: "user_id", item: "parent_asin", rating: "rating", time: "timestamp" },
 };
 
-const itemColumns: Readonly<Record<AmazonOptions["kind"], ItemColumns>> = {
+const itemColumns: Readonly<Record<Edition, ItemColumns>> = {
   amazon2014: { id: "asin", title: "title", brand: "brand", categories: "categories", description: "description" },
   amazon2018: { id: "asin", title: "title", brand: "brand", categories: "category", description: "description" },
   amazon2023: {
@@ -39,28 +43,69 @@ const itemColumns: Readonly<Record<AmazonOptions["kind"], ItemColumns>> = {
   },
 };
 
+const pattern = (name: string, fits: RegExp): Wanted["patterns"][number] => ({ name, fits });
+
+/** Published names; files that begin with meta_ are never reviews. */
+export const amazonFiles: Readonly<Record<Edition, { readonly reviews: Wanted; readonly metadata: Wanted }>> = {
+  amazon2014: {
+    reviews: reviews([
+      pattern("reviews_*_5.json.gz", /^reviews_.*_5\.json(\.gz)?$/),
+      pattern("reviews_*.json.gz", /^reviews_.*\.json(\.gz)?$/),
+    ]),
+    metadata: metadata([pattern("meta_*.json.gz", /^meta_.*\.json(\.gz)?$/)]),
+  },
+  amazon2018: {
+    reviews: reviews([
+      pattern("*_5.json.gz", /^(?!meta_).*_5\.json(\.gz)?$/),
+      pattern("*.json.gz", /^(?!meta_).*\.json(\.gz)?$/),
+    ]),
+    metadata: metadata([pattern("meta_*.json.gz", /^meta_.*\.json(\.gz)?$/)]),
+  },
+  amazon2023: {
+    reviews: reviews([
+      pattern("*.jsonl.gz", /^(?!meta_).*\.jsonl(\.gz)?$/),
+      pattern("*.csv.gz", /^(?!meta_).*\.csv(\.gz)?$/),
+    ]),
+    metadata: metadata([pattern("meta_*.jsonl.gz", /^meta_.*\.jsonl(\.gz)?$/)]),
+  },
+};
+
+function reviews(patterns: Wanted["patterns"]): Wanted {
+  return { what: "reviews", setting: "data.files.interactions", patterns };
+}
+
+function metadata(patterns: Wanted["patterns"]): Wanted {
+  return { what: "metadata", setting: "data.files.items", patterns };
+}
+
 /** Category names may hold any printable character, so nothing splits them: they come as lists. */
 const noSeparator = "\u0000";
 
 export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine: Quarantine): Promise<AdapterReport> {
-  const reviews = join(options.path, options.reviews);
-  const unit = options.kind === "amazon2023" ? "milliseconds" : "seconds";
-  const rowsRead = await readJsonl(duck, reviews, reviewColumns[options.kind], quarantine, unit);
-  const files = [reviews];
-  if (options.metadata !== undefined) {
-    const metadata = join(options.path, options.metadata);
-    const parse = options.kind === "amazon2014" ? parsePythonLiteral : (text: string): unknown => JSON.parse(text);
-    const lines = itemLines(metadata, quarantine, (text) => {
+  const { kind, path } = options;
+  const names = amazonFiles[kind];
+  const reviewFile = options.reviews === undefined ? locateOrFail(path, names.reviews) : join(path, options.reviews);
+  const metaFile = options.metadata === undefined ? locate(path, names.metadata) : join(path, options.metadata);
+  const unit = kind === "amazon2023" ? "milliseconds" : "seconds";
+  const rowsRead = await readInteractions(duck, reviewFile, reviewColumns[kind], quarantine, unit);
+  if (metaFile !== undefined) {
+    const parse = kind === "amazon2014" ? parsePythonLiteral : (text: string): unknown => JSON.parse(text);
+    const lines = itemLines(metaFile, quarantine, (text) => {
       try {
         const record = parse(text);
         if (typeof record !== "object" || record === null || Array.isArray(record)) return "not a record";
-        return itemOf(record as Record<string, unknown>, itemColumns[options.kind], noSeparator);
+        return itemOf(record as Record<string, unknown>, itemColumns[kind], noSeparator);
       } catch (e) {
         return e instanceof Error ? e.message : "unreadable";
       }
     });
     await writeItems(duck, lines);
-    files.push(metadata);
   }
-  return { files, rowsRead, hasItems: options.metadata !== undefined, hasClock: true, notes: [] };
+  return {
+    files: metaFile === undefined ? [reviewFile] : [reviewFile, metaFile],
+    rowsRead,
+    hasItems: metaFile !== undefined,
+    hasClock: true,
+    notes: metaFile === undefined ? [`no ${names.metadata.patterns[0]?.name} in ${path}: items have no text`] : [],
+  };
 }

@@ -1,13 +1,20 @@
 /** Chooses the adapter. Each fills the raw tables (duck.ts) and reports the files it read. */
 import type { Duck, Quarantine } from "../duck.ts";
 import { type AmazonOptions, loadAmazon } from "./amazon.ts";
+import { type ImpressionsOptions, loadImpressions } from "./impressions.ts";
 import { loadMovielens, type MovielensOptions } from "./movielens.ts";
 import type { AdapterReport } from "./readers.ts";
 import { loadRecbole, type RecboleOptions } from "./recbole.ts";
 import { loadSequences, type SequencesOptions } from "./sequences.ts";
 import { loadTable, type TableOptions } from "./table.ts";
 
-export type AdapterOptions = RecboleOptions | MovielensOptions | SequencesOptions | TableOptions | AmazonOptions;
+export type AdapterOptions =
+  | RecboleOptions
+  | MovielensOptions
+  | SequencesOptions
+  | TableOptions
+  | ImpressionsOptions
+  | AmazonOptions;
 
 /** Throws DataError for missing or unreadable files; malformed rows go to the quarantine. */
 export function loadRaw(duck: Duck, options: AdapterOptions, quarantine: Quarantine): Promise<AdapterReport> {
@@ -20,6 +27,8 @@ export function loadRaw(duck: Duck, options: AdapterOptions, quarantine: Quarant
       return loadSequences(duck, options, quarantine);
     case "table":
       return loadTable(duck, options, quarantine);
+    case "impressions":
+      return loadImpressions(duck, options, quarantine);
     case "amazon2014":
     case "amazon2018":
     case "amazon2023":

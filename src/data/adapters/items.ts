@@ -1,7 +1,7 @@
 /** Reading item files of any layout with a field mapping: CSV, TSV, JSONL[.gz], Parquet. Values become plain RawItems. */
 import { DataError } from "../../core/errors.ts";
 import { type Duck, headOf, type Quarantine, requireFile, sqlText } from "../duck.ts";
-import { itemLines, type RawItem } from "./readers.ts";
+import { itemLines, type RawItem, unterminated } from "./readers.ts";
 
 /** Which field holds what; all but `id` may be absent. */
 export interface ItemColumns {
@@ -22,6 +22,31 @@ export function formatOf(file: string): TableFormat {
   if (name.endsWith(".jsonl") || name.endsWith(".json") || name.endsWith(".ndjson")) return "jsonl";
   if (name.endsWith(".parquet")) return "parquet";
   throw new DataError(`${file}: unknown format; expected .csv, .tsv, .jsonl (each may end in .gz) or .parquet.`);
+}
+
+/** Column names of a table; of JSONL, every key that the records in its first 64 KB have. */
+export async function columnsOf(duck: Duck, file: string): Promise<string[]> {
+  requireFile(file, "Items");
+  const format = formatOf(file);
+  if (format === "parquet") {
+    try {
+      const rows = await duck.rows(`DESCRIBE SELECT * FROM read_parquet(${sqlText(file)})`);
+      return rows.map((r) => String(r.column_name));
+    } catch (cause) {
+      throw new DataError(`${file} is not a readable Parquet file.`, { cause });
+    }
+  }
+  const lines = headOf(file).split(/\r?\n/);
+  if (format !== "jsonl") return parseDelimited(lines[0] ?? "", format === "csv" ? "," : "\t") ?? [];
+  const keys = lines.flatMap((line) => {
+    try {
+      const record: unknown = JSON.parse(line);
+      return typeof record === "object" && record !== null ? Object.keys(record) : [];
+    } catch {
+      return []; // cut off at the end of the head, or malformed: reading it will tell
+    }
+  });
+  return [...new Set(keys)];
 }
 
 /** Items of `file`, in file order. `separator` splits categories given as one string (default "|"). */
@@ -54,7 +79,7 @@ export async function* readItemTable(
       quarantine,
       (text) => {
         const cells = parseDelimited(text, delimiter);
-        if (cells === undefined) return "unterminated quote";
+        if (cells === undefined) return unterminated;
         if (cells.length !== header.length) return `${cells.length} columns, expected ${header.length}`;
         return toItem(Object.fromEntries(header.map((name, k) => [name, cells[k] ?? ""])));
       },
@@ -119,9 +144,13 @@ export function listOf(value: unknown, separator: string): string[] {
   return [...new Set(flat(value).map((s) => s.trim()))].filter((s) => s !== "" && s !== "(no genres listed)");
 }
 
-/** Cells of one line with RFC 4180 quotes; undefined when a quote does not end on the line. */
+/**
+ * Cells of one line with RFC 4180 quotes; undefined when a quote does not end on the line. Text behind a closing quote is
+ * let pass on a line of its own (`"Foo" bar`); in lines that were joined it means that they do not belong together.
+ */
 export function parseDelimited(line: string, delimiter: string): string[] | undefined {
   if (!line.includes('"')) return line.split(delimiter);
+  const joined = line.includes("\n");
   const cells: string[] = [];
   let cell = "";
   let quoted = false;
@@ -132,7 +161,8 @@ export function parseDelimited(line: string, delimiter: string): string[] | unde
       else if (line[k + 1] === '"') {
         cell += '"';
         k++;
-      } else quoted = false;
+      } else if (joined && ![undefined, delimiter].includes(line[k + 1])) return undefined;
+      else quoted = false;
     } else if (ch === '"' && cell === "") quoted = true;
     else if (ch === delimiter) {
       cells.push(cell);

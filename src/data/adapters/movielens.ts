@@ -3,7 +3,7 @@
  *   100K         u.data (tab), u.item (bar-separated, Latin-1, 19 genre flags)
  *   1M           ratings.dat, movies.dat (`::`, Latin-1)
  *   20M, latest  ratings.csv, movies.csv
- * Example: `{kind: "movielens", path: "../shared/data/ml-latest-small"}`. Titles keep their year and article order.
+ * Example: `{kind: "movielens", path: "data/ml-1m"}`. Titles keep their year and article order.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";

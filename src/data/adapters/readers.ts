@@ -3,7 +3,17 @@
  * DuckDB parses interactions (parallel, out of core); item files are parsed in Node, where their odd shapes are easier.
  */
 import { DataError } from "../../core/errors.ts";
-import { type Duck, headOf, linesOf, type Quarantine, requireFile, sqlName, sqlText } from "../duck.ts";
+import {
+  type Duck,
+  headOf,
+  linesOf,
+  type Quarantine,
+  quarantineLimit,
+  readNumbers,
+  requireFile,
+  sqlName,
+  sqlText,
+} from "../duck.ts";
 
 /** One item before neutralisation. Absent text is "" or []. */
 export interface RawItem {
@@ -22,6 +32,8 @@ export interface AdapterReport {
   readonly rowsRead: number;
   /** Whether an item file was given; if so, interactions of unknown items are dropped. */
   readonly hasItems: boolean;
+  /** Whether raw_impressions was filled: logged slates (adapters/impressions). */
+  readonly hasImpressions?: boolean;
   /** False when `t` is only a position in the file or sequence. */
   readonly hasClock: boolean;
   /** Choices the adapter made that the user should know of. */
@@ -45,16 +57,18 @@ export interface DelimitedSpec {
   /** Whether `"` quotes values. Default true. */
   readonly quoted?: boolean;
   readonly columns: InteractionColumns;
-  /** `auto` (default): numbers are seconds, 13-digit numbers milliseconds, other text ISO 8601. */
+  /** `auto` (default): numbers are seconds, 13-digit numbers milliseconds, other text ISO 8601 (UTC unless it names an offset). */
   readonly timeUnit?: TimeUnit;
 }
 
 export type TimeUnit = "auto" | "seconds" | "milliseconds" | "iso";
 
+const dropStaged = "DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged";
+
 const firstRows = (file: string): string[] => headOf(file).split(/\r?\n/).slice(0, 50);
 
 /** SQL that turns the expression `x` (VARCHAR or native) into seconds, or NULL. */
-function timeSql(x: string, unit: TimeUnit, sample: string | undefined): string {
+export function timeSql(x: string, unit: TimeUnit, sample: string | undefined): string {
   const kind =
     unit !== "auto"
       ? unit
@@ -63,13 +77,15 @@ function timeSql(x: string, unit: TimeUnit, sample: string | undefined): string 
           ? "milliseconds"
           : "seconds"
         : "iso";
-  if (kind === "iso") return `epoch(TRY_CAST(${x} AS TIMESTAMP))`;
+  if (kind === "iso") return `epoch(TRY_CAST(${x} AS TIMESTAMPTZ))`;
   return kind === "milliseconds" ? `TRY_CAST(${x} AS DOUBLE) / 1000` : `TRY_CAST(${x} AS DOUBLE)`;
 }
 
+/** Cells of a line; with quotes the delimiter is one character, which may stand inside them. */
 function splitCells(line: string, delimiter: string, quoted: boolean): string[] {
-  const cells = line.split(delimiter);
-  return quoted ? cells.map((c) => c.replace(/^"(.*)"$/, "$1")) : cells;
+  if (!quoted) return line.split(delimiter);
+  const cells = line.matchAll(new RegExp(`(?:^|${delimiter})(?:"((?:[^"]|"")*)"|([^${delimiter}]*))`, "g"));
+  return Array.from(cells, ([, inQuotes, plain]) => inQuotes?.replaceAll('""', '"') ?? plain ?? "");
 }
 
 /** Reads one delimited interaction file. Returns rows read; malformed rows go to `quarantine`. */
@@ -104,66 +120,85 @@ export async function readDelimited(
     ${rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${sqlName(column(rating))} AS DOUBLE)`} AS r,
     ${timeName === undefined ? "(row_number() OVER ())::DOUBLE" : timeSql(sqlName(timeName), spec.timeUnit ?? "auto", sample)} AS t
     FROM ${source}`;
-  await duck.run("DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged;");
+  await duck.run(dropStaged);
   try {
     await duck.run(`CREATE TEMP TABLE staged AS ${select}`);
   } catch (cause) {
+    if (cause instanceof DataError) throw cause;
     throw new DataError(`${file} cannot be read: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
       cause,
     });
   }
-  const rejected = await quarantineRejects(duck, file, quarantine);
-  const unusable = rating === undefined ? "" : " OR r IS NULL";
-  const bad = await duck.rows(
-    `SELECT * FROM (SELECT *, row_number() OVER () AS n FROM staged) WHERE u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}`,
-  );
-  for (const b of bad) {
-    const line = lineOf(Number(b.n) + (header ? 1 : 0), rejected);
-    const reason =
-      b.u === null
-        ? "no user id"
-        : b.i === null
-          ? "no item id"
-          : b.t === null
-            ? "time is not a number"
-            : "rating is not a number";
-    quarantine.add({ file, line, reason, text: [b.u, b.i, b.r, b.t].map((v) => String(v ?? "")).join(spec.delimiter) });
+  return moveStaged(duck, file, quarantine, {
+    unusable: unusableSql(rating),
+    line: `row_number() OVER () + ${header ? 1 : 0}`,
+    describe: ({ u, i, r, t }) => ({
+      reason:
+        u === null
+          ? "no user id"
+          : i === null
+            ? "no item id"
+            : t === null
+              ? "time is not a number"
+              : "rating is not a number",
+      text: [u, i, r, t].map((v) => String(v ?? "")).join(spec.delimiter),
+    }),
+  });
+}
+
+/** Condition on staged rows that cannot be used. */
+const unusableSql = (rating: string | undefined): string =>
+  `u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${rating === undefined ? "" : " OR r IS NULL"}`;
+
+interface StagedRows {
+  readonly unusable: string;
+  /** SQL of a row's line, counted without the lines that DuckDB could not parse. */
+  readonly line: string;
+  /** Why a row cannot be used, and how it is shown. */
+  readonly describe: (row: Readonly<Record<string, unknown>>) => { readonly reason: string; readonly text: string };
+}
+
+/**
+ * Moves the usable rows of `staged` to raw_interactions, the others and the lines that DuckDB could not parse (`rejects`)
+ * to the quarantine: all are counted, the first described. Returns how many rows the file had.
+ */
+async function moveStaged(duck: Duck, file: string, quarantine: Quarantine, staged: StagedRows): Promise<number> {
+  const rejected = new Float64Array(await duck.number("SELECT count(DISTINCT line) FROM rejects"));
+  await readNumbers(duck, "SELECT DISTINCT line::DOUBLE AS line FROM rejects ORDER BY line", [rejected]);
+  const rows = await duck.number("SELECT count(*) FROM staged");
+  const numUnusable = await duck.number(`SELECT count(*) FROM staged WHERE ${staged.unusable}`);
+  if (rejected.length + numUnusable > 0) {
+    const unparsed = await duck.rows(`SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects
+      GROUP BY line ORDER BY line LIMIT ${quarantineLimit}`);
+    const unusable = await duck.rows(`SELECT * FROM (SELECT *, ${staged.line} AS line FROM staged)
+      WHERE ${staged.unusable} ORDER BY line LIMIT ${quarantineLimit}`);
+    const described = [
+      ...unparsed.map((r) => ({ file, line: Number(r.line), reason: String(r.reason), text: String(r.text).trim() })),
+      ...unusable.map((r) => ({ file, line: lineOf(Number(r.line), rejected), ...staged.describe(r) })),
+    ].sort((a, b) => a.line - b.line);
+    quarantine.addMany(file, rejected.length + numUnusable, described);
+    await duck.run(`DELETE FROM staged WHERE ${staged.unusable}`);
   }
-  return moveStaged(duck, unusable, file, rejected.length, quarantine);
-}
-
-/** Lines that DuckDB could not parse go to the quarantine; returns their numbers, ascending. */
-async function quarantineRejects(duck: Duck, file: string, quarantine: Quarantine): Promise<number[]> {
-  const rows = await duck.rows(
-    "SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects GROUP BY line ORDER BY line",
-  );
-  for (const r of rows)
-    quarantine.add({ file, line: Number(r.line), reason: String(r.reason), text: String(r.text).trim() });
-  return rows.map((r) => Number(r.line));
-}
-
-/** Line in the file of the n-th line that DuckDB kept. */
-function lineOf(n: number, rejected: readonly number[]): number {
-  let line = n;
-  for (const r of rejected) if (r <= line) line++;
-  return line;
-}
-
-/** Moves usable staged rows on; returns how many rows the file had, rejected ones included. */
-async function moveStaged(
-  duck: Duck,
-  unusable: string,
-  file: string,
-  numRejected: number,
-  quarantine: Quarantine,
-): Promise<number> {
-  const rows = numRejected + (await duck.number("SELECT count(*) FROM staged"));
+  quarantine.saw(file, rejected.length + rows);
+  // The first file's rows stay where they are: a copy would double what has to fit into memory.
+  const first = (await duck.number("SELECT count(*) FROM raw_interactions")) === 0;
   await duck.run(
-    `INSERT INTO raw_interactions SELECT u, i, r, t FROM staged
-     WHERE NOT (u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}); DROP TABLE staged`,
+    first
+      ? "DROP TABLE raw_interactions; ALTER TABLE staged RENAME TO raw_interactions"
+      : "INSERT INTO raw_interactions SELECT u, i, r, t FROM staged; DROP TABLE staged",
   );
-  quarantine.saw(file, rows);
-  return rows;
+  return rejected.length + rows;
+}
+
+/** Line of what would be line `n` if the lines `rejected` (ascending) were not there. */
+function lineOf(n: number, rejected: Float64Array): number {
+  let [low, high] = [0, rejected.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((rejected[middle] as number) - middle <= n) low = middle + 1;
+    else high = middle;
+  }
+  return n + low;
 }
 
 /** Reads one JSONL[.gz] interaction file, a JSON object a line. */
@@ -185,7 +220,7 @@ export async function readJsonl(
     }
   }
   const time = columns.time === undefined ? "n::DOUBLE" : timeSql(field(columns.time), timeUnit, sample);
-  await duck.run("DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged");
+  await duck.run(dropStaged);
   try {
     await duck.run(`CREATE TEMP TABLE staged AS
       SELECT ${field(columns.user)} AS u, ${field(columns.item)} AS i,
@@ -197,34 +232,28 @@ export async function readJsonl(
           store_rejects=true, rejects_table='rejects', rejects_scan='reject_scans'))
         WHERE l IS NOT NULL)`);
   } catch (cause) {
+    if (cause instanceof DataError) throw cause;
     throw new DataError(`${file} cannot be read: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
       cause,
     });
   }
-  const rejected = await quarantineRejects(duck, file, quarantine);
-  const unusable = columns.rating === undefined ? "" : " OR r IS NULL";
-  const bad = await duck.rows(
-    `SELECT u, i, r, t, n, broken FROM staged WHERE u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}`,
-  );
-  for (const b of bad) {
-    const reason =
-      b.broken !== null
-        ? "not JSON"
-        : b.u === null
-          ? `no "${columns.user}"`
-          : b.i === null
-            ? `no "${columns.item}"`
-            : b.t === null
-              ? `"${columns.time}" is not a time`
-              : `"${columns.rating}" is not a number`;
-    quarantine.add({
-      file,
-      line: lineOf(Number(b.n), rejected),
-      reason,
-      text: String(b.broken ?? JSON.stringify([b.u, b.i, b.r, b.t])),
-    });
-  }
-  return moveStaged(duck, unusable, file, rejected.length, quarantine);
+  return moveStaged(duck, file, quarantine, {
+    unusable: unusableSql(columns.rating),
+    line: "n",
+    describe: ({ u, i, r, t, broken }) => ({
+      reason:
+        broken !== null
+          ? "not JSON"
+          : u === null
+            ? `no "${columns.user}"`
+            : i === null
+              ? `no "${columns.item}"`
+              : t === null
+                ? `"${columns.time}" is not a time`
+                : `"${columns.rating}" is not a number`,
+      text: String(broken ?? JSON.stringify([u, i, r, t])),
+    }),
+  });
 }
 
 /** Reads one Parquet interaction file; `line` of a bad row is its row number. */
@@ -259,17 +288,16 @@ export async function readParquet(
       : /TIMESTAMP|DATE/.test(types.get(columns.time) ?? "")
         ? `epoch(${sqlName(columns.time)})`
         : timeSql(sqlName(columns.time), timeUnit, sample);
-  await duck.run(`DROP TABLE IF EXISTS staged; CREATE TEMP TABLE staged AS
+  await duck.run(`${dropStaged}; CREATE TEMP TABLE rejects(line BIGINT, error_message VARCHAR, csv_line VARCHAR);
+    CREATE TEMP TABLE staged AS
     SELECT ${sqlName(columns.user)}::VARCHAR AS u, ${sqlName(columns.item)}::VARCHAR AS i,
       ${columns.rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${sqlName(columns.rating)} AS DOUBLE)`} AS r, ${time} AS t
     FROM ${source}`);
-  const unusable = columns.rating === undefined ? "" : " OR r IS NULL";
-  const bad = await duck.rows(
-    `SELECT * FROM (SELECT *, row_number() OVER () AS n FROM staged) WHERE u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${unusable}`,
-  );
-  for (const b of bad)
-    quarantine.add({ file, line: Number(b.n), reason: "missing value", text: JSON.stringify([b.u, b.i, b.r, b.t]) });
-  return moveStaged(duck, unusable, file, 0, quarantine);
+  return moveStaged(duck, file, quarantine, {
+    unusable: unusableSql(columns.rating),
+    line: "row_number() OVER ()",
+    describe: ({ u, i, r, t }) => ({ reason: "missing value", text: JSON.stringify([u, i, r, t]) }),
+  });
 }
 
 /** Appends items to raw_items in the order given. */
@@ -292,7 +320,15 @@ export async function writeItems(duck: Duck, items: AsyncIterable<RawItem> | Ite
   return n;
 }
 
-/** Lines of an item file handed to `parse`, which returns an item or the reason why the line is malformed. */
+/** What a parser says of a line that ends within quotes; the next line may then belong to it. */
+export const unterminated = "unterminated quote";
+/** Lines of one quoted text at most. */
+const maxJoined = 50;
+
+/**
+ * Lines of an item file handed to `parse`, which returns an item or the reason why the line is malformed. A line that is
+ * `unterminated` is tried again with the next ones; if that does not end either, it alone is malformed.
+ */
 export async function* itemLines(
   file: string,
   quarantine: Quarantine,
@@ -300,11 +336,27 @@ export async function* itemLines(
   options: { skipHeader?: boolean; encoding?: "utf8" | "latin1" } = {},
 ): AsyncGenerator<RawItem> {
   requireFile(file, "Items");
+  let held: { line: number; text: string }[] = [];
+  function* settle(atEnd: boolean): Generator<RawItem> {
+    for (let k = 1; held[0] !== undefined && k <= held.length; ) {
+      const { line, text } = held[0];
+      const joined = held.slice(0, k);
+      const item = parse(k === 1 ? text : joined.map((h) => h.text).join("\n"), line);
+      if (item === unterminated && (k < held.length || (!atEnd && k < maxJoined))) {
+        k++;
+        continue;
+      }
+      quarantine.saw(file, 1);
+      if (typeof item !== "string") yield item;
+      else quarantine.add({ file, line, reason: item, text });
+      held = held.slice(item === unterminated ? 1 : k);
+      k = 1;
+    }
+  }
   for await (const { line, text } of linesOf(file, options.encoding ?? "utf8")) {
     if (line === 1 && options.skipHeader === true) continue;
-    quarantine.saw(file, 1);
-    const item = parse(text, line);
-    if (typeof item !== "string") yield item;
-    else quarantine.add({ file, line, reason: item, text });
+    held.push({ line, text });
+    yield* settle(false);
   }
+  yield* settle(true);
 }

@@ -1,30 +1,84 @@
 /**
- * The field's `sequential_data.txt` (TIGER, P5, S3-Rec, OneRec-Think): a line a user, `user item item ...`, time order;
- * with items as JSONL. No clock: time is the position. Example: `{kind: "sequences", path: "../shared/data/beauty"}`.
+ * The field's sequence files (TIGER, P5, S3-Rec, IDGenRec, OneRec-Think): a line a user, `user item item ...`, in time
+ * order; no clock, the position is the time. Items, if there are any, in one of the layouts that travel with them:
+ *   items.jsonl                  a record a line (item_id, title, brand, categories, description)
+ *   *.pretrain.json, *.item.json one JSON object, item id -> record; categories may be one string "A > B > C"
+ *   item_plain_text.txt          `item text ...`, a line an item
+ *   *_item2attributes.json       one JSON object, item id -> list of attributes (S3-Rec); they become categories
+ * Example: `{kind: "sequences", path: "data/beauty"}`.
  */
-import { existsSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Duck, linesOf, type Quarantine, requireFile } from "../duck.ts";
-import { readItemTable } from "./items.ts";
-import { type AdapterReport, writeItems } from "./readers.ts";
+import { DataError } from "../../core/errors.ts";
+import { type Duck, headOf, linesOf, type Quarantine, requireFile } from "../duck.ts";
+import { type ItemColumns, itemOf, readItemTable } from "./items.ts";
+import { locate, locateOrFail, type Wanted } from "./locate.ts";
+import { type AdapterReport, itemLines, type RawItem, writeItems } from "./readers.ts";
 
 export interface SequencesOptions {
   readonly kind: "sequences";
   /** Folder. */
   readonly path: string;
-  /** Default "sequential_data.txt". */
+  /** Default: found by its usual name. */
   readonly interactions?: string;
-  /** Default "items.jsonl"; used when it exists. */
+  /** Default: found by its usual name; without one items have no text. */
   readonly items?: string;
 }
+
+export const sequenceFile: Wanted = {
+  what: "sequences",
+  setting: "data.files.interactions",
+  patterns: [
+    { name: "sequential_data.txt", fits: /^sequential_data(_processed)?\.txt$/ },
+    { name: "user_sequence.txt", fits: /^user_sequences?\.txt$/ },
+    { name: "*.txt", fits: /^(?!item_|README|LICEN).*\.txt$/i },
+  ],
+};
+
+export const sequenceItems: Wanted = {
+  what: "items",
+  setting: "data.files.items",
+  patterns: [
+    { name: "items.jsonl", fits: /^items?\.jsonl(\.gz)?$/ },
+    { name: "*.pretrain.json", fits: /\.pretrain\.json$/ },
+    { name: "*.item.json", fits: /\.item\.json$/ },
+    { name: "item_plain_text.txt", fits: /^item_plain_text\.txt$/ },
+    { name: "*_item2attributes.json", fits: /item2attributes\.json$/ },
+  ],
+};
+
+const itemColumns: ItemColumns = {
+  id: "item_id",
+  title: "title",
+  brand: "brand",
+  categories: "categories",
+  description: "description",
+};
 
 export async function loadSequences(
   duck: Duck,
   options: SequencesOptions,
   quarantine: Quarantine,
 ): Promise<AdapterReport> {
-  const file = join(options.path, options.interactions ?? "sequential_data.txt");
+  const { path } = options;
+  const file = options.interactions === undefined ? locateOrFail(path, sequenceFile) : join(path, options.interactions);
   requireFile(file, "Sequences");
+  const rowsRead = await readSequenceLines(duck, file, quarantine);
+  const itemFile = options.items === undefined ? locate(path, sequenceItems) : join(path, options.items);
+  if (itemFile !== undefined) await writeItems(duck, sequenceItemsOf(duck, itemFile, quarantine));
+  return {
+    files: itemFile === undefined ? [file] : [file, itemFile],
+    rowsRead,
+    hasItems: itemFile !== undefined,
+    hasClock: false,
+    notes: [
+      "no timestamps: the position in the line is the time",
+      ...(itemFile === undefined ? ["no item file: items have no text"] : []),
+    ],
+  };
+}
+
+async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantine): Promise<number> {
   const appender = await duck.connection.createAppender("raw_interactions");
   const users = new Set<string>();
   let rowsRead = 0;
@@ -55,23 +109,52 @@ export async function loadSequences(
   } finally {
     appender.closeSync();
   }
-  const itemFile = join(options.path, options.items ?? "items.jsonl");
-  const hasItems = options.items !== undefined || existsSync(itemFile);
-  if (hasItems) {
-    const columns = {
-      id: "item_id",
-      title: "title",
-      brand: "brand",
-      categories: "categories",
-      description: "description",
-    };
-    await writeItems(duck, readItemTable(duck, itemFile, columns, quarantine));
+  return rowsRead;
+}
+
+/** Items of any layout above, told apart by name and first character. */
+function sequenceItemsOf(duck: Duck, file: string, quarantine: Quarantine): AsyncGenerator<RawItem> | RawItem[] {
+  requireFile(file, "Items");
+  if (file.endsWith(".txt")) return plainTextItems(file, quarantine);
+  if (file.endsWith(".json") && !isJsonLines(file)) return keyedItems(file, quarantine);
+  return readItemTable(duck, file, itemColumns, quarantine);
+}
+
+/** `{"item_id": ...}` on every line, rather than one object over the whole file. */
+const isJsonLines = (file: string): boolean => {
+  try {
+    const first: unknown = JSON.parse(headOf(file).split(/\r?\n/)[0] ?? "");
+    return typeof first === "object" && first !== null && "item_id" in first;
+  } catch {
+    return false;
   }
-  return {
-    files: hasItems ? [file, itemFile] : [file],
-    rowsRead,
-    hasItems,
-    hasClock: false,
-    notes: ["no timestamps: the position in the line is the time"],
-  };
+};
+
+const plainTextItems = (file: string, quarantine: Quarantine): AsyncGenerator<RawItem> =>
+  itemLines(file, quarantine, (text) => {
+    const [, id = "", title = ""] = /^\s*(\S+)\s*(.*)$/.exec(text) ?? [];
+    return id === "" ? "no item id" : { id, title: title.trim(), brand: "", categories: [], description: "" };
+  });
+
+function keyedItems(file: string, quarantine: Quarantine): RawItem[] {
+  let tree: unknown;
+  try {
+    tree = JSON.parse(readFileSync(file, "utf8"));
+  } catch (cause) {
+    throw new DataError(`${file} is neither one JSON object nor a JSON record a line.`, { cause });
+  }
+  if (typeof tree !== "object" || tree === null || Array.isArray(tree))
+    throw new DataError(`${file} must hold one JSON object, item id -> item.`);
+  const out: RawItem[] = [];
+  Object.entries(tree).forEach(([id, value], k) => {
+    quarantine.saw(file, 1);
+    const record = Array.isArray(value) ? { categories: value } : value;
+    const item =
+      typeof record === "object" && record !== null
+        ? itemOf({ ...record, item_id: id }, itemColumns, " > ")
+        : "not a record or a list";
+    if (typeof item !== "string") out.push(item);
+    else quarantine.add({ file, line: k + 1, reason: item, text: JSON.stringify(value) ?? "" });
+  });
+  return out;
 }

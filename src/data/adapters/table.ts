@@ -1,11 +1,14 @@
 /**
- * Generic interactions and items with a column mapping; each file CSV, TSV, JSONL (all may be .gz) or Parquet.
- * Example: `{kind: "table", path: "data/industrial", interactions: "interactions.csv", items: "items.jsonl",
+ * Generic interactions and items with a column mapping; each file CSV, TSV, JSONL (all may be .gz) or Parquet. A column
+ * that is named must exist; item fields that are not named are taken from columns of their own names, if there are any.
+ * Example: `{kind: "table", path: "data/shop", interactions: "interactions.csv", items: "items.jsonl",
  * columns: {user: "user_id", item: "item_id", time: "timestamp"}, itemColumns: {id: "item_id", title: "title"}}`.
  */
 import { join } from "node:path";
+import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
-import { formatOf, type ItemColumns, readItemTable } from "./items.ts";
+import { columnsOf, formatOf, type ItemColumns, readItemTable } from "./items.ts";
+import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import {
   type AdapterReport,
   type InteractionColumns,
@@ -20,11 +23,11 @@ export interface TableOptions {
   readonly kind: "table";
   /** Folder. */
   readonly path: string;
-  /** File names within the folder. */
-  readonly interactions: string;
+  /** File names within the folder. Default: interactions.* and, if there is one, items.* */
+  readonly interactions?: string;
   readonly items?: string;
   readonly columns: InteractionColumns;
-  readonly itemColumns?: ItemColumns;
+  readonly itemColumns?: Partial<ItemColumns>;
   /** Splits categories given as one string. Default "|". */
   readonly categorySeparator?: string;
   readonly timeUnit?: TimeUnit;
@@ -32,29 +35,52 @@ export interface TableOptions {
   readonly clock?: boolean;
 }
 
+const named = (what: string, stem: string, setting: string): Wanted => ({
+  what,
+  setting,
+  patterns: [{ name: `${stem}.csv, .tsv, .jsonl (or .gz), .parquet`, fits: tableName(stem) }],
+});
+const tableName = (stem: string): RegExp => new RegExp(`^${stem}\\.((csv|tsv|jsonl|ndjson)(\\.gz)?|parquet)$`);
+
+const defaultItemColumns: ItemColumns = {
+  id: "item_id",
+  title: "title",
+  brand: "brand",
+  categories: "categories",
+  description: "description",
+};
+
 /** Without a time column, file order is time order. */
 export async function loadTable(duck: Duck, options: TableOptions, quarantine: Quarantine): Promise<AdapterReport> {
-  const file = join(options.path, options.interactions);
+  const { path } = options;
+  const file =
+    options.interactions === undefined
+      ? locateOrFail(path, named("interactions", "interactions", "data.files.interactions"))
+      : join(path, options.interactions);
+  const itemFile =
+    options.items === undefined ? locate(path, named("items", "items", "data.files.items")) : join(path, options.items);
   const rowsRead = await readInteractions(duck, file, options.columns, quarantine, options.timeUnit);
-  const files = [file];
-  if (options.items !== undefined) {
-    const itemFile = join(options.path, options.items);
-    const columns = options.itemColumns ?? {
-      id: "item_id",
-      title: "title",
-      brand: "brand",
-      categories: "categories",
-      description: "description",
-    };
+  if (itemFile !== undefined) {
+    const there = await columnsOf(duck, itemFile);
+    const id = there.includes(options.columns.item) ? options.columns.item : defaultItemColumns.id;
+    const columns = { ...defaultItemColumns, id, ...options.itemColumns };
+    for (const [role, name] of Object.entries({ id: columns.id, ...options.itemColumns })) {
+      if (!there.includes(name))
+        throw new DataError(
+          `${itemFile} has no column "${name}" (data.columns.${role}); it has ${there.map((n) => `"${n}"`).join(", ")}.`,
+        );
+    }
     await writeItems(duck, readItemTable(duck, itemFile, columns, quarantine, options.categorySeparator));
-    files.push(itemFile);
   }
   return {
-    files,
+    files: itemFile === undefined ? [file] : [file, itemFile],
     rowsRead,
-    hasItems: options.items !== undefined,
-    hasClock: options.clock ?? options.columns.time !== undefined,
-    notes: options.columns.time === undefined ? ["no time column: file order is time order"] : [],
+    hasItems: itemFile !== undefined,
+    hasClock: (options.clock ?? true) && options.columns.time !== undefined,
+    notes: [
+      ...(options.columns.time === undefined ? ["no time column: file order is time order"] : []),
+      ...(itemFile === undefined ? ["no item file: items have no text"] : []),
+    ],
   };
 }
 

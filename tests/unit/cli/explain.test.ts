@@ -72,6 +72,7 @@ describe("gr2 reward explain", () => {
     const slates = [
       { id: "a1", candidates: [2, 0, 1], targetIndex: 1 },
       { id: "b2", candidates: [2, 0, 1], targetIndex: -1 },
+      { id: "c3", candidates: [2, 0, 1], targetIndex: 1, labels: [0, 2, 1] },
     ];
     writeFileSync(join(stages, "slates", "rerank.jsonl"), slates.map((s) => `${JSON.stringify(s)}\n`).join(""));
     writeFileSync(join(root, "r", "config.resolved.yaml"), JSON.stringify(configSchema.parse({})));
@@ -81,6 +82,11 @@ describe("gr2 reward explain", () => {
     const text = explain("", { ...asked, slate: "a1" });
     expect(text).toContain("<s_a_0><s_b_3> > <s_a_2><s_b_1> > <s_a_1><s_b_2>");
     expect(text).toContain("(2 - 1) / 3 = 0.3333");
+    // Labels 0 2 1 become 2 0 1: 2 of 3 pairs right, before 1 of 3; places 2, 3 become 1, 3.
+    const graded = explain("", { ...asked, slate: "c3" });
+    expect(graded).toContain("<s_a_0><s_b_3> (label 2): place 2 in the input order, place 1 in the answer");
+    expect(graded).toContain("mean over true items of (before - after) / N = 0.1667");
+    expect(graded).toContain(": more pairs in the right order than in the input");
     expect(() => explain("", { ...asked, slate: "b2" })).toThrow("no reward is defined");
     expect(() => explain("", { ...asked, slate: "zz" })).toThrow("no slate zz");
     expect(() => explain("", asked)).toThrow("--run needs --slate");
@@ -116,6 +122,24 @@ describe("gr2 sid report", () => {
     expect(text).toMatch(/1 +2 of 2 +100\.00 % +2 +0 \(2 items\)/);
     expect(text).toContain("[1, 0]  C | D");
     expect(text).toContain("2 items share 1 ID:");
+    const examples = [{ row: 0, nearest: [{ row: 1, similarity: 0.875 }] }];
+    const fit = {
+      reconstruction: 0.43,
+      reconstruction_assigned: 0.48,
+      uniqueness_nearest: 0.9,
+      moved_items: 2,
+      largest_bucket: 7,
+    };
+    const neighbours = [[1], [0], [3], [2]];
+    const more = noColour(
+      renderSidReport(sidReport({ catalogue, titles: ["A", "B", "C", "D"], neighbours, examples, fit })),
+    );
+    expect(more).toContain(
+      "43.00 % of the embeddings' variance lost by the nearest codes, 48.00 % by the codes given out",
+    );
+    expect(more).toContain("90.00 % unique, at most 7 items under one prefix; 2 items had to leave a full one");
+    expect(more).toMatch(/1 +100\.00 % +33\.33 %/); // neighbours share their first code; two pairs of six do by chance
+    expect(more).toContain("  [0, 0]  A\n      1  0.88  [0, 1]  B");
     expect(() => showSidReport(mkdtempSync(join(tmpdir(), "gr2-")), "nope")).toThrow('no run "nope"');
   });
 });

@@ -8,7 +8,14 @@ import { configRows, renderConfigDocs } from "../../../src/config/docs.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
 
-const documents = ["README.md", "CONTRIBUTING.md", "bench/README.md", "docs/LOG.md"];
+const documents = [
+  "README.md",
+  "CONTRIBUTING.md",
+  "bench/README.md",
+  "docs/LOG.md",
+  "docs/data.md",
+  "docs/impressions.md",
+];
 const read = (path: string): string => readFileSync(join(repositoryRoot, path), "utf8");
 
 describe("the documentation of settings", () => {
@@ -21,9 +28,11 @@ describe("the documentation of settings", () => {
     for (const r of rows) expect(text).toContain(`| \`${r.path}\` |`);
   });
 
-  it("is about settings that exist: the recipes in README.md are valid", () => {
-    const blocks = [...read("README.md").matchAll(/```yaml\n([\s\S]*?)```/g)].map((m) => m[1] as string);
-    expect(blocks.length).toBeGreaterThanOrEqual(3);
+  it("is about settings that exist: the recipes in README.md and docs/data.md are valid", () => {
+    const blocks = ["README.md", "docs/data.md"].flatMap((d) =>
+      [...read(d).matchAll(/```yaml\n([\s\S]*?)```/g)].map((m) => m[1] as string),
+    );
+    expect(blocks.length).toBeGreaterThanOrEqual(10);
     const folder = mkdtempSync(join(tmpdir(), "gr2-readme-"));
     blocks.forEach((block, i) => {
       const file = join(folder, `${i}.yaml`);
@@ -33,6 +42,16 @@ describe("the documentation of settings", () => {
     const assignments = [...read("README.md").matchAll(/--set (\S+=\S+)/g)].map((m) => m[1] as string);
     expect(assignments.length).toBeGreaterThan(2);
     expect(() => loadConfig(join(repositoryRoot, "configs/nano-ml100k.yaml"), assignments)).not.toThrow();
+  });
+
+  it("is about settings that exist: the recipe in docs/impressions.md is valid", () => {
+    const [block = ""] = [...read("docs/impressions.md").matchAll(/```yaml\n([\s\S]*?)```/g)].map(
+      (m) => m[1] as string,
+    );
+    const file = join(mkdtempSync(join(tmpdir(), "gr2-impressions-")), "log.yaml");
+    writeFileSync(file, block);
+    expect(loadConfig(file).prerank.kind).toBe("logged");
+    expect(() => loadConfig(file, ["data.adapter=table"])).toThrow(/needs data.adapter = impressions/);
   });
 
   it("is shipped with recipes that are valid", () => {
@@ -72,4 +91,4 @@ describe("the documents", () => {
   });
 });
 
-const isOptional = (path: string): boolean => ["extends", "data.files.interactions", "data.files.items"].includes(path);
+const isOptional = (path: string): boolean => /^(extends|data\.files\.\w+|data\.columns\.\w+)$/.test(path);

@@ -40,6 +40,7 @@ describe("loadConfig", () => {
 
   it("refuses impossible combinations", () => {
     expect(messageOf("data: {split: {test: .5}}")).toContain("must add up to 1");
+    expect(messageOf("data: {split: {kind: global-time, test: .5}}")).toContain("must add up to 1");
     expect(messageOf("model: {source: pretrained}")).toContain("needs model.path");
     expect(messageOf("sft: {lambdaReasoning: 2}")).toContain("must be below sft.lambdaRanking");
     expect(messageOf("runtime: {mode: remote}")).toContain("needs runtime.address");

@@ -114,12 +114,12 @@ describe("rows and order", () => {
   });
 
   it("passes every text through the neutraliser and hashes its version", async () => {
-    writeFileSync(join(path, "items.jsonl"), JSON.stringify({ item_id: "i0", title: "<b>", categories: ["<c>", ""] }));
+    writeFileSync(join(path, "texts.jsonl"), JSON.stringify({ item_id: "i0", title: "<b>", categories: ["<c>", ""] }));
     const source = {
       kind: "table",
       path,
       interactions: "a.csv",
-      items: "items.jsonl",
+      items: "texts.jsonl",
       columns: { user: "u", item: "i", time: "t" },
     } as const;
     const safe = { source, neutralise: (s: string) => s.replaceAll("<", ""), neutraliseId: "v1" };

@@ -90,9 +90,33 @@ describe("results table", () => {
     });
   });
 
+  it("of labels is the table of ranks with one positive, and has AUC with several", () => {
+    const table = (labels: number[][]) =>
+      resultsTable({
+        users: [0, 1],
+        missedUsers: [2],
+        systems: [{ system: "rl", labels }],
+        baselines: [],
+        bootstrap: { resamples: 50 },
+      }).rows;
+    const ranks = resultsTable({
+      users: [0, 1],
+      missedUsers: [2],
+      systems: [{ system: "rl", ranks: [2, Number.POSITIVE_INFINITY] }],
+      baselines: [],
+      bootstrap: { resamples: 50 },
+    }).rows;
+    expect(table([[0, 1, 0], []])).toEqual(ranks);
+    const several = table([[0, 1, 1], []]);
+    expect(several.map((r) => r.metric)).toContain("AUC");
+    // Both positives are among three, below the negative; the other slate has no answer.
+    expect(several.find((r) => r.metric === "R@3" && r.slice === "conditional")?.value).toBe(1 / 2);
+    expect(several.find((r) => r.metric === "AUC" && r.slice === "conditional")?.value).toBe(0);
+  });
+
   it("refuses misaligned ranks", () => {
     expect(() =>
       resultsTable({ users: [1, 2], missedUsers: [], systems: [{ system: "x", ranks: [1] }], baselines: [] }),
-    ).toThrow(/1 ranks for 2 slates/);
+    ).toThrow(/1 answers for 2 slates/);
   });
 });

@@ -2,6 +2,8 @@ import { describe, expect, it } from "vitest";
 import { Rng } from "../../../src/core/rng.ts";
 import { type ChoiceExample, fitChoiceModel, softmax } from "../../../src/eval/choice-model.ts";
 
+const oneHot = (chosen: number, n: number): number[] => Array.from({ length: n }, (_, j) => (j === chosen ? 1 : 0));
+
 /** Draws choices from known weights. */
 function simulate(weights: readonly number[], n: number, numCandidates: number, seed: number): ChoiceExample[] {
   const rng = Rng.of(seed, "choices");
@@ -15,7 +17,7 @@ function simulate(weights: readonly number[], n: number, numCandidates: number, 
     let u = rng.uniform();
     let chosen = 0;
     while (chosen < numCandidates - 1 && u > (p[chosen] as number)) u -= p[chosen++] as number;
-    return { features_NK, numCandidates, chosen };
+    return { features_NK, numCandidates, truth_N: oneHot(chosen, numCandidates) };
   });
 }
 
@@ -35,7 +37,7 @@ describe("fitChoiceModel", () => {
     let gradient = 0;
     for (const e of examples) {
       const d = (e.features_NK[0] as number) - (e.features_NK[1] as number);
-      gradient += ((e.chosen === 0 ? 1 : 0) - 1 / (1 + Math.exp(-w * d))) * d;
+      gradient += ((e.truth_N[0] as number) - 1 / (1 + Math.exp(-w * d))) * d;
     }
     expect(Math.abs(gradient / examples.length)).toBeLessThan(1e-6);
   });
@@ -44,12 +46,21 @@ describe("fitChoiceModel", () => {
     const examples: ChoiceExample[] = Array.from({ length: 50 }, () => ({
       features_NK: Float64Array.from([1, 1, 1, 0]),
       numCandidates: 2,
-      chosen: 0,
+      truth_N: [1, 0],
     }));
     const { weights } = fitChoiceModel(examples, ["constant", "separates"], 1e-3);
     expect(weights[0]).toBeCloseTo(0, 12);
     expect(weights[1]).toBeGreaterThan(1);
     expect(Number.isFinite(weights[1])).toBe(true);
+  });
+
+  it("fits shares over several choices like as many single choices", () => {
+    const features_NK = Float64Array.from([1, 0.5, -1]);
+    const shared = { features_NK, numCandidates: 3, truth_N: [0.75, 0.25, 0] };
+    const single = [0, 0, 0, 1].map((chosen) => ({ features_NK, numCandidates: 3, truth_N: oneHot(chosen, 3) }));
+    const [a, b] = [fitChoiceModel([shared], ["a"]), fitChoiceModel(single, ["a"])];
+    expect(a.weights[0]).toBeCloseTo(b.weights[0] as number, 9);
+    expect(a.weights[0]).not.toBeCloseTo(fitChoiceModel(single.slice(0, 3), ["a"]).weights[0] as number, 1);
   });
 
   it("refuses to fit nothing", () => expect(() => fitChoiceModel([], ["a"])).toThrow(RangeError));

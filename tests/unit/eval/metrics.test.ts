@@ -5,8 +5,10 @@ import { kendallTau } from "../../../src/eval/kendall.ts";
 import {
   aucOfRanking,
   aucOfScores,
+  gradedAuc,
   gradedNdcg,
   metricNames,
+  metricsOfLabels,
   metricsOfRank,
   multiRecall,
   ndcgAt,
@@ -33,6 +35,40 @@ describe("metrics", () => {
     expect(rankOf([4, 2, 9], 9)).toBe(3);
     expect(rankOf([4, 2, 9], 7)).toBe(Number.POSITIVE_INFINITY);
     expect(multiRecall([true, false, true, true], 3)).toBeCloseTo(2 / 3);
+  });
+
+  it("of several positives follow the formulas by hand", () => {
+    // Labels 0 2 0 1: positives at ranks 2 and 4, ideal order 2 1 0 0.
+    const d = (rank: number): number => 1 / Math.log2(rank + 1);
+    const ideal = 2 + d(2);
+    expect(metricsOfLabels([0, 2, 0, 1])).toEqual([
+      0, // R@1
+      1 / 2, // R@3: one of two
+      1, // R@5
+      (2 * d(2)) / ideal, // N@3
+      (2 * d(2) + d(4)) / ideal, // N@5
+      1 / 2, // MRR: the first positive
+    ]);
+    expect(metricsOfLabels([])).toEqual([0, 0, 0, 0, 0, 0]);
+    // Pairs with different labels: (0,2) (0,1) (2,0) (2,1) (0,1); right: (2,0) (2,1).
+    expect(gradedAuc([0, 2, 0, 1])).toBe(2 / 5);
+    expect(gradedAuc([1, 1])).toBeUndefined();
+  });
+
+  it("of labels are those of the rank with one positive, to the last bit", () => {
+    for (let n = 2; n <= 12; n++)
+      for (let rank = 1; rank <= n; rank++) {
+        const labels = Array.from({ length: n }, (_, i) => (i === rank - 1 ? 1 : 0));
+        expect(metricsOfLabels(labels)).toEqual(metricsOfRank(rank));
+      }
+  });
+
+  it("of graded pairs are the AUC where labels are binary", () => {
+    fc.assert(
+      fc.property(fc.array(fc.boolean(), { maxLength: 12 }), (positive) => {
+        expect(gradedAuc(positive.map(Number))).toBe(aucOfRanking(positive));
+      }),
+    );
   });
 
   it("agree with scikit-learn's ndcg_score and roc_auc_score (tests/golden/ndcg-auc.py)", () => {

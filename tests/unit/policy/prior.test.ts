@@ -10,7 +10,8 @@ function slates(n: number, seed: number) {
     const u = rng.uniform();
     const byPlace = u < 0.4 ? 0 : u < 0.7 ? 1 : u < 0.9 ? 2 : 3;
     const chosen = rng.uniform() < 0.7 ? (orderBy(logLikelihood)[0] as number) : byPlace;
-    return { scores: [4, 3, 2, 1], logLikelihood, chosen, fold: i % 5 };
+    const truth = [0, 1, 2, 3].map((j) => (j === chosen ? 1 : 0));
+    return { scores: [4, 3, 2, 1], logLikelihood, truth, fold: i % 5 };
   });
 }
 
@@ -36,6 +37,20 @@ describe("prior", () => {
       terms,
     );
     expect(scores[0]).toEqual(directScores(withoutFold0, all[0] as (typeof all)[number], all[0]?.logLikelihood));
+  });
+
+  it("fits slates of different sizes, with a weight for every place of the largest", () => {
+    const short = slates(200, 4).map((e) => ({
+      ...e,
+      scores: [2, 1],
+      logLikelihood: e.logLikelihood.slice(0, 2),
+      truth: e.truth.slice(0, 2).some((t) => t > 0) ? e.truth.slice(0, 2) : [0.5, 0.5],
+    }));
+    const mixed = fitPrior([...short, ...slates(200, 5)], terms);
+    expect(mixed.place).toHaveLength(4);
+    expect(fitPrior([...slates(200, 5), ...short], terms).place[3]).toBeCloseTo(mixed.place[3] as number, 9);
+    expect(fitPrior(short, terms, mixed).place).toHaveLength(4); // a place no slate has keeps the centre's weight
+    expect(fitPrior(short, terms, mixed).place[3]).toBeCloseTo(mixed.place[3] as number, 9);
   });
 
   it("keeps the input order on ties, and standardises equal scores to zero", () => {

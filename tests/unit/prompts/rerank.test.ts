@@ -12,6 +12,7 @@ const options = (format: "compact" | "json"): PromptOptions => ({
   historyItems: 3,
   showCandidates: true,
   showTitles: false,
+  maxTitleTokens: 64,
   knowledgePriming: true,
 });
 const slate = [11, 4, 25, 8];

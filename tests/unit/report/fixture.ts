@@ -3,7 +3,10 @@ import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Rng } from "../../../src/core/rng.ts";
+import { splitByPosition } from "../../../src/data/split.ts";
+import { dataStatistics } from "../../../src/data/statistics.ts";
 import { writeAtomic, writeJson } from "../../../src/run/files.ts";
+import { walkers } from "../synthetic.ts";
 
 export const hostile = `<script>alert("x")</script>&'<img src=https://evil.example/a.png onerror=alert(1)>\u202e\u0007`;
 
@@ -46,6 +49,8 @@ const titles = [
   "Apollo 13",
 ].map((t, i) => `${t} (${1990 + (i % 9)})`);
 
+const codeCounts = (most: number): number[] => Array.from({ length: 256 }, (_, i) => Math.round(most * 0.985 ** i));
+
 /** `overrides` replaces whole files, e.g. {"examples.json": []}. Returns the folder. */
 export function fixtureRun(overrides: Record<string, unknown> = {}): string {
   const run = join(mkdtempSync(join(tmpdir(), "gr2-report-")), "nano-ml100k");
@@ -55,14 +60,19 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
     "metrics.json": metricsFile(),
     "examples.json": Array.from({ length: 12 }, (_, i) => example(rng, i)),
     "manifest.json": manifest(),
+    "stages/data/statistics.json": dataStatistics(splitByPosition({ ...walkers(60, 90, 24), name: hostile })),
     "stages/sid/report.json": {
       numItems: 1682,
       levels: 2,
       codes: 256,
       uniqueness: 0.9988,
       perLevel: [
-        { level: 0, numUsed: 256, usage: 1, perplexity: 201.6 },
-        { level: 1, numUsed: 251, usage: 0.98, perplexity: 237.6 },
+        { level: 0, numUsed: 256, usage: 1, perplexity: 201.6, itemsPerCode: codeCounts(40) },
+        { level: 1, numUsed: 251, usage: 0.98, perplexity: 237.6, itemsPerCode: codeCounts(22) },
+      ],
+      neighbourSharing: [
+        { depth: 1, shared: 0.53, chance: 0.02 },
+        { depth: 2, shared: 0.04, chance: 0.001 },
       ],
     },
     "stages/calibrate/prior.json": {

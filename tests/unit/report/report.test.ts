@@ -40,11 +40,12 @@ describe("report of a finished run", async () => {
       "Training",
       "What the policy does",
       "Slates, before and after",
+      "Data",
       "Semantic IDs and calibration",
       "Cost",
       "Provenance",
     ]);
-    expect(page.match(/<svg/g)?.length).toBe(16);
+    expect(page.match(/<svg/g)?.length).toBe(20);
     expect(page.match(/class="card slate"/g)?.length).toBe(12);
   });
 
@@ -111,6 +112,7 @@ describe("report of an incomplete or failed run", () => {
       records: [],
       rewardGroups: [],
       examples: [],
+      statistics: undefined,
       sid: undefined,
       prior: undefined,
       targetPlaces: [],

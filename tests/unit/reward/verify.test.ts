@@ -12,6 +12,8 @@ const base: RewardOptions = {
   invalid: -1,
 };
 const ranking = (...order: number[]): Parsed => ({ kind: "ranking", order, reasoning: "" });
+/** Labels of n candidates of which one is true. */
+const oneHot = (target: number, n = 4): number[] => Array.from({ length: n }, (_, i) => (i === target ? 1 : 0));
 const bad: Parsed = { kind: "unparseable", reason: "no answer", detail: "" };
 
 describe("reward truth table (N = 4)", () => {
@@ -27,25 +29,27 @@ describe("reward truth table (N = 4)", () => {
     ["no format bonus: (3-1)/4", 2, ranking(2, 0, 1, 3), { format: "none" }, 0.5],
     ["unparseable: -1", 2, bad, {}, -1],
     ["unparseable with another price", 2, bad, { invalid: -0.5 }, -0.5],
+    ["auc, third to first: 3 of 3 pairs - 1 of 3, + .2", 2, ranking(2, 0, 1, 3), { kind: "auc" }, 2 / 3 + 0.2],
+    ["auc, first to last: 0 - 1", 0, ranking(1, 2, 3, 0), { kind: "auc" }, -1],
     ["ndcg, third to first: 1 - 1/log2(4) + .2", 2, ranking(2, 0, 1, 3), { kind: "ndcg" }, 1 - 0.5 + 0.2],
     ["ndcg@2, fourth to third: 0 - 0, promoted: + .2", 3, ranking(0, 1, 3, 2), { kind: "ndcg", ndcgK: 2 }, 0.2],
     ["de-hacked, sub-optimal order copied: 0", 2, ranking(0, 1, 2, 3), { dehacked: true, format: "none" }, 0],
     ["de-hacked, optimal order kept: 0 + .2", 0, ranking(0, 1, 2, 3), { dehacked: true }, 0.2],
   ];
   it.each(rows)("%s", (_name, before, parsed, options, expected) => {
-    const v = verify(parsed, before, { ...base, ...options });
+    const v = verify(parsed, oneHot(before), { ...base, ...options });
     expect(v.reward).toBeCloseTo(expected, 12);
     expect(v.parts.ranking + v.parts.format + v.parts.invalid).toBeCloseTo(v.reward, 12);
   });
 
   it("says whether the input order was copied, and where the target went", () => {
-    expect(verify(ranking(0, 1, 2, 3), 2, base)).toMatchObject({ identity: true, before: 2, after: 2 });
-    expect(verify(ranking(1, 0, 2, 3), 2, base)).toMatchObject({ identity: false });
-    expect(verify(bad, 2, base)).toMatchObject({ valid: false, identity: false, after: -1 });
+    expect(verify(ranking(0, 1, 2, 3), oneHot(2), base)).toMatchObject({ identity: true, before: 2, after: 2 });
+    expect(verify(ranking(1, 0, 2, 3), oneHot(2), base)).toMatchObject({ identity: false });
+    expect(verify(bad, oneHot(2), base)).toMatchObject({ valid: false, identity: false, after: -1 });
   });
 
   it("refuses a slate without its true item", () => {
-    expect(() => verify(ranking(0, 1), -1, base)).toThrow(RangeError);
+    expect(() => verify(ranking(0, 1), [0, 0], base)).toThrow(RangeError);
   });
 });
 
@@ -59,7 +63,7 @@ describe("properties", () => {
   it("conditional reward of a copied order is never above what the input order deserves", () => {
     fc.assert(
       fc.property(slate, ([order, target]) => {
-        const copy = verify(ranking(...[...order].sort((a, b) => a - b)), target, base);
+        const copy = verify(ranking(...[...order].sort((a, b) => a - b)), oneHot(target, order.length), base);
         expect(copy.reward).toBe(target === 0 ? 0.2 : 0);
       }),
     );
@@ -72,10 +76,11 @@ describe("properties", () => {
         if (at === 0) return;
         const better = [...order];
         [better[at - 1], better[at]] = [better[at] as number, better[at - 1] as number];
-        for (const kind of ["rank-promotion", "ndcg"] as const) {
+        for (const kind of ["rank-promotion", "ndcg", "auc"] as const) {
           const options = { ...base, kind };
-          expect(verify(ranking(...better), target, options).reward).toBeGreaterThanOrEqual(
-            verify(ranking(...order), target, options).reward,
+          const labels = oneHot(target, order.length);
+          expect(verify(ranking(...better), labels, options).reward).toBeGreaterThanOrEqual(
+            verify(ranking(...order), labels, options).reward,
           );
         }
       }),

@@ -39,7 +39,7 @@ describe("listwise softmax regression", () => {
           return u < 0;
         }),
       );
-      return { features_NF, targetIndex };
+      return { features_NF, truth_N: Array.from(p, (_, i) => (i === targetIndex ? 1 : 0)) };
     });
     const w = fitSoftmaxRegression(observations, 3, 1e-3);
     truth.forEach((t, f) => {
@@ -49,7 +49,7 @@ describe("listwise softmax regression", () => {
 
   it("stands at a zero gradient, copes with constant features and an empty sample", () => {
     const features_NF = Float64Array.from([1, 5, 2, 5, 4, 5]);
-    const w = fitSoftmaxRegression([{ features_NF, targetIndex: 1 }], 2, 0.5);
+    const w = fitSoftmaxRegression([{ features_NF, truth_N: [0, 1, 0] }], 2, 0.5);
     const p = softmax(linearScores(features_NF, w));
     const mean = (p[0] ?? 0) + 2 * (p[1] ?? 0) + 4 * (p[2] ?? 0);
     expect(2 - mean - 0.5 * (w[0] ?? 0)).toBeCloseTo(0, 8);
@@ -162,11 +162,31 @@ describe("sampling traces", () => {
         scores(s) {
           expect(s).not.toHaveProperty("target");
           expect(s).not.toHaveProperty("targetIndex");
+          expect(s).not.toHaveProperty("labels");
           return teacher.scores(s);
         },
       };
-      sampleTraces(spy, list.slice(0, 20), { ...options, mode });
+      sampleTraces(spy, list.slice(0, 20).map(labelled), { ...options, mode });
     }
+  });
+
+  /** Two best labels, at the first and the third candidate, and a lesser one at the second. */
+  const labelled = (s: Slate): Slate => ({
+    ...s,
+    labels: s.candidates.map((_, k) => [2, 1, 2][k] ?? 0),
+    targetIndex: 0,
+    target: s.candidates[0] as number,
+  });
+
+  it("of several labels accepts a first choice among the best, and orders the rest by label, then by score", () => {
+    const scores = [0, 9, 50, 0, 1, 2, 0, 0, 0, 0];
+    const sure: Teacher = { ...teacher, scores: () => scores };
+    const few = list.slice(0, 5).map(labelled);
+    const { traces, stats } = sampleTraces(sure, few, options);
+    expect(stats.acceptance).toBe(1);
+    for (const t of traces) expect(t.ranking).toEqual([2, 0, 1, 5, 4, 3, 6, 7, 8, 9]);
+    const lesser: Teacher = { ...teacher, scores: () => [0, 50, 0, 0, 0, 0, 0, 0, 0, 0] };
+    expect(sampleTraces(lesser, few, options).stats.accepted).toBe(0);
   });
 
   it("targeted puts the answer first, always", () => {

@@ -1,0 +1,146 @@
+/** `gr2 data inspect`: what lies at a path, in plain words, and a recipe that reads it. */
+import { writeFileSync } from "node:fs";
+import pc from "picocolors";
+import { stringify } from "yaml";
+import { type Inspection, inspect } from "../stages/inspect.ts";
+import { bytes, columns, number, plain } from "./format.ts";
+
+export async function dataInspect(path: string, options: { json?: boolean; output?: string }): Promise<string> {
+  const found = await inspect(path);
+  if (options.output !== undefined && found.recipe) writeFileSync(options.output, stringify(found.recipe));
+  return options.json ? JSON.stringify(forJson(found), null, 2) : renderInspection(found, options.output);
+}
+
+/** Without the sampled records, of which a few examples a column remain. */
+const forJson = ({ view, ...rest }: Inspection) => ({
+  folder: view.folder,
+  files: view.files.map(({ records: _records, lines: _lines, ...f }) => f),
+  ...rest,
+});
+
+const percent = (share: number): string => `${(100 * share).toFixed(share > 0 && share < 0.01 ? 2 : 1)} %`;
+const date = (seconds: number): string => new Date(1000 * seconds).toISOString().slice(0, 10);
+
+export function renderInspection(o: Inspection, output?: string): string {
+  const parts = [filesTable(o)];
+  if (!o.found) return [...parts, "", unknownLayout(o)].join("\n");
+  parts.push("", `This looks like ${pc.bold(o.found.layout)}.`, ...columnTables(o));
+  if (o.measured) parts.push("", measuredLines(o));
+  const remarks = remarksOf(o);
+  if (remarks.length > 0) parts.push("", ...remarks.map((r) => `! ${r}`));
+  if (o.fault) parts.push("", `It cannot be read this way: ${o.fault}`, "", whatTableNeeds);
+  else {
+    const file = output ?? "my-data.yaml";
+    parts.push(
+      "",
+      pc.bold("Why these settings"),
+      ...o.advice.filter((a) => a.why).map((a) => `  ${a.setting}: ${a.value} - ${a.why}`),
+    );
+    parts.push(
+      "",
+      pc.bold(output ? `Recipe, written to ${output}` : "Recipe, to be saved as my-data.yaml"),
+      "",
+      stringify(o.recipe).trimEnd(),
+    );
+    parts.push("", `Next: gr2 config check ${file} && gr2 pipeline --config ${file} --until data`);
+  }
+  return parts.join("\n");
+}
+
+function filesTable({ view }: Inspection): string {
+  if (view.files.length === 0)
+    return `${view.folder} holds no files${view.subfolders.length > 0 ? `; it has the folders ${view.subfolders.join(", ")}` : ""}`;
+  return [
+    view.folder,
+    columns([
+      ["  file", "size", "rows", "form"],
+      ...view.files.map((f) => [
+        `  ${plain(f.name, 50)}`,
+        bytes(f.bytes),
+        f.rows === undefined ? "" : `~${f.rows}`,
+        f.problem ? `${f.format} (${f.problem})` : f.format,
+      ]),
+    ]),
+  ].join("\n");
+}
+
+/** Columns of the files that are used: kind, gaps, values, guessed role and why. */
+function columnTables({ view, found }: Inspection): string[] {
+  const used = view.files.filter((f) => [found?.interactions, found?.items].includes(f.name) && f.columns.length > 0);
+  return used.flatMap((f) => {
+    const roles = new Map(found?.roles.filter((r) => r.file === f.name).map((r) => [r.column, `${r.role}, ${r.why}`]));
+    const rows = f.columns.map((c) => [
+      `  ${plain(c.name, 30)}`,
+      c.kind,
+      c.missing > 0 ? `${percent(c.missing)} missing` : "",
+      plain(c.examples.slice(0, 2).join(" · "), 44),
+      roles.has(c.name) ? `= ${roles.get(c.name)}` : "",
+    ]);
+    return ["", `${f.name} (first ${f.records.length} rows)`, leftColumns(rows)];
+  });
+}
+
+const leftColumns = (rows: readonly (readonly string[])[]): string => {
+  const widths = (rows[0] ?? []).map((_, c) => Math.max(...rows.map((r) => (r[c] ?? "").length)));
+  return rows
+    .map((r) =>
+      r
+        .map((cell, c) => cell.padEnd(widths[c] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+};
+
+function measuredLines({ measured: m }: Inspection): string {
+  if (!m) return "";
+  const facts = [
+    `${m.rowsRead} interactions${m.whole ? "" : " in the part that was looked at"}; ${m.users} users, ${m.items} items${m.catalogue === undefined ? "" : ` (${m.catalogue} in the item file)`}`,
+    `sequences: mean ${number(m.lengthMean)}, median ${number(m.lengthMedian)}, longest ${m.lengthMax}; ${percent(m.repeats)} repeats${m.positions ? "" : `, ${percent(m.ties)} of steps at the same time`}`,
+    m.time ? `time: ${date(m.time.first)} to ${date(m.time.last)}` : "time: an order, no clock",
+    m.ratings ? `ratings: ${m.ratings.low} to ${m.ratings.high}, ${m.ratings.different} different` : "no ratings",
+    ...(m.catalogue === undefined
+      ? []
+      : [`items without a title: ${percent(m.withoutTitle)}, without any text: ${percent(m.withoutText)}`]),
+  ];
+  return facts.map((f) => `  ${f}`).join("\n");
+}
+
+function remarksOf({ found, measured: m }: Inspection): string[] {
+  const out = [...(found?.notes ?? [])];
+  if (!m) return out;
+  if (!m.whole)
+    out.push(
+      "the files are large: numbers are of their first part, and the k-core and the split are to be checked after the data stage",
+    );
+  if (m.malformed > 0) out.push(`${m.malformed} malformed rows; the first is ${m.firstMalformed}`);
+  if (m.unknownItems > 0.02)
+    out.push(
+      `${percent(m.unknownItems)} of the interactions are with items that the item file lacks; they would be left out. Is data.columns.id right?`,
+    );
+  if (m.ratings && m.ratings.different > 1)
+    out.push(
+      `every rating counts as an interaction; data.minRating: ${Math.round(m.ratings.low + 0.75 * (m.ratings.high - m.ratings.low))} would keep only what was liked`,
+    );
+  return out;
+}
+
+const whatTableNeeds = `The table adapter reads any two tables (CSV, TSV, JSONL, each may be .gz, or Parquet):
+  interactions: a row each, with a user, an item and, if there is one, a time (seconds, milliseconds or ISO 8601)
+  items:        a row each, with an id, and a title, brand, categories or description
+Name their columns under data.columns; docs/data.md has an example of every layout.`;
+
+function unknownLayout({ view }: Inspection): string {
+  const first = view.files.flatMap((f) =>
+    f.lines[0] === undefined ? [] : [`  ${plain(f.name, 30)}: ${plain(f.lines[0], 90)}`],
+  );
+  return [
+    "GR2 does not know this layout.",
+    ...(first.length > 0 ? ["First lines:", ...first.slice(0, 8)] : []),
+    ...(view.subfolders.length > 0
+      ? [`There are folders within; perhaps one of them: ${view.subfolders.join(", ")}`]
+      : []),
+    "",
+    whatTableNeeds,
+  ].join("\n");
+}

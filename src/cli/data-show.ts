@@ -1,0 +1,58 @@
+/** `gr2 data show`: a run's data in numbers, from stages/data/statistics.json. */
+import pc from "picocolors";
+import { RunError } from "../core/errors.ts";
+import type { DataStatistics } from "../data/statistics.ts";
+import { readJson } from "../run/files.ts";
+import { RunFolder } from "../run/run-folder.ts";
+import { bar, columns, number } from "./format.ts";
+
+export function showData(root: string, name: string): string {
+  const file = RunFolder.view(root, name).file("stages", "data", "statistics.json");
+  const statistics = readJson(file) as DataStatistics | undefined;
+  if (!statistics) throw new RunError(`run ${name} has no data yet`, { advice: "It is made by the stage data." });
+  return renderData(statistics);
+}
+
+const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+const date = (seconds: number): string => new Date(1000 * seconds).toISOString().slice(0, 10);
+
+export function renderData(s: DataStatistics): string {
+  const [, q25, median, q75, q90, max] = s.lengths.quantiles;
+  const mostUsers = Math.max(1, ...s.lengths.histogram.map((b) => b.users));
+  const dropped = Object.entries(s.dropped);
+  const parts = [
+    `${pc.bold(s.name)}: ${s.users} users, ${s.items} items, ${s.interactions} interactions of ${s.rowsRead} rows read`,
+    s.time ? `from ${date(s.time.first)} to ${date(s.time.last)}` : "no clock: times are positions",
+    ...s.notes,
+    ...(dropped.length > 0
+      ? ["", columns([["left out", "rows"], ...dropped.map(([why, n]) => [why, String(n)])])]
+      : []),
+    "",
+    columns([
+      ["segment", "interactions", "users", "items", "cold items", "cold interactions"],
+      ...s.segments.map((g) => [
+        g.segment,
+        String(g.interactions),
+        String(g.users),
+        String(g.items),
+        g.segment === "midtrain" ? "" : String(g.coldItems),
+        g.segment === "midtrain"
+          ? ""
+          : `${g.coldInteractions} (${percent(g.coldInteractions / Math.max(1, g.interactions))})`,
+      ]),
+    ]),
+    "cold: never seen in what the pre-ranker of that segment's slates learns from",
+    "",
+    `sequence length: mean ${number(s.lengths.mean)}, quartiles ${q25} / ${median} / ${q75}, nine tenths below ${q90}, longest ${max}`,
+    ...s.lengths.histogram.map(
+      (b) =>
+        `  ${(b.from === b.to ? `${b.from}` : `${b.from}-${b.to}`).padStart(11)}  ${bar(b.users / mostUsers, 30)} ${b.users}`,
+    ),
+    "",
+    `popularity: the most popular tenth of the items takes ${percent(s.popularity.topTenth)} of the interactions (Gini ${s.popularity.gini.toFixed(3)})`,
+    ...(s.popularity.unused > 0 ? [`${s.popularity.unused} items that nobody has`] : []),
+    `repeats: ${percent(s.repeatShare)} of the interactions; ties: ${percent(s.tieShare)} of steps at the same time`,
+    `items without a title: ${s.itemsWithoutTitle}, without any text: ${s.itemsWithoutText}`,
+  ];
+  return parts.join("\n");
+}

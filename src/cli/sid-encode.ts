@@ -1,0 +1,60 @@
+/** `gr2 sid encode`: arguments, a worker for as long as it is needed, and one line about what was done. */
+import { ConfigError } from "../core/errors.ts";
+import { RunFolder } from "../run/run-folder.ts";
+import { encodeItems } from "../stages/encode.ts";
+import { runtimeOf } from "../stages/pipeline.ts";
+import { handleInterrupts } from "../worker/interrupt.ts";
+import { type RunningWorker, startWorker } from "../worker/launcher.ts";
+import type { WorkerClient } from "../worker/types.ts";
+
+export interface SidEncodeArguments {
+  readonly name: string;
+  readonly root: string;
+  readonly items: string;
+  readonly out: string;
+  /** `field=column`. */
+  readonly column: readonly string[];
+  /** Instead of a Python worker: a fake one, in tests. */
+  readonly worker?: WorkerClient;
+}
+
+const fields = ["id", "title", "brand", "categories", "description"] as const;
+
+export async function sidEncode(args: SidEncodeArguments, log: (message: string) => void): Promise<string> {
+  const run = RunFolder.view(args.root, args.name);
+  const columns = Object.fromEntries(args.column.map(columnOf));
+  const { signal, dispose } = handleInterrupts();
+  let running: RunningWorker | undefined;
+  try {
+    const { known, earlier, added } = await encodeItems({
+      run,
+      items: args.items,
+      columns,
+      out: args.out,
+      log,
+      signal,
+      worker: async (config) => {
+        if (args.worker) return args.worker;
+        running = await startWorker(runtimeOf(config), signal);
+        return running.client;
+      },
+    });
+    const rest = [
+      ...(known > 0 ? [`${known} known to the run have their ID from there`] : []),
+      ...(earlier > 0 ? [`${earlier} were in ${args.out} already`] : []),
+    ];
+    return `${added} new items have a semantic ID${rest.map((r) => `; ${r}`).join("")}: ${args.out}`;
+  } finally {
+    await running?.close();
+    dispose();
+  }
+}
+
+function columnOf(assignment: string): [field: string, column: string] {
+  const [field = "", ...column] = assignment.split("=");
+  if (!fields.some((f) => f === field) || column.join("=") === "")
+    throw new ConfigError(`--column ${assignment}: expected FIELD=COLUMN with one of the fields ${fields.join(", ")}`, {
+      advice: "For example: --column id=sku --column title=name",
+    });
+  return [field, column.join("=")];
+}

@@ -1,0 +1,100 @@
+/**
+ * Named columns of any table file as text, with their place in the file: `staged(n, broken, FIELD VARCHAR, ...)`.
+ * `n` counts rows from 1; `broken` is the line where it was not JSON; a JSON array or Parquet LIST is JSON text.
+ * Owns no meaning: whoever stages them types them, and sends what cannot be used to the quarantine.
+ */
+import { DataError } from "../../core/errors.ts";
+import { type Duck, headOf, type Quarantine, requireFile, sqlName, sqlText } from "../duck.ts";
+import { formatOf, parseDelimited } from "./items.ts";
+
+export interface StagedFields {
+  /** Rows of the file, those that could not be parsed included. */
+  readonly rows: number;
+  /** Line in the file of row `n`; of Parquet, the row itself. */
+  readonly lineOf: (n: number) => number;
+}
+
+/**
+ * @param fields column of the file for each field
+ * @throws DataError when the file cannot be read or lacks a column
+ */
+export async function stageFields(
+  duck: Duck,
+  file: string,
+  fields: Readonly<Record<string, string>>,
+  quarantine: Quarantine,
+): Promise<StagedFields> {
+  requireFile(file, "Impressions");
+  const format = formatOf(file);
+  const names = Object.entries(fields);
+  const require = (known: readonly string[], where: string): void => {
+    for (const [, column] of names)
+      if (!known.includes(column))
+        throw new DataError(`${where} has no column "${column}"; it has ${known.join(", ")}.`);
+  };
+  let source: string;
+  let header = 0;
+  if (format === "parquet") {
+    const table = `read_parquet(${sqlText(file)})`;
+    const columns = await read(file, () => duck.rows(`DESCRIBE SELECT * FROM ${table}`));
+    require(columns.map((c) => String(c.column_name)), file);
+    const isList = new Set(columns.filter((c) => /\[\d*\]$/.test(String(c.column_type))).map((c) => c.column_name));
+    const text = (column: string): string =>
+      isList.has(column) ? `to_json(${sqlName(column)})::VARCHAR` : `${sqlName(column)}::VARCHAR`;
+    source = `SELECT row_number() OVER () AS n, NULL::VARCHAR AS broken,
+      ${names.map(([field, column]) => `${text(column)} AS ${sqlName(field)}`).join(", ")} FROM ${table}`;
+  } else if (format === "jsonl") {
+    const text = (column: string): string => `json_extract_string(j, ${sqlText(`$."${column}"`)})`;
+    source = `SELECT n, CASE WHEN j IS NULL THEN l END AS broken,
+      ${names.map(([field, column]) => `${text(column)} AS ${sqlName(field)}`).join(", ")}
+      FROM (SELECT l, n, TRY_CAST(l AS JSON) AS j FROM (
+        SELECT l, row_number() OVER () AS n FROM read_csv(${sqlText(file)}, delim='\u0001', header=false,
+          auto_detect=false, quote='', escape='', columns={'l': 'VARCHAR'}, null_padding=true, max_line_size=16777216,
+          store_rejects=true, rejects_table='rejects', rejects_scan='reject_scans')) WHERE l IS NOT NULL)`;
+  } else {
+    header = 1;
+    const delimiter = format === "csv" ? "," : "\t";
+    const cells = (parseDelimited(headOf(file).split(/\r?\n/)[0] ?? "", delimiter) ?? []).map((c) => c.trim());
+    require(cells, `${file}:1`);
+    const columns = cells.map((c, k) => `${sqlText(k === cells.indexOf(c) ? c : `${c}__${k}`)}: 'VARCHAR'`).join(", ");
+    source = `SELECT row_number() OVER () AS n, NULL::VARCHAR AS broken,
+      ${names.map(([field, column]) => `${sqlName(column)} AS ${sqlName(field)}`).join(", ")}
+      FROM read_csv(${sqlText(file)}, delim=${sqlText(delimiter)}, header=true, auto_detect=false, quote='"', escape='"',
+        columns={${columns}}, store_rejects=true, rejects_table='rejects', rejects_scan='reject_scans')`;
+  }
+  await duck.run("DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged");
+  await read(file, () => duck.run(`CREATE TEMP TABLE staged AS ${source}`));
+  const unparsed =
+    format === "parquet"
+      ? []
+      : await duck.rows(`SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects
+          GROUP BY line ORDER BY line`);
+  for (const r of unparsed)
+    quarantine.add({ file, line: Number(r.line), reason: String(r.reason), text: String(r.text).trim() });
+  const rejected = unparsed.map((r) => Number(r.line));
+  const rows = rejected.length + (await duck.number("SELECT count(*) FROM staged"));
+  quarantine.saw(file, rows);
+  return { rows, lineOf: (n) => lineWithout(rejected, n + header) };
+}
+
+/** Line of what would be line `n` if the lines `rejected` (ascending) were not there. */
+function lineWithout(rejected: readonly number[], n: number): number {
+  let [low, high] = [0, rejected.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((rejected[middle] as number) - middle <= n) low = middle + 1;
+    else high = middle;
+  }
+  return n + low;
+}
+
+async function read<T>(file: string, what: () => Promise<T>): Promise<T> {
+  try {
+    return await what();
+  } catch (cause) {
+    if (cause instanceof DataError) throw cause;
+    throw new DataError(`${file} cannot be read: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
+      cause,
+    });
+  }
+}

@@ -1,0 +1,224 @@
+/**
+ * Logged impressions: what an incumbent ranker showed, in its order, and what came of it. Fills raw_impressions, and
+ * raw_interactions from an interactions table or, without one, from the log's own positives. Two shapes:
+ *
+ *   long   a row a shown item    slate, user, time, item, label >= 0, and position (from the top) or score or both
+ *   wide   a row a request       user, time, candidates (in order), labels or positives, scores?   (lists as JSON text,
+ *                                JSON arrays or Parquet LIST); chosen by naming the column of `candidates`
+ *
+ * A position, or the order of `candidates`, is the incumbent's order; with a score alone, the score is.
+ *   raw_impressions(s BIGINT, u VARCHAR, i VARCHAR, t DOUBLE, k INTEGER, x DOUBLE, y DOUBLE)
+ *     s: slate, the row it begins at; t: seconds; k: place from 0; x: score, or -(k + 1); y: label
+ */
+import { join } from "node:path";
+import { DataError } from "../../core/errors.ts";
+import { type Duck, type Quarantine, sqlText } from "../duck.ts";
+import { type StagedFields, stageFields } from "./fields.ts";
+import { type ItemColumns, readItemTable } from "./items.ts";
+import { type AdapterReport, type InteractionColumns, type TimeUnit, timeSql, writeItems } from "./readers.ts";
+import { readInteractions } from "./table.ts";
+
+/** Columns of the log. `candidates` makes it wide; then slate, item, position, score and label mean nothing. */
+export interface ImpressionColumns {
+  readonly user: string;
+  readonly time: string;
+  readonly slate?: string;
+  readonly item?: string;
+  readonly position?: string;
+  readonly score?: string;
+  readonly label?: string;
+  readonly candidates?: string;
+  readonly scores?: string;
+  readonly labels?: string;
+  readonly positives?: string;
+}
+
+export interface ImpressionsOptions {
+  readonly kind: "impressions";
+  /** Folder. */
+  readonly path: string;
+  /** File names within the folder. */
+  readonly impressions: string;
+  /** Gives the histories; without it they are the positives of the log. */
+  readonly interactions?: string;
+  readonly items?: string;
+  readonly columns: ImpressionColumns;
+  readonly interactionColumns?: InteractionColumns;
+  readonly itemColumns?: ItemColumns;
+  /** Splits categories given as one string. Default "|". */
+  readonly categorySeparator?: string;
+  readonly timeUnit?: TimeUnit;
+}
+
+export async function loadImpressions(
+  duck: Duck,
+  options: ImpressionsOptions,
+  quarantine: Quarantine,
+): Promise<AdapterReport> {
+  const { path, columns } = options;
+  const file = join(path, options.impressions);
+  const files = [file];
+  let rowsRead = 0;
+  if (options.interactions !== undefined) {
+    const own = join(path, options.interactions);
+    const named = options.interactionColumns ?? {
+      user: columns.user,
+      item: columns.item ?? "item_id",
+      time: columns.time,
+    };
+    rowsRead += await readInteractions(duck, own, named, quarantine, options.timeUnit);
+    files.push(own);
+  }
+  const wide = columns.candidates !== undefined;
+  const staged = await stageFields(duck, file, wide ? wideFields(columns) : longFields(columns), quarantine);
+  rowsRead += staged.rows;
+  const sample = (await duck.rows("SELECT t FROM staged WHERE t IS NOT NULL ORDER BY n LIMIT 1"))[0]?.t;
+  const time = timeSql("t", options.timeUnit ?? "auto", sample === undefined ? undefined : String(sample));
+  const known = options.interactions === undefined ? "" : "u NOT IN (SELECT DISTINCT u FROM raw_interactions)";
+  if (wide) await typeWide(duck, columns, time, known);
+  else await typeLong(duck, columns, time, known);
+  await setAside(duck, file, staged, quarantine);
+  await duck.run(wide ? fromWide(columns) : fromLong(columns));
+  await duck.run("DROP TABLE typed; DROP TABLE staged");
+  if (options.interactions === undefined)
+    await duck.run("INSERT INTO raw_interactions SELECT u, i, y, t FROM raw_impressions WHERE y > 0");
+  if (options.items !== undefined) {
+    const itemFile = join(path, options.items);
+    const itemColumns = options.itemColumns ?? { id: columns.item ?? "item_id", title: "title" };
+    await writeItems(duck, readItemTable(duck, itemFile, itemColumns, quarantine, options.categorySeparator));
+    files.push(itemFile);
+  }
+  const unordered = !wide && columns.position === undefined && columns.score === undefined;
+  return {
+    files,
+    rowsRead,
+    hasItems: options.items !== undefined,
+    hasImpressions: true,
+    hasClock: true,
+    notes: [
+      ...(unordered ? ["no position and no score: the order of the file is the incumbent's"] : []),
+      ...(options.interactions === undefined ? ["no interactions table: histories are the log's own positives"] : []),
+    ],
+  };
+}
+
+const given = (fields: Readonly<Record<string, string | undefined>>): Record<string, string> =>
+  Object.fromEntries(Object.entries(fields).filter((e): e is [string, string] => e[1] !== undefined));
+
+const longFields = (c: ImpressionColumns): Record<string, string> =>
+  given({
+    s: c.slate ?? "slate_id",
+    u: c.user,
+    t: c.time,
+    i: c.item ?? "item_id",
+    y: c.label ?? "label",
+    k: c.position,
+    x: c.score,
+  });
+
+function wideFields(c: ImpressionColumns): Record<string, string> {
+  if ((c.labels === undefined) === (c.positives === undefined))
+    throw new DataError(
+      "A log with data.columns.candidates needs either data.columns.labels or data.columns.positives.",
+      {
+        advice: "labels: a list of numbers, one a candidate; positives: a list of the ids that were clicked.",
+      },
+    );
+  return given({ u: c.user, t: c.time, c: c.candidates, x: c.scores, y: c.labels, p: c.positives });
+}
+
+type Fault = readonly [when: string, reason: string];
+/** SQL: the first fault that holds, or NULL. */
+const firstOf = (faults: readonly Fault[]): string =>
+  `CASE ${faults.map(([when, reason]) => `WHEN ${when} THEN ${sqlText(reason)}`).join(" ")} END`;
+const absent = (field: string, column: string): Fault => [`${field} IS NULL`, `no "${column}"`];
+const notFinite = (x: string): string => `(${x} IS NULL OR NOT isfinite(${x}))`;
+
+/** `typed`: staged rows with numbers, and why a row cannot be used (`fault`), else NULL. */
+async function typeLong(duck: Duck, c: ImpressionColumns, time: string, unknownUser: string): Promise<void> {
+  const number = (field: string): string => `TRY_CAST(${field} AS DOUBLE)`;
+  const faults: Fault[] = [
+    ["broken IS NOT NULL", "not JSON"],
+    absent("s", c.slate ?? "slate_id"),
+    absent("u", c.user),
+    absent("i", c.item ?? "item_id"),
+    [notFinite("sec"), `"${c.time}" is not a time`],
+    [`${notFinite("label")} OR label < 0`, `"${c.label ?? "label"}" is not a number >= 0`],
+    ...(c.position === undefined ? [] : [[notFinite("place"), `"${c.position}" is not a number`] as const]),
+    ...(c.score === undefined ? [] : [[notFinite("score"), `"${c.score}" is not a number`] as const]),
+    ...(unknownUser === "" ? [] : [[unknownUser, "the user is not in the interactions table"] as const]),
+  ];
+  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${firstOf(faults)} AS fault FROM (
+    SELECT n, broken, s, u, i, ${time} AS sec, ${number("y")} AS label,
+      ${c.position === undefined ? "NULL::DOUBLE" : number("k")} AS place,
+      ${c.score === undefined ? "NULL::DOUBLE" : number("x")} AS score FROM staged)`);
+  const usable = "PARTITION BY s, fault IS NULL";
+  // One after the other: a row that is set aside no longer counts for the next question.
+  for (const [when, reason] of [
+    [`first_value(u) OVER (${usable} ORDER BY n) <> u`, "the slate belongs to another user"],
+    [`row_number() OVER (${usable}, i ORDER BY n) > 1`, "the item stands twice in its slate"],
+    [`count(*) OVER (${usable}) < 2`, "a slate of fewer than 2 candidates"],
+  ] as const)
+    await duck.run(`CREATE OR REPLACE TEMP TABLE typed AS
+      SELECT * EXCLUDE (fault), coalesce(fault, CASE WHEN ${when} THEN ${sqlText(reason)} END) AS fault FROM typed`);
+}
+
+const fromLong = (c: ImpressionColumns): string => {
+  const order = c.position !== undefined ? "place, n" : c.score !== undefined ? "score DESC, n" : "n";
+  return `CREATE TABLE raw_impressions AS SELECT s, u, i, t, k, coalesce(score, -(k + 1))::DOUBLE AS x, y FROM (
+    SELECT min(n) OVER (PARTITION BY s) AS s, u, i, min(sec) OVER (PARTITION BY s) AS t, score, label AS y,
+      (row_number() OVER (PARTITION BY s ORDER BY ${order}) - 1)::INTEGER AS k
+    FROM typed WHERE fault IS NULL)`;
+};
+
+async function typeWide(duck: Duck, c: ImpressionColumns, time: string, unknownUser: string): Promise<void> {
+  const list = (field: string, type: "VARCHAR" | "DOUBLE", used: boolean): string =>
+    used ? `TRY_CAST(TRY_CAST(${field} AS JSON) AS ${type}[])` : `NULL::${type}[]`;
+  const notList = (field: string): string => `(${field} IS NULL OR list_aggregate(${field}, 'count') < len(${field}))`;
+  const numbers = (field: string, column: string): Fault[] => [
+    [
+      `${notList(field)} OR NOT isfinite(coalesce(list_aggregate(${field}, 'max'), 0))`,
+      `"${column}" is not a list of numbers`,
+    ],
+    [`len(${field}) <> len(items)`, `"${column}" has another length than "${c.candidates}"`],
+  ];
+  const faults: Fault[] = [
+    ["broken IS NOT NULL", "not JSON"],
+    absent("u", c.user),
+    [notFinite("sec"), `"${c.time}" is not a time`],
+    [notList("items"), `"${c.candidates}" is not a list`],
+    ["len(items) < 2", "a slate of fewer than 2 candidates"],
+    ["len(list_distinct(items)) < len(items)", "an item stands twice in the slate"],
+    ...(c.labels === undefined ? [] : numbers("labels", c.labels)),
+    ...(c.labels === undefined
+      ? []
+      : [["list_aggregate(labels, 'min') < 0", `"${c.labels}" has a number below 0`] as const]),
+    ...(c.scores === undefined ? [] : numbers("scores", c.scores)),
+    ...(c.positives === undefined ? [] : [[notList("positives"), `"${c.positives}" is not a list`] as const]),
+    ...(c.positives === undefined
+      ? []
+      : [["NOT list_has_all(items, positives)", "a positive is not among the candidates"] as const]),
+    ...(unknownUser === "" ? [] : [[unknownUser, "the user is not in the interactions table"] as const]),
+  ];
+  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${firstOf(faults)} AS fault FROM (
+    SELECT n, broken, u, ${time} AS sec, c AS i, ${list("c", "VARCHAR", true)} AS items,
+      ${list("x", "DOUBLE", c.scores !== undefined)} AS scores, ${list("y", "DOUBLE", c.labels !== undefined)} AS labels,
+      ${list("p", "VARCHAR", c.positives !== undefined)} AS positives FROM staged)`);
+}
+
+const fromWide = (c: ImpressionColumns): string => `CREATE TABLE raw_impressions AS
+  SELECT n AS s, u, items[k + 1] AS i, sec AS t, k::INTEGER AS k,
+    ${c.scores === undefined ? "-(k + 1)::DOUBLE" : "scores[k + 1]"} AS x,
+    ${c.labels === undefined ? "list_contains(positives, items[k + 1])::INTEGER::DOUBLE" : "labels[k + 1]"} AS y
+  FROM (SELECT *, unnest(range(len(items))) AS k FROM typed WHERE fault IS NULL)`;
+
+async function setAside(duck: Duck, file: string, staged: StagedFields, quarantine: Quarantine): Promise<void> {
+  const bad = await duck.rows("SELECT n, fault, broken, u, i, sec FROM typed WHERE fault IS NOT NULL ORDER BY n");
+  for (const b of bad)
+    quarantine.add({
+      file,
+      line: staged.lineOf(Number(b.n)),
+      reason: String(b.fault),
+      text: String(b.broken ?? JSON.stringify([b.u, b.i, b.sec])),
+    });
+}

@@ -1,0 +1,55 @@
+/**
+ * Finds a data set's files by the names they are published under. Named files win; otherwise exactly one file must fit,
+ * and the error says what was looked for. Reads no contents.
+ */
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { DataError } from "../../core/errors.ts";
+
+/** What is looked for, most usual name first: the first pattern that any file fits decides. */
+export interface Wanted {
+  /** For messages: "reviews", "items". */
+  readonly what: string;
+  /** The setting that names the file. */
+  readonly setting: string;
+  readonly patterns: readonly { readonly name: string; readonly fits: RegExp }[];
+}
+
+/** Names of the files directly in a folder, sorted. Throws DataError if it is none. */
+export function filesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true })
+      .filter((e) => !e.isDirectory() && !e.name.startsWith("."))
+      .map((e) => e.name)
+      .sort();
+  } catch (cause) {
+    throw new DataError(`data.path = ${folder}: there is no such folder.`, { cause, advice: "Set data.path." });
+  }
+}
+
+/** The path of the one file that fits, undefined if none does. Throws DataError if several do. */
+export function locate(folder: string, wanted: Wanted): string | undefined {
+  const names = filesIn(folder);
+  for (const { name, fits } of wanted.patterns) {
+    const found = names.filter((n) => fits.test(n));
+    if (found.length > 1)
+      throw new DataError(
+        `${folder} has ${found.length} files that could hold the ${wanted.what} (${name}): ${found.slice(0, 5).join(", ")}.`,
+        { advice: `Say which one with ${wanted.setting}.` },
+      );
+    if (found[0] !== undefined) return join(folder, found[0]);
+  }
+  return undefined;
+}
+
+/** As locate, but none is a DataError too. */
+export function locateOrFail(folder: string, wanted: Wanted): string {
+  const found = locate(folder, wanted);
+  if (found !== undefined) return found;
+  const names = filesIn(folder);
+  const there = names.length === 0 ? "it is empty" : `it has ${names.slice(0, 8).join(", ")}`;
+  throw new DataError(
+    `${folder} has no file with the ${wanted.what}; looked for ${wanted.patterns.map((p) => p.name).join(", ")}, and ${there}${names.length > 8 ? ", ..." : ""}.`,
+    { advice: `Name the file with ${wanted.setting}, or see what GR2 makes of the folder: gr2 data inspect ${folder}` },
+  );
+}

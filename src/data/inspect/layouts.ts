@@ -1,0 +1,262 @@
+/**
+ * Recognises a layout and names the settings that read it. Each layout is one entry of `recognisers`, tried in order; a
+ * new layout is a new entry. Pure: works on what look.ts saw.
+ */
+import type { FileView, FolderView } from "./look.ts";
+import { type Guesses, type InteractionRole, type ItemRole, interactionRoles, itemRoles } from "./roles.ts";
+
+export interface Recognised {
+  /** In plain words. */
+  readonly layout: string;
+  /** Settings under `data`, all but name and path. */
+  readonly settings: Readonly<Record<string, unknown>>;
+  /** Settings outside `data` that belong to the layout. */
+  readonly more?: Readonly<Record<string, unknown>>;
+  readonly interactions: string;
+  readonly items?: string;
+  /** Column -> role, with the reason. */
+  readonly roles: readonly {
+    readonly file: string;
+    readonly role: string;
+    readonly column: string;
+    readonly why: string;
+  }[];
+  /** What the reader should know or check. */
+  readonly notes: readonly string[];
+}
+
+type Recogniser = (view: FolderView) => Recognised | undefined;
+
+const named = (view: FolderView, pattern: RegExp): FileView | undefined =>
+  pick(
+    view,
+    view.files.filter((f) => pattern.test(f.name)),
+  );
+
+/** The file that was pointed at, else the largest. */
+const pick = (view: FolderView, files: readonly FileView[]): FileView | undefined =>
+  files.find((f) => f.name === view.only) ?? [...files].sort((a, b) => b.bytes - a.bytes)[0];
+
+const has = (f: FileView, ...columns: readonly string[]): boolean => {
+  const names = new Set(f.columns.map((c) => c.name));
+  return columns.every((c) => names.has(c));
+};
+
+const filesOf = (view: FolderView, interactions: FileView, items: FileView | undefined, several: boolean) =>
+  view.only !== undefined || several
+    ? { files: { interactions: interactions.name, ...(items ? { items: items.name } : {}) } }
+    : {};
+
+const recbole: Recogniser = (view) => {
+  const inter = named(view, /\.inter$/);
+  if (inter === undefined) return undefined;
+  const items = named(view, /\.item$/);
+  return {
+    layout: "RecBole's atomic files",
+    settings: { adapter: "recbole" },
+    interactions: inter.name,
+    ...(items ? { items: items.name } : {}),
+    roles: [],
+    notes: [],
+  };
+};
+
+const movielens: Recogniser = (view) => {
+  const at = (name: string) => view.files.find((f) => f.name === name);
+  const csv = at("ratings.csv");
+  const found: readonly [FileView | undefined, string, string][] = [
+    [at("u.data"), "u.item", "MovieLens 100K"],
+    [at("ratings.dat"), "movies.dat", "MovieLens 1M or 10M (::)"],
+    [csv && has(csv, "userId", "movieId") ? csv : undefined, "movies.csv", "MovieLens 20M or latest (CSV)"],
+  ];
+  for (const [ratings, movies, layout] of found)
+    if (ratings !== undefined && at(movies) !== undefined)
+      return {
+        layout,
+        settings: { adapter: "movielens" },
+        interactions: ratings.name,
+        items: movies,
+        roles: [],
+        notes: [],
+      };
+  return undefined;
+};
+
+const amazon: Recogniser = (view) => {
+  const isReviews = (f: FileView): boolean =>
+    has(f, "reviewerID", "asin", "unixReviewTime") || has(f, "user_id", "parent_asin", "timestamp");
+  const candidates = view.files.filter(isReviews);
+  const reviews = pick(view, candidates);
+  if (reviews === undefined) return undefined;
+  const stem = (name: string): string =>
+    name.replace(/^(meta_|reviews_)/, "").replace(/(_5)?\.(json|jsonl|csv)(\.gz)?$/, "");
+  const metas = view.files.filter((f) => /^meta_/.test(f.name));
+  const meta = metas.find((f) => stem(f.name) === stem(reviews.name)) ?? metas[0];
+  const edition = has(reviews, "parent_asin")
+    ? "2023"
+    : meta?.format === "python lines" || /^reviews_/.test(reviews.name) || has(reviews, "helpful")
+      ? "2014"
+      : "2018";
+  return {
+    layout: `Amazon Reviews ${edition}`,
+    settings: { adapter: `amazon${edition}`, ...filesOf(view, reviews, meta, true) },
+    interactions: reviews.name,
+    ...(meta ? { items: meta.name } : {}),
+    roles: [],
+    notes: [
+      ...(meta ? [] : ["there is no meta_* file: items would have no text, and semantic IDs need text"]),
+      ...(candidates.length > 1 ? [`${candidates.length} files hold reviews; the largest is proposed`] : []),
+    ],
+  };
+};
+
+const sequences: Recogniser = (view) => {
+  const file = pick(
+    view,
+    view.files.filter((f) => f.format === "sequence lines"),
+  );
+  if (file === undefined) return undefined;
+  const items = named(
+    view,
+    /^items?\.jsonl(\.gz)?$|\.pretrain\.json$|\.item\.json$|^item_plain_text\.txt$|item2attributes\.json$/,
+  );
+  const usual = /^(sequential_data(_processed)?|user_sequences?)\.txt$/.test(file.name);
+  return {
+    layout: "sequences, a line a user: user item item ... (TIGER, P5, S3-Rec, OneRec-Think)",
+    settings: { adapter: "sequences", ...filesOf(view, file, items, !usual) },
+    interactions: file.name,
+    ...(items ? { items: items.name } : {}),
+    roles: [],
+    notes: items ? [] : ["there is no item file: items would have no text, and semantic IDs need text"],
+  };
+};
+
+/** Names that columns of logged slates have, by role. */
+const slateColumns: readonly (readonly [role: string, names: RegExp])[] = [
+  ["candidates", /^(candidates|slate|slates|shown|impressions?|exposed|item_?ids)$/i],
+  ["scores", /^(scores?|predictions?)$/i],
+  ["labels", /^(labels?|grades?|relevance)$/i],
+  ["positives", /^(positives|clicked|clicks|purchased|chosen)$/i],
+];
+
+/** Logged slates, a row a request: a column of lists of items, with what came of it. */
+const impressions: Recogniser = (view) => {
+  for (const file of view.files) {
+    const roles = slateColumns.flatMap(([role, names]) => {
+      const column = file.columns.find((c) => names.test(c.name) && c.kind === "lists");
+      return column ? [{ file: file.name, role, column: column.name, why: "its values are lists" }] : [];
+    });
+    const { user, time } = interactionRoles(file.columns, file.records.length);
+    if (!roles.some((r) => r.role === "candidates") || !user?.byName) continue;
+    const items = view.files.find((f) => f !== file && /^(items?|products?|meta)/i.test(f.name) && readable(f));
+    const itemGuesses = items ? itemRoles(items.columns, items.records) : {};
+    const all = [
+      ...roles,
+      ...described(file, { user, ...(time ? { time } : {}) }),
+      ...(items ? described(items, itemGuesses) : []),
+    ];
+    return {
+      layout: "a log of slates, a row a request",
+      settings: {
+        adapter: "impressions",
+        files: { impressions: file.name, ...(items ? { items: items.name } : {}) },
+        columns: Object.fromEntries(all.map((r) => [r.role, r.column])),
+      },
+      more: { prerank: { kind: "logged" } },
+      interactions: file.name,
+      ...(items ? { items: items.name } : {}),
+      roles: all,
+      notes: items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"],
+    };
+  }
+  return undefined;
+};
+
+const readable = (f: FileView): boolean =>
+  ["csv", "tsv", "jsonl", "parquet"].includes(f.format) &&
+  f.problem === undefined &&
+  /\.(csv|tsv|jsonl|json|ndjson)(\.gz)?$|\.parquet$/i.test(f.name);
+
+const table: Recogniser = (view) => {
+  const tables = view.files.filter(readable);
+  const scored = tables
+    .map((file) => ({ file, roles: interactionRoles(file.columns, file.records.length) }))
+    .filter(({ roles }) => roles.user && roles.item)
+    .map((t) => ({ ...t, score: scoreOf(t.file, t.roles, view) }))
+    .filter(({ score }) => score > 0)
+    .sort((a, b) => b.score - a.score || b.file.bytes - a.file.bytes);
+  const best = scored[0];
+  if (best === undefined) return undefined;
+  const { file, roles } = best;
+  const seen = new Set(file.records.map((r) => String(r[roles.item?.column ?? ""])));
+  const items = tables
+    .filter((f) => f !== file)
+    .map((f) => ({ file: f, roles: itemRoles(f.columns, f.records, roles.item?.column, seen) }))
+    .filter((t) => t.roles.id && (t.roles.title || t.roles.categories || t.roles.description))
+    .sort((a, b) => Object.keys(b.roles).length - Object.keys(a.roles).length || b.file.bytes - a.file.bytes)[0];
+  const others = scored.slice(1).filter((t) => t.file !== items?.file && t.score >= 4);
+  const unit = file.columns.find((c) => c.name === roles.time?.column)?.kind;
+  const separator = items && separatorOf(items.file, items.roles);
+  const columns = columnsOf(roles, items?.roles ?? {});
+  return {
+    layout: `a table of interactions${items ? " and a table of items" : ""}`,
+    settings: {
+      adapter: "table",
+      files: { interactions: file.name, ...(items ? { items: items.file.name } : {}) },
+      columns,
+      ...(separator ? { categorySeparator: separator } : {}),
+      ...(unit === "seconds" || unit === "milliseconds" ? { timeUnit: unit } : {}),
+    },
+    interactions: file.name,
+    ...(items ? { items: items.file.name } : {}),
+    roles: [...described(file, roles), ...(items ? described(items.file, items.roles) : [])],
+    notes: [
+      ...(roles.time ? [] : ["no column looks like a time: the order of the file would be the order of time"]),
+      ...(items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"]),
+      ...(others.length > 0 ? [`${others.map((t) => t.file.name).join(", ")} could be interactions too`] : []),
+    ],
+  };
+};
+
+/** Named roles count; a file that looks like items (a title, no named user) does not. */
+function scoreOf(file: FileView, roles: Guesses<InteractionRole>, view: FolderView): number {
+  const byName = (["user", "item", "time", "rating"] as const).filter((r) => roles[r]?.byName).length;
+  const texts = file.columns.filter(
+    (c) => c.kind === "lists" || /title|descri|categor|genre|brand/i.test(c.name),
+  ).length;
+  const pointed = file.name === view.only ? 100 : 0;
+  const usual = /interact|rating|review|order|event|click|purchase|transact|log|behavi/i.test(file.name) ? 1 : 0;
+  return pointed + 2 * byName + usual + (roles.time ? 1 : 0) - (roles.user?.byName ? 0 : 2 * texts);
+}
+
+function columnsOf(roles: Guesses<InteractionRole>, items: Guesses<ItemRole>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries({ ...roles, ...items }).flatMap(([role, guess]) => (guess ? [[role, guess.column]] : [])),
+  );
+}
+
+const described = (file: FileView, roles: Guesses<string>): Recognised["roles"] =>
+  Object.entries(roles).flatMap(([role, guess]) =>
+    guess ? [{ file: file.name, role, column: guess.column, why: guess.why }] : [],
+  );
+
+/** The separator that most categories in one string hold, if it is not the default. */
+function separatorOf(file: FileView, roles: Guesses<ItemRole>): string | undefined {
+  const column = roles.categories?.column;
+  if (column === undefined || file.columns.find((c) => c.name === column)?.kind === "lists") return undefined;
+  const values = file.records.map((r) => r[column]).filter((v): v is string => typeof v === "string" && v !== "");
+  const share = (s: string): number => values.filter((v) => v.includes(s)).length / Math.max(1, values.length);
+  if (share("|") > 0.1) return undefined;
+  return [" > ", ">", ";", ", ", ",", "/"].find((s) => share(s) > 0.3);
+}
+
+export const recognisers: readonly Recogniser[] = [recbole, movielens, amazon, sequences, impressions, table];
+
+/** The first layout that fits. */
+export function recognise(view: FolderView): Recognised | undefined {
+  for (const recogniser of recognisers) {
+    const found = recogniser(view);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}

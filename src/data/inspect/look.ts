@@ -1,0 +1,251 @@
+/**
+ * A first look at a folder: what each file is, from its head alone (256 KB; Parquet: 200 rows), and what its columns hold.
+ * Guesses no roles and no layout.
+ */
+import { readdirSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { DataError } from "../../core/errors.ts";
+import { parseDelimited } from "../adapters/items.ts";
+import { filesIn } from "../adapters/locate.ts";
+import { parsePythonLiteral } from "../adapters/python-literal.ts";
+import { type Duck, headOf, sqlText } from "../duck.ts";
+
+export type FileFormat =
+  | "csv"
+  | "tsv"
+  | "jsonl"
+  | "python lines"
+  | "json object"
+  | "sequence lines"
+  | "parquet"
+  | "text"
+  | "unreadable";
+
+/** What the values of a column are like. */
+export type ColumnKind =
+  | "whole numbers"
+  | "numbers"
+  | "seconds"
+  | "milliseconds"
+  | "dates"
+  | "lists"
+  | "text"
+  | "empty";
+
+export interface ColumnView {
+  readonly name: string;
+  readonly kind: ColumnKind;
+  /** Of the sampled rows. */
+  readonly missing: number;
+  /** Different values among the sampled rows. */
+  readonly distinct: number;
+  /** Up to three values as text. */
+  readonly examples: readonly string[];
+}
+
+export interface FileView {
+  readonly name: string;
+  readonly bytes: number;
+  readonly format: FileFormat;
+  /** Records of the head; empty for text. */
+  readonly records: readonly Readonly<Record<string, unknown>>[];
+  readonly columns: readonly ColumnView[];
+  /** Lines of the head, complete ones only. */
+  readonly lines: readonly string[];
+  /** Rows in all: exact for Parquet, estimated from size and line length otherwise; undefined where neither is cheap. */
+  readonly rows?: number;
+  /** Why a table cannot be read as it is. */
+  readonly problem?: string;
+}
+
+export interface FolderView {
+  readonly folder: string;
+  readonly files: readonly FileView[];
+  /** The file that was pointed at, if it was one. */
+  readonly only?: string;
+  /** Folders within, for a hint. */
+  readonly subfolders: readonly string[];
+}
+
+const headBytes = 1 << 18;
+const maxFiles = 40;
+const maxRecords = 2000;
+
+/** Looks at a folder, or at a file and its neighbours. Throws DataError if there is no such thing. */
+export async function lookAt(duck: Duck, path: string): Promise<FolderView> {
+  const full = resolve(path);
+  const stat = statSync(full, { throwIfNoEntry: false });
+  if (stat === undefined)
+    throw new DataError(`${path}: there is no such file or folder.`, { advice: "Name the folder of the data." });
+  const folder = stat.isDirectory() ? full : dirname(full);
+  const names = filesIn(folder).slice(0, maxFiles);
+  const files: FileView[] = [];
+  for (const name of names) files.push(await lookAtFile(duck, folder, name));
+  return {
+    folder,
+    files,
+    subfolders: subfoldersOf(folder),
+    ...(stat.isDirectory() ? {} : { only: basename(full) }),
+  };
+}
+
+const subfoldersOf = (folder: string): string[] =>
+  readdirSync(folder, { withFileTypes: true })
+    .filter((e) => e.isDirectory() && !e.name.startsWith("."))
+    .map((e) => e.name)
+    .sort();
+
+async function lookAtFile(duck: Duck, folder: string, name: string): Promise<FileView> {
+  const path = join(folder, name);
+  const bytes = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  const base = { name, bytes, records: [], columns: [], lines: [] };
+  if (bytes === 0) return { ...base, format: "unreadable", problem: "empty" };
+  try {
+    if (/\.parquet$/i.test(name)) return await lookAtParquet(duck, path, base);
+    if (/\.(zip|7z|bz2|xz|zst|tar|tgz|pkl|npy|npz|pt|bin|safetensors|png|jpe?g|pdf)$/i.test(name))
+      return { ...base, format: "unreadable", problem: "not a text file; unpack it first" };
+    const head = headOf(path, headBytes);
+    if (head.includes("\u0000")) return { ...base, format: "unreadable", problem: "not a text file" };
+    const whole = head.length > 0 && Buffer.byteLength(head) >= bytes && !name.endsWith(".gz");
+    const all = head.split(/\r?\n/);
+    const lines = (whole || all.length === 1 ? all : all.slice(0, -1)).filter((l) => l.trim() !== "");
+    const rows = name.endsWith(".gz")
+      ? undefined
+      : whole
+        ? lines.length
+        : Math.round((bytes / Buffer.byteLength(head)) * all.length);
+    return { ...base, lines, ...lookAtText(name, lines, head), ...(rows === undefined ? {} : { rows }) };
+  } catch (e) {
+    return {
+      ...base,
+      format: "unreadable",
+      problem: e instanceof Error ? (e.message.split("\n")[0] ?? "") : "unreadable",
+    };
+  }
+}
+
+async function lookAtParquet(
+  duck: Duck,
+  path: string,
+  base: Pick<FileView, "name" | "bytes" | "lines">,
+): Promise<FileView> {
+  const records = (await duck.rows(`SELECT * FROM read_parquet(${sqlText(path)}) LIMIT 200`)).map(plainRecord);
+  const rows = await duck.number(`SELECT count(*) FROM read_parquet(${sqlText(path)})`);
+  return { ...base, format: "parquet", records, columns: columnViews(records), rows };
+}
+
+/** DuckDB's own value types as plain text, numbers and lists. */
+const plainRecord = (row: Record<string, unknown>): Record<string, unknown> =>
+  Object.fromEntries(
+    Object.entries(row).map(([k, v]) => [
+      k,
+      v instanceof Date ? v.toISOString() : typeof v === "bigint" ? Number(v) : v,
+    ]),
+  );
+
+function lookAtText(name: string, lines: readonly string[], head: string): Omit<FileView, "name" | "bytes" | "lines"> {
+  const none = { records: [], columns: [] };
+  const first = lines[0] ?? "";
+  if (/^\s*\{/.test(first)) {
+    const json = recordsOf(lines, (l) => JSON.parse(l));
+    if (json.length > 0) return { format: "jsonl", records: json, columns: columnViews(json) };
+    const python = recordsOf(lines, parsePythonLiteral);
+    if (python.length > 0) return { format: "python lines", records: python, columns: columnViews(python) };
+    return { ...none, format: "json object" };
+  }
+  if (/^\s*\[/.test(head)) return { ...none, format: "json object" };
+  const stem = name.toLowerCase().replace(/\.gz$/, "");
+  if (/\.(csv|tsv|inter|item)$/.test(stem)) {
+    const delimiter = stem.endsWith(".csv") ? "," : "\t";
+    const header = parseDelimited(first, delimiter) ?? [];
+    const records = lines.slice(1, maxRecords).flatMap((line) => {
+      const cells = parseDelimited(line, delimiter);
+      return cells?.length === header.length ? [Object.fromEntries(header.map((h, k) => [h, cells[k]]))] : [];
+    });
+    const problem = tableProblem(header, records, first);
+    return {
+      format: delimiter === "," ? "csv" : "tsv",
+      records,
+      columns: columnViews(records, header),
+      ...(problem === undefined ? {} : { problem }),
+    };
+  }
+  return { ...none, format: isSequenceFile(lines) ? "sequence lines" : "text" };
+}
+
+function tableProblem(header: readonly string[], records: readonly object[], first: string): string | undefined {
+  if (header.length === 1 && /[;|\t]/.test(first)) return "one column only: the separator is another one";
+  if (header.some((h) => h.trim() === "")) return "a column without a name";
+  if (header.length > 1 && header.filter((h) => /^-?\d+(\.\d+)?$/.test(h.trim())).length >= header.length / 2)
+    return "no header line: add one that names the columns";
+  return records.length === 0 ? "a header and no rows" : undefined;
+}
+
+function recordsOf(lines: readonly string[], parse: (line: string) => unknown): Record<string, unknown>[] {
+  const out: Record<string, unknown>[] = [];
+  for (const line of lines.slice(0, maxRecords)) {
+    try {
+      const record = parse(line);
+      if (typeof record === "object" && record !== null && !Array.isArray(record))
+        out.push(record as Record<string, unknown>);
+    } catch {
+      // a malformed line among good ones; reading the file will name it
+    }
+  }
+  return out.length >= lines.slice(0, maxRecords).length / 2 ? out : [];
+}
+
+/** A line a user: an id, then at least one more, no other characters; users differ. */
+function isSequenceFile(lines: readonly string[]): boolean {
+  const rows = lines.slice(0, 200).map((l) => l.trim().split(/[ \t]+/));
+  const users = new Set(rows.map((r) => r[0]));
+  const long = rows.filter((r) => r.length >= 3).length;
+  const plain = rows.every((r) => r.length >= 2 && r.every((cell) => /^[A-Za-z0-9_-]{1,40}$/.test(cell)));
+  const idLike = rows.every((r) => r.every((cell) => /\d/.test(cell)));
+  return rows.length > 0 && plain && idLike && users.size === rows.length && long >= rows.length / 2;
+}
+
+const isMissing = (v: unknown): boolean =>
+  v === undefined || v === null || v === "" || (Array.isArray(v) && v.length === 0);
+
+export function columnViews(
+  records: readonly Readonly<Record<string, unknown>>[],
+  names: readonly string[] = [...new Set(records.flatMap((r) => Object.keys(r)))],
+): ColumnView[] {
+  return names.map((name) => {
+    const values = records.map((r) => r[name]).filter((v) => !isMissing(v));
+    const texts = values.map((v) => (typeof v === "object" ? JSON.stringify(v) : String(v)));
+    return {
+      name,
+      kind: kindOf(values, texts),
+      missing: records.length === 0 ? 0 : 1 - values.length / records.length,
+      distinct: new Set(texts).size,
+      examples: [...new Set(texts)].slice(0, 3),
+    };
+  });
+}
+
+/** What nearly all values are: a malformed one among twenty does not change what a column is. */
+function kindOf(values: readonly unknown[], texts: readonly string[]): ColumnKind {
+  if (values.length === 0) return "empty";
+  const nearlyAll = (n: number): boolean => n >= 0.95 * values.length;
+  const isList = (v: unknown): boolean =>
+    Array.isArray(v) || isDuckList(v) || (typeof v === "string" && /^\s*\[.*\]\s*$/.test(v));
+  if (nearlyAll(values.filter(isList).length)) return "lists";
+  const numeric = texts.filter((t) => /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(t.trim()));
+  if (nearlyAll(numeric.length)) {
+    const within = (low: number, high: number): number =>
+      numeric.filter((t) => Number(t) >= low && Number(t) < high).length;
+    // Between 1985 and 2100.
+    if (nearlyAll(within(4.7e8, 4.1e9))) return "seconds";
+    if (nearlyAll(within(4.7e11, 4.1e12))) return "milliseconds";
+    return numeric.every((t) => /^-?\d+$/.test(t.trim())) ? "whole numbers" : "numbers";
+  }
+  return nearlyAll(texts.filter((t) => /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$/.test(t.trim())).length)
+    ? "dates"
+    : "text";
+}
+
+/** DuckDB's list values carry their elements in `items`. */
+const isDuckList = (v: unknown): boolean =>
+  typeof v === "object" && v !== null && Array.isArray((v as { items?: unknown }).items);

@@ -1,0 +1,167 @@
+/** Which column holds what: by its name, else by its values. Every guess says why. Pure. */
+import type { ColumnView } from "./look.ts";
+
+export interface Guess {
+  readonly column: string;
+  /** In words, for the person who has to agree. */
+  readonly why: string;
+  readonly byName: boolean;
+}
+
+export type InteractionRole = "user" | "item" | "time" | "rating";
+export type ItemRole = "id" | "title" | "brand" | "categories" | "description";
+export type Guesses<R extends string> = Partial<Record<R, Guess>>;
+
+const itemNames = [
+  ...["itemid", "item", "iid", "productid", "product", "asin", "parentasin", "sku", "movieid", "articleid", "trackid"],
+  ...["songid", "bookid", "isbn", "newsid", "videoid", "gameid", "businessid", "listingid", "contentid", "docid"],
+];
+
+/** Names without case and punctuation, most telling first. */
+const synonyms: Readonly<Record<InteractionRole | ItemRole, readonly string[]>> = {
+  user: [
+    ...[
+      "userid",
+      "user",
+      "uid",
+      "customerid",
+      "customer",
+      "reviewerid",
+      "visitorid",
+      "memberid",
+      "clientid",
+      "buyerid",
+    ],
+    ...["accountid", "profileid", "sessionid", "session", "member", "client", "buyer"],
+  ],
+  item: itemNames,
+  time: [
+    ...["timestamp", "time", "unixreviewtime", "ts", "datetime", "eventtime", "createdat", "orderedat", "purchasedat"],
+    ...[
+      "date",
+      "tdat",
+      "eventtimestamp",
+      "createdtime",
+      "purchasedate",
+      "orderdate",
+      "reviewtime",
+      "position",
+      "order",
+    ],
+  ],
+  rating: ["rating", "ratings", "stars", "overall", "score", "rate", "reviewscore"],
+  id: [...itemNames, "id", "code"],
+  title: [
+    "title",
+    "name",
+    "productname",
+    "itemname",
+    "producttitle",
+    "movietitle",
+    "prodname",
+    "headline",
+    "titlename",
+  ],
+  brand: ["brand", "brandname", "store", "manufacturer", "author", "artist", "publisher", "vendor", "seller"],
+  categories: [
+    ...["categories", "category", "genres", "genre", "class", "productcategory", "maincategory", "department"],
+    ...["productgroupname", "producttype", "tags"],
+  ],
+  description: ["description", "desc", "summary", "overview", "abstract", "detaildesc", "about", "features", "text"],
+};
+
+const plain = (name: string): string => (name.split(":")[0] ?? "").toLowerCase().replace(/[^a-z0-9]/g, "");
+
+function byName(
+  columns: readonly ColumnView[],
+  role: InteractionRole | ItemRole,
+  taken: ReadonlySet<string>,
+): Guess | undefined {
+  for (const synonym of synonyms[role]) {
+    const column = columns.find((c) => !taken.has(c.name) && c.kind !== "empty" && plain(c.name) === synonym);
+    if (column !== undefined) return { column: column.name, why: "by its name", byName: true };
+  }
+  return undefined;
+}
+
+/** `rows`: how many rows the views were made of. */
+export function interactionRoles(columns: readonly ColumnView[], rows: number): Guesses<InteractionRole> {
+  const out: Guesses<InteractionRole> = {};
+  const taken = new Set<string>();
+  const take = (role: InteractionRole, guess: Guess | undefined): void => {
+    if (guess === undefined || out[role] !== undefined) return;
+    out[role] = guess;
+    taken.add(guess.column);
+  };
+  const isId = (c: ColumnView): boolean => (c.kind === "text" || c.kind === "whole numbers") && c.missing < 0.5;
+  const usable = columns.filter((c) => c.kind !== "lists");
+  take("user", byName(usable.filter(isId), "user", taken));
+  take("item", byName(usable.filter(isId), "item", taken));
+  take(
+    "time",
+    byName(
+      usable.filter((c) => c.kind !== "text"),
+      "time",
+      taken,
+    ),
+  );
+  take(
+    "rating",
+    byName(
+      usable.filter((c) => c.kind === "numbers" || c.kind === "whole numbers"),
+      "rating",
+      taken,
+    ),
+  );
+  const clock = usable.find((c) => !taken.has(c.name) && ["seconds", "milliseconds", "dates"].includes(c.kind));
+  if (clock) take("time", { column: clock.name, why: `its values are ${clock.kind}`, byName: false });
+  // Ids come back: the same user, the same item. What is new in every row is neither.
+  const repeated = usable.filter((c) => !taken.has(c.name) && isId(c) && c.distinct >= 2 && c.distinct < rows);
+  for (const role of ["user", "item"] as const) {
+    const next = repeated.find((c) => !taken.has(c.name));
+    if (next)
+      take(role, {
+        column: next.name,
+        why: `a guess: its values come back (${next.distinct} different in ${rows} rows)`,
+        byName: false,
+      });
+  }
+  return out;
+}
+
+/** @param interactionItem name of the interactions' item column; @param ids the items seen there, as far as looked */
+export function itemRoles(
+  columns: readonly ColumnView[],
+  records: readonly Readonly<Record<string, unknown>>[],
+  interactionItem?: string,
+  ids: ReadonlySet<string> = new Set(),
+): Guesses<ItemRole> {
+  const out: Guesses<ItemRole> = {};
+  const taken = new Set<string>();
+  const take = (role: ItemRole, guess: Guess | undefined): void => {
+    if (guess === undefined) return;
+    out[role] = guess;
+    taken.add(guess.column);
+  };
+  const unique = columns.filter(
+    (c) => c.kind !== "lists" && c.missing < 0.5 && c.distinct > 0.9 * records.length * (1 - c.missing),
+  );
+  const overlap = (c: ColumnView): number => records.filter((r) => ids.has(String(r[c.name]))).length;
+  const named = byName(unique, "id", taken);
+  const same = unique.find((c) => c.name === interactionItem);
+  const best = [...unique].sort((a, b) => overlap(b) - overlap(a))[0];
+  if (same) take("id", { column: same.name, why: "named as in the interactions", byName: true });
+  else if (best && overlap(best) > 0 && overlap(best) > 2 * (named ? overlap({ ...best, name: named.column }) : 0))
+    take("id", { column: best.name, why: "its values are those of the interactions' items", byName: false });
+  else take("id", named);
+  for (const role of ["title", "brand", "categories", "description"] as const)
+    take(
+      role,
+      byName(
+        columns.filter((c) => c.kind === "text" || c.kind === "lists" || role === "categories"),
+        role,
+        taken,
+      ),
+    );
+  return out;
+}

@@ -1,0 +1,42 @@
+/**
+ * What beam search promises, checked on what came back: of every prompt exactly min(width, items left to it) rows of the
+ * trie, best first, none twice, none excluded. A worker that breaks it would put items into slates that nobody proposed.
+ */
+import { WorkerError } from "../core/errors.ts";
+import type { BeamSearchRequest, BeamSearchResult } from "./types.ts";
+
+/** Throws WorkerError naming the first prompt whose result is none. */
+export function checkBeams(request: BeamSearchRequest, { rows, logprobs }: BeamSearchResult): void {
+  const { prompts, beamWidth, trie, excluded } = request;
+  const refuse = (what: string): never => {
+    throw new WorkerError(`beam search broke its contract: ${what}`, {
+      retryable: false,
+      advice: "This is a bug in the worker, or a worker of another version.",
+    });
+  };
+  for (const [name, matrix] of Object.entries({ rows, logprobs }))
+    if (matrix.rows !== prompts.length || matrix.cols !== beamWidth)
+      refuse(`${name} is ${matrix.rows} x ${matrix.cols} for ${prompts.length} prompts and width ${beamWidth}`);
+  const known = new Set(trie.rows);
+  prompts.forEach((_, prompt) => {
+    const barred = new Set(excluded?.[prompt] ?? []);
+    const expected = Math.min(beamWidth, known.size - barred.size);
+    const seen = new Set<number>();
+    let before = 1e-3; // a log-probability, but for rounding
+    for (let k = 0; k < beamWidth; k++) {
+      const row = rows.data[prompt * beamWidth + k] as number;
+      const logprob = logprobs.data[prompt * beamWidth + k] as number;
+      const place = `prompt ${prompt}, place ${k + 1}`;
+      if (k >= expected) {
+        if (row !== -1) refuse(`${place}: row ${row} where none is left`);
+        continue;
+      }
+      if (!known.has(row)) refuse(`${place}: there is no item row ${row}`);
+      if (seen.has(row)) refuse(`${place}: row ${row} for the second time`);
+      if (barred.has(row)) refuse(`${place}: row ${row} was excluded`);
+      if (!(logprob <= before && logprob > -Infinity)) refuse(`${place}: log-prob ${logprob} behind ${before}`);
+      seen.add(row);
+      before = logprob;
+    }
+  });
+}

@@ -1,0 +1,205 @@
+/** `gr2 data inspect` on every layout: what it says, and that the recipe it proposes reads the data. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { afterAll, describe, expect, it } from "vitest";
+import { dataInspect, renderInspection } from "../../../src/cli/data-inspect.ts";
+import { loadConfig } from "../../../src/config/load.ts";
+import { columnViews } from "../../../src/data/inspect/look.ts";
+import type { Measured } from "../../../src/data/inspect/measure.ts";
+import { advise } from "../../../src/data/inspect/propose.ts";
+import { interactionRoles, itemRoles } from "../../../src/data/inspect/roles.ts";
+import { inspect } from "../../../src/stages/inspect.ts";
+import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
+
+const root = mkdtempSync(join(tmpdir(), "gr2-inspect-test-"));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+const dataOf = (recipe: unknown): Record<string, unknown> => (recipe as { data: Record<string, unknown> }).data;
+
+describe("the proposed recipe", () => {
+  it.each(layouts)("reads $name", async (layout) => {
+    const path = writeLayout(root, layout);
+    const { recipe, measured, fault } = await inspect(path);
+    expect(fault).toBeUndefined();
+    const settings = dataOf(recipe);
+    expect(settings.adapter).toBe(layout.settings.adapter);
+    expect(measured).toMatchObject({ whole: true, malformed: 0, users: Object.keys(layout.sequences).length });
+    const { dataset } = await runDataStage(root, { ...settings, minInteractions: 0, repeats: "keep" });
+    expect(sequencesOf(dataset)).toEqual(layout.sequences);
+    for (const [id, fields] of Object.entries(layout.items))
+      expect(dataset.items.find((i) => i.id === id)).toMatchObject(fields);
+  });
+
+  it("reads Parquet, and is a file that config check accepts", async () => {
+    const path = await writeParquetLayout(root);
+    const output = join(path, "recipe.yaml");
+    const text = await dataInspect(path, { output });
+    expect(text).toContain("a table of interactions and a table of items");
+    const { data } = loadConfig(output);
+    expect(data.columns).toMatchObject({ user: "user_id", item: "item_id", time: "ts", rating: "stars" });
+    const { dataset } = await runDataStage(root, JSON.parse(JSON.stringify({ ...data, minInteractions: 0 })));
+    expect(sequencesOf(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
+  });
+
+  it("is about the file that was pointed at", async () => {
+    const rows = "user_id,item_id,timestamp\nu1,i1,1500000000\nu1,i2,1500000001\nu2,i1,1500000002\n";
+    const path = writeLayout(root, { files: { "interactions.csv": rows + rows, "returns.csv": rows } });
+    const { found } = await inspect(join(path, "returns.csv"));
+    expect(found).toMatchObject({ interactions: "returns.csv", settings: { files: { interactions: "returns.csv" } } });
+  });
+
+  it("of files above the limit rests on their first part, and says so", async () => {
+    const lines = Array.from({ length: 4000 }, (_, k) => `u${k % 100},i${(k * 7) % 90},${1_500_000_000 + 3600 * k}`);
+    const csv = `user_id,item_id,timestamp\n${lines.join("\n")}\n`;
+    const path = writeLayout(root, { files: { "a.csv.gz": gzipSync(csv) } });
+    const o = await inspect(path, { plainBytes: 1, gzipBytes: 1, cutBytes: 10_000 });
+    expect(o.measured?.whole).toBe(false);
+    expect(o.measured?.rowsRead).toBeGreaterThan(300);
+    expect(renderInspection(o)).toContain("numbers are of their first part");
+    expect((await inspect(path)).measured).toMatchObject({ whole: true, rowsRead: 4000, users: 100, items: 90 });
+  });
+});
+
+describe("what it says", () => {
+  it("as JSON without the sampled records", async () => {
+    const path = writeLayout(root, layouts[0] as (typeof layouts)[number]);
+    const told = JSON.parse(await dataInspect(path, { json: true }));
+    expect(told.found.layout).toBe("Amazon Reviews 2014");
+    expect(told.recipe.data.files).toEqual({ interactions: "reviews_Soap_5.json.gz", items: "meta_Soap.json.gz" });
+    expect(JSON.stringify(told)).not.toContain("records");
+  });
+
+  it("of an unknown layout: what was seen, and what the table adapter needs", async () => {
+    const path = writeLayout(root, { files: { "notes.txt": "hello there, world!\n", "inner/x.csv": "a\n" } });
+    const text = await dataInspect(path, {});
+    expect(text).toMatch(
+      /does not know this layout[\s\S]*notes\.txt: hello there[\s\S]*inner[\s\S]*The table adapter reads/,
+    );
+    await expect(dataInspect(join(root, "nowhere"), {})).rejects.toThrow(/there is no such file or folder/);
+  });
+
+  it("of tables that cannot be read as they are: why", async () => {
+    const path = writeLayout(root, {
+      files: {
+        "ratings.csv": "A1,B1,5.0,1400000000\nA2,B1,4.0,1400000001\n",
+        "semi.csv": "user_id;item_id\n1;2\n",
+        "a.zip": "PK",
+      },
+    });
+    const text = await dataInspect(path, {});
+    expect(text).toMatch(/ratings\.csv .*no header line/);
+    expect(text).toMatch(/semi\.csv .*the separator is another one/);
+    expect(text).toMatch(/a\.zip .*unpack it first/);
+  });
+
+  it("of bad rows and unknown items: how many, and where", async () => {
+    const rows = Array.from({ length: 30 }, (_, k) => `u${k % 3},i${k % 10},${1_500_000_000 + k}\n`).join("");
+    const path = writeLayout(root, {
+      files: {
+        "interactions.csv": `user_id,item_id,timestamp\n${rows}u1,i1,never\n`,
+        "items.csv": "item_id,title\ni0,Zero\ni1,One\ni2,\n",
+      },
+    });
+    const text = await dataInspect(path, {});
+    expect(text).toContain("1 malformed rows; the first is interactions.csv:32: time is not a number");
+    expect(text).toContain("70.0 % of the interactions are with items that the item file lacks"); // i3 .. i9 of i0 .. i9
+    expect(text).toContain("items without a title: 33.3 %, without any text: 33.3 %");
+  });
+
+  it("recognises logged slates, lists in JSON and lists as text alike", async () => {
+    const line = JSON.stringify({ user_id: "u", ts: 1_700_000_000, shown: ["a", "b"], labels: [0, 1] });
+    const log = { "log.jsonl": `${line}\n${line}\n` };
+    const text = { "log.csv": 'user_id,ts,shown,labels\nu,1700000000,"[""a"", ""b""]","[0, 1]"\n' };
+    for (const files of [log, text] as Record<string, string>[]) {
+      const { found } = await inspect(
+        writeLayout(root, { files: { ...files, "items.csv": "item_id,title\na,A\nb,B\n" } }),
+      );
+      expect(found?.settings).toEqual({
+        adapter: "impressions",
+        files: { impressions: Object.keys(files)[0], items: "items.csv" },
+        columns: { candidates: "shown", labels: "labels", user: "user_id", time: "ts", id: "item_id", title: "title" },
+      });
+      expect(found?.more).toEqual({ prerank: { kind: "logged" } });
+    }
+  });
+});
+
+describe("roles", () => {
+  const views = (rows: Record<string, unknown>[]) => columnViews(rows);
+  it("follow names first, values second, and say which", () => {
+    const rows = Array.from({ length: 20 }, (_, k) => ({
+      row: k,
+      who: `w${k % 3}`,
+      what: `x${k % 6}`,
+      at: 1_600_000_000 + k,
+      stars: 1 + (k % 5),
+    }));
+    const roles = interactionRoles(views(rows), rows.length);
+    expect(roles.user).toMatchObject({ column: "who", byName: false, why: expect.stringContaining("a guess") });
+    expect(roles).toMatchObject({
+      item: { column: "what" },
+      time: { column: "at" },
+      rating: { column: "stars", byName: true },
+    });
+  });
+
+  it("do not take a measure for an ID, nor a price for a time", () => {
+    const rows = Array.from({ length: 20 }, (_, k) => ({
+      user_id: k % 4,
+      price: 9.5 + k,
+      product_id: k % 7,
+      time: "n/a",
+    }));
+    expect(interactionRoles(views(rows), rows.length)).toEqual({
+      user: { column: "user_id", why: "by its name", byName: true },
+      item: { column: "product_id", why: "by its name", byName: true },
+    });
+  });
+
+  it("match items by what the interactions name", () => {
+    const rows = Array.from({ length: 9 }, (_, k) => ({ id: 100 + k, code: `s-${k}`, name: `Thing ${k}`, genre: "x" }));
+    const roles = itemRoles(views(rows), rows, "sku", new Set(["s-1", "s-4"]));
+    expect(roles).toMatchObject({ id: { column: "code" }, title: { column: "name" }, categories: { column: "genre" } });
+  });
+});
+
+describe("advice", () => {
+  const m: Measured = {
+    ...{
+      whole: true,
+      rowsRead: 1000,
+      malformed: 0,
+      users: 100,
+      items: 300,
+      unknownItems: 0,
+      withoutTitle: 0,
+      withoutText: 0,
+    },
+    ...{ positions: false, lengthMean: 10, lengthMedian: 12, lengthMax: 40, repeats: 0, ties: 0, reach: 0.8 },
+    cores: { 5: 0.9, 3: 0.95, 2: 1 },
+    time: { first: 0, last: 100 * 86_400 },
+  };
+  const chosen = (change: Partial<Measured>, setting: string) =>
+    advise({ ...m, ...change }, "table").find((a) => a.setting === setting)?.value;
+  const { time: _time, ...clockless } = m;
+  it.each([
+    ["a clock, and users who come back", {}, "data.split.kind", "global-time"],
+    ["a clock over three days", { time: { first: 0, last: 3 * 86_400 } }, "data.split.kind", "position"],
+    ["everybody comes once, in one sitting", { reach: 0.1 }, "data.split.kind", "position"],
+    ["short sequences", { reach: 0.1, lengthMedian: 6 }, "data.split.kind", "leave-one-out"],
+    ["a 5-core", {}, "data.minInteractions", 5],
+    ["sparse items", { cores: { 5: 0.1, 3: 0.5, 2: 0.9 } }, "data.minInteractions", 3],
+    ["nothing left", { cores: { 5: 0, 3: 0, 2: 0.1 } }, "data.minInteractions", 0],
+    ["many items", { items: 12_000 }, "sid.levels", 3],
+    ["positions instead of times", { positions: true }, "data.clock", false],
+  ] as const)("%s: %j -> %s = %s", (_what, change, setting, value) => {
+    expect(chosen(change as Partial<Measured>, setting)).toBe(value);
+  });
+  it("without a clock never asks for a split by time", () => {
+    expect(advise(clockless as Measured, "sequences").find((a) => a.setting === "data.split.kind")?.value).toBe(
+      "position",
+    );
+  });
+});

@@ -1,0 +1,152 @@
+/** Every layout through the configuration: settings -> data stage -> data set. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { sourceHash } from "../../../src/data/source.ts";
+import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
+
+const root = mkdtempSync(join(tmpdir(), "gr2-layouts-"));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+const rowsOf = (n: number): string => Array.from({ length: n }, (_, k) => `u${k % 7},i${k % 5},${k}\n`).join("");
+
+describe("layouts, through the configuration", () => {
+  it.each(layouts)("$name", async (layout) => {
+    const path = writeLayout(root, layout);
+    const { dataset } = await runDataStage(root, { ...layout.settings, path });
+    expect(sequencesOf(dataset)).toEqual(layout.sequences);
+    for (const [id, fields] of Object.entries(layout.items))
+      expect(dataset.items.find((i) => i.id === id)).toMatchObject(fields);
+    expect(dataset.stats.dropped).toEqual({});
+  });
+
+  it("Parquet, and a path that names the file of interactions", async () => {
+    const path = await writeParquetLayout(root);
+    const columns = { time: "ts", rating: "stars" };
+    const { dataset, dir } = await runDataStage(root, { adapter: "table", path, columns });
+    expect(sequencesOf(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
+    expect(JSON.parse(readFileSync(join(dir, "statistics.json"), "utf8"))).toMatchObject({
+      ...{ users: 2, items: 2, interactions: 3, itemsWithoutTitle: 0 },
+      time: { first: Date.UTC(2024, 2, 1, 10) / 1000, last: Date.UTC(2024, 3, 1, 10) / 1000 },
+    });
+    expect(dataset.items.find((i) => i.id === "p1")).toMatchObject({ title: "One", categories: ["A", "B"] });
+    expect(dataset.stats.hasClock).toBe(true);
+    const file = join(path, "interactions.parquet");
+    const again = await runDataStage(root, { adapter: "table", path: file, columns, minRating: 3 });
+    expect(sequencesOf(again.dataset)).toEqual({ x: ["p1"], y: ["p1"] });
+  });
+
+  it("reads times with offsets, a byte-order mark, quoted names and line breaks within quotes", async () => {
+    const rows = [
+      'a,2024-03-02T10:00:00+02:00,"two\r\nlines"',
+      "b,2024-03-02T09:00:00Z,",
+      'c,2024-03-02 08:30:00,"a ""b"", c"',
+    ];
+    const csv = `\ufeff"user_id","item_id","ts","note"\r\n${rows.map((r) => `u,${r}\r\n`).join("")}`;
+    const path = writeLayout(root, { files: { "interactions.csv": csv } });
+    const { dataset } = await runDataStage(root, { adapter: "table", path, columns: { time: "ts" } });
+    expect(sequencesOf(dataset)).toEqual({ u: ["a", "c", "b"] }); // 08:00, 08:30 and 09:00 UTC
+    expect(dataset.sequences[0]?.times[0]).toBe(Date.UTC(2024, 2, 2, 8) / 1000);
+  });
+
+  it("reads item texts with line breaks within quotes; a quote that never ends costs its own line alone", async () => {
+    const items = ['a,"first\nsecond, ""third"""', 'b,"never ends', "c,plain", 'd,"broken again\n\nand whole"'];
+    const files = {
+      "interactions.csv": `user_id,item_id\n${["a", "b", "c", "d"].map((i) => `u,${i}\n`).join("")}`,
+      "items.csv": `item_id,title\n${items.join("\n")}\n`,
+    };
+    const path = writeLayout(root, { files });
+    const { dataset, dir } = await runDataStage(root, { adapter: "table", path, maxBadShare: 0.5 });
+    const titles = Object.fromEntries(dataset.items.map((i) => [i.id, i.title]));
+    expect(titles).toEqual({ a: 'first second, "third"', c: "plain", d: "broken again and whole" });
+    const [bad, ...more] = readFileSync(join(dir, "quarantine.jsonl"), "utf8").trim().split("\n");
+    expect(JSON.parse(bad ?? "")).toMatchObject({ line: 4, reason: "unterminated quote", text: 'b,"never ends' });
+    expect(more).toEqual([]);
+  });
+
+  it("keeps the whole item file, or what people used", async () => {
+    const path = writeLayout(root, layouts[0] as (typeof layouts)[number]);
+    const items = async (catalogue: string) =>
+      (await runDataStage(root, { adapter: "amazon2014", path, catalogue })).dataset.items.map((i) => i.id).sort();
+    expect(await items("interacted")).toEqual(["B01", "B02", "B03"]);
+    expect(await items("all")).toEqual(["B01", "B02", "B03", "B99"]);
+  });
+
+  it("follows data.repeats", async () => {
+    const path = writeLayout(root, { files: { "sequential_data.txt": "1 a a b a\n" } });
+    const sequence = async (repeats: string) =>
+      sequencesOf((await runDataStage(root, { adapter: "sequences", path, repeats })).dataset)["1"]?.join("");
+    expect(await sequence("first")).toBe("ab");
+    expect(await sequence("last")).toBe("ba");
+    expect(await sequence("keep")).toBe("aaba");
+    expect(await sequence("no-consecutive")).toBe("aba");
+  });
+});
+
+describe("what is said when a file or column cannot be found", () => {
+  const files = { "interactions.csv": "user_id,item_id,when\nu,i,1\n", "items.csv": "item_id,name\ni,I\n" };
+  it.each([
+    [
+      { "notes.md": "" },
+      { adapter: "amazon2014" },
+      /no file with the reviews; looked for reviews_\*_5\.json\.gz, reviews_\*\.json\.gz, and it has notes\.md/,
+    ],
+    [{}, { adapter: "amazon2023" }, /looked for \*\.jsonl\.gz, \*\.csv\.gz, and it is empty/],
+    [
+      { "A_5.json": "{}", "B_5.json": "{}" },
+      { adapter: "amazon2018" },
+      /2 files that could hold the reviews \(\*_5\.json\.gz\): A_5\.json, B_5\.json/,
+    ],
+    [{ "a.csv": "x" }, { adapter: "table" }, /no file with the interactions; looked for interactions\.csv, \.tsv/],
+    [{ "a.txt": "1 2", "b.txt": "1 2" }, { adapter: "sequences" }, /2 files that could hold the sequences/],
+    [files, { adapter: "table", columns: { time: "wen" } }, /interactions\.csv:1 has no column "wen"; it has .*"when"/],
+    [
+      files,
+      { adapter: "table", columns: { title: "nmae" } },
+      /items\.csv has no column "nmae" \(data\.columns\.title\); it has "item_id", "name"/,
+    ],
+  ])("%j with %j", async (content, settings, message) => {
+    const path = writeLayout(root, { files: content as Record<string, string> });
+    await expect(runDataStage(root, { ...settings, path })).rejects.toThrow(message);
+  });
+
+  it("names the nearest known key of data.columns", async () => {
+    await expect(runDataStage(root, { adapter: "table", path: root, columns: { titles: "name" } })).rejects.toThrow(
+      /unknown setting data\.columns\.titles; did you mean data\.columns\.title\?/,
+    );
+  });
+});
+
+describe("the identity of the source", () => {
+  it("changes with any file of the folder, also when the path names one of them", async () => {
+    const path = writeLayout(root, { files: { "a.csv": "user_id,item_id\nu,i\n", "items.csv": "item_id\ni\n" } });
+    const both = () => Promise.all([sourceHash({ path }), sourceHash({ path: join(path, "a.csv") })]);
+    const before = await both();
+    expect(await both()).toEqual(before);
+    writeFileSync(join(path, "items.csv"), "item_id\ni\nj\n");
+    const after = await both();
+    expect(after[0]).not.toBe(before[0]);
+    expect(after[1]).not.toBe(before[1]);
+  });
+});
+
+describe("bad rows, through the configuration", () => {
+  it("are set aside with file and line, and above data.maxBadShare stop the run", async () => {
+    const path = writeLayout(root, { files: {} });
+    writeFileSync(join(path, "interactions.csv"), `user_id,item_id,t\n${rowsOf(150)}u1,i1,soon\n${rowsOf(150)}u2\n`);
+    const settings = { adapter: "table", path, columns: { time: "t" } };
+    const { dir, logs } = await runDataStage(root, settings);
+    const kept = readFileSync(join(dir, "quarantine.jsonl"), "utf8").trim().split("\n");
+    const bad = kept.map((l) => JSON.parse(l) as { line: number }).sort((a, b) => a.line - b.line);
+    expect(bad).toMatchObject([
+      { line: 152, file: join(path, "interactions.csv"), reason: "time is not a number" },
+      { line: 303, file: join(path, "interactions.csv") },
+    ]);
+    expect(logs).toContain("left out: 2 rows (malformed)");
+    await expect(runDataStage(root, { ...settings, maxBadShare: 0.001 })).rejects.toMatchObject({
+      message: expect.stringMatching(/2 of 302 rows are malformed \(0\.66 %, allowed 0\.10 %\).*interactions\.csv:152/),
+      advice: expect.stringMatching(/All of them are in .*quarantine\.jsonl.*data\.maxBadShare/),
+    });
+  });
+});
