@@ -8,6 +8,7 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   prerank: () => import("./prerank.ts"),
   retrieval: () => import("./retrieval.ts"),
   data: () => import("./data.ts"),
+  sid: () => import("./sid.ts"),
 };
 
 async function main([name, ...args]: readonly string[]): Promise<number> {

@@ -107,7 +107,9 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       print((await import("./explain.ts")).explainReward({ ...options, response }));
     });
 
-  const sid = gr2.command("sid").description("look at a run's semantic IDs, give new items theirs");
+  const sid = gr2
+    .command("sid")
+    .description("look at a run's semantic IDs, give new items theirs, measure the techniques");
   sid
     .command("report <name>")
     .description("uniqueness, collisions, use of codes and purity of a run's semantic IDs")
@@ -148,6 +150,17 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .action(async (name: string, options: { root: string }) => {
       print((await import("./data-show.ts")).showData(options.root, name));
     });
+
+  sid
+    .command("ablate")
+    .description("one row a technique on or off: uniqueness, reconstruction and next-item recall, over seeds")
+    .requiredOption("-c, --config <file>", "recipe, for example configs/ablations/sid-ml100k.yaml")
+    .option(...set)
+    .option("--seeds <list>", "seeds", "0,1,2")
+    .option("--rows <list>", "rows of the table (default: all)")
+    .option("--out <folder>", "where cells and table go (default: runs/ablate-RECIPE)")
+    .option("--positions <count>", "validation positions searched at most", positiveInteger, 5000)
+    .action(async (options) => (await import("./sid-ablate.ts")).ablateSid(options, out));
 
   const configuration = gr2.command("config").description("check a recipe, or list every setting");
   configuration

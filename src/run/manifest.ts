@@ -89,7 +89,8 @@ export class ManifestFile {
 export const readManifest = (folder: string): Manifest | undefined =>
   readJson(join(folder, "manifest.json")) as Manifest | undefined;
 
-function codeRevision(): Manifest["code"] {
+/** The checkout a program runs from; nulls without git. */
+export function codeRevision(): Manifest["code"] {
   const git = (...args: string[]) =>
     execFileSync("git", args, {
       cwd: repositoryRoot,
@@ -122,7 +123,7 @@ function versions(): Record<string, string> {
   return found;
 }
 
-function hardware(): Manifest["hardware"] {
+export function hardware(): Manifest["hardware"] {
   const all = cpus();
   return {
     platform: `${platform()} ${release()} ${arch()}`,

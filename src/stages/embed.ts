@@ -1,8 +1,12 @@
-/** Stage 1a, item embeddings: text (title, brand, categories, description) through a sentence-transformers model. */
+/**
+ * Stage 1a, item embeddings: text (title, brand, categories, description) through a sentence-transformers model.
+ * Equal texts under an equal embedder are embedded once: the matrix is kept in data.cacheDir (embedding-cache.ts).
+ */
 import { join } from "node:path";
 import type { Embedder } from "../sid/identity.ts";
 import { openData } from "./corpus.ts";
 import { embedderHash, embedderPath, embedTexts, itemText } from "./embedder.ts";
+import { cachedEmbeddings, cacheEmbeddings, embeddingKey } from "./embedding-cache.ts";
 import { writeJson, writeMatrix } from "./files.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 
@@ -22,13 +26,20 @@ async function run(context: StageContext): Promise<Summary> {
   const { items } = openData(context).dataset;
   const worker = await context.worker(); // first: without its packages nothing below can work
   const modelPath = await embedderPath(config, (message) => context.log(message), signal);
+  const hash = await embedderHash(modelPath);
   const texts = items.map((it) => itemText(it, fields));
-  const embeddings = await embedTexts(worker, modelPath, texts, batchSize, {
-    signal,
-    progress: (done) => context.progress("embedding item texts", done, texts.length),
-  });
+  const key = embeddingKey({ modelPath, modelHash: hash, texts, batchSize, worker: await worker.getInfo({ signal }) });
+  let embeddings = key && (await cachedEmbeddings(config, key, texts.length));
+  if (embeddings) context.log(`the embeddings of these ${texts.length} texts are in ${config.data.cacheDir} already`);
+  else {
+    embeddings = await embedTexts(worker, modelPath, texts, batchSize, {
+      signal,
+      progress: (done) => context.progress("embedding item texts", done, texts.length),
+    });
+    if (key) await cacheEmbeddings(config, key, embeddings);
+  }
   writeMatrix(embeddingFile(context.dir), embeddings);
-  const embedder: Embedder = { model, hash: await embedderHash(modelPath), fields, dims: embeddings.cols };
+  const embedder: Embedder = { model, hash, fields, dims: embeddings.cols };
   writeJson(embedderFile(context.dir), embedder);
   return { items: items.length, dims: embeddings.cols, empty_texts: texts.filter((t) => t === "").length };
 }

@@ -41,10 +41,20 @@ const modelCode = [
   "src/stages/prompt-check.ts",
   "python_worker/gr2_worker",
 ];
-const preRankerCode = ["src/stages/prerankers.ts", "src/stages/beam-prerank.ts", "src/stages/sasrec.ts"];
+const preRankerCode = [
+  "src/stages/sid-recall.ts",
+  "src/stages/prerankers.ts",
+  "src/stages/beam-prerank.ts",
+  "src/stages/sasrec.ts",
+];
 const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   data: [],
-  embed: ["src/data/fetch.ts", "src/stages/embedder.ts", "python_worker/gr2_worker/embed.py"],
+  embed: [
+    "src/data/fetch.ts",
+    "src/stages/embedder.ts",
+    "src/stages/embedding-cache.ts",
+    "python_worker/gr2_worker/embed.py",
+  ],
   sid: [
     "src/prerank/neighbours.ts",
     "python_worker/gr2_worker/quantizer.py",

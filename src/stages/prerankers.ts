@@ -11,6 +11,7 @@ import { type Corpus, openCorpus } from "./corpus.ts";
 import { openLanguageModel } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { sasrecFitter } from "./sasrec.ts";
+import { distinctIds } from "./sid-recall.ts";
 import type { StageContext } from "./stage.ts";
 
 /** Kinds that learn; logged slates are read. */
@@ -35,22 +36,13 @@ async function generative(context: StageContext, corpus: Corpus): Promise<PreRan
   const { config } = context;
   const from = context.inputDir("midtrain");
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
-  const itemsBySid = new Map<string, number[]>();
-  for (let row = 0; row < corpus.items.length; row++) {
-    const text = corpus.catalogue.textOf(row);
-    itemsBySid.set(text, [...(itemsBySid.get(text) ?? []), row]);
-  }
-  const itemsOf = [...itemsBySid.values()];
-  const rowOf = new Int32Array(corpus.items.length);
-  itemsOf.forEach((items, row) => {
-    for (const item of items) rowOf[item] = row;
-  });
+  const ids = distinctIds(corpus.catalogue);
   return beamPreRanker(await context.worker(), context.signal, {
     name: "generative",
     parameters: model.numParameters,
-    trie: new Trie(itemsOf.map(([first]) => model.encoder.item(first as number))),
-    itemsOf: (row) => itemsOf[row] as number[],
-    rowOf: (item) => rowOf[item] as number,
+    trie: new Trie(ids.items.map(([first]) => model.encoder.item(first as number))),
+    itemsOf: (row) => ids.items[row] ?? [],
+    rowOf: (item) => ids.idOf[item] as number,
     beamWidth: config.prerank.beamWidth,
     promptOf: (history) => model.encoder.encode(sequentialTask(history.subarray(-config.prompts.historyItems))),
   });

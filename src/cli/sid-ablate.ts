@@ -1,0 +1,85 @@
+/** `gr2 sid ablate` (npm run ablate:sid): arguments, signals, a worker and a line a cell around the semantic-ID ablation. */
+import { basename, extname, join, resolve } from "node:path";
+import { loadConfig } from "../config/load.ts";
+import { ConfigError, InterruptedError } from "../core/errors.ts";
+import { runtimeOf } from "../stages/pipeline.ts";
+import { type RowName, rowNames } from "../stages/sid-ablation.ts";
+import { runAblation, type StoredCell } from "../stages/sid-ablation-cells.ts";
+import { handleInterrupts } from "../worker/interrupt.ts";
+import { type RunningWorker, startWorker } from "../worker/launcher.ts";
+import type { WorkerClient } from "../worker/types.ts";
+import { duration } from "./format.ts";
+
+export interface AblateArguments {
+  readonly config: string;
+  readonly set: readonly string[];
+  /** Comma-separated whole numbers. */
+  readonly seeds: string;
+  /** Comma-separated names of `rowNames`; undefined = all. */
+  readonly rows?: string;
+  /** Default: runs/ablate-RECIPE. */
+  readonly out?: string;
+  /** Validation positions searched at most. */
+  readonly positions: number;
+}
+
+/** `given`: a worker instead of one started for this call, in tests. */
+export async function ablateSid(
+  args: AblateArguments,
+  out: { write(text: string): unknown },
+  given?: WorkerClient,
+): Promise<void> {
+  const base = loadConfig(args.config, args.set);
+  const folder = resolve(args.out ?? join("runs", `ablate-${basename(args.config, extname(args.config))}`));
+  const interrupts = handleInterrupts(() => void out.write("stopping; finished cells are kept\n"));
+  const { signal } = interrupts;
+  let running: RunningWorker | undefined;
+  try {
+    const table = await runAblation({
+      base,
+      rows: args.rows === undefined ? rowNames : args.rows.split(",").map(rowNamed),
+      seeds: seedsOf(args.seeds),
+      positions: args.positions,
+      folder,
+      asked: { recipe: args.config, set: args.set },
+      worker: async () => {
+        if (given) return given;
+        running = await startWorker(runtimeOf(base, join(folder, "worker.log")), signal);
+        return running.client;
+      },
+      signal,
+      onPlan: (cells, finished) => out.write(`${cells} cells, ${finished} finished before\n`),
+      onCell: (cell, done, total, secondsLeft) => {
+        const left = done < total ? `; about ${duration(secondsLeft)} left` : "";
+        out.write(`${describeCell(cell)} (${done} of ${total}${left})\n`);
+      },
+    });
+    out.write(`\n${table}\n${join(folder, "ablation.json")}\n`);
+  } catch (e) {
+    throw signal.aborted ? new InterruptedError() : e;
+  } finally {
+    interrupts.dispose();
+    await running?.close();
+  }
+}
+
+function describeCell({ row, seed, metrics, seconds }: StoredCell): string {
+  const percent = (share: number | undefined): string => `${(100 * (share ?? 0)).toFixed(2)} %`;
+  const total = Object.values(seconds).reduce((a, b) => a + b, 0);
+  const recall = (metrics.recall_at_10 ?? 0).toFixed(4);
+  return `${row}, seed ${seed}: unique ${percent(metrics.uniqueness)} (nearest codes ${percent(metrics.uniqueness_nearest)}), R@10 ${recall}, ${duration(total)}`;
+}
+
+function rowNamed(name: string): RowName {
+  const found = rowNames.find((row) => row === name.trim());
+  if (found === undefined) throw new ConfigError(`--rows ${name}: no such row; there are ${rowNames.join(", ")}`);
+  return found;
+}
+
+const seedsOf = (text: string): number[] =>
+  text.split(",").map((part) => {
+    const seed = Number(part);
+    if (part.trim() === "" || !Number.isInteger(seed) || seed < 0)
+      throw new ConfigError(`--seeds ${text}: expected whole numbers, for example --seeds 0,1,2`);
+    return seed;
+  });
