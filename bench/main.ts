@@ -7,6 +7,7 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   eval: () => import("./eval.ts"),
   prerank: () => import("./prerank.ts"),
   rl: () => import("./rl.ts"),
+  retrieval: () => import("./retrieval.ts"),
   data: () => import("./data.ts"),
   sid: () => import("./sid.ts"),
 };

@@ -152,6 +152,11 @@ const data = z
           .describe("Share that becomes training slates: unseen by the LM and by the pre-ranker that builds them."),
         validation: share.default(0.1).describe("Share for calibration and for choosing the system."),
         test: share.default(0.15).describe("Share looked at once, at the end."),
+        rerankItems: countOrZero
+          .default(1)
+          .describe(
+            "leave-one-out: a user's interactions for re-rank training; 0 = the literature's split, for comparing retrieval alone.",
+          ),
       })
       .prefault({}),
   })
@@ -321,10 +326,10 @@ const midtrain = z
 const prerank = z
   .strictObject({
     kind: z
-      .enum(["itemknn", "popularity", "generative", "logged"])
+      .enum(["itemknn", "popularity", "sasrec", "generative", "logged"])
       .default("itemknn")
       .describe(
-        "Who proposes the candidates: item-kNN with transitions, popularity, the mid-trained LM's own trie-constrained beam search (GR2 v1), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions).",
+        "Who proposes the candidates: item-kNN with transitions, popularity, SASRec, the mid-trained LM's own trie-constrained beam search (GR2 v1), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions).",
       ),
     candidates: z
       .int()
@@ -335,6 +340,25 @@ const prerank = z
     beamWidth: count
       .default(40)
       .describe("Beams of the generative pre-ranker; items already seen are dropped from its results."),
+    sasrec: z
+      .strictObject({
+        layers: count.default(2).describe("Transformer blocks."),
+        heads: count.default(2).describe("Attention heads; they divide hiddenSize."),
+        hiddenSize: count.default(64).describe("Width of item vectors and blocks."),
+        dropout: z.number().min(0).lt(1).default(0.5).describe("On embeddings, attention and block outputs."),
+        historyItems: count.default(50).describe("Latest items read (SASRec: 50 for sparse data)."),
+        batchSequences: count.default(128).describe("Sequences per optimizer step."),
+        learningRate: positive.default(1e-3).describe("AdamW's step size, constant."),
+        weightDecay: z.number().nonnegative().default(0).describe("Decoupled; not on norms, biases, item vectors."),
+        maxEpochs: count.default(100).describe("Most passes over the sequences."),
+        evalEpochs: count
+          .default(2)
+          .describe("Epochs between evaluations on validation slates, which choose the number of epochs."),
+        patience: count.default(5).describe("Evaluations without a better N@10 before training stops."),
+        validationUsers: countOrZero.default(5000).describe("About so many users are evaluated; 0 = all."),
+      })
+      .prefault({})
+      .describe("kind: sasrec. Softmax over all items (2309.07602), trained from scratch."),
     maxSlatesPerUser: countOrZero.default(0).describe("Cap on slates per user and segment (latest kept); 0 = all."),
   })
   .prefault({});

@@ -256,6 +256,7 @@ describe("the whole pipeline on a fake worker", () => {
     [["decoding.choice=token", "decoding.prior=false"]],
     [["decoding.constrained=false"]],
     [["prompts.format=json", "prompts.showTitles=true", "decoding.maxReasoningTokens=200"]],
+    [["prerank.kind=sasrec", "prerank.sasrec.maxEpochs=4", "prerank.sasrec.validationUsers=20"]],
     [["prerank.kind=generative", "sid.format=wrapped", "decoding.evidence=true"]],
     [["rl.klCoef=0.1", "rl.minibatches=2", "rl.epochs=2", "rl.reward.kind=ndcg", "rl.thinkShare=0"]],
     [["rl.klCoef=0.1", "rl.klEstimator=k1", "rl.importanceCap=2", "rl.curriculum=near-first"]],
