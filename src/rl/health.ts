@@ -44,14 +44,16 @@ export function healthOf(seen: readonly Answers[], kept: readonly Answers[]): Re
     groups_kept: kept.length,
     length_mean: average(rollouts.map((r) => r.tokens.length)),
     truncated_share: average(rollouts.map((r) => (r.truncated ? 1 : 0))),
-    sampled_version_min: Math.min(...rollouts.map((r) => r.weightVersion)),
-    sampled_version_max: Math.max(...rollouts.map((r) => r.weightVersion)),
+    // 0: all of a step's answers come from the same weights (rollouts.jsonl has the version of each).
+    weight_version_span: spanOf(rollouts.map((r) => r.weightVersion)),
   };
   const places = Math.max(0, ...seen.map((g) => g.slate.candidates.length));
   for (let place = 0; place < places; place++)
     values[`first_choice_${place + 1}`] = orders.filter((o) => o[0] === place).length / Math.max(1, orders.length);
   return values;
 }
+
+const spanOf = (values: readonly number[]): number => (values.length ? Math.max(...values) - Math.min(...values) : 0);
 
 const inputOrder = (order: readonly number[]): number[] => [...order].sort((a, b) => a - b);
 

@@ -55,7 +55,7 @@ describe("healthOf", () => {
   });
   it("gives the histogram of first choices and the span of weight versions", () => {
     expect([1, 2, 3].map((k) => values[`first_choice_${k}`])).toEqual([4 / 5, 1 / 5, 0]);
-    expect(values).toMatchObject({ sampled_version_min: 3, sampled_version_max: 5, truncated_share: 2 / 6 });
+    expect(values).toMatchObject({ weight_version_span: 2, truncated_share: 2 / 6 });
   });
 });
 
