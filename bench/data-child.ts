@@ -68,10 +68,10 @@ const peakMb = process.resourceUsage().maxRSS / 1024;
 let cache: BuildReport["cache"];
 if (task.cache !== undefined) {
   const saving = performance.now();
-  const files = saveDataset(dataset, task.cache);
+  const files = await saveDataset(dataset, task.cache);
   const saveSeconds = elapsed(saving);
   const loading = performance.now();
-  loadDataset(task.cache);
+  await loadDataset(task.cache);
   cache = { saveSeconds, loadSeconds: elapsed(loading), mb: files.reduce((n, f) => n + statSync(f).size, 0) / 2 ** 20 };
   for (const file of files) rmSync(file);
 }
