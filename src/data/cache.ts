@@ -14,7 +14,7 @@ import { DOUBLE, type DuckDBListValue, INTEGER, LIST, listValue, VARCHAR } from 
 import { DataError } from "../core/errors.ts";
 import { sha256File } from "../core/hash.ts";
 import { itemId, type UserId, userId } from "../core/ids.ts";
-import { type Duck, openDuck, readNumbers, sqlText } from "./duck.ts";
+import { type Duck, openDuck, sqlText } from "./duck.ts";
 import { impressionColumns, readSavedImpressions } from "./impressions.ts";
 import { type ParquetFile, writeParquet } from "./parquet.ts";
 import type { Dataset, DatasetStats, Item, UserSequence } from "./types.ts";
@@ -166,15 +166,21 @@ async function readSequences(duck: Duck, users: string, interactions: string, to
   await duck.each(`SELECT id FROM ${users}`, (chunk) => {
     for (const [id] of chunk.getRows()) names.push(userId(String(id)));
   });
-  const [items, times, ends] = [new Int32Array(total), new Float64Array(total), new Int32Array(names.length)];
-  await readNumbers(duck, `SELECT item, time FROM ${interactions}`, [items, times]);
-  await duck.each(`SELECT "user", count(*)::INTEGER AS n FROM ${interactions} GROUP BY "user"`, (chunk) => {
-    for (const [user, n] of chunk.getRows()) ends[user as number] = n as number;
+  const [items, times, lengths] = [new Int32Array(total), new Float64Array(total), new Int32Array(names.length)];
+  let at = 0;
+  await duck.each(`SELECT "user", item, time FROM ${interactions}`, (chunk) => {
+    const [user, item, time] = [0, 1, 2].map((c) => chunk.getColumnVector(c));
+    for (let k = 0; k < chunk.rowCount; k++, at++) {
+      const row = user?.getItem(k) as number;
+      lengths[row] = (lengths[row] as number) + 1;
+      items[at] = item?.getItem(k) as number;
+      times[at] = time?.getItem(k) as number;
+    }
   });
   let end = 0;
   return names.map((user, row) => {
     const start = end;
-    end += ends[row] as number;
+    end += lengths[row] as number;
     return { user, items: items.subarray(start, end), times: times.subarray(start, end) };
   });
 }
