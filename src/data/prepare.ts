@@ -89,20 +89,41 @@ export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boo
     leave("beyond the cap per user", await numClean());
   }
   const [kUser, kItem] = [Math.trunc(options.minUserInteractions), Math.trunc(options.minItemInteractions)];
-  for (let gone = kUser > 1 || kItem > 1 ? 1 : 0; gone > 0; ) {
-    gone = 0;
-    for (const [key, k] of [["i", kItem] as const, ["u", kUser] as const]) {
-      if (k <= 1) continue;
-      await duck.run(
-        `DELETE FROM clean WHERE ${key} IN (SELECT ${key} FROM clean GROUP BY ${key} HAVING count(*) < ${k})`,
-      );
-      gone += leave("below k-core", await numClean());
-    }
+  if ((kUser > 1 || kItem > 1) && (await kCore(duck, kUser, kItem))) {
+    await replace("FROM clean SEMI JOIN user_counts uc ON uc.c = u SEMI JOIN item_counts ic ON ic.c = i");
+    leave("below k-core", await numClean());
   }
-  // Marks of deleted rows cannot be spilled.
-  if (dropped["below k-core"] !== undefined) await replace("FROM clean");
+  await duck.run("DROP TABLE IF EXISTS user_counts; DROP TABLE IF EXISTS item_counts");
   return dropped;
 }
 
 const codes = (table: string, column: string, source: string): string =>
   `CREATE TEMP TABLE ${table} AS SELECT (row_number() OVER ())::INTEGER AS c, id FROM (SELECT DISTINCT ${column} AS id FROM ${source})`;
+
+/**
+ * Leaves user_counts(c, n) and item_counts(c, n): who is in the k-core, with how many interactions there; true: somebody is
+ * not. Rows are counted once; after that, only those of users and items that fell out are looked at, to be subtracted from
+ * the other side's counts.
+ */
+async function kCore(duck: Duck, kUser: number, kItem: number): Promise<boolean> {
+  const users = { key: "u", counts: "user_counts", k: kUser };
+  const items = { key: "i", counts: "item_counts", k: kItem };
+  for (const { key, counts } of [users, items])
+    await duck.run(
+      `CREATE TEMP TABLE ${counts} AS SELECT ${key} AS c, count(*)::INTEGER AS n FROM clean GROUP BY ${key}`,
+    );
+  let [some, settled] = [false, 0];
+  for (let [own, other] = [items, users]; settled < 2; [own, other] = [other, own]) {
+    await duck.run(`CREATE TEMP TABLE fallen AS SELECT c FROM ${own.counts} WHERE n < ${own.k}`);
+    settled = (await duck.number("SELECT count(*) FROM fallen")) === 0 ? settled + 1 : 0;
+    if (settled === 0) {
+      some = true;
+      await duck.run(`DELETE FROM ${own.counts} WHERE n < ${own.k};
+        UPDATE ${other.counts} SET n = ${other.counts}.n - lost.n FROM
+          (SELECT ${other.key} AS c, count(*)::INTEGER AS n FROM clean SEMI JOIN fallen ON fallen.c = ${own.key} GROUP BY ALL) lost
+          WHERE lost.c = ${other.counts}.c`);
+    }
+    await duck.run("DROP TABLE fallen");
+  }
+  return some;
+}
