@@ -3,8 +3,9 @@
  * then k-core iterated to its fixed point (cap first, so that the result is a k-core). Ids become integers once, at the
  * start; everything after works on those, out of core.
  *
- *   clean(u INTEGER, i INTEGER, t DOUBLE)                              u, i: codes, in no order that means anything
- *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, of ids that are gone from clean too
+ *   clean(u INTEGER, i INTEGER, t DOUBLE)       u, i: codes; in no order that means anything, also of users and items that fell out
+ *   user_counts(c INTEGER, n INTEGER), item_counts(c INTEGER, n INTEGER)    who is in the k-core; interactions there, 1 or more
+ *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, of ids that are gone too
  */
 import { hash } from "node:crypto";
 import type { Duck } from "./duck.ts";
@@ -34,7 +35,7 @@ const withTies = (rows: string): string =>
   `(SELECT c.*, md5(uc.id || chr(31) || ic.id) AS tie FROM ${rows} c
     JOIN user_codes uc ON uc.c = c.u JOIN item_codes ic ON ic.c = c.i)`;
 
-/** Builds `clean` and consumes raw_interactions; returns rows dropped by reason (only reasons that occurred). */
+/** Builds these tables and consumes raw_interactions; returns rows dropped by reason (only reasons that occurred). */
 export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boolean): Promise<Record<string, number>> {
   const dropped: Record<string, number> = {};
   let count = await duck.number("SELECT count(*) FROM raw_interactions");
@@ -89,11 +90,8 @@ export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boo
     leave("beyond the cap per user", await numClean());
   }
   const [kUser, kItem] = [Math.trunc(options.minUserInteractions), Math.trunc(options.minItemInteractions)];
-  if ((kUser > 1 || kItem > 1) && (await kCore(duck, kUser, kItem))) {
-    await replace("FROM clean SEMI JOIN user_counts uc ON uc.c = u SEMI JOIN item_counts ic ON ic.c = i");
-    leave("below k-core", await numClean());
-  }
-  await duck.run("DROP TABLE IF EXISTS user_counts; DROP TABLE IF EXISTS item_counts");
+  await kCore(duck, kUser, kItem);
+  leave("below k-core", await duck.number("SELECT coalesce(sum(n), 0) FROM user_counts"));
   return dropped;
 }
 
@@ -101,29 +99,25 @@ const codes = (table: string, column: string, source: string): string =>
   `CREATE TEMP TABLE ${table} AS SELECT (row_number() OVER ())::INTEGER AS c, id FROM (SELECT DISTINCT ${column} AS id FROM ${source})`;
 
 /**
- * Leaves user_counts(c, n) and item_counts(c, n): who is in the k-core, with how many interactions there; true: somebody is
- * not. Rows are counted once; after that, only those of users and items that fell out are looked at, to be subtracted from
- * the other side's counts.
+ * Counts every row once; after that, looks only at rows of users and items that fell out, and subtracts them from the other
+ * side's counts. Nothing is deleted from clean: whoever reads it joins the counts.
  */
-async function kCore(duck: Duck, kUser: number, kItem: number): Promise<boolean> {
-  const users = { key: "u", counts: "user_counts", k: kUser };
-  const items = { key: "i", counts: "item_counts", k: kItem };
+async function kCore(duck: Duck, kUser: number, kItem: number): Promise<void> {
+  const users = { key: "u", counts: "user_counts", k: Math.max(1, kUser) };
+  const items = { key: "i", counts: "item_counts", k: Math.max(1, kItem) };
   for (const { key, counts } of [users, items])
     await duck.run(
       `CREATE TEMP TABLE ${counts} AS SELECT ${key} AS c, count(*)::INTEGER AS n FROM clean GROUP BY ${key}`,
     );
-  let [some, settled] = [false, 0];
+  let settled = 0;
   for (let [own, other] = [items, users]; settled < 2; [own, other] = [other, own]) {
     await duck.run(`CREATE TEMP TABLE fallen AS SELECT c FROM ${own.counts} WHERE n < ${own.k}`);
     settled = (await duck.number("SELECT count(*) FROM fallen")) === 0 ? settled + 1 : 0;
-    if (settled === 0) {
-      some = true;
+    if (settled === 0)
       await duck.run(`DELETE FROM ${own.counts} WHERE n < ${own.k};
         UPDATE ${other.counts} SET n = ${other.counts}.n - lost.n FROM
           (SELECT ${other.key} AS c, count(*)::INTEGER AS n FROM clean SEMI JOIN fallen ON fallen.c = ${own.key} GROUP BY ALL) lost
           WHERE lost.c = ${other.counts}.c`);
-    }
     await duck.run("DROP TABLE fallen");
   }
-  return some;
 }
