@@ -148,13 +148,14 @@ async function verify(path: string, sha256: string): Promise<void> {
 async function readItems(duck: Duck, file: string): Promise<Item[]> {
   const items: Item[] = [];
   await duck.each(`SELECT id, title, brand, categories, description FROM ${file}`, (chunk) => {
-    for (const [id, title, brand, categories, description] of chunk.getRows())
+    const [id, title, brand, categories, description] = chunk.getColumns();
+    for (let k = 0; k < (id?.length ?? 0); k++)
       items.push({
-        id: itemId(String(id)),
-        title: String(title),
-        brand: String(brand),
-        categories: (categories as DuckDBListValue).items.map(String),
-        description: String(description),
+        id: itemId(String(id?.[k])),
+        title: String(title?.[k]),
+        brand: String(brand?.[k]),
+        categories: (categories?.[k] as DuckDBListValue).items.map(String),
+        description: String(description?.[k]),
       });
   });
   return items;
@@ -164,13 +165,14 @@ async function readItems(duck: Duck, file: string): Promise<Item[]> {
 async function readSequences(duck: Duck, users: string, interactions: string, total: number): Promise<UserSequence[]> {
   const names: UserId[] = [];
   await duck.each(`SELECT id FROM ${users}`, (chunk) => {
-    for (const [id] of chunk.getRows()) names.push(userId(String(id)));
+    for (const id of chunk.getColumnValues(0)) names.push(userId(String(id)));
   });
   const [items, times, lengths] = [new Int32Array(total), new Float64Array(total), new Int32Array(names.length)];
   let at = 0;
   await duck.each(`SELECT "user", item, time FROM ${interactions}`, (chunk) => {
+    const { rowCount } = chunk;
     const [user, item, time] = [0, 1, 2].map((c) => chunk.getColumnVector(c));
-    for (let k = 0; k < chunk.rowCount; k++, at++) {
+    for (let k = 0; k < rowCount; k++, at++) {
       const row = user?.getItem(k) as number;
       lengths[row] = (lengths[row] as number) + 1;
       items[at] = item?.getItem(k) as number;

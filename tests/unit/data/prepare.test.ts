@@ -113,7 +113,10 @@ const whole: Partial<BuildOptions> = { catalogue: "all", source: { ...source, it
 describe("cleaning", () => {
   it("gives the rows, their order and the counts of the plain definition", async () => {
     let kept = 0;
-    writeFileSync(join(path, "catalogue.csv"), `i,title\n${[0, 1, 2, 3, 4, 5].map((n) => `i${n},T\n`).join("")}"i,6",T\n`);
+    writeFileSync(
+      join(path, "catalogue.csv"),
+      `i,title\n${[0, 1, 2, 3, 4, 5].map((n) => `i${n},T\n`).join("")}"i,6",T\n`,
+    );
     await fc.assert(
       fc.asyncProperty(someRows, someOptions, fc.boolean(), async (rows, options, all) => {
         const quoted = rows.map(([u, i, t, r]): Row => [u, i === "i,6" ? '"i,6"' : i, t, r]);
