@@ -148,14 +148,14 @@ async function verify(path: string, sha256: string): Promise<void> {
 async function readItems(duck: Duck, file: string): Promise<Item[]> {
   const items: Item[] = [];
   await duck.each(`SELECT id, title, brand, categories, description FROM ${file}`, (chunk) => {
-    const [id, title, brand, categories, description] = chunk.getColumns();
-    for (let k = 0; k < (id?.length ?? 0); k++)
+    const [ids = [], titles = [], brands = [], categories = [], descriptions = []] = chunk.getColumns();
+    for (const [k, id] of ids.entries())
       items.push({
-        id: itemId(String(id?.[k])),
-        title: String(title?.[k]),
-        brand: String(brand?.[k]),
-        categories: (categories?.[k] as DuckDBListValue).items.map(String),
-        description: String(description?.[k]),
+        id: itemId(String(id)),
+        title: String(titles[k]),
+        brand: String(brands[k]),
+        categories: (categories[k] as DuckDBListValue).items.map(String),
+        description: String(descriptions[k]),
       });
   });
   return items;
