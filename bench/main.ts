@@ -6,6 +6,8 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   pipeline: () => import("./pipeline.ts"),
   eval: () => import("./eval.ts"),
   prerank: () => import("./prerank.ts"),
+  rl: () => import("./rl.ts"),
+  retrieval: () => import("./retrieval.ts"),
   data: () => import("./data.ts"),
   sid: () => import("./sid.ts"),
 };

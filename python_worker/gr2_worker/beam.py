@@ -108,6 +108,8 @@ def _expand(
     prompt_K = beam_K // width
     open_K = _is_open(trie, child_K, prompt_K, closed_flat, stride)
     beam_K, child_K, prompt_K, score_K = beam_K[open_K], child_K[open_K], prompt_K[open_K], score_K[open_K]
+    near_K = _near_best(score_K, prompt_K, num_prompts, beam_width)
+    beam_K, child_K, prompt_K, score_K = beam_K[near_K], child_K[near_K], prompt_K[near_K], score_K[near_K]
     # Best first within each prompt; equal scores in the order of the trie.
     ranking = np.lexsort((child_K, -score_K, prompt_K))
     per_prompt = np.bincount(prompt_K, minlength=num_prompts)
@@ -121,6 +123,24 @@ def _expand(
     at = (prompt_K[kept], column)
     parents[at], children[at], scores[at] = beam_K[kept] % width, child_K[kept], score_K[kept]
     return parents, children, scores
+
+
+def _near_best(score_K: npt.NDArray[np.float64], prompt_K: Int64s, num_prompts: int, beam_width: int) -> Int64s:
+    """Candidates no worse than their prompt's `beam_width`-th best, ties included: sorting only these is enough.
+
+    With one token an item every item is a candidate, and a sort of all of them would cost the most.
+    """
+    order = np.argsort(prompt_K, kind="stable")  # nearly sorted: one pass
+    bounds = np.searchsorted(prompt_K[order], np.arange(num_prompts + 1))
+    kept = []
+    for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        if high - low <= beam_width:
+            kept.append(order[low:high])
+        else:
+            scores = score_K[order[low:high]]
+            worst = np.partition(scores, high - low - beam_width)[high - low - beam_width]
+            kept.append(order[low + np.flatnonzero(scores >= worst)])
+    return np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
 
 
 def _is_open(trie: Trie, child_K: Int64s, prompt_K: Int64s, closed_flat: Int64s, stride: int) -> Bools:

@@ -20,6 +20,8 @@ from .lm import LanguageModel
 # Logits computed at once, in elements: bounds memory (float32: 128 MiB) whatever the vocabulary; on the CPU cache-sized.
 MAX_LOGITS_CUDA = 1 << 27
 MAX_LOGITS_CPU = 1 << 21
+# Yet at least so many rows: every chunk adds a gradient of the whole output layer, which a vocabulary of items makes large.
+MIN_ROWS = 64
 
 
 def max_logits(device: torch.device) -> int:
@@ -94,7 +96,7 @@ def score(
     budget = max_logits(hidden_mC.device)
     branch_rows = table.branch_row_N[targets_n]
     free = torch.nonzero(branch_rows < 0)[:, 0]
-    for at in free.split(max(1, budget // lm.vocab_size)):
+    for at in free.split(max(MIN_ROWS, budget // lm.vocab_size)):
         logits = lm.logits(hidden_mC.index_select(0, rows_n[at]))
         if temperature != 1.0:
             logits = logits / temperature

@@ -132,6 +132,9 @@ function impossible(c: Config): string[] {
   if (c.runtime.mode === "remote" && !c.runtime.address) out.push("runtime.mode = remote needs runtime.address");
   if (c.model.source === "pretrained" && !c.model.path) out.push("model.source = pretrained needs model.path");
   if (c.data.adapter !== "ml-100k" && !c.data.path) out.push(`data.adapter = ${c.data.adapter} needs data.path`);
+  const { hiddenSize, heads } = c.prerank.sasrec;
+  if (hiddenSize % heads !== 0)
+    out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
   if (c.prerank.kind === "logged" && c.data.adapter !== "impressions")
     out.push(`prerank.kind = logged needs data.adapter = impressions, not ${c.data.adapter}: only a log has slates`);
   if (c.sft.lambdaReasoning >= c.sft.lambdaRanking)

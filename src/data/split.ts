@@ -3,7 +3,8 @@
  *
  * by position:   with cumulative shares c1 < c2 < c3 of a sequence of n, the boundaries are round(n·c) with halves up.
  *                Boundaries never cross, and nothing is lost: midtrain + rerank + validation + test = n.
- * leave one out: the last interaction is test, the one before validation, the one before rerank, the rest midtrain.
+ * leave one out: the last interaction is test, the one before validation, the one before rerank (none, or several, by
+ *                setting), the rest midtrain.
  * global time:   an interaction belongs to the segment its time falls into, for all users alike.
  */
 import { ConfigError, DataError } from "../core/errors.ts";
@@ -18,7 +19,8 @@ export interface Shares {
 
 export type SplitOptions =
   | { readonly kind: "position"; readonly shares: Shares }
-  | { readonly kind: "leave-one-out" }
+  /** Interactions of each user before the validation one that are the re-ranker's; 0 = the literature's split. */
+  | { readonly kind: "leave-one-out"; readonly rerankItems: number }
   /** Cut at the times below which the cumulative shares of all interactions lie. */
   | { readonly kind: "global-time"; readonly shares: Shares };
 
@@ -27,7 +29,7 @@ export function split(dataset: Dataset, options: SplitOptions): SplitDataset {
     case "position":
       return splitByPosition(dataset, options.shares);
     case "leave-one-out":
-      return leaveOneOut(dataset);
+      return leaveOneOut(dataset, options.rerankItems);
     case "global-time":
       return globalTime(dataset, options.shares);
   }
@@ -63,12 +65,12 @@ export function splitByPosition(
   return { dataset, splits };
 }
 
-/** The usual split of Beauty and its kin, with one more interaction for the re-ranker. Short sequences lose midtrain first. */
-export function leaveOneOut(dataset: Dataset): SplitDataset {
+/** The usual split of Beauty and its kin, with some interactions for the re-ranker. Short sequences lose midtrain first. */
+export function leaveOneOut(dataset: Dataset, rerankItems = 1): SplitDataset {
   const splits = dataset.sequences.map(({ items }): UserSplit => {
     const n = items.length;
     return {
-      midtrainEnd: Math.max(0, n - 3),
+      midtrainEnd: Math.max(0, n - 2 - rerankItems),
       rerankEnd: Math.max(0, n - 2),
       validationEnd: Math.max(0, n - 1),
       testEnd: n,

@@ -71,12 +71,14 @@ export function aucOfRanking(positiveInRankOrder: readonly boolean[]): number | 
 /** Share of (higher label, lower label) pairs in the right order; undefined when all labels are equal. O(n²). */
 export function gradedAuc(labelsInRankOrder: readonly number[]): number | undefined {
   let [right, pairs] = [0, 0];
-  labelsInRankOrder.forEach((upper, i) => {
-    for (const lower of labelsInRankOrder.slice(i + 1)) {
+  for (let i = 0; i < labelsInRankOrder.length; i++) {
+    const upper = labelsInRankOrder[i] as number;
+    for (let j = i + 1; j < labelsInRankOrder.length; j++) {
+      const lower = labelsInRankOrder[j] as number;
       if (upper !== lower) pairs++;
       if (upper > lower) right++;
     }
-  });
+  }
   return pairs === 0 ? undefined : right / pairs;
 }
 

@@ -13,7 +13,7 @@
 import type { TrainingView } from "../data/split.ts";
 import { neighboursOf } from "./neighbours.ts";
 import { selectTop, tieKeys } from "./top.ts";
-import type { PreRanker } from "./types.ts";
+import { oneByOne, type PreRanker } from "./types.ts";
 
 export interface ItemKnnOptions {
   /** Pairs at most this many steps apart count. */
@@ -69,24 +69,21 @@ export function fitItemKnn(training: TrainingView, options: ItemKnnOptions = def
   );
   const fallback = Float64Array.from(counts, (n) => (1e-6 * n) / total);
   const scores = new Float64Array(numItems);
-  return {
-    name: "item-knn",
-    top(history, n, exclude) {
-      scores.set(fallback);
-      const first = Math.max(0, history.length - options.history);
-      let vote = 1;
-      let step = 1;
-      for (let p = history.length - 1; p >= first; p--) {
-        const h = history[p] ?? 0;
-        const end = starts[h + 1] ?? 0;
-        for (let k = starts[h] ?? 0; k < end; k++) {
-          const j = columns[k] as number;
-          scores[j] = (scores[j] as number) + vote * (together[k] as number) + step * (after[k] as number);
-        }
-        vote *= options.recency;
-        step *= options.transitionRecency;
+  return oneByOne("item-knn", 2 * columns.length + numItems, (history, n, exclude) => {
+    scores.set(fallback);
+    const first = Math.max(0, history.length - options.history);
+    let vote = 1;
+    let step = 1;
+    for (let p = history.length - 1; p >= first; p--) {
+      const h = history[p] ?? 0;
+      const end = starts[h + 1] ?? 0;
+      for (let k = starts[h] ?? 0; k < end; k++) {
+        const j = columns[k] as number;
+        scores[j] = (scores[j] as number) + vote * (together[k] as number) + step * (after[k] as number);
       }
-      return selectTop(scores, n, exclude, ties);
-    },
-  };
+      vote *= options.recency;
+      step *= options.transitionRecency;
+    }
+    return selectTop(scores, n, exclude, ties);
+  });
 }

@@ -10,13 +10,13 @@ import { unitHash } from "../core/rng.ts";
 import { allowedFor, checkTrainingView } from "../data/leakage.ts";
 import { segmentRange, type TrainingView, trainingView } from "../data/split.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
-import type { PreRanker, Slate } from "./types.ts";
+import type { FitPreRanker, PreRanker, Repeats, Slate } from "./types.ts";
 
 export interface SlateOptions {
   /** Candidates a slate, N. Paper: 10. */
   readonly size: number;
   /** `unseen`: items of the history are no candidates, and positions whose answer is in the history are skipped. */
-  readonly repeats: "unseen" | "allow";
+  readonly repeats: Repeats;
   /** Positions with a shorter history are skipped; at least 1. */
   readonly minHistory: number;
 }
@@ -48,17 +48,27 @@ export const fitThrough = (segment: SlateSegment): "midtrain" | "rerank" =>
 export const slateId = (datasetHash: string, user: number, position: number): string =>
   createHash("sha256").update(`${datasetHash}/${user}/${position}`).digest("hex").slice(0, 20);
 
-/** All slates of one segment, by user row and position. */
-export function buildSlates(
+/** Histories ranked at once. */
+const batchSize = 256;
+
+/** A position of a segment to build a slate for. */
+export interface Query {
+  readonly user: number;
+  readonly position: number;
+  readonly target: number;
+  /** Everything before the position. */
+  readonly history: Int32Array;
+}
+
+/** The positions of a segment that slates are built for, by user row and position, and why others are not. */
+export function queriesOf(
   data: SplitDataset,
   segment: Segment,
-  preRanker: PreRanker,
   options: SlateOptions = defaultSlates,
   keepUser: (user: number) => boolean = () => true,
-): { slates: Slate[]; stats: SlateStats } {
-  const slates: Slate[] = [];
-  const skipped = { repeat: 0, shortHistory: 0, fewCandidates: 0 };
-  const none: ReadonlySet<number> = new Set();
+): { queries: Query[]; skipped: { repeat: number; shortHistory: number } } {
+  const queries: Query[] = [];
+  const skipped = { repeat: 0, shortHistory: 0 };
   data.dataset.sequences.forEach(({ items }, user) => {
     const s = data.splits[user];
     if (s === undefined || !keepUser(user)) return;
@@ -69,43 +79,63 @@ export function buildSlates(
       const target = items[position] ?? -1;
       if (position < Math.max(1, options.minHistory)) skipped.shortHistory++;
       else if (options.repeats === "unseen" && seen.has(target)) skipped.repeat++;
-      else {
-        const exclude = options.repeats === "unseen" ? seen : none;
-        const top = preRanker.top(items.subarray(0, position), options.size, exclude);
-        if (top.items.length < options.size) skipped.fewCandidates++;
-        else
-          slates.push({
-            id: slateId(data.dataset.hash, user, position),
-            user,
-            position,
-            segment,
-            candidates: top.items,
-            scores: top.scores,
-            target,
-            targetIndex: top.items.indexOf(target),
-          });
-      }
+      else queries.push({ user, position, target, history: items.subarray(0, position) });
     }
   });
-  return { slates, stats: slateStats(slates, options.size, skipped) };
+  return { queries, skipped };
 }
 
-/** Fits twice (through midtrain, through rerank) and builds the slates of the three segments. */
-export function buildAllSlates(
+/** All slates of one segment, by user row and position. */
+export async function buildSlates(
   data: SplitDataset,
-  fitted: (training: TrainingView) => PreRanker,
+  segment: Segment,
+  preRanker: PreRanker,
   options: SlateOptions = defaultSlates,
-): { slates: Record<SlateSegment, Slate[]>; stats: Record<SlateSegment, SlateStats> } {
-  const fitFor = (segment: SlateSegment): PreRanker => {
-    const view = trainingView(data, fitThrough(segment));
-    checkTrainingView(data, view, allowedFor(segment), `the pre-ranker of ${segment} slates`);
-    return fitted(view);
-  };
-  const early = fitFor("rerank");
-  const late = fitFor("test");
-  const rerank = buildSlates(data, "rerank", early, options);
-  const validation = buildSlates(data, "validation", late, options);
-  const test = buildSlates(data, "test", late, options);
+  keepUser: (user: number) => boolean = () => true,
+  onProgress: (done: number, total: number) => void = () => {},
+): Promise<{ slates: Slate[]; stats: SlateStats }> {
+  const { queries, skipped } = queriesOf(data, segment, options, keepUser);
+  const slates: Slate[] = [];
+  let fewCandidates = 0;
+  for (let start = 0; start < queries.length; start += batchSize) {
+    const batch = queries.slice(start, start + batchSize);
+    const histories = batch.map((q) => q.history);
+    const ranked = await preRanker.topOf(histories, options.size, options.repeats);
+    batch.forEach(({ user, position, target }, i) => {
+      const { items: candidates = [], scores = [] } = ranked[i] ?? {};
+      const id = slateId(data.dataset.hash, user, position);
+      const targetIndex = candidates.indexOf(target);
+      if (candidates.length < options.size) fewCandidates++;
+      else slates.push({ id, user, position, segment, candidates, scores, target, targetIndex });
+    });
+    onProgress(start + batch.length, queries.length);
+  }
+  return { slates, stats: slateStats(slates, options.size, { ...skipped, fewCandidates }) };
+}
+
+/** The view that a pre-ranker for `segment`'s slates learns from, checked for leaks. */
+export function viewFor(data: SplitDataset, segment: SlateSegment): TrainingView {
+  const view = trainingView(data, fitThrough(segment));
+  checkTrainingView(data, view, allowedFor(segment), `the pre-ranker of ${segment} slates`);
+  return view;
+}
+
+/**
+ * Fits twice and builds the slates of the three segments: through rerank for validation and test, then through midtrain
+ * for rerank. A pre-ranker is asked for slates only until the next one is fitted.
+ */
+export async function buildAllSlates(
+  data: SplitDataset,
+  fitted: FitPreRanker,
+  options: SlateOptions = defaultSlates,
+  onProgress: (segment: SlateSegment, done: number, total: number) => void = () => {},
+): Promise<{ slates: Record<SlateSegment, Slate[]>; stats: Record<SlateSegment, SlateStats> }> {
+  const build = (segment: SlateSegment, preRanker: PreRanker) =>
+    buildSlates(data, segment, preRanker, options, undefined, (done, total) => onProgress(segment, done, total));
+  const late = await fitted(viewFor(data, "test"));
+  const validation = await build("validation", late);
+  const test = await build("test", late);
+  const rerank = await build("rerank", await fitted(viewFor(data, "rerank")));
   return {
     slates: { rerank: rerank.slates, validation: validation.slates, test: test.slates },
     stats: { rerank: rerank.stats, validation: validation.stats, test: test.stats },
@@ -117,21 +147,21 @@ export function buildAllSlates(
  * fold's slates come from a fit on the other folds' `through` view. Makes out-of-sample slates even of midtrain
  * positions, for whoever learns from slates without having learnt those users' sequences.
  */
-export function buildCrossFittedSlates(
+export async function buildCrossFittedSlates(
   data: SplitDataset,
   segment: Segment,
   through: Segment,
-  fitted: (training: TrainingView) => PreRanker,
+  fitted: FitPreRanker,
   options: SlateOptions = defaultSlates,
   folds = 5,
   seed = 0,
-): { slates: Slate[]; stats: SlateStats } {
+): Promise<{ slates: Slate[]; stats: SlateStats }> {
   const fold = data.dataset.sequences.map(({ user }) => Math.floor(unitHash(seed, "slate-fold", user) * folds));
   const slates: Slate[] = [];
   const skipped = { repeat: 0, shortHistory: 0, fewCandidates: 0 };
   for (let f = 0; f < folds; f++) {
-    const preRanker = fitted(trainingView(data, through, (user) => fold[user] !== f));
-    const part = buildSlates(data, segment, preRanker, options, (user) => fold[user] === f);
+    const preRanker = await fitted(trainingView(data, through, (user) => fold[user] !== f));
+    const part = await buildSlates(data, segment, preRanker, options, (user) => fold[user] === f);
     slates.push(...part.slates);
     for (const reason of ["repeat", "shortHistory", "fewCandidates"] as const)
       skipped[reason] += part.stats.skipped[reason];

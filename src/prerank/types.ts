@@ -1,4 +1,5 @@
 /** A slate: one re-ranking problem, from a pre-ranker that has not seen the answer or from the log of an incumbent ranker. */
+import type { TrainingView } from "../data/split.ts";
 import type { Segment } from "../data/types.ts";
 
 export interface Slate {
@@ -37,9 +38,37 @@ export function truthOf(slate: Pick<Slate, "candidates" | "targetIndex" | "label
   return sum === 0 ? labels : labels.map((l) => l / sum);
 }
 
-/** Scores every item for a history; the one interface of popularity, item-kNN, SASRec and the generative pre-ranker. */
+/** Item rows, best first, and their scores. */
+export interface Ranked {
+  readonly items: readonly number[];
+  readonly scores: readonly number[];
+}
+
+/** `unseen`: items of the history are not ranked; `allow`: they may come again. */
+export type Repeats = "unseen" | "allow";
+
+/** Ranks all items for a history; the one interface of popularity, item-kNN, SASRec and the generative pre-ranker. */
 export interface PreRanker {
   readonly name: string;
-  /** Best `n` item rows not in `exclude`, with scores, best first; ties by item row hash, never by row order. */
-  top(history: Int32Array, n: number, exclude: ReadonlySet<number>): { items: number[]; scores: number[] };
+  /** Numbers it stores: weights of a model, entries of a table. */
+  readonly parameters: number;
+  /** The best `n` items for every history, in order; fewer where fewer are left. Ties never by row order. */
+  topOf(histories: readonly Int32Array[], n: number, repeats: Repeats): Promise<readonly Ranked[]>;
 }
+
+/** Learns from a view, and from nothing else of the data. A later fit may take an earlier one's place in the worker. */
+export type FitPreRanker = (training: TrainingView) => PreRanker | Promise<PreRanker>;
+
+const none: ReadonlySet<number> = new Set();
+
+/** A pre-ranker that takes one history at a time. */
+export const oneByOne = (
+  name: string,
+  parameters: number,
+  top: (history: Int32Array, n: number, exclude: ReadonlySet<number>) => Ranked,
+): PreRanker => ({
+  name,
+  parameters,
+  topOf: (histories, n, repeats) =>
+    Promise.resolve(histories.map((h) => top(h, n, repeats === "unseen" ? new Set(h) : none))),
+});

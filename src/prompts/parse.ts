@@ -26,16 +26,22 @@ export type Parsed =
 
 const unparseable = (reason: UnparseableReason, detail: string): Parsed => ({ kind: "unparseable", reason, detail });
 
-/** Splits a run of semantic IDs; null if anything else stands between them. `spellings` are the slate's own. */
+/** Reads candidates one behind the other, white space between them forgiven; `rest` is what follows the last one. */
 function readItems(body: string, spellings: readonly string[]): { found: number[]; rest: string } {
   const found: number[] = [];
-  let rest = body.trimStart();
-  for (;;) {
-    const index = spellings.findIndex((s) => rest.startsWith(s));
-    if (index < 0) return { found, rest };
+  for (let at = pastSpace(body, 0); ; ) {
+    const index = spellings.findIndex((s) => body.startsWith(s, at));
+    if (index < 0) return { found, rest: body.slice(at) };
     found.push(index);
-    rest = rest.slice((spellings[index] as string).length).trimStart();
+    at = pastSpace(body, at + (spellings[index] as string).length);
   }
+}
+
+/** The first place from `at` on that is not white space. */
+function pastSpace(text: string, at: number): number {
+  let end = at;
+  while (end < text.length && (text[end] as string).trim() === "") end++;
+  return end;
 }
 
 function permutation(found: readonly number[], n: number, reasoning: string): Parsed {

@@ -1,4 +1,5 @@
 /** Which plots a run gets, and what is said about them. A plot whose data a run lacks is left out. */
+import { alarmHistory } from "../rl/health.ts";
 import type { ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
 import * as plots from "./plots.ts";
@@ -79,6 +80,9 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
   const rewards = data.rewardGroups.flatMap((g) => g.rewards);
   const rates = curve(data, "rl", { valid_rate: "valid", identity_rate: "input copied", truncated_share: "cut off" });
   const groups = curve(data, "rl", { zero_variance_share: "groups of equal rewards" });
+  const nearness = curve(data, "rl", { kendall_tau: "Kendall τ to the input order" });
+  const entropy = curve(data, "rl", { entropy_think: "with reasoning", entropy_answer: "at once" });
+  const gap = curve(data, "rl", { logprobGapMax: "largest", logprobGapMean: "mean" });
   const positions = firstChoices(data);
   return section(
     "What the policy does",
@@ -89,6 +93,13 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
         "Groups that teach nothing",
         drawn(groups, { y: "share of groups", percent: true }),
         "Dropped by dynamic sampling.",
+      ),
+      await figure("How near answers stay to the input", drawn(nearness, { y: "Kendall τ" }), "1 = the input order."),
+      await figure("Entropy", drawn(entropy, { y: "nats per token" }), "Zero: the policy has made up its mind."),
+      await figure(
+        "Sampler against trainer",
+        drawn(gap, { y: "difference of log-probs" }),
+        "Before each step's first update both have the same weights.",
       ),
       await figure(
         "Rewards",
@@ -112,8 +123,18 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
         "Which place of the input the policy puts first, mean over the last tenth of RL.",
       ),
       healthTable(data),
+      alarms(data),
     ],
   );
+}
+
+function alarms(data: ReportData): Html {
+  const steps = data.records.filter((r) => r.stage === "rl" && r.values.valid_rate !== undefined);
+  const raised = alarmHistory(steps);
+  if (raised.length === 0) return html``;
+  return html`<figure class="card wide"><h3>Alarms</h3><ul>${raised.map(
+    (a) => html`<li><strong>${a.name}</strong>, from step ${a.step + 1}: ${a.text}</li>`,
+  )}</ul></figure>`;
 }
 
 /** Mean of first_choice_1.. over the last tenth of the RL steps. */

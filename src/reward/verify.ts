@@ -32,7 +32,7 @@ export interface Verdict {
   /** 0-based place of the target (highest label, first in the input) before and after; -1 after an unparseable answer. */
   readonly before: number;
   readonly after: number;
-  /** One sentence: why this number. */
+  /** One sentence: why this number. Written when it is asked for: few of the answers of a run are looked at. */
   readonly because: string;
 }
 
@@ -65,7 +65,6 @@ export function verify(parsed: Parsed, labels: readonly number[], options: Rewar
   const earned = aucOf(answer) > aucOf(labels) || (isIdeal(labels) && isIdeal(answer));
   const paid = options.format === "unconditional" || (options.format === "conditional" && earned);
   const format = paid ? options.formatBonus : 0;
-  const formula = gated ? "sub-optimal input order re-emitted: 0" : measured.formula;
   return {
     reward: ranking + format,
     parts: { ranking, format, invalid: 0 },
@@ -73,7 +72,10 @@ export function verify(parsed: Parsed, labels: readonly number[], options: Rewar
     identity,
     before,
     after: parsed.order.indexOf(before),
-    because: `${movesOf(labels, answer)}: ${formula}; format ${format}`,
+    get because() {
+      const formula = gated ? "sub-optimal input order re-emitted: 0" : measured.formula();
+      return `${movesOf(labels, answer)}: ${formula}; format ${format}`;
+    },
   };
 }
 
@@ -88,7 +90,7 @@ function measures(
   input: readonly number[],
   answer: readonly number[],
   { kind, ndcgK }: RewardOptions,
-): { value: number; formula: string } {
+): { value: number; formula: () => string } {
   if (kind === "rank-promotion") {
     const mean = (labels: readonly number[]): number => {
       const places = placesOf(labels);
@@ -96,12 +98,15 @@ function measures(
     };
     const value = (mean(input) - mean(answer)) / input.length;
     const place = (labels: readonly number[]): string => String(Number(mean(labels).toFixed(4)));
-    return { value, formula: `(${place(input)} - ${place(answer)}) / ${input.length} = ${value.toFixed(4)}` };
+    return { value, formula: () => `(${place(input)} - ${place(answer)}) / ${input.length} = ${value.toFixed(4)}` };
   }
   const measure = (labels: readonly number[]): number => (kind === "auc" ? aucOf(labels) : gradedNdcg(labels, ndcgK));
   const [from, to] = [measure(input), measure(answer)];
   const name = kind === "auc" ? "AUC" : `NDCG@${ndcgK}`;
-  return { value: to - from, formula: `${name} ${from.toFixed(4)} -> ${to.toFixed(4)} = ${(to - from).toFixed(4)}` };
+  return {
+    value: to - from,
+    formula: () => `${name} ${from.toFixed(4)} -> ${to.toFixed(4)} = ${(to - from).toFixed(4)}`,
+  };
 }
 
 function movesOf(input: readonly number[], answer: readonly number[]): string {

@@ -22,24 +22,30 @@ export async function saveCheckpoint<T>(
   metadata: Belonging,
   step: number,
   value: T,
+  modelId = "policy",
 ): Promise<void> {
   const path = context.work(`checkpoint-${step}`);
-  await worker.saveState({ path, includeOptimizer: true, metadata }, { signal: context.signal });
+  await worker.saveState({ modelId, path, includeOptimizer: true, metadata }, { signal: context.signal });
   context.cursor.write(step, { checkpoint: basename(path), value } satisfies Cursor<T>);
   for (const name of readdirSync(dirname(path)))
     if (name.includes("checkpoint-") && name !== basename(path))
       rmSync(join(dirname(path), name), { recursive: true, force: true });
 }
 
+/** What the newest checkpoint of a killed attempt says; undefined = there is none. */
+export const checkpointValue = <T>(context: StageContext): T | undefined => context.cursor.read<Cursor<T>>()?.value;
+
 /** Restores the newest checkpoint of a killed attempt and returns its value; undefined = begin at the start. */
 export async function resume<T>(
   context: StageContext,
   worker: WorkerClient,
   belongsTo: Belonging,
+  modelId = "policy",
 ): Promise<T | undefined> {
   const cursor = context.cursor.read<Cursor<T>>();
   if (cursor === undefined) return undefined;
   const path = context.work(cursor.checkpoint);
-  checkBelonging(path, await worker.loadState({ path, includeOptimizer: true }, { signal: context.signal }), belongsTo);
+  const state = await worker.loadState({ modelId, path, includeOptimizer: true }, { signal: context.signal });
+  checkBelonging(path, state, belongsTo);
   return cursor.value;
 }

@@ -27,7 +27,7 @@ export async function openCorpus(context: StageContext): Promise<Corpus> {
 
 /** The split's settings as data/split takes them. */
 export function splitOptions(s: StageContext["config"]["data"]["split"]): SplitOptions {
-  if (s.kind === "leave-one-out") return { kind: "leave-one-out" };
+  if (s.kind === "leave-one-out") return { kind: "leave-one-out", rerankItems: s.rerankItems };
   const { midtrain, rerank, validation, test } = s;
   return { kind: s.kind, shares: { midtrain, rerank, validation, test } };
 }

@@ -41,6 +41,12 @@ const modelCode = [
   "src/stages/prompt-check.ts",
   "python_worker/gr2_worker",
 ];
+const preRankerCode = [
+  "src/stages/sid-recall.ts",
+  "src/stages/prerankers.ts",
+  "src/stages/beam-prerank.ts",
+  "src/stages/sasrec.ts",
+];
 const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   data: [],
   embed: [
@@ -57,11 +63,11 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
     "python_worker/gr2_worker/factorize.py",
   ],
   midtrain: [...modelCode, "src/rl/groups.ts"],
-  slates: [...modelCode, "src/prerank"],
+  slates: [...modelCode, "src/prerank", ...preRankerCode],
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
   traces: ["src/teacher", "src/prompts", "src/stages/slates.ts"],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
-  rl: [...modelCode, "src/reward", "src/rl", "src/eval/metrics.ts", "src/stages/slates.ts"],
+  rl: [...modelCode, "src/reward", "src/rl", "src/eval", "src/stages/rl-update.ts", "src/stages/slates.ts"],
   evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],
 };
 

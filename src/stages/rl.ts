@@ -8,18 +8,18 @@ import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
-import type { Policy, Rollout, SlateView } from "../policy/policy.ts";
+import type { Rollout, SlateView } from "../policy/policy.ts";
 import { labelsOf, type Slate } from "../prerank/types.ts";
-import type { Mode } from "../prompts/rerank.ts";
 import { overlongPenalty, type Verdict, verify } from "../reward/verify.ts";
-import { groupAdvantages, learningRateAt, teaches, tokenWeights } from "../rl/groups.ts";
-import type { WorkerClient } from "../worker/types.ts";
+import { teaches } from "../rl/groups.ts";
+import { alarmsOf, healthOf } from "../rl/health.ts";
 import { readPrior } from "./calibrate.ts";
 import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { checkPromptsOf } from "./prompt-check.ts";
+import { type GroupOfAnswers, modes, update } from "./rl-update.ts";
 import { conditional, isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 import { readEvidence } from "./traces.ts";
@@ -31,17 +31,6 @@ export const rl: Stage = {
   run,
 };
 
-/** A slate's answers with what they earned. */
-interface GroupOfAnswers {
-  readonly slate: Slate;
-  readonly mode: Mode;
-  readonly rollouts_G: readonly Rollout[];
-  readonly verdicts_G: readonly Verdict[];
-  readonly rewards_G: readonly number[];
-}
-
-const modes: readonly Mode[] = ["think", "answer"];
-
 async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
   const o = config.rl;
@@ -52,6 +41,7 @@ async function run(context: StageContext): Promise<Summary> {
   const model = await openLanguageModel(context, corpus, start, tokenizerFile(from));
   const policy = model.policy(readPrior(context));
   const evidence = readEvidence(context);
+  const view = (slate: Slate): SlateView => viewOf(corpus, slate, evidence);
   if (o.klCoef > 0) await loadReference(context, corpus, start, tokenizerFile(from));
 
   const pool = conditional(readSlates(context, "rerank")).filter(
@@ -71,6 +61,8 @@ async function run(context: StageContext): Promise<Summary> {
   let score = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0 };
   if (!resumed) await worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
 
+  const recent: Record<string, number>[] = [];
+  const raised = new Set<string>();
   for (let step = score.step; step < o.steps; step++) {
     // 1. Sample and verify; refill while groups teach nothing (dynamic sampling), a bounded number of times.
     const seen: GroupOfAnswers[] = [];
@@ -83,12 +75,15 @@ async function run(context: StageContext): Promise<Summary> {
       kept.push(...(o.dynamicSampling ? groups.filter((g) => teaches(g.rewards_G)) : groups));
     }
     // 2. Update.
-    const update =
-      kept.length > 0
-        ? await learn(worker, policy, config, (s) => viewOf(corpus, s, evidence), kept, step, signal)
-        : {};
+    const updated = kept.length > 0 ? await update(kept, { worker, policy, config, viewOf: view, step, signal }) : {};
     // 3. Say how it went.
-    context.metrics(step, { ...health(seen, kept), ...update });
+    const values = { ...healthOf(seen, kept), ...updated };
+    context.metrics(step, values);
+    recent.push(values);
+    for (const alarm of alarmsOf(recent)) {
+      if (!raised.has(alarm.name)) context.log(`! step ${step + 1}, ${alarm.name}: ${alarm.text}`);
+      raised.add(alarm.name);
+    }
     for (const g of seen.slice(0, 2)) logRollout(step, g);
     const mean = average(seen.flatMap((g) => g.rewards_G));
     context.progress(`reward ${mean.toFixed(3)}`, step + 1, o.steps);
@@ -116,7 +111,7 @@ async function run(context: StageContext): Promise<Summary> {
     for (const mode of modes) {
       const rng = Rng.of(config.seed, "rl-mode", step, round);
       const part = batch.filter(() => (rng.uniform() < o.thinkShare ? "think" : "answer") === mode);
-      const views = part.map((s) => viewOf(corpus, s, evidence));
+      const views = part.map(view);
       const seed = deriveSeed(config.seed, "rl", step, round, mode);
       const rollouts = await policy.sample(views, { mode, group: o.group, temperature: o.temperature, seed, signal });
       const limit = views.length ? policy.maxNewTokens(views, mode) : 0;
@@ -131,7 +126,7 @@ async function run(context: StageContext): Promise<Summary> {
   }
 
   /** A thought that nears its budget costs; an answer's length is fixed by the slate. */
-  function overlong(rollout: Rollout, limit: number, mode: Mode): number {
+  function overlong(rollout: Rollout, limit: number, mode: (typeof modes)[number]): number {
     return mode === "think" ? overlongPenalty(rollout.tokens.length, limit, o.overlongBuffer) : 0;
   }
 
@@ -139,7 +134,7 @@ async function run(context: StageContext): Promise<Summary> {
   async function evaluate(step: number): Promise<number> {
     const values: Record<string, number> = {};
     for (const mode of modes.filter((m) => (m === "think" ? o.thinkShare > 0 : o.thinkShare < 1))) {
-      const views = validation.map((s) => viewOf(corpus, s, evidence));
+      const views = validation.map(view);
       const rollouts = await policy.sample(views, { mode, group: 1, temperature: 0, seed: 0, signal });
       const gains = rollouts.map((r, i) => gainOf(r, validation[i] as Slate));
       values[`validation_ndcg5_${mode}`] = average(gains);
@@ -177,15 +172,36 @@ function gainOf(rollout: Rollout, slate: Slate): number {
     : 0;
 }
 
-/** Slates of a step: a seeded walk through the pool, reshuffled every pass; enough for every refill round. */
+/**
+ * Slates of a step, enough for every refill round: a seeded walk through the pool, reshuffled every pass. A curriculum draws
+ * anew at every step, among the slates admitted so far.
+ */
 function slatesForStep(pool: readonly Slate[], config: Config, step: number): Slate[] {
-  const { prompts, maxRefillRounds } = config.rl;
+  const { prompts, maxRefillRounds, curriculum, steps } = config.rl;
   const need = prompts * (1 + maxRefillRounds);
+  if (curriculum !== "none") {
+    const admitted = admittedSlates(pool, curriculum, step / steps);
+    return Rng.of(config.seed, "rl-curriculum", step)
+      .shuffle([...admitted])
+      .slice(0, need);
+  }
   const perPass = Math.max(1, Math.floor(pool.length / need));
   const pass = Math.floor(step / perPass);
   const order = Rng.of(config.seed, "rl-slates", pass).shuffle([...pool]);
   const at = (step % perPass) * need;
   return order.slice(at, at + need);
+}
+
+/** A third of the pool at the start, all of it from half-way on; by the true item's place in the pre-rank. */
+export function admittedSlates(
+  pool: readonly Slate[],
+  curriculum: "near-first" | "far-first",
+  progress: number,
+): readonly Slate[] {
+  const share = Math.min(1, 1 / 3 + (4 / 3) * progress);
+  const sign = curriculum === "near-first" ? 1 : -1;
+  const sorted = [...pool].sort((a, b) => sign * (a.targetIndex - b.targetIndex));
+  return sorted.slice(0, Math.ceil(share * pool.length));
 }
 
 /** Validation slates for the learning curve: a seeded draw, the same every time. */
@@ -198,144 +214,5 @@ async function loadReference(context: StageContext, corpus: Corpus, weights: str
   await openLanguageModel(context, corpus, weights, tokenizer, "reference");
 }
 
-/** Clipped policy-gradient steps over one batch of groups. */
-async function learn(
-  worker: WorkerClient,
-  policy: Policy,
-  config: Config,
-  viewOfSlate: (slate: Slate) => SlateView,
-  groups: readonly GroupOfAnswers[],
-  step: number,
-  signal: AbortSignal,
-): Promise<Record<string, number>> {
-  const o = config.rl;
-  const values: Record<string, number> = {};
-  const size = Math.ceil(groups.length / o.minibatches);
-  let update = 0;
-  for (let epoch = 0; epoch < o.epochs; epoch++) {
-    for (let at = 0; at < groups.length; at += size, update++) {
-      const batch = groups.slice(at, at + size);
-      const rollouts = batch.flatMap((g) => g.rollouts_G);
-      const counts = rollouts.map((r) => !(o.maskTruncated && r.truncated));
-      const weightOf = new Map(
-        tokenWeights(
-          rollouts.map((r) => r.tokens.length),
-          counts,
-          o.lossAggregation,
-        ).map((w, i) => [rollouts[i] as Rollout, w]),
-      );
-      const totals = { gap: 0, gapMax: 0, tokens: 0 };
-      for (const mode of modes) {
-        const part = batch.filter((g) => g.mode === mode);
-        if (part.length === 0) continue;
-        const views: SlateView[] = part.map((g) => viewOfSlate(g.slate));
-        const request = {
-          batch: {
-            groups: part.map((g) => ({
-              prompt: (g.rollouts_G[0] as Rollout).prompt,
-              responses: g.rollouts_G.map((r) => r.tokens),
-            })),
-          },
-          ...withConstraint(policy, views, mode),
-          temperature: o.temperature,
-          microBatchTokens: config.runtime.microBatchTokens,
-        };
-        const perToken = (f: (g: GroupOfAnswers, i: number) => ArrayLike<number> | number): Float32Array =>
-          flatTokens(part, f);
-        const advantagesOf = new Map(part.map((g) => [g, groupAdvantages(g.rewards_G, o.normaliseStd)]));
-        const old = perToken((g, i) => (g.rollouts_G[i] as Rollout).logprobs);
-        const reference =
-          o.klCoef > 0 ? (await worker.forward({ ...request, modelId: "reference" }, { signal })).logprobs : undefined;
-        const result = await worker.forwardBackward(
-          {
-            ...request,
-            weights: perToken((g, i) => weightOf.get(g.rollouts_G[i] as Rollout) as number),
-            loss: {
-              kind: "policy",
-              advantages: perToken((g, i) => (advantagesOf.get(g) as number[])[i] as number),
-              oldLogprobs: old,
-              ...(reference ? { referenceLogprobs: reference } : {}),
-              clipLow: o.clipLow,
-              clipHigh: o.clipHigh,
-              klCoef: o.klCoef,
-            },
-            seed: deriveSeed(config.seed, "rl", "dropout", step, update),
-            wantLogprobs: update === 0,
-          },
-          { signal },
-        );
-        for (const [name, value] of Object.entries(result.metrics)) values[`${name}_${mode}`] = value;
-        result.logprobs.forEach((lp, t) => {
-          const gap = Math.abs(lp - (old[t] as number));
-          totals.gap += gap;
-          totals.gapMax = Math.max(totals.gapMax, gap);
-          totals.tokens++;
-        });
-        values.loss = (values.loss ?? 0) + result.loss;
-      }
-      if (update === 0) {
-        values.logprobGapMean = totals.gap / Math.max(1, totals.tokens);
-        values.logprobGapMax = totals.gapMax;
-      }
-      const learningRate = learningRateAt(step, o.steps, o);
-      const { gradNorm, weightVersion } = await worker.optimStep(
-        { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
-        { signal },
-      );
-      Object.assign(values, { gradNorm, learningRate, weightVersion });
-    }
-  }
-  return values;
-}
-
-function withConstraint(policy: Policy, views: readonly SlateView[], mode: Mode) {
-  const constraint = policy.constraint(views, mode);
-  return constraint ? { constraint } : {};
-}
-
-/** One value per response token, in the order of the batch. */
-function flatTokens(
-  groups: readonly GroupOfAnswers[],
-  f: (group: GroupOfAnswers, index: number) => ArrayLike<number> | number,
-): Float32Array {
-  const total = groups.reduce((n, g) => n + g.rollouts_G.reduce((m, r) => m + r.tokens.length, 0), 0);
-  const out = new Float32Array(total);
-  let at = 0;
-  for (const g of groups)
-    g.rollouts_G.forEach((r, i) => {
-      const v = f(g, i);
-      if (typeof v === "number") out.fill(v, at, at + r.tokens.length);
-      else out.set(v, at);
-      at += r.tokens.length;
-    });
-  return out;
-}
-
 const average = (values: readonly number[]): number =>
   values.length ? values.reduce((a, b) => a + b, 0) / values.length : 0;
-
-/** What tells a healthy run from one that is gamed or goes nowhere; over everything sampled in the step. */
-function health(seen: readonly GroupOfAnswers[], kept: readonly GroupOfAnswers[]): Record<string, number> {
-  const rollouts = seen.flatMap((g) => g.rollouts_G);
-  const verdicts = seen.flatMap((g) => g.verdicts_G);
-  const rewards = seen.flatMap((g) => g.rewards_G);
-  const valid = verdicts.filter((v) => v.valid);
-  const mean = average(rewards);
-  const values: Record<string, number> = {
-    reward: mean,
-    reward_std: Math.sqrt(average(rewards.map((r) => (r - mean) ** 2))),
-    reward_ranking: average(verdicts.map((v) => v.parts.ranking)),
-    reward_format: average(verdicts.map((v) => v.parts.format)),
-    valid_rate: valid.length / Math.max(1, verdicts.length),
-    identity_rate: valid.filter((v) => v.identity).length / Math.max(1, valid.length),
-    zero_variance_share: seen.filter((g) => !teaches(g.rewards_G)).length / Math.max(1, seen.length),
-    groups_kept: kept.length,
-    length_mean: average(rollouts.map((r) => r.tokens.length)),
-    truncated_share: average(rollouts.map((r) => (r.truncated ? 1 : 0))),
-  };
-  const firsts = rollouts.flatMap((r) => (r.parsed.kind === "ranking" ? [r.parsed.order[0] as number] : []));
-  const places = Math.max(0, ...seen.map((g) => g.slate.candidates.length));
-  for (let place = 0; place < places; place++)
-    values[`first_choice_${place + 1}`] = firsts.filter((f) => f === place).length / Math.max(1, firsts.length);
-  return values;
-}

@@ -6,10 +6,8 @@
  * stands for k items the user has not seen, showing the right one is a draw among k, so the hit is worth 1 / k.
  */
 import { unitHash } from "../core/rng.ts";
-import { checkSlates } from "../data/leakage.ts";
 import { ndcgAt, rankOf, recallAt } from "../eval/metrics.ts";
-import { buildSlates, defaultSlates } from "../prerank/slates.ts";
-import type { PreRanker, Slate } from "../prerank/types.ts";
+import { type Query, queriesOf, slateId } from "../prerank/slates.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
 import type { Catalogue } from "../sid/catalogue.ts";
 import { Trie } from "../sid/trie.ts";
@@ -40,7 +38,7 @@ export async function nextItemRecall(context: StageContext, maxPositions: number
   let [recall, ndcg] = [0, 0];
   for (let start = 0; start < positions.length; start += promptsPerCall) {
     const part = positions.slice(start, start + promptsPerCall);
-    const histories = part.map((s) => historyOf(corpus, s));
+    const histories = part.map((q) => q.history);
     const found = await worker.beamSearch(
       {
         prompts: histories.map((h) => model.encoder.encode(sequentialTask(h.subarray(-config.prompts.historyItems)))),
@@ -64,16 +62,12 @@ export async function nextItemRecall(context: StageContext, maxPositions: number
 }
 
 /** Positions whose answer the user has not met before, one hash-drawn sample for every cell of an ablation. */
-function validationPositions(corpus: Corpus, max: number): Slate[] {
-  const nobody: PreRanker = { name: "positions", top: () => ({ items: [], scores: [] }) };
-  const all = buildSlates(corpus.split, "validation", nobody, { ...defaultSlates, size: 0 }).slates;
-  checkSlates(corpus.split, all, { repeats: "unseen" });
-  if (max === 0 || all.length <= max) return all;
-  return [...all].sort((a, b) => unitHash(0, a.id) - unitHash(0, b.id)).slice(0, max);
+function validationPositions({ split }: Corpus, max: number): readonly Query[] {
+  const { queries } = queriesOf(split, "validation");
+  if (max === 0 || queries.length <= max) return queries;
+  const draw = (q: Query): number => unitHash(0, slateId(split.dataset.hash, q.user, q.position));
+  return [...queries].sort((a, b) => draw(a) - draw(b)).slice(0, max);
 }
-
-const historyOf = (corpus: Corpus, { user, position }: Slate): Int32Array =>
-  (corpus.split.dataset.sequences[user]?.items ?? new Int32Array()).subarray(0, position);
 
 /** The IDs of a catalogue without repetition. */
 export interface DistinctIds {

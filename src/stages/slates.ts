@@ -8,27 +8,23 @@ import { join } from "node:path";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, unitHash } from "../core/rng.ts";
 import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
-import type { TrainingView } from "../data/split.ts";
-import { fitItemKnn } from "../prerank/item-knn.ts";
 import { loggedSlates } from "../prerank/logged.ts";
-import { fitPopularity } from "../prerank/popularity.ts";
-import { buildAllSlates, buildSlates, defaultSlates, type SlateSegment, slateStats } from "../prerank/slates.ts";
-import { labelsOf, type PreRanker, type Slate } from "../prerank/types.ts";
-import { sequentialTask } from "../prompts/tasks.ts";
-import { Trie } from "../sid/trie.ts";
+import { buildAllSlates, defaultSlates, type SlateSegment, slateStats } from "../prerank/slates.ts";
+import { labelsOf, type Slate } from "../prerank/types.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { readLines, writeJson, writeLines } from "./files.ts";
-import { openLanguageModel } from "./language-model.ts";
-import { stateDir, tokenizerFile } from "./midtrain.ts";
+import { preRankerFitter } from "./prerankers.ts";
+import { unloadSasrec } from "./sasrec.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 
 export const slates: Stage = {
   name: "slates",
   inputs: ["data", "sid", "midtrain"],
-  settings: (c) => ({
-    prerank: c.prerank,
-    ...(c.prerank.kind === "generative" ? { historyItems: c.prompts.historyItems } : {}),
-    seed: c.seed,
+  settings: ({ prerank: { sasrec, ...prerank }, prompts, seed }) => ({
+    prerank,
+    ...(prerank.kind === "generative" ? { historyItems: prompts.historyItems } : {}),
+    ...(prerank.kind === "sasrec" ? { sasrec } : {}),
+    seed,
   }),
   run,
 };
@@ -82,8 +78,14 @@ async function slatesOf(
   corpus: Corpus,
 ): Promise<{ slates: Readonly<Record<SlateSegment, readonly Slate[]>> }> {
   const { kind, candidates: size } = context.config.prerank;
-  if (kind === "generative") return generativeSlates(context, corpus, size);
-  if (kind !== "logged") return buildAllSlates(corpus.split, (v) => fitPreRanker(kind, v), { ...defaultSlates, size });
+  if (kind !== "logged") {
+    const fitted = preRankerFitter(context, corpus.split, kind);
+    const built = await buildAllSlates(corpus.split, fitted, { ...defaultSlates, size }, (segment, done, total) =>
+      context.progress(`${segment} slates`, done, total),
+    );
+    if (kind === "sasrec") await unloadSasrec(await context.worker(), context.signal);
+    return built;
+  }
   const { slates, skipped } = loggedSlates(corpus.split, maxLoggedCandidates);
   context.log(
     `logged slates left out: ${skipped.midtrain} of the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across the end of a segment, ${skipped.nothingToOrder} with nothing to order; ${skipped.cutCandidates} candidates beyond ${maxLoggedCandidates} cut`,
@@ -93,60 +95,6 @@ async function slatesOf(
 
 /** As many as prerank.candidates may be. */
 const maxLoggedCandidates = 64;
-
-const fitPreRanker = (kind: "itemknn" | "popularity", view: TrainingView): PreRanker =>
-  kind === "itemknn" ? fitItemKnn(view) : fitPopularity(view);
-
-/** The mid-trained LM's own beam search over the catalogue (GR2 v1). It learned from the mid-training segment alone. */
-async function generativeSlates(context: StageContext, corpus: Corpus, size: number) {
-  const { config, signal } = context;
-  const from = context.inputDir("midtrain");
-  const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
-  const worker = await context.worker();
-  const trie = new Trie(corpus.items.map((_, row) => model.encoder.item(row)));
-  const empty: PreRanker = {
-    name: "positions",
-    top: (_history, n) => ({ items: Array.from({ length: n }, () => -1), scores: Array.from({ length: n }, () => 0) }),
-  };
-  const ofSegment = async (segment: SlateSegment): Promise<Slate[]> => {
-    const { slates: positions } = buildSlates(corpus.split, segment, empty, { ...defaultSlates, size });
-    const out: Slate[] = [];
-    const chunk = 64;
-    for (let start = 0; start < positions.length; start += chunk) {
-      const part = positions.slice(start, start + chunk);
-      const histories = part.map((s) =>
-        (corpus.split.dataset.sequences[s.user]?.items ?? new Int32Array()).subarray(0, s.position),
-      );
-      const found = await worker.beamSearch(
-        {
-          prompts: histories.map((h) => model.encoder.encode(sequentialTask(h.subarray(-config.prompts.historyItems)))),
-          trie,
-          beamWidth: Math.max(size, config.prerank.beamWidth),
-          excluded: histories.map((h) => Int32Array.from(new Set(h))),
-        },
-        { signal },
-      );
-      part.forEach((s, i) => {
-        const width = found.rows.cols;
-        const candidates = Array.from(found.rows.data.subarray(i * width, (i + 1) * width))
-          .filter((r) => r >= 0)
-          .slice(0, size);
-        const scores = Array.from(found.logprobs.data.subarray(i * width, i * width + candidates.length));
-        if (candidates.length === size)
-          out.push({ ...s, candidates, scores, targetIndex: candidates.indexOf(s.target) });
-      });
-      context.progress(`beam search, ${segment}`, Math.min(start + chunk, positions.length), positions.length);
-    }
-    return out;
-  };
-  return {
-    slates: {
-      rerank: await ofSegment("rerank"),
-      validation: await ofSegment("validation"),
-      test: await ofSegment("test"),
-    },
-  };
-}
 
 /** The latest slates of each user; 0 = all. */
 function capPerUser(list: readonly Slate[], cap: number): Slate[] {

@@ -51,8 +51,9 @@ export interface StageContext {
   /** One sampled answer: to rollouts.jsonl (with its step) and the live view. */
   rollout(step: number, record: Readonly<Record<string, unknown>>): void;
   /**
-   * Where a killed stage goes on: `read` gives what the last `write` stored; `write` also marks how far metrics and
-   * rollouts count, so that what a killed run logged beyond it is dropped.
+   * Where a killed stage goes on: `read` gives what the last `write` of the attempt before stored, also behind a `write`
+   * of this one; `write` also marks how far metrics and rollouts count, so that what a killed run logged beyond it is
+   * dropped.
    */
   readonly cursor: {
     read<T>(): T | undefined;

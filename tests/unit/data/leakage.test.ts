@@ -83,10 +83,10 @@ describe("ids that encode order", () => {
 });
 
 describe("rows keyed by text", () => {
-  it("two users with the same history keep slates of their own", () => {
+  it("two users with the same history keep slates of their own", async () => {
     const same = [0, 1, 2, 3, 4, 5, 6, 7];
     const data = splitByPosition(datasetOf([same, same, [8, 9, 10, 11, 0, 1, 2, 3]], 20));
-    const { slates } = buildAllSlates(data, fitPopularity, { size: 5, repeats: "unseen", minHistory: 1 });
+    const { slates } = await buildAllSlates(data, fitPopularity, { size: 5, repeats: "unseen", minHistory: 1 });
     const all = [...slates.rerank, ...slates.validation, ...slates.test];
     const [a, b] = [0, 1].map((user) => all.filter((s) => s.user === user));
     expect(a?.map((s) => [s.position, s.target, s.candidates])).toEqual(

