@@ -3,8 +3,8 @@
  * then k-core iterated to its fixed point (cap first, so that the result is a k-core). Ids become integers once, at the
  * start; everything after works on those, out of core.
  *
- *   clean(u INTEGER, i INTEGER, t DOUBLE)       u, i: codes; in no order that means anything, also of users and items that fell out
- *   user_counts(c INTEGER, n INTEGER), item_counts(c INTEGER, n INTEGER)    who is in the k-core; interactions there, 1 or more
+ *   clean(u INTEGER, i INTEGER, t DOUBLE)      u, i: codes; in no order that means anything; still with what the k-core drops
+ *   user_counts(c INTEGER, n INTEGER), item_counts(c INTEGER, n INTEGER)    who is in the core, with interactions there (> 0)
  *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, of ids that are gone too
  */
 import { hash } from "node:crypto";
@@ -99,8 +99,8 @@ const codes = (table: string, column: string, source: string): string =>
   `CREATE TEMP TABLE ${table} AS SELECT (row_number() OVER ())::INTEGER AS c, id FROM (SELECT DISTINCT ${column} AS id FROM ${source})`;
 
 /**
- * Counts every row once; after that, looks only at rows of users and items that fell out, and subtracts them from the other
- * side's counts. Nothing is deleted from clean: whoever reads it joins the counts.
+ * Counts every row once; after that, only rows of users and items that fell out, to subtract them from the other side's
+ * counts (a scan, but hardly an aggregation). Nothing is deleted from clean: whoever reads it joins the counts.
  */
 async function kCore(duck: Duck, kUser: number, kItem: number): Promise<void> {
   const users = { key: "u", counts: "user_counts", k: Math.max(1, kUser) };
