@@ -91,7 +91,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
     };
     const r = await this.channel.unary("forwardBackward", service.forwardBackward, message, call);
     this.channel.statsOf("forwardBackward").computeSeconds += r.computeSeconds;
-    return { ...r, logprobs: batch.toFloat32(r.logprobs, "logprobs") };
+    return { ...r, metrics: byName(r.metrics), logprobs: batch.toFloat32(r.logprobs, "logprobs") };
   }
 
   optimStep(request: t.OptimStepRequest, call?: t.CallOptions): Promise<t.OptimStepResult> {
@@ -207,7 +207,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
     };
     let result: pb.FitResult | undefined;
     const onMessage = ({ event }: pb.FitSemanticIdsResponse) => {
-      if (event?.$case === "progress") onProgress?.(event.value);
+      if (event?.$case === "progress") onProgress?.({ ...event.value, metrics: byName(event.value.metrics) });
       else if (event?.$case === "result") result = event.value;
     };
     await this.channel.stream("fitSemanticIds", service.fitSemanticIds, message, onMessage, call);
@@ -215,7 +215,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       codes: batch.unpackIntMatrix(result?.codes, "codes"),
       artifact: result?.artifact ?? new Uint8Array(),
       codeVectors: batch.unpackMatrix(result?.codeVectors, "codeVectors"),
-      metrics: result?.metrics ?? {},
+      metrics: byName(result?.metrics ?? {}),
     };
   }
 
@@ -267,6 +267,10 @@ const toConstraint = (
   c: t.PermutationConstraint | undefined,
   numGroups: number,
 ): pb.PermutationConstraint | undefined => (c === undefined ? undefined : batch.packConstraint(c, numGroups));
+
+/** Maps arrive in an order that differs from run to run; what is written from them must not. */
+const byName = (metrics: Readonly<Record<string, number>>): Record<string, number> =>
+  Object.fromEntries(Object.entries(metrics).sort(([a], [b]) => (a < b ? -1 : 1)));
 
 function expectTargets(name: string, values: Float32Array, targets: number): void {
   if (values.length !== targets)
