@@ -28,10 +28,15 @@ export interface BuildReport {
   readonly interactions: number;
   /** SHA-256 over lines `user item item ...`, users in order of their ids. */
   readonly sequences: string;
+  /** CPU seconds, all threads. */
   readonly cache?: { readonly saveSeconds: number; readonly loadSeconds: number; readonly mb: number };
 }
 
 const elapsed = (since: number): number => (performance.now() - since) / 1000;
+const cpuSeconds = (since: NodeJS.CpuUsage): number => {
+  const { user, system } = process.cpuUsage(since);
+  return (user + system) / 1e6;
+};
 
 function sequencesHash({ sequences, items }: Dataset): string {
   const hash = createHash("sha256");
@@ -63,21 +68,25 @@ const dataset = await buildDataset({
   ...(task.maxBadShare === undefined ? {} : { maxBadShare: task.maxBadShare }),
 });
 const seconds = elapsed(start);
-const { user, system } = process.cpuUsage(cpu);
+const buildCpuSeconds = cpuSeconds(cpu);
 const peakMb = process.resourceUsage().maxRSS / 1024;
 let cache: BuildReport["cache"];
 if (task.cache !== undefined) {
-  const saving = performance.now();
-  const files = saveDataset(dataset, task.cache);
-  const saveSeconds = elapsed(saving);
-  const loading = performance.now();
-  loadDataset(task.cache);
-  cache = { saveSeconds, loadSeconds: elapsed(loading), mb: files.reduce((n, f) => n + statSync(f).size, 0) / 2 ** 20 };
+  const saving = process.cpuUsage();
+  const files = await saveDataset(dataset, task.cache);
+  const saveSeconds = cpuSeconds(saving);
+  const loading = process.cpuUsage();
+  await loadDataset(task.cache);
+  cache = {
+    saveSeconds,
+    loadSeconds: cpuSeconds(loading),
+    mb: files.reduce((n, f) => n + statSync(f).size, 0) / 2 ** 20,
+  };
   for (const file of files) rmSync(file);
 }
 const report: BuildReport = {
   seconds,
-  cpuSeconds: (user + system) / 1e6,
+  cpuSeconds: buildCpuSeconds,
   peakMb,
   users: dataset.stats.users,
   interactions: dataset.stats.interactions,

@@ -51,8 +51,8 @@ export const bench: Benchmark = async (emit, args) => {
     });
     if (own.cache) {
       say("the saved data set", own.cache.mb, "MiB");
-      say("saving it", own.cache.saveSeconds, "s");
-      say("loading it", own.cache.loadSeconds, "s");
+      say("saving it", own.cache.saveSeconds, "CPU s");
+      say("loading it", own.cache.loadSeconds, "CPU s");
     }
     rmSync(join(folder, "small"), { recursive: true });
     if (growth === 1) return;

@@ -109,7 +109,7 @@ async function measure(
   const running = needsWorker ? await startWorker(runtimeOf(config, folder.file("worker.log"))) : undefined;
   try {
     const context = contextOf(config, own, folder, running?.client);
-    const data = openData(context);
+    const data = await openData(context);
     let begin = performance.now();
     const preRanker = await preRankerFitter(context, data, kind)(viewFor(data, "test"));
     const fit = costOfFit(folder.path, own, kind, {

@@ -153,7 +153,7 @@ function ownShare({ rows, cols, data }: Matrix): number {
 async function itemsOf(config: Config, worker: WorkerClient, folder: string) {
   const signal = new AbortController().signal;
   const place = { dir: folder, worker: async () => worker, signal, log: () => {}, progress: () => {} };
-  return loadDataset(join(await prepareData(place, config), "dataset")).items;
+  return (await loadDataset(await prepareData(place, config))).items;
 }
 
 async function embed(config: Config, worker: WorkerClient, texts: readonly string[]): Promise<Matrix> {

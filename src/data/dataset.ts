@@ -67,14 +67,14 @@ async function readAndClean(options: BuildOptions) {
     const report = await loadRaw(duck, options.source, quarantine);
     quarantine.settle(options.maxBadShare ?? 0.01, options.quarantineFile);
     const cleaned = await prepare(duck, options.prepare, report.hasItems);
-    if ((await duck.number("SELECT count(*) FROM clean")) === 0)
+    if ((await duck.number("SELECT count(*) FROM user_counts")) === 0)
       throw new DataError(`No interaction is left of ${report.rowsRead} rows read (${describe(cleaned)}).`, {
         advice: "Lower data.minInteractions or data.minRating.",
       });
     const shown = report.hasImpressions === true ? await addShownItems(duck, report.hasItems) : "";
     const all = options.catalogue === "all" && report.hasItems ? "" : `WHERE n > 0${shown}`;
-    await duck.run(`${rows("user_rows", "user_codes", "u", "WHERE n > 0")}; ${rows("item_rows", "item_codes", "i", all)};
-      DROP TABLE user_codes; DROP TABLE item_codes`);
+    await duck.run(`${rows("user_rows", "user", "WHERE n > 0")}; ${rows("item_rows", "item", all)};
+      DROP TABLE user_codes; DROP TABLE item_codes; DROP TABLE user_counts; DROP TABLE item_counts`);
     const dropped = quarantine.count() > 0 ? { malformed: quarantine.count(), ...cleaned } : cleaned;
     const items = await readItems(duck, options.neutralise);
     const logged = report.hasImpressions === true ? await readImpressions(duck) : undefined;
@@ -84,11 +84,10 @@ async function readAndClean(options: BuildOptions) {
   }
 }
 
-/** Numbers the ids of `codes` by hash, with how many rows of clean each has: TABLE(id, c, row, n). */
-const rows = (table: string, codes: string, column: "u" | "i", condition: string): string =>
+/** Numbers ids by hash, with how many interactions each has: TABLE(id, c, row, n). */
+const rows = (table: string, side: "user" | "item", condition: string): string =>
   `CREATE TEMP TABLE ${table} AS SELECT id, c, (row_number() OVER (ORDER BY md5(id), id) - 1)::INTEGER AS row, n
-   FROM (SELECT id, c, coalesce(n, 0)::INTEGER AS n FROM ${codes}
-     LEFT JOIN (SELECT ${column} AS c, count(*) AS n FROM clean GROUP BY ${column}) USING (c)) ${condition}`;
+   FROM (SELECT id, c, coalesce(n, 0)::INTEGER AS n FROM ${side}_codes LEFT JOIN ${side}_counts USING (c)) ${condition}`;
 
 const describe = (dropped: Record<string, number>): string =>
   Object.entries(dropped)
@@ -130,13 +129,13 @@ async function readColumns(duck: Duck): Promise<Columns> {
   });
   const lengths = new Int32Array(users.length);
   await readNumbers(duck, "SELECT n FROM user_rows ORDER BY row", [lengths]);
-  const total = await duck.number("SELECT count(*) FROM clean");
+  const total = await duck.number("SELECT sum(n) FROM user_rows");
   const items = new Int32Array(total);
   const times = new Float64Array(total);
   await duck.yieldMemory(items.byteLength + times.byteLength);
   await readNumbers(
     duck,
-    `SELECT ir.row, t FROM clean JOIN user_rows ur ON ur.c = clean.u JOIN item_rows ir ON ir.c = clean.i ORDER BY ur.row, t`,
+    `SELECT ir.row, t FROM clean JOIN user_rows ur ON ur.c = clean.u JOIN item_rows ir ON ir.c = clean.i AND ir.n > 0 ORDER BY ur.row, t`,
     [items, times],
   );
   return { users, lengths, items, times };

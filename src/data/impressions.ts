@@ -1,13 +1,15 @@
 /**
- * Logged slates after cleaning: raw_impressions → Impressions by user row and time. Heavy work in DuckDB. And their bytes:
+ * Logged slates after cleaning: raw_impressions → Impressions by user row and time. Heavy work in DuckDB. And their file in
+ * the data cache:
  *
- *   times Float64[slates] · scores, labels Float64[candidates] · users Int32[slates] · starts Int32[slates + 1]
- *   · items Int32[candidates]                                       little-endian; eight-byte numbers first: all aligned
+ *   impressions.parquet(user INTEGER, time DOUBLE, candidates INTEGER[], scores DOUBLE[], labels DOUBLE[])
  *
  * The k-core thins histories, not slates: an item nobody clicked stays a candidate, since leaving such items out would
  * tell the re-ranker which ones were clicked. Only items that an item file does not know are taken out of their slates.
  */
+import { DOUBLE, type DuckDBListValue, type DuckDBType, INTEGER, LIST, listValue } from "@duckdb/node-api";
 import { type Duck, readNumbers } from "./duck.ts";
+import type { Column } from "./parquet.ts";
 import type { DatasetStats, Impressions } from "./types.ts";
 
 /** Gives shown items a code where there is no item file that knows all; SQL that puts them into the catalogue. */
@@ -68,32 +70,45 @@ export async function readImpressions(
   };
 }
 
-export interface ImpressionsSize {
-  readonly slates: number;
-  readonly candidates: number;
+/** impressions.parquet of the data cache: one row a slate; candidates in the incumbent's order. */
+export function impressionColumns(i: Impressions): readonly Column[] {
+  const list = (name: string, values: Int32Array | Float64Array, type: DuckDBType): Column => ({
+    name,
+    type: LIST(type),
+    at: (row) => listValue(Array.from(values.subarray(i.starts[row], i.starts[row + 1]))),
+  });
+  return [
+    { name: "user", type: INTEGER, at: (row) => i.users[row] as number },
+    { name: "time", type: DOUBLE, at: (row) => i.times[row] as number },
+    list("candidates", i.items, INTEGER),
+    list("scores", i.scores, DOUBLE),
+    list("labels", i.labels, DOUBLE),
+  ];
 }
 
-/** For the data cache. */
-export function impressionsTo(i: Impressions): {
-  readonly parts: readonly Uint8Array[];
-  readonly size: ImpressionsSize;
-} {
-  const parts = [i.times, i.scores, i.labels, i.users, i.starts, i.items];
-  return {
-    parts: parts.map((a) => new Uint8Array(a.buffer, a.byteOffset, a.byteLength)),
-    size: { slates: i.users.length, candidates: i.items.length },
-  };
-}
-
-/** What impressionsTo wrote. */
-export function impressionsFrom(bytes: ArrayBuffer, { slates, candidates }: ImpressionsSize): Impressions {
-  const integersAt = 8 * (slates + 2 * candidates);
-  return {
-    users: new Int32Array(bytes, integersAt, slates),
-    times: new Float64Array(bytes, 0, slates),
-    starts: new Int32Array(bytes, integersAt + 4 * slates, slates + 1),
-    items: new Int32Array(bytes, integersAt + 4 * (2 * slates + 1), candidates),
-    scores: new Float64Array(bytes, 8 * slates, candidates),
-    labels: new Float64Array(bytes, 8 * (slates + candidates), candidates),
-  };
+/** What impressionColumns gave. `file`: SQL that reads it. */
+export async function readSavedImpressions(
+  duck: Duck,
+  file: string,
+  size: { readonly rows: number; readonly candidates: number },
+): Promise<Impressions> {
+  const [users, times, starts] = [
+    new Int32Array(size.rows),
+    new Float64Array(size.rows),
+    new Int32Array(size.rows + 1),
+  ];
+  const items = new Int32Array(size.candidates);
+  const [scores, labels] = [new Float64Array(size.candidates), new Float64Array(size.candidates)];
+  let row = 0;
+  await duck.each(`SELECT "user", time, candidates, scores, labels FROM ${file}`, (chunk) => {
+    for (const [user, time, ...lists] of chunk.getRows()) {
+      const start = starts[row] as number;
+      users[row] = user as number;
+      times[row] = time as number;
+      for (const [c, target] of [items, scores, labels].entries())
+        target.set((lists[c] as DuckDBListValue).items as number[], start);
+      starts[++row] = start + (lists[0] as DuckDBListValue).items.length;
+    }
+  });
+  return { users, times, starts, items, scores, labels };
 }

@@ -3,8 +3,9 @@
  * then k-core iterated to its fixed point (cap first, so that the result is a k-core). Ids become integers once, at the
  * start; everything after works on those, out of core.
  *
- *   clean(u INTEGER, i INTEGER, t DOUBLE)                              u, i: codes, in no order that means anything
- *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, of ids that are gone from clean too
+ *   clean(u INTEGER, i INTEGER, t DOUBLE)      u, i: codes; in no order that means anything; still with what the k-core drops
+ *   user_counts(c INTEGER, n INTEGER), item_counts(c INTEGER, n INTEGER)    who is in the core, with interactions there (> 0)
+ *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, of ids that are gone too
  */
 import { hash } from "node:crypto";
 import type { Duck } from "./duck.ts";
@@ -34,7 +35,7 @@ const withTies = (rows: string): string =>
   `(SELECT c.*, md5(uc.id || chr(31) || ic.id) AS tie FROM ${rows} c
     JOIN user_codes uc ON uc.c = c.u JOIN item_codes ic ON ic.c = c.i)`;
 
-/** Builds `clean` and consumes raw_interactions; returns rows dropped by reason (only reasons that occurred). */
+/** Builds these tables and consumes raw_interactions; returns rows dropped by reason (only reasons that occurred). */
 export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boolean): Promise<Record<string, number>> {
   const dropped: Record<string, number> = {};
   let count = await duck.number("SELECT count(*) FROM raw_interactions");
@@ -89,20 +90,34 @@ export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boo
     leave("beyond the cap per user", await numClean());
   }
   const [kUser, kItem] = [Math.trunc(options.minUserInteractions), Math.trunc(options.minItemInteractions)];
-  for (let gone = kUser > 1 || kItem > 1 ? 1 : 0; gone > 0; ) {
-    gone = 0;
-    for (const [key, k] of [["i", kItem] as const, ["u", kUser] as const]) {
-      if (k <= 1) continue;
-      await duck.run(
-        `DELETE FROM clean WHERE ${key} IN (SELECT ${key} FROM clean GROUP BY ${key} HAVING count(*) < ${k})`,
-      );
-      gone += leave("below k-core", await numClean());
-    }
-  }
-  // Marks of deleted rows cannot be spilled.
-  if (dropped["below k-core"] !== undefined) await replace("FROM clean");
+  await kCore(duck, kUser, kItem);
+  leave("below k-core", await duck.number("SELECT coalesce(sum(n), 0) FROM user_counts"));
   return dropped;
 }
 
 const codes = (table: string, column: string, source: string): string =>
   `CREATE TEMP TABLE ${table} AS SELECT (row_number() OVER ())::INTEGER AS c, id FROM (SELECT DISTINCT ${column} AS id FROM ${source})`;
+
+/**
+ * Counts every row once; after that, only rows of users and items that fell out, to subtract them from the other side's
+ * counts (a scan, but hardly an aggregation). Nothing is deleted from clean: whoever reads it joins the counts.
+ */
+async function kCore(duck: Duck, kUser: number, kItem: number): Promise<void> {
+  const users = { key: "u", counts: "user_counts", k: Math.max(1, kUser) };
+  const items = { key: "i", counts: "item_counts", k: Math.max(1, kItem) };
+  for (const { key, counts } of [users, items])
+    await duck.run(
+      `CREATE TEMP TABLE ${counts} AS SELECT ${key} AS c, count(*)::INTEGER AS n FROM clean GROUP BY ${key}`,
+    );
+  let settled = 0;
+  for (let [own, other] = [items, users]; settled < 2; [own, other] = [other, own]) {
+    await duck.run(`CREATE TEMP TABLE fallen AS SELECT c FROM ${own.counts} WHERE n < ${own.k}`);
+    settled = (await duck.number("SELECT count(*) FROM fallen")) === 0 ? settled + 1 : 0;
+    if (settled === 0)
+      await duck.run(`DELETE FROM ${own.counts} WHERE n < ${own.k};
+        UPDATE ${other.counts} SET n = ${other.counts}.n - lost.n FROM
+          (SELECT ${other.key} AS c, count(*)::INTEGER AS n FROM clean SEMI JOIN fallen ON fallen.c = ${own.key} GROUP BY ALL) lost
+          WHERE lost.c = ${other.counts}.c`);
+    await duck.run("DROP TABLE fallen");
+  }
+}

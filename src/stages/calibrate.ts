@@ -24,7 +24,7 @@ export const calibrate: Stage = {
 };
 
 async function run(context: StageContext): Promise<Summary> {
-  const corpus = openCorpus(context);
+  const corpus = await openCorpus(context);
   const from = context.inputDir("midtrain");
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
   const all = readSlates(context, "rerank");

@@ -15,14 +15,12 @@ export interface Corpus {
   readonly hash: string;
 }
 
-export const datasetDir = (context: StageContext): string => join(context.inputDir("data"), "dataset");
-
-export function openData(context: StageContext): SplitDataset {
-  return split(loadDataset(datasetDir(context)), splitOptions(context.config.data.split));
+export async function openData(context: StageContext): Promise<SplitDataset> {
+  return split(await loadDataset(context.inputDir("data")), splitOptions(context.config.data.split));
 }
 
-export function openCorpus(context: StageContext): Corpus {
-  const data = openData(context);
+export async function openCorpus(context: StageContext): Promise<Corpus> {
+  const data = await openData(context);
   const catalogue = Catalogue.fromJSON(readJson(join(context.inputDir("sid"), "catalogue.json")));
   return { split: data, items: data.dataset.items, catalogue, hash: `${data.dataset.hash} ${catalogue.hash()}` };
 }

@@ -39,7 +39,7 @@ async function run(context: StageContext): Promise<Summary> {
     neutralise: (text) => neutralise(text, []),
     neutraliseId: "sid/sanitise 1",
   });
-  saveDataset(dataset, join(context.dir, "dataset"));
+  await saveDataset(dataset, context.dir);
   const parts = split(dataset, splitOptions(o.split));
   checkSplit(parts);
   writeJson(join(context.dir, "stats.json"), dataset.stats);

@@ -23,7 +23,7 @@ export const embedderFile = (dir: string): string => join(dir, "embedder.json");
 async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
   const { model, fields, batchSize } = config.embed;
-  const { items } = openData(context).dataset;
+  const { items } = (await openData(context)).dataset;
   const worker = await context.worker(); // first: without its packages nothing below can work
   const modelPath = await embedderPath(config, (message) => context.log(message), signal);
   const hash = await embedderHash(modelPath);

@@ -67,7 +67,7 @@ export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary
   const config = loadConfig(run.file("config.resolved.yaml"), []);
   const tokenizer = openTokenizer(run);
   const { catalogue, identity } = tokenizer;
-  const items = loadDataset(run.file("stages", "data", "dataset")).items;
+  const { items } = await loadDataset(run.file("stages", "data"));
   const rowOf = new Map<string, number>(items.map((item, row) => [item.id, row]));
   const earlier = existsSync(out) ? readLines<EncodedItem>(out) : [];
   checkEarlier(out, earlier, identity, catalogue, rowOf);

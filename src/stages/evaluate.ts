@@ -66,7 +66,7 @@ const folds = 5;
 
 async function run(context: StageContext): Promise<Summary> {
   const { config } = context;
-  const corpus = openCorpus(context);
+  const corpus = await openCorpus(context);
   const all = { validation: readSlates(context, "validation"), test: wholeUsers(readSlates(context, "test"), context) };
   const validation = conditional(all.validation);
   const test = conditional(all.test);

@@ -46,7 +46,7 @@ async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
   const o = config.midtrain;
   const worker = await context.worker();
-  const corpus = openCorpus(context);
+  const corpus = await openCorpus(context);
   const language = languageParagraphs(config);
   const file = tokenizerFile(context.dir);
   if (config.model.source === "scratch" && !existsSync(file)) {

@@ -27,7 +27,7 @@ export function preRankerFitter(context: StageContext, data: SplitDataset, kind:
     case "sasrec":
       return sasrecFitter(context, data);
     case "generative":
-      return () => generative(context, openCorpus(context));
+      return async () => generative(context, await openCorpus(context));
   }
 }
 

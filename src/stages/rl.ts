@@ -35,7 +35,7 @@ async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
   const o = config.rl;
   const worker = await context.worker();
-  const corpus = openCorpus(context);
+  const corpus = await openCorpus(context);
   const from = context.inputDir("midtrain");
   const start = stateDir(context.inputDir("sft"));
   const model = await openLanguageModel(context, corpus, start, tokenizerFile(from));

@@ -35,7 +35,7 @@ async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
   const o = config.sft;
   const worker = await context.worker();
-  const corpus = openCorpus(context);
+  const corpus = await openCorpus(context);
   const from = context.inputDir("midtrain");
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
   const policy = model.policy(readPrior(context));

@@ -28,7 +28,7 @@ const promptsPerCall = 256;
 /** Reads data, sid and midtrain. `maxPositions`: the same ones whatever the seed, drawn by hash; 0 = all. */
 export async function nextItemRecall(context: StageContext, maxPositions: number): Promise<Recall> {
   const { config, signal } = context;
-  const corpus = openCorpus(context);
+  const corpus = await openCorpus(context);
   const positions = validationPositions(corpus, maxPositions);
   const from = context.inputDir("midtrain");
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));

@@ -38,7 +38,7 @@ export const codeVectorsFile = (dir: string): string => join(dir, "code-vectors.
 async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
   const o = config.sid;
-  const data = openData(context);
+  const data = await openData(context);
   const worker = await context.worker();
   const text = readMatrix(embeddingFile(context.inputDir("embed")));
   const embeddings = o.collaborativeDims > 0 ? await withCollaborative(context, worker, text, data) : text;

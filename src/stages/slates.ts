@@ -33,7 +33,7 @@ const segments: readonly SlateSegment[] = ["rerank", "validation", "test"];
 
 async function run(context: StageContext): Promise<Summary> {
   const { config } = context;
-  const corpus = openCorpus(context);
+  const corpus = await openCorpus(context);
   const built = await slatesOf(context, corpus);
   const logged = config.prerank.kind === "logged";
   const summary: Record<string, number> = {};

@@ -46,7 +46,7 @@ export interface TraceRecord {
 async function run(context: StageContext): Promise<Summary> {
   const { config } = context;
   const o = config.teacher;
-  const { split } = openCorpus(context);
+  const { split } = await openCorpus(context);
   const { dataset } = split;
   const all = readSlates(context, "rerank");
   const slates = {

@@ -52,7 +52,7 @@ describe("the pipeline on logged impressions", () => {
     expect(new Set(test.map((s) => s.labels?.filter((l) => l > 0).length)).size).toBeGreaterThan(2);
 
     // The slates are the log's, to the last label.
-    const dataset = loadDataset(join(root, "log", "stages", "data", "dataset"));
+    const dataset = await loadDataset(join(root, "log", "stages", "data"));
     const wordsOf = (user: unknown, time: unknown, c: readonly unknown[], s: unknown, l: unknown): string =>
       JSON.stringify([user, time, c, s, l]);
     const logged = new Set(loggedRequests().map((r) => wordsOf(r.user, r.time, r.candidates, r.scores, r.labels)));

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { sidEncode } from "../../src/cli/sid-encode.ts";
 import { showSidReport } from "../../src/cli/sid-report.ts";
 import { configHash, loadConfig } from "../../src/config/load.ts";
+import { loadDataset } from "../../src/data/cache.ts";
 import { Run } from "../../src/run/run.ts";
 import { Catalogue } from "../../src/sid/catalogue.ts";
 import { checkIdentity } from "../../src/sid/identity.ts";
@@ -86,7 +87,7 @@ describe("gr2 sid encode", () => {
     write(lines);
     expect(await encode(out)).toContain("2 new items have a semantic ID; 1 known to the run have their ID from there");
     const catalogue = Catalogue.fromJSON(json(sidFile("first", "catalogue.json")));
-    const dataset = json(join(root, "first/stages/data/dataset.json")) as { items: { id: string }[] };
+    const dataset = await loadDataset(join(root, "first/stages/data"));
     const first = read(out);
     expect(first.map((e) => [e.item_id, e.known])).toEqual([["n1", false], ["i7", true], ["n2", false]]); // biome-ignore format: rows
     expect(first[1]?.codes).toEqual(catalogue.codesOf(dataset.items.findIndex((i) => i.id === "i7")));
@@ -174,7 +175,7 @@ describe("weights", () => {
   it("are refused with semantic IDs they were not trained on, naming both", async () => {
     cpSync(join(root, "first"), join(root, "swapped"), { recursive: true });
     const context = contextOf(new FakeWorker());
-    const corpus = openCorpus(context);
+    const corpus = await openCorpus(context);
     const midtrain = context.inputDir("midtrain");
     const open = () => openLanguageModel(context, corpus, stateDir(midtrain), tokenizerFile(midtrain));
     await open();

@@ -1,10 +1,13 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { sha256File } from "../../../src/core/hash.ts";
+import { itemId, userId } from "../../../src/core/ids.ts";
 import { Rng } from "../../../src/core/rng.ts";
 import { loadDataset, saveDataset } from "../../../src/data/cache.ts";
-import { buildDataset } from "../../../src/data/dataset.ts";
+import { buildDataset, statistics } from "../../../src/data/dataset.ts";
+import { openDuck } from "../../../src/data/duck.ts";
 import type { PrepareOptions } from "../../../src/data/prepare.ts";
 import type { Dataset } from "../../../src/data/types.ts";
 
@@ -136,13 +139,76 @@ describe("cache", () => {
       ["u", "b", 2],
       ["v", "b", 1],
     ]);
-    const base = join(path, "cache", d.hash);
-    saveDataset(d, base);
-    expect(loadDataset(base)).toEqual(d);
-    const bytes = readFileSync(`${base}.bin`);
-    bytes[0] = (bytes[0] ?? 0) ^ 1;
-    writeFileSync(`${base}.bin`, bytes);
-    expect(() => loadDataset(base)).toThrow(/is damaged/);
-    expect(() => loadDataset(join(path, "none"))).toThrow(/cannot be read/);
+    const folder = join(path, "cache", d.hash);
+    const files = await saveDataset(d, folder);
+    expect(await loadDataset(folder)).toEqual(d);
+    expect(readdirSync(folder).sort()).toEqual(files.map((f) => basename(f)).sort()); // no impressions, nothing unfinished
+    for (const file of files.filter((f) => f.endsWith(".parquet"))) {
+      const bytes = readFileSync(file);
+      const damaged = Buffer.from(bytes);
+      damaged[9] = (damaged[9] ?? 0) ^ 1;
+      writeFileSync(file, damaged);
+      await expect(loadDataset(folder)).rejects.toMatchObject({
+        message: expect.stringContaining(`${file} is damaged`),
+        advice: expect.stringContaining("--fresh"),
+      });
+      rmSync(file);
+      await expect(loadDataset(folder)).rejects.toThrow(`${file} cannot be read`);
+      writeFileSync(file, bytes);
+    }
+    expect(await loadDataset(folder)).toEqual(d);
+    writeFileSync(join(folder, "dataset.json"), '{"format": 1}');
+    await expect(loadDataset(folder)).rejects.toThrow(/another format/);
+    const none = join(path, "none");
+    await expect(loadDataset(none)).rejects.toThrow(`${join(none, "dataset.json")} cannot be read`);
+  });
+
+  it("keeps every bit and character, and equal data are equal bytes", async () => {
+    // 5,000 rows, three blocks; users without an interaction at the start, in the middle and at the end.
+    const lengths = [0, 1, 2047, 0, 2952, 0];
+    const odd = [-0, 0, 2 ** 53, -(2 ** 31), 0.1, 5e-324, Number.POSITIVE_INFINITY];
+    let at = 0;
+    const sequences = lengths.map((length, row) => ({
+      user: userId(`u ${row}'"`),
+      items: Int32Array.from({ length }, () => at++ % 3),
+      times: Float64Array.from({ length }, (_, k) => odd[(k + row) % odd.length] as number),
+    }));
+    const texts = ["", "\u0000", "naïve 東京 \u{1f600}\n\t'\"", "x".repeat(100_000)];
+    const items = texts.map((text, row) => ({
+      id: itemId(`i${row}`),
+      title: text,
+      brand: text,
+      categories: texts.slice(row),
+      description: text,
+    }));
+    const d: Dataset = { name: "odd", hash: "h", items, sequences, stats: statistics(items, sequences, 5000, {}) };
+    const [one, two] = [join(path, "one"), join(path, "two")];
+    const files = await saveDataset(d, one);
+    const loaded = await loadDataset(one);
+    expect(loaded).toEqual(d);
+    expect(new Set(loaded.sequences.map((s) => s.items.buffer)).size).toBe(1);
+    expect(new Set(loaded.sequences.map((s) => s.times.buffer)).size).toBe(1);
+    await saveDataset(loaded, two);
+    for (const file of files) expect(await sha256File(join(two, basename(file)))).toBe(await sha256File(file));
+  });
+
+  it("is a table to anyone who reads Parquet", async () => {
+    const d = await build([
+      ["u", "a", 1.5],
+      ["u", "b", 2],
+      ["v", "b", 1],
+    ]);
+    const folder = join(path, "open");
+    await saveDataset(d, folder);
+    const duck = await openDuck();
+    const rows = await duck.rows(`SELECT users.id AS u, items.id AS i, time FROM '${folder}/interactions.parquet' n
+      JOIN '${folder}/users.parquet' users ON users.row = n.user JOIN '${folder}/items.parquet' items ON items.row = n.item
+      ORDER BY u, time`);
+    duck.close();
+    expect(rows).toEqual([
+      { u: "u", i: "a", time: 1.5 },
+      { u: "u", i: "b", time: 2 },
+      { u: "v", i: "b", time: 1 },
+    ]);
   });
 });

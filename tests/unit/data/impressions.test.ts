@@ -229,11 +229,12 @@ describe("a log of impressions", () => {
   it("comes back from the cache, and is part of the hash", async () => {
     const path = folder({ "log.csv": longCsv, "other.csv": longCsv.replace("200,3,2", "200,3,1") });
     const d = await build(path, "log.csv", long);
-    saveDataset(d, join(path, "dataset"));
-    expect(loadDataset(join(path, "dataset"))).toEqual(d);
-    const file = join(path, "dataset.impressions.bin");
+    const saved = join(path, "dataset");
+    await saveDataset(d, saved);
+    expect(await loadDataset(saved)).toEqual(d);
+    const file = join(saved, "impressions.parquet");
     writeFileSync(file, readFileSync(file).fill(1, 0, 1));
-    expect(() => loadDataset(join(path, "dataset"))).toThrow(/is damaged/);
+    await expect(loadDataset(saved)).rejects.toThrow(`${file} is damaged`);
     expect((await build(path, "other.csv", long)).hash).not.toBe(d.hash);
     expect((await build(path, "log.csv", long)).hash).toBe(d.hash);
   });

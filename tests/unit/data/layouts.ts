@@ -348,7 +348,7 @@ export async function runDataStage(
   const logs: string[] = [];
   const context = { config, dir, log: (line: string) => logs.push(line), signal: new AbortController().signal };
   await data.run(context as unknown as StageContext);
-  return { dataset: loadDataset(join(dir, "dataset")), dir, logs };
+  return { dataset: await loadDataset(dir), dir, logs };
 }
 
 /** user -> item ids in order. */

@@ -107,19 +107,27 @@ const someOptions: fc.Arbitrary<PrepareOptions> = fc.record(
   { requiredKeys: ["minUserInteractions", "minItemInteractions", "repeats"] },
 );
 
+/** Items of which nothing is left keep their rows. */
+const whole: Partial<BuildOptions> = { catalogue: "all", source: { ...source, items: "catalogue.csv" } };
+
 describe("cleaning", () => {
   it("gives the rows, their order and the counts of the plain definition", async () => {
     let kept = 0;
+    writeFileSync(
+      join(path, "catalogue.csv"),
+      `i,title\n${[0, 1, 2, 3, 4, 5].map((n) => `i${n},T\n`).join("")}"i,6",T\n`,
+    );
     await fc.assert(
-      fc.asyncProperty(someRows, someOptions, async (rows, options) => {
+      fc.asyncProperty(someRows, someOptions, fc.boolean(), async (rows, options, all) => {
         const quoted = rows.map(([u, i, t, r]): Row => [u, i === "i,6" ? '"i,6"' : i, t, r]);
         const expected = plainly(rows, options);
         if (expected.rows.length === 0) {
-          await expect(build(quoted, options)).rejects.toThrow(/No interaction is left of/);
+          await expect(build(quoted, options, all ? whole : {})).rejects.toThrow(/No interaction is left of/);
           return;
         }
         kept++;
-        const d = await build(quoted, options);
+        const d = await build(quoted, options, all ? whole : {});
+        expect(d.items.length).toBe(all ? 7 : new Set(expected.rows.map((r) => r[1])).size);
         const sequences: Record<string, string[]> = {};
         for (const [u, i, t] of inOrder(expected.rows)) sequences[u] = [...(sequences[u] ?? []), `${i}@${t}`];
         expect(sequencesOf(d)).toEqual(sequences);
