@@ -172,6 +172,56 @@ const impressions: Recogniser = (view) => {
   return undefined;
 };
 
+/** Names that columns of a log have where every row is a shown item. */
+const shownColumns: readonly (readonly [role: string, names: RegExp])[] = [
+  ["slate", /^(slate|request|impression|search|query|page_?view|session_?request)(_?id)?$/i],
+  ["label", /^(label|grade|relevance|clicked|click|is_?click(ed)?|purchased|converted|target)$/i],
+  ["position", /^(position|pos|rank|place|slot)$/i],
+  ["score", /^(score|prediction|pred|incumbent_?score|model_?score)$/i],
+];
+
+/** Logged slates, a row a shown item: a request id that several rows share, and what came of each item. */
+const shownItems: Recogniser = (view) => {
+  for (const file of view.files.filter(readable)) {
+    const found = new Map(
+      shownColumns.flatMap(([role, names]) => {
+        const column = file.columns.find((c) => names.test(c.name) && c.kind !== "lists" && c.kind !== "empty");
+        return column ? [[role, column.name]] : [];
+      }),
+    );
+    const [slate, label] = [found.get("slate"), found.get("label")];
+    if (slate === undefined || label === undefined) continue;
+    const requests = new Set(file.records.map((r) => String(r[slate])));
+    if (requests.size > 0.7 * file.records.length) continue; // hardly any two rows of one request
+    const taken = new Set(found.values());
+    const { user, item, time } = interactionRoles(
+      file.columns.filter((c) => !taken.has(c.name)),
+      file.records.length,
+    );
+    if (!user?.byName || !item) continue;
+    const items = view.files.find((f) => f !== file && /^(items?|products?|meta)/i.test(f.name) && readable(f));
+    const all = [
+      ...[...found].map(([role, column]) => ({ file: file.name, role, column, why: "by its name" })),
+      ...described(file, { user, item, ...(time ? { time } : {}) }),
+      ...(items ? described(items, itemRoles(items.columns, items.records)) : []),
+    ];
+    return {
+      layout: "a log of slates, a row a shown item",
+      settings: {
+        adapter: "impressions",
+        files: { impressions: file.name, ...(items ? { items: items.name } : {}) },
+        columns: Object.fromEntries(all.map((r) => [r.role, r.column])),
+      },
+      more: { prerank: { kind: "logged" } },
+      interactions: file.name,
+      ...(items ? { items: items.name } : {}),
+      roles: all,
+      notes: items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"],
+    };
+  }
+  return undefined;
+};
+
 const readable = (f: FileView): boolean =>
   ["csv", "tsv", "jsonl", "parquet"].includes(f.format) &&
   f.problem === undefined &&
@@ -250,7 +300,15 @@ function separatorOf(file: FileView, roles: Guesses<ItemRole>): string | undefin
   return [" > ", ">", ";", ", ", ",", "/"].find((s) => share(s) > 0.3);
 }
 
-export const recognisers: readonly Recogniser[] = [recbole, movielens, amazon, sequences, impressions, table];
+export const recognisers: readonly Recogniser[] = [
+  recbole,
+  movielens,
+  amazon,
+  sequences,
+  impressions,
+  shownItems,
+  table,
+];
 
 /** The first layout that fits. */
 export function recognise(view: FolderView): Recognised | undefined {

@@ -28,7 +28,7 @@ export function advise(m: Measured, adapter: string): Advice[] {
         ? "even users and items with two interactions would leave less than 40 % of the rows"
         : `leaves ${percent(m.cores[k])} of the interactions${m.repeats > 0 ? ", repeats counted once" : ""}`,
   });
-  out.push(splitOf(m));
+  out.push(splitOf(m, adapter));
   const items = Math.max(m.items, 1);
   const levels = items <= 5000 ? 2 : items <= 100_000 ? 3 : 4;
   out.push({ setting: "sid.levels", value: levels, why: `${items} items; ${levels} levels of 256 codes` });
@@ -38,7 +38,7 @@ export function advise(m: Measured, adapter: string): Advice[] {
   return out;
 }
 
-function splitOf(m: Measured): Advice {
+function splitOf(m: Measured, adapter: string): Advice {
   const setting = "data.split.kind";
   const span = m.time ? (m.time.last - m.time.first) / day : 0;
   if (m.time && span >= 14 && m.reach >= 0.3)
@@ -47,9 +47,17 @@ function splitOf(m: Measured): Advice {
       value: "global-time",
       why: `${Math.round(span)} days, and ${percent(m.reach)} of the latest interactions are of users with a history: one cut in time for everybody is the honest test`,
     };
-  const clock = m.time
-    ? `only ${percent(m.reach)} of the latest interactions are of users with a history`
-    : "there is no clock";
+  if (m.time && adapter === "impressions")
+    return {
+      setting,
+      value: "global-time",
+      why: "a log has a clock, and other splits drop slates that a boundary cuts",
+    };
+  const clock = !m.time
+    ? "there is no clock"
+    : span < 14
+      ? `the times span ${span < 1 ? "less than a day" : `${Math.round(span)} days`}, too little for a cut in time`
+      : `only ${percent(m.reach)} of the latest interactions are of users with a history`;
   return m.lengthMedian < 10
     ? {
         setting,

@@ -126,6 +126,29 @@ describe("what it says", () => {
   });
 });
 
+describe("a log with a row a shown item", () => {
+  const rows = Array.from({ length: 60 }, (_, k) => {
+    const [request, place] = [Math.floor(k / 3), k % 3];
+    return `r${request},u${request % 5},${1_700_000_000 + 600 * request},i${(2 * request + place) % 9},${place + 1},${Number(place === request % 3)}\n`;
+  });
+  const header = "request_id,user_id,ts,item_id,pos,clicked\n";
+
+  it("is told from a table of interactions by requests that several rows share, and what came of each item", async () => {
+    const { found } = await inspect(writeLayout(root, { files: { "log.csv": header + rows.join("") } }));
+    expect(found?.settings).toEqual({
+      adapter: "impressions",
+      files: { impressions: "log.csv" },
+      columns: { slate: "request_id", label: "clicked", position: "pos", user: "user_id", item: "item_id", time: "ts" },
+    });
+  });
+
+  it("is a table of interactions when every row is a request of its own", async () => {
+    const single = rows.map((r, k) => r.replace(/^r\d+/, `r${k}`)).join("");
+    const { found } = await inspect(writeLayout(root, { files: { "log.csv": header + single } }));
+    expect(found?.settings.adapter).toBe("table");
+  });
+});
+
 describe("roles", () => {
   const views = (rows: Record<string, unknown>[]) => columnViews(rows);
   it("follow names first, values second, and say which", () => {
