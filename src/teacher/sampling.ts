@@ -4,13 +4,13 @@
  *              it is the true item (of several: one with the highest label), at most maxTries times, else the slate
  *              gives no trace.
  *   targeted:  the teacher is shown the answer and puts it first.
- * Everything behind the first choice follows by label where a log has several, then by score. Only this file compares with the answer; the teacher gets a
- * SlateView, which has none.
+ * Everything behind the first choice follows by label where a log has several, then by score. Only this file compares with
+ * the answer; the teacher gets a SlateView, which has none.
  */
 import { Rng } from "../core/rng.ts";
+import { softmax } from "../eval/choice-model.ts";
 import { labelsOf, type Slate } from "../prerank/types.ts";
 import { viewOf } from "./features.ts";
-import { softmax } from "./softmax-regression.ts";
 import type { Evidence, Teacher } from "./statistical.ts";
 
 export type TraceMode = "rejection" | "targeted";
@@ -105,7 +105,7 @@ function reject(
   rng: Rng,
   options: SamplingOptions,
 ): { first: number; tries: number } | undefined {
-  const belief = softmax(scores, options.temperature);
+  const belief = softmax(scores.map((s) => s / options.temperature));
   const best = Math.max(...labels);
   for (let tries = 1; tries <= options.maxTries; tries++) {
     let u = rng.uniform();

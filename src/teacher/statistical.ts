@@ -10,9 +10,9 @@ import { RunError } from "../core/errors.ts";
 import { unitHash } from "../core/rng.ts";
 import type { TrainingView } from "../data/split.ts";
 import type { Dataset } from "../data/types.ts";
+import { choiceScores, fitChoiceModel } from "../eval/choice-model.ts";
 import { type Slate, truthOf } from "../prerank/types.ts";
-import { featureNames, featuresOf, numFeatures, type SlateView, TeacherStatistics } from "./features.ts";
-import { fitSoftmaxRegression, linearScores } from "./softmax-regression.ts";
+import { featureNames, featuresOf, type SlateView, TeacherStatistics } from "./features.ts";
 
 export interface TeacherOptions {
   /** Folds of users for cross-fitting; at least 2. */
@@ -86,19 +86,22 @@ export function fitTeacher(
     Math.floor(unitHash(options.seed, "teacher-fold", String(dataset.sequences[user]?.user ?? user)) * folds);
   const observations = rerankSlates
     .filter((s) => s.targetIndex >= 0)
-    .map((s) => ({ user: s.user, truth_N: truthOf(s), features_NF: featuresOf(statistics, s) }));
+    .map((s) => ({
+      user: s.user,
+      truth_N: truthOf(s),
+      features_NK: featuresOf(statistics, s),
+      numCandidates: s.candidates.length,
+    }));
   const fold = new Map(observations.map(({ user }) => [user, foldOf(user)]));
-  const weights = Array.from({ length: folds + 1 }, (_, k) =>
-    fitSoftmaxRegression(
-      observations.filter(({ user }) => fold.get(user) !== k),
-      numFeatures,
-      options.l2,
-    ),
-  );
+  const weights = Array.from({ length: folds + 1 }, (_, k): readonly number[] => {
+    const others = observations.filter(({ user }) => fold.get(user) !== k);
+    if (others.length === 0) return featureNames.map(() => 0);
+    return fitChoiceModel(others, featureNames, options.l2 / others.length).weights;
+  });
   return {
     scores(slate) {
       const k = slate.segment === "rerank" ? foldOf(slate.user) : folds;
-      return linearScores(featuresOf(statisticsFor(slate), slate), weights[k] ?? new Float64Array(numFeatures));
+      return choiceScores(weights[k] ?? [], featuresOf(statisticsFor(slate), slate), slate.candidates.length);
     },
     evidence: (slate) => evidenceOf(statisticsFor(slate), slate),
     weights: weights.map((w) => Object.fromEntries(featureNames.map((name, f) => [name, w[f] ?? 0]))),

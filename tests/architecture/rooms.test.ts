@@ -18,7 +18,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   reward: ["core", "prompts", "eval"],
   rl: ["core", "prompts", "eval", "reward"],
   prerank: ["core", "data"],
-  teacher: ["core", "data", "prerank"],
+  teacher: ["core", "data", "eval", "prerank"],
   worker: ["core", "config"],
   policy: ["core", "eval", "prompts", "worker"],
   run: ["core", "config", "worker"],

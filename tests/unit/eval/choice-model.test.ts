@@ -63,5 +63,15 @@ describe("fitChoiceModel", () => {
     expect(a.weights[0]).not.toBeCloseTo(fitChoiceModel(single.slice(0, 3), ["a"]).weights[0] as number, 1);
   });
 
+  it("stands at a zero gradient, penalty included", () => {
+    // One slate, features 1, 2, 4 and a constant; the second was chosen.
+    const features_NK = Float64Array.from([1, 5, 2, 5, 4, 5]);
+    const { weights } = fitChoiceModel([{ features_NK, numCandidates: 3, truth_N: [0, 1, 0] }], ["a", "constant"], 0.5);
+    const w = weights[0] as number;
+    const [p = 0, q = 0, r = 0] = softmax([w, 2 * w, 4 * w]);
+    expect(2 - (p + 2 * q + 4 * r) - 0.5 * w).toBeCloseTo(0, 5);
+    expect(weights[1]).toBeCloseTo(0, 8);
+  });
+
   it("refuses to fit nothing", () => expect(() => fitChoiceModel([], ["a"])).toThrow(RangeError));
 });

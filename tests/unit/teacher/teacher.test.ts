@@ -1,5 +1,4 @@
 import { describe, expect, it } from "vitest";
-import { Rng } from "../../../src/core/rng.ts";
 import { splitByPosition, trainingView } from "../../../src/data/split.ts";
 import { fitItemKnn } from "../../../src/prerank/item-knn.ts";
 import { fitPopularity } from "../../../src/prerank/popularity.ts";
@@ -8,7 +7,6 @@ import type { Slate } from "../../../src/prerank/types.ts";
 import { viewOf } from "../../../src/teacher/features.ts";
 import { fitLatentFactors, latentAffinity } from "../../../src/teacher/latent.ts";
 import { rankingFrom, sampleTraces } from "../../../src/teacher/sampling.ts";
-import { fitSoftmaxRegression, linearScores, softmax } from "../../../src/teacher/softmax-regression.ts";
 import { fitTeacher, type Teacher } from "../../../src/teacher/statistical.ts";
 import { walkers } from "../synthetic.ts";
 
@@ -23,40 +21,6 @@ const teacher = fitTeacher(data.dataset, knowledge, slates.rerank);
 const conditional = (list: readonly Slate[]): Slate[] => list.filter((s) => s.targetIndex >= 0);
 const hitsAt1 = (list: readonly Slate[], scores: (s: Slate) => number[]): number =>
   list.filter((s) => rankingFrom(scores(s))[0] === s.targetIndex).length / list.length;
-
-describe("listwise softmax regression", () => {
-  it("recovers the weights that made the choices", () => {
-    const truth = Float64Array.from([1.5, -1, 0]);
-    const rng = Rng.of(2, "choices");
-    const observations = Array.from({ length: 4000 }, () => {
-      const features_NF = Float64Array.from({ length: 5 * 3 }, () => 2 * rng.uniform() - 1);
-      let u = rng.uniform();
-      const p = softmax(linearScores(features_NF, truth));
-      const targetIndex = Math.max(
-        0,
-        p.findIndex((x) => {
-          u -= x;
-          return u < 0;
-        }),
-      );
-      return { features_NF, truth_N: Array.from(p, (_, i) => (i === targetIndex ? 1 : 0)) };
-    });
-    const w = fitSoftmaxRegression(observations, 3, 1e-3);
-    truth.forEach((t, f) => {
-      expect(Math.abs((w[f] ?? 0) - t)).toBeLessThan(0.12);
-    });
-  });
-
-  it("stands at a zero gradient, copes with constant features and an empty sample", () => {
-    const features_NF = Float64Array.from([1, 5, 2, 5, 4, 5]);
-    const w = fitSoftmaxRegression([{ features_NF, truth_N: [0, 1, 0] }], 2, 0.5);
-    const p = softmax(linearScores(features_NF, w));
-    const mean = (p[0] ?? 0) + 2 * (p[1] ?? 0) + 4 * (p[2] ?? 0);
-    expect(2 - mean - 0.5 * (w[0] ?? 0)).toBeCloseTo(0, 8);
-    expect(w[1]).toBeCloseTo(0, 8);
-    expect(Array.from(fitSoftmaxRegression([], 2, 1))).toEqual([0, 0]);
-  });
-});
 
 describe("latent factors", () => {
   it("are orthonormal and put items of one crowd together", () => {
