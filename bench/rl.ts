@@ -78,7 +78,7 @@ export const bench: Benchmark = async (emit, args) => {
       await compare(emit, "update", { ...update, promptTokens: 2200, responseTokens: 130 }, repetitions, python);
   }
   if (only.includes("sample")) await compare(emit, "sample", generation, repetitions, python, 3);
-  if (only.includes("step")) await compare(emit, "step", generation, repetitions, values.python, 4);
+  if (only.includes("step")) await compare(emit, "step", { ...update, prompts: 4 }, repetitions, values.python, 4);
 };
 
 /** Emits seconds and memory of one kind of work, ours against the peer's. */
