@@ -21,6 +21,8 @@ export interface SlateView {
   readonly scores: readonly number[];
   /** The statistical teacher's scores, same order; only needed if the prior uses them. */
   readonly evidence?: readonly number[];
+  /** The candidates as the prompt lists them, if not in their own order (a control for position bias). */
+  readonly shown?: readonly number[];
 }
 
 /** One sampled answer. */
@@ -96,7 +98,7 @@ export class Policy {
   }
 
   prompt(slate: SlateView, mode: Mode): number[] {
-    const input = { history: slate.history, candidates: slate.candidates, titleOf: this.titleOf };
+    const input = { history: slate.history, candidates: slate.shown ?? slate.candidates, titleOf: this.titleOf };
     return this.encoder.encode(renderPrompt(input, mode, this.options.prompts));
   }
 

@@ -18,6 +18,7 @@ const descriptions: Readonly<Record<string, string>> = {
   rl_direct: "likelihood × prior, RL model",
   direct_other_history: "the history of another user",
   rl_other_thought: "the reasoning of another slate",
+  rl_other_order: "candidates listed in a random order",
 };
 
 /** Systems that are not candidates: baselines and controls. */

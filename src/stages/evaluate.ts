@@ -6,6 +6,7 @@
  *   direct           likelihood x prior of the mid-trained LM, one forward pass
  *   sft, rl          generated after a visible thought;  *_nothink: generated at once;  *_direct: likelihood x prior
  *   direct_other_history, *_other_thought   controls: the history, or the thought, of another slate
+ *   *_other_order    control for position bias: the prompt lists the candidates in a random order; prior and places stay
  *
  * Calibrations are fitted on validation: cross-fitted over users for validation's own numbers, whole for test.
  */
@@ -185,6 +186,12 @@ async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: 
       const thoughts = otherUser(asked.test).map((i) => policy.thoughtOf(onTest[i] as Rollout));
       const control = await generate(views.test, "control, another thought", thoughts);
       out.push(generated(`${stage}_other_thought`, asked, [], [], control));
+      if (config.prompts.showCandidates || config.prompts.format === "json") {
+        const rng = Rng.of(config.seed, "shown order");
+        const reordered = views.test.map((v) => ({ ...v, shown: rng.shuffle([...v.candidates]) }));
+        const shuffled = await generate(reordered, "control, another order");
+        out.push(generated(`${stage}_other_order`, asked, [], [], shuffled));
+      }
     }
   }
   return out;

@@ -204,7 +204,9 @@ export const evaluation = z
     controls: z
       .boolean()
       .default(true)
-      .describe("Also evaluate the controls: another user's history, shuffled candidate order, prior alone."),
+      .describe(
+        "Also evaluate the controls: another user's history, another slate's thought and, where the prompt lists candidates, another order of them.",
+      ),
     bootstrap: count.default(10_000).describe("Paired bootstrap resamples over users."),
     examples: countOrZero.default(12).describe("Slates shown before and after in the report."),
   })
