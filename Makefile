@@ -21,13 +21,13 @@ proto: ## Generate TypeScript and Python code from proto/
 check: setup ## Lint, format and type checks of TypeScript and Python
 	npx --no-install biome check .
 	npx --no-install tsc -p .
-	.venv/bin/ruff check --config python_worker/pyproject.toml python_worker tests/python
-	.venv/bin/ruff format --check --config python_worker/pyproject.toml python_worker tests/python
+	.venv/bin/ruff check --config python_worker/pyproject.toml python_worker tests/python bench
+	.venv/bin/ruff format --check --config python_worker/pyproject.toml python_worker tests/python bench
 	.venv/bin/mypy --config-file python_worker/pyproject.toml python_worker/gr2_worker
 
 format: setup ## Rewrite files in the house style
 	npx --no-install biome check --write .
-	.venv/bin/ruff format --config python_worker/pyproject.toml python_worker tests/python
+	.venv/bin/ruff format --config python_worker/pyproject.toml python_worker tests/python bench
 
 test: setup ## All tests, TypeScript and Python
 	@bash scripts/test.sh
