@@ -48,7 +48,7 @@ def main(file: str, core: int) -> None:
         "interactions": len(df),
         "sequences": digest.hexdigest(),
     }
-    print(json.dumps(report))
+    sys.stdout.write(f"{json.dumps(report)}\n")
 
 
 main(sys.argv[1], int(sys.argv[2]))
