@@ -187,15 +187,17 @@ class Engine:
         devices = [self.device] if self.device.type == "cuda" else []
         before = optimizer.snapshot_gradient()
         try:
-            with memory_guard("micro_batch_tokens"), torch.random.fork_rng(devices=devices):
+            dropout = isinstance(spec.loss, CrossEntropy)
+            with (
+                memory_guard("micro_batch_tokens"),
+                torch.random.fork_rng(devices=devices),
+                loaded.lm.training(dropout),
+            ):
                 torch.manual_seed(spec.seed)
-                loaded.lm.model.train()
                 loss, metrics, logprobs = self._accumulate(loaded.lm, spec, check)
         except BaseException:
             optimizer.restore_gradient(before)
             raise
-        finally:
-            loaded.lm.model.eval()
         if not math.isfinite(loss):
             optimizer.zero_grad()
             raise FailedPrecondition(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,29 @@ class LanguageModel:
         if self.bfloat16 and self.trainable:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def training(self, dropout: bool) -> Iterator[None]:
+        """Training mode (gradient checkpointing needs it), with or without dropout; evaluation mode behind it.
+
+        A policy gradient must see the policy that was sampled from: dropout would make every probability ratio noise.
+        """
+        held: list[tuple[Any, str, float]] = []
+        if not dropout:
+            held = [(self, "embedding_dropout", self.embedding_dropout)]
+            for module in self.model.modules():
+                for name in ("p", "attention_dropout") if isinstance(module, nn.Dropout) else ("attention_dropout",):
+                    if isinstance(value := getattr(module, name, None), float):
+                        held.append((module, name, value))
+        for owner, name, _ in held:
+            setattr(owner, name, 0.0)
+        self.model.train()
+        try:
+            yield
+        finally:
+            self.model.eval()
+            for owner, name, value in held:
+                setattr(owner, name, value)
 
     def hidden(
         self,

@@ -279,3 +279,19 @@ def test_loading_errors(tmp_path):
     (tmp_path / "mute" / "tokenizer_config.json").unlink()
     with pytest.raises(FailedPrecondition, match="tokenizer"):
         engine.load_model("", LoadSpec(path=str(tmp_path / "mute")))
+
+
+def test_a_policy_gradient_sees_the_policy_that_was_sampled_from(make_engine):
+    engine = make_engine(embedding_dropout=0.3, attention_dropout=0.2)
+    batch = random_batch(3, groups=3)
+    logprobs, _ = engine.forward("", ForwardSpec(batch))
+    weights = np.full(batch.num_targets, 1 / batch.num_targets, dtype=np.float32)
+    loss = Policy(np.ones_like(weights), logprobs, None, 0.2, 0.28, 0.0)
+    result = engine.forward_backward("", "", TrainSpec(batch, weights, loss, want_logprobs=True, seed=1))
+    np.testing.assert_allclose(result.logprobs, logprobs, atol=1e-5)
+    assert result.metrics["ratio_max"] == pytest.approx(1, abs=1e-4)
+    model = engine.model("").lm
+    assert model.embedding_dropout == 0.3 and not model.model.training
+    # Supervised losses keep their dropout.
+    noisy = engine.forward_backward("", "", TrainSpec(batch, weights, CrossEntropy(), want_logprobs=True, seed=1))
+    assert np.abs(noisy.logprobs - logprobs).max() > 1e-3
