@@ -6,6 +6,7 @@
 import { DataError } from "../../core/errors.ts";
 import { type Duck, headOf, type Quarantine, requireFile, sqlName, sqlText } from "../duck.ts";
 import { formatOf, parseDelimited } from "./items.ts";
+import { lineOf } from "./readers.ts";
 
 export interface StagedFields {
   /** Rows of the file, those that could not be parsed included. */
@@ -74,18 +75,7 @@ export async function stageFields(
   const rejected = unparsed.map((r) => Number(r.line));
   const rows = rejected.length + (await duck.number("SELECT count(*) FROM staged"));
   quarantine.saw(file, rows);
-  return { rows, lineOf: (n) => lineWithout(rejected, n + header) };
-}
-
-/** Line of what would be line `n` if the lines `rejected` (ascending) were not there. */
-function lineWithout(rejected: readonly number[], n: number): number {
-  let [low, high] = [0, rejected.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((rejected[middle] as number) - middle <= n) low = middle + 1;
-    else high = middle;
-  }
-  return n + low;
+  return { rows, lineOf: (n) => lineOf(n + header, rejected) };
 }
 
 async function read<T>(file: string, what: () => Promise<T>): Promise<T> {

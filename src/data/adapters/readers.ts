@@ -191,7 +191,7 @@ async function moveStaged(duck: Duck, file: string, quarantine: Quarantine, stag
 }
 
 /** Line of what would be line `n` if the lines `rejected` (ascending) were not there. */
-function lineOf(n: number, rejected: Float64Array): number {
+export function lineOf(n: number, rejected: ArrayLike<number>): number {
   let [low, high] = [0, rejected.length];
   while (low < high) {
     const middle = (low + high) >> 1;

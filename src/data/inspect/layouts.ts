@@ -148,26 +148,10 @@ const impressions: Recogniser = (view) => {
     });
     const { user, time } = interactionRoles(file.columns, file.records.length);
     if (!roles.some((r) => r.role === "candidates") || !user?.byName) continue;
-    const items = view.files.find((f) => f !== file && /^(items?|products?|meta)/i.test(f.name) && readable(f));
-    const itemGuesses = items ? itemRoles(items.columns, items.records) : {};
-    const all = [
+    return aLog(view, file, "a log of slates, a row a request", [
       ...roles,
       ...described(file, { user, ...(time ? { time } : {}) }),
-      ...(items ? described(items, itemGuesses) : []),
-    ];
-    return {
-      layout: "a log of slates, a row a request",
-      settings: {
-        adapter: "impressions",
-        files: { impressions: file.name, ...(items ? { items: items.name } : {}) },
-        columns: Object.fromEntries(all.map((r) => [r.role, r.column])),
-      },
-      more: { prerank: { kind: "logged" } },
-      interactions: file.name,
-      ...(items ? { items: items.name } : {}),
-      roles: all,
-      notes: items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"],
-    };
+    ]);
   }
   return undefined;
 };
@@ -199,28 +183,32 @@ const shownItems: Recogniser = (view) => {
       file.records.length,
     );
     if (!user?.byName || !item) continue;
-    const items = view.files.find((f) => f !== file && /^(items?|products?|meta)/i.test(f.name) && readable(f));
-    const all = [
+    return aLog(view, file, "a log of slates, a row a shown item", [
       ...[...found].map(([role, column]) => ({ file: file.name, role, column, why: "by its name" })),
       ...described(file, { user, item, ...(time ? { time } : {}) }),
-      ...(items ? described(items, itemRoles(items.columns, items.records)) : []),
-    ];
-    return {
-      layout: "a log of slates, a row a shown item",
-      settings: {
-        adapter: "impressions",
-        files: { impressions: file.name, ...(items ? { items: items.name } : {}) },
-        columns: Object.fromEntries(all.map((r) => [r.role, r.column])),
-      },
-      more: { prerank: { kind: "logged" } },
-      interactions: file.name,
-      ...(items ? { items: items.name } : {}),
-      roles: all,
-      notes: items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"],
-    };
+    ]);
   }
   return undefined;
 };
+
+/** What both forms of a log propose: the impressions adapter, with the items next to it. */
+function aLog(view: FolderView, file: FileView, layout: string, own: Recognised["roles"]): Recognised {
+  const items = view.files.find((f) => f !== file && /^(items?|products?|meta)/i.test(f.name) && readable(f));
+  const roles = [...own, ...(items ? described(items, itemRoles(items.columns, items.records)) : [])];
+  return {
+    layout,
+    settings: {
+      adapter: "impressions",
+      files: { impressions: file.name, ...(items ? { items: items.name } : {}) },
+      columns: Object.fromEntries(roles.map((r) => [r.role, r.column])),
+    },
+    more: { prerank: { kind: "logged" } },
+    interactions: file.name,
+    ...(items ? { items: items.name } : {}),
+    roles,
+    notes: items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"],
+  };
+}
 
 const readable = (f: FileView): boolean =>
   ["csv", "tsv", "jsonl", "parquet"].includes(f.format) &&
