@@ -4,7 +4,7 @@
  *   one positive:   R@K = [rank ≤ K]     N@K = [rank ≤ K] / log2(rank + 1)     MRR = 1 / rank
  *   graded:         DCG@K = Σ_{k=1..K} g_k / log2(k + 1)   N@K = DCG@K / ideal DCG@K   (linear gain, as scikit-learn)
  *   several:        R@K = share of the positives in the first K     MRR = 1 / rank of the first positive
- *                   AUC = share of (higher label, lower label) pairs in the right order, ties half (GR2 TR)
+ *                   AUC = share of (higher label, lower label) pairs in the right order (GR2 TR)
  */
 
 /** The six metrics of metrics.json, in its order. */
@@ -53,21 +53,6 @@ export function multiRecall(positiveInRankOrder: readonly boolean[], k: number):
   return total === 0 ? 0 : positiveInRankOrder.slice(0, k).filter(Boolean).length / total;
 }
 
-/** AUC of a ranked list with positives; undefined when there is no positive or no negative. O(n). */
-export function aucOfRanking(positiveInRankOrder: readonly boolean[]): number | undefined {
-  let positives = 0;
-  let right = 0;
-  let negatives = 0;
-  for (const positive of positiveInRankOrder) {
-    if (positive) positives++;
-    else {
-      negatives++;
-      right += positives;
-    }
-  }
-  return positives === 0 || negatives === 0 ? undefined : right / (positives * negatives);
-}
-
 /** Share of (higher label, lower label) pairs in the right order; undefined when all labels are equal. O(n²). */
 export function gradedAuc(labelsInRankOrder: readonly number[]): number | undefined {
   let [right, pairs] = [0, 0];
@@ -80,24 +65,4 @@ export function gradedAuc(labelsInRankOrder: readonly number[]): number | undefi
     }
   }
   return pairs === 0 ? undefined : right / pairs;
-}
-
-/** AUC of scores (higher is better) against positives; equal scores count half. O(n log n). */
-export function aucOfScores(scores: readonly number[], positive: readonly boolean[]): number | undefined {
-  const order = scores.map((_, i) => i).sort((a, b) => (scores[a] ?? 0) - (scores[b] ?? 0));
-  let below = 0;
-  let right = 0;
-  let positives = 0;
-  for (let i = 0; i < order.length; ) {
-    let [p, n] = [0, 0];
-    const score = scores[order[i] ?? 0];
-    for (; i < order.length && scores[order[i] ?? 0] === score; i++) {
-      if (positive[order[i] ?? 0] === true) p++;
-      else n++;
-    }
-    right += p * (below + n / 2);
-    below += n;
-    positives += p;
-  }
-  return positives === 0 || below === 0 ? undefined : right / (positives * below);
 }

@@ -6,7 +6,6 @@
  * what the user had really done by then.
  */
 import { createHash } from "node:crypto";
-import { unitHash } from "../core/rng.ts";
 import { allowedFor, checkTrainingView } from "../data/leakage.ts";
 import { segmentRange, type TrainingView, trainingView } from "../data/split.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
@@ -65,13 +64,12 @@ export function queriesOf(
   data: SplitDataset,
   segment: Segment,
   options: SlateOptions = defaultSlates,
-  keepUser: (user: number) => boolean = () => true,
 ): { queries: Query[]; skipped: { repeat: number; shortHistory: number } } {
   const queries: Query[] = [];
   const skipped = { repeat: 0, shortHistory: 0 };
   data.dataset.sequences.forEach(({ items }, user) => {
     const s = data.splits[user];
-    if (s === undefined || !keepUser(user)) return;
+    if (s === undefined) return;
     const [start, end] = segmentRange(s, segment);
     if (start >= end) return;
     const seen = new Set(items.subarray(0, start));
@@ -91,10 +89,9 @@ export async function buildSlates(
   segment: Segment,
   preRanker: PreRanker,
   options: SlateOptions = defaultSlates,
-  keepUser: (user: number) => boolean = () => true,
   onProgress: (done: number, total: number) => void = () => {},
 ): Promise<{ slates: Slate[]; stats: SlateStats }> {
-  const { queries, skipped } = queriesOf(data, segment, options, keepUser);
+  const { queries, skipped } = queriesOf(data, segment, options);
   const slates: Slate[] = [];
   let fewCandidates = 0;
   for (let start = 0; start < queries.length; start += batchSize) {
@@ -140,34 +137,6 @@ export async function buildAllSlates(
     slates: { rerank: rerank.slates, validation: validation.slates, test: test.slates },
     stats: { rerank: rerank.stats, validation: validation.stats, test: test.stats },
   };
-}
-
-/**
- * Slates of a segment from pre-rankers that never saw the slate's user: users are dealt into folds by a hash, and each
- * fold's slates come from a fit on the other folds' `through` view. Makes out-of-sample slates even of midtrain
- * positions, for whoever learns from slates without having learnt those users' sequences.
- */
-export async function buildCrossFittedSlates(
-  data: SplitDataset,
-  segment: Segment,
-  through: Segment,
-  fitted: FitPreRanker,
-  options: SlateOptions = defaultSlates,
-  folds = 5,
-  seed = 0,
-): Promise<{ slates: Slate[]; stats: SlateStats }> {
-  const fold = data.dataset.sequences.map(({ user }) => Math.floor(unitHash(seed, "slate-fold", user) * folds));
-  const slates: Slate[] = [];
-  const skipped = { repeat: 0, shortHistory: 0, fewCandidates: 0 };
-  for (let f = 0; f < folds; f++) {
-    const preRanker = await fitted(trainingView(data, through, (user) => fold[user] !== f));
-    const part = await buildSlates(data, segment, preRanker, options, (user) => fold[user] === f);
-    slates.push(...part.slates);
-    for (const reason of ["repeat", "shortHistory", "fewCandidates"] as const)
-      skipped[reason] += part.stats.skipped[reason];
-  }
-  slates.sort((a, b) => a.user - b.user || a.position - b.position);
-  return { slates, stats: slateStats(slates, options.size, skipped) };
 }
 
 /** Counts over finished slates. */

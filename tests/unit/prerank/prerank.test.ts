@@ -5,7 +5,7 @@ import { splitByPosition, trainingView } from "../../../src/data/split.ts";
 import { defaultItemKnn, fitItemKnn } from "../../../src/prerank/item-knn.ts";
 import { neighboursOf } from "../../../src/prerank/neighbours.ts";
 import { fitPopularity } from "../../../src/prerank/popularity.ts";
-import { buildAllSlates, buildCrossFittedSlates, buildSlates, slateId } from "../../../src/prerank/slates.ts";
+import { buildAllSlates, buildSlates, slateId } from "../../../src/prerank/slates.ts";
 import { selectTop, tieKeys } from "../../../src/prerank/top.ts";
 import { datasetOf, walkers } from "../synthetic.ts";
 
@@ -164,17 +164,5 @@ describe("slates", () => {
     const all = await buildSlates(repeating, "rerank", ranker, { size: 10, repeats: "allow", minHistory: 1 });
     expect(all.stats.slates).toBe(3);
     expect(all.slates[1]?.targetIndex).toBeGreaterThanOrEqual(0);
-  });
-
-  it("cross-fitted: a user's slates do not depend on that user's own sequence", async () => {
-    const seen: boolean[][] = [];
-    const { slates } = await buildCrossFittedSlates(data, "midtrain", "midtrain", (view) => {
-      seen.push(view.sequences.map((s) => s.length > 0));
-      return fitPopularity(view);
-    });
-    expect(seen).toHaveLength(5);
-    for (let u = 0; u < 60; u++) expect(seen.filter((fold) => !fold[u])).toHaveLength(1);
-    expect(slates.length).toBe(60 * 17);
-    checkSlates(data, slates, { repeats: "unseen" });
   });
 });
