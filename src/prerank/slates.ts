@@ -128,7 +128,7 @@ export async function buildAllSlates(
   onProgress: (segment: SlateSegment, done: number, total: number) => void = () => {},
 ): Promise<{ slates: Record<SlateSegment, Slate[]>; stats: Record<SlateSegment, SlateStats> }> {
   const build = (segment: SlateSegment, preRanker: PreRanker) =>
-    buildSlates(data, segment, preRanker, options, undefined, (done, total) => onProgress(segment, done, total));
+    buildSlates(data, segment, preRanker, options, (done, total) => onProgress(segment, done, total));
   const late = await fitted(viewFor(data, "test"));
   const validation = await build("validation", late);
   const test = await build("test", late);
