@@ -64,12 +64,13 @@ export function queriesOf(
   data: SplitDataset,
   segment: Segment,
   options: SlateOptions = defaultSlates,
+  keepUser: (user: number) => boolean = () => true,
 ): { queries: Query[]; skipped: { repeat: number; shortHistory: number } } {
   const queries: Query[] = [];
   const skipped = { repeat: 0, shortHistory: 0 };
   data.dataset.sequences.forEach(({ items }, user) => {
     const s = data.splits[user];
-    if (s === undefined) return;
+    if (s === undefined || !keepUser(user)) return;
     const [start, end] = segmentRange(s, segment);
     if (start >= end) return;
     const seen = new Set(items.subarray(0, start));
@@ -89,9 +90,10 @@ export async function buildSlates(
   segment: Segment,
   preRanker: PreRanker,
   options: SlateOptions = defaultSlates,
+  keepUser: (user: number) => boolean = () => true,
   onProgress: (done: number, total: number) => void = () => {},
 ): Promise<{ slates: Slate[]; stats: SlateStats }> {
-  const { queries, skipped } = queriesOf(data, segment, options);
+  const { queries, skipped } = queriesOf(data, segment, options, keepUser);
   const slates: Slate[] = [];
   let fewCandidates = 0;
   for (let start = 0; start < queries.length; start += batchSize) {
@@ -128,7 +130,7 @@ export async function buildAllSlates(
   onProgress: (segment: SlateSegment, done: number, total: number) => void = () => {},
 ): Promise<{ slates: Record<SlateSegment, Slate[]>; stats: Record<SlateSegment, SlateStats> }> {
   const build = (segment: SlateSegment, preRanker: PreRanker) =>
-    buildSlates(data, segment, preRanker, options, (done, total) => onProgress(segment, done, total));
+    buildSlates(data, segment, preRanker, options, undefined, (done, total) => onProgress(segment, done, total));
   const late = await fitted(viewFor(data, "test"));
   const validation = await build("validation", late);
   const test = await build("test", late);
