@@ -1,0 +1,123 @@
+/**
+ * What serving speaks inside: one request and one answer for every protocol (gRPC, HTTP dialects). Transports translate to
+ * these and back; the engine behind knows no protocol.
+ *
+ * "Places" are indices into the request's candidates, from 0, in the caller's own order.
+ */
+
+/** An item of the history or a candidate: one the model knows, or one described by its text. At least one of the two. */
+export interface ItemReference {
+  /** The data set's own id of an item the model was trained on. */
+  readonly itemId?: string;
+  /** Title, or title and more; untrusted. Items that are not known are given a semantic ID from it, for this request alone. */
+  readonly text?: string;
+}
+
+export interface CandidateReference extends ItemReference {
+  /** The caller's id, echoed back as it came; unique within a request. */
+  readonly id: string;
+  /** The caller's ranker's score, larger is better; all candidates have one or none has. Without: places alone count. */
+  readonly score?: number;
+}
+
+export type ServeMode = "think" | "direct";
+
+export interface RerankRequest {
+  /** Oldest first. Empty: a user nothing is known of. */
+  readonly history: readonly ItemReference[];
+  /** In the caller's order, best first: the order that comes back when anything goes wrong. */
+  readonly candidates: readonly CandidateReference[];
+  /** Places to return; 0 = all. */
+  readonly topN: number;
+  /** think: a visible thought before the order; direct: one forward pass. */
+  readonly mode: ServeMode;
+  /** Milliseconds from arrival to the answer; 0 = the service's default. Never exceeded: the caller's order comes back. */
+  readonly deadlineMs: number;
+}
+
+/** Why the caller's own order came back. */
+export type FallbackReason = "invalid_answer" | "deadline" | "worker_lost" | "overload" | "shutting_down";
+
+export interface RankedPlace {
+  readonly place: number;
+  readonly id: string;
+  /** Larger is better; comparable within one answer. direct: probability of being the first choice. */
+  readonly score: number;
+}
+
+export interface RerankAnswer {
+  /** Best first; every candidate once, cut to topN. */
+  readonly ranking: readonly RankedPlace[];
+  /** Mode think; "" otherwise. */
+  readonly thought: string;
+  readonly fallback?: FallbackReason;
+  /** Milliseconds. */
+  readonly timings: { readonly queue: number; readonly encode: number; readonly model: number; readonly total: number };
+  readonly tokens: { readonly prompt: number; readonly generated: number };
+  /** Names the run, its config and its weights: equal versions answer equally. */
+  readonly modelVersion: string;
+}
+
+/** What a stream sends: pieces of the thought as they come, then the answer. */
+export type RerankEvent =
+  | { readonly kind: "thought"; readonly text: string }
+  | { readonly kind: "answer"; readonly answer: RerankAnswer };
+
+export interface ServedModel {
+  readonly name: string;
+  readonly version: string;
+  /** Hex digests. */
+  readonly hashes: {
+    readonly config: string;
+    readonly weights: string;
+    readonly tokenizer: string;
+    readonly data: string;
+  };
+  readonly numParameters: number;
+  readonly modes: readonly ServeMode[];
+  readonly limits: {
+    readonly maxCandidates: number;
+    readonly maxHistory: number;
+    readonly maxTextBytes: number;
+    readonly maxRequestBytes: number;
+    readonly maxBatch: number;
+    readonly maxDeadlineMs: number;
+  };
+}
+
+/** Why a request is refused instead of answered. */
+export type RefusalCode =
+  | "invalid" // malformed: names the field
+  | "too_large" // beyond a limit: names it
+  | "unauthenticated"
+  | "rate_limited" // this token's own limit
+  | "overloaded" // the queue is full or the deadline cannot be met
+  | "unavailable"; // no model loaded, or shutting down
+
+/** A refusal: every transport has a status for each code. The message is one sentence for a person, free of user data. */
+export class Refusal extends Error {
+  readonly code: RefusalCode;
+  readonly retryAfterMs: number | undefined;
+  constructor(code: RefusalCode, message: string, options: { retryAfterMs?: number } = {}) {
+    super(message);
+    this.name = "Refusal";
+    this.code = code;
+    this.retryAfterMs = options.retryAfterMs;
+  }
+}
+
+/** The re-ranker behind every transport. `rerank` and `stream` throw Refusal, and nothing else for a valid request. */
+export interface Reranker {
+  rerank(request: RerankRequest, options?: { readonly signal?: AbortSignal }): Promise<RerankAnswer>;
+  stream(request: RerankRequest, options?: { readonly signal?: AbortSignal }): AsyncIterable<RerankEvent>;
+  /** Undefined while nothing is loaded. */
+  model(): ServedModel | undefined;
+  /** Requests can be answered by a model now (not by falling back). */
+  ready(): boolean;
+  load(): {
+    readonly queued: number;
+    readonly running: number;
+    readonly workers: number;
+    readonly workersReady: number;
+  };
+}
