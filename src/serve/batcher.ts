@@ -75,7 +75,10 @@ const modes: readonly ServeMode[] = ["direct", "think"];
 export class Batcher {
   private readonly options: BatcherOptions;
   private readonly queues: Readonly<Record<ServeMode, Job[]>> = { direct: [], think: [] };
-  private readonly times: Readonly<Record<ServeMode, BatchTimes>> = { direct: new BatchTimes(), think: new BatchTimes() };
+  private readonly times: Readonly<Record<ServeMode, BatchTimes>> = {
+    direct: new BatchTimes(),
+    think: new BatchTimes(),
+  };
   private readonly running = new Map<PoolWorker, { mode: ServeMode; size: number; since: number }>();
   private timer: NodeJS.Timeout | undefined;
 
@@ -184,7 +187,10 @@ export class Batcher {
     try {
       await this.options.probe(worker);
     } catch (e) {
-      this.options.pool.drop(worker, `it does not come back from a cancelled call (${e instanceof Error ? e.message : e})`);
+      this.options.pool.drop(
+        worker,
+        `it does not come back from a cancelled call (${e instanceof Error ? e.message : e})`,
+      );
     }
   }
 

@@ -107,6 +107,26 @@ export class Questions {
     return this.run.config.decoding.maxReasoningTokens + trigger.length + items + terminator.length;
   }
 
+  /**
+   * Candidates whose prompt and answer fit so many positions, with a full history and the longest titles there may be.
+   * @param positions of the model; 0 = any number
+   */
+  mostThinkCandidates(positions: number): number {
+    if (positions === 0) return Number.POSITIVE_INFINITY;
+    const { config, catalogue } = this.run;
+    const { prompts } = config;
+    const word = this.tokenizer.encode(" .").length;
+    const title = prompts.showTitles ? (prompts.maxTitleTokens || 4 * 64) + word : 0;
+    const item = tokensOfSid(catalogue.codesOf(0), catalogue.shape.format).length;
+    const { separator } = this.constraintTokens();
+    const shown = prompts.showCandidates || prompts.format === "json" ? item + title : 0;
+    const none = this.encoder().encode(
+      renderPrompt({ history: [], candidates: [], titleOf: () => "" }, "think", prompts),
+    ).length;
+    const fixed = none + prompts.historyItems * (item + title) + this.answerTokens({ sequences: [] });
+    return Math.max(0, Math.floor((positions - fixed) / (shown + item + separator.length)));
+  }
+
   private encoder(foundAt?: (row: number) => Found): Encoder {
     const { format } = this.run.catalogue.shape;
     return new Encoder(
@@ -125,8 +145,7 @@ export class Questions {
   }
 }
 
-const usualAt = (usual: readonly number[], place: number): number =>
-  usual[Math.min(place, usual.length - 1)] ?? 0;
+const usualAt = (usual: readonly number[], place: number): number => usual[Math.min(place, usual.length - 1)] ?? 0;
 
 export const groupOf = (q: Question): Group => ({ prompt: q.prompt, responses: q.sequences });
 

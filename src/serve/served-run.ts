@@ -132,7 +132,10 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
   if (!manifest) throw new RunError(`run ${folder.name} has no manifest.json`, rerun);
   const open = stages.filter((stage) => manifest.stages[stage]?.state !== "finished");
   if (open.length > 0)
-    throw new RunError(`run ${folder.name} is not finished: ${open.join(", ")} ${open.length > 1 ? "are" : "is"} missing`, rerun);
+    throw new RunError(
+      `run ${folder.name} is not finished: ${open.join(", ")} ${open.length > 1 ? "are" : "is"} missing`,
+      rerun,
+    );
   for (const stage of stages) {
     const dir = folder.file("stages", stage);
     const done = readIfThere(join(dir, "done.json")) as Done | undefined;

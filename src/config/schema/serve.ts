@@ -1,6 +1,7 @@
 /** Settings of `gr2 serve`: transports, workers, batching, admission. None of them changes what a run computes. */
 import { z } from "zod";
 import { count, countOrZero } from "./numbers.ts";
+import { http, limits, security } from "./serve-http.ts";
 
 export const serve = z
   .strictObject({
@@ -10,6 +11,9 @@ export const serve = z
         port: z.int().min(0).max(65535).default(50061).describe("Port of the gRPC service; 0 = any free one."),
       })
       .prefault({}),
+    http,
+    security,
+    limits,
     system: z
       .string()
       .default("auto")
@@ -34,9 +38,9 @@ export const serve = z
       ),
     drainMs: count.default(30_000).describe("After SIGTERM: accepted requests are finished for so long at most."),
     healthMs: count.default(2_000).describe("A worker is asked this often how it is."),
-    stalledBatches: count
-      .default(3)
-      .describe("A worker that misses the deadlines of so many batches in a row is started again."),
+    stallMs: count
+      .default(20_000)
+      .describe("A worker that is not free again so long after its call was cancelled is started again."),
     newItems: count.default(10_000).describe("Semantic IDs remembered of items that are known by their text alone."),
     cache: countOrZero.default(4_096).describe("Direct answers remembered by their exact input; 0 = none."),
   })
