@@ -11,6 +11,12 @@ function positiveInteger(value: string): number {
   return n;
 }
 
+function port(value: string): number {
+  const n = Number(value);
+  if (!/^\d+$/.test(value) || n > 65_535) throw new InvalidArgumentError("It must be a whole number from 0 to 65535.");
+  return n;
+}
+
 export function program(out: NodeJS.WriteStream = process.stdout): Command {
   const print = (text: string) => void out.write(`${text}\n`);
   const gr2 = new Command("gr2")
@@ -44,6 +50,17 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       const { signal, dispose } = handleInterrupts();
       await (await import("./watch.ts")).watch({ root: options.root, name, signal }, out).finally(dispose);
     });
+
+  gr2
+    .command("serve [name]")
+    .description("answer re-rank requests with a finished run, over gRPC and HTTP (docs/serving.md)")
+    .option("-r, --run <name>", "the run; may be a symbolic link to one, which SIGHUP follows again")
+    .option("-p, --port <port>", "of gRPC; 0 = any free one (serve.grpc.port)", port)
+    .option("--http-port <port>", "of HTTP; 0 = any free one (serve.http.port)", port)
+    .option("--log <what>", "requests: a line of JSON a request on stderr, without anything callers wrote")
+    .option(...set)
+    .option(...root)
+    .action(async (name: string | undefined, options) => (await import("./serve.ts")).serveRun(name, options, out));
 
   gr2
     .command("doctor")
