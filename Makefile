@@ -18,12 +18,13 @@ setup: .setup/done ## Install Node and Python dependencies, generate code
 proto: ## Generate TypeScript and Python code from proto/
 	@bash scripts/proto.sh
 
-check: setup ## Lint, format and type checks of TypeScript and Python
+check: setup ## Lint, format, types and known vulnerabilities, TypeScript and Python
 	npx --no-install biome check .
 	npx --no-install tsc -p .
 	.venv/bin/ruff check --config python_worker/pyproject.toml python_worker tests/python bench
 	.venv/bin/ruff format --check --config python_worker/pyproject.toml python_worker tests/python bench
 	.venv/bin/mypy --config-file python_worker/pyproject.toml python_worker/gr2_worker
+	@bash scripts/audit.sh
 
 format: setup ## Rewrite files in the house style
 	npx --no-install biome check --write .

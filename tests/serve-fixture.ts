@@ -1,134 +1,118 @@
-/** A finished run on a fake worker, and fake workers that can be slow, lost or wrong, for the tests of the service. */
-import { join } from "node:path";
-import { configHash, loadConfig } from "../src/config/load.ts";
-import { WorkerError } from "../src/core/errors.ts";
-import { Run } from "../src/run/run.ts";
-import { Deployment } from "../src/serve/deployment.ts";
-import { Engine, type EngineSettings } from "../src/serve/engine.ts";
-import type { StartedWorker } from "../src/serve/pool.ts";
-import { openServedRun } from "../src/serve/served-run.ts";
-import type { RerankRequest } from "../src/serve/types.ts";
-import { resolvedYaml, runStages, stageNames } from "../src/stages/pipeline.ts";
-import { FakeWorker } from "../src/worker/fake.ts";
-import { TelemetryBus } from "../src/worker/telemetry.ts";
-import type * as t from "../src/worker/types.ts";
-import { writePipelineFixture } from "./pipeline-fixture.ts";
+/** A service without a model: a re-ranker that turns the order around, and an HTTP server in front of it. */
+import { http, limits, security } from "../src/config/schema/serve-http.ts";
+import type { AccessRecord } from "../src/serve/http/handle.ts";
+import { createHttpServer, type HttpServer } from "../src/serve/http/server.ts";
+import { Metrics } from "../src/serve/metrics.ts";
+import { openSecurity, type Security } from "../src/serve/security/security.ts";
+import type { RerankAnswer, RerankEvent, Reranker, RerankRequest, ServedModel } from "../src/serve/types.ts";
 
-/** Makes runs FOLDER/runs/NAME; a second or two each. */
-export async function makeRuns(folder: string, runs: Readonly<Record<string, readonly string[]>>): Promise<string> {
-  const recipe = writePipelineFixture(folder);
-  const root = join(folder, "runs");
-  for (const [name, overrides] of Object.entries(runs)) {
-    const config = loadConfig(recipe, overrides);
-    const { signal } = new AbortController();
-    const bus = new TelemetryBus(name);
-    const run = await Run.open({
-      ...{ root, name, signal, bus },
-      configYaml: resolvedYaml(config),
-      configHash: configHash(config),
-      seed: config.seed,
-      stages: stageNames,
-    });
-    await runStages(run, { config, root, name, signal, bus, worker: new FakeWorker() });
-    await run.close("finished");
-  }
-  return root;
-}
+export const servedModel: ServedModel = {
+  name: "fake",
+  version: "fake@1",
+  systems: { think: "rl", direct: "sft_direct" },
+  hashes: { config: "c0", weights: "00", tokenizer: "70", data: "da" },
+  numParameters: 7,
+  modes: ["think", "direct"],
+  limits: {
+    maxCandidates: 100,
+    maxThinkCandidates: 50,
+    maxHistory: 1000,
+    maxTextBytes: 4096,
+    maxRequestBytes: 4 << 20,
+    maxBatch: 64,
+    maxDeadlineMs: 60_000,
+  },
+};
 
-/** A fake worker whose answers wait for `gate`, which may also throw. Remembers what it was asked. */
-export class GatedWorker extends FakeWorker {
-  gate: (call: t.CallOptions | undefined) => Promise<void> = async () => {};
-  /** Questions of every call that asked for answers. */
-  readonly batches: number[] = [];
-  /** Tokens that are a fault to hold in a prompt. */
-  poison: (prompt: t.TokenIds) => boolean = () => false;
-  health: () => void = () => {};
-  /** Instead of what the model would write. */
-  answer: t.Completion | undefined;
-
-  override async getInfo(call?: t.CallOptions): Promise<t.WorkerInfo> {
-    this.health();
-    return super.getInfo(call);
-  }
-
-  override async forward(request: t.ForwardRequest, call?: t.CallOptions): Promise<t.ForwardResult> {
-    const { groups } = request.batch;
-    const isProbe = groups.length === 1 && groups[0]?.prompt.length === 1 && groups[0]?.prompt[0] === 0;
-    if (!isProbe) {
-      this.batches.push(groups.length);
-      await this.gate(call);
-      if (groups.some((g) => this.poison(g.prompt))) throw refusal();
-    }
-    return super.forward(request, call);
-  }
-
-  override async *sample(request: t.SampleRequest, call?: t.CallOptions): AsyncGenerator<t.SampleEvent> {
-    this.batches.push(request.prompts.length);
-    await this.gate(call);
-    if (!this.answer) return yield* super.sample(request, call);
-    const completions = request.prompts.map((_, prompt) => ({ ...(this.answer as t.Completion), prompt }));
-    yield { completions, weightVersion: 0, done: completions.length, total: completions.length };
-  }
-}
-
-const refusal = (): WorkerError => new WorkerError("forward failed: bad prompt", { retryable: false });
-export const lost = (): WorkerError => new WorkerError("forward failed: the worker is gone", { retryable: true });
-
-/** Never resolves, until the call is cancelled. */
-export const forever = (call: t.CallOptions | undefined): Promise<void> =>
-  new Promise((_, reject) => call?.signal?.addEventListener("abort", () => reject(lost())));
-
-export interface Setup {
-  readonly engine: Engine;
-  /** In the order they were started. */
-  readonly workers: GatedWorker[];
-  readonly log: string[];
-  deployment(name: string, set?: readonly string[]): Promise<Deployment>;
-}
-
-/** An engine over a run of makeRuns. `prepare` gets every worker before it is used. */
-export async function setUp(
-  root: string,
-  name: string,
-  options: {
-    readonly set?: readonly string[];
-    readonly engine?: Partial<EngineSettings>;
-    readonly prepare?: (worker: GatedWorker, nth: number) => void;
-  } = {},
-): Promise<Setup> {
-  const workers: GatedWorker[] = [];
-  const log: string[] = [];
-  const start = async (): Promise<StartedWorker> => {
-    const client = new GatedWorker();
-    options.prepare?.(client, workers.length);
-    workers.push(client);
-    return { client, close: async () => {} };
+/** Last becomes first; of n candidates the one at rank r (from 0) scores (n - r) / 10. */
+export const reversed = (request: RerankRequest): RerankAnswer => {
+  const n = request.candidates.length;
+  return {
+    ranking: request.candidates
+      .map((c, place) => ({ place, id: c.id, score: (place + 1) / 10 }))
+      .reverse()
+      .slice(0, request.topN || n),
+    thought: request.mode === "think" ? "it is reversed" : "",
+    timings: { queue: 1, encode: 2, model: 3, total: 6 },
+    tokens: { prompt: 40, generated: 2 },
+    modelVersion: servedModel.version,
   };
-  const deployment = async (run: string, set: readonly string[] = options.set ?? []) =>
-    Deployment.open(
-      {
-        run: await openServedRun(root, run, set),
-        label: "test",
-        start,
-        log: (message) => log.push(message),
-        backoffMs: [1],
-      },
-      new AbortController().signal,
-    );
-  const engine = new Engine(
-    { maxQueue: 100, defaultDeadlineMs: 5_000, overload: "refuse", ...options.engine },
-    (message) => log.push(message),
-  );
-  engine.deploy(await deployment(name));
-  return { engine, workers, log, deployment };
+};
+
+/** Behaviour by default; a test replaces what it is about. */
+export class FakeReranker implements Reranker {
+  readonly requests: RerankRequest[] = [];
+  signal: AbortSignal | undefined;
+  answer: (request: RerankRequest, signal: AbortSignal | undefined) => RerankAnswer | Promise<RerankAnswer> = reversed;
+  loaded: ServedModel | undefined = servedModel;
+
+  async rerank(request: RerankRequest, options: { signal?: AbortSignal } = {}): Promise<RerankAnswer> {
+    this.requests.push(request);
+    this.signal = options.signal;
+    return await this.answer(request, options.signal);
+  }
+
+  async *stream(request: RerankRequest, options: { signal?: AbortSignal } = {}): AsyncGenerator<RerankEvent> {
+    const answer = await this.rerank(request, options);
+    if (answer.thought !== "") for (const text of answer.thought.split(/(?<= )/)) yield { kind: "thought", text };
+    yield { kind: "answer", answer };
+  }
+
+  model(): ServedModel | undefined {
+    return this.loaded;
+  }
+
+  ready(): boolean {
+    return this.loaded !== undefined;
+  }
+
+  load() {
+    return { queued: 3, running: 2, workers: 2, workersReady: 1 };
+  }
+
+  get last(): RerankRequest {
+    const request = this.requests.at(-1);
+    if (!request) throw new Error("nothing was asked");
+    return request;
+  }
 }
 
-/** Items of the fixture are i0 to i29, "Film number 0" to "Film number 29". */
-export const requestOf = (candidates: readonly number[], change: Partial<RerankRequest> = {}): RerankRequest => ({
-  history: [{ itemId: "i1" }, { itemId: "i2" }, { itemId: "i3" }],
-  candidates: candidates.map((i, place) => ({ id: `c${i}`, itemId: `i${i}`, score: 1 / (1 + place) })),
-  topN: 0,
-  mode: "direct",
-  deadlineMs: 0,
-  ...change,
-});
+export interface TestService {
+  readonly url: string;
+  readonly port: number;
+  readonly server: HttpServer;
+  readonly security: Security;
+  readonly reranker: FakeReranker;
+  readonly log: AccessRecord[];
+  post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
+}
+
+type Overrides = Partial<Record<"http" | "security" | "limits", object>>;
+
+export async function startService(overrides: Overrides = {}, reranker = new FakeReranker()): Promise<TestService> {
+  const log: AccessRecord[] = [];
+  const guard = openSecurity(security.parse(overrides.security ?? {}));
+  const server = createHttpServer({
+    reranker,
+    security: guard,
+    http: http.parse({ port: 0, ...overrides.http }),
+    limits: limits.parse(overrides.limits ?? {}),
+    metrics: new Metrics(),
+    log: (record) => log.push(record),
+  });
+  const { url, port } = await server.listen();
+  return {
+    url,
+    port,
+    server,
+    security: guard,
+    reranker,
+    log,
+    post: (path, body, headers = {}) =>
+      fetch(url + path, {
+        method: "POST",
+        headers: { "content-type": "application/json", ...headers },
+        body: typeof body === "string" ? body : JSON.stringify(body),
+      }),
+  };
+}

@@ -14,7 +14,7 @@ import { splitOptions } from "../../../src/stages/corpus.ts";
 import { readJson, readLines } from "../../../src/stages/files.ts";
 import { servingEvidence } from "../../../src/stages/serving-evidence.ts";
 import type { CallOptions } from "../../../src/worker/types.ts";
-import { forever, type GatedWorker, lost, makeRuns, requestOf, setUp } from "../../serve-fixture.ts";
+import { forever, type GatedWorker, lost, makeRuns, requestOf, setUp } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-serve-"));
 let root = "";

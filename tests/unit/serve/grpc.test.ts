@@ -14,7 +14,7 @@ import { type GrpcServer, startGrpcServer } from "../../../src/serve/grpc/server
 import { Metrics } from "../../../src/serve/metrics.ts";
 import { openSecurity, type Security } from "../../../src/serve/security/security.ts";
 import { Refusal } from "../../../src/serve/types.ts";
-import { forever, type GatedWorker, makeRuns, type Setup, setUp } from "../../serve-fixture.ts";
+import { forever, type GatedWorker, makeRuns, type Setup, setUp } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-grpc-"));
 const open = openSecurity(configSchema.parse({}).serve.security);

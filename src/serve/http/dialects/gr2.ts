@@ -53,7 +53,12 @@ export const renderAnswer = (from: RerankAnswer, requestId: string): z.output<ty
   ranking: from.ranking.map(({ place, id, score }) => ({ place, id, score })),
   thought: from.thought,
   fallback: from.fallback ?? null,
-  timings_ms: from.timings,
+  timings_ms: {
+    queue: rounded(from.timings.queue),
+    encode: rounded(from.timings.encode),
+    model: rounded(from.timings.model),
+    total: rounded(from.timings.total),
+  },
   tokens: from.tokens,
   model_version: from.modelVersion,
   request_id: requestId,
@@ -85,3 +90,6 @@ export const gr2: Dialect = {
     return { request, numCut: 0, stream: parsed.stream, render: renderAnswer };
   },
 };
+
+/** To the microsecond. */
+const rounded = (ms: number): number => Math.round(ms * 1000) / 1000;
