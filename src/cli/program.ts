@@ -1,8 +1,8 @@
 /** `gr2`: arguments and exit codes, nothing else. Every command is loaded on demand, so that `gr2 doctor` runs on a broken setup. */
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { exitCodes } from "../core/errors.ts";
-import { addServeToken } from "./serve-token.ts";
 import { describeError, exitCodeOf } from "./errors.ts";
+import { addServeToken } from "./serve-token.ts";
 
 const collect = (value: string, before: string[]): string[] => [...before, value];
 
