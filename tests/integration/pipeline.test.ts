@@ -72,7 +72,7 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
   });
 
   it("is served: alike alone and in a crowd, through the loss of its worker, until it is told to end", async () => {
-    const service = await served(w, "whole", "--set", "serve.cache=0");
+    const service = await served(w, "whole", "--set", "serve.cache=0", "--set", "serve.overload=own-order");
     const client = new RerankClient(service.grpc, { timeoutMs: 60_000 });
     const request = (k: number, mode: Mode) => ({
       mode,
