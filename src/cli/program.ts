@@ -2,6 +2,7 @@
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { exitCodes } from "../core/errors.ts";
 import { describeError, exitCodeOf } from "./errors.ts";
+import { addServeToken } from "./serve-token.ts";
 
 const collect = (value: string, before: string[]): string[] => [...before, value];
 
@@ -51,7 +52,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       await (await import("./watch.ts")).watch({ root: options.root, name, signal }, out).finally(dispose);
     });
 
-  gr2
+  const serve = gr2
     .command("serve [name]")
     .description("answer re-rank requests with a finished run, over gRPC and HTTP (docs/serving.md)")
     .option("-r, --run <name>", "the run; may be a symbolic link to one, which SIGHUP follows again")
@@ -61,6 +62,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option(...set)
     .option(...root)
     .action(async (name: string | undefined, options) => (await import("./serve.ts")).serveRun(name, options, out));
+  addServeToken(serve, print);
 
   gr2
     .command("doctor")

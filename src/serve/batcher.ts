@@ -162,6 +162,7 @@ export class Batcher {
       });
     }
     if (open === 0) return false;
+    const began = performance.now();
     const told = wanted.some((job) => job.onToken)
       ? (q: number, index: number, token: number) => wanted[q]?.onToken?.(index, token)
       : undefined;
@@ -175,11 +176,19 @@ export class Batcher {
       });
       return true;
     } catch (e) {
-      if (cancel.signal.aborted) await this.waitUntilFree(worker);
-      else if (e instanceof WorkerError && !e.retryable) await this.askApart(worker, mode, wanted);
+      if (cancel.signal.aborted) {
+        this.tookAtLeast(mode, wanted.length, performance.now() - began);
+        await this.waitUntilFree(worker);
+      } else if (e instanceof WorkerError && !e.retryable) await this.askApart(worker, mode, wanted);
       else this.lose(worker, wanted, e);
       return false;
     }
+  }
+
+  /** A cancelled batch teaches too, or a worker too slow for every deadline would never be known to be. */
+  private tookAtLeast(mode: ServeMode, size: number, ms: number): void {
+    const times = this.times[mode];
+    times.observe(size, Math.max(ms, times.expect(size) ?? 0));
   }
 
   /** Nobody waits for the call any more; the next one must not queue behind it. */

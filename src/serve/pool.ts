@@ -118,7 +118,12 @@ export class WorkerPool {
   private async serve(slot: Slot, started: StartedWorker, first: () => void): Promise<string> {
     const { client } = started;
     const worker = { number: slot.number, client, busy: false, close: started.close, since: performance.now() };
-    const lost = new Promise<string>((resolve) => this.lost.set(worker, resolve));
+    const lost = new Promise<string>((resolve) =>
+      this.lost.set(worker, (reason) => {
+        slot.worker = undefined; // at once: nothing more may be given to it
+        resolve(reason);
+      }),
+    );
     const health = setInterval(() => void this.check(worker), this.options.healthMs);
     health.unref();
     slot.worker = worker;

@@ -25,7 +25,7 @@ export class BatchTimes {
     const meanSize = this.sizes / this.n;
     const meanTime = this.times / this.n;
     const spread = this.squares / this.n - meanSize * meanSize;
-    if (spread < 1e-9) return size <= meanSize ? meanTime : (meanTime * size) / meanSize; // one size seen: assume the worst
+    if (spread < 1e-9) return meanTime; // one size seen: that a batch costs more is still to be learned
     const each = Math.max(0, (this.products / this.n - meanSize * meanTime) / spread);
     const fixed = Math.max(0, meanTime - each * meanSize);
     return fixed + each * size;
