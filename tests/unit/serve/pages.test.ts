@@ -1,10 +1,13 @@
 /** What the service says of itself: metrics, the OpenAPI document, the try-it page. And the command that makes tokens. */
+import { execFile, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { serveTokenNew } from "../../../src/cli/serve-token.ts";
+import { repositoryRoot } from "../../../src/core/paths.ts";
 import { findToken, readTokens } from "../../../src/serve/security/tokens.ts";
 import { reversed, startService, type TestService } from "../../serve-fixture.ts";
 
@@ -104,6 +107,28 @@ describe("the page", () => {
     const quiet = await startService({ http: { page: false } });
     expect((await fetch(quiet.url)).status).toBe(404);
     await quiet.server.close();
+  });
+});
+
+describe.skipIf(spawnSync("curl", ["--version"]).error !== undefined)("docs/serving-http.md", () => {
+  it("has curl lines that work as pasted", async () => {
+    const text = readFileSync(join(repositoryRoot, "docs/serving-http.md"), "utf8");
+    const blocks = [...text.matchAll(/```sh\n(curl [\s\S]*?)```/g)].map((m) => m[1] ?? "");
+    expect(blocks).toHaveLength(4);
+    const documented = await startService();
+    for (const block of blocks) {
+      const here = block.replaceAll("http://127.0.0.1:8080", documented.url);
+      await promisify(execFile)("bash", ["-ec", here]);
+    }
+    expect(documented.log.map((r) => [r.status, r.dialect || r.route])).toEqual([
+      [200, "gr2"],
+      [200, "gr2"],
+      [200, "cohere v2"],
+      [200, "jina"],
+      [200, "tei"],
+      ...["/gr2/v1/model", "/healthz", "/readyz", "/metrics"].map((route) => [200, route]),
+    ]);
+    await documented.server.close();
   });
 });
 

@@ -1,13 +1,14 @@
 /** Tokens, limits, where to listen, certificates. */
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type SecuritySettings, security } from "../../../src/config/schema/serve-http.ts";
+import { repositoryRoot } from "../../../src/core/paths.ts";
 import { RateLimiter } from "../../../src/serve/security/rate.ts";
 import { assertMayListen, isLoopback, openSecurity, warningsOf } from "../../../src/serve/security/security.ts";
 import { findToken, newToken, parseTokens } from "../../../src/serve/security/tokens.ts";
@@ -172,23 +173,14 @@ const openssl = (...args: string[]): void => {
   execFileSync("openssl", args, { cwd: folder, stdio: "pipe" });
 };
 
-/** A certificate authority, and what it signs: the lines of docs/serving-http.md. */
+/** The authority, the service and a client as docs/serving-http.md makes them, and a stranger that another authority signed. */
 function makeCertificates(): void {
-  const subject = (name: string) => ["-subj", `/CN=${name}`];
-  const key = ["-newkey", "rsa:2048", "-nodes"];
-  for (const ca of ["ca", "other-ca"])
-    openssl("req", "-x509", ...key, "-days", "30", ...subject(ca), "-keyout", `${ca}.key`, "-out", `${ca}.pem`);
-  write("names", "subjectAltName=DNS:localhost,IP:127.0.0.1\n");
-  const signed: [name: string, ca: string][] = [
-    ["server", "ca"],
-    ["shop", "ca"],
-    ["stranger", "other-ca"],
-  ];
-  for (const [name, ca] of signed) {
-    openssl("req", ...key, ...subject(name), "-keyout", `${name}.key`, "-out", `${name}.csr`);
-    const by = ["-CA", `${ca}.pem`, "-CAkey", `${ca}.key`, "-CAcreateserial"];
-    openssl("x509", "-req", "-in", `${name}.csr`, ...by, "-days", "30", "-extfile", "names", "-out", `${name}.pem`);
-  }
+  const documented = /```sh\n(openssl req[\s\S]*?)```/.exec(
+    readFileSync(join(repositoryRoot, "docs/serving-http.md"), "utf8"),
+  );
+  execFileSync("bash", ["-ec", documented?.[1] ?? "exit 1"], { cwd: folder, stdio: "pipe" });
+  const self = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=stranger"];
+  openssl("req", ...self, "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "stranger.key", "-out", "stranger.pem");
 }
 
 const hasOpenssl = (() => {
@@ -220,7 +212,7 @@ describe.skipIf(!hasOpenssl)("certificates", () => {
       req.on("error", (e: NodeJS.ErrnoException) => resolve(e.code ?? e.message));
       req.end(body);
     });
-  const file = (name: string): Buffer => execFileSync("cat", [path(name)]);
+  const file = (name: string): Buffer => readFileSync(path(name));
   const certificate = (name: string) => ({ cert: file(`${name}.pem`), key: file(`${name}.key`) });
 
   it("encrypt", async () => {
@@ -228,7 +220,7 @@ describe.skipIf(!hasOpenssl)("certificates", () => {
     try {
       expect(service.url).toMatch(/^https:/);
       expect(await call(service.port, { ca: file("ca.pem") })).toBe(200);
-      expect(await call(service.port, { ca: file("other-ca.pem") })).toMatch(/UNABLE_TO_VERIFY|SELF_SIGNED/);
+      expect(await call(service.port, { ca: file("stranger.pem") })).toMatch(/UNABLE_TO_VERIFY|SELF_SIGNED/);
       expect(await call(service.port, { ca: file("ca.pem"), maxVersion: "TLSv1.1" })).toMatch(/SSL|TLS/);
       await expect(fetch(`http://127.0.0.1:${service.port}/healthz`)).rejects.toThrow();
     } finally {
@@ -278,7 +270,7 @@ describe.skipIf(!hasOpenssl)("certificates", () => {
       write("live.key", file("stranger.key").toString());
       service.security.reload();
       service.server.reloadCertificates();
-      expect(await call(service.port, { ca: file("other-ca.pem") })).toBe(200);
+      expect(await call(service.port, { ca: file("stranger.pem") })).toBe(200);
     } finally {
       await service.server.close();
     }
