@@ -232,7 +232,10 @@ describe.skipIf(!hasOpenssl)("certificates", () => {
       for (const bytes of noise)
         await new Promise<void>((resolve) => {
           const socket = connect(service.port, "127.0.0.1", () => socket.end(bytes));
-          socket.on("error", () => undefined).on("close", () => resolve());
+          socket
+            .resume()
+            .on("error", () => undefined)
+            .on("close", () => resolve());
         });
       expect(await call(service.port, { ca: file("ca.pem") })).toBe(200);
     } finally {
