@@ -9,7 +9,7 @@ import { dirname, join } from "node:path";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { numTargets } from "./batch.ts";
-import { BigramModel, ConstraintWalk, freeOption, hash01, type Option } from "./fake-model.ts";
+import { BigramModel, ConstraintWalk, freeOption, hash01, type Option, pick } from "./fake-model.ts";
 import { byteTokenizerJson, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
 
@@ -87,6 +87,7 @@ export class FakeWorker implements t.WorkerClient {
       addedTokenIds: ids,
       eosTokenId: idOf.get("<|endoftext|>") ?? idOf.get("<|im_end|>") ?? -1,
       chatTemplate: "",
+      numTrained: (request.trainable ?? true) ? rows * 8 : 0,
     };
   }
 
@@ -310,6 +311,13 @@ export class FakeWorker implements t.WorkerClient {
     return { step, weightVersion: state.weightVersion, sha256: sha256(state.weights), metadata: state.metadata };
   }
 
+  async exportModel(request: t.ExportModelRequest, call?: t.CallOptions): Promise<number> {
+    this.enter("exportModel", call);
+    await mkdir(request.path, { recursive: true });
+    for (const [name, text] of Object.entries(request.files)) await writeFile(join(request.path, name), text);
+    return this.model(request.modelId).lm.learned.size * 8;
+  }
+
   async shutdown(call?: t.CallOptions): Promise<void> {
     this.enter("shutdown", call);
   }
@@ -426,16 +434,6 @@ function* sequencesOf(
 function checkEntries(constraint: t.PermutationConstraint | undefined, expected: number, of: string): void {
   if (constraint && constraint.groups.length !== expected)
     throw refuse(`the constraint has ${constraint.groups.length} entries for ${expected} ${of}`);
-}
-
-function pick(options: readonly Option[], temperature: number, u: number): Option {
-  if (temperature === 0) return options.reduce((best, o) => (o.logprob > best.logprob ? o : best));
-  let left = u;
-  for (const option of options) {
-    left -= Math.exp(option.logprob);
-    if (left < 0) return option;
-  }
-  return options.at(-1) as Option;
 }
 
 function order(m: t.Matrix, seed: number): number[] {
