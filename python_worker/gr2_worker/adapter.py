@@ -150,7 +150,7 @@ def _fingerprint(model: Any) -> str:
 def merged(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of an ordinary model: LoRA added to its layers (in float32), trained rows in their tables.
 
-    weights: the live tensors by name, tied ones once. An ordinary model's come back as they are.
+    weights: the live tensors by name, tied ones once.
     """
     from peft.tuners.lora import LoraLayer
 

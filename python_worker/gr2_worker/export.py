@@ -47,7 +47,9 @@ def export(folder: Path, lm: LanguageModel, dtype: str, files: dict[str, bytes])
 
 @torch.no_grad()
 def _merged(lm: LanguageModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    weights = adapter.merged(lm.model, checkpoint.all_weights(lm))
+    weights = checkpoint.all_weights(lm)
+    if lm.adapter is not None:
+        weights = adapter.merged(lm.model, weights)
     return {
         name: weight.to(device="cpu", dtype=dtype if weight.is_floating_point() else weight.dtype).contiguous()
         for name, weight in weights.items()

@@ -8,6 +8,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { exportModel } from "../../src/cli/export.ts";
 import { configHash, loadConfig } from "../../src/config/load.ts";
 import { repositoryRoot } from "../../src/core/paths.ts";
 import { Rng } from "../../src/core/rng.ts";
@@ -66,7 +67,8 @@ writeFileSync(
 
 /** What is made smaller: data, model, steps. Everything else is the recipe's. */
 const smaller = (model: string): string[] => [
-  ...[`data.path=${data}`, "data.minInteractions=0", `model.path=${model}`, `midtrain.languageFile=${prose}`],
+  ...["data.adapter=sequences", `data.path=${data}`, "data.minInteractions=0"],
+  ...[`model.path=${model}`, `midtrain.languageFile=${prose}`],
   ...["midtrain.epochs=1", "midtrain.batchTokens=2048", "prerank.candidates=5", "prerank.beamWidth=12"],
   ...["decoding.maxReasoningTokens=24", "sft.epochs=1", "sft.batchSlates=8"],
   ...["rl.steps=2", "rl.prompts=4", "rl.group=2", "rl.evalSteps=1", "rl.evalSlates=8"],
@@ -82,17 +84,45 @@ describe("every stage of a recipe on a fake worker", () => {
     for (const name of ["model.safetensors", "tokenizer.json"]) writeFileSync(join(model, name), "");
   });
 
-  it.each(["smollm2-beauty", "smollm2-beauty-cpu", "qwen3-8b-beauty", "qwen3-1.7b-beauty"])("%s", async (name) => {
-    const changed = [...smaller(model), "embed.model=fake", `data.cacheDir=${join(folder, "cache")}`];
-    const config = loadConfig(join(repositoryRoot, "configs", `${name}.yaml`), changed);
-    const { signal } = new AbortController();
-    const bus = new TelemetryBus(name);
-    const about = { configYaml: resolvedYaml(config), configHash: configHash(config), seed: config.seed };
-    const run = await Run.open({ root, name, ...about, stages: stageNames, signal, bus });
-    const metrics = await runStages(run, { config, root, name, signal, bus, worker: new FakeWorker() });
-    await run.close("finished");
-    const systems = new Set(metrics?.rows.map((r) => r.system));
-    for (const system of ["prerank", "direct", "sft", "rl"]) expect(systems).toContain(system);
+  it.each(["smollm2-ml100k", "smollm2-beauty", "smollm2-beauty-cpu", "qwen3-8b-beauty", "qwen3-1.7b-beauty"])(
+    "%s",
+    async (name) => {
+      const changed = [...smaller(model), "embed.model=fake", `data.cacheDir=${join(folder, "cache")}`];
+      const config = loadConfig(join(repositoryRoot, "configs", `${name}.yaml`), changed);
+      const { signal } = new AbortController();
+      const bus = new TelemetryBus(name);
+      const about = { configYaml: resolvedYaml(config), configHash: configHash(config), seed: config.seed };
+      const run = await Run.open({ root, name, ...about, stages: stageNames, signal, bus });
+      const metrics = await runStages(run, { config, root, name, signal, bus, worker: new FakeWorker() });
+      await run.close("finished");
+      const systems = new Set(metrics?.rows.map((r) => r.system));
+      for (const system of ["prerank", "direct", "sft", "rl"]) expect(systems).toContain(system);
+    },
+  );
+});
+
+describe("an export", () => {
+  it("names what is missing, and writes provenance, card and semantic IDs", async () => {
+    const worker = new FakeWorker();
+    const to = join(folder, "fake-export");
+    const command = { name: "qwen3-8b-beauty", root, out: to, worker };
+    await expect(exportModel({ ...command, stage: "sid" }, () => {})).rejects.toThrow(
+      /--stage sid: expected one of rl, sft, midtrain/,
+    );
+    await expect(exportModel({ ...command, dtype: "int8" }, () => {})).rejects.toThrow(/--dtype int8: expected one of/);
+    rmSync(join(root, "smollm2-beauty/stages/rl/done.json"));
+    const unfinished = exportModel({ ...command, name: "smollm2-beauty", stage: "rl" }, () => {});
+    await expect(unfinished).rejects.toMatchObject({
+      message: "run smollm2-beauty has no finished stage rl to export",
+      advice: "Finished are: sft, midtrain.",
+    });
+    expect(await exportModel(command, () => {})).toMatch(/fake-export: the model of stage rl, .* of weights/);
+    expect(worker.log).toEqual(["loadModel", "loadState", "exportModel"]);
+    const about = JSON.parse(readFileSync(join(to, "gr2_export.json"), "utf8")) as Record<string, unknown>;
+    expect(about).toMatchObject({ run: "qwen3-8b-beauty", stage: "rl", lora_rank: 64, dtype: "bfloat16", seed: 0 });
+    expect(JSON.parse(readFileSync(join(to, "semantic_ids.json"), "utf8"))).toMatchObject({ hash: about.catalogue });
+    const card = readFileSync(join(to, "README.md"), "utf8");
+    for (const value of [about.config_hash, about.catalogue, about.tokenizer]) expect(card).toContain(String(value));
   });
 });
 
