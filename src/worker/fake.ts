@@ -87,6 +87,7 @@ export class FakeWorker implements t.WorkerClient {
       addedTokenIds: ids,
       eosTokenId: idOf.get("<|endoftext|>") ?? idOf.get("<|im_end|>") ?? -1,
       chatTemplate: "",
+      numTrained: (request.trainable ?? true) ? rows * 8 : 0,
     };
   }
 
@@ -313,6 +314,13 @@ export class FakeWorker implements t.WorkerClient {
     const step = request.includeOptimizer ? state.step : 0;
     lm.replaceWeights(new Map(JSON.parse(state.weights) as [number, number][]), step, state.weightVersion);
     return { step, weightVersion: state.weightVersion, sha256: sha256(state.weights), metadata: state.metadata };
+  }
+
+  async exportModel(request: t.ExportModelRequest, call?: t.CallOptions): Promise<number> {
+    this.enter("exportModel", call);
+    await mkdir(request.path, { recursive: true });
+    for (const [name, text] of Object.entries(request.files)) await writeFile(join(request.path, name), text);
+    return this.model(request.modelId).lm.learned.size * 8;
   }
 
   async shutdown(call?: t.CallOptions): Promise<void> {
