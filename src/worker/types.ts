@@ -126,6 +126,8 @@ export interface LoadedModel {
   readonly eosTokenId: number;
   /** "" if none. */
   readonly chatTemplate: string;
+  /** As spelled; "" if none. */
+  readonly bosToken: string;
 }
 
 export interface ForwardRequest {
