@@ -49,12 +49,18 @@ export const instructions = {
     'Answer with JSON alone: {"reasoning": "pattern: ... complement: ... choice: ID", "ranking": [all candidate IDs, best first]}',
 } as const;
 
-const jsonOpen = '{"reasoning": "';
-const jsonAnswer = '", "ranking": ["';
+/** The text of a json answer around thought and IDs. */
+export const jsonParts = {
+  open: '{"reasoning": "',
+  answer: '", "ranking": ["',
+  separator: '", "',
+  close: '"]}',
+} as const;
 /** What the prompt has already written of a json answer; the response goes on behind it. */
-export const jsonOpening: Readonly<Record<Mode, string>> = { think: jsonOpen, answer: jsonOpen + jsonAnswer };
-const jsonSeparator = '", "';
-const jsonClose = '"]}';
+export const jsonOpening: Readonly<Record<Mode, string>> = {
+  think: jsonParts.open,
+  answer: jsonParts.open + jsonParts.answer,
+};
 
 const lastOf = (rows: ArrayLike<number>, n: number): number[] =>
   Array.prototype.slice.call(rows, Math.max(0, rows.length - n)) as number[];
@@ -148,13 +154,13 @@ export function renderResponse(
 ): ResponsePiece[] {
   const thought = reasoning ? renderReasoning(reasoning, options.format) : [];
   const compact = options.format === "compact";
-  const open: Piece[] = reasoning ? [compact ? marker("answer") : text(jsonAnswer)] : [];
+  const open: Piece[] = reasoning ? [compact ? marker("answer") : text(jsonParts.answer)] : [];
   const out: ResponsePiece[] = [...thought, ...open].map((piece) => ({ piece, part: "reasoning", rank: 0 }));
   order.forEach((row, rank) => {
-    if (rank > 0 && !compact) out.push({ piece: text(jsonSeparator), part: "ranking", rank });
+    if (rank > 0 && !compact) out.push({ piece: text(jsonParts.separator), part: "ranking", rank });
     out.push({ piece: item(row), part: "ranking", rank });
   });
-  if (!compact) out.push({ piece: text(jsonClose), part: "ranking", rank: order.length });
+  if (!compact) out.push({ piece: text(jsonParts.close), part: "ranking", rank: order.length });
   out.push({ piece: turn("end"), part: "ranking", rank: order.length });
   return out;
 }
@@ -171,8 +177,8 @@ export function constraintTokens(mode: Mode, options: PromptOptions, encoder: En
   const compact = options.format === "compact";
   const end = encoder.encode([turn("end")]);
   return {
-    trigger: mode === "answer" ? [] : compact ? [encoder.marker("answer")] : encoder.encode([text(jsonAnswer)]),
-    separator: compact ? [] : encoder.encode([text(jsonSeparator)]),
-    terminator: compact ? end : [...encoder.encode([text(jsonClose)]), ...end],
+    trigger: mode === "answer" ? [] : compact ? [encoder.marker("answer")] : encoder.encode([text(jsonParts.answer)]),
+    separator: compact ? [] : encoder.encode([text(jsonParts.separator)]),
+    terminator: compact ? end : [...encoder.encode([text(jsonParts.close)]), ...end],
   };
 }
