@@ -75,7 +75,8 @@ export async function askAll(
       if (result.kind === "answer") {
         failuresInARow = 0;
         out[index] = { kind: "text", text: result.text, time: result.time };
-        parts.onAnswer?.(++done, requests.length);
+        done++;
+        parts.onAnswer?.(done, requests.length);
         continue;
       }
       out[index] = { kind: "unasked", reason: result.kind === "budget" ? "budget used up" : "endpoint failed" };
@@ -109,7 +110,8 @@ type Result =
 /** One request with its retries, every one of them within the budget. */
 async function askOne(body: ChatRequest, o: EndpointOptions, parts: EndpointParts): Promise<Result> {
   const { budget, secret, signal } = parts;
-  const most = { inputTokens: estimated(body.messages.map((m) => m.content).join("")), outputTokens: body.max_tokens };
+  const prompt = body.messages.map((m) => m.content).join("");
+  const most = { inputTokens: Buffer.byteLength(prompt) + templateTokens, outputTokens: body.max_tokens };
   const jitter = Rng.of(o.seed, "back-off", hashOf(body));
   for (let tried = 0; ; tried++) {
     if (!(await budget.reserve(most))) return { kind: "budget" };
@@ -117,7 +119,7 @@ async function askOne(body: ChatRequest, o: EndpointOptions, parts: EndpointPart
     let outcome: Outcome;
     try {
       outcome = await chat(o.baseUrl, body, { secret, timeoutMs: o.timeoutMs, signal });
-      if (outcome.kind === "answer") cost = counted(outcome.usage, most, outcome.text);
+      if (outcome.kind === "answer") cost = counted(outcome.usage, prompt, outcome.text);
     } finally {
       budget.settle(most, cost);
     }
@@ -140,13 +142,13 @@ async function askOne(body: ChatRequest, o: EndpointOptions, parts: EndpointPart
 /** Identity of a request: the server and everything it is sent. */
 const keyOf = (o: EndpointOptions, body: ChatRequest): string => hashOf({ baseUrl: o.baseUrl, body });
 
-/** Tokens of a text at most, nearly always: three characters each. */
-const estimated = (text: string): number => Math.ceil(text.length / 3);
+/** What a chat template adds, generously; a text has at most as many tokens as bytes. */
+const templateTokens = 64;
 
-/** What the server counted; where it does not say, estimates. */
-const counted = (usage: Usage, most: Usage, text: string): Usage => ({
-  inputTokens: usage.inputTokens >= 0 ? usage.inputTokens : most.inputTokens,
-  outputTokens: usage.outputTokens >= 0 ? usage.outputTokens : Math.min(most.outputTokens, estimated(text)),
+/** What the server counted; where it does not say, three characters a token. */
+const counted = (usage: Usage, prompt: string, text: string): Usage => ({
+  inputTokens: usage.inputTokens >= 0 ? usage.inputTokens : Math.ceil(prompt.length / 3),
+  outputTokens: usage.outputTokens >= 0 ? usage.outputTokens : Math.ceil(text.length / 3),
 });
 
 /** Resolves after a time; rejects as soon as the signal is aborted. */
