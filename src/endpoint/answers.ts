@@ -39,6 +39,10 @@ export class AnswerLog {
     }
   }
 
+  get size(): number {
+    return this.byKey.size;
+  }
+
   get(key: string): KeptAnswer | undefined {
     return this.byKey.get(key);
   }

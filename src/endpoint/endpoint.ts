@@ -63,7 +63,7 @@ export async function askAll(
 
   const giveUp = (reason: string, advice: string): void => {
     fatal ??= new EnvironmentError(
-      `the teacher at ${o.baseUrl} cannot be used: ${reason}. ${done} of ${requests.length} answers are there and kept`,
+      `the teacher at ${o.baseUrl} cannot be used: ${reason}. Its ${answers.size} answers so far are kept`,
       { advice: `${advice} Then run it again: it goes on where it stopped.` },
     );
     stop.abort();

@@ -130,7 +130,7 @@ describe("a server in trouble", () => {
     const { server, ask } = await setUp(behave);
     const fault = await faultOf(ask(questions(20), { timeoutMs: 50, concurrency: 1 }));
     expect(fault.message).toMatch(message);
-    expect(fault.message).toContain("0 of 20 answers are there and kept");
+    expect(fault.message).toContain("Its 0 answers so far are kept");
     expect(fault.advice).toContain("it goes on where it stopped");
     expect(server.seen.length).toBeLessThanOrEqual(6); // 2 failures x 3 tries
   });
@@ -160,7 +160,7 @@ describe("a server in trouble", () => {
       n < 4 ? echo(body, n, response, undefined as never) : fail(response, 502, "gone"),
     );
     const fault = await faultOf(ask(questions(10), { concurrency: 1, maxRetries: 0 }));
-    expect(fault.message).toContain("4 of 10 answers are there and kept");
+    expect(fault.message).toContain("Its 4 answers so far are kept");
     server.behave = echo;
     const asked = server.seen.length;
     expect(textsOf(await ask(questions(10))).every((t) => t.startsWith("answer to"))).toBe(true);
