@@ -115,7 +115,8 @@ export function parseJsonAnswer(body: string, spellings: readonly string[]): Par
   const found: number[] = [];
   for (const entry of ranking as unknown[]) {
     const index = typeof entry === "string" ? spellings.indexOf(entry.trim()) : -1;
-    if (index < 0) return unparseable("not a candidate", String(entry).slice(0, 60));
+    if (index < 0)
+      return unparseable("not a candidate", typeof entry === "string" ? entry.slice(0, 60) : `a ${typeof entry}`);
     found.push(index);
   }
   return permutation(found, spellings.length, reasoning.trim());

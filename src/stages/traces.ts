@@ -9,11 +9,13 @@
  */
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
-import { RunError } from "../core/errors.ts";
+import { ConfigError, RunError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import { allowedFor, checkTrainingView } from "../data/leakage.ts";
 import { trainingView } from "../data/split.ts";
 import type { SplitDataset } from "../data/types.ts";
+import { type CrossFittedSlates, crossFittedSlates } from "../prerank/cross-fit.ts";
+import { defaultSlates } from "../prerank/slates.ts";
 import type { Slate } from "../prerank/types.ts";
 import type { Reasoning, Thought } from "../prompts/rerank.ts";
 import { type SlateView, viewOf } from "../teacher/features.ts";
@@ -22,6 +24,7 @@ import { defaultTeacher, type Evidence, fitTeacher } from "../teacher/statistica
 import type { Teacher } from "../teacher/teacher.ts";
 import { openCorpus } from "./corpus.ts";
 import { readJson, readLines, writeJson, writeLines } from "./files.ts";
+import { preRankerFitter } from "./prerankers.ts";
 import { conditional, isSftUser, readSlates } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
 import { teacherInWords } from "./teachers.ts";
@@ -32,6 +35,7 @@ export const traces: Stage = {
   settings: (c) => ({
     teacher: c.teacher,
     userShare: c.sft.userShare,
+    ...(c.teacher.midtrainFolds > 0 ? { kind: c.prerank.kind, candidates: c.prerank.candidates } : {}),
     seed: c.seed,
     ...(c.teacher.kind === "statistical" ? {} : { prompts: c.prompts, dtype: c.runtime.dtype }),
   }),
@@ -79,7 +83,11 @@ async function run(context: StageContext): Promise<Summary> {
   const pupils = all.filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
   const seed = deriveSeed(config.seed, "teacher");
   // What the pre-rankers of these slates know, and no more.
-  const knowledge = { rerank: trainingView(split, "midtrain"), heldOut: trainingView(split, "rerank") };
+  const knowledge = {
+    rerank: trainingView(split, "midtrain"),
+    heldOut: trainingView(split, "rerank"),
+    more: await moreSlates(context, split),
+  };
   checkTrainingView(split, knowledge.rerank, allowedFor("rerank"), "the teacher, on rerank slates");
   checkTrainingView(split, knowledge.heldOut, allowedFor("test"), "the teacher, on later slates");
   const fitted = fitTeacher(dataset, knowledge, students, { ...defaultTeacher, seed });
@@ -150,6 +158,35 @@ const someOf = (slates: readonly Slate[], n: number, seed: number): readonly Sla
     : Rng.of(seed, "teacher-slates")
         .shuffle([...slates])
         .slice(0, n);
+
+/** Slates of the mid-training segment for the teacher's weights, if asked for. */
+async function moreSlates(context: StageContext, split: SplitDataset): Promise<CrossFittedSlates[]> {
+  const { config } = context;
+  const folds = config.teacher.midtrainFolds;
+  if (folds === 0) return [];
+  const { kind, candidates: size } = config.prerank;
+  if (folds === 1 || (kind !== "itemknn" && kind !== "popularity"))
+    throw new ConfigError(
+      folds === 1
+        ? "teacher.midtrainFolds is 1: with one fold nobody is left to learn from"
+        : `teacher.midtrainFolds is ${folds}, but a pre-ranker of kind ${kind} is not fitted so often`,
+      { advice: "Set teacher.midtrainFolds to 0, or to 2 or more with prerank.kind itemknn or popularity." },
+    );
+  const made = await crossFittedSlates(
+    split,
+    preRankerFitter(context, split, kind),
+    folds,
+    deriveSeed(config.seed, "teacher"),
+    { ...defaultSlates, size, minHistory: leastHistory },
+    (done, total) => context.progress("slates of the mid-training segment", done, total),
+  );
+  const learnt = made.reduce((n, { slates }) => n + conditional(slates).length, 0);
+  context.log(`${learnt} slates of the mid-training segment for the teacher's weights`);
+  return made;
+}
+
+/** Positions with less before them are unlike those that are re-ranked. */
+const leastHistory = 10;
 
 /** Evidence by candidate index becomes citations by item row. */
 function reasoningOf(

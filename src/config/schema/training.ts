@@ -121,6 +121,11 @@ export const teacher = z
       ),
     maxTries: count.default(8).describe("Bound on tries per slate."),
     temperature: positive.default(0.7).describe("Of the teacher's choice."),
+    midtrainFolds: countOrZero
+      .default(0)
+      .describe(
+        "Folds of users for slates of the mid-training segment that the statistical teacher's weights learn from as well, each made without its user; needs a pre-ranker that is cheap to fit so often (itemknn, popularity). 0 = the re-rank slates of SFT's users alone. Ours.",
+      ),
     stateChoice: z
       .boolean()
       .default(true)

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { splitByPosition, trainingView } from "../../../src/data/split.ts";
+import { crossFittedSlates } from "../../../src/prerank/cross-fit.ts";
 import { fitItemKnn } from "../../../src/prerank/item-knn.ts";
 import { fitPopularity } from "../../../src/prerank/popularity.ts";
 import { buildAllSlates } from "../../../src/prerank/slates.ts";
@@ -61,6 +62,36 @@ describe("statistical teacher", () => {
     const own = slates.rerank.filter((s) => s.user === user);
     for (const s of own) expect(other.scores(viewOf(s))).toEqual(teacher.scores(viewOf(s)));
     expect(other.weights).not.toEqual(teacher.weights);
+  });
+
+  it("learns from slates of the mid-training segment too, each made without its user", async () => {
+    const size = { size: 30, repeats: "unseen", minHistory: 5 } as const;
+    const more = await crossFittedSlates(data, (view) => fitPopularity(view), 2, 0, size);
+    const home = new Map<number, number>();
+    more.forEach(({ view, slates: list }, fold) => {
+      for (const s of list) {
+        expect(s.segment).toBe("midtrain");
+        expect(s.position).toBeLessThan(data.splits[s.user]?.midtrainEnd ?? 0);
+        expect(view.sequences[s.user]).toHaveLength(0);
+        expect(home.get(s.user) ?? fold).toBe(fold);
+        home.set(s.user, fold);
+      }
+    });
+    expect(home.size).toBe(150);
+    const taught = fitTeacher(data.dataset, { ...knowledge, more }, slates.rerank);
+    expect(taught.weights).not.toEqual(teacher.weights);
+    // Still out of sample: what a user chose, in whichever segment, plays no part in that user's scores.
+    const user = slates.rerank[0]?.user ?? 0;
+    const elsewhere = (s: Slate): Slate => (s.user === user ? { ...s, targetIndex: (s.targetIndex + 3) % 30 } : s);
+    const other = fitTeacher(
+      data.dataset,
+      { ...knowledge, more: more.map((m) => ({ ...m, slates: m.slates.map(elsewhere) })) },
+      slates.rerank.map(elsewhere),
+    );
+    for (const s of slates.rerank.filter((r) => r.user === user))
+      expect(other.scores(viewOf(s))).toEqual(taught.scores(viewOf(s)));
+    const seen = [{ view: knowledge.rerank, slates: more[0]?.slates ?? [] }];
+    expect(() => fitTeacher(data.dataset, { ...knowledge, more: seen }, slates.rerank)).toThrow(/seen their users/);
   });
 
   it("refuses to know the answers", () => {
