@@ -10,7 +10,7 @@ import { InterruptedError, WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { numTargets } from "./batch.ts";
 import { BigramModel, ConstraintWalk, freeOption, hash01, type Option, pick } from "./fake-model.ts";
-import { byteTokenizerJson, extendTokenizerJson } from "./fake-tokenizer.ts";
+import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
 
 /** Free tokens FakeWorker writes before the constraint's trigger where maxFreeTokens sets no bound. */
@@ -68,8 +68,7 @@ export class FakeWorker implements t.WorkerClient {
   async loadModel(request: t.LoadModelRequest, call?: t.CallOptions): Promise<t.LoadedModel> {
     this.enter("loadModel", call);
     const modelId = request.modelId || "policy";
-    const base =
-      request.source.kind === "scratch" ? request.source.tokenizerJson : byteTokenizerJson(["<|endoftext|>"]);
+    const base = request.source.kind === "scratch" ? request.source.tokenizerJson : byteTokenizerJson(chatMl.tokens);
     const { json, ids, vocabSize, idOf } = extendTokenizerJson(base, request.addedTokens ?? []);
     const multiple = request.padVocabMultiple || 1;
     const rows = Math.ceil(vocabSize / multiple) * multiple;
@@ -86,7 +85,8 @@ export class FakeWorker implements t.WorkerClient {
       tokenizerJson: json,
       addedTokenIds: ids,
       eosTokenId: idOf.get("<|endoftext|>") ?? idOf.get("<|im_end|>") ?? -1,
-      chatTemplate: "",
+      chatTemplate: request.source.kind === "pretrained" ? chatMl.template : "",
+      bosToken: "",
       numTrained: (request.trainable ?? true) ? rows * 8 : 0,
     };
   }
