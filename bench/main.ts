@@ -12,6 +12,7 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   sid: () => import("./sid.ts"),
   serve: () => import("./serve.ts"),
   "fuzz-serve": () => import("./fuzz-serve.ts"),
+  plan: () => import("./plan.ts"),
 };
 
 async function main([name, ...args]: readonly string[]): Promise<number> {

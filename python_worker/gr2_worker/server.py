@@ -183,6 +183,7 @@ class WorkerService(pb_grpc.WorkerServicer):
             return pb.LoadModelResponse(
                 model_id=request.model_id,
                 num_parameters=loaded.num_parameters,
+                num_trained=loaded.num_trained,
                 vocab_size=loaded.vocab_size,
                 hidden_size=loaded.hidden_size,
                 max_positions=loaded.max_positions,
@@ -190,6 +191,7 @@ class WorkerService(pb_grpc.WorkerServicer):
                 added_token_ids=loaded.added_token_ids,
                 eos_token_id=loaded.eos_token_id,
                 chat_template=loaded.chat_template,
+                bos_token=loaded.bos_token,
             )
 
         return self._unary(context, verb)
@@ -354,6 +356,14 @@ class WorkerService(pb_grpc.WorkerServicer):
             return pb.LoadStateResponse(
                 step=state.step, weight_version=state.weight_version, sha256=state.sha256, metadata=state.metadata
             )
+
+        return self._unary(context, verb)
+
+    def ExportModel(self, request: pb.ExportModelRequest, context: grpc.ServicerContext) -> pb.ExportModelResponse:
+        def verb(check: CancelCheck) -> pb.ExportModelResponse:
+            dtype = wire.dtype_name(request.dtype)
+            size = self._engine.export_model(request.model_id, request.path, dtype, dict(request.files))
+            return pb.ExportModelResponse(bytes=size)
 
         return self._unary(context, verb)
 

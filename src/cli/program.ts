@@ -18,6 +18,12 @@ function port(value: string): number {
   return n;
 }
 
+function positive(value: string): number {
+  const n = Number(value);
+  if (!(n > 0 && Number.isFinite(n))) throw new InvalidArgumentError("It must be a number above 0.");
+  return n;
+}
+
 export function program(out: NodeJS.WriteStream = process.stdout): Command {
   const print = (text: string) => void out.write(`${text}\n`);
   const gr2 = new Command("gr2")
@@ -75,6 +81,26 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       const ok = checks.every((c) => c.state !== "problem");
       print(options.json ? JSON.stringify({ ok, checks }) : renderChecks(checks));
       if (!ok) process.exitCode = exitCodes.ENVIRONMENT;
+    });
+
+  gr2
+    .command("plan [file]")
+    .description("how much memory a recipe needs, stage by stage, whether it fits, and what to change if not")
+    .option(...set)
+    .option("--memory <GiB>", "memory of the GPU to plan for (default: this machine's GPU, else its memory)", positive)
+    .action(async (file: string | undefined, options: { set: string[]; memory?: number }) => {
+      print((await import("./plan.ts")).plan({ config: file ?? config[2], ...options }));
+    });
+
+  gr2
+    .command("export <name>")
+    .description("write a run's model as a checkpoint that plain transformers and vLLM load")
+    .requiredOption("-o, --out <folder>", "folder to write; an earlier export there is replaced")
+    .option("--stage <stage>", "rl, sft or midtrain (default: the last that is finished)")
+    .option("--dtype <type>", "float32 or bfloat16 (default: the recipe's runtime.dtype)")
+    .option(...root)
+    .action(async (name: string, options: { out: string; stage?: string; dtype?: string; root: string }) => {
+      print(await (await import("./export.ts")).exportModel({ name, ...options }, print));
     });
 
   const run = gr2.command("run").description("look at runs");

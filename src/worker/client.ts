@@ -47,12 +47,13 @@ export class GrpcWorkerClient implements t.WorkerClient {
       modelId: request.modelId ?? "",
       source: toSource(request.source),
       addedTokens: [...(request.addedTokens ?? [])],
-      dtype: request.dtype === "bfloat16" ? pb.DType.DTYPE_BFLOAT16 : pb.DType.DTYPE_FLOAT32,
+      dtype: toDType(request.dtype),
       gradientCheckpointing: request.gradientCheckpointing ?? false,
       seed: request.seed ?? 0,
       trainable: request.trainable ?? true,
       padVocabMultiple: request.padVocabMultiple ?? 0,
       addedTokenVectors: request.addedTokenVectors ? batch.packMatrix(request.addedTokenVectors) : undefined,
+      lora: request.lora && { ...request.lora, targetModules: [...request.lora.targets] },
     };
     return this.channel.unary("loadModel", service.loadModel, message, call);
   }
@@ -246,6 +247,13 @@ export class GrpcWorkerClient implements t.WorkerClient {
     return this.channel.unary("loadState", service.loadState, toState(request), call);
   }
 
+  async exportModel(request: t.ExportModelRequest, call?: t.CallOptions): Promise<number> {
+    const files = Object.fromEntries(Object.entries(request.files).map(([name, text]) => [name, Buffer.from(text)]));
+    const { modelId = "", path } = request;
+    const message = { modelId, path, dtype: toDType(request.dtype), files };
+    return (await this.channel.unary("exportModel", service.exportModel, message, call)).bytes;
+  }
+
   async shutdown(call?: t.CallOptions): Promise<void> {
     await this.channel.unary("shutdown", service.shutdown, {}, call);
   }
@@ -258,6 +266,9 @@ export class GrpcWorkerClient implements t.WorkerClient {
     this.channel.close();
   }
 }
+
+const toDType = (dtype: "float32" | "bfloat16" | undefined): pb.DType =>
+  dtype === "bfloat16" ? pb.DType.DTYPE_BFLOAT16 : pb.DType.DTYPE_FLOAT32;
 
 function toSource(source: t.ModelSource): pb.LoadModelRequest["source"] {
   return source.kind === "scratch"
