@@ -42,6 +42,9 @@ describe("a token", () => {
     ]);
     expect(findToken(stored, a.token)?.name).toBe("a");
     expect(findToken(stored, b.token)?.name).toBe("b");
+    // All lines are compared whatever the first ones say: of two that fit, the last one is found.
+    const twice = parseTokens(`${a.line}\n${a.line.replace(/^a:/, "again:")}\n${b.line}`, "tokens");
+    expect(findToken(twice, a.token)?.name).toBe("again");
     const digest = a.line.split(":")[2] ?? "";
     for (const wrong of [
       "",
