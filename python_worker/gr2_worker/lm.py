@@ -273,6 +273,7 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise NotFound(f"cannot load a model from {spec.path}: {first_line(error)}") from error
     _check_family(model.config.model_type, spec.path)
+    _check_shapes(model, spec.path)
     if getattr(model.config, "quantization_config", None) is not None:
         del model.config.quantization_config
     loaded = LanguageModel(model, tokenizer, spec, device)
@@ -293,6 +294,16 @@ def _check_family(model_type: str, where: str) -> None:
         raise InvalidRequest(
             f"{where}: architecture {model_type!r} is not supported{hint}; supported are {', '.join(FAMILIES)}"
         )
+
+
+def _check_shapes(model: Any, path: str) -> None:
+    """A GGUF file's dimensions are not all read by transformers: weights then stand in layers of another size."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module.weight.shape != (module.out_features, module.in_features):
+            shape = tuple(module.weight.shape)
+            raise FailedPrecondition(
+                f"{path}: {name} is {shape}, the configuration says {(module.out_features, module.in_features)}"
+            )
 
 
 def _check_config(spec: LoadSpec, folder: Path | None) -> None:
