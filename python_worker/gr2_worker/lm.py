@@ -271,9 +271,9 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
     except ImportError as error:
         raise FailedPrecondition(f"loading {spec.path} needs a package that is missing: {first_line(error)}") from error
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise NotFound(f"cannot load a model from {spec.path}: {first_line(error)}") from error
-    _check_family(model.config.model_type, spec.path)
-    _check_shapes(model, spec.path)
+        raise NotFound(f"cannot load a model from {_named(spec)}: {first_line(error)}") from error
+    _check_family(model.config.model_type, _named(spec))
+    _check_shapes(model, _named(spec))
     if getattr(model.config, "quantization_config", None) is not None:
         del model.config.quantization_config
     loaded = LanguageModel(model, tokenizer, spec, device)
@@ -286,6 +286,11 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
     loaded.eos_token_id = by_name if by_name is not None else config_eos if isinstance(config_eos, int) else -1
     loaded.chat_template = chat_template
     return loaded
+
+
+def _named(spec: LoadSpec) -> str:
+    """The model as a message names it: with its file, if it is one of several."""
+    return f"{spec.path}/{spec.gguf_file}" if spec.gguf_file else spec.path
 
 
 def _check_family(model_type: str, where: str) -> None:
@@ -342,7 +347,7 @@ def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str
         eos = "" if spec.gguf_file else auto.eos_token or ""
         return auto.backend_tokenizer, eos, str(auto.chat_template or "")
     except Exception as error:  # the Auto classes raise nearly anything
-        raise FailedPrecondition(f"{spec.path} has no usable fast tokenizer: {first_line(error)}") from error
+        raise FailedPrecondition(f"{_named(spec)} has no usable fast tokenizer: {first_line(error)}") from error
 
 
 def _embedding_dropout(value: Any) -> float:
