@@ -11,6 +11,8 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   data: () => import("./data.ts"),
   sid: () => import("./sid.ts"),
   plan: () => import("./plan.ts"),
+  serve: () => import("./serve.ts"),
+  "fuzz-serve": () => import("./fuzz-serve.ts"),
 };
 
 async function main([name, ...args]: readonly string[]): Promise<number> {

@@ -40,6 +40,7 @@ from .types import (
     PermutationConstraint,
     SampledItem,
     SampleParams,
+    TokenWatcher,
     TrainResult,
     TrainSpec,
     never_cancelled,
@@ -275,11 +276,15 @@ class Engine:
     # ------------------------------------------------------------ generation
 
     def sample(
-        self, model_id: str, params: SampleParams, check: CancelCheck = never_cancelled
+        self,
+        model_id: str,
+        params: SampleParams,
+        check: CancelCheck = never_cancelled,
+        watch: TokenWatcher | None = None,
     ) -> Iterator[list[SampledItem]]:
-        """Yields responses as they finish."""
+        """Yields responses as they finish; `watch` is told of the tokens drawn one by one."""
         with memory_guard("max_batch_tokens"):
-            yield from sampler.sample(self.model(model_id).lm, params, check)
+            yield from sampler.sample(self.model(model_id).lm, params, check, watch)
 
     def beam_search(self, model_id: str, params: BeamParams, check: CancelCheck = never_cancelled) -> BeamResult:
         """The best catalogue rows of every prompt."""

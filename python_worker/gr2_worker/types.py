@@ -191,6 +191,19 @@ class SampleParams:
 
 
 @dataclass(frozen=True)
+class DrawnToken:
+    """One token of a response that is not finished yet."""
+
+    prompt: int
+    sample: int
+    index: int
+    token: int
+
+
+TokenWatcher = Callable[[list[DrawnToken]], None]
+
+
+@dataclass(frozen=True)
 class SampledItem:
     prompt: int
     sample: int

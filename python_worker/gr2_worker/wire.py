@@ -18,6 +18,7 @@ from .types import (
     BeamParams,
     BeamResult,
     CrossEntropy,
+    DrawnToken,
     Float32s,
     ForwardSpec,
     GroupBatch,
@@ -276,6 +277,10 @@ def sampled_item(item: SampledItem) -> pb.SampleResponse.Item:
         logprobs=to_bytes(item.logprobs, "<f4"),
         finish_reason=pb.FINISH_REASON_STOP if item.stopped else pb.FINISH_REASON_LENGTH,
     )
+
+
+def drawn_token(drawn: DrawnToken) -> pb.SampleResponse.Token:
+    return pb.SampleResponse.Token(prompt=drawn.prompt, sample=drawn.sample, index=drawn.index, token=drawn.token)
 
 
 def beam_params(request: pb.BeamSearchRequest) -> BeamParams:

@@ -2,6 +2,7 @@
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { exitCodes } from "../core/errors.ts";
 import { describeError, exitCodeOf } from "./errors.ts";
+import { addServeToken } from "./serve-token.ts";
 
 const collect = (value: string, before: string[]): string[] => [...before, value];
 
@@ -14,6 +15,12 @@ function positiveInteger(value: string): number {
 function positive(value: string): number {
   const n = Number(value);
   if (!(n > 0 && Number.isFinite(n))) throw new InvalidArgumentError("It must be a number above 0.");
+  return n;
+}
+
+function port(value: string): number {
+  const n = Number(value);
+  if (!/^\d+$/.test(value) || n > 65_535) throw new InvalidArgumentError("It must be a whole number from 0 to 65535.");
   return n;
 }
 
@@ -50,6 +57,18 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       const { signal, dispose } = handleInterrupts();
       await (await import("./watch.ts")).watch({ root: options.root, name, signal }, out).finally(dispose);
     });
+
+  const serve = gr2
+    .command("serve [name]")
+    .description("answer re-rank requests with a finished run, over gRPC and HTTP (docs/serving.md)")
+    .option("-r, --run <name>", "the run; may be a symbolic link to one, which SIGHUP follows again")
+    .option("-p, --port <port>", "of gRPC; 0 = any free one (serve.grpc.port)", port)
+    .option("--http-port <port>", "of HTTP; 0 = any free one (serve.http.port)", port)
+    .option("--log <what>", "requests: a line of JSON a request on stderr, without anything callers wrote")
+    .option(...set)
+    .option(...root)
+    .action(async (name: string | undefined, options) => (await import("./serve.ts")).serveRun(name, options, out));
+  addServeToken(serve, print);
 
   gr2
     .command("doctor")

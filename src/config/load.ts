@@ -183,7 +183,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
 
 /** Identity of a configuration: what it computes, not where it runs from. */
 export function configHash(config: Config): string {
-  const { description: _, runtime, data, ...rest } = config;
+  const { description: _, serve: _serve, runtime, data, ...rest } = config;
   const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;
   return hashOf({ ...rest, runtime: numerics, data: { ...data, cacheDir: "" } }).slice(0, 16);
 }

@@ -123,6 +123,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       stopTokens: Array.from(request.stopTokens ?? []),
       constraint: toConstraint(request.constraint, request.prompts.length),
       maxBatchTokens: request.maxBatchTokens ?? 0,
+      streamTokens: request.streamTokens ?? false,
     };
     // A stream that breaks is sampled again from the start: the same seed gives the same responses, so those already
     // handed out are dropped here.
@@ -130,7 +131,13 @@ export class GrpcWorkerClient implements t.WorkerClient {
     const toEvent = (r: pb.SampleResponse): t.SampleEvent => {
       const fresh = r.items.filter((i) => !seen.has(`${i.prompt}/${i.sample}`));
       for (const i of fresh) seen.add(`${i.prompt}/${i.sample}`);
-      return { completions: fresh.map(toCompletion), weightVersion: r.weightVersion, done: seen.size, total: r.total };
+      return {
+        completions: fresh.map(toCompletion),
+        ...(request.streamTokens ? { tokens: r.tokens } : {}),
+        weightVersion: r.weightVersion,
+        done: seen.size,
+        total: r.total,
+      };
     };
     yield* queued((push, signal) =>
       this.channel.stream("sample", service.sample, message, (r) => push(toEvent(r)), linked(call, signal)),
@@ -225,6 +232,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       artifact: Buffer.from(request.artifact),
       embeddings: batch.packMatrix(request.embeddings),
       taken: batch.packIntMatrix(request.taken),
+      apart: request.apart ?? false,
     };
     const r = await this.channel.unary("encodeSemanticIds", service.encodeSemanticIds, message, call);
     return batch.unpackIntMatrix(r.codes, "codes");

@@ -9,6 +9,7 @@ import { dirname, join } from "node:path";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { numTargets } from "./batch.ts";
+import { order, sequencesOf } from "./fake-items.ts";
 import { BigramModel, ConstraintWalk, freeOption, hash01, type Option, pick } from "./fake-model.ts";
 import { byteTokenizerJson, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
@@ -168,6 +169,10 @@ export class FakeWorker implements t.WorkerClient {
       const completions = Array.from({ length: numSamples }, (_, sample) =>
         this.generate(lm, request, tokens, prompt, sample),
       );
+      if (request.streamTokens) {
+        const tokens = completions.flatMap(drawnTokens);
+        yield { completions: [], tokens, weightVersion: lm.weightVersion, done: prompt * numSamples, total };
+      }
       yield { completions, weightVersion: lm.weightVersion, done: (prompt + 1) * numSamples, total };
     }
   }
@@ -275,6 +280,7 @@ export class FakeWorker implements t.WorkerClient {
     let next = 0;
     for (let r = 0; r < request.embeddings.rows; r++) {
       const ids = data.subarray(r * levels, (r + 1) * levels);
+      if (request.apart) next = 0;
       do {
         let rest = next++;
         for (let level = levels - 1; level >= 0; level--) {
@@ -417,30 +423,12 @@ export class FakeWorker implements t.WorkerClient {
   }
 }
 
-const refuse = (message: string): WorkerError => new WorkerError(message, { retryable: false });
+const drawnTokens = ({ prompt, sample, tokens }: t.Completion): t.DrawnToken[] =>
+  Array.from(tokens, (token, index) => ({ prompt, sample, index, token }));
 
-/** Every item of a trie with its tokens. */
-function* sequencesOf(
-  trie: t.TokenTrie,
-  node = 0,
-  tokens: readonly number[] = [],
-): Generator<[row: number, tokens: readonly number[]]> {
-  const [start, end] = [trie.edgeStarts[node] as number, trie.edgeStarts[node + 1] as number];
-  if (start === end && tokens.length > 0) yield [trie.rows[trie.rowStarts[node] as number] as number, tokens];
-  for (let edge = start; edge < end; edge++)
-    yield* sequencesOf(trie, edge + 1, [...tokens, trie.edgeTokens[edge] as number]);
-}
+const refuse = (message: string): WorkerError => new WorkerError(message, { retryable: false });
 
 function checkEntries(constraint: t.PermutationConstraint | undefined, expected: number, of: string): void {
   if (constraint && constraint.groups.length !== expected)
     throw refuse(`the constraint has ${constraint.groups.length} entries for ${expected} ${of}`);
-}
-
-function order(m: t.Matrix, seed: number): number[] {
-  const projection = Array.from({ length: m.rows }, (_, r) => {
-    let sum = 0;
-    for (let c = 0; c < m.cols; c++) sum += (m.data[r * m.cols + c] ?? 0) * (hash01(seed, c, 2) - 0.5);
-    return sum;
-  });
-  return projection.map((_, r) => r).sort((a, b) => (projection[a] ?? 0) - (projection[b] ?? 0) || a - b);
 }

@@ -181,6 +181,17 @@ export interface SampleRequest {
   /** One entry of `groups` a prompt. */
   readonly constraint?: PermutationConstraint;
   readonly maxBatchTokens?: number;
+  /** Also send tokens as they are drawn; of an answer chosen among whole sequences only those before it. */
+  readonly streamTokens?: boolean;
+}
+
+/** One token of a response that is not finished yet; it comes once more in its completion. */
+export interface DrawnToken {
+  readonly prompt: number;
+  readonly sample: number;
+  /** Place in the response. A stream that was broken off and repeated sends the same tokens again. */
+  readonly index: number;
+  readonly token: number;
 }
 
 export interface Completion {
@@ -196,6 +207,8 @@ export interface Completion {
 
 export interface SampleEvent {
   readonly completions: readonly Completion[];
+  /** Only if streamTokens. */
+  readonly tokens?: readonly DrawnToken[];
   readonly weightVersion: number;
   readonly done: number;
   readonly total: number;
@@ -291,6 +304,8 @@ export interface EncodeSemanticIdsRequest {
   readonly embeddings: Matrix;
   /** Codes that new items must avoid. */
   readonly taken: IntMatrix;
+  /** New items do not avoid each other: each gets the ID it would get if it came alone. */
+  readonly apart?: boolean;
 }
 
 /** Per call. Cancelling rejects with InterruptedError. */
