@@ -193,7 +193,8 @@ def load(spec: LoadSpec, device: torch.device) -> LanguageModel:
             vocabulary.extend(model, tokenizer, spec.added_tokens, spec.pad_vocab_multiple, drawn)
         loaded.added_token_ids = [vocabulary.id_of(tokenizer, t) for t in spec.added_tokens]
         if spec.added_token_vectors is not None:
-            vocabulary.place(model, loaded.added_token_ids, spec.added_token_vectors, spec.seed)
+            far = vocabulary.PLACEMENT_PRETRAINED if spec.path else vocabulary.PLACEMENT_FROM_SCRATCH
+            vocabulary.place(model, loaded.added_token_ids, spec.added_token_vectors, spec.seed, far)
         if spec.lora is not None:
             loaded.adapter = adapter.attach(model, spec.lora, loaded.added_token_ids, spec.seed)
     if loaded.eos_token_id < 0:
