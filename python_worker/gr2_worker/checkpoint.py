@@ -165,6 +165,8 @@ def write_tokenizer(folder: Path, lm: LanguageModel) -> None:
     }
     if lm.eos_token_id >= 0:
         settings["eos_token"] = lm.tokenizer.id_to_token(lm.eos_token_id)
+    if lm.bos_token:
+        settings["bos_token"] = lm.bos_token
     if lm.chat_template:
         settings["chat_template"] = lm.chat_template
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")

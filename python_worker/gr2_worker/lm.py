@@ -33,6 +33,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 FAMILIES = ("qwen3", "qwen2", "llama", "smollm3", "mistral", "gemma", "gemma2", "gemma3_text", "gpt2")
 # End-of-text tokens of common tokenizers, most specific first; used when nothing declares one.
 KNOWN_EOS = ("<|im_end|>", "<|eos|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+# Likewise for beginnings; only chat templates ask for it.
+KNOWN_BOS = ("<|begin_of_text|>", "<bos>", "<s>")
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -52,6 +54,7 @@ class LanguageModel:
         self.embedding_dropout = 0.0
         self.eos_token_id = -1
         self.chat_template = ""
+        self.bos_token = ""
         self.added_token_ids: list[int] = []
 
     # ------------------------------------------------------------ what others may ask
@@ -286,6 +289,7 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
     by_name = tokenizer.token_to_id(eos_token) if eos_token else None
     loaded.eos_token_id = by_name if by_name is not None else config_eos if isinstance(config_eos, int) else -1
     loaded.chat_template = chat_template
+    loaded.bos_token = _bos_token(folder if is_local else None, tokenizer)
     return loaded
 
 
@@ -349,6 +353,15 @@ def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str
         return auto.backend_tokenizer, eos, str(auto.chat_template or "")
     except Exception as error:  # the Auto classes raise nearly anything
         raise FailedPrecondition(f"{_named(spec)} has no usable fast tokenizer: {first_line(error)}") from error
+
+
+def _bos_token(folder: Path | None, tokenizer: Tokenizer) -> str:
+    """As the folder's tokenizer_config.json spells it, else the first of KNOWN_BOS in the vocabulary, else ""."""
+    settings_file = folder / "tokenizer_config.json" if folder is not None else None
+    if settings_file is not None and settings_file.is_file():
+        bos = json.loads(settings_file.read_text()).get("bos_token") or ""
+        return str(bos["content"] if isinstance(bos, dict) else bos)
+    return next((token for token in KNOWN_BOS if tokenizer.token_to_id(token) is not None), "")
 
 
 def _embedding_dropout(value: Any) -> float:

@@ -191,6 +191,7 @@ class WorkerService(pb_grpc.WorkerServicer):
                 added_token_ids=loaded.added_token_ids,
                 eos_token_id=loaded.eos_token_id,
                 chat_template=loaded.chat_template,
+                bos_token=loaded.bos_token,
             )
 
         return self._unary(context, verb)

@@ -12,15 +12,15 @@ function positiveInteger(value: string): number {
   return n;
 }
 
-function positive(value: string): number {
-  const n = Number(value);
-  if (!(n > 0 && Number.isFinite(n))) throw new InvalidArgumentError("It must be a number above 0.");
-  return n;
-}
-
 function port(value: string): number {
   const n = Number(value);
   if (!/^\d+$/.test(value) || n > 65_535) throw new InvalidArgumentError("It must be a whole number from 0 to 65535.");
+  return n;
+}
+
+function positive(value: string): number {
+  const n = Number(value);
+  if (!(n > 0 && Number.isFinite(n))) throw new InvalidArgumentError("It must be a number above 0.");
   return n;
 }
 

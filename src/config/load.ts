@@ -143,6 +143,15 @@ function impossible(c: Config): string[] {
     out.push(
       `sft.lambdaReasoning = ${c.sft.lambdaReasoning} must be below sft.lambdaRanking = ${c.sft.lambdaRanking} (GR2 v1)`,
     );
+  const t = c.teacher;
+  if (t.kind !== "statistical" && !t.model) out.push(`teacher.kind = ${t.kind} needs teacher.model`);
+  if (t.kind === "openai" && !t.endpoint.baseUrl) out.push("teacher.kind = openai needs teacher.endpoint.baseUrl");
+  if (t.kind !== "statistical" && c.sft.target === "belief")
+    out.push(`sft.target = belief learns from the statistical teacher alone; with teacher.kind = ${t.kind} use order`);
+  if (t.endpoint.maxCost > 0 && t.endpoint.inputPrice + t.endpoint.outputPrice === 0)
+    out.push("teacher.endpoint.maxCost needs inputPrice and outputPrice");
+  if (t.quality.minWords > t.quality.maxWords)
+    out.push(`teacher.quality.minWords = ${t.quality.minWords} is above maxWords = ${t.quality.maxWords}`);
   if (c.sid.contrastiveWeight > 0 && c.sid.method === "rqkmeans")
     out.push("sid.contrastiveWeight needs sid.method = rqvae: k-means has no gradient");
   if (c.model.source === "scratch" && typeof c.model.architecture.model_type !== "string")

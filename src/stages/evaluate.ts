@@ -266,6 +266,7 @@ function generated(
 ): SystemResult {
   const orders = onTest.flatMap((r) => (r.parsed.kind === "ranking" ? [r.parsed.order] : []));
   const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
+  const json = asked.context.config.prompts.format === "json";
   return {
     system,
     validation: onValidation.map((r, i) => answered(r, chosen[i] as Slate)),
@@ -286,7 +287,7 @@ function generated(
     shown: onTest.flatMap((r, i) => {
       const slate = (asked.test[i] as Slate).id;
       return asked.shown.has(slate) && r.parsed.kind === "ranking"
-        ? [{ slate, text: r.text, order: r.parsed.order }]
+        ? [{ slate, text: json ? r.parsed.reasoning : r.text, order: r.parsed.order }]
         : [];
     }),
   };

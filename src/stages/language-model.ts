@@ -5,12 +5,13 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
-import { CheckpointError } from "../core/errors.ts";
+import { CheckpointError, ConfigError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { deriveSeed } from "../core/rng.ts";
 import { Policy } from "../policy/policy.ts";
 import type { Prior } from "../policy/prior.ts";
-import { Encoder, markers } from "../prompts/pieces.ts";
+import { chatFrame } from "../prompts/chat.ts";
+import { type ChatFrame, Encoder, markers } from "../prompts/pieces.ts";
 import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
 import type { LoadedModel, LoadedState, LoadModelRequest, Matrix, WorkerClient } from "../worker/types.ts";
@@ -79,6 +80,25 @@ const slotsOf = (worker: WorkerClient) => {
 export function weightsChanged(worker: WorkerClient): void {
   const entry = slotsOf(worker).get("policy");
   if (entry) entry.weights = "changed";
+}
+
+/** The model's chat template as a frame around question and answer; undefined if it is not asked in one. */
+function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatFrame | undefined {
+  const { chat, format } = config.prompts;
+  if (chat === "off" || (chat === "auto" && (format !== "json" || model.chatTemplate === ""))) return undefined;
+  if (model.chatTemplate === "")
+    throw new ConfigError(
+      `prompts.chat = on, but ${config.model.path || "a model from scratch"} has no chat template`,
+      {
+        advice: "Set prompts.chat=auto, or use an instruction-tuned checkpoint.",
+      },
+    );
+  return chatFrame({
+    template: model.chatTemplate,
+    bosToken: model.bosToken,
+    eosToken: tokenizer.idToken(model.eosTokenId) ?? "",
+    specialTokens: tokenizer.specialTokens,
+  });
 }
 
 /**
@@ -156,9 +176,11 @@ export async function openLanguageModel(
     entry.weights = weights;
   }
   const tokenizer = Tokenizer.fromJson(entry.model.tokenizerJson);
+  const chat = chatOf(config, entry.model, tokenizer);
   const encoder = new Encoder(
     { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) },
     { tokensOf: (row) => tokensOfSid(corpus.catalogue.codesOf(row), corpus.catalogue.shape.format) },
+    { special: tokenizer.specialTokens, ...(chat ? { chat } : {}) },
   );
   return {
     tokenizer,

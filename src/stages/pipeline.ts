@@ -67,7 +67,10 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   midtrain: [...modelCode, "src/rl/groups.ts"],
   slates: [...modelCode, "src/prerank", ...preRankerCode],
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
-  traces: ["src/teacher", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts", "src/prerank"],
+  traces: [
+    ...["src/teacher", "src/endpoint", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts"],
+    ...["src/prerank", "src/stages/teachers.ts", "src/stages/worker-teacher.ts"],
+  ],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
   rl: [...modelCode, "src/reward", "src/rl", "src/eval", "src/stages/rl-update.ts", "src/stages/slates.ts"],
   evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],

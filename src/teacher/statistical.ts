@@ -56,7 +56,7 @@ export interface Evidence {
   readonly support: readonly Support[];
 }
 
-export interface Teacher {
+export interface StatisticalTeacher {
   /** A score a candidate, in log-odds: softmax(scores) is the teacher's belief. Deterministic. */
   scores(slate: SlateView): number[];
   /** Facts behind the scores; the same whether or not the answer is known. */
@@ -74,7 +74,7 @@ export function fitTeacher(
   knowledge: TeacherKnowledge,
   rerankSlates: readonly Slate[],
   options: TeacherOptions = defaultTeacher,
-): Teacher {
+): StatisticalTeacher {
   const { rerank, heldOut = rerank, more = [] } = knowledge;
   if (rerank.through !== "midtrain" || (heldOut.through !== "midtrain" && heldOut.through !== "rerank"))
     throw new RunError(

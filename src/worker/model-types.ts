@@ -57,6 +57,8 @@ export interface LoadedModel {
   readonly eosTokenId: number;
   /** "" if none. */
   readonly chatTemplate: string;
+  /** As spelled; "" if none. */
+  readonly bosToken: string;
   /** Parameters that an optimizer step moves. */
   readonly numTrained: number;
 }

@@ -19,27 +19,39 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   reward: ["core", "prompts", "eval"],
   rl: ["core", "prompts", "eval", "reward"],
   prerank: ["core", "data"],
-  teacher: ["core", "data", "eval", "prerank"],
+  teacher: ["core", "data", "prompts", "eval", "prerank"],
+  endpoint: ["core"],
   worker: ["core", "config"],
   policy: ["core", "eval", "prompts", "worker"],
   run: ["core", "config", "worker"],
   stages: [
     ...["core", "config", "plan", "data", "sid", "prompts", "reward", "rl", "eval"],
-    ...["prerank", "teacher", "worker", "policy", "run"],
+    ...["prerank", "teacher", "endpoint", "worker", "policy", "run"],
   ],
   report: ["core", "data", "eval", "rl", "run"],
   client: [],
   serve: ["client", "core", "config", "data", "sid", "prompts", "eval", "prerank", "worker", "policy", "run", "stages"],
   cli: [
-    ...["core", "config", "plan", "data", "sid", "prompts", "reward", "prerank"],
-    ...["worker", "run", "stages", "report", "serve"],
+    "core",
+    "config",
+    "plan",
+    "data",
+    "sid",
+    "prompts",
+    "reward",
+    "prerank",
+    "worker",
+    "run",
+    "stages",
+    "report",
+    "serve",
   ],
 };
 
 const src = join(repositoryRoot, "src");
 const maxLines = 450;
-/** The command line's debug switch, and the environment handed to a Python process. */
-const mayReadEnvironment = new Set(["cli/program.ts", "worker/python.ts"]);
+/** The command line's debug switch, the environment handed to a Python process, and a key that must stand nowhere else. */
+const mayReadEnvironment = new Set(["cli/program.ts", "worker/python.ts", "endpoint/secret.ts"]);
 
 interface Source {
   /** Relative to src/, with forward slashes. */

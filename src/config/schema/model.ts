@@ -98,6 +98,10 @@ export const prompts = z
       .enum(["compact", "json"])
       .default("compact")
       .describe("compact: marker tokens, for small models; json: instructions in words and a JSON answer (GR2 v1)."),
+    chat: z
+      .enum(["auto", "on", "off"])
+      .default("auto")
+      .describe("Ask inside the model's chat template; auto = in the json format, if the checkpoint brings one."),
     historyItems: count.default(20).describe("Latest items of the history shown."),
     showCandidates: z.boolean().default(true).describe("Write the candidates, in pre-rank order, into the prompt."),
     showTitles: z.boolean().default(false).describe("Write titles next to semantic IDs."),
