@@ -5,9 +5,8 @@
 import { readFileSync } from "node:fs";
 import { CheckpointError, WorkerError } from "../core/errors.ts";
 import { hashOf, sha256 } from "../core/hash.ts";
-import { deriveSeed } from "../core/rng.ts";
 import { codesOfTexts } from "../stages/encode.ts";
-import { addedTokens, checkBelonging } from "../stages/language-model.ts";
+import { checkBelonging, modelRequest } from "../stages/language-model.ts";
 import type { Tokenizer } from "../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../worker/types.ts";
 import {
@@ -54,24 +53,14 @@ export class RunModel {
     const { config, tokenizer, systems } = this.run;
     const hashes: Record<string, string> = {};
     let loaded: LoadedModel | undefined;
+    const own = config.model.source === "scratch" ? readFileSync(this.run.tokenizerFile) : undefined;
     for (const weights of this.weights()) {
       const modelId = this.idOf(weights);
       loaded = await client.loadModel(
         {
           modelId,
-          source:
-            config.model.source === "scratch"
-              ? {
-                  kind: "scratch",
-                  architecture: config.model.architecture,
-                  tokenizerJson: readFileSync(this.run.tokenizerFile),
-                }
-              : { kind: "pretrained", path: config.model.path, ggufFile: config.model.ggufFile },
-          addedTokens: addedTokens(config),
-          dtype: config.runtime.dtype,
-          seed: deriveSeed(config.seed, "model"),
+          ...(await modelRequest(config, own, () => {}, signal)),
           trainable: false,
-          padVocabMultiple: config.model.padVocabMultiple,
         },
         { signal },
       );
