@@ -141,6 +141,10 @@ function impossible(c: Config): string[] {
     out.push(
       `sft.lambdaReasoning = ${c.sft.lambdaReasoning} must be below sft.lambdaRanking = ${c.sft.lambdaRanking} (GR2 v1)`,
     );
+  if (c.rl.reward.dehacked && c.rl.reward.kind === "rank-promotion")
+    out.push(
+      "rl.reward.dehacked needs rl.reward.kind = ndcg or auc: rank promotion pays nothing for a copied order as it is",
+    );
   if (c.sid.contrastiveWeight > 0 && c.sid.method === "rqkmeans")
     out.push("sid.contrastiveWeight needs sid.method = rqvae: k-means has no gradient");
   if (c.model.source === "scratch" && typeof c.model.architecture.model_type !== "string")

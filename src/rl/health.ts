@@ -85,7 +85,7 @@ export function alarmsOf(steps: readonly Values[]): Alarm[] {
   raise(
     copied > 0.9,
     "copying",
-    `${percent(copied)} of valid answers repeat the input order: the reward is being gamed, or nothing better is known. Use rl.reward.format=conditional and rl.reward.dehacked=true, or raise rl.temperature.`,
+    `${percent(copied)} of valid answers repeat the input order: the reward is being gamed, or nothing better is known. Use rl.reward.format=conditional, or rl.reward.kind=ndcg with rl.reward.dehacked=true, or raise rl.temperature.`,
   );
   const flat = mean("zero_variance_share");
   raise(

@@ -178,7 +178,7 @@ export const rl = z
           .boolean()
           .default(false)
           .describe(
-            "TR's gate: no ranking reward for an incomplete permutation or a re-emitted sub-optimal input order.",
+            "TR's gated reward, for ndcg and auc: the answer's own value, not what it gains over the input order, and nothing for an incomplete permutation or a re-emitted sub-optimal input order.",
           ),
         invalid: z
           .number()
