@@ -10,6 +10,7 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   retrieval: () => import("./retrieval.ts"),
   data: () => import("./data.ts"),
   sid: () => import("./sid.ts"),
+  hacking: () => import("./hacking.ts"),
 };
 
 async function main([name, ...args]: readonly string[]): Promise<number> {

@@ -103,7 +103,8 @@ function parseJson(response: string, spellings: readonly string[], mode: Mode): 
   const found: number[] = [];
   for (const entry of record.ranking as unknown[]) {
     const index = typeof entry === "string" ? spellings.indexOf(entry.trim()) : -1;
-    if (index < 0) return unparseable("not a candidate", String(entry).slice(0, 60));
+    if (index < 0)
+      return unparseable("not a candidate", typeof entry === "string" ? entry.slice(0, 60) : `a ${typeof entry}`);
     found.push(index);
   }
   return permutation(found, spellings.length, typeof record.reasoning === "string" ? record.reasoning : "");

@@ -74,6 +74,7 @@ async function run(context: StageContext): Promise<Summary> {
     maxTries: o.maxTries,
     temperature: o.temperature,
     seed,
+    rest: o.rest,
   });
   writeLines(
     join(context.dir, "reasonings.jsonl"),

@@ -4,7 +4,7 @@
  *              it is the true item (of several: one with the highest label), at most maxTries times, else the slate
  *              gives no trace.
  *   targeted:  the teacher is shown the answer and puts it first.
- * Everything behind the first choice follows by label where a log has several, then by score. Only this file compares with
+ * Everything behind the first choice follows by label where a log has several, then by score or as the input had it. Only this file compares with
  * the answer; the teacher gets a SlateView, which has none.
  */
 import { Rng } from "../core/rng.ts";
@@ -33,6 +33,8 @@ export interface SamplingOptions {
   /** 1: the teacher's calibrated belief. */
   readonly temperature: number;
   readonly seed: number;
+  /** What follows the first choice. Default by score. */
+  readonly rest?: "score" | "input";
 }
 
 export const defaultSampling: SamplingOptions = { mode: "rejection", maxTries: 4, temperature: 1, seed: 0 };
@@ -74,7 +76,8 @@ export function sampleTraces(
     if (attempt === undefined) continue;
     acceptedAt[slate.targetIndex] = (acceptedAt[slate.targetIndex] ?? 0) + 1;
     totalTries += attempt.tries;
-    const ranking = byLabel(rankingFrom(scores, attempt.first), labels);
+    const rest = options.rest === "input" ? scores.map(() => 0) : scores; // ties keep the pre-rank order
+    const ranking = byLabel(rankingFrom(rest, attempt.first), labels);
     if (ranking.every((c, k) => c === k)) identical++;
     traces.push({
       slateId: slate.id,

@@ -56,6 +56,12 @@ export const teacher = z
       ),
     maxTries: count.default(8).describe("Bound on tries per slate."),
     temperature: positive.default(0.7).describe("Of the teacher's choice."),
+    rest: z
+      .enum(["score", "input"])
+      .default("score")
+      .describe(
+        "What follows the first choice of a trace: the others by the teacher's score, or as the pre-rank had them, which a small model that is shown them can learn to copy.",
+      ),
     stateChoice: z
       .boolean()
       .default(true)

@@ -153,6 +153,16 @@ describe("sampling traces", () => {
     expect(sampleTraces(lesser, few, options).stats.accepted).toBe(0);
   });
 
+  it("can leave the others as the input had them: an answer that was first gives a trace that copies", () => {
+    const { traces, stats } = sampleTraces(teacher, list, { ...options, mode: "targeted", rest: "input" });
+    for (const [k, t] of traces.entries())
+      expect(t.ranking.slice(1)).toEqual(
+        list[k]?.candidates.map((_, i) => i).filter((i) => i !== list[k]?.targetIndex),
+      );
+    expect(stats.identityRate).toBeCloseTo((stats.offeredByPosition[0] ?? 0) / list.length, 12);
+    expect(stats.identityRate).toBeGreaterThan(0);
+  });
+
   it("targeted puts the answer first, always", () => {
     const { traces, stats } = sampleTraces(teacher, knn.slates.rerank, { ...options, mode: "targeted" });
     expect(stats.acceptance).toBe(1);
