@@ -87,6 +87,12 @@ export function alarmsOf(steps: readonly Values[]): Alarm[] {
     "copying",
     `${percent(copied)} of valid answers repeat the input order: the reward is being gamed, or nothing better is known. Use rl.reward.format=conditional, or rl.reward.kind=ndcg with rl.reward.dehacked=true, or raise rl.temperature.`,
   );
+  const near = mean("kendall_tau");
+  raise(
+    near > 0.95 && copied <= 0.9,
+    "nearly copying",
+    `answers are almost the input order (Kendall tau ${near.toFixed(2)}) without repeating it: a gate against copies is evaded by a swap, or little better is known. Compare validation N@5 with the pre-rank's; use rl.reward.format=conditional, or raise rl.temperature.`,
+  );
   const flat = mean("zero_variance_share");
   raise(
     flat > 0.8,

@@ -28,7 +28,21 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   ],
   report: ["core", "data", "eval", "rl", "run"],
   serve: ["core", "config", "data", "sid", "prompts", "eval", "prerank", "worker", "policy", "run", "stages"],
-  cli: ["core", "config", "data", "sid", "prompts", "reward", "prerank", "worker", "run", "stages", "report", "serve"],
+  cli: [
+    "core",
+    "config",
+    "data",
+    "sid",
+    "prompts",
+    "reward",
+    "rl",
+    "prerank",
+    "worker",
+    "run",
+    "stages",
+    "report",
+    "serve",
+  ],
 };
 
 const src = join(repositoryRoot, "src");

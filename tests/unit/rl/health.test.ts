@@ -79,7 +79,8 @@ describe("alarmsOf", () => {
     expect(names({ identity_rate: 1 }, alarmWindow - 1)).toEqual([]);
   });
   it.each([
-    [{ identity_rate: 0.95 }, "copying"],
+    [{ identity_rate: 0.95, kendall_tau: 0.99 }, "copying"],
+    [{ identity_rate: 0.1, kendall_tau: 0.97 }, "nearly copying"],
     [{ zero_variance_share: 0.9 }, "nothing to learn"],
     [{ groups_kept: 0 }, "no update"],
     [{ valid_rate: 0.5 }, "invalid answers"],
