@@ -57,6 +57,7 @@ export async function trainingFigures(data: ReportData): Promise<Html> {
   const validation = curve(data, "rl", {
     validation_ndcg5_think: "with reasoning",
     validation_ndcg5_answer: "at once",
+    validation_ndcg5_prerank: "pre-rank",
   });
   return section("Training", "Thin lines are single steps, thick ones their moving average.", [
     await figure(

@@ -140,7 +140,8 @@ async function run(context: StageContext): Promise<Summary> {
       values[`validation_ndcg5_${mode}`] = average(gains);
     }
     const mean = average(Object.values(values));
-    context.metrics(step, { ...values, validation_ndcg5: mean });
+    const prerank = average(validation.map((s) => gradedNdcg(labelsOf(s), 5)));
+    context.metrics(step, { ...values, validation_ndcg5: mean, validation_ndcg5_prerank: prerank });
     return mean;
   }
 
