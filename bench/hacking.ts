@@ -23,6 +23,7 @@ const pictures = [
   { metric: "identity_rate", y: "valid answers that copy the input", percent: true },
   { metric: "valid_rate", y: "valid answers", percent: true },
   { metric: "kendall_tau", y: "Kendall τ to the input order", percent: false },
+  { metric: "validation_valid_rate", y: "greedy answers that are valid", percent: true },
   { metric: "validation_ndcg5", y: "validation N@5, greedy", percent: false },
 ] as const;
 
@@ -74,15 +75,19 @@ export const bench: Benchmark = async (emit, args) => {
   if (o.pictures) await draw(observed, o.pictures);
 };
 
-function observe(folder: string, variant: string, seed: string): Observed[] {
-  return [...readRecords<MetricsRecord>(join(folder, "metrics.jsonl"))].flatMap(({ stage, step, values }) =>
-    stage !== "rl"
-      ? []
-      : pictures.flatMap(({ metric }) => {
-          const value = values[metric];
-          return value === undefined ? [] : [{ variant, seed, step, metric, value }];
-        }),
-  );
+export function observe(folder: string, variant: string, seed: string): Observed[] {
+  return [...readRecords<MetricsRecord>(join(folder, "metrics.jsonl"))].flatMap(({ stage, step, values }) => {
+    if (stage !== "rl") return [];
+    const own = pictures.map(({ metric }) => ({ variant, seed, step, metric, value: values[metric] }));
+    const prerank = {
+      variant: "pre-rank",
+      seed,
+      step,
+      metric: "validation_ndcg5",
+      value: values.validation_ndcg5_prerank,
+    };
+    return [...own, prerank].flatMap((v) => (v.value === undefined ? [] : [{ ...v, value: v.value }]));
+  });
 }
 
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
@@ -97,7 +102,7 @@ function ends(own: readonly Observed[]): { seed: string; first: number; last: nu
 }
 
 /** Markdown: a row a variant and metric, a column a seed. */
-function table(observed: readonly Observed[], variants: readonly string[], seeds: readonly string[]): string {
+export function table(observed: readonly Observed[], variants: readonly string[], seeds: readonly string[]): string {
   const rows = pictures.flatMap(({ metric, y }) =>
     variants.map((variant) => {
       const own = ends(observed.filter((v) => v.variant === variant && v.metric === metric));
