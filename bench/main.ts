@@ -11,6 +11,9 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   data: () => import("./data.ts"),
   sid: () => import("./sid.ts"),
   hacking: () => import("./hacking.ts"),
+  serve: () => import("./serve.ts"),
+  "fuzz-serve": () => import("./fuzz-serve.ts"),
+  plan: () => import("./plan.ts"),
 };
 
 async function main([name, ...args]: readonly string[]): Promise<number> {
