@@ -82,10 +82,13 @@ export function alarmsOf(steps: readonly Values[]): Alarm[] {
     if (when) out.push({ name, text });
   };
   const copied = mean("identity_rate");
+  const valid = mean("valid_rate");
   raise(
     copied > 0.9,
     "copying",
-    `${percent(copied)} of valid answers repeat the input order: the reward is being gamed, or nothing better is known. Use rl.reward.format=conditional, or rl.reward.kind=ndcg with rl.reward.dehacked=true, or raise rl.temperature.`,
+    valid < 0.95
+      ? `${percent(copied)} of valid answers repeat the input order, and only ${percent(valid)} are valid: copying is the surest way not to be punished. Switch on decoding.constrained, or train SFT longer.`
+      : `${percent(copied)} of answers repeat the input order: the reward is being gamed, or nothing better is known. Use rl.reward.format=conditional, or rl.reward.kind=ndcg with rl.reward.dehacked=true, or raise rl.temperature.`,
   );
   const near = mean("kendall_tau");
   raise(
@@ -104,7 +107,6 @@ export function alarmsOf(steps: readonly Values[]): Alarm[] {
     "no update",
     "not one group reached the update in these steps: the weights do not change. Raise rl.temperature, rl.group or rl.maxRefillRounds.",
   );
-  const valid = mean("valid_rate");
   raise(
     valid < 0.8,
     "invalid answers",
