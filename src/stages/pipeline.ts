@@ -16,6 +16,7 @@ import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { calibrate } from "./calibrate.ts";
 import { data } from "./data.ts";
+import { distil } from "./distill.ts";
 import { embed } from "./embed.ts";
 import { evaluate, type Results } from "./evaluate.ts";
 import { readJson, writeJson } from "./files.ts";
@@ -28,7 +29,11 @@ import { type Stage, type StageContext, type StageName, stageNames } from "./sta
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
-export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
+export const stages: readonly Stage[] = [
+  ...[data, embed, sid, midtrain, slates, traces, calibrate, sft],
+  { ...rl, run: (context) => (context.config.rl.kind === "opd" ? distil(context) : rl.run(context)) },
+  evaluate,
+];
 
 /** Rooms whose code a stage's result depends on, next to its own file. A change there runs it again. */
 const commonCode = ["src/core", "src/data", "src/sid", "src/stages/corpus.ts", "src/stages/files.ts"];
@@ -70,7 +75,15 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
     ...["src/prerank", "src/stages/teachers.ts", "src/stages/worker-teacher.ts"],
   ],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
-  rl: [...modelCode, "src/reward", "src/rl", "src/eval", "src/stages/rl-update.ts", "src/stages/slates.ts"],
+  rl: [
+    ...modelCode,
+    "src/reward",
+    "src/rl",
+    "src/eval",
+    "src/stages/rl-update.ts",
+    "src/stages/distill.ts",
+    "src/stages/slates.ts",
+  ],
   evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],
 };
 

@@ -183,6 +183,32 @@ export const sft = z
 
 export const rl = z
   .strictObject({
+    kind: z
+      .enum(["dapo", "opd"])
+      .default("dapo")
+      .describe(
+        "dapo: verified rewards; opd: on-policy distillation, a teacher scores the student's own tokens (TR, Diffusion-GR2).",
+      ),
+    initial: z
+      .string()
+      .default("")
+      .describe(
+        "Folder of saved weights to begin with instead of SFT's, of a run with the same data, IDs and model: runs/NAME/stages/rl/state. For a second pass, for example without visible thoughts.",
+      ),
+    opd: z
+      .strictObject({
+        teacher: z
+          .string()
+          .default("")
+          .describe("Folder of the teacher's saved weights, of a run with the same semantic IDs and tokenizer."),
+        address: z
+          .string()
+          .default("")
+          .describe("host:port or unix:/path of a worker for the teacher alone; empty = it shares this run's worker."),
+        anchor: z.number().nonnegative().default(0.1).describe("Weight of the k3 term that pulls toward the teacher."),
+        advantageCap: positive.default(5).describe("Bound on |log p_teacher - log p_student| of a token."),
+      })
+      .prefault({}),
     steps: count.default(40).describe("Optimizer batches: sample, verify, update (Diffusion-GR2: 600)."),
     prompts: count.default(32).describe("Slates per step that reach the update."),
     group: z.int().min(2).default(8).describe("G, responses per prompt (Diffusion-GR2: 8)."),
