@@ -131,6 +131,8 @@ function impossible(c: Config): string[] {
     out.push(`data.split: midtrain + rerank + validation + test = ${total}; they must add up to 1`);
   if (c.runtime.mode === "remote" && !c.runtime.address) out.push("runtime.mode = remote needs runtime.address");
   if (c.model.source === "pretrained" && !c.model.path) out.push("model.source = pretrained needs model.path");
+  if (c.model.source === "scratch" && c.model.lora.rank > 0)
+    out.push("model.lora.rank > 0 needs model.source = pretrained: from scratch there is nothing to freeze");
   if (c.data.adapter !== "ml-100k" && !c.data.path) out.push(`data.adapter = ${c.data.adapter} needs data.path`);
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
@@ -191,7 +193,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
 
 /** Identity of a configuration: what it computes, not where it runs from. */
 export function configHash(config: Config): string {
-  const { description: _, runtime, data, ...rest } = config;
+  const { description: _, serve: _serve, runtime, data, ...rest } = config;
   const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;
   return hashOf({ ...rest, runtime: numerics, data: { ...data, cacheDir: "" } }).slice(0, 16);
 }

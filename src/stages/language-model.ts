@@ -14,7 +14,8 @@ import { chatFrame } from "../prompts/chat.ts";
 import { type ChatFrame, Encoder, markers } from "../prompts/pieces.ts";
 import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
-import type { LoadedModel, LoadedState, Matrix, WorkerClient } from "../worker/types.ts";
+import type { LoadedModel, LoadedState, LoadModelRequest, Matrix, WorkerClient } from "../worker/types.ts";
+import { checkCodesOf, checkMemory, pretrainedSource } from "./base-model.ts";
 import type { Corpus } from "./corpus.ts";
 import { readMatrix } from "./files.ts";
 import { codeVectorsFile } from "./sid.ts";
@@ -101,6 +102,30 @@ function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatF
 }
 
 /**
+ * What makes two loaded models alike, as a state's weights need it: source, vocabulary, LoRA, compute type.
+ * @param tokenizerJson of a model from scratch
+ */
+export async function modelRequest(
+  config: Config,
+  tokenizerJson: Uint8Array | undefined,
+  log: (message: string) => void,
+  signal: AbortSignal,
+): Promise<LoadModelRequest> {
+  const { architecture, padVocabMultiple, lora } = config.model;
+  const { rank, alpha, dropout, targets } = lora;
+  return {
+    source: tokenizerJson
+      ? { kind: "scratch", architecture, tokenizerJson }
+      : await pretrainedSource(config, log, signal),
+    addedTokens: addedTokens(config),
+    dtype: config.runtime.dtype,
+    seed: deriveSeed(config.seed, "model"),
+    padVocabMultiple,
+    ...(rank > 0 ? { lora: { rank, alpha, dropout, targets } } : {}),
+  };
+}
+
+/**
  * @param weights folder of a saved state; undefined = fresh weights (mid-training starts here)
  * @param tokenizerFile written by mid-training for models from scratch
  * @param modelId reference = a frozen second copy, for RL's KL term
@@ -119,21 +144,19 @@ export async function openLanguageModel(
   const key = `${corpus.hash} ${tokenizerFile}`;
   let entry = slotsOf(worker).get(modelId);
   if (!entry || entry.key !== key || (weights === undefined && entry.weights !== "fresh")) {
+    const { signal } = context;
+    const log = (message: string): void => context.log(message);
+    if (modelId === "policy") checkMemory(config, addedTokens(config).length, await worker.getInfo({ signal }), log);
+    checkCodesOf(config, corpus.catalogue.hash());
     const model = await worker.loadModel(
       {
         modelId,
-        source: scratch
-          ? { kind: "scratch", architecture: config.model.architecture, tokenizerJson: tokenizerJson as Uint8Array }
-          : { kind: "pretrained", path: config.model.path, ggufFile: config.model.ggufFile },
-        addedTokens: addedTokens(config),
-        dtype: config.runtime.dtype,
+        ...(await modelRequest(config, tokenizerJson, log, signal)),
         gradientCheckpointing: config.model.gradientCheckpointing,
-        seed: deriveSeed(config.seed, "model"),
         trainable: modelId === "policy",
-        padVocabMultiple: config.model.padVocabMultiple,
         ...(config.model.placeCodes && weights === undefined ? { addedTokenVectors: placement(context) } : {}),
       },
-      { signal: context.signal },
+      { signal },
     );
     entry = { key, model, weights: "fresh" };
     slotsOf(worker).set(modelId, entry);

@@ -9,7 +9,7 @@ import { dirname, join } from "node:path";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { numTargets } from "./batch.ts";
-import { BigramModel, ConstraintWalk, freeOption, hash01, type Option } from "./fake-model.ts";
+import { BigramModel, ConstraintWalk, freeOption, hash01, type Option, pick } from "./fake-model.ts";
 import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
 
@@ -87,6 +87,7 @@ export class FakeWorker implements t.WorkerClient {
       eosTokenId: idOf.get("<|endoftext|>") ?? idOf.get("<|im_end|>") ?? -1,
       chatTemplate: request.source.kind === "pretrained" ? chatMl.template : "",
       bosToken: "",
+      numTrained: (request.trainable ?? true) ? rows * 8 : 0,
     };
   }
 
@@ -167,6 +168,10 @@ export class FakeWorker implements t.WorkerClient {
       const completions = Array.from({ length: numSamples }, (_, sample) =>
         this.generate(lm, request, tokens, prompt, sample),
       );
+      if (request.streamTokens) {
+        const tokens = completions.flatMap(drawnTokens);
+        yield { completions: [], tokens, weightVersion: lm.weightVersion, done: prompt * numSamples, total };
+      }
       yield { completions, weightVersion: lm.weightVersion, done: (prompt + 1) * numSamples, total };
     }
   }
@@ -274,6 +279,7 @@ export class FakeWorker implements t.WorkerClient {
     let next = 0;
     for (let r = 0; r < request.embeddings.rows; r++) {
       const ids = data.subarray(r * levels, (r + 1) * levels);
+      if (request.apart) next = 0;
       do {
         let rest = next++;
         for (let level = levels - 1; level >= 0; level--) {
@@ -308,6 +314,13 @@ export class FakeWorker implements t.WorkerClient {
     const step = request.includeOptimizer ? state.step : 0;
     lm.replaceWeights(new Map(JSON.parse(state.weights) as [number, number][]), step, state.weightVersion);
     return { step, weightVersion: state.weightVersion, sha256: sha256(state.weights), metadata: state.metadata };
+  }
+
+  async exportModel(request: t.ExportModelRequest, call?: t.CallOptions): Promise<number> {
+    this.enter("exportModel", call);
+    await mkdir(request.path, { recursive: true });
+    for (const [name, text] of Object.entries(request.files)) await writeFile(join(request.path, name), text);
+    return this.model(request.modelId).lm.learned.size * 8;
   }
 
   async shutdown(call?: t.CallOptions): Promise<void> {
@@ -409,6 +422,9 @@ export class FakeWorker implements t.WorkerClient {
   }
 }
 
+const drawnTokens = ({ prompt, sample, tokens }: t.Completion): t.DrawnToken[] =>
+  Array.from(tokens, (token, index) => ({ prompt, sample, index, token }));
+
 const refuse = (message: string): WorkerError => new WorkerError(message, { retryable: false });
 
 /** Every item of a trie with its tokens. */
@@ -426,16 +442,6 @@ function* sequencesOf(
 function checkEntries(constraint: t.PermutationConstraint | undefined, expected: number, of: string): void {
   if (constraint && constraint.groups.length !== expected)
     throw refuse(`the constraint has ${constraint.groups.length} entries for ${expected} ${of}`);
-}
-
-function pick(options: readonly Option[], temperature: number, u: number): Option {
-  if (temperature === 0) return options.reduce((best, o) => (o.logprob > best.logprob ? o : best));
-  let left = u;
-  for (const option of options) {
-    left -= Math.exp(option.logprob);
-    if (left < 0) return option;
-  }
-  return options.at(-1) as Option;
 }
 
 function order(m: t.Matrix, seed: number): number[] {
