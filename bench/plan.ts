@@ -84,7 +84,7 @@ async function peakOf(config: Config): Promise<{ update: number; sample: number 
     const source =
       config.model.source === "scratch"
         ? { kind: "scratch" as const, architecture, tokenizerJson: wordTokenizer(architecture.vocab_size) }
-        : await pretrainedSource(config, () => {}, signal);
+        : await pretrainedSource(config.model, config, () => {}, signal);
     await worker.loadModel({
       source,
       gradientCheckpointing: config.model.gradientCheckpointing,

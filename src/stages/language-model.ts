@@ -116,7 +116,7 @@ export async function modelRequest(
   return {
     source: tokenizerJson
       ? { kind: "scratch", architecture, tokenizerJson }
-      : await pretrainedSource(config, log, signal),
+      : await pretrainedSource(config.model, config, log, signal),
     addedTokens: addedTokens(config),
     dtype: config.runtime.dtype,
     seed: deriveSeed(config.seed, "model"),

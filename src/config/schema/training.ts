@@ -105,7 +105,12 @@ export const teacher = z
       .describe(
         "Who writes the traces. statistical: offline, from co-occurrence, categories, recency, cross-fitted over users; openai: an LLM behind an OpenAI-compatible endpoint; worker: an LLM in the worker.",
       ),
-    model: z.string().default("").describe("openai: its name at the endpoint; worker: local folder or hub id."),
+    model: z
+      .string()
+      .default("")
+      .describe(
+        "openai: its name at the endpoint; worker: local folder, hub id, or smollm2-135m-instruct from a package registry.",
+      ),
     ggufFile: z.string().default("").describe("worker: file in `model`, if the weights are GGUF."),
     endpoint,
     quality,
