@@ -11,7 +11,9 @@ import { deriveSeed } from "../core/rng.ts";
 import { Policy } from "../policy/policy.ts";
 import type { Prior } from "../policy/prior.ts";
 import { chatFrame } from "../prompts/chat.ts";
-import { type ChatFrame, Encoder, markers } from "../prompts/pieces.ts";
+import { budgetCompressor, type Compressor } from "../prompts/compress.ts";
+import { type ChatFrame, Encoder, item, markers } from "../prompts/pieces.ts";
+import { listing } from "../prompts/rerank.ts";
 import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
 import type { LoadedModel, LoadedState, LoadModelRequest, Matrix, WorkerClient } from "../worker/types.ts";
@@ -48,7 +50,8 @@ export interface LanguageModel {
   readonly belongsTo: Belonging;
   readonly encoder: Encoder;
   readonly numParameters: number;
-  policy(prior: Prior): Policy;
+  /** @param compress how far its prompts are shortened; default: as the recipe says */
+  policy(prior: Prior, compress?: Config["prompts"]["compress"]): Policy;
 }
 
 /** A code means nothing without the catalogue it was learned with, nor a token id without its tokenizer. */
@@ -80,6 +83,15 @@ const slotsOf = (worker: WorkerClient) => {
 export function weightsChanged(worker: WorkerClient): void {
   const entry = slotsOf(worker).get("policy");
   if (entry) entry.weights = "changed";
+}
+
+/** The deterministic compressor, counting tokens as the model does. */
+function compressorOf({ prompts }: Config, compress: Config["prompts"]["compress"], encoder: Encoder): Compressor {
+  const { historyItems } = prompts;
+  return budgetCompressor(
+    { ...compress, historyItems },
+    (row, title) => encoder.encode(listing(item(row), title, prompts)).length,
+  );
 }
 
 /** The model's chat template as a frame around question and answer; undefined if it is not asked in one. */
@@ -187,8 +199,11 @@ export async function openLanguageModel(
     belongsTo,
     encoder,
     numParameters: entry.model.numParameters,
-    policy: (prior) =>
+    policy: (prior, compress = config.prompts.compress) =>
       new Policy({
+        ...(compress.historyTokens + compress.titleWords > 0
+          ? { compressor: compressorOf(config, compress, encoder) }
+          : {}),
         worker,
         encoder,
         decoder: { decode: (ids) => tokenizer.decode(ids) },

@@ -1,5 +1,6 @@
 /** Settings of what trains and what judges: mid-training, teacher, SFT, RL, evaluation. */
 import { z } from "zod";
+import { compress } from "./model.ts";
 import { count, countOrZero, positive, share } from "./numbers.ts";
 
 const optimizer = {
@@ -308,6 +309,9 @@ export const evaluation = z
       .describe(
         "Also evaluate the controls: another user's history, another slate's thought and, where the prompt lists candidates, another order of them.",
       ),
+    compress: compress.describe(
+      "Also ask the RL policy with prompts shortened so far: what compression costs a model not trained for it, and the tokens it saves.",
+    ),
     bootstrap: count.default(10_000).describe("Paired bootstrap resamples over users."),
     examples: countOrZero.default(12).describe("Slates shown before and after in the report."),
   })
