@@ -89,7 +89,7 @@ export class Policy {
     titleOf: (row: number) => string;
     prior: Prior;
     /** Shortens what re-ranking prompts show. */
-    compressor?: Compressor;
+    compressor?: Compressor | undefined;
     options: PolicyOptions;
   }) {
     this.worker = parts.worker;

@@ -3,7 +3,8 @@
  * back what it shows instead; candidates are never dropped. The deterministic one keeps the history within a token budget
  * and cuts titles; a learned one is another implementation of the same interface.
  */
-import type { PromptInput } from "./rerank.ts";
+import { type Encoder, item } from "./pieces.ts";
+import { listing, type PromptInput, type PromptOptions } from "./rerank.ts";
 
 export interface Compressor {
   /** Deterministic; the history of the result is a subsequence of the input's. */
@@ -53,6 +54,19 @@ export function budgetCompressor(o: BudgetOptions, tokensOf: (row: number, title
       return { ...input, history: latest.filter((_, place) => kept.has(place)), titleOf };
     },
   };
+}
+
+/** The compressor that the settings ask for, counting tokens as the model does; undefined = none. */
+export function compressorOf(
+  prompts: PromptOptions & { readonly compress: Pick<BudgetOptions, "historyTokens" | "titleWords"> },
+  encoder: Encoder,
+): Compressor | undefined {
+  const { historyTokens, titleWords } = prompts.compress;
+  if (historyTokens + titleWords === 0) return undefined;
+  return budgetCompressor(
+    { historyTokens, titleWords, historyItems: prompts.historyItems },
+    (row, title) => encoder.encode(listing(item(row), title, prompts)).length,
+  );
 }
 
 const wordsOf = (title: string): string[] => title.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];

@@ -11,9 +11,8 @@ import { deriveSeed } from "../core/rng.ts";
 import { Policy } from "../policy/policy.ts";
 import type { Prior } from "../policy/prior.ts";
 import { chatFrame } from "../prompts/chat.ts";
-import { budgetCompressor, type Compressor } from "../prompts/compress.ts";
-import { type ChatFrame, Encoder, item, markers } from "../prompts/pieces.ts";
-import { listing } from "../prompts/rerank.ts";
+import { compressorOf } from "../prompts/compress.ts";
+import { type ChatFrame, Encoder, markers } from "../prompts/pieces.ts";
 import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
 import type { LoadedModel, LoadedState, LoadModelRequest, Matrix, WorkerClient } from "../worker/types.ts";
@@ -85,17 +84,8 @@ export function weightsChanged(worker: WorkerClient): void {
   if (entry) entry.weights = "changed";
 }
 
-/** The deterministic compressor, counting tokens as the model does. */
-function compressorOf({ prompts }: Config, compress: Config["prompts"]["compress"], encoder: Encoder): Compressor {
-  const { historyItems } = prompts;
-  return budgetCompressor(
-    { ...compress, historyItems },
-    (row, title) => encoder.encode(listing(item(row), title, prompts)).length,
-  );
-}
-
 /** The model's chat template as a frame around question and answer; undefined if it is not asked in one. */
-function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatFrame | undefined {
+export function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatFrame | undefined {
   const { chat, format } = config.prompts;
   if (chat === "off" || (chat === "auto" && (format !== "json" || model.chatTemplate === ""))) return undefined;
   if (model.chatTemplate === "")
@@ -109,7 +99,7 @@ function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatF
     template: model.chatTemplate,
     bosToken: model.bosToken,
     eosToken: tokenizer.idToken(model.eosTokenId) ?? "",
-    specialTokens: tokenizer.specialTokens,
+    specialTokens: [...tokenizer.special.values()],
   });
 }
 
@@ -192,7 +182,7 @@ export async function openLanguageModel(
   const encoder = new Encoder(
     { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) },
     { tokensOf: (row) => tokensOfSid(corpus.catalogue.codesOf(row), corpus.catalogue.shape.format) },
-    { special: tokenizer.specialTokens, ...(chat ? { chat } : {}) },
+    { special: tokenizer.special, chat },
   );
   return {
     tokenizer,
@@ -201,9 +191,7 @@ export async function openLanguageModel(
     numParameters: entry.model.numParameters,
     policy: (prior, compress = config.prompts.compress) =>
       new Policy({
-        ...(compress.historyTokens + compress.titleWords > 0
-          ? { compressor: compressorOf(config, compress, encoder) }
-          : {}),
+        compressor: compressorOf({ ...config.prompts, compress }, encoder),
         worker,
         encoder,
         decoder: { decode: (ids) => tokenizer.decode(ids) },
