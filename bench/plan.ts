@@ -83,7 +83,7 @@ async function peakOf(config: Config, sampling: boolean): Promise<{ update: numb
     const source =
       config.model.source === "scratch"
         ? { kind: "scratch" as const, architecture, tokenizerJson: wordTokenizer(architecture.vocab_size) }
-        : await pretrainedSource(config, config.model, () => {}, signal);
+        : await pretrainedSource(config.model, config, () => {}, signal);
     await worker.loadModel({
       source,
       gradientCheckpointing: config.model.gradientCheckpointing,

@@ -52,7 +52,7 @@ export class Deployment {
     this.runModel = runModel;
     this.pool = pool;
     this.tokenizer = Tokenizer.fromJson(loaded.tokenizerJson);
-    this.questions = new Questions(run, this.tokenizer);
+    this.questions = new Questions(run, this.tokenizer, loaded.chat);
     this.model = modelOf(run, loaded, this.questions);
     this.batcher = new Batcher({
       maxBatch: serve.maxBatch,

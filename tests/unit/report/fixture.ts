@@ -75,6 +75,15 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
         { depth: 2, shared: 0.04, chance: 0.001 },
       ],
     },
+    "stages/traces/summary.json": {
+      offered: 120,
+      accepted: 90,
+      meanTries: 1.5,
+      acceptance_place_1: 0.875,
+      acceptance_place_2: 0.5,
+      rejected_wrong_first_choice: 41,
+      rejected_not_json: 1204,
+    },
     "stages/calibrate/prior.json": {
       withLikelihood: {
         likelihood: 0.61,
