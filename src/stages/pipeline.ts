@@ -69,7 +69,7 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
   traces: [
     ...["src/teacher", "src/endpoint", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts"],
-    ...["src/prerank", "src/stages/teachers.ts", "src/stages/worker-teacher.ts"],
+    ...["src/prerank", "src/stages/teachers.ts", "src/stages/worker-teacher.ts", "src/stages/base-model.ts"],
   ],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
   rl: [...modelCode, "src/reward", "src/rl", "src/eval", "src/stages/rl-update.ts", "src/stages/slates.ts"],
