@@ -56,7 +56,7 @@ const preferredTokensCpu = 2048;
 const laidOutFamilies: ReadonlySet<string> = new Set(["llama", "qwen2", "qwen3"]);
 /** Tokens of a title, on average, and of the instructions of the two formats. */
 const titleTokens = 24;
-const instructionTokens = { compact: 12, json: 420 };
+const instructionTokens = { compact: 12, json: 240 };
 
 /** @param added tokens put behind the vocabulary: markers and codes */
 export function planMemory(config: Config, shape: ModelShape, added: number, device: Device): MemoryPlan {

@@ -65,8 +65,8 @@ describe("the memory planner", () => {
       prompts: { format: "json", showTitles: true, historyItems: 5 },
       sid: { levels: 2, format: "bare" },
     });
-    // 420 + 15 * (2 + 24 + 4); 96 + 10 * 5
-    expect(tokensOf(json)).toMatchObject({ prompt: 870, response: 146 });
+    // 240 + 15 * (2 + 24 + 4); 96 + 10 * 5
+    expect(tokensOf(json)).toMatchObject({ prompt: 690, response: 146 });
   });
 
   it("proposes settings with which the recipe fits, and only those that are needed", () => {
