@@ -30,6 +30,9 @@ function guarded<T>(open: () => T, path: string): T {
   }
 }
 
+/** Pythons that were found fit: the check stops this process for as long as it takes, which a restart must not. */
+const checked = new Set<string>();
+
 /** How long a worker may take to finish its call when asked to end. */
 const patienceMs = 5_000;
 
@@ -41,7 +44,10 @@ export async function startWorkerProcess(
 ): Promise<WorkerProcess> {
   if (signal.aborted) throw new InterruptedError();
   const bin = runtime.python ?? defaultPythonBin();
-  checkPython(bin);
+  if (!checked.has(bin)) {
+    checkPython(bin);
+    checked.add(bin);
+  }
   const folder = mkdtempSync(join(privateBase(), "gr2-"));
   const address = `unix:${join(folder, "worker.sock")}`;
   const log = guarded(() => openSync(logPath, "a"), logPath);
