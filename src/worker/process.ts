@@ -85,8 +85,7 @@ export async function startWorkerProcess(
   const onAbort = () => kill();
   signal.addEventListener("abort", onAbort);
   try {
-    const died = gone.then((reason) => Promise.reject(new Error(reason)));
-    await Promise.race([waitUntilServing(client, runtime.startTimeoutMs ?? 300_000), died]);
+    await waitUntilServing(client, runtime.startTimeoutMs ?? 300_000, () => ended);
   } catch (e) {
     kill();
     await close();
