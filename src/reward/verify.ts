@@ -7,7 +7,9 @@
  *   format      alpha, paid for a parseable answer: `conditional` only if it has more pairs in the right order than the
  *               input (one true item: R_rank > 0), or an ideal input order stays ideal (it was first and stays first);
  *               `unconditional` always (teaches copying the input order: kept for the experiment)
- *   dehacked    no ranking reward when a sub-optimal input order (a lower label above a higher one) is re-emitted
+ *   dehacked    ndcg, auc: the answer's own value (TR), nothing subtracted, but 0 when a sub-optimal input order (a lower
+ *               label above a higher one) is re-emitted. Where the input's value is subtracted, a copy gains 0 anyway, so
+ *               the gate alone would change nothing; promotion is such a difference and stays as it is
  *   invalid     the whole reward of an unparseable answer
  */
 import { gradedAuc, gradedNdcg } from "../eval/metrics.ts";
@@ -89,7 +91,7 @@ const aucOf = (labels: readonly number[]): number => gradedAuc(labels) ?? 0;
 function measures(
   input: readonly number[],
   answer: readonly number[],
-  { kind, ndcgK }: RewardOptions,
+  { kind, ndcgK, dehacked }: RewardOptions,
 ): { value: number; formula: () => string } {
   if (kind === "rank-promotion") {
     const mean = (labels: readonly number[]): number => {
@@ -103,6 +105,7 @@ function measures(
   const measure = (labels: readonly number[]): number => (kind === "auc" ? aucOf(labels) : gradedNdcg(labels, ndcgK));
   const [from, to] = [measure(input), measure(answer)];
   const name = kind === "auc" ? "AUC" : `NDCG@${ndcgK}`;
+  if (dehacked) return { value: to, formula: () => `${name} ${to.toFixed(4)}` };
   return {
     value: to - from,
     formula: () => `${name} ${from.toFixed(4)} -> ${to.toFixed(4)} = ${(to - from).toFixed(4)}`,

@@ -5,10 +5,9 @@
 import { readFileSync } from "node:fs";
 import { CheckpointError, WorkerError } from "../core/errors.ts";
 import { hashOf, sha256 } from "../core/hash.ts";
-import { deriveSeed } from "../core/rng.ts";
 import type { ChatFrame } from "../prompts/pieces.ts";
 import { codesOfTexts } from "../stages/encode.ts";
-import { addedTokens, chatOf, checkBelonging } from "../stages/language-model.ts";
+import { chatOf, checkBelonging, modelRequest } from "../stages/language-model.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../worker/types.ts";
 import {
@@ -57,24 +56,14 @@ export class RunModel {
     const { config, tokenizer, systems } = this.run;
     const hashes: Record<string, string> = {};
     let loaded: LoadedModel | undefined;
+    const own = config.model.source === "scratch" ? readFileSync(this.run.tokenizerFile) : undefined;
     for (const weights of this.weights()) {
       const modelId = this.idOf(weights);
       loaded = await client.loadModel(
         {
           modelId,
-          source:
-            config.model.source === "scratch"
-              ? {
-                  kind: "scratch",
-                  architecture: config.model.architecture,
-                  tokenizerJson: readFileSync(this.run.tokenizerFile),
-                }
-              : { kind: "pretrained", path: config.model.path, ggufFile: config.model.ggufFile },
-          addedTokens: addedTokens(config),
-          dtype: config.runtime.dtype,
-          seed: deriveSeed(config.seed, "model"),
+          ...(await modelRequest(config, own, () => {}, signal)),
           trainable: false,
-          padVocabMultiple: config.model.padVocabMultiple,
         },
         { signal },
       );

@@ -149,14 +149,22 @@ async function run(context: StageContext): Promise<Summary> {
   /** Mean N@5 of greedy answers on validation slates, over the modes that are trained. */
   async function evaluate(step: number): Promise<number> {
     const values: Record<string, number> = {};
+    const valid: number[] = [];
     for (const mode of modes.filter((m) => (m === "think" ? o.thinkShare > 0 : o.thinkShare < 1))) {
       const views = validation.map(view);
       const rollouts = await policy.sample(views, { mode, group: 1, temperature: 0, seed: 0, signal });
       const gains = rollouts.map((r, i) => gainOf(r, validation[i] as Slate));
       values[`validation_ndcg5_${mode}`] = average(gains);
+      valid.push(...rollouts.map((r) => (r.parsed.kind === "ranking" ? 1 : 0)));
     }
     const mean = average(Object.values(values));
-    context.metrics(step, { ...values, validation_ndcg5: mean });
+    const prerank = average(validation.map((s) => gradedNdcg(labelsOf(s), 5)));
+    context.metrics(step, {
+      ...values,
+      validation_ndcg5: mean,
+      validation_ndcg5_prerank: prerank,
+      validation_valid_rate: average(valid),
+    });
     return mean;
   }
 

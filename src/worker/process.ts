@@ -3,7 +3,7 @@
  * without the others: what the service does. It ends with this process, whatever way that ends (parent-death signal).
  */
 import { spawn } from "node:child_process";
-import { mkdtempSync, openSync, rmSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { EnvironmentError, InterruptedError } from "../core/errors.ts";
 import { GrpcWorkerClient } from "./client.ts";
@@ -17,6 +17,17 @@ export interface WorkerProcess {
   readonly gone: Promise<string>;
   /** Asks it to end, then makes it. Never throws; may be called twice. */
   close(): Promise<void>;
+}
+
+function guarded<T>(open: () => T, path: string): T {
+  try {
+    return open();
+  } catch (cause) {
+    throw new EnvironmentError(`cannot write ${path}: ${cause instanceof Error ? cause.message : cause}`, {
+      cause,
+      advice: "It is where a worker prints to; make the folder of the run writable.",
+    });
+  }
 }
 
 /** How long a worker may take to finish its call when asked to end. */
@@ -33,7 +44,7 @@ export async function startWorkerProcess(
   checkPython(bin);
   const folder = mkdtempSync(join(privateBase(), "gr2-"));
   const address = `unix:${join(folder, "worker.sock")}`;
-  const log = openSync(logPath, "a");
+  const log = guarded(() => openSync(logPath, "a"), logPath);
   const child = spawn(
     bin,
     [
@@ -42,6 +53,7 @@ export async function startWorkerProcess(
     ],
     { env: pythonEnvironment(), stdio: ["ignore", log, log], detached: true }, // a terminal's Ctrl-C is for the service alone
   );
+  closeSync(log); // the child has its own
   let ended: string | undefined;
   const gone = new Promise<string>((resolve) => {
     const end = (how: string) => {

@@ -127,6 +127,12 @@ export const teacher = z
       ),
     maxTries: count.default(8).describe("Bound on tries per slate."),
     temperature: positive.default(0.7).describe("Of the teacher's choice."),
+    rest: z
+      .enum(["teacher", "input"])
+      .default("teacher")
+      .describe(
+        "What follows the first choice of a trace: the others as the teacher has them, or as the pre-rank had them, which a small model that is shown them can learn to copy.",
+      ),
     midtrainFolds: countOrZero
       .default(0)
       .describe(
@@ -280,7 +286,7 @@ export const rl = z
           .boolean()
           .default(false)
           .describe(
-            "TR's gate: no ranking reward for an incomplete permutation or a re-emitted sub-optimal input order.",
+            "TR's gated reward, for ndcg and auc: the answer's own value, not what it gains over the input order, and nothing for an incomplete permutation or a re-emitted sub-optimal input order.",
           ),
         invalid: z
           .number()
