@@ -39,7 +39,8 @@ class SharedPrefixCache(Cache):
         self.suffix_length = 0
         self.filling = slice(0, 0)  # prompts the running prefill computes
         self.attended = 0  # decode attention calls of the running forward: proves that the model uses this cache
-        self._prefix: dict[int, tuple[Tensor, Tensor]] = {}  # per layer [P, K, T, D]
+        # Per layer keys [P, K, D, T] (laid out as decoding multiplies them) and values [P, K, T, D].
+        self._prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self._suffix: dict[int, tuple[Tensor, Tensor]] = {}  # per layer [R, K, capacity, D]
         self._hidden_prefix: Tensor | None = None
 
@@ -74,7 +75,7 @@ class SharedPrefixCache(Cache):
             width = int(self.prompt_lengths.max())
             self.prefix_width = width
             self._prefix = {
-                i: (k[prompts, :, :width].contiguous(), v[prompts, :, :width].contiguous())
+                i: (k[prompts, :, :, :width].contiguous(), v[prompts, :, :width].contiguous())
                 for i, (k, v) in self._prefix.items()
             }
             self.start_decoding(slots)
@@ -87,10 +88,13 @@ class SharedPrefixCache(Cache):
 
     def _store_prefix(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         if layer not in self._prefix:
-            shape = (len(self.prompt_lengths), keys.shape[1], self.prefix_width, keys.shape[3])
-            self._prefix[layer] = (keys.new_zeros(shape), values.new_zeros((*shape[:3], values.shape[3])))
+            count, heads, width = len(self.prompt_lengths), keys.shape[1], self.prefix_width
+            self._prefix[layer] = (
+                keys.new_zeros((count, heads, keys.shape[3], width)),
+                values.new_zeros((count, heads, width, values.shape[3])),
+            )
         stored_keys, stored_values = self._prefix[layer]
-        stored_keys[self.filling, :, : keys.shape[2]] = keys
+        stored_keys[self.filling, :, :, : keys.shape[2]] = keys.transpose(2, 3)
         stored_values[self.filling, :, : keys.shape[2]] = values
         return keys, values
 
@@ -117,21 +121,21 @@ class SharedPrefixCache(Cache):
         repeat = heads // kv_heads
         per_row = repeat * new
         length = keys.shape[2]
-        grouped = query.reshape(rows, kv_heads, per_row, size)
+        grouped = (query * scaling).reshape(rows, kv_heads, per_row, size)
         by_prompt = grouped.view(prompts, slots, kv_heads, per_row, size).transpose(1, 2)
         by_prompt = by_prompt.reshape(prompts * kv_heads, slots * per_row, size)
-        prefix_scores = torch.bmm(by_prompt, prefix_keys.flatten(0, 1).transpose(1, 2)) * scaling
+        prefix_scores = torch.bmm(by_prompt, prefix_keys.flatten(0, 1))
         prefix_scores = prefix_scores.view(prompts, kv_heads, slots, per_row, -1)
         if self._hidden_prefix is not None:
             prefix_scores.masked_fill_(self._hidden_prefix[:, None, None, None, :], float("-inf"))
-        suffix_scores = torch.bmm(grouped.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)) * scaling
+        suffix_scores = torch.bmm(grouped.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2))
         if new > 1:
             position = torch.arange(length - new, length, device=query.device)
             later = torch.arange(length, device=query.device)[None, :] > position[:, None]
             suffix_scores = suffix_scores.view(rows, kv_heads, repeat, new, length).masked_fill(later, float("-inf"))
         suffix_scores = suffix_scores.view(prompts, slots, kv_heads, per_row, length).transpose(1, 2)
         weights = torch.cat([prefix_scores, suffix_scores], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-        width = prefix_keys.shape[2]
+        width = prefix_values.shape[2]
         from_prefix = torch.bmm(
             weights[..., :width].reshape(prompts * kv_heads, slots * per_row, width), prefix_values.flatten(0, 1)
         )
@@ -230,6 +234,11 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, 
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     causal = mask is None and q.shape[2] > 1
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scaling)
+
+
+def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """query [B, H, T, D], key and value [B, K, T, D] -> [B, T, H, D]; every token sees the ones before it and itself."""
+    return _sdpa(query, key, value, None, 0.0, scaling).transpose(1, 2)
 
 
 def attention(

@@ -20,6 +20,7 @@ from torch import Tensor
 from . import ranking
 from .attention import SharedPrefixCache
 from .constraints import Allowed, Automaton, CompiledConstraint, compile_constraint
+from .decoder import Decoder, for_generation
 from .errors import FailedPrecondition, InvalidRequest
 from .lm import LanguageModel
 from .scoring import constrained_logits
@@ -46,7 +47,7 @@ def check_prompts(prompts: list[Int32s], lm: LanguageModel, new_tokens: int) -> 
             )
 
 
-def prefill(lm: LanguageModel, prompts: list[Int32s], check: CancelCheck) -> tuple[SharedPrefixCache, Tensor]:
+def prefill(lm: Decoder | LanguageModel, prompts: list[Int32s], check: CancelCheck) -> tuple[SharedPrefixCache, Tensor]:
     """Computes the prompts. Returns the cache (not yet decoding) and the hidden state behind every prompt [P, C]."""
     lengths = np.asarray([len(p) for p in prompts], dtype=np.int64)
     lengths_P = torch.from_numpy(lengths).to(lm.device)
@@ -72,7 +73,7 @@ def prefill(lm: LanguageModel, prompts: list[Int32s], check: CancelCheck) -> tup
     return cache, torch.cat(last)
 
 
-def decode(lm: LanguageModel, cache: SharedPrefixCache, tokens_RQ: npt.NDArray[np.integer]) -> Tensor:
+def decode(lm: Decoder | LanguageModel, cache: SharedPrefixCache, tokens_RQ: npt.NDArray[np.integer]) -> Tensor:
     """Feeds Q new tokens to every row; returns the hidden state behind the last one [R, C]."""
     ids = torch.from_numpy(tokens_RQ.astype(np.int64)).to(lm.device)
     new = ids.shape[1]
@@ -103,9 +104,11 @@ def _sample_tokens(
     lm: LanguageModel, params: SampleParams, compiled: CompiledConstraint | None, check: CancelCheck
 ) -> Iterator[list[SampledItem]]:
     """Responses drawn token by token; with whole sequences they end where their ranking part would begin."""
+    with torch.no_grad():
+        generating = for_generation(lm)
     for prompts, first, samples in _batches(params):
         with torch.no_grad(), lm.autocast():
-            yield from _Batch(lm, params, compiled, prompts, first, samples, check).run()
+            yield from _Batch(generating, params, compiled, prompts, first, samples, check).run()
 
 
 def _free_parts(
@@ -198,7 +201,7 @@ class _Batch:
 
     def __init__(
         self,
-        lm: LanguageModel,
+        lm: Decoder | LanguageModel,
         params: SampleParams,
         compiled: CompiledConstraint | None,
         prompts: list[int],
@@ -310,15 +313,17 @@ class _Batch:
         if 0 < self._params.top_p < 1:
             logits_nV = _nucleus(logits_nV, self._params.top_p)
         log_probs = logits_nV.log_softmax(dim=-1)
-        best = log_probs.argmax(dim=-1)
         if self._params.temperature > 0:
             noise = torch.from_numpy(self._noise_RT[rows, t]).to(logits_nV.device)
             cumulative = log_probs.exp().to(noise.dtype).cumsum(dim=-1)
-            drawn = torch.searchsorted(cumulative, (noise * cumulative[:, -1])[:, None], right=True)[:, 0]
-            drawn = drawn.clamp(max=logits_nV.shape[1] - 1)
+            best = torch.searchsorted(cumulative, (noise * cumulative[:, -1])[:, None], right=True)[:, 0]
+            best = best.clamp(max=logits_nV.shape[1] - 1)
+            chosen = log_probs.gather(1, best[:, None])[:, 0]
             # Rounding may land on an impossible token once in 2^53 draws.
-            possible = log_probs.gather(1, drawn[:, None])[:, 0] > float("-inf")
-            best = torch.where(possible, drawn, best)
+            if bool((chosen == float("-inf")).any()):
+                best = torch.where(chosen == float("-inf"), log_probs.argmax(dim=-1), best)
+        else:
+            best = log_probs.argmax(dim=-1)
         chosen = log_probs.gather(1, best[:, None])[:, 0]
         return best.cpu().numpy(), chosen.cpu().numpy()
 
