@@ -30,7 +30,7 @@ class Decoder:
 
     def __init__(self, lm: LanguageModel) -> None:
         self._lm = lm
-        self.device, self.config = lm.device, lm.config
+        self.device, self.config, self.tokenizer = lm.device, lm.config, lm.tokenizer
         dtype = torch.bfloat16 if lm.bfloat16 else torch.float32
         packed = lm.device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
 

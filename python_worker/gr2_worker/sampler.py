@@ -24,6 +24,7 @@ from .decoder import Decoder, for_generation
 from .errors import FailedPrecondition, InvalidRequest
 from .lm import LanguageModel
 from .scoring import constrained_logits
+from .stopping import Stops
 from .types import Bools, CancelCheck, Float32s, Int32s, Int64s, SampledItem, SampleParams
 
 # Tokens prefilled at once: activations of a prefill are much larger than its keys and values.
@@ -218,7 +219,7 @@ class _Batch:
         self._logprobs_RT: Float32s = np.zeros((rows, params.max_new_tokens), dtype=np.float32)
         self._noise_RT = _noise(params, self._prompt_R, self._sample_R)
         self._automaton = Automaton(compiled, self._prompt_R) if compiled is not None else None
-        self._stops = np.asarray(params.stop_tokens, dtype=np.int32)
+        self._stops = Stops(params.stop_tokens, params.stop_strings, lm.tokenizer)
         self._cache, last_PC = prefill(lm, [params.prompts[p] for p in prompts], check)
         self._cache.start_decoding(num_samples)
         self._hidden_RC = last_PC.repeat_interleave(num_samples, dim=0)
@@ -241,27 +242,24 @@ class _Batch:
             self._tokens_RT[:, t] = tokens
             if self._automaton is not None:
                 self._automaton.advance(tokens, self._alive_R)
-            finished = self._finished(tokens, t)
+            ended = self._ended(t)
+            last = t + 1 == self._params.max_new_tokens
+            finished = self._alive_R & (ended | last)
             if finished.any():
-                stopped = finished & ~self._ran_out(tokens)
+                stopped = finished & ended
                 yield [self._item(row, t + 1, bool(stopped[row])) for row in np.flatnonzero(finished).tolist()]
                 self._alive_R &= ~finished
                 if not self._alive_R.any():
                     return
                 self._compact()
 
-    def _finished(self, tokens: Int32s, t: int) -> Bools:
-        if t + 1 == self._params.max_new_tokens:
-            return self._alive_R.copy()
-        return self._alive_R & ~self._ran_out(tokens)
-
-    def _ran_out(self, tokens: Int32s) -> Bools:
-        """Rows that did not come to an end of their own with their latest token."""
-        ended = np.isin(tokens, self._stops)
+    def _ended(self, t: int) -> Bools:
+        """Rows that came to an end of their own with token t."""
+        ended = self._stops.ended(self._tokens_RT, t)
         if self._automaton is not None:
             whole = self._compiled is not None and self._compiled.whole_sequences
             ended |= self._automaton.ranking_R if whole else self._automaton.done_R
-        return ~ended
+        return ended
 
     def _item(self, row: int, length: int, stopped: bool) -> SampledItem:
         return SampledItem(

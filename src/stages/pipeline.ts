@@ -67,7 +67,15 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
   traces: ["src/teacher", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts"],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
-  rl: [...modelCode, "src/reward", "src/rl", "src/eval", "src/stages/rl-update.ts", "src/stages/slates.ts"],
+  rl: [
+    ...modelCode,
+    "src/reward",
+    "src/rl",
+    "src/eval",
+    "src/stages/rl-update.ts",
+    "src/stages/rl-seconds.ts",
+    "src/stages/slates.ts",
+  ],
   evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],
 };
 

@@ -82,14 +82,15 @@ const systems = [
 ];
 const metricNames = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"];
 
-/** Logged records in order, without numbering and clock. */
+/** Logged records in order, without numbering and clocks. */
 function logged(name: string, file: "metrics.jsonl" | "rollouts.jsonl"): unknown[] {
   const lines = readFileSync(join(root, name, file), "utf8")
     .trimEnd()
     .split("\n");
   return lines.map((line) => {
-    const { seq: _seq, time: _time, ...rest } = JSON.parse(line) as Record<string, unknown>;
-    return rest;
+    const { seq: _seq, time: _time, values, ...rest } = JSON.parse(line) as Record<string, unknown>;
+    const timeless = Object.entries(values ?? {}).filter(([name]) => !name.startsWith("seconds"));
+    return { ...rest, values: Object.fromEntries(timeless) };
   });
 }
 

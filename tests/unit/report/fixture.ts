@@ -116,6 +116,8 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
       identity_rate: 0.03 + 0.02 * Math.exp(-s / 20) + Math.abs(noise(0.01)),
       truncated_share: 0.002,
       zero_variance_share: 0.12 + noise(0.06),
+      ...{ seconds: 2, seconds_sample: 1, seconds_score: 0, seconds_gradient: 0.8, seconds_optimizer: 0.1 },
+      ...{ seconds_wire: 0.06, seconds_typescript: 0.04 },
       ...firsts,
     });
     if (s % 10 === 9)

@@ -45,7 +45,7 @@ describe("report of a finished run", async () => {
       "Cost",
       "Provenance",
     ]);
-    expect(page.match(/<svg/g)?.length).toBe(20);
+    expect(page.match(/<svg/g)?.length).toBe(21);
     expect(page.match(/class="card slate"/g)?.length).toBe(12);
   });
 
