@@ -2,8 +2,9 @@
 
 Without either it is plain SDPA. With `Blocks`, the tokens of one packed row attend block by block, so that branches of a
 prompt cost what they need and not a square of everything. With a `SharedPrefixCache` in decode mode, the G rows that continue
-one prompt attend to ONE copy of the prompt's keys and values (as one matrix product per prompt) and to their own suffix; both
-parts share a softmax. All rows of a cache decode in lockstep, so the suffix needs no padding mask.
+one prompt attend to ONE copy of the prompt's keys and values (as one matrix product per prompt) and to their own suffix; what
+all prompts begin with is one product for all rows, and all parts share a softmax. All rows of a cache decode in lockstep, so
+the suffix needs no padding mask.
 
 Shape legend: P prompts, S slots a prompt, R = P*S rows, H query heads, K key-value heads, Q new tokens, T cached (or packed)
 tokens, D head size, M problems of a block.
@@ -28,18 +29,20 @@ FIRST_SUFFIX_CAPACITY = 32
 
 
 class SharedPrefixCache(Cache):
-    """Keys and values of P prompts (stored once) and of the R rows that continue them."""
+    """Keys and values of P prompts (stored once; what all begin with, once for all) and of the R rows that continue them."""
 
-    def __init__(self, prompt_lengths: Tensor) -> None:
-        """prompt_lengths [P] int64 on the model's device."""
+    def __init__(self, prompt_lengths: Tensor, common: int = 0) -> None:
+        """prompt_lengths [P] int64 on the model's device; common: tokens that all prompts begin with, fewer than any has."""
         super().__init__(layers=[])
         self.prompt_lengths = prompt_lengths
-        self.prefix_width = int(prompt_lengths.max())
+        self.common = common
+        self.prefix_width = int(prompt_lengths.max()) - common
         self.slots = 0  # S; 0 = still filling prompts
         self.suffix_length = 0
-        self.filling = slice(0, 0)  # prompts the running prefill computes
+        self.filling: slice | None = None  # prompts the running prefill computes; None = what they have in common
         self.attended = 0  # decode attention calls of the running forward: proves that the model uses this cache
-        # Per layer keys [P, K, D, T] (laid out as decoding multiplies them) and values [P, K, T, D].
+        # Per layer keys [P, K, D, T] (laid out as decoding multiplies them) and values [P, K, T, D]; in common: P = 1.
+        self._common: dict[int, tuple[Tensor, Tensor]] = {}
         self._prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self._suffix: dict[int, tuple[Tensor, Tensor]] = {}  # per layer [R, K, capacity, D]
         self._hidden_prefix: Tensor | None = None
@@ -47,9 +50,9 @@ class SharedPrefixCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Stores the new keys and values of one layer; returns what the new tokens attend to besides the prefix."""
+        """Stores the new keys and values of one layer; returns what the new tokens attend to besides a decoding row's prefix."""
         if self.slots == 0:
-            return self._store_prefix(key_states, value_states, layer_idx)
+            return self._store_prompts(key_states, value_states, layer_idx)
         new = key_states.shape[2]
         end = self.suffix_length + new
         keys, values = self._suffix_buffers(key_states, layer_idx, end)
@@ -58,13 +61,13 @@ class SharedPrefixCache(Cache):
         return keys[:, :, :end], values[:, :, :end]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.prefix_width + self.suffix_length if self.slots else 0
+        return self.common + self.prefix_width + self.suffix_length if self.slots else 0
 
     def start_decoding(self, slots: int) -> None:
         """Ends prefill: from now on every prompt is continued by `slots` rows."""
         self.slots = slots
         positions = torch.arange(self.prefix_width, device=self.prompt_lengths.device)
-        hidden = positions[None, :] >= self.prompt_lengths[:, None]
+        hidden = positions[None, :] >= self.prompt_lengths[:, None] - self.common
         self._hidden_prefix = hidden if bool(hidden.any()) else None
 
     def select(self, prompts: Tensor | None, rows: Tensor | None, slots: int) -> None:
@@ -72,7 +75,7 @@ class SharedPrefixCache(Cache):
         self.slots = slots
         if prompts is not None:
             self.prompt_lengths = self.prompt_lengths[prompts]
-            width = int(self.prompt_lengths.max())
+            width = int(self.prompt_lengths.max()) - self.common
             self.prefix_width = width
             self._prefix = {
                 i: (k[prompts, :, :, :width].contiguous(), v[prompts, :, :width].contiguous())
@@ -86,7 +89,11 @@ class SharedPrefixCache(Cache):
         """Declares `tokens` new suffix positions valid; called once behind every decode forward."""
         self.suffix_length += tokens
 
-    def _store_prefix(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def _store_prompts(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        turned = keys.transpose(2, 3)
+        if self.filling is None:
+            self._common[layer] = (turned.contiguous(), values.contiguous())
+            return keys, values
         if layer not in self._prefix:
             count, heads, width = len(self.prompt_lengths), keys.shape[1], self.prefix_width
             self._prefix[layer] = (
@@ -94,9 +101,12 @@ class SharedPrefixCache(Cache):
                 values.new_zeros((count, heads, width, values.shape[3])),
             )
         stored_keys, stored_values = self._prefix[layer]
-        stored_keys[self.filling, :, :, : keys.shape[2]] = keys.transpose(2, 3)
+        stored_keys[self.filling, :, :, : keys.shape[2]] = turned
         stored_values[self.filling, :, : keys.shape[2]] = values
-        return keys, values
+        if not self.common:
+            return keys, values
+        common_keys, common_values = (x.expand(len(keys), -1, -1, -1) for x in self._common[layer])
+        return torch.cat([common_keys.transpose(2, 3), keys], dim=2), torch.cat([common_values, values], dim=2)
 
     def _suffix_buffers(self, like: Tensor, layer: int, needed: int) -> tuple[Tensor, Tensor]:
         rows, heads, _, size = like.shape
@@ -113,37 +123,43 @@ class SharedPrefixCache(Cache):
         return grown
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
-        """Attention of query [R, H, Q, D] over prefix and suffix keys/values [R, K, T, D]; returns [R, Q, H, D]."""
+        """Attention of query [R, H, Q, D] over prompts and suffix keys/values [R, K, T, D]; returns [R, Q, H, D].
+
+        What is shared is one matrix product for all who share it: the common part for all rows, a prompt for its slots.
+        """
         self.attended += 1
-        prefix_keys, prefix_values = self._prefix[layer]
         rows, heads, new, size = query.shape
-        prompts, slots, kv_heads = rows // self.slots, self.slots, keys.shape[1]
-        repeat = heads // kv_heads
-        per_row = repeat * new
-        length = keys.shape[2]
-        grouped = (query * scaling).reshape(rows, kv_heads, per_row, size)
-        by_prompt = grouped.view(prompts, slots, kv_heads, per_row, size).transpose(1, 2)
-        by_prompt = by_prompt.reshape(prompts * kv_heads, slots * per_row, size)
-        prefix_scores = torch.bmm(by_prompt, prefix_keys.flatten(0, 1))
-        prefix_scores = prefix_scores.view(prompts, kv_heads, slots, per_row, -1)
+        kv_heads, length = keys.shape[1], keys.shape[2]
+        prompts, per_row = rows // self.slots, heads // kv_heads * new
+        by_row = (query * scaling).reshape(prompts, self.slots, kv_heads, per_row, size)  # [P, S, K, X, D]
+        # Each level: keys [.., D, T], values [.., T, D], and the order of dimensions in which its sharers lie side by side.
+        prefix_keys, prefix_values = self._prefix[layer]
+        levels: list[tuple[Tensor, Tensor, tuple[int, ...]]] = [
+            (prefix_keys.flatten(0, 1), prefix_values.flatten(0, 1), (0, 2, 1, 3, 4)),
+            (keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1), (0, 1, 2, 3, 4)),
+        ]
+        if self.common:
+            common_keys, common_values = self._common[layer]
+            levels.insert(0, (common_keys[0], common_values[0], (2, 0, 1, 3, 4)))
+        scores = [_shared_bmm(by_row, k, order) for k, _, order in levels]  # [P, S, K, X, T] each
         if self._hidden_prefix is not None:
-            prefix_scores.masked_fill_(self._hidden_prefix[:, None, None, None, :], float("-inf"))
-        suffix_scores = torch.bmm(grouped.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2))
+            scores[-2].masked_fill_(self._hidden_prefix[:, None, None, None, :], float("-inf"))
         if new > 1:
             position = torch.arange(length - new, length, device=query.device)
             later = torch.arange(length, device=query.device)[None, :] > position[:, None]
-            suffix_scores = suffix_scores.view(rows, kv_heads, repeat, new, length).masked_fill(later, float("-inf"))
-        suffix_scores = suffix_scores.view(prompts, slots, kv_heads, per_row, length).transpose(1, 2)
-        weights = torch.cat([prefix_scores, suffix_scores], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-        width = prefix_values.shape[2]
-        from_prefix = torch.bmm(
-            weights[..., :width].reshape(prompts * kv_heads, slots * per_row, width), prefix_values.flatten(0, 1)
-        )
-        from_prefix = from_prefix.view(prompts, kv_heads, slots, per_row, -1).transpose(1, 2)
-        own = weights[..., width:].transpose(1, 2).reshape(rows * kv_heads, per_row, length)
-        from_suffix = torch.bmm(own, values.flatten(0, 1)).view(prompts, slots, kv_heads, per_row, -1)
-        out = (from_prefix + from_suffix).reshape(rows, heads, new, -1)
-        return out.transpose(1, 2)
+            scores[-1] = scores[-1].unflatten(3, (-1, new)).masked_fill(later, float("-inf")).flatten(3, 4)
+        weights = torch.cat(scores, dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+        parts = weights.split([s.shape[-1] for s in scores], dim=-1)
+        seen = [_shared_bmm(w, v, order) for w, (_, v, order) in zip(parts, levels, strict=True)]
+        return torch.stack(seen).sum(dim=0).reshape(rows, heads, new, -1).transpose(1, 2)
+
+
+def _shared_bmm(rows_PSKXD: Tensor, matrices: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Products [P, S, K, X, T] of rows with matrices [B, D, T], each for all rows that lie side by side in the given order."""
+    ordered = rows_PSKXD.permute(order)
+    product = torch.bmm(ordered.reshape(len(matrices), -1, rows_PSKXD.shape[-1]), matrices)
+    back = sorted(range(len(order)), key=lambda i: order[i])
+    return product.view(*ordered.shape[:-1], -1).permute(back)
 
 
 @dataclass(frozen=True)
@@ -228,10 +244,12 @@ def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, scaling: float) -> Tensor:
-    """[B, H, Q, D], [B, K, T, D] -> [B, H, Q, D]; causal without a mask."""
+    """[B, H, Q, D], [B, K, T, D] -> [B, H, Q, D]; causal without a mask: the queries are the last Q of the T tokens."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    if mask is None and q.shape[2] < k.shape[2]:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
     causal = mask is None and q.shape[2] > 1
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scaling)
 

@@ -1,9 +1,9 @@
 """Sampling with shared-prefix KV caching and constraints.
 
-Every prompt is prefilled once; its G samples decode in lockstep with all others of the batch. Forced tokens cost no
-logits, and when every row is forced no forward either: runs of forced tokens are fed as one chunk. Finished rows are
-compacted away. The noise of a row comes from Philox keyed by (seed, prompt, sample), so a result does not depend on how
-prompts were batched.
+Every prompt is prefilled once, and what all of them begin with once for all; a prompt's G samples decode in lockstep with
+all others of the batch. Forced tokens cost no logits, and when every row is forced no forward either: runs of forced tokens
+are fed as one chunk. Finished rows are compacted away. The noise of a row comes from Philox keyed by (seed, prompt, sample),
+so a result does not depend on how prompts were batched.
 
 Shape legend: P prompts, S slots a prompt, R = P*S rows, C hidden size, J allowed tokens, V vocabulary, T new tokens.
 """
@@ -30,6 +30,8 @@ from .types import Bools, CancelCheck, Float32s, Int32s, Int64s, SampledItem, Sa
 # Tokens prefilled at once: activations of a prefill are much larger than its keys and values.
 PREFILL_TOKENS_CUDA = 32768
 PREFILL_TOKENS_CPU = 4096
+# Instructions that all prompts of a batch begin with are computed once if they have at least so many tokens.
+MIN_COMMON = 64
 # Rows are compacted when at most this share of the slots would remain.
 COMPACTION_SHARE = 0.75
 # Prompts whose rankings are scored and returned together: bounds what a caller waits for.
@@ -52,7 +54,11 @@ def prefill(lm: Decoder | LanguageModel, prompts: list[Int32s], check: CancelChe
     """Computes the prompts. Returns the cache (not yet decoding) and the hidden state behind every prompt [P, C]."""
     lengths = np.asarray([len(p) for p in prompts], dtype=np.int64)
     lengths_P = torch.from_numpy(lengths).to(lm.device)
-    cache = SharedPrefixCache(lengths_P)
+    common = common_length(prompts)
+    cache = SharedPrefixCache(lengths_P, common)
+    if common:
+        positions = torch.arange(common, device=lm.device)[None]
+        lm.hidden(torch.from_numpy(prompts[0][None, :common].astype(np.int64)).to(lm.device), positions, cache=cache)
     budget = PREFILL_TOKENS_CUDA if lm.device.type == "cuda" else PREFILL_TOKENS_CPU
     last: list[Tensor] = []
     start = 0
@@ -63,15 +69,25 @@ def prefill(lm: Decoder | LanguageModel, prompts: list[Int32s], check: CancelChe
             width = max(width, int(lengths[end]))
             end += 1
         # Padding stands on the right, where causal attention hides it.
-        ids = np.zeros((end - start, width), dtype=np.int64)
+        ids = np.zeros((end - start, width - common), dtype=np.int64)
         for row, prompt in enumerate(prompts[start:end]):
-            ids[row, : len(prompt)] = prompt
-        positions = torch.arange(width, device=lm.device).expand(end - start, width)
+            ids[row, : len(prompt) - common] = prompt[common:]
+        positions = torch.arange(common, width, device=lm.device).expand(end - start, -1)
         cache.filling = slice(start, end)
         hidden = lm.hidden(torch.from_numpy(ids).to(lm.device), positions, cache=cache)
-        last.append(hidden[torch.arange(end - start, device=lm.device), lengths_P[start:end] - 1])
+        last.append(hidden[torch.arange(end - start, device=lm.device), lengths_P[start:end] - common - 1])
         start = end
     return cache, torch.cat(last)
+
+
+def common_length(prompts: list[Int32s]) -> int:
+    """Tokens that all prompts begin with and that are worth computing apart, all but the last of the shortest; else 0."""
+    shortest = min(len(p) for p in prompts) - 1
+    if len(prompts) < 2 or shortest < MIN_COMMON:
+        return 0
+    differs = np.any([p[:shortest] != prompts[0][:shortest] for p in prompts], axis=0)
+    length = int(differs.argmax()) if differs.any() else shortest
+    return length if length >= MIN_COMMON else 0
 
 
 def decode(lm: Decoder | LanguageModel, cache: SharedPrefixCache, tokens_RQ: npt.NDArray[np.integer]) -> Tensor:
