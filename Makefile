@@ -5,25 +5,27 @@ CONFIG ?= configs/nano-ml100k.yaml
 RUN ?= nano-ml100k
 ARGS ?=
 
-.PHONY: help setup proto check format test bench pipeline lock clean
+.PHONY: help setup proto check format test bench pipeline serve lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: .setup/done ## Install Node and Python dependencies, generate code
 
-.setup/done: package-lock.json python_worker/requirements.txt proto/gr2/v1/worker.proto scripts/setup.sh scripts/proto.sh
+.setup/done: package-lock.json python_worker/requirements.txt proto/gr2/v1/worker.proto proto/gr2/v1/rerank.proto scripts/setup.sh scripts/proto.sh
 	@bash scripts/setup.sh
 
 proto: ## Generate TypeScript and Python code from proto/
 	@bash scripts/proto.sh
 
-check: setup ## Lint, format and type checks of TypeScript and Python
+check: setup ## Lint, format, types and known vulnerabilities, TypeScript and Python
 	npx --no-install biome check .
 	npx --no-install tsc -p .
+	npx --no-install buf lint proto
 	.venv/bin/ruff check --config python_worker/pyproject.toml python_worker tests/python bench
 	.venv/bin/ruff format --check --config python_worker/pyproject.toml python_worker tests/python bench
 	.venv/bin/mypy --config-file python_worker/pyproject.toml python_worker/gr2_worker
+	@bash scripts/audit.sh
 
 format: setup ## Rewrite files in the house style
 	npx --no-install biome check --write .
@@ -38,8 +40,11 @@ bench: setup ## Benchmarks: make bench NAME=pipeline
 pipeline: setup ## GR2 end to end on MovieLens-100K: make pipeline [CONFIG=...] [RUN=...] [ARGS="--set path=value"]
 	npm run --silent pipeline -- --config $(CONFIG) --run $(RUN) $(ARGS)
 
+serve: setup ## Answer re-rank requests with a finished run: make serve [RUN=...] [ARGS="--port 0"]
+	npm run --silent serve -- --run $(RUN) $(ARGS)
+
 lock: ## Pin every Python requirement
 	@bash scripts/lock.sh
 
 clean: ## Remove what setup and runs made (data/ is kept)
-	rm -rf node_modules .venv .setup runs src/worker/generated python_worker/gr2_worker/generated
+	rm -rf node_modules .venv .setup runs src/worker/generated src/client/generated dist python_worker/gr2_worker/generated

@@ -13,7 +13,7 @@ import { fitItemKnn } from "../src/prerank/item-knn.ts";
 import { fitPopularity } from "../src/prerank/popularity.ts";
 import { buildSlates } from "../src/prerank/slates.ts";
 import { viewOf } from "../src/teacher/features.ts";
-import { rankingFrom, sampleTraces } from "../src/teacher/sampling.ts";
+import { rankingFrom, sampleTraces, statisticalTeacher } from "../src/teacher/sampling.ts";
 import { fitTeacher } from "../src/teacher/statistical.ts";
 import { type Benchmark, timed } from "./claim.ts";
 
@@ -86,7 +86,8 @@ export const bench: Benchmark = async (emit, [dir = "data", python = ".venv/bin/
       bar: ["value", ">", 0],
     });
   }
-  const { stats } = sampleTraces(teacher, rerank.slates);
+  const asked = statisticalTeacher(teacher, { temperature: 1, seed: 0, thoughtOf: () => ({ words: [] }) });
+  const { stats } = await sampleTraces(asked, rerank.slates);
   emit({
     claim: "prerank/share of slates with an accepted trace",
     value: stats.acceptance,

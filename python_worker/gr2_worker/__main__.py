@@ -19,17 +19,21 @@ def main() -> int:
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch (default: all cores)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--parent-pid", type=int, default=0, help="end as soon as this process, the parent, is gone")
     arguments = parser.parse_args()
     if arguments.threads < 0:
         parser.error("--threads must be >= 0")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
+    from .boot import die_with_parent
     from .errors import WorkerFault
     from .server import Server
 
     try:
+        if arguments.parent_pid:
+            die_with_parent(arguments.parent_pid)
         server = Server(arguments.address, arguments.device, arguments.threads)
-    except (OSError, WorkerFault) as error:
+    except (OSError, RuntimeError, WorkerFault) as error:
         print(f"gr2_worker: {error}", file=sys.stderr)
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):

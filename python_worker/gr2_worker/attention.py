@@ -6,6 +6,9 @@ one prompt attend to ONE copy of the prompt's keys and values (as one matrix pro
 all prompts begin with is one product for all rows, and all parts share a softmax. All rows of a cache decode in lockstep, so
 the suffix needs no padding mask.
 
+Layers may see only a window of their latest keys (Gemma), and may cap their scores (Gemma 2): a query sees the
+keys less than `window` positions back; scores become cap * tanh(score / cap).
+
 Shape legend: P prompts, S slots a prompt, R = P*S rows, H query heads, K key-value heads, Q new tokens, T cached (or packed)
 tokens, D head size, M problems of a block.
 """
@@ -26,6 +29,10 @@ from .types import Bools, Int64s
 
 NAME = "gr2_shared_prefix"
 FIRST_SUFFIX_CAPACITY = 32
+
+
+def _capped(scores: Tensor, cap: float | None) -> Tensor:
+    return scores if cap is None else cap * torch.tanh(scores / cap)
 
 
 class SharedPrefixCache(Cache):
@@ -122,7 +129,16 @@ class SharedPrefixCache(Cache):
         self._suffix[layer] = grown
         return grown
 
-    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        scaling: float,
+        window: int | None = None,
+        cap: float | None = None,
+    ) -> Tensor:
         """Attention of query [R, H, Q, D] over prompts and suffix keys/values [R, K, T, D]; returns [R, Q, H, D].
 
         What is shared is one matrix product for all who share it: the common part for all rows, a prompt for its slots.
@@ -141,17 +157,36 @@ class SharedPrefixCache(Cache):
         if self.common:
             common_keys, common_values = self._common[layer]
             levels.insert(0, (common_keys[0], common_values[0], (2, 0, 1, 3, 4)))
-        scores = [_shared_bmm(by_row, k, order) for k, _, order in levels]  # [P, S, K, X, T] each
+        scores = [_capped(_shared_bmm(by_row, k, order), cap) for k, _, order in levels]  # [P, S, K, X, T] each
         if self._hidden_prefix is not None:
             scores[-2].masked_fill_(self._hidden_prefix[:, None, None, None, :], float("-inf"))
         if new > 1:
             position = torch.arange(length - new, length, device=query.device)
             later = torch.arange(length, device=query.device)[None, :] > position[:, None]
             scores[-1] = scores[-1].unflatten(3, (-1, new)).masked_fill(later, float("-inf")).flatten(3, 4)
+        if window is not None and self.common + self.prefix_width + length > window:
+            scores = self._within(window, scores, new)
         weights = torch.cat(scores, dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
         parts = weights.split([s.shape[-1] for s in scores], dim=-1)
         seen = [_shared_bmm(w, v, order) for w, (_, v, order) in zip(parts, levels, strict=True)]
         return torch.stack(seen).sum(dim=0).reshape(rows, heads, new, -1).transpose(1, 2)
+
+    def _within(self, window: int, scores: list[Tensor], new: int) -> list[Tensor]:
+        """Scores [P, S, K, heads * Q, T] of common part, prompts and suffix with the keys outside the window hidden."""
+        device, length = scores[-1].device, scores[-1].shape[-1]
+        repeat = scores[-1].shape[-2] // new
+        step_Q = torch.arange(length - new, length, device=device)
+        position_PQ = self.prompt_lengths[:, None] + step_Q
+        hidden = []
+        start = 0
+        for shared in scores[:-1]:
+            at_T = torch.arange(start, start + shared.shape[-1], device=device)
+            start += shared.shape[-1]
+            far_PQT = position_PQ[:, :, None] - at_T >= window
+            # A row's queries stand head by head, new tokens fastest.
+            hidden.append(shared.masked_fill(far_PQT.repeat(1, repeat, 1)[:, None, None], float("-inf")))
+        far_QT = step_Q[:, None] - torch.arange(length, device=device) >= window
+        return [*hidden, scores[-1].masked_fill(far_QT.repeat(repeat, 1), float("-inf"))]
 
 
 def _shared_bmm(rows_PSKXD: Tensor, matrices: Tensor, order: tuple[int, ...]) -> Tensor:
@@ -170,6 +205,16 @@ class Block:
     key_at_MK: Tensor  # int64
     seen_MQK: Tensor | None  # bool [M, 1, Q, K], True = may be seen; None: the keys are the queries, causal
     real_MQ: Bools  # which queries are not padding
+
+    def seen_within(self, window: int | None, position_T: Tensor) -> Tensor | None:
+        """seen_MQK for a layer, which may have a window."""
+        if window is None:
+            return self.seen_MQK
+        near = (position_T[self.query_at_MQ][:, :, None] - position_T[self.key_at_MK][:, None, :]) < window
+        near = near[:, None]
+        if self.seen_MQK is not None:
+            return self.seen_MQK & near
+        return near & torch.ones(near.shape[-2:], dtype=torch.bool, device=near.device).tril()
 
 
 def causal_block(sequences: list[Int64s]) -> Block:
@@ -225,8 +270,18 @@ class Blocks:
         )
         return Blocks(tuple(moved), self.output_at_T.to(device))
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float) -> Tensor:
-        """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        dropout: float,
+        scaling: float,
+        position_T: Tensor,
+        window: int | None = None,
+        cap: float | None = None,
+    ) -> Tensor:
+        """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]; position_T is looked at for a window alone."""
         query, key, value = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
         outputs = []
         for block in self.blocks:
@@ -234,7 +289,7 @@ class Blocks:
                 x.index_select(0, at.flatten()).view(*at.shape, *x.shape[1:]).transpose(1, 2)
                 for x, at in ((query, block.query_at_MQ), (key, block.key_at_MK), (value, block.key_at_MK))
             )
-            out = _sdpa(q, k, v, block.seen_MQK, dropout, scaling)
+            out = _sdpa(q, k, v, block.seen_within(window, position_T), dropout, scaling, cap)
             outputs.append(out.transpose(1, 2).reshape(-1, *query.shape[1:2], value.shape[2]))
         return torch.cat(outputs).index_select(0, self.output_at_T)[None]
 
@@ -243,20 +298,41 @@ def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
     return None if tensor is None else tensor.to(device)
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, scaling: float) -> Tensor:
-    """[B, H, Q, D], [B, K, T, D] -> [B, H, Q, D]; causal without a mask: the queries are the last Q of the T tokens."""
+def _sdpa(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, scaling: float, cap: float | None = None
+) -> Tensor:
+    """[B, H, Q, D], [B, K, T, D] -> [B, H, Q, D]; causal without a mask, which holds True or 0 where a key may be seen."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    if mask is None and q.shape[2] < k.shape[2]:
-        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
     causal = mask is None and q.shape[2] > 1
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scaling)
+    if cap is None:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scaling
+        )
+    if causal:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    scores = _capped(q @ k.transpose(2, 3) * scaling, cap)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    return F.dropout(scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype), dropout) @ v
+
+
+def _causal_mask(window: int | None, queries: int, tokens: int, device: torch.device) -> Tensor | None:
+    """bool [Q, T] of causal rows whose queries are the last Q of T tokens; None where no mask says the same."""
+    if window is None or tokens <= window:
+        if queries in (1, tokens):
+            return None
+        window = tokens
+    at = torch.arange(tokens, device=device)
+    distance = at[tokens - queries :, None] - at
+    return (distance >= 0) & (distance < window)
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """query [B, H, T, D], key and value [B, K, T, D] -> [B, T, H, D]; every token sees the ones before it and itself."""
-    return _sdpa(query, key, value, None, 0.0, scaling).transpose(1, 2)
+    """query [B, H, Q, D], the last of the tokens; key and value [B, K, T, D] -> [B, Q, H, D], each from the past and itself."""
+    mask = _causal_mask(None, query.shape[2], key.shape[2], query.device)
+    return _sdpa(query, key, value, mask, 0.0, scaling).transpose(1, 2)
 
 
 def attention(
@@ -267,19 +343,29 @@ def attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     gr2_cache: SharedPrefixCache | None = None,
     gr2_blocks: Blocks | None = None,
+    gr2_positions: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Transformers' attention interface: query [B, H, T, D], key and value [B, K, T, D] -> ([B, T, H, D], None)."""
-    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        raise NotImplementedError("attention with soft-capping or sinks is not supported")
+    """Transformers' attention interface: query [B, H, T, D], key and value [B, K, T, D] -> ([B, T, H, D], None).
+
+    gr2_positions: [1, T] of the packed row that gr2_blocks is about.
+    """
+    if kwargs.get("s_aux") is not None:
+        raise NotImplementedError("attention with sinks is not supported")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if gr2_cache is not None and gr2_cache.slots:
-        return gr2_cache.attend(int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
-    if gr2_blocks is not None:
-        return gr2_blocks.attend(query, key, value, dropout, scale), None
-    return _sdpa(query, key, value, attention_mask, dropout, scale).transpose(1, 2).contiguous(), None
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        return gr2_cache.attend(layer, query, key, value, scale, sliding_window, softcap), None
+    if gr2_blocks is not None and gr2_positions is not None:
+        return gr2_blocks.attend(query, key, value, dropout, scale, gr2_positions[0], sliding_window, softcap), None
+    mask = attention_mask
+    if mask is None:
+        mask = _causal_mask(sliding_window, query.shape[2], key.shape[2], key.device)
+    return _sdpa(query, key, value, mask, dropout, scale, softcap).transpose(1, 2).contiguous(), None
 
 
 def register() -> None:

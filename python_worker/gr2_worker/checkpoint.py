@@ -1,4 +1,5 @@
-"""A model's state on disk: safetensors and JSON only, never pickle. The folder also loads as an ordinary pretrained model.
+"""A model's state on disk: safetensors and JSON only, never pickle. Without LoRA the folder also loads as an ordinary
+pretrained model.
 
     config.json generation_config.json   the architecture (transformers' format)
     model.safetensors                    weights; tied ones once
@@ -6,18 +7,16 @@
     optimizer.safetensors                AdamW moments by parameter name (optional)
     gr2_state.json                       step, weight_version, sha256, embedding_dropout, metadata
 
-A folder is replaced atomically: written next to its place, flushed to disk, then renamed.
+With LoRA, adapter.safetensors holds what is trained (LoRA layers and the rows of added tokens) and stands in place of config
+and weights: the state belongs in front of the base model it was trained with, whose fingerprint is noted.
+
+A folder is replaced atomically (folders.py).
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-import os
-import re
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -26,10 +25,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .errors import FailedPrecondition, InvalidRequest, NotFound
+from .errors import FailedPrecondition, NotFound
+from .folders import replacing
 from .lm import STATE_FILE, LanguageModel
 
 WEIGHTS_FILE = "model.safetensors"
+ADAPTER_FILE = "adapter.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 FORMAT_VERSION = 1
 
@@ -46,6 +47,11 @@ class StateInfo:
     has_optimizer: bool
     metadata: dict[str, str] = field(default_factory=dict)  # the caller's: what the weights belong to
     format_version: int = FORMAT_VERSION
+    base: str = ""  # fingerprint of the frozen model that LoRA weights belong in front of; "" = whole weights
+
+    @property
+    def weights_file(self) -> str:
+        return ADAPTER_FILE if self.base else WEIGHTS_FILE
 
 
 def save(
@@ -57,42 +63,27 @@ def save(
     metadata: dict[str, str],
 ) -> StateInfo:
     """Writes a state and returns what was written. `folder` is replaced if it is a saved state, else must be absent or empty."""
-    _check_replaceable(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    except OSError as error:
-        raise FailedPrecondition(f"cannot write under {folder.parent}: {error.strerror}") from error
-    try:
-        save_file(_weights(lm), staging / WEIGHTS_FILE, metadata={"format": "pt"})
+    weights_file = WEIGHTS_FILE if lm.adapter is None else ADAPTER_FILE
+    with replacing(folder, STATE_FILE, "a saved state") as staging:
+        save_file(_weights(lm), staging / weights_file, metadata={"format": "pt"})
         if optimizer_state is not None:
             save_file(optimizer_state, staging / OPTIMIZER_FILE, metadata={"format": "pt"})
-        _write_tokenizer(staging, lm)
-        lm.model.config.save_pretrained(staging)
-        if getattr(lm.model, "generation_config", None) is not None:
-            lm.model.generation_config.save_pretrained(staging)
+        write_tokenizer(staging, lm)
+        if lm.adapter is None:
+            lm.model.config.save_pretrained(staging)
+            if getattr(lm.model, "generation_config", None) is not None:
+                lm.model.generation_config.save_pretrained(staging)
         info = StateInfo(
             step=step,
             weight_version=weight_version,
-            sha256=sha256_of(staging / WEIGHTS_FILE),
-            weights_bytes=(staging / WEIGHTS_FILE).stat().st_size,
+            sha256=sha256_of(staging / weights_file),
+            weights_bytes=(staging / weights_file).stat().st_size,
             embedding_dropout=lm.embedding_dropout,
             has_optimizer=optimizer_state is not None,
             metadata=metadata,
+            base="" if lm.adapter is None else lm.adapter.fingerprint,
         )
         (staging / STATE_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n")
-        staging.chmod(0o755)  # mkdtemp makes it private
-        for file in staging.iterdir():
-            _flush(file)
-        _flush(staging)
-        _replace(staging, folder)
-    except OSError as error:
-        raise FailedPrecondition(f"cannot write {folder}: {error.strerror or error}") from error
-    except SafetensorError as error:  # its writer reports a full disk this way
-        raise FailedPrecondition(f"cannot write {folder}: {_reason(error)}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return info
 
 
@@ -108,19 +99,25 @@ def read_info(folder: Path) -> StateInfo:
 
 def load_weights(folder: Path, lm: LanguageModel, info: StateInfo) -> None:
     """Copies saved weights into `lm`, whose architecture must match, after checking their hash."""
-    if sha256_of(folder / WEIGHTS_FILE) != info.sha256:
-        raise FailedPrecondition(f"{folder / WEIGHTS_FILE} is damaged: its sha256 differs from {STATE_FILE}")
+    file_ = folder / info.weights_file
+    base = "" if lm.adapter is None else lm.adapter.fingerprint
+    if bool(base) != bool(info.base):
+        held, loaded = ("LoRA weights", "without") if info.base else ("the weights of a whole model", "with")
+        raise FailedPrecondition(f"the state at {folder} holds {held}, the model was loaded {loaded} LoRA")
+    if base != info.base:
+        raise FailedPrecondition(f"the LoRA weights at {folder} were trained in front of another base model")
+    if not file_.is_file() or sha256_of(file_) != info.sha256:
+        raise FailedPrecondition(f"{file_} is damaged: its sha256 differs from {STATE_FILE}")
     own = _weights(lm)
     try:
-        with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+        with safe_open(file_, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise FailedPrecondition(f"{folder / WEIGHTS_FILE} cannot be read") from error
+        raise FailedPrecondition(f"{file_} cannot be read") from error
     if shapes != {name: tuple(weight.shape) for name, weight in own.items()}:
-        raise FailedPrecondition(
-            f"the state at {folder} is of another architecture or vocabulary than the loaded model"
-        )
-    saved = load_file(folder / WEIGHTS_FILE)
+        another = "architecture or vocabulary" if lm.adapter is None else "LoRA rank, target modules or vocabulary"
+        raise FailedPrecondition(f"the state at {folder} is of another {another} than the loaded model")
+    saved = load_file(file_)
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(saved[name])
@@ -142,7 +139,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _weights(lm: LanguageModel) -> dict[str, Tensor]:
+def all_weights(lm: LanguageModel) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name; of tied ones only the first. Tensors are the live ones."""
     seen: set[int] = set()
     weights = {}
@@ -153,7 +150,13 @@ def _weights(lm: LanguageModel) -> dict[str, Tensor]:
     return weights
 
 
-def _write_tokenizer(folder: Path, lm: LanguageModel) -> None:
+def _weights(lm: LanguageModel) -> dict[str, Tensor]:
+    """What a state holds: everything, or with LoRA what is trained."""
+    return {name: w for name, w in all_weights(lm).items() if lm.adapter is None or lm.is_trained(name)}
+
+
+def write_tokenizer(folder: Path, lm: LanguageModel) -> None:
+    """tokenizer.json with added tokens, and what transformers needs to use it."""
     (folder / "tokenizer.json").write_bytes(lm.tokenizer_json)
     settings: dict[str, object] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -162,56 +165,8 @@ def _write_tokenizer(folder: Path, lm: LanguageModel) -> None:
     }
     if lm.eos_token_id >= 0:
         settings["eos_token"] = lm.tokenizer.id_to_token(lm.eos_token_id)
+    if lm.bos_token:
+        settings["bos_token"] = lm.bos_token
     if lm.chat_template:
         settings["chat_template"] = lm.chat_template
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-
-
-def _check_replaceable(folder: Path) -> None:
-    """Replacing deletes what was there: only ever do that to a saved state."""
-    if not folder.is_absolute():
-        raise InvalidRequest(f"path must be absolute, got {str(folder)!r}")
-    if folder.is_file():
-        raise InvalidRequest(f"{folder} is a file")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / STATE_FILE).is_file():
-        raise InvalidRequest(f"{folder} holds something else than a saved state; refusing to replace it")
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what an earlier save to this place left when its process was killed."""
-    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
-        if leftover.suffix in (".partial", ".old"):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _reason(error: SafetensorError) -> str:
-    """What the system said, out of the writer's "... I/O error: No space left on device (os error 28)"."""
-    number = re.search(r"os error (\d+)", str(error))
-    return os.strerror(int(number[1])) if number else str(error)
-
-
-def _replace(staging: Path, folder: Path) -> None:
-    """Renames `staging` to `folder`; an old folder is moved aside first and restored should the rename fail."""
-    old = folder.with_name(f".{folder.name}.{staging.name[-16:-8]}.old")
-    had_old = folder.exists()
-    if had_old:
-        folder.rename(old)
-    try:
-        staging.rename(folder)
-    except OSError:
-        if had_old:
-            old.rename(folder)
-        raise
-    _flush(folder.parent)
-    if had_old:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -71,14 +71,17 @@ def for_generation(lm: LanguageModel) -> Decoder | LanguageModel:
         lm.config.model_type in FAMILIES
         and getattr(lm.config, "hidden_act", None) == "silu"
         and all(_is_plain(layer) for layer in base.layers)
+        and type(base.embed_tokens) is nn.Embedding
         and type(lm.model.get_output_embeddings()) is nn.Linear
     )
     return Decoder(lm) if fits else lm
 
 
 def _is_plain(layer: Any) -> bool:
-    """Whether all products of a layer are ordinary ones (not quantised, not adapted)."""
+    """Whether a layer sees everything and all its products are ordinary ones (not quantised, not adapted)."""
     own, mlp = layer.self_attn, layer.mlp
+    if getattr(own, "sliding_window", None) is not None:
+        return False
     projections = (own.q_proj, own.k_proj, own.v_proj, own.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
     return all(type(p) is nn.Linear for p in projections)
 

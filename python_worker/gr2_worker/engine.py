@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import beam, checkpoint, lm, losses, packing, ranking, sampler
+from . import beam, checkpoint, export, lm, losses, packing, ranking, sampler
 from .constraints import CompiledConstraint, compile_constraint, replay
 from .errors import FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from .optimizer import AdamW
@@ -40,6 +40,7 @@ from .types import (
     PermutationConstraint,
     SampledItem,
     SampleParams,
+    TokenWatcher,
     TrainResult,
     TrainSpec,
     never_cancelled,
@@ -275,11 +276,15 @@ class Engine:
     # ------------------------------------------------------------ generation
 
     def sample(
-        self, model_id: str, params: SampleParams, check: CancelCheck = never_cancelled
+        self,
+        model_id: str,
+        params: SampleParams,
+        check: CancelCheck = never_cancelled,
+        watch: TokenWatcher | None = None,
     ) -> Iterator[list[SampledItem]]:
-        """Yields responses as they finish."""
+        """Yields responses as they finish; `watch` is told of the tokens drawn one by one."""
         with memory_guard("max_batch_tokens"):
-            yield from sampler.sample(self.model(model_id).lm, params, check)
+            yield from sampler.sample(self.model(model_id).lm, params, check, watch)
 
     def beam_search(self, model_id: str, params: BeamParams, check: CancelCheck = never_cancelled) -> BeamResult:
         """The best catalogue rows of every prompt."""
@@ -297,6 +302,11 @@ class Engine:
             raise FailedPrecondition("a model loaded with trainable=false has no optimizer state to save")
         tensors = loaded.optimizer.state() if include_optimizer and loaded.optimizer is not None else None
         return checkpoint.save(Path(path), loaded.lm, tensors, loaded.step, loaded.weight_version, metadata or {})
+
+    def export_model(self, model_id: str, path: str, dtype: str, files: dict[str, bytes]) -> int:
+        """Writes a model as an ordinary checkpoint, LoRA merged. Returns bytes of weights."""
+        with memory_guard("the model size: merged weights are held in host memory"):
+            return export.export(Path(path), self.model(model_id).lm, dtype, files)
 
     def load_state(self, model_id: str, path: str, include_optimizer: bool) -> LoadedState:
         """Restores a saved state; drops any accumulated gradient."""

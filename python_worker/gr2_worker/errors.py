@@ -29,3 +29,8 @@ class Unavailable(WorkerFault):
 
 class Cancelled(WorkerFault):
     """The caller went away or its deadline passed."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error, for a one-sentence message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,7 +1,7 @@
 """A language model of the worker: loading (scratch, pretrained folder or hub id, GGUF), added tokens, hidden states, logits.
 
-Knows tensors and vocabulary, not batches, losses or requests. Parameters of trainable models are float32 masters; bfloat16
-is then an autocast. Frozen models are cast as a whole.
+Knows tensors, not batches, losses or requests; new rows are vocabulary.py's, LoRA is adapter.py's. What is trained is a float32
+master; bfloat16 is then an autocast. What is frozen is stored in the compute type.
 
 Shape legend: B rows, T tokens, V vocabulary rows, C hidden size, n selected positions.
 """
@@ -17,24 +17,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from . import attention
-from .errors import FailedPrecondition, InvalidRequest, NotFound
+from . import adapter, attention, vocabulary
+from .errors import FailedPrecondition, InvalidRequest, NotFound, first_line
 from .packing import MicroBatch
-from .types import Float32s, LoadSpec
+from .types import LoadSpec
 
 STATE_FILE = "gr2_state.json"
 # Without any of these, transformers would make up an empty tokenizer.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-# A token placed by a vector is moved off its fresh row by this many standard deviations of the embedding.
-PLACEMENT_SHARE = 2.0
-# New rows = mean of the old ones + this share of their standard deviation as noise: known territory, yet distinct.
-NEW_ROW_NOISE = 0.1
+# Whose attention the worker's is known to be equal to (tests compare with transformers' own); gpt2 is SASRec's.
+FAMILIES = ("qwen3", "qwen2", "llama", "smollm3", "mistral", "gemma", "gemma2", "gemma3_text", "gpt2")
 # End-of-text tokens of common tokenizers, most specific first; used when nothing declares one.
 KNOWN_EOS = ("<|im_end|>", "<|eos|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+# Likewise for beginnings; only chat templates ask for it.
+KNOWN_BOS = ("<|begin_of_text|>", "<bos>", "<s>")
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -49,10 +49,12 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.device = device
         self.trainable = spec.trainable
+        self.adapter: adapter.Adapter | None = None
         self.bfloat16 = spec.dtype == "bfloat16"
         self.embedding_dropout = 0.0
         self.eos_token_id = -1
         self.chat_template = ""
+        self.bos_token = ""
         self.added_token_ids: list[int] = []
 
     # ------------------------------------------------------------ what others may ask
@@ -79,14 +81,23 @@ class LanguageModel:
         return sum(p.numel() for p in self.model.parameters())
 
     @property
+    def num_trained(self) -> int:
+        """Parameters that an optimizer step moves."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def is_trained(self, name: str) -> bool:
+        """Whether a parameter belongs to what training changes, also if this copy of the model is frozen."""
+        return self.trainable if self.adapter is None else name in self.adapter.names
+
+    @property
     def tokenizer_json(self) -> bytes:
         return self.tokenizer.to_str().encode()
 
     # ------------------------------------------------------------ computing
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """bfloat16 autocast for trainable bfloat16 models, else nothing."""
-        if self.bfloat16 and self.trainable:
+        """bfloat16 autocast for bfloat16 models that hold float32 masters, else nothing."""
+        if self.bfloat16 and (self.trainable or self.adapter is not None):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
@@ -123,7 +134,7 @@ class LanguageModel:
         """Last hidden states [B, T, C], behind the final norm. blocks: who sees whom in one packed row; None = causal."""
         inputs: dict[str, Any] = {"position_ids": position_ids_BT, "attention_mask": None}
         if blocks is not None:
-            inputs["gr2_blocks"] = blocks
+            inputs |= {"gr2_blocks": blocks, "gr2_positions": position_ids_BT}
         if self.embedding_dropout > 0 and self.model.training:
             embeddings = self.model.get_input_embeddings()(input_ids_BT)
             inputs["inputs_embeds"] = F.dropout(embeddings, self.embedding_dropout)
@@ -149,9 +160,10 @@ class LanguageModel:
         """Logits [n, J] in float32 of the given tokens only; negative ids are padding and give an arbitrary logit."""
         tokens = tokens_nJ.clamp(min=0)
         head = self.model.get_output_embeddings()
-        if tokens.shape[1] * 4 > head.weight.shape[0] or type(head) is not nn.Linear:
+        if tokens.shape[1] * 4 > self.vocab_size or type(head) not in (nn.Linear, adapter.RowHead):
             return self.logits(hidden_nC).gather(1, tokens)
-        rows = F.embedding(tokens, head.weight).to(hidden_nC.dtype)
+        rows = head.rows_at(tokens) if isinstance(head, adapter.RowHead) else F.embedding(tokens, head.weight)
+        rows = rows.to(hidden_nC.dtype)
         picked = torch.bmm(rows, hidden_nC[:, :, None])[:, :, 0].float()
         if head.bias is not None:
             picked = picked + head.bias[tokens].float()
@@ -178,25 +190,29 @@ def load(spec: LoadSpec, device: torch.device) -> LanguageModel:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(spec.seed)
         loaded = _load_pretrained(spec, device) if spec.path else _build_scratch(spec, device)
-        model = loaded.model
-        layer_types = getattr(loaded.config, "layer_types", None) or []
-        if any(kind != "full_attention" for kind in layer_types):
-            raise FailedPrecondition("only models whose layers all use full attention are supported")
+        model, tokenizer = loaded.model, loaded.tokenizer
         if spec.added_tokens or spec.pad_vocab_multiple > 0:
-            _add_tokens(loaded, spec)
-        loaded.added_token_ids = [_id_of(loaded.tokenizer, t) for t in spec.added_tokens]
+            drawn = spec.seed if spec.path else None
+            vocabulary.extend(model, tokenizer, spec.added_tokens, spec.pad_vocab_multiple, drawn)
+        loaded.added_token_ids = [vocabulary.id_of(tokenizer, t) for t in spec.added_tokens]
         if spec.added_token_vectors is not None:
-            _place_tokens(loaded, spec.added_token_vectors, spec.seed)
+            vocabulary.place(model, loaded.added_token_ids, spec.added_token_vectors, spec.seed)
+        if spec.lora is not None:
+            loaded.adapter = adapter.attach(model, spec.lora, loaded.added_token_ids, spec.seed)
     if loaded.eos_token_id < 0:
         known = (loaded.tokenizer.token_to_id(token) for token in KNOWN_EOS)
         loaded.eos_token_id = next((i for i in known if i is not None), -1)
-    model.to(device=device, dtype=torch.float32 if spec.trainable or not loaded.bfloat16 else torch.bfloat16)
+    frozen_type = torch.bfloat16 if loaded.bfloat16 else torch.float32
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if loaded.is_trained(name) else frozen_type)
+    model.to(device)
     if device.type == "cpu":
         # Weights read from a file stand at arbitrary addresses of its mapping; kernels round by alignment, and a
         # resumed run has to equal an uninterrupted one.
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.data = tensor.data.clone()
-    model.requires_grad_(spec.trainable)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(spec.trainable and loaded.is_trained(name))
     model.eval()
     if spec.gradient_checkpointing and spec.trainable:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -211,19 +227,22 @@ def _build_scratch(spec: LoadSpec, device: torch.device) -> LanguageModel:
     if not isinstance(architecture, dict) or "model_type" not in architecture:
         raise InvalidRequest('architecture_json must be an object with a "model_type"')
     dropout = _embedding_dropout(architecture.pop("embedding_dropout", 0.0))
-    tokenizer = _parse_tokenizer(spec.tokenizer_json)
-    _add_to_tokenizer(tokenizer, spec.added_tokens)
+    tokenizer = vocabulary.parse(spec.tokenizer_json)
+    vocabulary.add(tokenizer, spec.added_tokens)
     declared_eos = architecture.get("eos_token_id")
-    architecture["vocab_size"] = _padded(_rows_needed(tokenizer), spec.pad_vocab_multiple)
+    architecture["vocab_size"] = vocabulary.padded(vocabulary.rows_needed(tokenizer), spec.pad_vocab_multiple)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         # Defaults of an architecture point into some other vocabulary.
         architecture.setdefault(name, None)
     model_type = architecture.pop("model_type")
+    _check_family(model_type, "model.architecture")
     try:
         config = AutoConfig.for_model(model_type, **architecture)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME, dtype=torch.float32)
     except (ValueError, TypeError, KeyError) as error:
-        raise InvalidRequest(f"architecture_json does not describe a causal language model: {_line(error)}") from error
+        raise InvalidRequest(
+            f"architecture_json does not describe a causal language model: {first_line(error)}"
+        ) from error
     loaded = LanguageModel(model, tokenizer, spec, device)
     loaded.embedding_dropout = dropout
     loaded.eos_token_id = declared_eos if isinstance(declared_eos, int) else -1
@@ -240,20 +259,23 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
         raise NotFound(f"no file {spec.gguf_file} in {spec.path}")
     if is_local and not spec.gguf_file and not any(folder.glob("*.safetensors")):
         raise NotFound(f"{spec.path} holds no .safetensors weights (pickled weights are never loaded)")
+    _check_config(spec, folder if is_local else None)
     tokenizer, eos_token, chat_template = _load_tokenizer(spec, folder if is_local else None)
+    masters = spec.dtype != "bfloat16" or (spec.trainable and spec.lora is None)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             spec.path,
             attn_implementation=attention.NAME,
-            dtype=torch.float32,
+            dtype=torch.float32 if masters else torch.bfloat16,
             trust_remote_code=False,
             local_files_only=is_local,
             **extra,
         )
     except ImportError as error:
-        raise FailedPrecondition(f"loading {spec.path} needs a package that is missing: {_line(error)}") from error
-    except (OSError, ValueError) as error:
-        raise NotFound(f"cannot load a model from {spec.path}: {_line(error)}") from error
+        raise FailedPrecondition(f"loading {spec.path} needs a package that is missing: {first_line(error)}") from error
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise NotFound(f"cannot load a model from {spec.path}: {first_line(error)}") from error
+    _check_family(model.config.model_type, spec.path)
     if getattr(model.config, "quantization_config", None) is not None:
         del model.config.quantization_config
     loaded = LanguageModel(model, tokenizer, spec, device)
@@ -265,13 +287,33 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
     by_name = tokenizer.token_to_id(eos_token) if eos_token else None
     loaded.eos_token_id = by_name if by_name is not None else config_eos if isinstance(config_eos, int) else -1
     loaded.chat_template = chat_template
+    loaded.bos_token = _bos_token(folder if is_local else None, tokenizer)
     return loaded
+
+
+def _check_family(model_type: str, where: str) -> None:
+    if model_type not in FAMILIES:
+        hint = "; take a text-only checkpoint (gemma3_text)" if model_type == "gemma3" else ""
+        raise InvalidRequest(
+            f"{where}: architecture {model_type!r} is not supported{hint}; supported are {', '.join(FAMILIES)}"
+        )
+
+
+def _check_config(spec: LoadSpec, folder: Path | None) -> None:
+    """Refuses another architecture before gigabytes of it are read. Hub ids are looked at once they are loaded."""
+    if folder is None or spec.gguf_file:
+        return
+    try:
+        model_type = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise NotFound(f"{spec.path} holds no readable config.json: {first_line(error)}") from error
+    _check_family(str(model_type), spec.path)
 
 
 def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str, str]:
     """(tokenizer, eos token or "", chat template or ""). A local tokenizer.json is taken as it is."""
     if spec.tokenizer_json:
-        return _parse_tokenizer(spec.tokenizer_json), "", ""
+        return vocabulary.parse(spec.tokenizer_json), "", ""
     if folder is not None and (folder / "tokenizer.json").is_file():
         settings_file, template_file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
         settings = json.loads(settings_file.read_text()) if settings_file.is_file() else {}
@@ -280,7 +322,7 @@ def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str
         if isinstance(template, list):
             template = next((t["template"] for t in template if t.get("name") == "default"), "")
         return (
-            _parse_tokenizer((folder / "tokenizer.json").read_bytes()),
+            vocabulary.parse((folder / "tokenizer.json").read_bytes()),
             eos["content"] if isinstance(eos, dict) else str(eos),
             str(template),
         )
@@ -293,99 +335,19 @@ def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str
         eos = "" if spec.gguf_file else auto.eos_token or ""
         return auto.backend_tokenizer, eos, str(auto.chat_template or "")
     except Exception as error:  # the Auto classes raise nearly anything
-        raise FailedPrecondition(f"{spec.path} has no usable fast tokenizer: {_line(error)}") from error
+        raise FailedPrecondition(f"{spec.path} has no usable fast tokenizer: {first_line(error)}") from error
 
 
-def _parse_tokenizer(tokenizer_json: bytes) -> Tokenizer:
-    if not tokenizer_json:
-        raise InvalidRequest("tokenizer_json is empty")
-    try:
-        tokenizer = Tokenizer.from_str(tokenizer_json.decode())
-    except Exception as error:  # tokenizers raises bare Exception
-        raise InvalidRequest(f"tokenizer_json cannot be read: {_line(error)}") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-def _add_to_tokenizer(tokenizer: Tokenizer, tokens: tuple[str, ...]) -> None:
-    if len(set(tokens)) != len(tokens):
-        raise InvalidRequest("added_tokens holds a token twice")
-    if any(not token for token in tokens):
-        raise InvalidRequest("added_tokens holds an empty token")
-    new = [t for t in tokens if tokenizer.token_to_id(t) is None]
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in new])
-
-
-def _add_tokens(loaded: LanguageModel, spec: LoadSpec) -> None:
-    """Adds tokens to the vocabulary of a loaded model and initialises their rows, tied or not."""
-    tokenizer, model = loaded.tokenizer, loaded.model
-    known_rows = _rows_needed(tokenizer)
-    _add_to_tokenizer(tokenizer, spec.added_tokens)
-    needed = _rows_needed(tokenizer)
-    old_rows = loaded.vocab_size
-    rows = _padded(max(needed, old_rows), spec.pad_vocab_multiple)
-    if rows != old_rows:
-        model.resize_token_embeddings(rows, mean_resizing=False)
-    if not spec.path:
-        return  # a scratch model was built at its size: every row is already drawn from its initialisation
-    # Rows behind the tokenizer's last id may exist (padding of the vocabulary) but were never trained: new as well.
-    first_new, trained = known_rows, min(known_rows, old_rows)
-    if rows <= first_new:
-        return
-    generator = torch.Generator().manual_seed(spec.seed)
-    weights = [model.get_input_embeddings().weight]
-    if model.get_output_embeddings().weight is not weights[0]:
-        weights.append(model.get_output_embeddings().weight)
-    with torch.no_grad():
-        for weight in weights:
-            old = weight[:trained].float()
-            noise = torch.randn((rows - first_new, weight.shape[1]), generator=generator)
-            fresh = old.mean(dim=0) + NEW_ROW_NOISE * old.std(dim=0, unbiased=False) * noise.to(weight.device)
-            weight[first_new:] = fresh.to(weight.dtype)
-
-
-def _place_tokens(loaded: LanguageModel, vectors_AD: Float32s, seed: int) -> None:
-    """Adds to every added token's row a random projection of where the token lies in another space."""
-    vectors = torch.from_numpy(vectors_AD.astype("float32"))
-    generator = torch.Generator().manual_seed(seed)
-    projected = vectors @ torch.randn((vectors.shape[1], loaded.hidden_size), generator=generator)
-    placed = projected.abs().sum(dim=1) > 0
-    if not bool(placed.any()):
-        return
-    projected /= projected[placed].square().mean().sqrt()
-    weights = [loaded.model.get_input_embeddings().weight]
-    if loaded.model.get_output_embeddings().weight is not weights[0]:
-        weights.append(loaded.model.get_output_embeddings().weight)
-    ids = torch.tensor(loaded.added_token_ids)
-    with torch.no_grad():
-        for weight in weights:
-            share = PLACEMENT_SHARE * weight.float().std()
-            weight[ids] += (share * projected.to(weight.device)).to(weight.dtype)
-
-
-def _rows_needed(tokenizer: Tokenizer) -> int:
-    """Highest token id + 1 (ids may have holes)."""
-    return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
-
-
-def _id_of(tokenizer: Tokenizer, token: str) -> int:
-    found = tokenizer.token_to_id(token)
-    if found is None:
-        raise InvalidRequest(f"the tokenizer did not accept the added token {token!r}")
-    return int(found)
-
-
-def _padded(rows: int, multiple: int) -> int:
-    return rows if multiple <= 0 else -(-rows // multiple) * multiple
+def _bos_token(folder: Path | None, tokenizer: Tokenizer) -> str:
+    """As the folder's tokenizer_config.json spells it, else the first of KNOWN_BOS in the vocabulary, else ""."""
+    settings_file = folder / "tokenizer_config.json" if folder is not None else None
+    if settings_file is not None and settings_file.is_file():
+        bos = json.loads(settings_file.read_text()).get("bos_token") or ""
+        return str(bos["content"] if isinstance(bos, dict) else bos)
+    return next((token for token in KNOWN_BOS if tokenizer.token_to_id(token) is not None), "")
 
 
 def _embedding_dropout(value: Any) -> float:
     if not isinstance(value, int | float) or not 0 <= value < 1:
         raise InvalidRequest(f"embedding_dropout must be in [0, 1), got {value!r}")
     return float(value)
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error, for a one-sentence message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

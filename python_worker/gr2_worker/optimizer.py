@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .adapter import RowEmbedding
 from .errors import FailedPrecondition
 from .types import AdamWParams
 
@@ -23,7 +24,10 @@ class AdamW:
     def __init__(self, model: nn.Module) -> None:
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         embeddings = {
-            id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)
+            id(p)
+            for m in model.modules()
+            if isinstance(m, nn.Embedding | RowEmbedding)
+            for p in m.parameters(recurse=False)
         }
         decayed = [p for p in self._named.values() if p.ndim >= 2 and id(p) not in embeddings]
         plain = [p for p in self._named.values() if p.ndim < 2 or id(p) in embeddings]

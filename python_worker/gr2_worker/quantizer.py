@@ -213,13 +213,16 @@ def fit(
     return FitResult(codes, _to_bytes(fitted), metrics, code_vectors(x, codes, config.codes))
 
 
-def encode(artifact: bytes, embeddings: NDArray[np.float32], taken: NDArray[np.integer] | None = None) -> Ints:
+def encode(
+    artifact: bytes, embeddings: NDArray[np.float32], taken: NDArray[np.integer] | None = None, apart: bool = False
+) -> Ints:
     """IDs of float32 [N, D] as int32 [N, L], from a fitted artifact.
 
     A row that was fitted gets its stored ID back (equal rows: in the order they were fitted). `taken` [M, L] are IDs of items
     that are not in this call: none of them is ever returned, so a stored ID that is taken counts as another item with an equal
     embedding. New rows avoid taken IDs, the fitted items' IDs and each other, in row order: encoding in several calls that pass
     on what was given out equals one call. Without random_last_level they get the nearest last code still free.
+    With `apart` every row gets what it would get in a call of its own, so that several may get one ID.
     Raises InvalidRequest if the artifact is damaged, the shapes do not fit, or no ID is free.
     """
     quantizer = _from_bytes(artifact)
@@ -241,14 +244,14 @@ def encode(artifact: bytes, embeddings: NDArray[np.float32], taken: NDArray[np.i
     for row, row_hash in enumerate(hashes):
         ids = stored.get(row_hash, [])
         if ids:
-            codes[row] = ids.pop()
+            codes[row] = ids[-1] if apart else ids.pop()
         else:
             new_rows.append(row)
     if new_rows:
         latents = quantizer.latents(x[new_rows])
         allocator = _Allocator(quantizer, taken=[*taken_ids, *map(tuple, quantizer.fitted_codes.tolist())])
         for row, latent in zip(new_rows, latents, strict=True):
-            given = allocator.give(latent, hashes[row])
+            given = allocator.give(latent, hashes[row], keep=not apart)
             if given is None:
                 capacity = config.codes**config.levels
                 raise InvalidRequest(f"all {capacity} semantic IDs are taken; fit again with more codes or levels")
@@ -278,10 +281,10 @@ class _Allocator:
         for codes in taken:
             self._take(codes)
 
-    def give(self, latent_H: Floats, row_hash: bytes) -> tuple[int, ...] | None:
-        """The ID, marked as used; None if every ID is."""
+    def give(self, latent_H: Floats, row_hash: bytes, keep: bool = True) -> tuple[int, ...] | None:
+        """The ID, marked as used if it is to be kept; None if every ID is used."""
         codes = None if self._full(()) else self._descend((), latent_H, row_hash)
-        if codes is not None:
+        if codes is not None and keep:
             self._take(codes)
         return codes
 

@@ -25,7 +25,17 @@ from .errors import FailedPrecondition, InvalidRequest
 from .lm import LanguageModel
 from .scoring import constrained_logits
 from .stopping import Stops
-from .types import Bools, CancelCheck, Float32s, Int32s, Int64s, SampledItem, SampleParams
+from .types import (
+    Bools,
+    CancelCheck,
+    DrawnToken,
+    Float32s,
+    Int32s,
+    Int64s,
+    SampledItem,
+    SampleParams,
+    TokenWatcher,
+)
 
 # Tokens prefilled at once: activations of a prefill are much larger than its keys and values.
 PREFILL_TOKENS_CUDA = 32768
@@ -104,36 +114,49 @@ def decode(lm: Decoder | LanguageModel, cache: SharedPrefixCache, tokens_RQ: npt
     return hidden[:, -1]
 
 
-def sample(lm: LanguageModel, params: SampleParams, check: CancelCheck) -> Iterator[list[SampledItem]]:
-    """Yields responses as they finish. The order is deterministic, but not that of the request."""
+def sample(
+    lm: LanguageModel, params: SampleParams, check: CancelCheck, watch: TokenWatcher | None = None
+) -> Iterator[list[SampledItem]]:
+    """Yields responses as they finish. The order is deterministic, but not that of the request.
+
+    `watch` is told of every token drawn, as it is drawn; rankings of whole sequences come with their response alone.
+    """
     check_prompts(params.prompts, lm, params.max_new_tokens)
     compiled = None
     if params.constraint is not None:
         compiled = compile_constraint(params.constraint, len(params.prompts), lm.vocab_size)
     if compiled is not None and compiled.whole_sequences:
-        for free in _free_parts(lm, params, compiled, check):
+        for free in _free_parts(lm, params, compiled, check, watch):
             yield from _ranked(lm, params, compiled, free, check)
         return
-    yield from _sample_tokens(lm, params, compiled, check)
+    yield from _sample_tokens(lm, params, compiled, check, watch)
 
 
 def _sample_tokens(
-    lm: LanguageModel, params: SampleParams, compiled: CompiledConstraint | None, check: CancelCheck
+    lm: LanguageModel,
+    params: SampleParams,
+    compiled: CompiledConstraint | None,
+    check: CancelCheck,
+    watch: TokenWatcher | None,
 ) -> Iterator[list[SampledItem]]:
     """Responses drawn token by token; with whole sequences they end where their ranking part would begin."""
     with torch.no_grad():
         generating = for_generation(lm)
     for prompts, first, samples in _batches(params):
         with torch.no_grad(), lm.autocast():
-            yield from _Batch(generating, params, compiled, prompts, first, samples, check).run()
+            yield from _Batch(generating, params, compiled, prompts, first, samples, check, watch).run()
 
 
 def _free_parts(
-    lm: LanguageModel, params: SampleParams, compiled: CompiledConstraint, check: CancelCheck
+    lm: LanguageModel,
+    params: SampleParams,
+    compiled: CompiledConstraint,
+    check: CancelCheck,
+    watch: TokenWatcher | None,
 ) -> Iterator[list[SampledItem]]:
     """What stands before the ranking parts: drawn, or nothing where there is no trigger to wait for."""
     if len(compiled.trigger):
-        yield from _sample_tokens(lm, params, compiled, check)
+        yield from _sample_tokens(lm, params, compiled, check, watch)
         return
     empty_i, empty_f = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
     for start in range(0, len(params.prompts), PROMPTS_RANKED_AT_ONCE):
@@ -225,8 +248,10 @@ class _Batch:
         first_sample: int,
         num_samples: int,
         check: CancelCheck,
+        watch: TokenWatcher | None,
     ) -> None:
         self._lm, self._params, self._compiled, self._check = lm, params, compiled, check
+        self._watch = watch
         self._prompt_R: Int64s = np.repeat(np.asarray(prompts, dtype=np.int64), num_samples)
         self._sample_R: Int64s = np.tile(np.arange(first_sample, first_sample + num_samples), len(prompts))
         rows = len(self._prompt_R)
@@ -256,6 +281,8 @@ class _Batch:
                     fed = t
                 tokens, self._logprobs_RT[:, t] = self._choose(allowed, t)
             self._tokens_RT[:, t] = tokens
+            if self._watch is not None:
+                self._watch([self._drawn(row, t) for row in np.flatnonzero(self._alive_R).tolist()])
             if self._automaton is not None:
                 self._automaton.advance(tokens, self._alive_R)
             ended = self._ended(t)
@@ -276,6 +303,9 @@ class _Batch:
             whole = self._compiled is not None and self._compiled.whole_sequences
             ended |= self._automaton.ranking_R if whole else self._automaton.done_R
         return ended
+
+    def _drawn(self, row: int, t: int) -> DrawnToken:
+        return DrawnToken(int(self._prompt_R[row]), int(self._sample_R[row]), t, int(self._tokens_RT[row, t]))
 
     def _item(self, row: int, length: int, stopped: bool) -> SampledItem:
         return SampledItem(

@@ -29,7 +29,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from . import __version__, errors, wire
 from .engine import Engine, is_out_of_memory
-from .types import CancelCheck
+from .types import CancelCheck, DrawnToken
 
 log = logging.getLogger("gr2_worker")
 
@@ -189,6 +189,7 @@ class WorkerService(pb_grpc.WorkerServicer):
             return pb.LoadModelResponse(
                 model_id=request.model_id,
                 num_parameters=loaded.num_parameters,
+                num_trained=loaded.num_trained,
                 vocab_size=loaded.vocab_size,
                 hidden_size=loaded.hidden_size,
                 max_positions=loaded.max_positions,
@@ -196,6 +197,7 @@ class WorkerService(pb_grpc.WorkerServicer):
                 added_token_ids=loaded.added_token_ids,
                 eos_token_id=loaded.eos_token_id,
                 chat_template=loaded.chat_template,
+                bos_token=loaded.bos_token,
             )
 
         return self._unary(context, verb)
@@ -242,7 +244,16 @@ class WorkerService(pb_grpc.WorkerServicer):
             params = wire.sample_params(request)
             version = self._engine.model(request.model_id).weight_version
             done, total = 0, len(params.prompts) * params.num_samples
-            for items in self._engine.sample(request.model_id, params, check):
+
+            def on_tokens(drawn: list[DrawnToken]) -> None:
+                emit(
+                    pb.SampleResponse(
+                        tokens=[wire.drawn_token(t) for t in drawn], weight_version=version, done=done, total=total
+                    )
+                )
+
+            watcher = on_tokens if request.stream_tokens else None
+            for items in self._engine.sample(request.model_id, params, check, watcher):
                 done += len(items)
                 emit(
                     pb.SampleResponse(
@@ -329,7 +340,7 @@ class WorkerService(pb_grpc.WorkerServicer):
             if request.HasField("taken") and request.taken.rows:
                 taken = wire.matrix_in(request.taken, "taken", "<i4")
             embeddings = wire.matrix_in(request.embeddings, "embeddings", "<f4")
-            codes = encode(request.artifact, embeddings, taken)
+            codes = encode(request.artifact, embeddings, taken, request.apart)
             return pb.EncodeSemanticIdsResponse(codes=wire.int_matrix_out(codes))
 
         return self._unary(context, verb)
@@ -351,6 +362,14 @@ class WorkerService(pb_grpc.WorkerServicer):
             return pb.LoadStateResponse(
                 step=state.step, weight_version=state.weight_version, sha256=state.sha256, metadata=state.metadata
             )
+
+        return self._unary(context, verb)
+
+    def ExportModel(self, request: pb.ExportModelRequest, context: grpc.ServicerContext) -> pb.ExportModelResponse:
+        def verb(check: CancelCheck) -> pb.ExportModelResponse:
+            dtype = wire.dtype_name(request.dtype)
+            size = self._engine.export_model(request.model_id, request.path, dtype, dict(request.files))
+            return pb.ExportModelResponse(bytes=size)
 
         return self._unary(context, verb)
 

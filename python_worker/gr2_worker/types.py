@@ -192,6 +192,19 @@ class SampleParams:
 
 
 @dataclass(frozen=True)
+class DrawnToken:
+    """One token of a response that is not finished yet."""
+
+    prompt: int
+    sample: int
+    index: int
+    token: int
+
+
+TokenWatcher = Callable[[list[DrawnToken]], None]
+
+
+@dataclass(frozen=True)
 class SampledItem:
     prompt: int
     sample: int
@@ -216,6 +229,16 @@ class BeamResult:
 
 
 @dataclass(frozen=True)
+class LoraSpec:
+    """LoRA on the linear layers of these names (last part, e.g. q_proj), plus a trained row for every added token."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class LoadSpec:
     """How LoadModel makes a model: from an architecture and a tokenizer, or from a path."""
 
@@ -230,3 +253,4 @@ class LoadSpec:
     trainable: bool = False
     pad_vocab_multiple: int = 0
     added_token_vectors: Float32s | None = None  # [added tokens, any width]
+    lora: LoraSpec | None = None  # None = all parameters are trained

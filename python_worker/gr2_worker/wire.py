@@ -18,12 +18,14 @@ from .types import (
     BeamParams,
     BeamResult,
     CrossEntropy,
+    DrawnToken,
     Float32s,
     ForwardSpec,
     GroupBatch,
     Int32s,
     Int64s,
     LoadSpec,
+    LoraSpec,
     LossSpec,
     PermutationConstraint,
     Policy,
@@ -280,6 +282,10 @@ def sampled_item(item: SampledItem) -> pb.SampleResponse.Item:
     )
 
 
+def drawn_token(drawn: DrawnToken) -> pb.SampleResponse.Token:
+    return pb.SampleResponse.Token(prompt=drawn.prompt, sample=drawn.sample, index=drawn.index, token=drawn.token)
+
+
 def beam_params(request: pb.BeamSearchRequest) -> BeamParams:
     prompts = _prompts(request)
     excluded = ints(request.excluded, "excluded")
@@ -314,22 +320,37 @@ def load_spec(request: pb.LoadModelRequest) -> LoadSpec:
         raise InvalidRequest("source is missing: set scratch or pretrained")
     if source == "pretrained" and not request.pretrained.path:
         raise InvalidRequest("pretrained.path is empty")
-    dtypes = {pb.DTYPE_UNSPECIFIED: "float32", pb.DTYPE_FLOAT32: "float32", pb.DTYPE_BFLOAT16: "bfloat16"}
-    if request.dtype not in dtypes:
-        raise InvalidRequest(f"dtype {request.dtype} is unknown")
     return LoadSpec(
         architecture_json=request.scratch.architecture_json,
         tokenizer_json=request.scratch.tokenizer_json,
         path=request.pretrained.path,
         gguf_file=request.pretrained.gguf_file,
         added_tokens=tuple(request.added_tokens),
-        dtype=dtypes[request.dtype],
+        dtype=dtype_name(request.dtype),
         gradient_checkpointing=request.gradient_checkpointing,
         seed=request.seed,
         trainable=request.trainable,
         pad_vocab_multiple=request.pad_vocab_multiple,
         added_token_vectors=_added_token_vectors(request),
+        lora=_lora(request),
     )
+
+
+def dtype_name(dtype: pb.DType) -> str:
+    """ "float32" or "bfloat16"."""
+    names = {pb.DTYPE_UNSPECIFIED: "float32", pb.DTYPE_FLOAT32: "float32", pb.DTYPE_BFLOAT16: "bfloat16"}
+    if dtype not in names:
+        raise InvalidRequest(f"dtype {dtype} is unknown")
+    return names[dtype]
+
+
+def _lora(request: pb.LoadModelRequest) -> LoraSpec | None:
+    if not request.HasField("lora"):
+        return None
+    if request.WhichOneof("source") != "pretrained":
+        raise InvalidRequest("lora needs a pretrained model: there is nothing to freeze in one from scratch")
+    message = request.lora
+    return LoraSpec(message.rank, message.alpha, message.dropout, tuple(message.target_modules))
 
 
 def _added_token_vectors(request: pb.LoadModelRequest) -> Float32s | None:

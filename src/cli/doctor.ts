@@ -119,6 +119,7 @@ const essential: ReadonlySet<string> = new Set([
   "tokenizers",
   "safetensors",
   "sentence-transformers",
+  "peft",
   "numpy",
   "scikit-learn",
   "grpcio",

@@ -119,7 +119,7 @@ function formatText(verdict: Verdict, labels: readonly number[], order: readonly
 function modeOf(asked: string | undefined, config: Config, response: string): Mode {
   if (asked === "think" || asked === "answer") return asked;
   if (asked !== undefined) throw new ConfigError(`--mode ${asked}: expected think or answer`);
-  if (config.prompts.format === "json") return "think";
+  if (config.prompts.format === "json") return response.includes('"ranking"') ? "think" : "answer";
   return response.includes(markers.answer) ? "think" : "answer";
 }
 

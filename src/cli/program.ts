@@ -2,12 +2,25 @@
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { exitCodes } from "../core/errors.ts";
 import { describeError, exitCodeOf } from "./errors.ts";
+import { addServeToken } from "./serve-token.ts";
 
 const collect = (value: string, before: string[]): string[] => [...before, value];
 
 function positiveInteger(value: string): number {
   const n = Number(value);
   if (!Number.isInteger(n) || n < 1) throw new InvalidArgumentError("It must be a whole number above 0.");
+  return n;
+}
+
+function port(value: string): number {
+  const n = Number(value);
+  if (!/^\d+$/.test(value) || n > 65_535) throw new InvalidArgumentError("It must be a whole number from 0 to 65535.");
+  return n;
+}
+
+function positive(value: string): number {
+  const n = Number(value);
+  if (!(n > 0 && Number.isFinite(n))) throw new InvalidArgumentError("It must be a number above 0.");
   return n;
 }
 
@@ -45,6 +58,18 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       await (await import("./watch.ts")).watch({ root: options.root, name, signal }, out).finally(dispose);
     });
 
+  const serve = gr2
+    .command("serve [name]")
+    .description("answer re-rank requests with a finished run, over gRPC and HTTP (docs/serving.md)")
+    .option("-r, --run <name>", "the run; may be a symbolic link to one, which SIGHUP follows again")
+    .option("-p, --port <port>", "of gRPC; 0 = any free one (serve.grpc.port)", port)
+    .option("--http-port <port>", "of HTTP; 0 = any free one (serve.http.port)", port)
+    .option("--log <what>", "requests: a line of JSON a request on stderr, without anything callers wrote")
+    .option(...set)
+    .option(...root)
+    .action(async (name: string | undefined, options) => (await import("./serve.ts")).serveRun(name, options, out));
+  addServeToken(serve, print);
+
   gr2
     .command("doctor")
     .description("check this machine: Python, packages, device, memory, disk, data")
@@ -56,6 +81,26 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       const ok = checks.every((c) => c.state !== "problem");
       print(options.json ? JSON.stringify({ ok, checks }) : renderChecks(checks));
       if (!ok) process.exitCode = exitCodes.ENVIRONMENT;
+    });
+
+  gr2
+    .command("plan [file]")
+    .description("how much memory a recipe needs, stage by stage, whether it fits, and what to change if not")
+    .option(...set)
+    .option("--memory <GiB>", "memory of the GPU to plan for (default: this machine's GPU, else its memory)", positive)
+    .action(async (file: string | undefined, options: { set: string[]; memory?: number }) => {
+      print((await import("./plan.ts")).plan({ config: file ?? config[2], ...options }));
+    });
+
+  gr2
+    .command("export <name>")
+    .description("write a run's model as a checkpoint that plain transformers and vLLM load")
+    .requiredOption("-o, --out <folder>", "folder to write; an earlier export there is replaced")
+    .option("--stage <stage>", "rl, sft or midtrain (default: the last that is finished)")
+    .option("--dtype <type>", "float32 or bfloat16 (default: the recipe's runtime.dtype)")
+    .option(...root)
+    .action(async (name: string, options: { out: string; stage?: string; dtype?: string; root: string }) => {
+      print(await (await import("./export.ts")).exportModel({ name, ...options }, print));
     });
 
   const run = gr2.command("run").description("look at runs");

@@ -131,6 +131,8 @@ function impossible(c: Config): string[] {
     out.push(`data.split: midtrain + rerank + validation + test = ${total}; they must add up to 1`);
   if (c.runtime.mode === "remote" && !c.runtime.address) out.push("runtime.mode = remote needs runtime.address");
   if (c.model.source === "pretrained" && !c.model.path) out.push("model.source = pretrained needs model.path");
+  if (c.model.source === "scratch" && c.model.lora.rank > 0)
+    out.push("model.lora.rank > 0 needs model.source = pretrained: from scratch there is nothing to freeze");
   if (c.data.adapter !== "ml-100k" && !c.data.path) out.push(`data.adapter = ${c.data.adapter} needs data.path`);
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
@@ -141,6 +143,15 @@ function impossible(c: Config): string[] {
     out.push(
       `sft.lambdaReasoning = ${c.sft.lambdaReasoning} must be below sft.lambdaRanking = ${c.sft.lambdaRanking} (GR2 v1)`,
     );
+  const t = c.teacher;
+  if (t.kind !== "statistical" && !t.model) out.push(`teacher.kind = ${t.kind} needs teacher.model`);
+  if (t.kind === "openai" && !t.endpoint.baseUrl) out.push("teacher.kind = openai needs teacher.endpoint.baseUrl");
+  if (t.kind !== "statistical" && c.sft.target === "belief")
+    out.push(`sft.target = belief learns from the statistical teacher alone; with teacher.kind = ${t.kind} use order`);
+  if (t.endpoint.maxCost > 0 && t.endpoint.inputPrice + t.endpoint.outputPrice === 0)
+    out.push("teacher.endpoint.maxCost needs inputPrice and outputPrice");
+  if (t.quality.minWords > t.quality.maxWords)
+    out.push(`teacher.quality.minWords = ${t.quality.minWords} is above maxWords = ${t.quality.maxWords}`);
   if (c.sid.contrastiveWeight > 0 && c.sid.method === "rqkmeans")
     out.push("sid.contrastiveWeight needs sid.method = rqvae: k-means has no gradient");
   if (c.model.source === "scratch" && typeof c.model.architecture.model_type !== "string")
@@ -181,7 +192,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
 
 /** Identity of a configuration: what it computes, not where it runs from. */
 export function configHash(config: Config): string {
-  const { description: _, runtime, data, ...rest } = config;
+  const { description: _, serve: _serve, runtime, data, ...rest } = config;
   const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;
   return hashOf({ ...rest, runtime: numerics, data: { ...data, cacheDir: "" } }).slice(0, 16);
 }

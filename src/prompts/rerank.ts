@@ -3,10 +3,13 @@
  *
  * compact   <|history|> ids [<|candidates|> ids] <|think|>   reasoning <|answer|> ids <|end|>
  *           without visible reasoning the prompt ends with <|answer|> and the response is   ids <|end|>
- * json      instructions in words, and {"reasoning": "...", "ranking": ["<id>", ...]} as the answer (GR2 v1's
- *           principles: knowledge priming, items cited by semantic ID, everything shown at once, fixed steps, JSON out)
+ * json      instructions in words, and {"reasoning": "...", "ranking": ["<id>", ...]} as the answer, whose beginning is
+ *           given. GR2 v1's five principles: knowledge priming, items cited by semantic ID, the whole history and all
+ *           candidates at once, fixed steps (pattern -> complement -> choice), a structured answer
+ *
+ * Either stands inside the model's chat template, if it is asked in one (chat.ts).
  */
-import { type Encoder, item, marker, markers, type Piece, text } from "./pieces.ts";
+import { candidate, type Encoder, type ItemPiece, item, marker, type Piece, text, turn } from "./pieces.ts";
 
 export type Mode = "think" | "answer";
 
@@ -29,57 +32,76 @@ export interface PromptInput {
   readonly titleOf: (row: number) => string;
 }
 
-const knowledge =
+/** Knowledge priming (GR2 v1: KP): what a shopper knows before reading a history. */
+export const knowledge =
   "Shoppers move along chains: one item calls for its complement, a started series for its next part, a used-up " +
   "item for its refill. Recent interest weighs more than old interest.";
 
-const jsonOpen = '{"reasoning": "';
-const jsonAnswer = '", "ranking": ["';
-const jsonNoThought = '{"reasoning": "", "ranking": ["';
-const jsonSeparator = '", "';
-const jsonClose = '"]}';
+/** The words of the json format, for every model that is asked in words. */
+export const instructions = {
+  task: "You re-rank recommendations for one user.",
+  history: "The user's history, oldest first:",
+  candidates: "The candidates, in the order of the stage before:",
+  steps:
+    "Reason in three steps. Pattern: what the history has in common. Complement: which candidates continue or complete " +
+    "it, and why. Choice: the best candidate. Cite items by their ID.",
+  answer:
+    'Answer with JSON alone: {"reasoning": "pattern: ... complement: ... choice: ID", "ranking": [all candidate IDs, best first]}',
+} as const;
+
+/** The text of a json answer around thought and IDs. */
+export const jsonParts = {
+  open: '{"reasoning": "',
+  answer: '", "ranking": ["',
+  separator: '", "',
+  close: '"]}',
+} as const;
+/** What the prompt has already written of a json answer; the response goes on behind it. */
+export const jsonOpening: Readonly<Record<Mode, string>> = {
+  think: jsonParts.open,
+  answer: jsonParts.open + jsonParts.answer,
+};
 
 const lastOf = (rows: ArrayLike<number>, n: number): number[] =>
   Array.prototype.slice.call(rows, Math.max(0, rows.length - n)) as number[];
 
 /** The prompt up to where the model takes over. */
 export function renderPrompt(input: PromptInput, mode: Mode, options: PromptOptions): Piece[] {
-  const history = lastOf(input.history, options.historyItems);
-  const listed = (rows: readonly number[]): Piece[] =>
-    rows.flatMap((row) =>
-      options.showTitles
-        ? [item(row), text(` ${input.titleOf(row)}`, options.maxTitleTokens), text("\n")]
-        : [item(row)],
+  const listed = (items: readonly ItemPiece[]): Piece[] =>
+    items.flatMap((piece) =>
+      options.showTitles ? [piece, text(` ${input.titleOf(piece.row)}`, options.maxTitleTokens), text("\n")] : [piece],
     );
+  const history = listed(lastOf(input.history, options.historyItems).map(item));
+  const candidates = listed(input.candidates.map(candidate));
   if (options.format === "compact")
     return [
+      turn("question"),
       marker("history"),
-      ...listed(history),
-      ...(options.showCandidates ? [marker("candidates"), ...listed(input.candidates)] : []),
+      ...history,
+      ...(options.showCandidates ? [marker("candidates"), ...candidates] : []),
+      turn("answer"),
       marker(mode === "think" ? "think" : "answer"),
     ];
+  const end = options.showTitles ? "" : "\n"; // a title ends its line itself
   return [
-    marker("history"),
-    text(
-      `You re-rank recommendations.${options.knowledgePriming ? ` ${knowledge}` : ""}\nThe user's history, oldest first:\n`,
-    ),
-    ...listed(history),
-    text("\nThe candidates, in the order of the stage before:\n"),
-    marker("candidates"),
-    ...listed(input.candidates),
-    text(
-      '\nReason in three steps (pattern, complement, choice), citing items by ID. Answer in JSON: {"reasoning": string, "ranking": [all candidate IDs, best first]}.\n',
-    ),
-    marker("answer"),
-    text(mode === "think" ? jsonOpen : jsonNoThought),
+    turn("question"),
+    text(`${instructions.task}${options.knowledgePriming ? ` ${knowledge}` : ""}\n${instructions.history}\n`),
+    ...history,
+    text(`${end}${instructions.candidates}\n`),
+    ...candidates,
+    text(`${end}${instructions.steps}\n${instructions.answer}\n`),
+    turn("answer"),
+    text(jsonOpening[mode]),
   ];
 }
 
-/** The items a rendered prompt shows, before and behind the candidates marker. */
+/** The items a rendered prompt shows, as history and as candidates. */
 export function itemsShown(pieces: readonly Piece[]): { history: number[]; candidates: number[] } {
-  const at = pieces.findIndex((p) => p.kind === "marker" && p.token === markers.candidates);
-  const rows = (part: readonly Piece[]): number[] => part.flatMap((p) => (p.kind === "item" ? [p.row] : []));
-  return { history: rows(at < 0 ? pieces : pieces.slice(0, at)), candidates: at < 0 ? [] : rows(pieces.slice(at)) };
+  const items = pieces.filter((p) => p.kind === "item");
+  return {
+    history: items.filter((p) => !p.candidate).map((p) => p.row),
+    candidates: items.filter((p) => p.candidate).map((p) => p.row),
+  };
 }
 
 /** The evidence a trace states, by item row (GR2 v1's fixed steps: pattern -> complement -> choice). */
@@ -94,13 +116,24 @@ export interface Reasoning {
   readonly choice: number | null;
 }
 
-/** A visible thought, without what closes it. */
-export function renderReasoning(reasoning: Reasoning): Piece[] {
+/** A thought in a teacher's own words: text, and item rows where it cites one. Untrusted as any text. */
+export interface OwnWords {
+  readonly words: readonly (string | number)[];
+}
+
+export type Thought = Reasoning | OwnWords;
+
+/** A visible thought, without what closes it. Inside a json answer it is the inside of a JSON string. */
+export function renderReasoning(thought: Thought, format: PromptOptions["format"]): Piece[] {
+  const written = format === "json" ? (s: string) => text(JSON.stringify(s).slice(1, -1)) : (s: string) => text(s);
+  if ("words" in thought) return thought.words.map((w) => (typeof w === "string" ? written(w) : item(w)));
   const pieces: Piece[] = [];
-  if (reasoning.pattern.length) pieces.push(text(`pattern: ${reasoning.pattern.join(", ")}`));
-  if (reasoning.support.length) pieces.push(text(" because:"), ...reasoning.support.map(item));
-  if (reasoning.choice !== null) pieces.push(text(" choice:"), item(reasoning.choice));
-  if (reasoning.recap.length) pieces.push(text(" after:"), ...reasoning.recap.map(item));
+  const names = format === "json" ? [" complement:", " choice:", " after:"] : [" because:", " choice:", " after:"];
+  const [support, choice, recap] = names as [string, string, string];
+  if (thought.pattern.length) pieces.push(written(`pattern: ${thought.pattern.join(", ")}`));
+  if (thought.support.length) pieces.push(text(support), ...thought.support.map(item));
+  if (thought.choice !== null) pieces.push(text(choice), item(thought.choice));
+  if (thought.recap.length) pieces.push(text(recap), ...thought.recap.map(item));
   return pieces;
 }
 
@@ -115,20 +148,20 @@ export interface ResponsePiece {
 
 /** The full response: the thought (if any), then all candidates best first. */
 export function renderResponse(
-  reasoning: Reasoning | null,
+  reasoning: Thought | null,
   order: readonly number[],
   options: PromptOptions,
 ): ResponsePiece[] {
-  const thought = reasoning ? renderReasoning(reasoning) : [];
+  const thought = reasoning ? renderReasoning(reasoning, options.format) : [];
   const compact = options.format === "compact";
-  const open: Piece[] = reasoning ? [compact ? marker("answer") : text(jsonAnswer)] : [];
+  const open: Piece[] = reasoning ? [compact ? marker("answer") : text(jsonParts.answer)] : [];
   const out: ResponsePiece[] = [...thought, ...open].map((piece) => ({ piece, part: "reasoning", rank: 0 }));
   order.forEach((row, rank) => {
-    if (rank > 0 && !compact) out.push({ piece: text(jsonSeparator), part: "ranking", rank });
+    if (rank > 0 && !compact) out.push({ piece: text(jsonParts.separator), part: "ranking", rank });
     out.push({ piece: item(row), part: "ranking", rank });
   });
-  if (!compact) out.push({ piece: text(jsonClose), part: "ranking", rank: order.length });
-  out.push({ piece: marker("end"), part: "ranking", rank: order.length });
+  if (!compact) out.push({ piece: text(jsonParts.close), part: "ranking", rank: order.length });
+  out.push({ piece: turn("end"), part: "ranking", rank: order.length });
   return out;
 }
 
@@ -142,10 +175,10 @@ export interface ConstraintTokens {
 
 export function constraintTokens(mode: Mode, options: PromptOptions, encoder: Encoder): ConstraintTokens {
   const compact = options.format === "compact";
-  const end = encoder.marker("end");
+  const end = encoder.encode([turn("end")]);
   return {
-    trigger: mode === "answer" ? [] : compact ? [encoder.marker("answer")] : encoder.encode([text(jsonAnswer)]),
-    separator: compact ? [] : encoder.encode([text(jsonSeparator)]),
-    terminator: compact ? [end] : [...encoder.encode([text(jsonClose)]), end],
+    trigger: mode === "answer" ? [] : compact ? [encoder.marker("answer")] : encoder.encode([text(jsonParts.answer)]),
+    separator: compact ? [] : encoder.encode([text(jsonParts.separator)]),
+    terminator: compact ? end : [...encoder.encode([text(jsonParts.close)]), ...end],
   };
 }

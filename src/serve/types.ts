@@ -41,7 +41,7 @@ export type FallbackReason = "invalid_answer" | "deadline" | "worker_lost" | "ov
 export interface RankedPlace {
   readonly place: number;
   readonly id: string;
-  /** Larger is better; comparable within one answer. direct: probability of being the first choice. */
+  /** Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - place / candidates. */
   readonly score: number;
 }
 
@@ -66,6 +66,8 @@ export type RerankEvent =
 export interface ServedModel {
   readonly name: string;
   readonly version: string;
+  /** Which of the run's systems answers in each mode, by its name in the results table. */
+  readonly systems: { readonly think?: string; readonly direct?: string };
   /** Hex digests. */
   readonly hashes: {
     readonly config: string;
@@ -77,6 +79,8 @@ export interface ServedModel {
   readonly modes: readonly ServeMode[];
   readonly limits: {
     readonly maxCandidates: number;
+    /** In mode think, where prompt and answer must fit the model's positions: at most maxCandidates. */
+    readonly maxThinkCandidates: number;
     readonly maxHistory: number;
     readonly maxTextBytes: number;
     readonly maxRequestBytes: number;
@@ -106,7 +110,10 @@ export class Refusal extends Error {
   }
 }
 
-/** The re-ranker behind every transport. `rerank` and `stream` throw Refusal, and nothing else for a valid request. */
+/**
+ * The re-ranker behind every transport. `rerank` and `stream` throw Refusal, and nothing else; after an abort of the signal
+ * too, which nobody reads any more.
+ */
 export interface Reranker {
   rerank(request: RerankRequest, options?: { readonly signal?: AbortSignal }): Promise<RerankAnswer>;
   stream(request: RerankRequest, options?: { readonly signal?: AbortSignal }): AsyncIterable<RerankEvent>;

@@ -119,15 +119,7 @@ async function encodeUnknown(
   const { signal, log } = options;
   if (unknown.length === 0) return { text: { rows: 0, cols: 0, data: new Float32Array() }, codes: [] };
   const worker = await options.worker(config);
-  const modelPath = await embedderPath(config, log, signal);
-  const hash = await embedderHash(modelPath);
-  if (hash !== identity.embedder.hash)
-    throw new CheckpointError(
-      `the embedding model ${config.embed.model} is ${hash}, the tokenizer was fitted with ${identity.embedder.hash}`,
-      {
-        advice: "Put back the model the run used: another one places texts elsewhere, and its IDs would mean nothing.",
-      },
-    );
+  const modelPath = await checkEmbedder(config, identity, log, signal);
   // One text at a time: padding to a batch would move the last bits, and an ID must not depend on what else is in the file.
   const texts = unknown.map((item) => itemText(item, config.embed.fields));
   const text = await embedTexts(worker, modelPath, texts, 1, { signal });
@@ -143,14 +135,54 @@ async function encodeUnknown(
   return { text, codes };
 }
 
-interface Tokenizer {
+/** What gives a run's items their IDs. */
+export interface Tokenizer {
   readonly catalogue: Catalogue;
   readonly artifact: Uint8Array;
   readonly identity: TokenizerIdentity;
 }
 
+/**
+ * Codes of texts, each as if it came alone: they depend on the text and the tokenizer, never on what else is asked. Two texts
+ * may get one ID, and a text that equals a fitted item's gets that item's. For serving; IDs that last come from encodeItems.
+ * @param modelPath the embedding model the tokenizer was fitted with (checkEmbedder)
+ */
+export async function codesOfTexts(
+  worker: WorkerClient,
+  { artifact }: Pick<Tokenizer, "artifact">,
+  modelPath: string,
+  texts: readonly string[],
+  options: { readonly collaborativeDims: number; readonly signal: AbortSignal },
+): Promise<Codes[]> {
+  const text = await embedTexts(worker, modelPath, texts, 1, { signal: options.signal });
+  const embeddings = withoutEvidence(text, options.collaborativeDims);
+  const taken = { rows: 0, cols: 0, data: new Int32Array() };
+  return codesOf(
+    await worker.encodeSemanticIds({ artifact, embeddings, taken, apart: true }, { signal: options.signal }),
+  );
+}
+
+/** The embedding model of a run, if it is the one its tokenizer was fitted with; else throws CheckpointError. */
+export async function checkEmbedder(
+  config: Config,
+  identity: TokenizerIdentity,
+  log: (message: string) => void,
+  signal: AbortSignal,
+): Promise<string> {
+  const modelPath = await embedderPath(config, log, signal);
+  const hash = await embedderHash(modelPath);
+  if (hash !== identity.embedder.hash)
+    throw new CheckpointError(
+      `the embedding model ${config.embed.model} is ${hash}, the tokenizer was fitted with ${identity.embedder.hash}`,
+      {
+        advice: "Put back the model the run used: another one places texts elsewhere, and its IDs would mean nothing.",
+      },
+    );
+  return modelPath;
+}
+
 /** A run's catalogue with the artifact it came from. Throws CheckpointError if they do not belong together. */
-function openTokenizer(run: RunFolder): Tokenizer {
+export function openTokenizer(run: RunFolder): Tokenizer {
   const dir = run.file("stages", "sid");
   if (!existsSync(identityFile(dir)))
     throw new RunError(`run ${run.name} has no semantic IDs yet`, { advice: "They are made by the stage sid." });

@@ -17,7 +17,7 @@ import { kendallTau } from "../eval/kendall.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import { type ComparisonRow, type MetricRow, resultsTable, type SystemAnswers } from "../eval/table.ts";
 import type { Rollout, SlateView } from "../policy/policy.ts";
-import { crossFittedScores, directScores, fitPrior, orderBy, type PriorExample } from "../policy/prior.ts";
+import { crossFittedScores, directScores, fitPrior, orderBy, type Prior, type PriorExample } from "../policy/prior.ts";
 import { labelsOf, type Slate, truthOf } from "../prerank/types.ts";
 import { markers } from "../prompts/pieces.ts";
 import { findSids } from "../sid/semantic-id.ts";
@@ -50,6 +50,8 @@ interface SystemResult {
     readonly tau: number;
     readonly tokens: number;
   };
+  /** Of a direct system: as fitted on all of validation, which its answers on test are weighed with. */
+  readonly prior?: Prior;
   /** Generated texts on test slates that the report shows. */
   readonly shown?: readonly { readonly slate: string; readonly text: string; readonly order: readonly number[] }[];
 }
@@ -62,6 +64,10 @@ export interface Results {
   /** The system with the best validation N@5 among GR2's (controls left out). */
   readonly selected: { readonly system: string; readonly validation: Readonly<Record<string, number>> };
 }
+
+/** By direct system: the prior its likelihood is weighed with, fitted on all of validation. */
+export type DirectPriors = Readonly<Record<string, Prior>>;
+export const priorsFile = (dir: string): string => join(dir, "priors.json");
 
 const folds = 5;
 
@@ -104,6 +110,10 @@ async function run(context: StageContext): Promise<Summary> {
 
   const results = tabulate(context, systems, test, all.test, corpus);
   writeJson(join(context.dir, "results.json"), results);
+  writeJson(
+    priorsFile(context.dir),
+    Object.fromEntries(systems.flatMap((s) => (s.prior ? [[s.system, s.prior]] : []))) satisfies DirectPriors,
+  );
   writeJson(join(context.dir, "examples.json"), examples(corpus, test, systems, results.selected.system));
   const best = results.comparisons.find(
     (c) =>
@@ -232,6 +242,7 @@ function direct(
   const prior = fitPrior(onValidation, terms, centre);
   return {
     system,
+    prior,
     validation: asked.selection.map((i) => inOrder(asked.validation[i] as Slate, orderBy(crossFitted[i] as number[]))),
     test: onTest.map((e, i) => inOrder(asked.test[i] as Slate, orderBy(directScores(prior, e, e.logLikelihood)))),
   };
@@ -255,6 +266,7 @@ function generated(
 ): SystemResult {
   const orders = onTest.flatMap((r) => (r.parsed.kind === "ranking" ? [r.parsed.order] : []));
   const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
+  const json = asked.context.config.prompts.format === "json";
   return {
     system,
     validation: onValidation.map((r, i) => answered(r, chosen[i] as Slate)),
@@ -275,7 +287,7 @@ function generated(
     shown: onTest.flatMap((r, i) => {
       const slate = (asked.test[i] as Slate).id;
       return asked.shown.has(slate) && r.parsed.kind === "ranking"
-        ? [{ slate, text: r.text, order: r.parsed.order }]
+        ? [{ slate, text: json ? r.parsed.reasoning : r.text, order: r.parsed.order }]
         : [];
     }),
   };

@@ -5,7 +5,7 @@ import { Rng } from "../core/rng.ts";
 import { checkTrainingView } from "../data/leakage.ts";
 import { trainingView } from "../data/split.ts";
 import type { Policy, SlateView } from "../policy/policy.ts";
-import { type Mode, type Reasoning, renderResponse } from "../prompts/rerank.ts";
+import { type Mode, renderResponse, type Thought } from "../prompts/rerank.ts";
 import type { ForwardBackwardRequest } from "../worker/types.ts";
 import type { Corpus } from "./corpus.ts";
 import { type Document, intoBatches, sequentialDocuments } from "./midtrain.ts";
@@ -13,7 +13,7 @@ import { type Document, intoBatches, sequentialDocuments } from "./midtrain.ts";
 /** A supervised answer, with the thought that led there. */
 export interface Example {
   readonly slate: SlateView;
-  readonly reasoning: Reasoning;
+  readonly reasoning: Thought;
   readonly mode: Mode;
   /** What is learned: a full order (candidate indices, best first), or how likely each candidate is to be first. */
   readonly answer: { readonly order: readonly number[] } | { readonly first: readonly number[] };

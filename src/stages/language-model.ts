@@ -5,15 +5,17 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
-import { CheckpointError } from "../core/errors.ts";
+import { CheckpointError, ConfigError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { deriveSeed } from "../core/rng.ts";
 import { Policy } from "../policy/policy.ts";
 import type { Prior } from "../policy/prior.ts";
-import { Encoder, markers } from "../prompts/pieces.ts";
+import { chatFrame } from "../prompts/chat.ts";
+import { type ChatFrame, Encoder, markers } from "../prompts/pieces.ts";
 import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
-import type { LoadedModel, LoadedState, Matrix, WorkerClient } from "../worker/types.ts";
+import type { LoadedModel, LoadedState, LoadModelRequest, Matrix, WorkerClient } from "../worker/types.ts";
+import { checkCodesOf, checkMemory, pretrainedSource } from "./base-model.ts";
 import type { Corpus } from "./corpus.ts";
 import { readMatrix } from "./files.ts";
 import { codeVectorsFile } from "./sid.ts";
@@ -80,6 +82,49 @@ export function weightsChanged(worker: WorkerClient): void {
   if (entry) entry.weights = "changed";
 }
 
+/** The model's chat template as a frame around question and answer; undefined if it is not asked in one. */
+function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatFrame | undefined {
+  const { chat, format } = config.prompts;
+  if (chat === "off" || (chat === "auto" && (format !== "json" || model.chatTemplate === ""))) return undefined;
+  if (model.chatTemplate === "")
+    throw new ConfigError(
+      `prompts.chat = on, but ${config.model.path || "a model from scratch"} has no chat template`,
+      {
+        advice: "Set prompts.chat=auto, or use an instruction-tuned checkpoint.",
+      },
+    );
+  return chatFrame({
+    template: model.chatTemplate,
+    bosToken: model.bosToken,
+    eosToken: tokenizer.idToken(model.eosTokenId) ?? "",
+    specialTokens: tokenizer.specialTokens,
+  });
+}
+
+/**
+ * What makes two loaded models alike, as a state's weights need it: source, vocabulary, LoRA, compute type.
+ * @param tokenizerJson of a model from scratch
+ */
+export async function modelRequest(
+  config: Config,
+  tokenizerJson: Uint8Array | undefined,
+  log: (message: string) => void,
+  signal: AbortSignal,
+): Promise<LoadModelRequest> {
+  const { architecture, padVocabMultiple, lora } = config.model;
+  const { rank, alpha, dropout, targets } = lora;
+  return {
+    source: tokenizerJson
+      ? { kind: "scratch", architecture, tokenizerJson }
+      : await pretrainedSource(config, log, signal),
+    addedTokens: addedTokens(config),
+    dtype: config.runtime.dtype,
+    seed: deriveSeed(config.seed, "model"),
+    padVocabMultiple,
+    ...(rank > 0 ? { lora: { rank, alpha, dropout, targets } } : {}),
+  };
+}
+
 /**
  * @param weights folder of a saved state; undefined = fresh weights (mid-training starts here)
  * @param tokenizerFile written by mid-training for models from scratch
@@ -99,21 +144,19 @@ export async function openLanguageModel(
   const key = `${corpus.hash} ${tokenizerFile}`;
   let entry = slotsOf(worker).get(modelId);
   if (!entry || entry.key !== key || (weights === undefined && entry.weights !== "fresh")) {
+    const { signal } = context;
+    const log = (message: string): void => context.log(message);
+    if (modelId === "policy") checkMemory(config, addedTokens(config).length, await worker.getInfo({ signal }), log);
+    checkCodesOf(config, corpus.catalogue.hash());
     const model = await worker.loadModel(
       {
         modelId,
-        source: scratch
-          ? { kind: "scratch", architecture: config.model.architecture, tokenizerJson: tokenizerJson as Uint8Array }
-          : { kind: "pretrained", path: config.model.path, ggufFile: config.model.ggufFile },
-        addedTokens: addedTokens(config),
-        dtype: config.runtime.dtype,
+        ...(await modelRequest(config, tokenizerJson, log, signal)),
         gradientCheckpointing: config.model.gradientCheckpointing,
-        seed: deriveSeed(config.seed, "model"),
         trainable: modelId === "policy",
-        padVocabMultiple: config.model.padVocabMultiple,
         ...(config.model.placeCodes && weights === undefined ? { addedTokenVectors: placement(context) } : {}),
       },
-      { signal: context.signal },
+      { signal },
     );
     entry = { key, model, weights: "fresh" };
     slotsOf(worker).set(modelId, entry);
@@ -133,9 +176,11 @@ export async function openLanguageModel(
     entry.weights = weights;
   }
   const tokenizer = Tokenizer.fromJson(entry.model.tokenizerJson);
+  const chat = chatOf(config, entry.model, tokenizer);
   const encoder = new Encoder(
     { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) },
     { tokensOf: (row) => tokensOfSid(corpus.catalogue.codesOf(row), corpus.catalogue.shape.format) },
+    { special: tokenizer.specialTokens, ...(chat ? { chat } : {}) },
   );
   return {
     tokenizer,

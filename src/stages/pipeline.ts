@@ -14,6 +14,7 @@ import type { Run, StageContext as RunStage } from "../run/run.ts";
 import { type RunningWorker, type Runtime, startWorker } from "../worker/launcher.ts";
 import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
+import { checkBaseModel } from "./base-model.ts";
 import { calibrate } from "./calibrate.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
@@ -35,6 +36,7 @@ const commonCode = ["src/core", "src/data", "src/sid", "src/stages/corpus.ts", "
 const modelCode = [
   "src/prompts",
   "src/policy",
+  "src/stages/base-model.ts",
   "src/stages/language-model.ts",
   "src/stages/checkpoint.ts",
   "src/stages/midtrain.ts",
@@ -65,7 +67,10 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   midtrain: [...modelCode, "src/rl/groups.ts"],
   slates: [...modelCode, "src/prerank", ...preRankerCode],
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
-  traces: ["src/teacher", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts"],
+  traces: [
+    ...["src/teacher", "src/endpoint", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts"],
+    ...["src/prerank", "src/stages/teachers.ts", "src/stages/worker-teacher.ts"],
+  ],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
   rl: [
     ...modelCode,
@@ -106,6 +111,7 @@ export interface Metrics extends Results {
 /** Runs every stage that has to run. Returns undefined if `until` stops it before evaluation. */
 export async function runStages(run: Run, options: PipelineOptions): Promise<Metrics | undefined> {
   const { config, signal } = options;
+  checkBaseModel(config);
   let running: RunningWorker | undefined;
   let client: WorkerClient | undefined;
   const worker = async (): Promise<WorkerClient> => {

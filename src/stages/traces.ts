@@ -1,28 +1,44 @@
 /**
  * Stage 2a, reasoning traces (GR2 v1 §4): the teacher answers the re-rank slates of SFT's users; rejection sampling
- * keeps those whose own first choice is the true item. It knows the mid-training segment alone, and its weights are
- * cross-fitted over users. Its scores for all slates are kept too: they can serve as evidence in the prior.
+ * keeps those whose own first choice is the true item. The statistical teacher is fitted whoever writes the traces: it
+ * knows the mid-training segment alone, its weights are cross-fitted over users, and its scores for all slates are kept,
+ * since they can serve as evidence in the prior.
+ *
+ *   traces.jsonl      what SFT learns from, with provenance        reasonings.jsonl  what the statistical teacher would say
+ *   rejected.jsonl    answers in words that were of no use         teacher.json      acceptance by difficulty, reasons
  */
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
-import { deriveSeed } from "../core/rng.ts";
+import { ConfigError, RunError } from "../core/errors.ts";
+import { deriveSeed, Rng } from "../core/rng.ts";
 import { allowedFor, checkTrainingView } from "../data/leakage.ts";
 import { trainingView } from "../data/split.ts";
 import type { SplitDataset } from "../data/types.ts";
+import { type CrossFittedSlates, crossFittedSlates } from "../prerank/cross-fit.ts";
+import { defaultSlates } from "../prerank/slates.ts";
 import type { Slate } from "../prerank/types.ts";
-import type { Reasoning } from "../prompts/rerank.ts";
-import { viewOf } from "../teacher/features.ts";
-import { sampleTraces } from "../teacher/sampling.ts";
+import type { Reasoning, Thought } from "../prompts/rerank.ts";
+import { type SlateView, viewOf } from "../teacher/features.ts";
+import { sampleTraces, statisticalTeacher } from "../teacher/sampling.ts";
 import { defaultTeacher, type Evidence, fitTeacher } from "../teacher/statistical.ts";
+import type { Teacher } from "../teacher/teacher.ts";
 import { openCorpus } from "./corpus.ts";
 import { readJson, readLines, writeJson, writeLines } from "./files.ts";
+import { preRankerFitter } from "./prerankers.ts";
 import { conditional, isSftUser, readSlates } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
+import { teacherInWords } from "./teachers.ts";
 
 export const traces: Stage = {
   name: "traces",
   inputs: ["data", "sid", "slates"],
-  settings: (c) => ({ teacher: c.teacher, userShare: c.sft.userShare, seed: c.seed }),
+  settings: (c) => ({
+    teacher: c.teacher,
+    userShare: c.sft.userShare,
+    ...(c.teacher.midtrainFolds > 0 ? { kind: c.prerank.kind, candidates: c.prerank.candidates } : {}),
+    seed: c.seed,
+    ...(c.teacher.kind === "statistical" ? {} : { prompts: c.prompts, dtype: c.runtime.dtype }),
+  }),
   run,
 };
 
@@ -37,16 +53,25 @@ export interface TraceRecord {
   readonly slate: string;
   /** Candidate indices, best first; the true item is first. */
   readonly order: readonly number[];
-  readonly reasoning: Reasoning;
+  readonly reasoning: Thought;
+  /** Asked so often, from 1. */
   readonly tries: number;
-  readonly teacher: string;
+  readonly teacher: Teacher["kind"];
+  readonly model: string;
   readonly sampling: "rejection" | "targeted";
+  /** Of drawing the answer; null: it follows from the run's. */
+  readonly seed: number | null;
+  /** When a server gave the answer; null where it was computed and could be again. */
+  readonly time: string | null;
+  /** SHA-256 of the question in words. */
+  readonly prompt: string | null;
 }
 
 async function run(context: StageContext): Promise<Summary> {
   const { config } = context;
   const o = config.teacher;
-  const { split } = await openCorpus(context);
+  const corpus = await openCorpus(context);
+  const { split } = corpus;
   const { dataset } = split;
   const all = readSlates(context, "rerank");
   const slates = {
@@ -58,57 +83,115 @@ async function run(context: StageContext): Promise<Summary> {
   const pupils = all.filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
   const seed = deriveSeed(config.seed, "teacher");
   // What the pre-rankers of these slates know, and no more.
-  const knowledge = { rerank: trainingView(split, "midtrain"), heldOut: trainingView(split, "rerank") };
+  const knowledge = {
+    rerank: trainingView(split, "midtrain"),
+    heldOut: trainingView(split, "rerank"),
+    more: await moreSlates(context, split),
+  };
   checkTrainingView(split, knowledge.rerank, allowedFor("rerank"), "the teacher, on rerank slates");
   checkTrainingView(split, knowledge.heldOut, allowedFor("test"), "the teacher, on later slates");
-  const teacher = fitTeacher(dataset, knowledge, students, { ...defaultTeacher, seed });
-  const scoresOf = (list: readonly Slate[]) => Object.fromEntries(list.map((s) => [s.id, teacher.scores(viewOf(s))]));
+  const fitted = fitTeacher(dataset, knowledge, students, { ...defaultTeacher, seed });
+  const scoresOf = (list: readonly Slate[]) => Object.fromEntries(list.map((s) => [s.id, fitted.scores(viewOf(s))]));
   writeJson(join(context.dir, "evidence.json"), {
     ...scoresOf(slates.rerank),
     ...scoresOf(pupils),
     ...scoresOf(slates.validation),
     ...scoresOf(slates.test),
   });
-  const { traces: kept, stats } = sampleTraces(teacher, students, {
-    mode: o.sampling,
-    maxTries: o.maxTries,
-    temperature: o.temperature,
-    seed,
-  });
+  const thoughtOf = (slate: SlateView, choice: number): Reasoning =>
+    reasoningOf(fitted.evidence(slate), slate, choice, split, o);
   writeLines(
     join(context.dir, "reasonings.jsonl"),
     pupils.map((s): ReasoningRecord => {
-      const scores = teacher.scores(viewOf(s));
+      const scores = fitted.scores(viewOf(s));
       const first = scores.indexOf(Math.max(...scores));
-      return { slate: s.id, reasoning: reasoningOf(teacher.evidence(viewOf(s)), s, first, split, o) };
+      return { slate: s.id, reasoning: thoughtOf(viewOf(s), first) };
     }),
   );
-  const byId = new Map(students.map((s) => [s.id, s]));
+  const asked = o.kind === "statistical" ? students : someOf(students, o.maxSlates, config.seed);
+  const teacher =
+    o.kind === "statistical"
+      ? statisticalTeacher(fitted, { temperature: o.temperature, seed, thoughtOf })
+      : await teacherInWords(context, corpus, seed);
+  const {
+    traces: kept,
+    stats,
+    rejections,
+  } = await sampleTraces(teacher, asked, { mode: o.sampling, maxTries: o.maxTries }).finally(() => teacher.close?.());
   writeLines(
     join(context.dir, "traces.jsonl"),
-    kept.map((t): TraceRecord => {
-      const slate = byId.get(t.slateId) as Slate;
-      const reasoning = reasoningOf(t.evidence, slate, t.ranking[0] as number, split, o);
-      return { slate: t.slateId, order: t.ranking, reasoning, tries: t.tries, teacher: o.kind, sampling: t.mode };
-    }),
+    kept.map(
+      ({ slateId, ranking, thought, tries, mode, seed, time, prompt }): TraceRecord => ({
+        ...{ slate: slateId, order: ranking, reasoning: thought, tries },
+        ...{ teacher: teacher.kind, model: teacher.model, sampling: mode, seed, time, prompt },
+      }),
+    ),
   );
-  writeJson(join(context.dir, "teacher.json"), { weights: teacher.weights, stats });
+  if (o.kind !== "statistical") writeLines(join(context.dir, "rejected.jsonl"), rejections);
+  writeJson(join(context.dir, "teacher.json"), { weights: fitted.weights, stats });
   context.log(
     `${stats.accepted} of ${stats.offered} traces kept (${o.sampling}), ${stats.meanTries.toFixed(2)} tries each; ${(100 * stats.identityRate).toFixed(1)} % repeat the input order`,
   );
+  for (const [reason, n] of Object.entries(stats.rejected)) context.log(`${n} x not kept: ${reason}`);
+  if (o.kind !== "statistical" && stats.accepted === 0)
+    throw new RunError(
+      `not one answer of the teacher ${teacher.model} was kept; stages/traces/rejected.jsonl has them`,
+      {
+        advice: "Raise teacher.maxTries or the budget, use a stronger teacher, or teacher.sampling=targeted.",
+      },
+    );
   return {
     pupils: pupils.length,
     offered: stats.offered,
     accepted: stats.accepted,
     acceptance: stats.acceptance,
     meanTries: stats.meanTries,
+    ...Object.fromEntries(stats.acceptanceByPosition.map((share, k) => [`acceptance_place_${k + 1}`, share])),
+    ...Object.fromEntries(Object.entries(stats.rejected).map(([r, n]) => [`rejected_${r.replaceAll(" ", "_")}`, n])),
   };
 }
+
+/** A seeded draw of so many slates; 0 = all. */
+const someOf = (slates: readonly Slate[], n: number, seed: number): readonly Slate[] =>
+  n === 0
+    ? slates
+    : Rng.of(seed, "teacher-slates")
+        .shuffle([...slates])
+        .slice(0, n);
+
+/** Slates of the mid-training segment for the teacher's weights, if asked for. */
+async function moreSlates(context: StageContext, split: SplitDataset): Promise<CrossFittedSlates[]> {
+  const { config } = context;
+  const folds = config.teacher.midtrainFolds;
+  if (folds === 0) return [];
+  const { kind, candidates: size } = config.prerank;
+  if (folds === 1 || (kind !== "itemknn" && kind !== "popularity"))
+    throw new ConfigError(
+      folds === 1
+        ? "teacher.midtrainFolds is 1: with one fold nobody is left to learn from"
+        : `teacher.midtrainFolds is ${folds}, but a pre-ranker of kind ${kind} is not fitted so often`,
+      { advice: "Set teacher.midtrainFolds to 0, or to 2 or more with prerank.kind itemknn or popularity." },
+    );
+  const made = await crossFittedSlates(
+    split,
+    preRankerFitter(context, split, kind),
+    folds,
+    deriveSeed(config.seed, "teacher"),
+    { ...defaultSlates, size, minHistory: leastHistory },
+    (done, total) => context.progress("slates of the mid-training segment", done, total),
+  );
+  const learnt = made.reduce((n, { slates }) => n + conditional(slates).length, 0);
+  context.log(`${learnt} slates of the mid-training segment for the teacher's weights`);
+  return made;
+}
+
+/** Positions with less before them are unlike those that are re-ranked. */
+const leastHistory = 10;
 
 /** Evidence by candidate index becomes citations by item row. */
 function reasoningOf(
   evidence: Evidence,
-  slate: Slate,
+  slate: SlateView,
   choice: number,
   split: SplitDataset,
   o: Config["teacher"],

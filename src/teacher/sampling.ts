@@ -1,41 +1,43 @@
 /**
  * Sampling reasoning traces from a teacher (GR2 v1, stage 2).
- *   rejection: the teacher does not know the answer; its first choice is drawn from softmax(scores / temperature) until
- *              it is the true item (of several: one with the highest label), at most maxTries times, else the slate
- *              gives no trace.
+ *   rejection: the teacher does not know the answer; it is asked again until its own first choice is the true item (of
+ *              several: one with the highest label), at most maxTries times, else the slate gives no trace.
  *   targeted:  the teacher is shown the answer and puts it first.
- * Everything behind the first choice follows by label where a log has several, then by score. Only this file compares with
- * the answer; the teacher gets a SlateView, which has none.
+ * Everything behind the first choice follows by label where a log has several, then as the teacher has it. Only this file
+ * compares with the answer; the teacher gets a SlateView, which has none, and in targeted sampling one hint.
  */
 import { Rng } from "../core/rng.ts";
 import { softmax } from "../eval/choice-model.ts";
 import { labelsOf, type Slate } from "../prerank/types.ts";
-import { viewOf } from "./features.ts";
-import type { Evidence, Teacher } from "./statistical.ts";
+import type { Thought } from "../prompts/rerank.ts";
+import { type SlateView, viewOf } from "./features.ts";
+import type { StatisticalTeacher } from "./statistical.ts";
+import type { Question, Reply, Teacher } from "./teacher.ts";
 
 export type TraceMode = "rejection" | "targeted";
 
-/** The material of one reasoning trace; prompts/ turns it into text. */
+/** One reasoning trace; prompts/ turns it into tokens. */
 export interface Trace {
   readonly slateId: string;
   /** Candidate indices, best first; a permutation of the slate. */
   readonly ranking: readonly number[];
-  readonly evidence: Evidence;
-  /** Draws needed, from 1; targeted traces have 1. */
+  readonly thought: Thought;
+  /** Asked so often, from 1. */
   readonly tries: number;
   readonly mode: TraceMode;
+  /** See Reply. */
+  readonly seed: number | null;
+  readonly time: string | null;
+  readonly prompt: string | null;
 }
 
 export interface SamplingOptions {
   readonly mode: TraceMode;
-  /** Draws a slate before it is given up. Default 4 (ours). */
+  /** Answers a slate before it is given up. Default 4 (ours). */
   readonly maxTries: number;
-  /** 1: the teacher's calibrated belief. */
-  readonly temperature: number;
-  readonly seed: number;
 }
 
-export const defaultSampling: SamplingOptions = { mode: "rejection", maxTries: 4, temperature: 1, seed: 0 };
+export const defaultSampling: SamplingOptions = { mode: "rejection", maxTries: 4 };
 
 export interface SamplingStats {
   /** Slates whose answer is among the candidates; others are not offered. */
@@ -48,75 +50,137 @@ export interface SamplingStats {
   readonly offeredByPosition: readonly number[];
   /** Share of accepted traces whose ranking is the input order unchanged. */
   readonly identityRate: number;
+  /** Answers that became no trace, by reason; and slates that were not asked (again), likewise. */
+  readonly rejected: Readonly<Record<string, number>>;
 }
 
-/** Samples a trace a slate. Deterministic in the seed and slate ids, whatever the order of the slates. */
-export function sampleTraces(
+/** Why a well-formed answer is not kept. */
+export const wrongChoice = "wrong first choice";
+
+/** An answer that became no trace, for people. */
+export interface Rejection {
+  readonly slateId: string;
+  readonly attempt: number;
+  readonly reason: string;
+  readonly detail: string;
+  readonly text: string;
+}
+
+/** Samples a trace a slate, all slates once before any is asked again. Traces stand in the order of their slates. */
+export async function sampleTraces(
   teacher: Teacher,
   slates: readonly Slate[],
   options: SamplingOptions = defaultSampling,
-): { traces: Trace[]; stats: SamplingStats } {
+): Promise<{ traces: Trace[]; stats: SamplingStats; rejections: Rejection[] }> {
   const offered = slates.filter((s) => s.targetIndex >= 0);
-  const traces: Trace[] = [];
+  const traces = new Map<string, Trace>();
+  const rejections: Rejection[] = [];
+  const rejected: Record<string, number> = {};
+  let open = offered;
+  for (let attempt = 1; attempt <= options.maxTries && open.length > 0; attempt++) {
+    const questions = open.map(
+      (slate): Question => ({
+        slate: viewOf(slate),
+        hint: options.mode === "targeted" ? slate.targetIndex : null,
+        attempt,
+      }),
+    );
+    const replies = await teacher.ask(questions);
+    const again: Slate[] = [];
+    open.forEach((slate, i) => {
+      const reply = replies[i] as Reply;
+      const labels = labelsOf(slate);
+      const right = reply.kind === "ranking" && labels[reply.order[0] as number] === Math.max(...labels);
+      if (right) {
+        const { thought, seed, time, prompt } = reply;
+        const ranking = byLabel(reply.order, labels);
+        traces.set(slate.id, {
+          slateId: slate.id,
+          ranking,
+          thought,
+          tries: attempt,
+          mode: options.mode,
+          seed,
+          time,
+          prompt,
+        });
+        return;
+      }
+      const reason = reply.kind === "ranking" ? wrongChoice : reply.reason;
+      rejected[reason] = (rejected[reason] ?? 0) + 1;
+      if (reply.kind === "unusable") rejections.push({ slateId: slate.id, attempt, ...reply });
+      if (reply.kind !== "unasked") again.push(slate);
+    });
+    open = again;
+  }
+  const kept = offered.flatMap((s) => traces.get(s.id) ?? []);
+  return { traces: kept, stats: statsOf(offered, traces, rejected), rejections };
+}
+
+function statsOf(
+  offered: readonly Slate[],
+  traces: ReadonlyMap<string, Trace>,
+  rejected: Readonly<Record<string, number>>,
+): SamplingStats {
   const numPositions = offered.reduce((n, s) => Math.max(n, s.candidates.length), 0);
   const offeredAt = new Array<number>(numPositions).fill(0);
   const acceptedAt = new Array<number>(numPositions).fill(0);
-  let [totalTries, identical] = [0, 0];
-  for (const slate of offered) {
-    const view = viewOf(slate);
-    const scores = teacher.scores(view);
-    const labels = labelsOf(slate);
-    const attempt =
-      options.mode === "targeted"
-        ? { first: slate.targetIndex, tries: 1 }
-        : reject(scores, labels, Rng.of(options.seed, "trace", slate.id), options);
-    offeredAt[slate.targetIndex] = (offeredAt[slate.targetIndex] ?? 0) + 1;
-    if (attempt === undefined) continue;
-    acceptedAt[slate.targetIndex] = (acceptedAt[slate.targetIndex] ?? 0) + 1;
-    totalTries += attempt.tries;
-    const ranking = byLabel(rankingFrom(scores, attempt.first), labels);
-    if (ranking.every((c, k) => c === k)) identical++;
-    traces.push({
-      slateId: slate.id,
-      ranking,
-      evidence: teacher.evidence(view),
-      tries: attempt.tries,
-      mode: options.mode,
-    });
+  let [tries, identical] = [0, 0];
+  for (const { id, targetIndex } of offered) {
+    offeredAt[targetIndex] = (offeredAt[targetIndex] ?? 0) + 1;
+    const trace = traces.get(id);
+    if (!trace) continue;
+    acceptedAt[targetIndex] = (acceptedAt[targetIndex] ?? 0) + 1;
+    tries += trace.tries;
+    if (trace.ranking.every((c, k) => c === k)) identical++;
   }
   const share = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
   return {
-    traces,
-    stats: {
-      offered: offered.length,
-      accepted: traces.length,
-      acceptance: share(traces.length, offered.length),
-      meanTries: share(totalTries, traces.length),
-      acceptanceByPosition: acceptedAt.map((n, k) => share(n, offeredAt[k] ?? 0)),
-      offeredByPosition: offeredAt,
-      identityRate: share(identical, traces.length),
-    },
+    offered: offered.length,
+    accepted: traces.size,
+    acceptance: share(traces.size, offered.length),
+    meanTries: share(tries, traces.size),
+    acceptanceByPosition: acceptedAt.map((n, k) => share(n, offeredAt[k] ?? 0)),
+    offeredByPosition: offeredAt,
+    identityRate: share(identical, traces.size),
+    rejected,
   };
 }
 
-function reject(
-  scores: readonly number[],
-  labels: readonly number[],
-  rng: Rng,
-  options: SamplingOptions,
-): { first: number; tries: number } | undefined {
-  const belief = softmax(scores.map((s) => s / options.temperature));
-  const best = Math.max(...labels);
-  for (let tries = 1; tries <= options.maxTries; tries++) {
-    let u = rng.uniform();
-    let first = belief.findIndex((p) => {
-      u -= p;
-      return u < 0;
-    });
-    if (first < 0) first = belief.length - 1;
-    if (labels[first] === best) return { first, tries };
-  }
-  return undefined;
+/**
+ * The statistical teacher as one that is asked: its first choice is drawn from softmax(scores / temperature), the rest
+ * follows by score. Deterministic in the seed, the slate's id and the attempt.
+ * @param temperature 1: the teacher's calibrated belief
+ */
+export function statisticalTeacher(
+  fitted: StatisticalTeacher,
+  o: { temperature: number; seed: number; thoughtOf: (slate: SlateView, choice: number) => Thought },
+): Teacher {
+  const reply = ({ slate, hint, attempt }: Question): Reply => {
+    const scores = fitted.scores(slate);
+    const first = hint ?? draw(scores, Rng.of(o.seed, "trace", slate.id), attempt, o.temperature);
+    return {
+      kind: "ranking",
+      order: rankingFrom(scores, first),
+      thought: o.thoughtOf(slate, first),
+      seed: null,
+      time: null,
+      prompt: null,
+    };
+  };
+  return { kind: "statistical", model: "statistical", ask: async (questions) => questions.map(reply) };
+}
+
+/** The attempt-th draw of a stream. */
+function draw(scores: readonly number[], rng: Rng, attempt: number, temperature: number): number {
+  const belief = softmax(scores.map((s) => s / temperature));
+  let u = 0;
+  for (let k = 0; k < attempt; k++) u = rng.uniform();
+  const first = belief.findIndex((p) => {
+    u -= p;
+    return u < 0;
+  });
+  return first < 0 ? belief.length - 1 : first;
 }
 
 /** All candidate indices by score, best first (ties: pre-rank order), with `first` in front if given. */

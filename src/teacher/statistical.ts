@@ -3,14 +3,15 @@
  * transitions, categories, popularity and recency of its training view, weighs them by listwise regression, and can
  * say which history items speak for a candidate.
  *
- * Out of sample: the weights that score a rerank slate were fitted on rerank slates of the other users (cross-fitted by
- * user). Slates of later segments are scored by weights fitted on all rerank slates.
+ * Out of sample: the weights that score a rerank slate were fitted on slates of the other users (cross-fitted by user).
+ * Slates of later segments are scored by weights fitted on all of them.
  */
 import { RunError } from "../core/errors.ts";
 import { unitHash } from "../core/rng.ts";
 import type { TrainingView } from "../data/split.ts";
 import type { Dataset } from "../data/types.ts";
 import { choiceScores, fitChoiceModel } from "../eval/choice-model.ts";
+import type { CrossFittedSlates } from "../prerank/cross-fit.ts";
 import { type Slate, truthOf } from "../prerank/types.ts";
 import { featureNames, featuresOf, type SlateView, TeacherStatistics } from "./features.ts";
 
@@ -31,6 +32,8 @@ export interface TeacherKnowledge {
   readonly rerank: TrainingView;
   /** For validation and test slates: at most through rerank. Default: the same as for rerank slates. */
   readonly heldOut?: TrainingView;
+  /** More slates to learn the weights from, each judged by the statistics of a view without its user. */
+  readonly more?: readonly CrossFittedSlates[];
 }
 
 export type SupportKind = "transition" | "cooccurrence" | "category";
@@ -53,7 +56,7 @@ export interface Evidence {
   readonly support: readonly Support[];
 }
 
-export interface Teacher {
+export interface StatisticalTeacher {
   /** A score a candidate, in log-odds: softmax(scores) is the teacher's belief. Deterministic. */
   scores(slate: SlateView): number[];
   /** Facts behind the scores; the same whether or not the answer is known. */
@@ -64,19 +67,22 @@ export interface Teacher {
 
 /**
  * @param rerankSlates slates of the rerank segment; those whose answer is among the candidates are learnt from
- * @throws RunError when the knowledge reaches past the allowed segment
+ * @throws RunError when the knowledge reaches past the allowed segment, or a view of `more` holds its own slates' users
  */
 export function fitTeacher(
   dataset: Dataset,
   knowledge: TeacherKnowledge,
   rerankSlates: readonly Slate[],
   options: TeacherOptions = defaultTeacher,
-): Teacher {
-  const { rerank, heldOut = rerank } = knowledge;
+): StatisticalTeacher {
+  const { rerank, heldOut = rerank, more = [] } = knowledge;
   if (rerank.through !== "midtrain" || (heldOut.through !== "midtrain" && heldOut.through !== "rerank"))
     throw new RunError(
       `The teacher may know midtrain for rerank slates and rerank for later ones, not ${rerank.through} and ${heldOut.through}: it would know the answers.`,
     );
+  for (const { view, slates } of more)
+    if (view.through !== "midtrain" || slates.some((s) => (view.sequences[s.user]?.length ?? 0) > 0))
+      throw new RunError("The teacher's further slates were made by somebody who had seen their users.");
   const statistics = new TeacherStatistics(dataset, rerank);
   const later = heldOut === rerank ? statistics : new TeacherStatistics(dataset, heldOut);
   const statisticsFor = (slate: SlateView): TeacherStatistics =>
@@ -84,14 +90,19 @@ export function fitTeacher(
   const folds = Math.max(2, Math.trunc(options.folds));
   const foldOf = (user: number): number =>
     Math.floor(unitHash(options.seed, "teacher-fold", String(dataset.sequences[user]?.user ?? user)) * folds);
-  const observations = rerankSlates
-    .filter((s) => s.targetIndex >= 0)
-    .map((s) => ({
-      user: s.user,
-      truth_N: truthOf(s),
-      features_NK: featuresOf(statistics, s),
-      numCandidates: s.candidates.length,
-    }));
+  const observe = (slates: readonly Slate[], known: TeacherStatistics) =>
+    slates
+      .filter((s) => s.targetIndex >= 0)
+      .map((s) => ({
+        user: s.user,
+        truth_N: truthOf(s),
+        features_NK: featuresOf(known, s),
+        numCandidates: s.candidates.length,
+      }));
+  const observations = [
+    ...observe(rerankSlates, statistics),
+    ...more.flatMap(({ view, slates }) => observe(slates, new TeacherStatistics(dataset, view))),
+  ];
   const fold = new Map(observations.map(({ user }) => [user, foldOf(user)]));
   const weights = Array.from({ length: folds + 1 }, (_, k): readonly number[] => {
     const others = observations.filter(({ user }) => fold.get(user) !== k);

@@ -47,12 +47,13 @@ export class GrpcWorkerClient implements t.WorkerClient {
       modelId: request.modelId ?? "",
       source: toSource(request.source),
       addedTokens: [...(request.addedTokens ?? [])],
-      dtype: request.dtype === "bfloat16" ? pb.DType.DTYPE_BFLOAT16 : pb.DType.DTYPE_FLOAT32,
+      dtype: toDType(request.dtype),
       gradientCheckpointing: request.gradientCheckpointing ?? false,
       seed: request.seed ?? 0,
       trainable: request.trainable ?? true,
       padVocabMultiple: request.padVocabMultiple ?? 0,
       addedTokenVectors: request.addedTokenVectors ? batch.packMatrix(request.addedTokenVectors) : undefined,
+      lora: request.lora && { ...request.lora, targetModules: [...request.lora.targets] },
     };
     return this.channel.unary("loadModel", service.loadModel, message, call);
   }
@@ -122,6 +123,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       stopStrings: Array.from(request.stopStrings ?? []),
       constraint: toConstraint(request.constraint, request.prompts.length),
       maxBatchTokens: request.maxBatchTokens ?? 0,
+      streamTokens: request.streamTokens ?? false,
     };
     // A stream that breaks is sampled again from the start: the same seed gives the same responses, so those already
     // handed out are dropped here.
@@ -129,7 +131,13 @@ export class GrpcWorkerClient implements t.WorkerClient {
     const toEvent = (r: pb.SampleResponse): t.SampleEvent => {
       const fresh = r.items.filter((i) => !seen.has(`${i.prompt}/${i.sample}`));
       for (const i of fresh) seen.add(`${i.prompt}/${i.sample}`);
-      return { completions: fresh.map(toCompletion), weightVersion: r.weightVersion, done: seen.size, total: r.total };
+      return {
+        completions: fresh.map(toCompletion),
+        ...(request.streamTokens ? { tokens: r.tokens } : {}),
+        weightVersion: r.weightVersion,
+        done: seen.size,
+        total: r.total,
+      };
     };
     yield* queued((push, signal) =>
       this.channel.stream("sample", service.sample, message, (r) => push(toEvent(r)), linked(call, signal)),
@@ -224,6 +232,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       artifact: Buffer.from(request.artifact),
       embeddings: batch.packMatrix(request.embeddings),
       taken: batch.packIntMatrix(request.taken),
+      apart: request.apart ?? false,
     };
     const r = await this.channel.unary("encodeSemanticIds", service.encodeSemanticIds, message, call);
     return batch.unpackIntMatrix(r.codes, "codes");
@@ -238,6 +247,13 @@ export class GrpcWorkerClient implements t.WorkerClient {
     return this.channel.unary("loadState", service.loadState, toState(request), call);
   }
 
+  async exportModel(request: t.ExportModelRequest, call?: t.CallOptions): Promise<number> {
+    const files = Object.fromEntries(Object.entries(request.files).map(([name, text]) => [name, Buffer.from(text)]));
+    const { modelId = "", path } = request;
+    const message = { modelId, path, dtype: toDType(request.dtype), files };
+    return (await this.channel.unary("exportModel", service.exportModel, message, call)).bytes;
+  }
+
   async shutdown(call?: t.CallOptions): Promise<void> {
     await this.channel.unary("shutdown", service.shutdown, {}, call);
   }
@@ -250,6 +266,9 @@ export class GrpcWorkerClient implements t.WorkerClient {
     this.channel.close();
   }
 }
+
+const toDType = (dtype: "float32" | "bfloat16" | undefined): pb.DType =>
+  dtype === "bfloat16" ? pb.DType.DTYPE_BFLOAT16 : pb.DType.DTYPE_FLOAT32;
 
 function toSource(source: t.ModelSource): pb.LoadModelRequest["source"] {
   return source.kind === "scratch"

@@ -283,3 +283,14 @@ export class ConstraintWalk {
     if (last) this.state = "done";
   }
 }
+
+/** One of the options: the likeliest at temperature 0, else where `u` in [0, 1) falls. */
+export function pick(options: readonly Option[], temperature: number, u: number): Option {
+  if (temperature === 0) return options.reduce((best, o) => (o.logprob > best.logprob ? o : best));
+  let left = u;
+  for (const option of options) {
+    left -= Math.exp(option.logprob);
+    if (left < 0) return option;
+  }
+  return options.at(-1) as Option;
+}

@@ -14,6 +14,14 @@ export function byteAlphabet(): string[] {
   return alphabet;
 }
 
+/** The chat template of every pretrained fake model, and the special tokens it comes with. */
+export const chatMl = {
+  tokens: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+  template:
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}" +
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+} as const;
+
 interface AddedToken {
   id: number;
   content: string;

@@ -9,13 +9,13 @@ import { dirname, join } from "node:path";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { numTargets } from "./batch.ts";
-import { BigramModel, ConstraintWalk, freeOption, hash01, type Option } from "./fake-model.ts";
-import { byteTokenizerJson, extendTokenizerJson } from "./fake-tokenizer.ts";
+import { embeddings, encodedIds, fittedIds } from "./fake-items.ts";
+import { BigramModel, ConstraintWalk, freeOption, hash01, type Option, pick } from "./fake-model.ts";
+import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
 
 /** Free tokens FakeWorker writes before the constraint's trigger where maxFreeTokens sets no bound. */
 const tokensBeforeTrigger = 4;
-const embeddingDims = 32;
 
 interface FakeModel {
   readonly lm: BigramModel;
@@ -68,8 +68,7 @@ export class FakeWorker implements t.WorkerClient {
   async loadModel(request: t.LoadModelRequest, call?: t.CallOptions): Promise<t.LoadedModel> {
     this.enter("loadModel", call);
     const modelId = request.modelId || "policy";
-    const base =
-      request.source.kind === "scratch" ? request.source.tokenizerJson : byteTokenizerJson(["<|endoftext|>"]);
+    const base = request.source.kind === "scratch" ? request.source.tokenizerJson : byteTokenizerJson(chatMl.tokens);
     const { json, ids, vocabSize, idOf } = extendTokenizerJson(base, request.addedTokens ?? []);
     const multiple = request.padVocabMultiple || 1;
     const rows = Math.ceil(vocabSize / multiple) * multiple;
@@ -86,7 +85,9 @@ export class FakeWorker implements t.WorkerClient {
       tokenizerJson: json,
       addedTokenIds: ids,
       eosTokenId: idOf.get("<|endoftext|>") ?? idOf.get("<|im_end|>") ?? -1,
-      chatTemplate: "",
+      chatTemplate: request.source.kind === "pretrained" ? chatMl.template : "",
+      bosToken: "",
+      numTrained: (request.trainable ?? true) ? rows * 8 : 0,
     };
   }
 
@@ -167,6 +168,10 @@ export class FakeWorker implements t.WorkerClient {
       const completions = Array.from({ length: numSamples }, (_, sample) =>
         this.generate(lm, request, tokens, prompt, sample),
       );
+      if (request.streamTokens) {
+        const tokens = completions.flatMap(drawnTokens);
+        yield { completions: [], tokens, weightVersion: lm.weightVersion, done: prompt * numSamples, total };
+      }
       yield { completions, weightVersion: lm.weightVersion, done: (prompt + 1) * numSamples, total };
     }
   }
@@ -201,7 +206,6 @@ export class FakeWorker implements t.WorkerClient {
     return { rows: { ...shape, data: rows }, logprobs: { ...shape, data: logprobs } };
   }
 
-  /** Bags of hashed words: texts that share words are near each other. */
   async factorize(request: t.FactorizeRequest, call?: t.CallOptions): Promise<t.Matrix> {
     this.enter("factorize", call);
     const data = Float32Array.from({ length: request.size * request.dims }, (_, i) => hash01(request.seed, i, 2) - 0.5);
@@ -210,79 +214,21 @@ export class FakeWorker implements t.WorkerClient {
 
   async embed(request: t.EmbedRequest, call?: t.CallOptions): Promise<t.Matrix> {
     this.enter("embed", call);
-    const data = new Float32Array(request.texts.length * embeddingDims);
-    for (const [row, text] of request.texts.entries()) {
-      const vector = data.subarray(row * embeddingDims, (row + 1) * embeddingDims);
-      for (const word of text.toLowerCase().split(/\W+/u).filter(Boolean)) {
-        const seed = Number.parseInt(sha256(word).slice(0, 7), 16);
-        for (let d = 0; d < embeddingDims; d++) vector[d] = (vector[d] ?? 0) + hash01(seed, d, 1) - 0.5;
-      }
-      const norm = Math.hypot(...vector) || 1;
-      if (request.normalize) for (let d = 0; d < embeddingDims; d++) vector[d] = (vector[d] ?? 0) / norm;
-    }
-    return { rows: request.texts.length, cols: embeddingDims, data };
+    return embeddings(request);
   }
 
-  /** Items sorted along a random direction, their rank written in as few codes a level as keep IDs unique. */
   async fitSemanticIds(
     request: t.FitSemanticIdsRequest,
     onProgress?: (progress: t.FitProgress) => void,
     call?: t.CallOptions,
   ): Promise<t.FittedSemanticIds> {
     this.enter("fitSemanticIds", call);
-    const { embeddings, config } = request;
-    const base = Math.max(2, Math.ceil(embeddings.rows ** (1 / config.levels)));
-    if (base > config.codes)
-      throw refuse(`${config.codes}^${config.levels} codes are too few for ${embeddings.rows} items`);
-    for (let epoch = 1; epoch <= Math.min(3, config.epochs); epoch++) {
-      onProgress?.({
-        epoch,
-        epochs: Math.min(3, config.epochs),
-        metrics: { loss: 1 / epoch, reconstruction: 0.5 / epoch },
-      });
-    }
-    const data = new Int32Array(embeddings.rows * config.levels);
-    for (const [rank, row] of order(embeddings, config.seed).entries()) {
-      let rest = rank;
-      for (let level = config.levels - 1; level >= 0; level--) {
-        data[row * config.levels + level] = rest % base;
-        rest = Math.floor(rest / base);
-      }
-    }
-    const artifact = new TextEncoder().encode(
-      JSON.stringify({ fake: true, levels: config.levels, codes: config.codes }),
-    );
-    return {
-      codes: { rows: embeddings.rows, cols: config.levels, data },
-      artifact,
-      codeVectors: { rows: 0, cols: 0, data: new Float32Array() },
-      metrics: { uniqueness: 1, uniqueness_before_assignment: 0.97, reconstruction: 0.17 },
-    };
+    return fittedIds(request, onProgress);
   }
 
   async encodeSemanticIds(request: t.EncodeSemanticIdsRequest, call?: t.CallOptions): Promise<t.IntMatrix> {
     this.enter("encodeSemanticIds", call);
-    const { levels, codes } = JSON.parse(new TextDecoder().decode(request.artifact)) as {
-      levels: number;
-      codes: number;
-    };
-    const key = (ids: Int32Array) => ids.join(",");
-    const taken = new Set<string>();
-    for (let r = 0; r < request.taken.rows; r++)
-      taken.add(key(request.taken.data.subarray(r * levels, (r + 1) * levels)));
-    const data = new Int32Array(request.embeddings.rows * levels);
-    let next = 0;
-    for (let r = 0; r < request.embeddings.rows; r++) {
-      const ids = data.subarray(r * levels, (r + 1) * levels);
-      do {
-        let rest = next++;
-        for (let level = levels - 1; level >= 0; level--) {
-          ids[level] = rest % codes;
-          rest = Math.floor(rest / codes);
-        }
-      } while (taken.has(key(ids)));
-    }
-    return { rows: request.embeddings.rows, cols: levels, data };
+    return encodedIds(request);
   }
 
   async saveState(request: t.SaveStateRequest, call?: t.CallOptions): Promise<t.SavedState> {
@@ -308,6 +254,13 @@ export class FakeWorker implements t.WorkerClient {
     const step = request.includeOptimizer ? state.step : 0;
     lm.replaceWeights(new Map(JSON.parse(state.weights) as [number, number][]), step, state.weightVersion);
     return { step, weightVersion: state.weightVersion, sha256: sha256(state.weights), metadata: state.metadata };
+  }
+
+  async exportModel(request: t.ExportModelRequest, call?: t.CallOptions): Promise<number> {
+    this.enter("exportModel", call);
+    await mkdir(request.path, { recursive: true });
+    for (const [name, text] of Object.entries(request.files)) await writeFile(join(request.path, name), text);
+    return this.model(request.modelId).lm.learned.size * 8;
   }
 
   async shutdown(call?: t.CallOptions): Promise<void> {
@@ -410,6 +363,9 @@ export class FakeWorker implements t.WorkerClient {
   }
 }
 
+const drawnTokens = ({ prompt, sample, tokens }: t.Completion): t.DrawnToken[] =>
+  Array.from(tokens, (token, index) => ({ prompt, sample, index, token }));
+
 const refuse = (message: string): WorkerError => new WorkerError(message, { retryable: false });
 
 /** Every item of a trie with its tokens. */
@@ -427,23 +383,4 @@ function* sequencesOf(
 function checkEntries(constraint: t.PermutationConstraint | undefined, expected: number, of: string): void {
   if (constraint && constraint.groups.length !== expected)
     throw refuse(`the constraint has ${constraint.groups.length} entries for ${expected} ${of}`);
-}
-
-function pick(options: readonly Option[], temperature: number, u: number): Option {
-  if (temperature === 0) return options.reduce((best, o) => (o.logprob > best.logprob ? o : best));
-  let left = u;
-  for (const option of options) {
-    left -= Math.exp(option.logprob);
-    if (left < 0) return option;
-  }
-  return options.at(-1) as Option;
-}
-
-function order(m: t.Matrix, seed: number): number[] {
-  const projection = Array.from({ length: m.rows }, (_, r) => {
-    let sum = 0;
-    for (let c = 0; c < m.cols; c++) sum += (m.data[r * m.cols + c] ?? 0) * (hash01(seed, c, 2) - 0.5);
-    return sum;
-  });
-  return projection.map((_, r) => r).sort((a, b) => (projection[a] ?? 0) - (projection[b] ?? 0) || a - b);
 }

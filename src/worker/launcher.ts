@@ -154,7 +154,8 @@ function embedded(
   };
 }
 
-async function waitUntilServing(client: GrpcWorkerClient, timeoutMs: number): Promise<void> {
+/** Asks until it serves; throws WorkerError or InterruptedError if it does not in time or cannot any more. */
+export async function waitUntilServing(client: GrpcWorkerClient, timeoutMs: number): Promise<void> {
   const end = Date.now() + timeoutMs;
   for (;;) {
     try {
@@ -175,11 +176,11 @@ function bootError(reason: string): EnvironmentError {
   return new EnvironmentError(`the worker did not start: ${reason}`, { advice });
 }
 
-/** A folder only this user can enter. Unix socket paths must stay under ~104 bytes, so a long TMPDIR is avoided. */
-function privateFolder(): string {
-  const base = tmpdir().length > 60 ? "/tmp" : tmpdir();
-  return mkdtempSync(join(base, "gr2-"));
-}
+/** Where sockets go: their paths must stay under ~104 bytes, so a long TMPDIR is avoided. */
+export const privateBase = (): string => (tmpdir().length > 60 ? "/tmp" : tmpdir());
+
+/** A folder only this user can enter. */
+const privateFolder = (): string => mkdtempSync(join(privateBase(), "gr2-"));
 
 function interruptible<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return promise;

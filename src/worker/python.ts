@@ -76,6 +76,13 @@ export function checkPython(bin: string, modules: Readonly<Record<string, string
   return { bin, version };
 }
 
+/** What a Python process of ours is started with: this environment, and where the worker's package is. */
+export const pythonEnvironment = (): NodeJS.ProcessEnv => ({
+  ...process.env,
+  PYTHONPATH: join(repositoryRoot, "python_worker"),
+  PYTHONUNBUFFERED: "1",
+});
+
 /** The last non-empty lines of a text, joined by newlines. */
 export function lastLines(text: string, n: number): string {
   return text

@@ -10,9 +10,12 @@ export class Tokenizer {
   private readonly inner: HfTokenizer;
   /** One more than the largest id. */
   readonly vocabSize: number;
+  /** Tokens marked as special, as spelled. */
+  readonly specialTokens: readonly string[];
 
-  private constructor(inner: HfTokenizer) {
+  private constructor(inner: HfTokenizer, specialTokens: readonly string[]) {
     this.inner = inner;
+    this.specialTokens = specialTokens;
     let largest = -1;
     for (const id of inner.get_vocab(true).values()) largest = Math.max(largest, id);
     this.vocabSize = largest + 1;
@@ -21,8 +24,11 @@ export class Tokenizer {
   /** `json`: the bytes of a tokenizer.json, as LoadModel and TrainTokenizer return them. */
   static fromJson(json: Uint8Array | string): Tokenizer {
     try {
-      const parsed: unknown = JSON.parse(typeof json === "string" ? json : new TextDecoder().decode(json));
-      return new Tokenizer(new HfTokenizer(parsed as object, {}));
+      const parsed = JSON.parse(typeof json === "string" ? json : new TextDecoder().decode(json)) as {
+        readonly added_tokens?: readonly { readonly content: string; readonly special: boolean }[];
+      };
+      const special = (parsed.added_tokens ?? []).filter((t) => t.special).map((t) => t.content);
+      return new Tokenizer(new HfTokenizer(parsed, {}), special);
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new WorkerError(`the worker's tokenizer.json cannot be read: ${reason}`, { cause, retryable: false });

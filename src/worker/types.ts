@@ -7,6 +7,19 @@
  * `modelId` names a loaded model; left out it means "policy".
  */
 
+import type {
+  ExportModelRequest,
+  LoadedModel,
+  LoadedState,
+  LoadModelRequest,
+  LoadStateRequest,
+  Matrix,
+  SavedState,
+  SaveStateRequest,
+} from "./model-types.ts";
+
+export type * from "./model-types.ts";
+
 export type TokenIds = readonly number[] | Int32Array;
 
 /** One prompt and the responses behind it. Both at least one token long. */
@@ -45,13 +58,6 @@ export interface PermutationConstraint {
   readonly maxFreeTokens?: number;
 }
 
-/** Row-major float32 [rows, cols]. */
-export interface Matrix {
-  readonly rows: number;
-  readonly cols: number;
-  readonly data: Float32Array;
-}
-
 /** Row-major int32 [rows, cols]. */
 export interface IntMatrix {
   readonly rows: number;
@@ -86,46 +92,6 @@ export interface TrainedTokenizer {
   readonly tokenizerJson: Uint8Array;
   /** With special tokens. */
   readonly vocabSize: number;
-}
-
-export type ModelSource =
-  | {
-      readonly kind: "scratch";
-      /** A transformers config, e.g. {model_type: "qwen3", hidden_size: 128}; the worker sets vocab_size. */
-      readonly architecture: Readonly<Record<string, unknown>>;
-      readonly tokenizerJson: Uint8Array;
-    }
-  | { readonly kind: "pretrained"; readonly path: string; readonly ggufFile?: string };
-
-export interface LoadModelRequest {
-  readonly modelId?: string;
-  readonly source: ModelSource;
-  readonly addedTokens?: readonly string[];
-  /** Compute type, default float32. */
-  readonly dtype?: "float32" | "bfloat16";
-  readonly gradientCheckpointing?: boolean;
-  readonly seed?: number;
-  /** Default true. */
-  readonly trainable?: boolean;
-  readonly padVocabMultiple?: number;
-  /** One row a token of addedTokens, any width: similar rows start out as similar embeddings; zeros = nowhere. */
-  readonly addedTokenVectors?: Matrix;
-}
-
-export interface LoadedModel {
-  readonly modelId: string;
-  readonly numParameters: number;
-  readonly vocabSize: number;
-  readonly hiddenSize: number;
-  readonly maxPositions: number;
-  /** With added tokens: give it to Tokenizer.fromJson. */
-  readonly tokenizerJson: Uint8Array;
-  /** Ids of addedTokens, same order. */
-  readonly addedTokenIds: readonly number[];
-  /** -1 if none. */
-  readonly eosTokenId: number;
-  /** "" if none. */
-  readonly chatTemplate: string;
 }
 
 export interface ForwardRequest {
@@ -217,6 +183,17 @@ export interface SampleRequest {
   /** One entry of `groups` a prompt. */
   readonly constraint?: PermutationConstraint;
   readonly maxBatchTokens?: number;
+  /** Also send tokens as they are drawn; of an answer chosen among whole sequences only those before it. */
+  readonly streamTokens?: boolean;
+}
+
+/** One token of a response that is not finished yet; it comes once more in its completion. */
+export interface DrawnToken {
+  readonly prompt: number;
+  readonly sample: number;
+  /** Place in the response. A stream that was broken off and repeated sends the same tokens again. */
+  readonly index: number;
+  readonly token: number;
 }
 
 export interface Completion {
@@ -232,6 +209,8 @@ export interface Completion {
 
 export interface SampleEvent {
   readonly completions: readonly Completion[];
+  /** Only if streamTokens. */
+  readonly tokens?: readonly DrawnToken[];
   readonly weightVersion: number;
   readonly done: number;
   readonly total: number;
@@ -327,33 +306,8 @@ export interface EncodeSemanticIdsRequest {
   readonly embeddings: Matrix;
   /** Codes that new items must avoid. */
   readonly taken: IntMatrix;
-}
-
-export interface SavedState {
-  readonly sha256: string;
-  readonly bytes: number;
-}
-
-export interface LoadedState {
-  readonly step: number;
-  readonly weightVersion: number;
-  readonly sha256: string;
-  /** As given to saveState. */
-  readonly metadata: Readonly<Record<string, string>>;
-}
-
-export interface SaveStateRequest {
-  readonly modelId?: string;
-  readonly path: string;
-  readonly includeOptimizer?: boolean;
-  /** Kept with the state: what the weights belong to. */
-  readonly metadata?: Readonly<Record<string, string>>;
-}
-
-export interface LoadStateRequest {
-  readonly modelId?: string;
-  readonly path: string;
-  readonly includeOptimizer?: boolean;
+  /** New items do not avoid each other: each gets the ID it would get if it came alone. */
+  readonly apart?: boolean;
 }
 
 /** Per call. Cancelling rejects with InterruptedError. */
@@ -405,6 +359,8 @@ export interface WorkerClient {
   encodeSemanticIds(request: EncodeSemanticIdsRequest, options?: CallOptions): Promise<IntMatrix>;
   saveState(request: SaveStateRequest, options?: CallOptions): Promise<SavedState>;
   loadState(request: LoadStateRequest, options?: CallOptions): Promise<LoadedState>;
+  /** Writes an ordinary checkpoint, LoRA merged; returns bytes of weights. */
+  exportModel(request: ExportModelRequest, options?: CallOptions): Promise<number>;
   shutdown(options?: CallOptions): Promise<void>;
   /** Costs by verb name since the client was made. */
   stats(): Readonly<Record<string, Readonly<VerbStats>>>;

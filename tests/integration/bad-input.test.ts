@@ -172,6 +172,18 @@ const cases: readonly Case[] = [
     message: /toy\.item:2: 1 columns, expected 4/,
   },
   {
+    what: "a model folder without a tokenizer",
+    args: () => {
+      const model = join(w.folder, "mute-model");
+      mkdirSync(model);
+      writeFileSync(join(model, "config.json"), JSON.stringify({ model_type: "qwen3" }));
+      writeFileSync(join(model, "model.safetensors"), "");
+      return [...pipelineArgs(w, "mute"), "--set", "model.source=pretrained", "--set", `model.path=${model}`];
+    },
+    code: "CONFIG",
+    message: /mute-model: the folder holds no tokenizer \(no tokenizer\.json/,
+  },
+  {
     what: "no Python",
     args: () => [...pipelineArgs(w, "python"), "--until", "sid", "--set", "runtime.python=/nowhere/python"],
     code: "ENVIRONMENT",

@@ -257,6 +257,8 @@ describe("the whole pipeline on a fake worker", () => {
     [["decoding.choice=token", "decoding.prior=false"]],
     [["decoding.constrained=false"]],
     [["prompts.format=json", "prompts.showTitles=true", "decoding.maxReasoningTokens=200"]],
+    [["model.source=pretrained", "model.path=fake", "prompts.format=json", "decoding.maxReasoningTokens=200"]],
+    [["model.source=pretrained", "model.path=fake", "prompts.chat=on", "decoding.constrained=false"]],
     [["prerank.kind=sasrec", "prerank.sasrec.maxEpochs=4", "prerank.sasrec.validationUsers=20"]],
     [["prerank.kind=generative", "sid.format=wrapped", "decoding.evidence=true"]],
     [["rl.klCoef=0.1", "rl.minibatches=2", "rl.epochs=2", "rl.reward.kind=ndcg", "rl.thinkShare=0"]],

@@ -6,6 +6,7 @@ import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { FallbackReason, Mode, RerankClient, type RerankResponse } from "../../src/client/index.ts";
 import { exitCodes } from "../../src/core/errors.ts";
 import { repositoryRoot } from "../../src/core/paths.ts";
 import { Catalogue } from "../../src/sid/catalogue.ts";
@@ -22,6 +23,7 @@ import {
   workersOf,
   workplace,
 } from "./mini.ts";
+import { served, workersUnder } from "./served.ts";
 
 const w = workplace();
 afterAll(() => rmSync(w.folder, { recursive: true, force: true }));
@@ -67,6 +69,59 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
     expect(again.stdout.match(/unchanged/g)).toHaveLength(10);
     expect(again.seconds).toBeLessThan(10);
     expect(existsSync(join(w.root, "whole", "worker.log"))).toBe(false);
+  });
+
+  it("is served: alike alone and in a crowd, through the loss of its worker, until it is told to end", async () => {
+    const service = await served(w, "whole", "--set", "serve.cache=0", "--set", "serve.overload=own-order");
+    const client = new RerankClient(service.grpc, { timeoutMs: 60_000 });
+    const request = (k: number, mode: Mode) => ({
+      mode,
+      deadlineMs: 50_000,
+      history: Array.from({ length: 1 + (k % 12) }, (_, i) => ({ itemId: String(100 + ((k * 7 + i) % 60)) })),
+      candidates: [
+        ...[0, 11, 22, 33].map((i) => ({ id: `c${i}`, itemId: String(100 + ((k + i) % 60)), score: 40 - i })),
+        { id: "new", text: `A film nobody knows ${k % 3}`, score: 1 },
+      ],
+    });
+    for (const mode of [Mode.MODE_DIRECT, Mode.MODE_THINK]) {
+      const alone: RerankResponse[] = [];
+      for (let k = 0; k < 6; k++) alone.push(await client.rerank(request(k, mode)));
+      const crowd = await Promise.all(alone.map((_, k) => client.rerank(request(k, mode))));
+      crowd.forEach((answer, k) => {
+        const before = alone[k]?.ranking ?? [];
+        expect(answer.fallback).toBe(FallbackReason.FALLBACK_REASON_UNSPECIFIED);
+        expect(answer.ranking.map((r) => r.id)).toEqual(before.map((r) => r.id));
+        // Not bit for bit: the last bits of a float32 sum depend on the shape of the batch.
+        answer.ranking.forEach((r, i) => {
+          expect(r.score).toBeCloseTo(before[i]?.score as number, 5);
+        });
+        expect(answer.thought).toBe(alone[k]?.thought);
+      });
+    }
+    let thought = "";
+    for await (const { event } of client.rerankStream(request(5, Mode.MODE_THINK)))
+      if (event?.$case === "thought") thought += event.value;
+      else expect(thought.trim()).toBe(event?.value.thought);
+    expect(thought).not.toBe("");
+
+    const [worker] = workersUnder(service.pid);
+    const busy = Array.from({ length: 20 }, (_, k) =>
+      client.rerank({ ...request(k, Mode.MODE_THINK), deadlineMs: 1_000 }),
+    );
+    process.kill(worker as number, "SIGKILL");
+    for (const answer of await Promise.all(busy)) {
+      const places = answer.ranking.map((r) => r.place);
+      const own = answer.fallback !== FallbackReason.FALLBACK_REASON_UNSPECIFIED;
+      expect(own ? places : [...places].sort()).toEqual([0, 1, 2, 3, 4]);
+    }
+
+    process.kill(service.pid, "SIGTERM");
+    const ended = await service.ended;
+    client.close();
+    expect(ended.code, ended.stderr).toBe(0);
+    expect(ended.stdout.trim().split("\n")).toHaveLength(1);
+    expect(ended.stderr).not.toMatch(/^\s+at |Traceback|bug in/m);
+    expect(workersUnder(service.pid)).toEqual([]);
   });
 
   it("gives an item that came later an ID of its own, and keeps it", async () => {

@@ -75,7 +75,12 @@ def test_bfloat16_is_as_close_as_its_rounding(trainable):
 
 @pytest.mark.parametrize(
     ("model_type", "extra"),
-    [("olmo2", {}), ("llama", {"hidden_act": "gelu"}), ("granite", {"embedding_multiplier": 2.0})],
+    [
+        ("gemma", {"hidden_act": "gelu_pytorch_tanh"}),
+        ("mistral", {"sliding_window": 4}),
+        ("llama", {"hidden_act": "gelu"}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}),
+    ],
 )
 def test_other_shapes_generate_through_their_own_modules(model_type, extra):
     assert json.loads(architecture(model_type))["model_type"] == model_type

@@ -162,7 +162,9 @@ def test_cancel_between_steps(engine):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("model_type", ["qwen3", "olmo2"])  # the worker's own decoder, and transformers' modules
+@pytest.mark.parametrize(
+    "model_type", ["qwen3", "gemma", "gemma2"]
+)  # the worker's own decoder, and transformers' modules
 def test_what_all_prompts_begin_with_is_computed_once(make_engine, monkeypatch, model_type, temperature):
     engine = make_engine(model_type=model_type, trainable=False)
     rng = np.random.default_rng(5)

@@ -295,7 +295,7 @@ def test_loading_errors(tmp_path):
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(NotFound, match="pickled weights are never loaded"):
         engine.load_model("", LoadSpec(path=str(tmp_path / "pickled")))
-    for text, match in (("{", "not JSON"), ("{}", "model_type"), (json.dumps({"model_type": "nope"}), "causal")):
+    for text, match in (("{", "not JSON"), ("{}", "model_type"), (json.dumps({"model_type": "nope"}), "not supported")):
         with pytest.raises(InvalidRequest, match=match):
             engine.load_model("", LoadSpec(architecture_json=text, tokenizer_json=tokenizer_json()))
     engine.load_model("", spec())

@@ -1,6 +1,6 @@
 /** Settings of the language model, its machine, its prompts and how it answers. */
 import { z } from "zod";
-import { count, countOrZero } from "./numbers.ts";
+import { count, countOrZero, positive } from "./numbers.ts";
 
 export const runtime = z
   .strictObject({
@@ -34,7 +34,12 @@ export const model = z
       .enum(["scratch", "pretrained"])
       .default("scratch")
       .describe("scratch: `architecture` with its own tokenizer; pretrained: `path`."),
-    path: z.string().default("").describe("Local folder or hub id of a causal LM (source: pretrained)."),
+    path: z
+      .string()
+      .default("")
+      .describe(
+        "Local folder or hub id of a causal LM of the Qwen3, Qwen2.5, Llama, SmolLM, Mistral or Gemma family (source: pretrained); smollm2-135m-instruct = that model from a package registry.",
+      ),
     ggufFile: z.string().default("").describe("File in `path`, if the weights are GGUF."),
     architecture: z
       .record(z.string(), z.unknown())
@@ -64,6 +69,21 @@ export const model = z
       .min(256)
       .default(2000)
       .describe("Size of the byte-level BPE trained on the item texts (source: scratch)."),
+    lora: z
+      .strictObject({
+        rank: countOrZero
+          .default(0)
+          .describe("r; 0 = off, all parameters are trained. Every semantic-ID token's row is trained either way."),
+        alpha: positive.default(32).describe("Updates are scaled by alpha / rank."),
+        dropout: z.number().min(0).lt(1).default(0.05).describe("On what the update reads; never in RL's update."),
+        targets: z
+          .array(z.string().min(1))
+          .min(1)
+          .default(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
+          .describe("Linear layers that get an update, by the last part of their name."),
+      })
+      .prefault({})
+      .describe("Low-rank adaptation (2106.09685) of a pretrained model."),
     gradientCheckpointing: z
       .boolean()
       .default(false)
@@ -78,6 +98,10 @@ export const prompts = z
       .enum(["compact", "json"])
       .default("compact")
       .describe("compact: marker tokens, for small models; json: instructions in words and a JSON answer (GR2 v1)."),
+    chat: z
+      .enum(["auto", "on", "off"])
+      .default("auto")
+      .describe("Ask inside the model's chat template; auto = in the json format, if the checkpoint brings one."),
     historyItems: count.default(20).describe("Latest items of the history shown."),
     showCandidates: z.boolean().default(true).describe("Write the candidates, in pre-rank order, into the prompt."),
     showTitles: z.boolean().default(false).describe("Write titles next to semantic IDs."),

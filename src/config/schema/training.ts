@@ -40,14 +40,79 @@ export const midtrain = z
   })
   .prefault({});
 
+const httpUrl = z.string().refine(
+  (value) => {
+    if (value === "") return true;
+    const url = URL.canParse(value) ? new URL(value) : undefined;
+    return url !== undefined && /^https?:$/.test(url.protocol) && url.username + url.password + url.search === "";
+  },
+  { error: "expected http(s)://HOST:PORT/v1, without credentials and query: a key belongs into the environment" },
+);
+
+const endpoint = z
+  .strictObject({
+    baseUrl: httpUrl
+      .default("")
+      .describe("OpenAI-compatible server, up to and with the version: http://127.0.0.1:8000/v1."),
+    apiKeyEnv: z
+      .string()
+      .regex(/^([A-Za-z_][A-Za-z0-9_]*)?$/, "expected the NAME of an environment variable, never the key itself")
+      .default("")
+      .describe("Name of the environment variable that holds the key; empty = the server wants none."),
+    structured: z
+      .enum(["none", "json_object", "json_schema"])
+      .default("none")
+      .describe(
+        "Have the server enforce JSON, or the exact form of the answer (vLLM, SGLang, llama.cpp, many hosted).",
+      ),
+    extraBody: z
+      .record(z.string(), z.unknown())
+      .default({})
+      .describe("Sent along with every request, for example {chat_template_kwargs: {enable_thinking: false}}."),
+    concurrency: count.default(8).describe("Requests at the same time."),
+    timeoutSeconds: positive.default(120).describe("Longest wait for one answer."),
+    maxRetries: countOrZero
+      .default(4)
+      .describe("Tries behind the first, after time-outs, 408, 429, 5xx and cut answers."),
+    backoffSeconds: positive.default(1).describe("Wait before the first retry; doubles each time, ± half by chance."),
+    maxWaitSeconds: positive
+      .default(60)
+      .describe("Longest wait between retries; a server whose Retry-After asks for more counts as failed."),
+    maxFailures: count.default(3).describe("So many requests in a row that fail for good stop the stage."),
+    maxRequests: countOrZero.default(0).describe("Budget: requests, retries included; 0 = no cap."),
+    maxTokens: countOrZero.default(0).describe("Budget: tokens read and written; 0 = no cap."),
+    maxCost: z.number().nonnegative().default(0).describe("Budget: money, in the currency of the prices; 0 = no cap."),
+    inputPrice: z.number().nonnegative().default(0).describe("Price of a million tokens read."),
+    outputPrice: z.number().nonnegative().default(0).describe("Price of a million tokens written."),
+  })
+  .prefault({});
+
+const quality = z
+  .strictObject({
+    minWords: countOrZero.default(8).describe("A thought with fewer words is not kept."),
+    maxWords: count.default(150).describe("Nor one with more; the teacher is told."),
+    minCitations: countOrZero.default(1).describe("Items of history or slate a thought cites at least."),
+    language: z.enum(["en", "any"]).default("en").describe("Language a thought has to be in; any = not checked."),
+  })
+  .prefault({})
+  .describe("Filters on the thoughts of a teacher that writes words.");
+
 export const teacher = z
   .strictObject({
     kind: z
-      .enum(["statistical"])
+      .enum(["statistical", "openai", "worker"])
       .default("statistical")
       .describe(
-        "Who writes the traces: the offline statistical teacher (co-occurrence, categories, recency), cross-fitted over users.",
+        "Who writes the traces. statistical: offline, from co-occurrence, categories, recency, cross-fitted over users; openai: an LLM behind an OpenAI-compatible endpoint; worker: an LLM in the worker.",
       ),
+    model: z.string().default("").describe("openai: its name at the endpoint; worker: local folder or hub id."),
+    ggufFile: z.string().default("").describe("worker: file in `model`, if the weights are GGUF."),
+    endpoint,
+    quality,
+    maxSlates: countOrZero
+      .default(0)
+      .describe("openai, worker: slates asked about at most, a seeded draw; 0 = all of SFT's users."),
+    maxAnswerTokens: count.default(512).describe("openai, worker: cut-off of one answer."),
     sampling: z
       .enum(["rejection", "targeted"])
       .default("rejection")
@@ -56,6 +121,11 @@ export const teacher = z
       ),
     maxTries: count.default(8).describe("Bound on tries per slate."),
     temperature: positive.default(0.7).describe("Of the teacher's choice."),
+    midtrainFolds: countOrZero
+      .default(0)
+      .describe(
+        "Folds of users for slates of the mid-training segment that the statistical teacher's weights learn from as well, each made without its user; needs a pre-ranker that is cheap to fit so often (itemknn, popularity). 0 = the re-rank slates of SFT's users alone. Ours.",
+      ),
     stateChoice: z
       .boolean()
       .default(true)

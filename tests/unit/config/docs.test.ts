@@ -15,6 +15,7 @@ const documents = [
   "docs/LOG.md",
   "docs/data.md",
   "docs/impressions.md",
+  "docs/models.md",
 ];
 const read = (path: string): string => readFileSync(join(repositoryRoot, path), "utf8");
 
@@ -28,8 +29,8 @@ describe("the documentation of settings", () => {
     for (const r of rows) expect(text).toContain(`| \`${r.path}\` |`);
   });
 
-  it("is about settings that exist: the recipes in README.md and docs/data.md are valid", () => {
-    const blocks = ["README.md", "docs/data.md"].flatMap((d) =>
+  it("is about settings that exist: the recipes in README.md, docs/data.md and docs/models.md are valid", () => {
+    const blocks = ["README.md", "docs/data.md", "docs/models.md"].flatMap((d) =>
       [...read(d).matchAll(/```yaml\n([\s\S]*?)```/g)].map((m) => m[1] as string),
     );
     expect(blocks.length).toBeGreaterThanOrEqual(10);

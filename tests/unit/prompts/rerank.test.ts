@@ -1,12 +1,18 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { parseResponse } from "../../../src/prompts/parse.ts";
+import { parseJsonAnswer, parseResponse, readCitations } from "../../../src/prompts/parse.ts";
 import { Encoder, markers, type Piece } from "../../../src/prompts/pieces.ts";
 import { constraintTokens, type PromptOptions, renderPrompt, renderResponse } from "../../../src/prompts/rerank.ts";
 
 const spell = (row: number): string => `<s_a_${row % 7}><s_b_${row}>`;
 const write = (pieces: readonly Piece[]): string =>
-  pieces.map((p) => (p.kind === "item" ? spell(p.row) : p.kind === "text" ? p.text : p.token)).join("");
+  pieces
+    .map((p) => {
+      if (p.kind === "item") return spell(p.row);
+      if (p.kind === "turn") return p.at === "end" ? markers.end : "";
+      return p.kind === "text" ? p.text : p.token;
+    })
+    .join("");
 const options = (format: "compact" | "json"): PromptOptions => ({
   format,
   historyItems: 3,
@@ -70,6 +76,74 @@ describe.each(["compact", "json"] as const)("%s format", (format) => {
     expect(prompt).toContain(spellings.join(""));
     expect(prompt).toContain([3, 5, 6].map(spell).join(""));
     expect(prompt).not.toContain(spell(2));
+  });
+});
+
+describe("json format", () => {
+  const o = options("json");
+  const answer = (ranking: string, thought = "because") =>
+    parseResponse(`${thought}", "ranking": ${ranking}}${markers.end}`, spellings, "think", o);
+  const all = JSON.stringify(spellings);
+
+  it("is a whole JSON object with the prompt's last words in front", () => {
+    const thought = { words: ['a "quoted"\n \\ word ', 3, " done ", 25] };
+    for (const mode of ["think", "answer"] as const) {
+      const prompt = write(renderPrompt({ history: [3], candidates: slate, titleOf }, mode, o));
+      const response = write(renderResponse(mode === "think" ? thought : null, slate, o).map((p) => p.piece));
+      const opening = prompt.slice(prompt.lastIndexOf('{"reasoning"'));
+      const whole = JSON.parse(opening + response.slice(0, -markers.end.length)) as Record<string, unknown>;
+      expect(whole.ranking).toEqual(spellings);
+      expect(whole.reasoning).toBe(mode === "think" ? `a "quoted"\n \\ word ${spell(3)} done ${spell(25)}` : "");
+      expect(parseResponse(response, spellings, mode, o)).toMatchObject({ kind: "ranking", order: [0, 1, 2, 3] });
+    }
+  });
+
+  it("forgives white space only", () => {
+    const spaced = `[ ${spellings.map((s) => `" ${s}\n"`).join(" ,\n\t")} ] `;
+    expect(answer(spaced, "two\nlines")).toMatchObject({ kind: "ranking", reasoning: "two lines" });
+    expect(answer(all)).toMatchObject({ kind: "ranking" });
+    expect(answer(`${all}, "confidence": 1`)).toMatchObject({ reason: "wrong keys" });
+    expect(answer(`${all}, "ranking": ${all}`)).toMatchObject({ reason: "wrong keys" });
+    expect(answer(all.replace("]", ",]"))).toMatchObject({ reason: "not json" });
+    expect(answer(`{"a": ${all}}`)).toMatchObject({ reason: "no answer" });
+    expect(answer(`[1, ${all.slice(1)}`)).toMatchObject({ reason: "not a candidate" });
+    expect(parseJsonAnswer(`{"ranking": ${all}, "reasoning": "x"}`, spellings)).toMatchObject({ reason: "wrong keys" });
+    expect(parseJsonAnswer(`{"reasoning": 3, "ranking": ${all}}`, spellings)).toMatchObject({ reason: "wrong keys" });
+    expect(parseJsonAnswer(all, spellings)).toMatchObject({ reason: "not json" });
+    expect(parseJsonAnswer(`sure: {"reasoning": "", "ranking": ${all}}`, spellings)).toMatchObject({
+      reason: "not json",
+    });
+    const keyLike = `{"reasoning": "\\"ranking\\": [", "ranking": ${all}}`; // a key within a string is none
+    expect(parseJsonAnswer(keyLike, spellings)).toMatchObject({ kind: "ranking", reasoning: '"ranking": [' });
+  });
+
+  it("primes with knowledge, or not", () => {
+    const prompt = (knowledgePriming: boolean) =>
+      write(renderPrompt({ history: [1], candidates: slate, titleOf }, "think", { ...o, knowledgePriming }));
+    expect(prompt(true)).toContain("Shoppers move along chains");
+    expect(prompt(false)).not.toContain("Shoppers");
+    for (const word of ["Pattern", "Complement", "Choice", "Cite items by their ID"])
+      expect(prompt(false)).toContain(word);
+  });
+});
+
+describe("citations", () => {
+  const rowOf = (s: string) => [3, 9].find((row) => spell(row) === s);
+  it("split a thought into words and the items it shows, and name what it does not", () => {
+    const read = readCitations(`goes with ${spell(3)}${spell(9)}, not ${spell(8)}.`, rowOf);
+    expect(read.words).toEqual(["goes with ", 3, 9, ", not ", "."]);
+    expect(read).toMatchObject({ cited: [3, 9], unknown: [spell(8)] });
+  });
+
+  it("lose nothing of a thought without unknown IDs", () => {
+    const part = fc.constantFrom(spell(3), spell(9), "<s_b_1>", "<s_a_", " and ", "é");
+    fc.assert(
+      fc.property(fc.array(part), (parts) => {
+        const { words, unknown } = readCitations(parts.join(""), rowOf);
+        if (unknown.length > 0) return;
+        expect(words.map((w) => (typeof w === "number" ? spell(w) : w)).join("")).toBe(parts.join(""));
+      }),
+    );
   });
 });
 

@@ -1,13 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { splitByPosition, trainingView } from "../../../src/data/split.ts";
+import { crossFittedSlates } from "../../../src/prerank/cross-fit.ts";
 import { fitItemKnn } from "../../../src/prerank/item-knn.ts";
 import { fitPopularity } from "../../../src/prerank/popularity.ts";
 import { buildAllSlates } from "../../../src/prerank/slates.ts";
 import type { Slate } from "../../../src/prerank/types.ts";
 import { viewOf } from "../../../src/teacher/features.ts";
 import { fitLatentFactors, latentAffinity } from "../../../src/teacher/latent.ts";
-import { rankingFrom, sampleTraces } from "../../../src/teacher/sampling.ts";
-import { fitTeacher, type Teacher } from "../../../src/teacher/statistical.ts";
+import { rankingFrom, sampleTraces, statisticalTeacher } from "../../../src/teacher/sampling.ts";
+import { fitTeacher, type StatisticalTeacher } from "../../../src/teacher/statistical.ts";
 import { walkers } from "../synthetic.ts";
 
 const data = splitByPosition(walkers(150, 100, 30));
@@ -63,6 +64,36 @@ describe("statistical teacher", () => {
     expect(other.weights).not.toEqual(teacher.weights);
   });
 
+  it("learns from slates of the mid-training segment too, each made without its user", async () => {
+    const size = { size: 30, repeats: "unseen", minHistory: 5 } as const;
+    const more = await crossFittedSlates(data, (view) => fitPopularity(view), 2, 0, size);
+    const home = new Map<number, number>();
+    more.forEach(({ view, slates: list }, fold) => {
+      for (const s of list) {
+        expect(s.segment).toBe("midtrain");
+        expect(s.position).toBeLessThan(data.splits[s.user]?.midtrainEnd ?? 0);
+        expect(view.sequences[s.user]).toHaveLength(0);
+        expect(home.get(s.user) ?? fold).toBe(fold);
+        home.set(s.user, fold);
+      }
+    });
+    expect(home.size).toBe(150);
+    const taught = fitTeacher(data.dataset, { ...knowledge, more }, slates.rerank);
+    expect(taught.weights).not.toEqual(teacher.weights);
+    // Still out of sample: what a user chose, in whichever segment, plays no part in that user's scores.
+    const user = slates.rerank[0]?.user ?? 0;
+    const elsewhere = (s: Slate): Slate => (s.user === user ? { ...s, targetIndex: (s.targetIndex + 3) % 30 } : s);
+    const other = fitTeacher(
+      data.dataset,
+      { ...knowledge, more: more.map((m) => ({ ...m, slates: m.slates.map(elsewhere) })) },
+      slates.rerank.map(elsewhere),
+    );
+    for (const s of slates.rerank.filter((r) => r.user === user))
+      expect(other.scores(viewOf(s))).toEqual(taught.scores(viewOf(s)));
+    const seen = [{ view: knowledge.rerank, slates: more[0]?.slates ?? [] }];
+    expect(() => fitTeacher(data.dataset, { ...knowledge, more: seen }, slates.rerank)).toThrow(/seen their users/);
+  });
+
   it("refuses to know the answers", () => {
     expect(() => fitTeacher(data.dataset, { rerank: trainingView(data, "rerank") }, slates.rerank)).toThrow(/answers/);
     const late = { rerank: trainingView(data, "midtrain"), heldOut: trainingView(data, "test") };
@@ -90,10 +121,12 @@ const knn = await buildAllSlates(data, (view) => fitItemKnn(view));
 
 describe("sampling traces", () => {
   const list = conditional(knn.slates.rerank);
-  const options = { mode: "rejection", maxTries: 3, temperature: 1, seed: 4 } as const;
+  const options = { mode: "rejection", maxTries: 3 } as const;
+  const asked = (fitted: StatisticalTeacher) =>
+    statisticalTeacher(fitted, { temperature: 1, seed: 4, thoughtOf: () => ({ words: [] }) });
 
-  it("rejection keeps only traces whose own first choice is the answer, within the bound", () => {
-    const { traces, stats } = sampleTraces(teacher, knn.slates.rerank, options);
+  it("rejection keeps only traces whose own first choice is the answer, within the bound", async () => {
+    const { traces, stats } = await sampleTraces(asked(teacher), knn.slates.rerank, options);
     const byId = new Map(list.map((s) => [s.id, s]));
     for (const t of traces) {
       expect(t.ranking[0]).toBe(byId.get(t.slateId)?.targetIndex);
@@ -107,21 +140,23 @@ describe("sampling traces", () => {
     expect(stats.offeredByPosition.reduce((a, b) => a + b, 0)).toBe(stats.offered);
   });
 
-  it("depends on seed and slate, not on order; more tries accept more; certainty is accepted at once", () => {
-    const forward = sampleTraces(teacher, list, options).traces;
-    const backward = sampleTraces(teacher, [...list].reverse(), options).traces;
+  it("depends on seed and slate, not on order; more tries accept more; certainty is accepted at once", async () => {
+    const forward = (await sampleTraces(asked(teacher), list, options)).traces;
+    const backward = (await sampleTraces(asked(teacher), [...list].reverse(), options)).traces;
     expect([...backward].reverse()).toEqual(forward);
-    expect(sampleTraces(teacher, list, { ...options, maxTries: 9 }).stats.accepted).toBeGreaterThan(forward.length);
-    const sure: Teacher = { ...teacher, scores: (s) => s.candidates.map((_, k) => (k === 2 ? 50 : 0)) };
-    const stats = sampleTraces(sure, list, options).stats;
+    expect((await sampleTraces(asked(teacher), list, { ...options, maxTries: 9 })).stats.accepted).toBeGreaterThan(
+      forward.length,
+    );
+    const sure: StatisticalTeacher = { ...teacher, scores: (s) => s.candidates.map((_, k) => (k === 2 ? 50 : 0)) };
+    const stats = (await sampleTraces(asked(sure), list, options)).stats;
     expect(stats.acceptanceByPosition.map((a) => Math.round(a))).toEqual(
       stats.offeredByPosition.map((n, k) => (k === 2 && n > 0 ? 1 : 0)),
     );
   });
 
-  it("the teacher is never handed the answer, in either mode", () => {
+  it("the teacher is never handed the answer, in either mode", async () => {
     for (const mode of ["rejection", "targeted"] as const) {
-      const spy: Teacher = {
+      const spy: StatisticalTeacher = {
         ...teacher,
         scores(s) {
           expect(s).not.toHaveProperty("target");
@@ -130,7 +165,7 @@ describe("sampling traces", () => {
           return teacher.scores(s);
         },
       };
-      sampleTraces(spy, list.slice(0, 20).map(labelled), { ...options, mode });
+      await sampleTraces(asked(spy), list.slice(0, 20).map(labelled), { ...options, mode });
     }
   });
 
@@ -142,19 +177,19 @@ describe("sampling traces", () => {
     target: s.candidates[0] as number,
   });
 
-  it("of several labels accepts a first choice among the best, and orders the rest by label, then by score", () => {
+  it("of several labels accepts a first choice among the best, and orders the rest by label, then by score", async () => {
     const scores = [0, 9, 50, 0, 1, 2, 0, 0, 0, 0];
-    const sure: Teacher = { ...teacher, scores: () => scores };
+    const sure: StatisticalTeacher = { ...teacher, scores: () => scores };
     const few = list.slice(0, 5).map(labelled);
-    const { traces, stats } = sampleTraces(sure, few, options);
+    const { traces, stats } = await sampleTraces(asked(sure), few, options);
     expect(stats.acceptance).toBe(1);
     for (const t of traces) expect(t.ranking).toEqual([2, 0, 1, 5, 4, 3, 6, 7, 8, 9]);
-    const lesser: Teacher = { ...teacher, scores: () => [0, 50, 0, 0, 0, 0, 0, 0, 0, 0] };
-    expect(sampleTraces(lesser, few, options).stats.accepted).toBe(0);
+    const lesser: StatisticalTeacher = { ...teacher, scores: () => [0, 50, 0, 0, 0, 0, 0, 0, 0, 0] };
+    expect((await sampleTraces(asked(lesser), few, options)).stats.accepted).toBe(0);
   });
 
-  it("targeted puts the answer first, always", () => {
-    const { traces, stats } = sampleTraces(teacher, knn.slates.rerank, { ...options, mode: "targeted" });
+  it("targeted puts the answer first, always", async () => {
+    const { traces, stats } = await sampleTraces(asked(teacher), knn.slates.rerank, { ...options, mode: "targeted" });
     expect(stats.acceptance).toBe(1);
     expect(traces.every((t, k) => t.ranking[0] === list[k]?.targetIndex)).toBe(true);
   });

@@ -176,7 +176,13 @@ describe("streams", () => {
     emit(event: "error", e: unknown): void;
     on(event: "cancelled", f: () => void): void;
   }
-  const message = (items: pb.SampleResponse_Item[]) => ({ items, weightVersion: 3, done: items.length, total: 4 });
+  const message = (items: pb.SampleResponse_Item[]) => ({
+    items,
+    weightVersion: 3,
+    done: items.length,
+    total: 4,
+    tokens: [],
+  });
   const request = { prompts: [[1], [2]], numSamples: 2, maxNewTokens: 4, temperature: 1, seed: 0 };
 
   it("deliver every completion once, in any order, also when the stream breaks in the middle", async () => {

@@ -1,0 +1,46 @@
+/** `gr2 serve token new NAME`: makes a bearer token, prints it once, and stores its hash. */
+import { appendFileSync, existsSync, readFileSync } from "node:fs";
+import { type Command, InvalidArgumentError } from "commander";
+import { ConfigError } from "../core/errors.ts";
+import { newToken, parseTokens } from "../serve/security/tokens.ts";
+
+export interface NewTokenOptions {
+  /** File of tokens to add the line to; created if missing. */
+  readonly file?: string | undefined;
+  /** Requests a second; undefined: the service's own limit. */
+  readonly rate?: number | undefined;
+}
+
+/** What to print. The token stands on the first line, alone. */
+export function serveTokenNew(name: string, { file, rate }: NewTokenOptions): string {
+  const { token, line } = newToken(name, rate);
+  if (file === undefined)
+    return `${token}\n\nStore this line in the file security.tokens names; the token is not shown again:\n${line}`;
+  const before = existsSync(file) ? readFileSync(file, "utf8") : "";
+  parseTokens(before, file); // a file that is something else is not added to
+  try {
+    appendFileSync(file, `${before === "" || before.endsWith("\n") ? "" : "\n"}${line}\n`, { mode: 0o600 });
+  } catch (cause) {
+    throw new ConfigError(`${file} cannot be written.`, { cause });
+  }
+  return `${token}\n\nIts hash is in ${file}; the token is not shown again.`;
+}
+
+function requestsPerSecond(value: string): number {
+  const n = Number(value);
+  if (value.trim() === "" || !Number.isFinite(n) || n < 0)
+    throw new InvalidArgumentError("It must be a number from 0.");
+  return n;
+}
+
+/** Adds `token new` to `gr2 serve`. */
+export function addServeToken(serve: Command, print: (text: string) => void): void {
+  serve
+    .command("token")
+    .description("bearer tokens of the service")
+    .command("new <name>")
+    .description("make a token: printed once, kept as a hash")
+    .option("-f, --file <file>", "add the hash to this file of tokens")
+    .option("--rate <n>", "requests a second this client may send (0 = no limit)", requestsPerSecond)
+    .action((name: string, options: NewTokenOptions) => print(serveTokenNew(name, options)));
+}

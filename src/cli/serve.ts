@@ -1,0 +1,69 @@
+/** `gr2 serve`: arguments, signals, the one line that says it is ready, and the access log. */
+import { ConfigError, exitCodes } from "../core/errors.ts";
+import type { AccessRecord } from "../serve/http/handle.ts";
+import { serve } from "../serve/serve.ts";
+
+export interface ServeArguments {
+  readonly run?: string;
+  readonly root: string;
+  readonly set: readonly string[];
+  readonly port?: number;
+  readonly httpPort?: number;
+  readonly log?: string;
+}
+
+/** One Ctrl-C may arrive twice: from the terminal, and passed on by npm or tsx. */
+const samePressMs = 500;
+
+/** Serves until a signal ends it. `name` may be given either way. */
+export async function serveRun(
+  name: string | undefined,
+  args: ServeArguments,
+  out: NodeJS.WritableStream,
+  errors: NodeJS.WritableStream = process.stderr,
+): Promise<void> {
+  const run = name ?? args.run;
+  if (run === undefined) throw new ConfigError("which run? gr2 serve NAME");
+  const log = (message: string) => void errors.write(`${new Date().toISOString()} ${message}\n`);
+  const access = (record: AccessRecord) => void errors.write(`${JSON.stringify(record)}\n`);
+  const quiet = () => {};
+  const starting = new AbortController();
+  let stop: (() => void) | undefined;
+  let asked = 0;
+  const onStop = () => {
+    const now = performance.now();
+    if (asked > 0 && now - asked >= samePressMs) process.exit(exitCodes.INTERRUPTED);
+    if (asked > 0) return;
+    asked = now;
+    if (stop) stop();
+    else starting.abort();
+  };
+  let reload: () => void = () => {};
+  const onReload = () => reload();
+  process.on("SIGTERM", onStop).on("SIGINT", onStop).on("SIGHUP", onReload);
+  try {
+    const service = await serve({
+      root: args.root,
+      name: run,
+      overrides: [
+        ...args.set,
+        ...(args.port === undefined ? [] : [`serve.grpc.port=${args.port}`]),
+        ...(args.httpPort === undefined ? [] : [`serve.http.port=${args.httpPort}`]),
+      ],
+      signal: starting.signal,
+      log,
+      access: args.log === "requests" ? access : quiet,
+    });
+    const stopped = new Promise<void>((resolve) => {
+      stop = () => {
+        log("stopping: finishing what is accepted");
+        void service.stop().then(resolve);
+      };
+    });
+    reload = () => void service.reload();
+    out.write(`ready: ${service.engine.model()?.version} at grpc ${service.grpc.address} and ${service.http.url}\n`);
+    await stopped;
+  } finally {
+    process.off("SIGTERM", onStop).off("SIGINT", onStop).off("SIGHUP", onReload);
+  }
+}

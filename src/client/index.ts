@@ -1,0 +1,112 @@
+/**
+ * The service's TypeScript client, as the package exports it ("gr2/client"): promises, deadlines and streams over the
+ * generated code. Everything of proto/gr2/v1/rerank.proto is exported as well, with its types.
+ */
+import { type ChannelCredentials, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
+import {
+  type GetModelResponse,
+  RerankBatchRequest,
+  type RerankBatchResponse,
+  RerankRequest,
+  type RerankResponse,
+  RerankServiceClient,
+  type RerankStreamResponse,
+} from "./generated/gr2/v1/rerank.ts";
+
+export * from "./generated/gr2/v1/rerank.ts";
+
+type Primitive = string | number | boolean | undefined;
+/** Every field may be left out: it then has the default of the proto. */
+export type Partially<T> = T extends Primitive
+  ? T
+  : T extends readonly (infer U)[]
+    ? readonly Partially<U>[]
+    : { readonly [K in keyof T]?: Partially<T[K]> };
+
+export interface RerankClientOptions {
+  /** Sent as `authorization: Bearer TOKEN`. */
+  readonly token?: string;
+  /** Default: no TLS. `credentials.createSsl(...)` of @grpc/grpc-js for TLS and mTLS. */
+  readonly credentials?: ChannelCredentials;
+  /** Of a call, milliseconds; default 10 000. The service answers within it, if need be with your own order. */
+  readonly timeoutMs?: number;
+}
+
+export interface CallOptions {
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** A client of one service. Calls reject with grpc-js's ServiceError: `code` is the status, `details` a sentence. */
+export class RerankClient {
+  private readonly stub: RerankServiceClient;
+  private readonly options: RerankClientOptions;
+
+  /** @param address "host:port" */
+  constructor(address: string, options: RerankClientOptions = {}) {
+    this.stub = new RerankServiceClient(address, options.credentials ?? credentials.createInsecure());
+    this.options = options;
+  }
+
+  rerank(request: Partially<RerankRequest>, call: CallOptions = {}): Promise<RerankResponse> {
+    const message = RerankRequest.fromPartial(request as RerankRequest);
+    return unary(call, (done) => this.stub.rerank(message, this.metadata(), this.deadline(call), done));
+  }
+
+  rerankBatch(request: Partially<RerankBatchRequest>, call: CallOptions = {}): Promise<RerankBatchResponse> {
+    const message = RerankBatchRequest.fromPartial(request as RerankBatchRequest);
+    return unary(call, (done) => this.stub.rerankBatch(message, this.metadata(), this.deadline(call), done));
+  }
+
+  getModel(call: CallOptions = {}): Promise<GetModelResponse> {
+    return unary(call, (done) => this.stub.getModel({}, this.metadata(), this.deadline(call), done));
+  }
+
+  /** Pieces of the thought, then the answer. Leaving the loop early cancels the call. */
+  async *rerankStream(
+    request: Partially<RerankRequest>,
+    call: CallOptions = {},
+  ): AsyncGenerator<RerankStreamResponse, void, void> {
+    const message = RerankRequest.fromPartial(request as RerankRequest);
+    const stream = this.stub.rerankStream({ request: message }, this.metadata(), this.deadline(call));
+    const cancel = () => stream.cancel();
+    stream.on("error", () => {}); // reported through the iterator
+    call.signal?.addEventListener("abort", cancel);
+    try {
+      for await (const event of stream) yield event as RerankStreamResponse;
+    } finally {
+      call.signal?.removeEventListener("abort", cancel);
+      cancel();
+    }
+  }
+
+  close(): void {
+    this.stub.close();
+  }
+
+  private metadata(): Metadata {
+    const metadata = new Metadata();
+    if (this.options.token) metadata.set("authorization", `Bearer ${this.options.token}`);
+    return metadata;
+  }
+
+  private deadline(call: CallOptions): { deadline: number } {
+    return { deadline: Date.now() + (call.timeoutMs ?? this.options.timeoutMs ?? 10_000) };
+  }
+}
+
+function unary<T>(
+  call: CallOptions,
+  start: (done: (error: ServiceError | null, response: T) => void) => { cancel(): void },
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const pending = start((error, response) => {
+      call.signal?.removeEventListener("abort", cancel);
+      if (error) reject(error);
+      else resolve(response);
+    });
+    const cancel = () => pending.cancel();
+    call.signal?.addEventListener("abort", cancel);
+    if (call.signal?.aborted) cancel();
+  });
+}

@@ -1,0 +1,47 @@
+/** Settings of `gr2 serve`: transports, workers, batching, admission. None of them changes what a run computes. */
+import { z } from "zod";
+import { count, countOrZero } from "./numbers.ts";
+import { http, limits, security } from "./serve-http.ts";
+
+export const serve = z
+  .strictObject({
+    grpc: z
+      .strictObject({
+        host: z.string().default("127.0.0.1").describe("Address the gRPC service listens on; loopback by default."),
+        port: z.int().min(0).max(65535).default(50061).describe("Port of the gRPC service; 0 = any free one."),
+      })
+      .prefault({}),
+    http,
+    security,
+    limits,
+    system: z
+      .string()
+      .default("auto")
+      .describe(
+        "auto: each mode is answered by the system of its kind that was best on validation (think: sft, rl; direct: direct, sft_direct, rl_direct). Or one of the run's systems: sft, rl (both modes by its weights) or direct (mode direct alone).",
+      ),
+    workers: count.default(1).describe("Workers behind the service, each with its own copy of the model."),
+    addresses: z
+      .array(z.string())
+      .default([])
+      .describe("Workers that run elsewhere (host:port or unix:/path), instead of starting our own."),
+    maxBatch: count.default(32).describe("Requests computed in one call of a worker."),
+    batchWaitMs: countOrZero
+      .default(2)
+      .describe("A request waits at most this long for others to share its call while a worker is free."),
+    maxQueue: count.default(512).describe("Requests waiting for a worker at most; more are refused."),
+    overload: z
+      .enum(["refuse", "own-order"])
+      .default("refuse")
+      .describe(
+        "What a request gets that cannot be answered in time. refuse: RESOURCE_EXHAUSTED or 429 with a time to try again; own-order: the caller's own order, flagged.",
+      ),
+    drainMs: count.default(30_000).describe("After SIGTERM: accepted requests are finished for so long at most."),
+    healthMs: count.default(2_000).describe("A worker is asked this often how it is."),
+    stallMs: count
+      .default(20_000)
+      .describe("A worker that is not free again so long after its call was cancelled is started again."),
+    newItems: count.default(10_000).describe("Semantic IDs remembered of items that are known by their text alone."),
+    cache: countOrZero.default(4_096).describe("Direct answers remembered by their exact input; 0 = none."),
+  })
+  .prefault({});

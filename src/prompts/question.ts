@@ -1,0 +1,56 @@
+/**
+ * What a teacher that reads and writes words is asked (GR2 v1 §4): the words of the json prompt with titles, semantic IDs
+ * spelled out, in one message, because not every chat template knows a system role. parse.ts reads the answer.
+ */
+import { instructions, knowledge } from "./rerank.ts";
+
+export interface QuestionInput {
+  /** Item rows, oldest first. */
+  readonly history: readonly number[];
+  /** In pre-rank order. */
+  readonly candidates: readonly number[];
+  /** The row that is given away as the user's choice (targeted sampling); null: the teacher has to find it. */
+  readonly chosen: number | null;
+  readonly spell: (row: number) => string;
+  /** What is known of an item, in words. */
+  readonly describe: (row: number) => string;
+}
+
+export interface QuestionOptions {
+  readonly knowledgePriming: boolean;
+  readonly maxWords: number;
+}
+
+export function renderQuestion(input: QuestionInput, options: QuestionOptions): string {
+  const listed = (rows: readonly number[]): string[] =>
+    rows.map((row) => `${input.spell(row)} ${input.describe(row)}`.trimEnd());
+  const { chosen } = input;
+  return [
+    `${instructions.task}${options.knowledgePriming ? ` ${knowledge}` : ""}`,
+    instructions.history,
+    ...listed(input.history),
+    instructions.candidates,
+    ...listed(input.candidates),
+    ...(chosen === null
+      ? []
+      : [`The user chose ${input.spell(chosen)} next. Explain from the history why, and rank it first.`]),
+    `${instructions.steps} Write the reasoning in English, in at most ${options.maxWords} words, as one line.`,
+    instructions.answer,
+  ].join("\n");
+}
+
+/** JSON schema of the answer, for servers that can enforce one. */
+export const answerSchema = (spellings: readonly string[]) => ({
+  type: "object",
+  properties: {
+    reasoning: { type: "string" },
+    ranking: {
+      type: "array",
+      items: { type: "string", enum: [...spellings] },
+      minItems: spellings.length,
+      maxItems: spellings.length,
+    },
+  },
+  required: ["reasoning", "ranking"],
+  additionalProperties: false,
+});

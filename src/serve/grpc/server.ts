@@ -1,0 +1,273 @@
+/**
+ * The gRPC server: RerankService, health, reflection; sockets, TLS, deadlines, draining. What a request means is the
+ * engine's business, who may call security's.
+ */
+import { join } from "node:path";
+import {
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type sendUnaryData,
+  status,
+} from "@grpc/grpc-js";
+import { loadSync } from "@grpc/proto-loader";
+import { ReflectionService } from "@grpc/reflection";
+import { HealthImplementation, protoPath as healthProto } from "grpc-health-check";
+import * as pb from "../../client/generated/gr2/v1/rerank.ts";
+import { EnvironmentError } from "../../core/errors.ts";
+import { repositoryRoot } from "../../core/paths.ts";
+import type { Metrics } from "../metrics.ts";
+import type { Security } from "../security/security.ts";
+import { Refusal, type RerankAnswer, type Reranker } from "../types.ts";
+import { lenient, type Malformed, statusOf, toModel, toRequest, toResponse, wellFormed } from "./translate.ts";
+
+export interface GrpcServerOptions {
+  readonly reranker: Reranker;
+  readonly security: Security;
+  readonly host: string;
+  /** 0 = any free one. */
+  readonly port: number;
+  readonly maxRequestBytes: number;
+  readonly defaultDeadlineMs: number;
+  readonly metrics: Pick<Metrics, "observe">;
+  /** Of bugs alone. */
+  readonly log: (message: string) => void;
+}
+
+export interface GrpcServer {
+  readonly port: number;
+  /** Health says NOT_SERVING from now on; calls are still answered. */
+  notServing(): void;
+  /** Takes no new calls, lets running ones end, then closes; after the time it closes anyway. */
+  drain(withinMs: number): Promise<void>;
+}
+
+const serviceName = "gr2.v1.RerankService";
+/** How often health follows the engine. */
+const healthMs = 200;
+/** Kept of a call's own deadline for the way back. */
+const wayBackMs = 5;
+
+const service = {
+  rerank: { ...pb.RerankServiceService.rerank, requestDeserialize: lenient((r) => pb.RerankRequest.decode(r)) },
+  rerankStream: {
+    ...pb.RerankServiceService.rerankStream,
+    requestDeserialize: lenient((r) => pb.RerankStreamRequest.decode(r)),
+  },
+  rerankBatch: {
+    ...pb.RerankServiceService.rerankBatch,
+    requestDeserialize: lenient((r) => pb.RerankBatchRequest.decode(r)),
+  },
+  getModel: { ...pb.RerankServiceService.getModel, requestDeserialize: lenient((r) => pb.GetModelRequest.decode(r)) },
+};
+
+type AnyCall = ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>;
+
+/** @throws EnvironmentError if the port is taken or the address is not this machine's */
+export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
+  const { reranker, security } = options;
+  const server = new Server({
+    "grpc.max_receive_message_length": options.maxRequestBytes,
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.max_concurrent_streams": 1_024,
+    "grpc.so_reuseport": 0,
+  });
+  const health = new HealthImplementation({ "": "NOT_SERVING", [serviceName]: "NOT_SERVING" });
+  server.addService(service, handlers(options));
+  health.addToServer(server);
+  const protos = join(repositoryRoot, "proto");
+  new ReflectionService(
+    loadSync([join(protos, "gr2/v1/rerank.proto"), healthProto], { includeDirs: [protos], keepCase: true }),
+  ).addToServer(server);
+
+  const port = await new Promise<number>((resolve, reject) => {
+    const host = options.host.includes(":") && !options.host.startsWith("[") ? `[${options.host}]` : options.host;
+    server.bindAsync(`${host}:${options.port}`, credentialsOf(security), (cause, bound) => {
+      if (!cause) return resolve(bound);
+      reject(
+        new EnvironmentError(`cannot listen on ${options.host}:${options.port}: ${cause.message}`, {
+          cause,
+          advice: "Choose another serve.grpc.port, or 0 for any free one.",
+        }),
+      );
+    });
+  });
+  let ending = false;
+  const follow = () => {
+    const now = !ending && reranker.ready() ? "SERVING" : "NOT_SERVING";
+    for (const name of ["", serviceName]) health.setStatus(name, now);
+  };
+  follow();
+  const timer = setInterval(follow, healthMs);
+  timer.unref();
+  return {
+    port,
+    notServing() {
+      ending = true;
+      follow();
+    },
+    async drain(withinMs) {
+      ending = true;
+      follow();
+      clearInterval(timer);
+      const force = setTimeout(() => server.forceShutdown(), withinMs);
+      await new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+      clearTimeout(force);
+    },
+  };
+}
+
+function credentialsOf(security: Security): ServerCredentials {
+  const tls = security.tls();
+  if (!tls) return ServerCredentials.createInsecure();
+  const pair = { private_key: tls.key, cert_chain: tls.cert };
+  return ServerCredentials.createSsl(tls.clientCa ?? null, [pair], tls.clientCa !== undefined);
+}
+
+/** Resolves when the stream takes more, or nobody reads it any more. */
+const drained = (call: ServerWritableStream<unknown, unknown>): Promise<void> =>
+  new Promise((resolve) => {
+    const done = () => {
+      call.off("drain", done);
+      call.off("cancelled", done);
+      resolve();
+    };
+    call.on("drain", done);
+    call.on("cancelled", done);
+    if (call.cancelled) done();
+  });
+
+function handlers(options: GrpcServerOptions) {
+  const { reranker, security } = options;
+
+  const admit = (call: AnyCall, requests: number): void => {
+    const [authorization] = call.metadata.get("authorization");
+    const subject = call.getAuthContext().sslPeerCertificate?.subject.CN;
+    const name = Array.isArray(subject) ? subject[0] : subject;
+    const principal = security.authenticate(authorization?.toString(), name);
+    security.admit(principal, requests);
+  };
+
+  /** Aborted when the caller is gone or its deadline has passed. */
+  const gone = (call: AnyCall): AbortSignal => {
+    const controller = new AbortController();
+    call.on("cancelled", () => controller.abort());
+    return controller.signal;
+  };
+
+  const asked = (message: pb.RerankRequest, call: AnyCall) => {
+    const left = Number(call.getDeadline()) - Date.now() - wayBackMs;
+    return toRequest(message, left, options.defaultDeadlineMs);
+  };
+
+  /** Runs one call: admission, answer, status, metrics. */
+  const unary =
+    <Req extends object, Res>(
+      route: string,
+      answer: (request: Req, call: AnyCall, seen: (answer: RerankAnswer) => void) => Promise<Res>,
+    ) =>
+    (call: ServerUnaryCall<Req | Malformed, Res>, done: sendUnaryData<Res>): void => {
+      const began = performance.now();
+      let last: RerankAnswer | undefined;
+      const run = async () =>
+        answer(wellFormed(call.request), call, (a) => {
+          last = a;
+        });
+      run().then(
+        (response) => {
+          observe(route, status.OK, began, last);
+          done(null, response);
+        },
+        (error: unknown) => {
+          const refused = problem(error);
+          observe(route, refused.code, began, undefined);
+          done(refused);
+        },
+      );
+    };
+
+  const observe = (route: string, code: status, began: number, answer: RerankAnswer | undefined): void =>
+    options.metrics.observe({
+      transport: "grpc",
+      route,
+      status: status[code],
+      seconds: (performance.now() - began) / 1000,
+      ...(answer ? { answer } : {}),
+    });
+
+  const problem = (error: unknown): { code: status; details: string; metadata: Metadata } => {
+    const metadata = new Metadata();
+    if (!(error instanceof Refusal)) {
+      options.log(`a bug in the service: ${error instanceof Error ? (error.stack ?? error.message) : error}`);
+      return { code: status.INTERNAL, details: "a bug in the service", metadata };
+    }
+    if (error.retryAfterMs !== undefined) metadata.set("retry-after-ms", String(Math.ceil(error.retryAfterMs)));
+    return { code: statusOf(error), details: error.message, metadata };
+  };
+
+  return {
+    rerank: unary("Rerank", async (message: pb.RerankRequest, call, seen) => {
+      admit(call, 1);
+      const answer = await reranker.rerank(asked(message, call), { signal: gone(call) });
+      seen(answer);
+      return toResponse(answer);
+    }),
+    rerankBatch: unary("RerankBatch", async ({ requests }: pb.RerankBatchRequest, call) => {
+      admit(call, Math.max(1, requests.length));
+      const most = reranker.model()?.limits.maxBatch;
+      if (requests.length === 0) throw new Refusal("invalid", "requests is empty");
+      if (most !== undefined && requests.length > most)
+        throw new Refusal("too_large", `requests has ${requests.length} entries; at most ${most} are allowed`);
+      const signal = gone(call);
+      const one = async (message: pb.RerankRequest): Promise<pb.RerankBatchResult> => {
+        try {
+          const answer = await reranker.rerank(asked(message, call), { signal });
+          return { outcome: { $case: "answer", value: toResponse(answer) } };
+        } catch (error) {
+          const { code, details } = problem(error);
+          const retryAfterMs = error instanceof Refusal ? Math.ceil(error.retryAfterMs ?? 0) : 0;
+          return { outcome: { $case: "error", value: { code, message: details, retryAfterMs } } };
+        }
+      };
+      return { results: await Promise.all(requests.map(one)) };
+    }),
+    getModel: unary("GetModel", async (_: pb.GetModelRequest, call) => {
+      admit(call, 1);
+      const model = reranker.model();
+      if (!model) throw new Refusal("unavailable", "no model is loaded");
+      return toModel(model);
+    }),
+    rerankStream: (call: ServerWritableStream<pb.RerankStreamRequest | Malformed, pb.RerankStreamResponse>): void => {
+      const began = performance.now();
+      const stream = async (): Promise<RerankAnswer | undefined> => {
+        const { request } = wellFormed(call.request);
+        if (!request) throw new Refusal("invalid", "request is missing");
+        admit(call, 1);
+        let last: RerankAnswer | undefined;
+        for await (const event of reranker.stream(asked(request, call), { signal: gone(call) })) {
+          if (event.kind === "answer") last = event.answer;
+          const message: pb.RerankStreamResponse =
+            event.kind === "thought"
+              ? { event: { $case: "thought", value: event.text } }
+              : { event: { $case: "answer", value: toResponse(event.answer) } };
+          if (!call.write(message)) await drained(call);
+        }
+        return last;
+      };
+      stream().then(
+        (answer) => {
+          observe("RerankStream", status.OK, began, answer);
+          call.end();
+        },
+        (error: unknown) => {
+          const refused = problem(error);
+          observe("RerankStream", refused.code, began, undefined);
+          call.emit("error", refused);
+        },
+      );
+    },
+  };
+}

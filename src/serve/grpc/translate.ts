@@ -1,0 +1,114 @@
+/** rerank.proto to the service's own types and back. No rules: those are check.ts's. */
+
+import { BinaryReader } from "@bufbuild/protobuf/wire";
+import { status } from "@grpc/grpc-js";
+import * as pb from "../../client/generated/gr2/v1/rerank.ts";
+import {
+  type FallbackReason,
+  type ItemReference,
+  Refusal,
+  type RefusalCode,
+  type RerankAnswer,
+  type RerankRequest,
+  type ServedModel,
+  type ServeMode,
+} from "../types.ts";
+
+const modes: Readonly<Record<ServeMode, pb.Mode>> = { think: pb.Mode.MODE_THINK, direct: pb.Mode.MODE_DIRECT };
+
+const fallbacks: Readonly<Record<FallbackReason, pb.FallbackReason>> = {
+  invalid_answer: pb.FallbackReason.FALLBACK_REASON_INVALID_ANSWER,
+  deadline: pb.FallbackReason.FALLBACK_REASON_DEADLINE,
+  worker_lost: pb.FallbackReason.FALLBACK_REASON_WORKER_LOST,
+  overload: pb.FallbackReason.FALLBACK_REASON_OVERLOAD,
+  shutting_down: pb.FallbackReason.FALLBACK_REASON_SHUTTING_DOWN,
+};
+
+const statuses: Readonly<Record<RefusalCode, status>> = {
+  invalid: status.INVALID_ARGUMENT,
+  too_large: status.RESOURCE_EXHAUSTED,
+  unauthenticated: status.UNAUTHENTICATED,
+  rate_limited: status.RESOURCE_EXHAUSTED,
+  overloaded: status.RESOURCE_EXHAUSTED,
+  unavailable: status.UNAVAILABLE,
+};
+
+export const statusOf = (refusal: Refusal): status => statuses[refusal.code];
+
+/** proto3's empty string is "not given". */
+const reference = ({ itemId, text }: pb.HistoryItem | pb.Candidate): ItemReference => ({
+  ...(itemId === "" ? {} : { itemId }),
+  ...(text === "" ? {} : { text }),
+});
+
+/**
+ * @param leftMs of the call's own deadline, Infinity without one: it counts if it is the shorter one
+ * @param defaultMs where the message names no deadline
+ */
+export function toRequest(message: pb.RerankRequest, leftMs: number, defaultMs: number): RerankRequest {
+  const left = Math.max(1, Math.floor(leftMs));
+  return {
+    history: message.history.map(reference),
+    candidates: message.candidates.map((c) => ({
+      id: c.id,
+      ...reference(c),
+      ...(c.score === undefined ? {} : { score: c.score }),
+    })),
+    topN: message.topN,
+    mode: message.mode === pb.Mode.MODE_THINK ? "think" : "direct",
+    deadlineMs: left < (message.deadlineMs || defaultMs) ? left : message.deadlineMs,
+  };
+}
+
+export const toResponse = (answer: RerankAnswer): pb.RerankResponse => ({
+  ranking: answer.ranking.map(({ id, place, score }) => ({ id, place, score })),
+  thought: answer.thought,
+  fallback: answer.fallback ? fallbacks[answer.fallback] : pb.FallbackReason.FALLBACK_REASON_UNSPECIFIED,
+  timings: {
+    queueMs: answer.timings.queue,
+    encodeMs: answer.timings.encode,
+    modelMs: answer.timings.model,
+    totalMs: answer.timings.total,
+  },
+  tokens: { ...answer.tokens },
+  modelVersion: answer.modelVersion,
+});
+
+export const toModel = (model: ServedModel): pb.GetModelResponse => ({
+  name: model.name,
+  version: model.version,
+  hashes: { ...model.hashes },
+  numParameters: model.numParameters,
+  modes: model.modes.map((mode) => modes[mode]),
+  thinkSystem: model.systems.think ?? "",
+  directSystem: model.systems.direct ?? "",
+  limits: { ...model.limits },
+});
+
+/** What stands in for a message that cannot be read. */
+export interface Malformed {
+  readonly malformed: true;
+}
+
+/**
+ * A decoder that answers `Malformed` for what is no such message, text that is not UTF-8 included. (grpc-js would answer a
+ * decoder that throws with INTERNAL, and generated code would mend bad UTF-8 in silence.)
+ */
+export const lenient =
+  <T extends object>(decode: (reader: BinaryReader) => T) =>
+  (bytes: Uint8Array): T | Malformed => {
+    try {
+      return decode(new BinaryReader(bytes, (part) => strict.decode(part)));
+    } catch {
+      return { malformed: true };
+    }
+  };
+
+/** Throws Refusal for what could not be read. */
+export function wellFormed<T extends object>(message: T | Malformed): T {
+  if ("malformed" in message)
+    throw new Refusal("invalid", "the message is not a valid protobuf message of this method");
+  return message;
+}
+
+const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

@@ -1,0 +1,117 @@
+/**
+ * From bytes to a JSON value, within limits: size before anything is kept, UTF-8 without replacement, depth and number of values
+ * before anything is parsed.
+ */
+import type { IncomingMessage } from "node:http";
+import type { LimitSettings } from "../../config/schema/serve-http.ts";
+import { Refusal } from "../types.ts";
+import { Problem } from "./problem.ts";
+
+/** The client went away before its request was whole. */
+export class ClientGone extends Error {}
+
+/** Throws if the headers alone say that the body cannot be read. */
+export function checkHeaders(req: IncomingMessage, limits: Pick<LimitSettings, "maxRequestBytes">): void {
+  const { "content-type": type, "content-encoding": encoding, "content-length": length } = req.headers;
+  if (!/^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type ?? ""))
+    throw new Problem("unsupported_media", "The body must be JSON in UTF-8: Content-Type: application/json.");
+  if (encoding !== undefined && encoding !== "identity")
+    throw new Problem("unsupported_media", "Compressed bodies are not read.");
+  if (length !== undefined && Number(length) > limits.maxRequestBytes) throw tooLarge(limits.maxRequestBytes);
+}
+
+const tooLarge = (most: number): Refusal => new Refusal("too_large", `The body has more than ${most} bytes.`);
+
+/** The whole body, at most so many bytes. `take` is told of every chunk before it is kept, and may throw a Refusal. */
+export async function readBody(req: IncomingMessage, maxBytes: number, take: (bytes: number) => void): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  try {
+    for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+      size += chunk.length;
+      if (size > maxBytes) throw tooLarge(maxBytes);
+      take(chunk.length);
+      chunks.push(chunk);
+    }
+  } catch (e) {
+    if (e instanceof Refusal) throw e;
+    throw new ClientGone("the request was cut off", { cause: e });
+  }
+  return Buffer.concat(chunks, size);
+}
+
+/** Reads and drops what is left of a refused request, so that the client sees the answer rather than a reset connection. */
+export async function discardBody(req: IncomingMessage, maxBytes: number, timeoutMs: number): Promise<void> {
+  if (req.complete || req.destroyed) return;
+  let size = 0;
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(done, timeoutMs);
+    function done(): void {
+      clearTimeout(timer);
+      req.off("data", count);
+      req.pause();
+      resolve();
+    }
+    function count(chunk: Buffer): void {
+      size += chunk.length;
+      if (size > maxBytes) done();
+    }
+    req.on("data", count);
+    req.once("end", done);
+    req.once("error", done);
+    req.once("close", done);
+    req.resume();
+  });
+}
+
+/** What a JSON text may be made of. */
+export interface JsonLimits {
+  /** Nested lists and objects. */
+  readonly maxDepth: number;
+  /** Members of all lists and objects together. */
+  readonly maxValues: number;
+}
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
+
+/** The JSON value in these bytes. Throws Problem "syntax", or Refusal "too_large" for what would cost more than it may. */
+export function parseJson(bytes: Buffer, limits: JsonLimits): unknown {
+  let text: string;
+  try {
+    text = utf8.decode(bytes);
+  } catch {
+    throw new Problem("syntax", "The body is not UTF-8.");
+  }
+  checkShape(bytes, limits);
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw new Problem("syntax", text.trim() === "" ? "The body is empty." : "The body is not JSON.");
+  }
+}
+
+const quote = 0x22;
+const backslash = 0x5c;
+const comma = 0x2c;
+const opening = new Set([0x5b, 0x7b]);
+const closing = new Set([0x5d, 0x7d]);
+
+/** One pass over the bytes; structure is ASCII, and outside strings nothing else matters. */
+function checkShape(bytes: Buffer, { maxDepth, maxValues }: JsonLimits): void {
+  let depth = 0;
+  let numValues = 1;
+  let inString = false;
+  for (let i = 0; i < bytes.length; i++) {
+    const byte = bytes[i] as number;
+    if (inString) {
+      if (byte === backslash) i++;
+      else if (byte === quote) inString = false;
+    } else if (byte === quote) inString = true;
+    else if (opening.has(byte)) {
+      numValues++;
+      if (++depth > maxDepth) throw new Refusal("too_large", `The body is nested deeper than ${maxDepth} levels.`);
+    } else if (closing.has(byte)) depth--;
+    else if (byte === comma) numValues++;
+    if (numValues > maxValues) throw new Refusal("too_large", `The body has more than ${maxValues} values.`);
+  }
+}

@@ -1,0 +1,131 @@
+/** Cohere's re-rank API: POST /v2/rerank, and the older POST /v1/rerank. */
+import { z } from "zod";
+import type { RerankAnswer } from "../../types.ts";
+import { callersId, type Document, document, query, textOf, toRequest } from "../mapping.ts";
+import { type Problem, problemStatus } from "../problem.ts";
+import { type Dialect, parseBody } from "./dialect.ts";
+
+const names = { candidates: "documents", history: "query.history" };
+
+const body = z.object({
+  model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
+  query,
+  documents: z.array(document).describe("Candidates in the order of your ranker."),
+  top_n: z.int().min(1).nullish().describe("Default: all."),
+});
+
+const v2Body = body.extend({
+  max_tokens_per_doc: z
+    .int()
+    .min(1)
+    .nullish()
+    .describe("Allows texts that are too long to be cut at the service's limit, rather than refused."),
+  priority: z.int().nullish().describe("Accepted and ignored."),
+});
+
+const v1Body = body.extend({
+  rank_fields: z.array(z.string()).min(1).max(32).nullish().describe("Fields of a document that make up its text."),
+  return_documents: z.boolean().nullish().describe("Default false."),
+  max_chunks_per_doc: z.int().min(1).nullish().describe("As max_tokens_per_doc of v2."),
+});
+
+const meta = z.object({
+  api_version: z.object({ version: z.string(), is_experimental: z.boolean() }),
+  billed_units: z.object({ search_units: z.int() }),
+  warnings: z.array(z.string()).optional().describe("Says so if the caller's own order came back, or texts were cut."),
+});
+
+const result = z.object({
+  index: z.int().describe("Into the request's documents."),
+  relevance_score: z.number().describe("Probability of being the first choice."),
+  id: z.string().optional().describe("The document's id, if it came with one."),
+});
+
+const answerOf = (item: z.ZodType) => z.object({ id: z.string(), results: z.array(item), meta });
+
+const error = z.object({ id: z.string(), message: z.string() });
+
+const refuse = (problem: Problem, requestId: string) => ({
+  status: problemStatus[problem.code],
+  body: { id: requestId, message: problem.message },
+});
+
+/** Cohere counts a search unit for every hundred documents begun. */
+const metaOf = (version: string, numDocuments: number, answer: RerankAnswer, numCut: number): z.output<typeof meta> => {
+  const warnings = [
+    ...(answer.fallback === undefined ? [] : [`fallback: ${answer.fallback}; the order is the request's own`]),
+    ...(numCut === 0 ? [] : [`${numCut} texts were cut`]),
+  ];
+  return {
+    api_version: { version, is_experimental: false },
+    billed_units: { search_units: Math.ceil(numDocuments / 100) },
+    ...(warnings.length === 0 ? {} : { warnings }),
+  };
+};
+
+export const cohereV2: Dialect = {
+  name: "cohere v2",
+  body: v2Body,
+  answer: answerOf(result),
+  error,
+  refuse,
+  read(raw, context) {
+    const { query, documents, top_n, max_tokens_per_doc } = parseBody(v2Body, raw);
+    const cut = max_tokens_per_doc == null ? undefined : "right";
+    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0, cut }, context, names);
+    return {
+      request,
+      numCut,
+      stream: false,
+      render: (answer, id) => ({
+        id,
+        results: answer.ranking.map(({ place, score }) => ({
+          index: place,
+          relevance_score: score,
+          ...callersId(documents[place]),
+        })),
+        meta: metaOf("2", documents.length, answer, numCut),
+      }),
+    };
+  },
+};
+
+export const cohereV1: Dialect = {
+  name: "cohere v1",
+  body: v1Body,
+  answer: answerOf(result.extend({ document: z.looseObject({ text: z.string() }).optional() })),
+  error,
+  refuse,
+  read(raw, context) {
+    const { query, documents, top_n, rank_fields, return_documents, max_chunks_per_doc } = parseBody(v1Body, raw);
+    const generic = {
+      query,
+      documents,
+      topN: top_n ?? 0,
+      cut: max_chunks_per_doc == null ? undefined : ("right" as const),
+      textFields: rank_fields ?? undefined,
+    };
+    const { request, numCut } = toRequest(generic, context, names);
+    return {
+      request,
+      numCut,
+      stream: false,
+      render: (answer, id) => ({
+        id,
+        results: answer.ranking.map(({ place, score }) => ({
+          index: place,
+          relevance_score: score,
+          ...callersId(documents[place]),
+          ...(return_documents ? { document: echo(documents[place]) } : {}),
+        })),
+        meta: metaOf("1", documents.length, answer, numCut),
+      }),
+    };
+  },
+};
+
+/** Cohere gives a document back with all its fields. */
+const echo = (from: Document | undefined): object => ({
+  ...(typeof from === "object" ? from : {}),
+  text: textOf(from),
+});

@@ -1,0 +1,74 @@
+/** What an HTTP dialect is: one body shape, one answer shape, one error shape, around the same request and answer. */
+import type { IncomingHttpHeaders } from "node:http";
+import { z } from "zod";
+import type { RerankAnswer, RerankRequest, ServedModel, ServeMode } from "../../types.ts";
+import { Refusal } from "../../types.ts";
+import type { JsonLimits } from "../body.ts";
+import type { Problem } from "../problem.ts";
+
+/** What a dialect needs besides the body. */
+export interface ReadContext {
+  /** Its limits are those in force: the model's or the service's, whichever is lower. */
+  readonly model: ServedModel;
+  readonly json: JsonLimits;
+  /** From the headers x-gr2-mode and x-gr2-deadline-ms; bodies that have their own fields ignore them. */
+  readonly mode: ServeMode;
+  readonly deadlineMs: number;
+}
+
+/** A body that was understood, and how to answer it. */
+export interface Reading {
+  readonly request: RerankRequest;
+  /** Texts that were cut because the caller allowed it. */
+  readonly numCut: number;
+  /** Answer as server-sent events. */
+  readonly stream: boolean;
+  readonly render: (answer: RerankAnswer, requestId: string) => unknown;
+}
+
+export interface Dialect {
+  readonly name: string;
+  /** For the OpenAPI document. */
+  readonly body: z.ZodType;
+  readonly answer: z.ZodType;
+  readonly error: z.ZodType;
+  /** @throws Refusal or Problem. */
+  readonly read: (body: unknown, context: ReadContext) => Reading;
+  readonly refuse: (problem: Problem, requestId: string) => { readonly status: number; readonly body: unknown };
+}
+
+/** Chooses by what a request holds; `body` is undefined while it is not read yet. */
+export type Choose = (body: unknown, headers: IncomingHttpHeaders) => Dialect;
+
+/** The body by its schema. The refusal names the field and what was expected, never a value. */
+export function parseBody<T extends z.ZodType>(schema: T, body: unknown): z.output<T> {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const issue = deepest(parsed.error.issues);
+  const path = issue.path.reduce<string>(
+    (text, key) => text + (typeof key === "number" ? `[${key}]` : `.${String(key)}`),
+    "",
+  );
+  const field = path.replace(/^\./, "").slice(0, 100) || "the body";
+  throw new Refusal("invalid", `${field}: ${issue.message.slice(0, 200)}`);
+}
+
+/** Of the forms a value may have, the complaint of the one that came furthest: it says more than "invalid input". */
+function deepest(issues: readonly z.core.$ZodIssue[]): z.core.$ZodIssue {
+  const issue = issues[0] as z.core.$ZodIssue;
+  if (issue.code !== "invalid_union") return issue;
+  const inner = issue.errors.map((branch) => deepest(branch)).sort((a, b) => b.path.length - a.path.length)[0];
+  return inner !== undefined && inner.path.length > 0 ? { ...inner, path: [...issue.path, ...inner.path] } : issue;
+}
+
+export const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  value !== null && typeof value === "object" && !Array.isArray(value);
+
+/** `{error: {code, message, request_id}}`: the errors of our own endpoints. */
+export const ownError = z.object({
+  error: z.object({
+    code: z.string().describe("invalid, too_large, unauthenticated, rate_limited, overloaded, unavailable, ..."),
+    message: z.string(),
+    request_id: z.string(),
+  }),
+});

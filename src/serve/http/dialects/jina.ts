@@ -1,0 +1,57 @@
+/** Jina's re-rank API: POST /v1/rerank. */
+import { z } from "zod";
+import { callersId, document, query, textOf, toRequest } from "../mapping.ts";
+import { type ProblemCode, problemStatus } from "../problem.ts";
+import { type Dialect, parseBody } from "./dialect.ts";
+
+const names = { candidates: "documents", history: "query.history" };
+
+const body = z.object({
+  model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
+  query,
+  documents: z.array(document).describe("Candidates in the order of your ranker."),
+  top_n: z.int().min(1).nullish().describe("Default: all."),
+  return_documents: z.boolean().nullish().describe("Default true."),
+});
+
+const answer = z.object({
+  model: z.string(),
+  usage: z.object({ total_tokens: z.int() }),
+  results: z.array(
+    z.object({
+      index: z.int().describe("Into the request's documents."),
+      relevance_score: z.number().describe("Probability of being the first choice."),
+      id: z.string().optional().describe("The document's id, if it came with one."),
+      document: z.object({ text: z.string() }).optional(),
+    }),
+  ),
+});
+
+const status: Readonly<Record<ProblemCode, number>> = { ...problemStatus, invalid: 422 };
+
+export const jina: Dialect = {
+  name: "jina",
+  body,
+  answer,
+  error: z.object({ detail: z.string() }),
+  refuse: (problem) => ({ status: status[problem.code], body: { detail: problem.message } }),
+  read(raw, context) {
+    const { query, documents, top_n, return_documents } = parseBody(body, raw);
+    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0 }, context, names);
+    return {
+      request,
+      numCut,
+      stream: false,
+      render: ({ ranking, tokens }) => ({
+        model: context.model.name,
+        usage: { total_tokens: tokens.prompt + tokens.generated },
+        results: ranking.map(({ place, score }) => ({
+          index: place,
+          relevance_score: score,
+          ...callersId(documents[place]),
+          ...(return_documents === false ? {} : { document: { text: textOf(documents[place]) } }),
+        })),
+      }),
+    };
+  },
+};

@@ -1,0 +1,92 @@
+/** vLLM's re-rank endpoint: POST /rerank, and /v1/rerank and /v2/rerank where a body holds what only vLLM knows. */
+import { z } from "zod";
+import { callersId, document, query, textOf, toRequest } from "../mapping.ts";
+import { type ProblemCode, problemStatus } from "../problem.ts";
+import { type Dialect, isObject, parseBody } from "./dialect.ts";
+
+const names = { candidates: "documents", history: "query.history" };
+
+const body = z.object({
+  model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
+  query,
+  documents: z.array(document).describe("Candidates in the order of your ranker."),
+  top_n: z.int().min(0).nullish().describe("0, the default: all."),
+  truncate_prompt_tokens: z
+    .int()
+    .min(-1)
+    .nullish()
+    .describe("Given: texts that are too long are cut at the service's limit, rather than refused."),
+  priority: z.int().nullish().describe("Accepted and ignored."),
+});
+
+const answer = z.object({
+  id: z.string(),
+  model: z.string(),
+  usage: z.object({ total_tokens: z.int() }),
+  results: z.array(
+    z.object({
+      index: z.int().describe("Into the request's documents."),
+      document: z.object({ text: z.string() }),
+      relevance_score: z.number().describe("Probability of being the first choice."),
+      id: z.string().optional().describe("The document's id, if it came with one."),
+    }),
+  ),
+});
+
+const types: Readonly<Record<ProblemCode, string>> = {
+  syntax: "BadRequestError",
+  invalid: "BadRequestError",
+  too_large: "BadRequestError",
+  unauthenticated: "AuthenticationError",
+  forbidden: "PermissionDeniedError",
+  not_found: "NotFoundError",
+  method_not_allowed: "MethodNotAllowedError",
+  timeout: "APITimeoutError",
+  unsupported_media: "UnsupportedMediaTypeError",
+  rate_limited: "RateLimitError",
+  overloaded: "RateLimitError",
+  internal: "InternalServerError",
+  unavailable: "ServiceUnavailableError",
+};
+
+/** Fields no other dialect has. */
+const ownFields = ["truncate_prompt_tokens", "softmax", "activation", "use_activation", "mm_processor_kwargs"];
+
+export const looksLikeVllm = (raw: unknown): boolean => isObject(raw) && ownFields.some((field) => field in raw);
+
+export const vllm: Dialect = {
+  name: "vllm",
+  body,
+  answer,
+  error: z.object({
+    error: z.object({ message: z.string(), type: z.string(), param: z.null(), code: z.int() }),
+  }),
+  refuse(problem) {
+    const status = problemStatus[problem.code];
+    return {
+      status,
+      body: { error: { message: problem.message, type: types[problem.code], param: null, code: status } },
+    };
+  },
+  read(raw, context) {
+    const { query, documents, top_n, truncate_prompt_tokens } = parseBody(body, raw);
+    const cut = truncate_prompt_tokens == null ? undefined : "right";
+    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0, cut }, context, names);
+    return {
+      request,
+      numCut,
+      stream: false,
+      render: ({ ranking, tokens }, requestId) => ({
+        id: `rerank-${requestId}`,
+        model: context.model.name,
+        usage: { total_tokens: tokens.prompt + tokens.generated },
+        results: ranking.map(({ place, score }) => ({
+          index: place,
+          document: { text: textOf(documents[place]) },
+          relevance_score: score,
+          ...callersId(documents[place]),
+        })),
+      }),
+    };
+  },
+};

@@ -1,0 +1,291 @@
+/**
+ * One HTTP request, from its headers to the last byte of its answer: who, where, what, rank, reply, log. Owns the order of these
+ * checks: what is cheap comes first, and nothing is read from anybody who may not call.
+ */
+import { randomUUID } from "node:crypto";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { TLSSocket } from "node:tls";
+import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
+import type { Metrics } from "../metrics.ts";
+import { isLoopback, type Security } from "../security/security.ts";
+import { Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../types.ts";
+import { ClientGone, checkHeaders, discardBody, parseJson, readBody } from "./body.ts";
+import type { Dialect, ReadContext } from "./dialects/dialect.ts";
+import { gr2, renderAnswer } from "./dialects/gr2.ts";
+import { openApi } from "./openapi.ts";
+import { page, pagePolicy } from "./page.ts";
+import { Problem, toProblem } from "./problem.ts";
+import { answerHeaders, json, type Reply, send, sendEvents } from "./reply.ts";
+import { type GetPath, getRoutes, type RerankRoute, rerankRoutes } from "./routes.ts";
+
+/** A line of the access log. It holds nothing a caller wrote: no texts, no ids of items, no paths we do not know. */
+export interface AccessRecord {
+  readonly requestId: string;
+  readonly method: string;
+  readonly route: string;
+  readonly dialect: string;
+  /** Of the token or certificate; "" before the caller is known. */
+  readonly client: string;
+  /** 499: the client went away. */
+  readonly status: number;
+  readonly ms: number;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+  readonly numHistory: number;
+  readonly numCandidates: number;
+  readonly fallback?: string;
+  /** Why not, as a code. */
+  readonly problem?: string;
+  /** Of a bug: its kind and where it happened. */
+  readonly trace?: string;
+}
+
+export interface HandlerOptions {
+  readonly reranker: Reranker;
+  readonly security: Security;
+  readonly http: HttpSettings;
+  readonly limits: LimitSettings;
+  readonly metrics: Metrics;
+  readonly log: (record: AccessRecord) => void;
+  readonly draining: () => boolean;
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+const discardMs = 2_000;
+/** Bodies being read or answered may hold as many bytes together as so many of the largest. */
+const wholeBodiesInFlight = 16;
+const knownMethods = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
+
+export type Handle = (req: IncomingMessage, res: ServerResponse, expectsContinue: boolean) => Promise<void>;
+
+export function createHandler(options: HandlerOptions): Handle {
+  const { reranker, security, http, limits, metrics, log } = options;
+  const allowedHosts = new Set(["localhost", ...http.hosts.map((h) => h.toLowerCase())]);
+  const maxValues = 16 * (limits.maxCandidates + limits.maxHistory) + 256;
+  const maxBytesInFlight = wholeBodiesInFlight * limits.maxRequestBytes;
+  let inFlight = 0;
+  let bytesInFlight = 0;
+  let document: object | undefined;
+
+  /** A web page that gave its own name this machine's address could otherwise call an open loopback service. */
+  function checkHost(req: IncomingMessage): void {
+    if (!security.open || !isLoopback(http.host)) return;
+    const host = (req.headers.host ?? "localhost").toLowerCase().replace(/:\d+$/, "");
+    if (!isLoopback(host) && !allowedHosts.has(host))
+      throw new Problem("forbidden", "This service is not called by that name; http.hosts lists further names.");
+  }
+
+  function look(path: GetPath): Reply {
+    const model = reranker.model();
+    switch (path) {
+      case "/":
+        if (!http.page) throw new Problem("not_found", "The try-it page is switched off.");
+        return { status: 200, type: "text/html; charset=utf-8", text: page, headers: pagePolicy };
+      case "/healthz":
+        return json(200, { status: "ok" });
+      case "/readyz": {
+        const ready = reranker.ready() && !options.draining();
+        return json(ready ? 200 : 503, { ready });
+      }
+      case "/openapi.json":
+        document ??= openApi(limits);
+        return json(200, document);
+      case "/metrics":
+        return { status: 200, type: "text/plain; version=0.0.4; charset=utf-8", text: metrics.render(reranker) };
+      case "/gr2/v1/model":
+        if (!model) throw new Problem("unavailable", "No model is loaded.");
+        return json(200, model);
+    }
+  }
+
+  async function rerank(
+    route: RerankRoute,
+    req: IncomingMessage,
+    res: ServerResponse,
+    record: Mutable<AccessRecord>,
+    use: { dialect: Dialect },
+    expectsContinue: boolean,
+  ): Promise<RerankAnswer | undefined> {
+    if (inFlight >= limits.maxInFlight) throw new Refusal("overloaded", "Too many requests at once.");
+    inFlight++;
+    let bytesTaken = 0;
+    const take = (bytes: number): void => {
+      if (bytesInFlight + bytes > maxBytesInFlight) throw new Refusal("overloaded", "Too many large requests at once.");
+      bytesInFlight += bytes;
+      bytesTaken += bytes;
+    };
+    const gone = new AbortController();
+    const onClose = (): void => gone.abort(new ClientGone("the client closed the connection"));
+    res.once("close", onClose);
+    try {
+      checkHeaders(req, limits);
+      if (expectsContinue) res.writeContinue();
+      const bytes = await readBody(req, limits.maxRequestBytes, take);
+      record.bytesIn = bytes.length;
+      const jsonLimits = { maxDepth: limits.maxJsonDepth, maxValues };
+      const body = parseJson(bytes, jsonLimits);
+      use.dialect = route.choose(body, req.headers);
+      record.dialect = use.dialect.name;
+      const model = reranker.model();
+      if (!model) throw new Refusal("unavailable", "No model is loaded.");
+      const reading = use.dialect.read(body, {
+        model: withLimits(model, limits),
+        json: jsonLimits,
+        ...wishes(req),
+      });
+      const { request, numCut, render } = reading;
+      record.numHistory = request.history.length;
+      record.numCandidates = request.candidates.length;
+      const { requestId } = record;
+      const { signal } = gone;
+      if (reading.stream) {
+        const sent = await sendEvents(
+          res,
+          reranker.stream(request, { signal }),
+          {
+            answer: (answer) => renderAnswer(answer, requestId),
+            error: (error) => gr2.refuse(toProblem(error), requestId).body,
+          },
+          { headers: { "x-request-id": requestId }, writeTimeoutMs: http.writeTimeoutMs, signal },
+        );
+        record.status = signal.aborted ? 499 : 200;
+        record.bytesOut = sent.bytes;
+        if (sent.error !== undefined) note(record, sent.error);
+        return sent.answer;
+      }
+      const answer = await reranker.rerank(request, { signal });
+      if (signal.aborted) throw new ClientGone("the client closed the connection");
+      const reply = json(200, render(answer, requestId), answerHeaders(answer, numCut));
+      record.status = 200;
+      record.bytesOut = send(res, reply, http.writeTimeoutMs);
+      return answer;
+    } catch (e) {
+      if (gone.signal.aborted) throw new ClientGone("the client closed the connection", { cause: e });
+      throw e;
+    } finally {
+      inFlight--;
+      bytesInFlight -= bytesTaken;
+      res.off("close", onClose);
+    }
+  }
+
+  return async (req, res, expectsContinue) => {
+    const start = performance.now();
+    const path = (req.url ?? "").split("?", 1)[0] ?? "";
+    const rerankRoute = rerankRoutes.find((r) => r.path === path);
+    const getRoute = Object.hasOwn(getRoutes, path) ? (path as GetPath) : undefined;
+    const use = { dialect: rerankRoute?.choose(undefined, req.headers) ?? gr2 };
+    const record: Mutable<AccessRecord> = {
+      requestId: requestIdOf(req),
+      method: knownMethods.has(req.method ?? "") ? (req.method as string) : "other",
+      route: rerankRoute?.path ?? getRoute ?? "unknown",
+      dialect: "",
+      client: "",
+      status: 0,
+      ms: 0,
+      bytesIn: 0,
+      bytesOut: 0,
+      numHistory: 0,
+      numCandidates: 0,
+    };
+    res.setHeader("x-request-id", record.requestId);
+    if (options.draining()) res.setHeader("connection", "close");
+    let answer: RerankAnswer | undefined;
+    try {
+      checkHost(req);
+      if (!rerankRoute && !getRoute) throw new Problem("not_found", "There is nothing here; see /openapi.json.");
+      const isPublic = getRoute && (getRoutes[getRoute].public || (getRoute === "/metrics" && security.openMetrics));
+      const principal = isPublic ? undefined : security.authenticate(req.headers.authorization, certificateName(req));
+      record.client = principal?.name ?? "";
+      const allowed = rerankRoute ? "POST" : "GET, HEAD";
+      if (!allowed.split(", ").includes(req.method ?? ""))
+        throw new Problem("method_not_allowed", `Only ${allowed}.`, { headers: { allow: allowed } });
+      if (rerankRoute) {
+        if (principal) security.admit(principal);
+        answer = await rerank(rerankRoute, req, res, record, use, expectsContinue);
+        if (answer?.fallback) record.fallback = answer.fallback;
+      } else {
+        const reply = look(getRoute as GetPath);
+        record.status = reply.status;
+        record.bytesOut = send(res, reply, http.writeTimeoutMs);
+      }
+    } catch (e) {
+      note(record, e);
+      if (e instanceof ClientGone || res.headersSent) {
+        record.status = 499;
+        res.destroy();
+      } else {
+        const problem = toProblem(e);
+        const refusal = use.dialect.refuse(problem, record.requestId);
+        record.status = refusal.status;
+        if (!req.complete) {
+          if (!expectsContinue) await discardBody(req, 4 * limits.maxRequestBytes, discardMs);
+          if (!req.complete) res.setHeader("connection", "close");
+        }
+        record.bytesOut = send(res, json(refusal.status, refusal.body, problem.headers), http.writeTimeoutMs);
+      }
+    }
+    const ms = performance.now() - start;
+    record.ms = Math.round(ms * 10) / 10;
+    metrics.observe({
+      transport: "http",
+      route: record.route,
+      status: String(record.status),
+      seconds: ms / 1000,
+      ...(answer ? { answer } : {}),
+    });
+    log(record);
+  };
+}
+
+/** What went wrong, for the log: a code, and for a bug its place in the code without its message. */
+function note(record: Mutable<AccessRecord>, error: unknown): void {
+  if (error instanceof ClientGone) {
+    record.problem = "client_gone";
+    return;
+  }
+  const problem = toProblem(error);
+  record.problem = problem.code;
+  if (problem.code !== "internal") return;
+  const frames = error instanceof Error ? (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line)) : [];
+  record.trace = [error instanceof Error ? error.name : typeof error, ...frames.slice(0, 6).map((f) => f.trim())].join(
+    " | ",
+  );
+}
+
+/** The caller's own id of the request if it is harmless, so that its log and ours can be put together. */
+const requestIdOf = (req: IncomingMessage): string => {
+  const given = req.headers["x-request-id"];
+  return typeof given === "string" && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : randomUUID();
+};
+
+/** Mode and deadline, for dialects whose bodies have no field for them. */
+function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs"> {
+  const mode = req.headers["x-gr2-mode"] ?? "direct";
+  if (mode !== "think" && mode !== "direct") throw new Refusal("invalid", "x-gr2-mode must be think or direct.");
+  const deadline = req.headers["x-gr2-deadline-ms"] ?? "0";
+  if (typeof deadline !== "string" || !/^\d{1,9}$/.test(deadline))
+    throw new Refusal("invalid", "x-gr2-deadline-ms must be whole milliseconds.");
+  return { mode, deadlineMs: Number(deadline) };
+}
+
+/** The common name of a verified client certificate. */
+function certificateName(req: IncomingMessage): string | undefined {
+  const socket = req.socket as Partial<TLSSocket>;
+  if (!socket.authorized) return undefined;
+  const name = socket.getPeerCertificate?.().subject?.CN;
+  return name === undefined ? undefined : String(name).slice(0, 64);
+}
+
+const withLimits = (model: ServedModel, limits: LimitSettings): ServedModel => ({
+  ...model,
+  limits: {
+    ...model.limits,
+    maxCandidates: Math.min(model.limits.maxCandidates, limits.maxCandidates),
+    maxThinkCandidates: Math.min(model.limits.maxThinkCandidates, limits.maxCandidates),
+    maxHistory: Math.min(model.limits.maxHistory, limits.maxHistory),
+    maxTextBytes: Math.min(model.limits.maxTextBytes, limits.maxTextBytes),
+    maxDeadlineMs: Math.min(model.limits.maxDeadlineMs, limits.maxDeadlineMs),
+  },
+});

@@ -1,0 +1,144 @@
+/**
+ * How the re-rank APIs people call already are read as a request of ours: `query` is the user's history, `documents` are the
+ * candidates in the order of the caller's ranker.
+ *
+ * A query is plain text, one item a line, oldest first; or JSON, `{"history": [...]}`, whose entries are item ids or
+ * `{item_id?, text?}`. A document is a text, or `{text?, id?, item_id?, score?}`. Texts of documents are never looked into.
+ */
+import { z } from "zod";
+import { checkRequest, type FieldNames } from "../check.ts";
+import type { CandidateReference, ItemReference, RerankRequest } from "../types.ts";
+import { parseJson } from "./body.ts";
+import { isObject, parseBody, type ReadContext } from "./dialects/dialect.ts";
+import { Problem } from "./problem.ts";
+
+const id = z.union([z.string(), z.int().transform(String)]);
+
+export const historyEntry = z.union([
+  id.describe("The id of an item the model knows."),
+  z.strictObject({ item_id: id.optional(), text: z.string().optional() }),
+]);
+
+const historyObject = z.strictObject({ history: z.array(historyEntry).describe("Oldest first.") });
+
+export const query = z
+  .union([z.string(), historyObject])
+  .describe(
+    'The user\'s history, oldest first: plain text, one item a line; or JSON, as a string or as an object: {"history": [...]} of item ids and {item_id?, text?}.',
+  );
+
+export const documentObject = z.looseObject({
+  text: z.string().optional(),
+  id: id.optional().describe("The caller's id; comes back with the result."),
+  item_id: id.optional().describe("The id of an item the model knows."),
+  score: z.number().optional().describe("The caller's ranker's score."),
+});
+
+export const document = z.union([z.string(), documentObject]);
+
+export type Query = z.output<typeof query>;
+export type Document = z.output<typeof document>;
+
+export interface Generic {
+  readonly query: Query;
+  readonly documents: readonly Document[];
+  /** 0 = all. */
+  readonly topN: number;
+  /** Texts that are too long are cut at this side instead of refused; undefined: the caller has not allowed it. */
+  readonly cut?: "left" | "right" | undefined;
+  /** Fields of a document that make up its text, in this order; default `text`. */
+  readonly textFields?: readonly string[] | undefined;
+}
+
+/** A checked request; `numCut` texts lost an end. @throws Refusal */
+export function toRequest(
+  generic: Generic,
+  context: ReadContext,
+  names: FieldNames,
+): { readonly request: RerankRequest; readonly numCut: number } {
+  let numCut = 0;
+  const limit = (text: string): string => {
+    if (generic.cut === undefined) return text;
+    const kept = cutText(text, context.model.limits.maxTextBytes, generic.cut);
+    if (kept !== text) numCut++;
+    return kept;
+  };
+  const request: RerankRequest = {
+    history: historyOf(generic.query, context).map((item) => withText(item, limit)),
+    candidates: generic.documents.map((d, place) => withText(candidateOf(d, place, generic.textFields), limit)),
+    topN: Math.min(generic.topN, generic.documents.length),
+    mode: context.mode,
+    deadlineMs: context.deadlineMs,
+  };
+  checkRequest(request, context.model, names);
+  return { request, numCut };
+}
+
+function historyOf(from: Query, context: ReadContext): ItemReference[] {
+  const object = typeof from === "string" ? jsonHistory(from, context) : from;
+  if (object !== undefined) return object.history.map(toItem);
+  return (from as string).split(/\r?\n/).flatMap((line) => (line.trim() === "" ? [] : [{ text: line }]));
+}
+
+/** A query that is a JSON object with the key "history"; any other query is plain text. */
+function jsonHistory(text: string, context: ReadContext): z.output<typeof historyObject> | undefined {
+  if (!/^\s*\{/.test(text) || !text.includes('"history"')) return undefined;
+  let value: unknown;
+  try {
+    value = parseJson(Buffer.from(text), context.json);
+  } catch (e) {
+    if (e instanceof Problem) return undefined;
+    throw e;
+  }
+  return isObject(value) && "history" in value ? parseBody(historyObject, value) : undefined;
+}
+
+/** A history entry, as a reference. */
+export function toItem(entry: z.output<typeof historyEntry>): ItemReference {
+  if (typeof entry === "string") return { itemId: entry };
+  return {
+    ...(entry.item_id === undefined ? {} : { itemId: entry.item_id }),
+    ...(entry.text === undefined ? {} : { text: entry.text }),
+  };
+}
+
+/** Candidates without an id of their own are told apart by their places. */
+function candidateOf(from: Document, place: number, textFields: readonly string[] | undefined): CandidateReference {
+  if (typeof from === "string") return { id: `#${place}`, text: from };
+  const text =
+    textFields === undefined
+      ? from.text
+      : textFields.flatMap((f) => (typeof from[f] === "string" ? [from[f] as string] : [])).join("\n");
+  return {
+    id: from.id ?? `#${place}`,
+    ...(from.item_id === undefined ? {} : { itemId: from.item_id }),
+    ...(text === undefined || text === "" ? {} : { text }),
+    ...(from.score === undefined ? {} : { score: from.score }),
+  };
+}
+
+/** What the caller called a document, for the results: nothing if it gave no id. */
+export const callersId = (from: Document | undefined): { readonly id?: string } =>
+  from === undefined || typeof from === "string" || from.id === undefined ? {} : { id: from.id };
+
+/** The document's text as it came; "" for one that has only an id. */
+export const textOf = (from: Document | undefined): string =>
+  from === undefined ? "" : typeof from === "string" ? from : (from.text ?? "");
+
+const withText = <T extends ItemReference>(item: T, change: (text: string) => string): T =>
+  item.text === undefined ? item : { ...item, text: change(item.text) };
+
+/** At most so many UTF-8 bytes of a text; whole characters. */
+export function cutText(text: string, maxBytes: number, side: "left" | "right"): string {
+  const bytes = Buffer.from(text);
+  if (bytes.length <= maxBytes) return text;
+  const isTail = (i: number): boolean => ((bytes[i] as number) & 0xc0) === 0x80;
+  if (side === "right") {
+    let end = maxBytes;
+    while (end > 0 && isTail(end)) end--;
+    return bytes.toString("utf8", 0, end);
+  }
+  let start = bytes.length - maxBytes;
+  while (start < bytes.length && isTail(start)) start++;
+  return bytes.toString("utf8", start);
+}

@@ -1,0 +1,104 @@
+/** The OpenAPI 3.1 document of the service, made from the very schemas that read its requests. */
+import { z } from "zod";
+import type { LimitSettings } from "../../config/schema/serve-http.ts";
+import type { Dialect } from "./dialects/dialect.ts";
+import { ownError } from "./dialects/dialect.ts";
+import { Problem, type ProblemCode } from "./problem.ts";
+import { getRoutes, type RerankRoute, rerankRoutes } from "./routes.ts";
+
+type Json = Record<string, unknown>;
+
+/** What a re-rank request may be refused for. */
+const refusals: readonly (readonly [code: ProblemCode, meaning: string])[] = [
+  ["syntax", "The body is no JSON in UTF-8."],
+  ["invalid", "A field is missing, of another type, or breaks a rule."],
+  ["unauthenticated", "No valid token."],
+  ["too_large", "Beyond a limit."],
+  ["unsupported_media", "Another content type, or compressed."],
+  ["rate_limited", "Too often; Retry-After says when to come back."],
+  ["overloaded", "Too many at once; Retry-After says when to come back."],
+  ["internal", "A fault of the service."],
+  ["unavailable", "No model is loaded, or shutting down."],
+];
+
+export function openApi(limits: LimitSettings): Json {
+  const paths: Record<string, Json> = {};
+  for (const route of rerankRoutes) paths[route.path] = { post: rerankOperation(route) };
+  for (const [path, { public: open, summary }] of Object.entries(getRoutes))
+    paths[path] = {
+      get: {
+        summary,
+        ...(open ? { security: [] } : {}),
+        responses: {
+          200: { description: "OK" },
+          ...(open ? {} : { 401: errorResponse("No valid token.", [ownError]) }),
+        },
+      },
+    };
+  return {
+    openapi: "3.1.0",
+    info: {
+      title: "GR2 re-ranker",
+      version: "1",
+      description: `Re-orders candidates for a user's history. Limits: ${limits.maxCandidates} candidates, ${limits.maxHistory} history items, ${limits.maxTextBytes} bytes a text, ${limits.maxRequestBytes} bytes a request; /gr2/v1/model has those of the model.`,
+    },
+    security: [{ bearer: [] }, {}],
+    paths,
+    components: { securitySchemes: { bearer: { type: "http", scheme: "bearer" } } },
+  };
+}
+
+function rerankOperation({ path, dialects }: RerankRoute): Json {
+  const responses: Record<string, Json> = {
+    200: {
+      description: "The ranking, best first.",
+      headers: {
+        "x-request-id": header("Yours if you sent one."),
+        "x-gr2-fallback": header("Why your own order came back; absent if it did not."),
+        "x-gr2-model-version": header("Equal versions answer equally."),
+        "x-gr2-truncated": header("Number of texts that were cut; absent if none was."),
+      },
+      content: content(dialects.map((d) => d.answer)),
+    },
+  };
+  const byStatus = new Map<number, { meanings: Set<string>; errors: Set<z.ZodType> }>();
+  for (const dialect of dialects)
+    for (const [code, meaning] of refusals) {
+      const { status } = dialect.refuse(new Problem(code, meaning), "");
+      const entry = byStatus.get(status) ?? { meanings: new Set(), errors: new Set() };
+      entry.meanings.add(meaning);
+      entry.errors.add(dialect.error);
+      byStatus.set(status, entry);
+    }
+  for (const [status, { meanings, errors }] of byStatus)
+    responses[status] = errorResponse([...meanings].join(" "), [...errors]);
+  return {
+    summary: `Re-rank: ${dialects.map((d: Dialect) => d.name).join(", ")}`,
+    operationId: `rerank${path.replace(/\W+/g, "_")}`,
+    parameters: [
+      parameter("x-gr2-mode", { type: "string", enum: ["think", "direct"], default: "direct" }),
+      parameter("x-gr2-deadline-ms", { type: "integer", minimum: 0, default: 0 }),
+    ],
+    requestBody: { required: true, content: content(dialects.map((d) => d.body)) },
+    responses,
+  };
+}
+
+const header = (description: string): Json => ({ description, schema: { type: "string" } });
+
+const parameter = (name: string, schema: Json): Json => ({ name, in: "header", required: false, schema });
+
+const errorResponse = (description: string, schemas: readonly z.ZodType[]): Json => ({
+  description,
+  content: content(schemas),
+});
+
+const content = (schemas: readonly z.ZodType[]): Json => {
+  const [first, ...more] = schemas.map(jsonSchema);
+  return { "application/json": { schema: more.length === 0 ? first : { anyOf: [first, ...more] } } };
+};
+
+function jsonSchema(schema: z.ZodType): Json {
+  const { $schema: _, ...rest } = z.toJSONSchema(schema, { io: "input", unrepresentable: "any", reused: "inline" });
+  return rest;
+}

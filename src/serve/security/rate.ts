@@ -1,0 +1,23 @@
+/** Token buckets: how often each client may call. Owns no clock; the caller says what time it is. */
+
+interface Bucket {
+  tokens: number;
+  atMs: number;
+}
+
+export class RateLimiter {
+  private readonly buckets = new Map<string, Bucket>();
+
+  /**
+   * Takes requests of a client from its bucket. Several at once (a batch) go together and leave a debt.
+   * @returns 0 if they may go on, else the milliseconds after which they may.
+   */
+  take(client: string, numRequests: number, perSecond: number, burst: number, nowMs: number): number {
+    if (perSecond <= 0) return 0;
+    const bucket = this.buckets.get(client) ?? { tokens: burst, atMs: nowMs };
+    const tokens = Math.min(burst, bucket.tokens + (Math.max(0, nowMs - bucket.atMs) / 1000) * perSecond);
+    const allowed = tokens >= 1;
+    this.buckets.set(client, { tokens: allowed ? tokens - numRequests : tokens, atMs: nowMs });
+    return allowed ? 0 : Math.ceil(((1 - tokens) / perSecond) * 1000);
+  }
+}

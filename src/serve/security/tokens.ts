@@ -1,0 +1,82 @@
+/**
+ * Bearer tokens: 256 random bits, given out once, kept as their SHA-256. A slow hash would protect passwords; it has nothing
+ * to add to 256 random bits and would cost every request.
+ *
+ * A file of tokens holds a line each, `NAME:sha256:HEX` or `NAME:sha256:HEX:REQUESTS_PER_SECOND`; `#` begins a comment. Two lines
+ * of one name are two tokens of one client: that is how a token is replaced.
+ */
+import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { ConfigError } from "../../core/errors.ts";
+
+export interface StoredToken {
+  readonly name: string;
+  /** 32 bytes. */
+  readonly digest: Buffer;
+  /** Undefined: the service's own limit; 0: no limit. */
+  readonly requestsPerSecond: number | undefined;
+}
+
+const namePattern = /^[A-Za-z0-9._-]{1,64}$/;
+/** No token is longer; what is longer is not hashed. */
+const maxTokenLength = 512;
+
+const digestOf = (token: string): Buffer => createHash("sha256").update(token).digest();
+
+/** A new token and the line to store. Nothing but the caller ever sees the token again. */
+export function newToken(name: string, requestsPerSecond?: number): { readonly token: string; readonly line: string } {
+  if (!namePattern.test(name))
+    throw new ConfigError(`"${name.slice(0, 64)}" cannot name a token.`, {
+      advice: "Use 1 to 64 letters, digits, dots, underscores or dashes.",
+    });
+  const token = `gr2_${randomBytes(32).toString("base64url")}`;
+  const rate = requestsPerSecond === undefined ? "" : `:${requestsPerSecond}`;
+  return { token, line: `${name}:sha256:${digestOf(token).toString("hex")}${rate}` };
+}
+
+export function parseTokens(text: string, file: string): StoredToken[] {
+  return text.split(/\r?\n/).flatMap((line, i) => {
+    const content = line.replace(/#.*$/, "").trim();
+    if (content === "") return [];
+    const [name = "", kind, digest = "", rate, ...rest] = content.split(":");
+    const perSecond = rate === undefined ? undefined : Number(rate);
+    const valid =
+      namePattern.test(name) &&
+      kind === "sha256" &&
+      /^[0-9a-f]{64}$/.test(digest) &&
+      rest.length === 0 &&
+      (perSecond === undefined || (rate !== "" && Number.isFinite(perSecond) && perSecond >= 0));
+    if (!valid)
+      throw new ConfigError(`${file}:${i + 1} is no token line.`, {
+        advice:
+          "Lines are NAME:sha256:HEX, or NAME:sha256:HEX:REQUESTS_PER_SECOND; gr2 serve token new NAME makes one.",
+      });
+    return [{ name, digest: Buffer.from(digest, "hex"), requestsPerSecond: perSecond }];
+  });
+}
+
+export function readTokens(file: string): StoredToken[] {
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (cause) {
+    throw new ConfigError(`security.tokens: ${file} cannot be read.`, { cause });
+  }
+  const tokens = parseTokens(text, file);
+  if (tokens.length === 0)
+    throw new ConfigError(`security.tokens: ${file} holds no token, so nobody could call.`, {
+      advice: "gr2 serve token new NAME makes one.",
+    });
+  return tokens;
+}
+
+/**
+ * The stored token a caller's token belongs to. Takes the same time whichever it is and whether it is one: digests are
+ * compared, in constant time each, and all of them.
+ */
+export function findToken(stored: readonly StoredToken[], token: string): StoredToken | undefined {
+  const digest = digestOf(token.length > maxTokenLength ? "" : token);
+  let found: StoredToken | undefined;
+  for (const candidate of stored) if (timingSafeEqual(candidate.digest, digest)) found = candidate;
+  return found;
+}

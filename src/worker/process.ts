@@ -1,0 +1,84 @@
+/**
+ * Starts a worker as a plain child process (`python -m gr2_worker`), so that one program can have several and lose one
+ * without the others: what the service does. It ends with this process, whatever way that ends (parent-death signal).
+ */
+import { spawn } from "node:child_process";
+import { mkdtempSync, openSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { EnvironmentError, InterruptedError } from "../core/errors.ts";
+import { GrpcWorkerClient } from "./client.ts";
+import { type EmbeddedRuntime, privateBase, waitUntilServing } from "./launcher.ts";
+import { checkPython, defaultPythonBin, describeEnd, pythonEnvironment } from "./python.ts";
+
+export interface WorkerProcess {
+  readonly client: GrpcWorkerClient;
+  readonly pid: number;
+  /** Resolves with how it ended, once it has. */
+  readonly gone: Promise<string>;
+  /** Asks it to end, then makes it. Never throws; may be called twice. */
+  close(): Promise<void>;
+}
+
+/** How long a worker may take to finish its call when asked to end. */
+const patienceMs = 5_000;
+
+/** @param logPath file that gets what the worker prints, behind what is there */
+export async function startWorkerProcess(
+  runtime: Pick<EmbeddedRuntime, "python" | "threads" | "device" | "startTimeoutMs">,
+  logPath: string,
+  signal: AbortSignal,
+): Promise<WorkerProcess> {
+  if (signal.aborted) throw new InterruptedError();
+  const bin = runtime.python ?? defaultPythonBin();
+  checkPython(bin);
+  const folder = mkdtempSync(join(privateBase(), "gr2-"));
+  const address = `unix:${join(folder, "worker.sock")}`;
+  const log = openSync(logPath, "a");
+  const child = spawn(
+    bin,
+    [
+      ...["-m", "gr2_worker", "--address", address, "--parent-pid", String(process.pid)],
+      ...["--threads", String(runtime.threads ?? 0), "--device", runtime.device ?? "auto"],
+    ],
+    { env: pythonEnvironment(), stdio: ["ignore", log, log], detached: true }, // a terminal's Ctrl-C is for the service alone
+  );
+  let ended: string | undefined;
+  const gone = new Promise<string>((resolve) => {
+    const end = (how: string) => {
+      ended ??= how;
+      resolve(ended);
+    };
+    child.on("error", (e) => end(e.message));
+    child.on("exit", (code, how) => end(`the worker process is gone (${describeEnd({ code, signal: how })})`));
+  });
+  const removeFolder = () => rmSync(folder, { recursive: true, force: true });
+  const kill = () => void (ended === undefined && child.kill("SIGKILL"));
+  process.once("exit", kill);
+  const client = new GrpcWorkerClient(address, { diagnose: () => ended });
+  const close = async (): Promise<void> => {
+    if (ended === undefined) child.kill("SIGTERM");
+    const timer = setTimeout(kill, signal.aborted ? 1_000 : patienceMs);
+    await gone;
+    clearTimeout(timer);
+    client.close();
+    process.removeListener("exit", kill);
+    removeFolder();
+  };
+  const onAbort = () => kill();
+  signal.addEventListener("abort", onAbort);
+  try {
+    const died = gone.then((reason) => Promise.reject(new Error(reason)));
+    await Promise.race([waitUntilServing(client, runtime.startTimeoutMs ?? 300_000), died]);
+  } catch (e) {
+    kill();
+    await close();
+    if (signal.aborted) throw new InterruptedError();
+    throw new EnvironmentError(`the worker did not start: ${e instanceof Error ? e.message : e}`, {
+      cause: e,
+      advice: `What it said is in ${logPath}; gr2 doctor looks at the Python side.`,
+    });
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+  return { client, pid: child.pid as number, gone, close };
+}

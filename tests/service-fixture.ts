@@ -1,0 +1,134 @@
+/** A finished run on a fake worker, and fake workers that can be slow, lost or wrong, for the tests of the service. */
+import { join } from "node:path";
+import { configHash, loadConfig } from "../src/config/load.ts";
+import { WorkerError } from "../src/core/errors.ts";
+import { Run } from "../src/run/run.ts";
+import { Deployment } from "../src/serve/deployment.ts";
+import { Engine, type EngineSettings } from "../src/serve/engine.ts";
+import type { StartedWorker } from "../src/serve/pool.ts";
+import { openServedRun } from "../src/serve/served-run.ts";
+import type { RerankRequest } from "../src/serve/types.ts";
+import { resolvedYaml, runStages, stageNames } from "../src/stages/pipeline.ts";
+import { FakeWorker } from "../src/worker/fake.ts";
+import { TelemetryBus } from "../src/worker/telemetry.ts";
+import type * as t from "../src/worker/types.ts";
+import { writePipelineFixture } from "./pipeline-fixture.ts";
+
+/** Makes runs FOLDER/runs/NAME; a second or two each. */
+export async function makeRuns(folder: string, runs: Readonly<Record<string, readonly string[]>>): Promise<string> {
+  const recipe = writePipelineFixture(folder);
+  const root = join(folder, "runs");
+  for (const [name, overrides] of Object.entries(runs)) {
+    const config = loadConfig(recipe, overrides);
+    const { signal } = new AbortController();
+    const bus = new TelemetryBus(name);
+    const run = await Run.open({
+      ...{ root, name, signal, bus },
+      configYaml: resolvedYaml(config),
+      configHash: configHash(config),
+      seed: config.seed,
+      stages: stageNames,
+    });
+    await runStages(run, { config, root, name, signal, bus, worker: new FakeWorker() });
+    await run.close("finished");
+  }
+  return root;
+}
+
+/** A fake worker whose answers wait for `gate`, which may also throw. Remembers what it was asked. */
+export class GatedWorker extends FakeWorker {
+  gate: (call: t.CallOptions | undefined) => Promise<void> = async () => {};
+  /** Questions of every call that asked for answers. */
+  readonly batches: number[] = [];
+  /** Tokens that are a fault to hold in a prompt. */
+  poison: (prompt: t.TokenIds) => boolean = () => false;
+  health: () => void = () => {};
+  /** Instead of what the model would write. */
+  answer: t.Completion | undefined;
+
+  override async getInfo(call?: t.CallOptions): Promise<t.WorkerInfo> {
+    this.health();
+    return super.getInfo(call);
+  }
+
+  override async forward(request: t.ForwardRequest, call?: t.CallOptions): Promise<t.ForwardResult> {
+    const { groups } = request.batch;
+    const isProbe = groups.length === 1 && groups[0]?.prompt.length === 1 && groups[0]?.prompt[0] === 0;
+    if (!isProbe) {
+      this.batches.push(groups.length);
+      await this.gate(call);
+      if (groups.some((g) => this.poison(g.prompt))) throw refusal();
+    }
+    return super.forward(request, call);
+  }
+
+  override async *sample(request: t.SampleRequest, call?: t.CallOptions): AsyncGenerator<t.SampleEvent> {
+    this.batches.push(request.prompts.length);
+    await this.gate(call);
+    if (!this.answer) return yield* super.sample(request, call);
+    const completions = request.prompts.map((_, prompt) => ({ ...(this.answer as t.Completion), prompt }));
+    yield { completions, weightVersion: 0, done: completions.length, total: completions.length };
+  }
+}
+
+const refusal = (): WorkerError => new WorkerError("forward failed: bad prompt", { retryable: false });
+export const lost = (): WorkerError => new WorkerError("forward failed: the worker is gone", { retryable: true });
+
+/** Never resolves, until the call is cancelled. */
+export const forever = (call: t.CallOptions | undefined): Promise<void> =>
+  new Promise((_, reject) => call?.signal?.addEventListener("abort", () => reject(lost())));
+
+export interface Setup {
+  readonly engine: Engine;
+  /** In the order they were started. */
+  readonly workers: GatedWorker[];
+  readonly log: string[];
+  deployment(name: string, set?: readonly string[]): Promise<Deployment>;
+}
+
+/** An engine over a run of makeRuns. `prepare` gets every worker before it is used. */
+export async function setUp(
+  root: string,
+  name: string,
+  options: {
+    readonly set?: readonly string[];
+    readonly engine?: Partial<EngineSettings>;
+    readonly prepare?: (worker: GatedWorker, nth: number) => void;
+  } = {},
+): Promise<Setup> {
+  const workers: GatedWorker[] = [];
+  const log: string[] = [];
+  const start = async (): Promise<StartedWorker> => {
+    const client = new GatedWorker();
+    options.prepare?.(client, workers.length);
+    workers.push(client);
+    return { client, close: async () => {} };
+  };
+  const deployment = async (run: string, set: readonly string[] = options.set ?? []) =>
+    Deployment.open(
+      {
+        run: await openServedRun(root, run, set),
+        label: "test",
+        start,
+        log: (message) => log.push(message),
+        backoffMs: [1],
+      },
+      new AbortController().signal,
+    );
+  const engine = new Engine(
+    { maxQueue: 100, defaultDeadlineMs: 5_000, overload: "refuse", ...options.engine },
+    (message) => log.push(message),
+  );
+  engine.deploy(await deployment(name));
+  return { engine, workers, log, deployment };
+}
+
+/** Items of the fixture are i0 to i29, "Film number 0" to "Film number 29". */
+export const requestOf = (candidates: readonly number[], change: Partial<RerankRequest> = {}): RerankRequest => ({
+  history: [{ itemId: "i1" }, { itemId: "i2" }, { itemId: "i3" }],
+  candidates: candidates.map((i, place) => ({ id: `c${i}`, itemId: `i${i}`, score: 1 / (1 + place) })),
+  topN: 0,
+  mode: "direct",
+  deadlineMs: 0,
+  ...change,
+});

@@ -1,0 +1,410 @@
+/** The engine on fake workers: what is answered, by whom, and that every way to fail ends in the caller's own order. */
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { loadConfig } from "../../../src/config/load.ts";
+import { loadDataset } from "../../../src/data/cache.ts";
+import { split } from "../../../src/data/split.ts";
+import { directScores, orderBy, type Prior } from "../../../src/policy/prior.ts";
+import type { Slate } from "../../../src/prerank/types.ts";
+import { openServedRun } from "../../../src/serve/served-run.ts";
+import { Refusal, type RerankAnswer } from "../../../src/serve/types.ts";
+import { splitOptions } from "../../../src/stages/corpus.ts";
+import { readJson, readLines } from "../../../src/stages/files.ts";
+import { servingEvidence } from "../../../src/stages/serving-evidence.ts";
+import type { CallOptions } from "../../../src/worker/types.ts";
+import { forever, type GatedWorker, lost, makeRuns, requestOf, setUp } from "../../service-fixture.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "gr2-serve-"));
+let root = "";
+beforeAll(async () => {
+  root = await makeRuns(folder, { first: ["decoding.evidence=true"] });
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const five = [10, 4, 20, 5, 7];
+const ids = (answer: RerankAnswer): string[] => answer.ranking.map((r) => r.id);
+const own = (items: readonly number[]): string[] => items.map((i) => `c${i}`);
+const refusalOf = async (answer: Promise<unknown>): Promise<Refusal> => {
+  const error = await answer.then(
+    () => undefined,
+    (e: unknown) => e,
+  );
+  expect(error).toBeInstanceOf(Refusal);
+  return error as Refusal;
+};
+
+describe("an answer", () => {
+  it.each(["direct", "think"] as const)("holds every candidate once, with chances that fall (%s)", async (mode) => {
+    const { engine } = await setUp(root, "first");
+    const answer = await engine.rerank(requestOf(five, { mode }));
+    expect(answer.fallback).toBeUndefined();
+    expect(ids(answer).sort()).toEqual(own(five).sort());
+    const scores = answer.ranking.map((r) => r.score);
+    expect(scores).toEqual([...scores].sort((a, b) => b - a));
+    expect(scores.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 5);
+    expect(answer.ranking.every((r) => `c${five[r.place]}` === r.id)).toBe(true);
+    expect(answer.modelVersion).toBe(engine.model()?.version);
+    expect(answer.tokens.generated > 0).toBe(mode === "think");
+    expect(answer.thought !== "").toBe(mode === "think");
+  });
+
+  it("in mode direct is the run's own: likelihood times the prior that evaluation fitted, evidence included", async () => {
+    const { engine, workers } = await setUp(root, "first");
+    const stage = (name: string): string => join(root, "first", "stages", name);
+    const system = engine.model()?.systems.direct as string;
+    const prior = readJson<Record<string, Prior>>(join(stage("evaluate"), "priors.json"))[system] as Prior;
+    expect(prior.evidence).not.toBe(0);
+    const evidence = readJson<Record<string, number[]>>(join(stage("traces"), "evidence.json"));
+    const dataset = await loadDataset(stage("data"));
+    const slates = readLines<Slate>(join(stage("slates"), "test.jsonl"))
+      .filter((s) => s.id in evidence)
+      .slice(0, 8);
+    expect(slates.length).toBe(8);
+    const config = loadConfig(join(root, "first", "config.resolved.yaml"));
+    const evidenceOf = servingEvidence(split(dataset, splitOptions(config.data.split)), stage("traces"));
+    for (const slate of slates) {
+      const sequence = dataset.sequences[slate.user];
+      const rows = Array.from(sequence?.items.subarray(0, slate.position) ?? []);
+      const time = sequence?.times[slate.position - 1];
+      const served = evidenceOf(rows, slate.candidates, slate.scores, time);
+      served.forEach((e, i) => {
+        expect(e).toBeCloseTo(evidence[slate.id]?.[i] as number, 9);
+      });
+      const idOf = (row: number): string => dataset.items[row]?.id as string;
+      const answer = await engine.rerank({
+        ...requestOf([]),
+        history: rows.map((row) => ({ itemId: idOf(row) })),
+        candidates: slate.candidates.map((row, i) => ({
+          id: idOf(row),
+          itemId: idOf(row),
+          score: slate.scores[i] as number,
+        })),
+      });
+      const run = await openServedRun(root, "first", []);
+      const logLikelihood = await likelihoods(
+        workers[0] as GatedWorker,
+        run.catalogue,
+        rows.slice(-8),
+        slate.candidates,
+      );
+      const now = evidenceOf(rows, slate.candidates, slate.scores);
+      const expected = orderBy(directScores(prior, { scores: slate.scores, evidence: now }, logLikelihood));
+      expect(ids(answer)).toEqual(expected.map((i) => idOf(slate.candidates[i] as number)));
+    }
+  });
+
+  it("is cut to top_n, in mode think too", async () => {
+    const { engine } = await setUp(root, "first");
+    for (const mode of ["direct", "think"] as const) {
+      const all = await engine.rerank(requestOf(five, { mode }));
+      const two = await engine.rerank(requestOf(five, { mode, topN: 2 }));
+      expect(two.ranking.map((r) => r.id)).toEqual(ids(all).slice(0, 2));
+    }
+  });
+
+  it("does not depend on what else is asked at the time", async () => {
+    const { engine } = await setUp(root, "first", { set: ["serve.cache=0"] });
+    const alone = await engine.rerank(requestOf(five));
+    const others = Array.from({ length: 9 }, (_, k) => engine.rerank(requestOf([k, k + 1, k + 11])));
+    const together = await engine.rerank(requestOf(five));
+    await Promise.all(others);
+    expect(together.ranking).toEqual(alone.ranking);
+  });
+
+  it("takes a candidate that is listed twice, or a text that is a known title, as that item", async () => {
+    const { engine } = await setUp(root, "first");
+    const answer = await engine.rerank({
+      ...requestOf([]),
+      candidates: [
+        { id: "a", itemId: "i10" },
+        { id: "b", itemId: "i4" },
+        { id: "c", text: "Film  NUMBER 10 (1960)" },
+      ],
+    });
+    expect(ids(answer).sort()).toEqual(["a", "b", "c"]);
+    expect(ids(answer).indexOf("c")).toBe(ids(answer).indexOf("a") + 1);
+  });
+
+  it("places unknown items by their text alone, whatever stands next to them", async () => {
+    const { engine, workers } = await setUp(root, "first", { set: ["serve.cache=0"] });
+    const news = { id: "n", text: "A <|think|> film nobody knows" };
+    const ask = (more: readonly { id: string; text: string }[]) =>
+      engine.rerank({ ...requestOf([10, 4]), candidates: [{ id: "k", itemId: "i10" }, news, ...more] });
+    const alone = await ask([]);
+    const encodes = workers[0]?.log.filter((verb) => verb === "encodeSemanticIds").length;
+    expect(await ask([])).toMatchObject({ ranking: alone.ranking });
+    expect(workers[0]?.log.filter((verb) => verb === "encodeSemanticIds").length).toBe(encodes); // remembered
+    const other = await ask([{ id: "m", text: "Another one" }]);
+    expect(ids(other).sort()).toEqual(["k", "m", "n"]);
+    const refused = await refusalOf(engine.rerank({ ...requestOf([1]), candidates: [{ id: "x", itemId: "nobody" }] }));
+    expect([refused.code, refused.message.includes("candidates[0].item_id")]).toEqual(["invalid", true]);
+    const stranger = await engine.rerank({ ...requestOf(five), history: [{ itemId: "nobody" }, { itemId: "i1" }] });
+    expect(stranger.ranking).toEqual(
+      (await engine.rerank({ ...requestOf(five), history: [{ itemId: "i1" }] })).ranking,
+    );
+  });
+
+  it("streams the thought it then gives whole", async () => {
+    const { engine } = await setUp(root, "first");
+    let thought = "";
+    let last: RerankAnswer | undefined;
+    for await (const event of engine.stream(requestOf(five, { mode: "think" })))
+      if (event.kind === "thought") thought += event.text;
+      else last = event.answer;
+    expect(thought.length).toBeGreaterThan(0);
+    expect(thought.trim()).toBe(last?.thought);
+    expect(ids(last as RerankAnswer)).toEqual(ids(await engine.rerank(requestOf(five, { mode: "think" }))));
+  });
+});
+
+/** log p of every candidate, asked of the worker one by one: another way to the number the service rests on. */
+async function likelihoods(
+  worker: GatedWorker,
+  catalogue: { tokensOf(row: number): readonly string[] },
+  history: readonly number[],
+  candidates: readonly number[],
+): Promise<number[]> {
+  const { Tokenizer } = await import("../../../src/worker/tokenizer.ts");
+  const tokenizer = Tokenizer.fromJson(readFileSync(join(root, "first", "stages", "midtrain", "tokenizer.json")));
+  const spelled = (row: number): number[] => catalogue.tokensOf(row).map((t) => tokenizer.requireTokenId(t));
+  const prompt = [tokenizer.requireTokenId("<|history|>"), ...history.flatMap(spelled)];
+  const modelId = (await worker.getInfo()).modelIds.at(-1) as string;
+  const out: number[] = [];
+  for (const row of candidates) {
+    const { logprobs } = await worker.forward({ modelId, batch: { groups: [{ prompt, responses: [spelled(row)] }] } });
+    out.push(logprobs.reduce((a, b) => a + b, 0));
+  }
+  return out;
+}
+
+describe("batching", () => {
+  it("computes what waits together in one call, up to maxBatch, each mode apart", async () => {
+    const { engine, workers } = await setUp(root, "first", { set: ["serve.maxBatch=8", "serve.cache=0"] });
+    const worker = workers[0] as GatedWorker;
+    let open: () => void = () => {};
+    worker.gate = () => new Promise((resolve) => (open = resolve));
+    const first = engine.rerank(requestOf(five));
+    await until(() => worker.batches.length === 1);
+    worker.gate = async () => {};
+    const rest = Array.from({ length: 20 }, (_, k) => engine.rerank(requestOf([k, k + 1, k + 5])));
+    const thoughts = Array.from({ length: 3 }, () => engine.rerank(requestOf(five, { mode: "think" })));
+    await until(() => engine.load().queued === 23);
+    open();
+    const answers = await Promise.all([first, ...rest, ...thoughts]);
+    expect(answers.every((a) => a.fallback === undefined)).toBe(true);
+    expect([...worker.batches].sort((a, b) => a - b)).toEqual([1, 3, 4, 8, 8]);
+    expect(engine.load()).toMatchObject({ queued: 0, running: 0 });
+  });
+
+  it("answers an input it has seen before from memory, exactly", async () => {
+    const { engine, workers } = await setUp(root, "first");
+    const once = await engine.rerank(requestOf(five));
+    const again = await engine.rerank(requestOf(five));
+    expect(again.ranking).toEqual(once.ranking);
+    expect(workers[0]?.batches).toEqual([1]);
+    await engine.rerank(requestOf([...five].reverse()));
+    expect(workers[0]?.batches).toEqual([1, 1]);
+  });
+
+  it("does not let one bad request cost the others their answers", async () => {
+    const { engine, workers } = await setUp(root, "first", { set: ["serve.batchWaitMs=20"] });
+    const worker = workers[0] as GatedWorker;
+    worker.poison = (prompt) => prompt.length === 1; // an empty history
+    const [bad, ...good] = await Promise.all([
+      engine.rerank({ ...requestOf(five), history: [] }),
+      engine.rerank(requestOf(five)),
+      engine.rerank(requestOf([1, 2, 3])),
+    ]);
+    expect(worker.batches).toEqual([3, 1, 1, 1]);
+    expect(bad?.fallback).toBe("invalid_answer");
+    expect(good.map((a) => a.fallback)).toEqual([undefined, undefined]);
+  });
+});
+
+describe("the caller's own order comes back", () => {
+  it("when the deadline passes; the worker is told to stop", async () => {
+    const { engine, workers } = await setUp(root, "first");
+    let cancelled = false;
+    (workers[0] as GatedWorker).gate = (call: CallOptions | undefined) => {
+      call?.signal?.addEventListener("abort", () => {
+        cancelled = true;
+      });
+      return forever(call);
+    };
+    const answer = await engine.rerank(requestOf(five, { deadlineMs: 40, topN: 3 }));
+    expect([answer.fallback, ids(answer)]).toEqual(["deadline", own(five).slice(0, 3)]);
+    expect(answer.ranking.map((r) => r.score)).toEqual([1, 0.8, 0.6]);
+    expect(cancelled).toBe(true);
+    (workers[0] as GatedWorker).gate = async () => {};
+    expect((await engine.rerank(requestOf(five))).fallback).toBeUndefined(); // and is free again
+  });
+
+  it("when the worker is lost, unless another one can take over", async () => {
+    const alone = await setUp(root, "first");
+    (alone.workers[0] as GatedWorker).gate = () => Promise.reject(lost());
+    expect((await alone.engine.rerank(requestOf(five))).fallback).toBe("worker_lost");
+    await until(() => alone.engine.ready()); // started again
+    expect(alone.workers.length).toBe(2);
+    expect((await alone.engine.rerank(requestOf(five))).fallback).toBeUndefined();
+
+    const pair = await setUp(root, "first", { set: ["serve.workers=2"] });
+    await until(() => pair.engine.load().workersReady === 2);
+    for (const worker of pair.workers.slice(0, 1)) worker.gate = () => Promise.reject(lost());
+    const answers = await Promise.all(five.map((i) => pair.engine.rerank(requestOf([i, i + 1, i + 2]))));
+    expect(answers.map((a) => a.fallback)).toEqual(five.map(() => undefined));
+    await until(() => pair.workers.length === 3);
+  });
+
+  it("when the model's answer is none", async () => {
+    const { engine, workers } = await setUp(root, "first");
+    const nonsense = { prompt: 0, sample: 0, tokens: Int32Array.of(1, 2), logprobs: new Float32Array(2) };
+    (workers[0] as GatedWorker).answer = { ...nonsense, finishReason: "stop" };
+    const answer = await engine.rerank(requestOf(five, { mode: "think" }));
+    expect([answer.fallback, ids(answer), answer.thought]).toEqual(["invalid_answer", own(five), ""]);
+  });
+
+  it("when there is too much to do and the service is set to answer that; else it is refused with a time", async () => {
+    for (const overload of ["own-order", "refuse"] as const) {
+      const { engine, workers } = await setUp(root, "first", { engine: { maxQueue: 2, overload } });
+      (workers[0] as GatedWorker).gate = forever;
+      const accepted = Array.from({ length: 3 }, (_, k) => engine.rerank(requestOf([k, k + 1], { deadlineMs: 300 })));
+      const one = engine.rerank(requestOf(five));
+      if (overload === "own-order") expect((await one).fallback).toBe("overload");
+      else {
+        const refused = await refusalOf(one);
+        expect([refused.code, (refused.retryAfterMs as number) > 0]).toEqual(["overloaded", true]);
+      }
+      const rest = await Promise.allSettled(accepted);
+      expect(rest.filter((r) => r.status === "fulfilled").length).toBeGreaterThanOrEqual(2);
+    }
+  });
+
+  it("and a request that cannot be answered in time is refused at once, from what batches took", async () => {
+    const { engine, workers } = await setUp(root, "first", { set: ["serve.maxBatch=1", "serve.cache=0"] });
+    const worker = workers[0] as GatedWorker;
+    worker.gate = () => new Promise((resolve) => setTimeout(resolve, 30));
+    await engine.rerank(requestOf(five)); // about 30 ms
+    const queue = Array.from({ length: 10 }, (_, k) => engine.rerank(requestOf([k, k + 1]))); // about 300 ms
+    await until(() => engine.load().queued >= 9);
+    const refused = await refusalOf(engine.rerank(requestOf(five, { deadlineMs: 100 })));
+    expect(refused.code).toBe("overloaded");
+    expect(refused.retryAfterMs).toBeGreaterThan(10);
+    expect((await Promise.all(queue)).every((a) => a.fallback === undefined)).toBe(true);
+  });
+});
+
+describe("cancelling, swapping, draining", () => {
+  it("a caller that goes away is forgotten: in the queue and in the worker", async () => {
+    const { engine, workers } = await setUp(root, "first");
+    let aborted = 0;
+    (workers[0] as GatedWorker).gate = (call) => {
+      call?.signal?.addEventListener("abort", () => aborted++);
+      return forever(call);
+    };
+    const caller = new AbortController();
+    const running = engine.rerank(requestOf(five), { signal: caller.signal });
+    await until(() => engine.load().running === 1);
+    const waiting = engine.rerank(requestOf([1, 2]), { signal: caller.signal });
+    await until(() => engine.load().queued === 1);
+    caller.abort();
+    await Promise.all([refusalOf(running), refusalOf(waiting)]);
+    await until(() => engine.load().running === 0);
+    expect([aborted, engine.load().queued]).toEqual([1, 0]);
+  });
+
+  it("a new run takes over without a request lost; each answer names the run it is from", async () => {
+    const { engine, workers, deployment } = await setUp(root, "first");
+    const before = engine.model()?.version;
+    let open: () => void = () => {};
+    (workers[0] as GatedWorker).gate = () => new Promise((resolve) => (open = resolve));
+    const old = engine.rerank(requestOf(five));
+    await until(() => engine.load().running === 1);
+    engine.deploy(await deployment("first", ["serve.system=sft"]));
+    const fresh = await engine.rerank(requestOf(five));
+    open();
+    expect((await old).modelVersion).toBe(before);
+    expect((await old).fallback).toBeUndefined();
+    expect(fresh.modelVersion).toBe(engine.model()?.version);
+    expect(fresh.modelVersion).not.toBe(before);
+    expect(engine.model()?.systems).toEqual({ think: "sft", direct: "sft_direct" });
+  });
+
+  it("a drain finishes what is accepted and refuses the rest; what takes too long gets its own order", async () => {
+    const { engine, workers } = await setUp(root, "first");
+    let open: () => void = () => {};
+    (workers[0] as GatedWorker).gate = () => new Promise((resolve) => (open = resolve));
+    const accepted = engine.rerank(requestOf(five));
+    await until(() => engine.load().running === 1);
+    const drained = engine.drain(5_000);
+    const refused = await refusalOf(engine.rerank(requestOf(five)));
+    expect([refused.code, engine.ready()]).toEqual(["unavailable", false]);
+    open();
+    expect((await accepted).fallback).toBeUndefined();
+    await drained;
+    expect(engine.model()).toBeUndefined();
+
+    const slow = await setUp(root, "first");
+    (slow.workers[0] as GatedWorker).gate = forever;
+    const late = slow.engine.rerank(requestOf(five));
+    await until(() => slow.engine.load().running === 1);
+    await slow.engine.drain(20);
+    expect((await late).fallback).toBe("shutting_down");
+  });
+
+  it("a worker that does not answer for its health, or does not load, is started again", async () => {
+    const { engine, workers, log } = await setUp(root, "first", {
+      set: ["serve.healthMs=10"],
+      prepare: (worker, nth) => {
+        if (nth === 1)
+          worker.loadModel = async () => {
+            throw lost();
+          };
+      },
+    });
+    (workers[0] as GatedWorker).health = () => {
+      throw lost();
+    };
+    await until(() => workers.length === 3 && engine.ready());
+    expect(log.some((line) => line.includes("is lost"))).toBe(true);
+    expect(log.some((line) => line.includes("did not start"))).toBe(true);
+    expect((await engine.rerank(requestOf(five))).fallback).toBeUndefined();
+  });
+});
+
+describe("a run", () => {
+  it("is served by the system asked for, and only with settings that leave it what it is", async () => {
+    expect((await openServedRun(root, "first", ["serve.system=rl"])).systems).toMatchObject({
+      think: { name: "rl" },
+      direct: { name: "rl_direct" },
+    });
+    expect(Object.keys((await openServedRun(root, "first", ["serve.system=direct"])).systems)).toEqual(["direct"]);
+    await expect(openServedRun(root, "first", ["serve.system=best"])).rejects.toThrow(/no such system/);
+    await expect(openServedRun(root, "first", ["prompts.historyItems=3"])).rejects.toThrow(/settings it was made with/);
+    await expect(openServedRun(root, "nobody", [])).rejects.toThrow(/no run "nobody"/);
+  });
+
+  it("may be named through a link; one that is unfinished or damaged is refused", async () => {
+    cpSync(join(root, "first"), join(root, "second"), { recursive: true });
+    symlinkSync("second", join(root, "live"));
+    expect((await openServedRun(root, "live", [])).name).toBe("second");
+    const file = join(root, "second", "stages", "sid", "catalogue.json");
+    const content = readFileSync(file, "utf8");
+    writeFileSync(file, content.replace("1", "2"));
+    await expect(openServedRun(root, "second", [])).rejects.toThrow(/not what the stage wrote/);
+    writeFileSync(file, content);
+    const manifest = join(root, "second", "manifest.json");
+    const whole = readFileSync(manifest, "utf8");
+    writeFileSync(manifest, JSON.stringify({ ...JSON.parse(whole), stages: {} }));
+    await expect(openServedRun(root, "second", [])).rejects.toThrow(/is not finished/);
+    writeFileSync(manifest, whole);
+    await openServedRun(root, "second", []);
+  });
+});
+
+/** Waits for what the engine does on its own time. */
+async function until(condition: () => boolean): Promise<void> {
+  for (let i = 0; i < 1_000 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 2));
+  expect(condition()).toBe(true);
+}

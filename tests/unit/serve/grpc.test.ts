@@ -1,0 +1,239 @@
+/** The gRPC service end to end over loopback, on fake workers: methods, statuses, health, reflection, hostile bytes. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Client, credentials, loadPackageDefinition, type ServiceError, status } from "@grpc/grpc-js";
+import { loadSync } from "@grpc/proto-loader";
+import fc from "fast-check";
+import { protoPath as healthProto } from "grpc-health-check";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { FallbackReason, Mode, RerankClient, RerankRequest, RerankResponse } from "../../../src/client/index.ts";
+import { configSchema } from "../../../src/config/schema.ts";
+import { repositoryRoot } from "../../../src/core/paths.ts";
+import { type GrpcServer, startGrpcServer } from "../../../src/serve/grpc/server.ts";
+import { Metrics } from "../../../src/serve/metrics.ts";
+import { openSecurity, type Security } from "../../../src/serve/security/security.ts";
+import { Refusal } from "../../../src/serve/types.ts";
+import { forever, type GatedWorker, makeRuns, type Setup, setUp } from "../../service-fixture.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "gr2-grpc-"));
+const open = openSecurity(configSchema.parse({}).serve.security);
+let setup: Setup;
+let server: GrpcServer;
+let client: RerankClient;
+const bugs: string[] = [];
+
+const start = (security: Security): Promise<GrpcServer> =>
+  startGrpcServer({
+    reranker: setup.engine,
+    security,
+    host: "127.0.0.1",
+    port: 0,
+    maxRequestBytes: 64 * 1024,
+    defaultDeadlineMs: 5_000,
+    metrics: new Metrics(),
+    log: (message) => bugs.push(message),
+  });
+
+beforeAll(async () => {
+  setup = await setUp(await makeRuns(folder, { run: [] }), "run");
+  server = await start(open);
+  client = new RerankClient(`127.0.0.1:${server.port}`);
+});
+afterAll(async () => {
+  client.close();
+  await server.drain(1_000);
+  await setup.engine.drain(0);
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const request = {
+  history: [{ itemId: "i1" }, { itemId: "i2" }],
+  candidates: [10, 4, 20].map((i, place) => ({ id: `c${i}`, itemId: `i${i}`, score: 3 - place })),
+};
+const errorOf = (call: Promise<unknown>): Promise<ServiceError> =>
+  call.then(
+    () => expect.fail("it was answered"),
+    (e: ServiceError) => e,
+  );
+/** One unary call of raw bytes. */
+const raw = (bytes: Uint8Array, method = "Rerank"): Promise<{ code: status; response?: Buffer }> => {
+  const channel = new Client(`127.0.0.1:${server.port}`, credentials.createInsecure());
+  const same = (b: Buffer): Buffer => b;
+  return new Promise((resolve) =>
+    channel.makeUnaryRequest(`/gr2.v1.RerankService/${method}`, same, same, Buffer.from(bytes), (error, response) => {
+      channel.close();
+      resolve(error ? { code: error.code } : { code: status.OK, response: response as Buffer });
+    }),
+  );
+};
+
+describe("the methods", () => {
+  it("rerank, alone, in a batch and as a stream, alike", async () => {
+    const one = await client.rerank(request);
+    expect(one.ranking.map((r) => r.id).sort()).toEqual(["c10", "c20", "c4"]);
+    expect([one.fallback, one.modelVersion]).toEqual([
+      FallbackReason.FALLBACK_REASON_UNSPECIFIED,
+      setup.engine.model()?.version,
+    ]);
+    const { results } = await client.rerankBatch({ requests: [request, { candidates: [] }, request] });
+    expect(results.map((r) => r.outcome?.$case)).toEqual(["answer", "error", "answer"]);
+    expect(results[0]?.outcome).toMatchObject({ value: { ranking: one.ranking } });
+    expect(results[1]?.outcome).toMatchObject({ value: { code: status.INVALID_ARGUMENT } });
+    let thought = "";
+    const answers: RerankResponse[] = [];
+    for await (const { event } of client.rerankStream({ ...request, mode: Mode.MODE_THINK }))
+      if (event?.$case === "thought") thought += event.value;
+      else if (event) answers.push(event.value);
+    expect(answers.length).toBe(1);
+    expect(thought.trim()).toBe(answers[0]?.thought);
+    expect(answers[0]?.ranking).toEqual((await client.rerank({ ...request, mode: Mode.MODE_THINK })).ranking);
+  });
+
+  it("say which model answers and what it takes", async () => {
+    const model = await client.getModel();
+    expect([model.name, model.modes]).toEqual(["run", [Mode.MODE_THINK, Mode.MODE_DIRECT]]);
+    expect(model.limits).toMatchObject({ maxCandidates: 100, maxBatch: 32 });
+    const many = { ...request, candidates: Array.from({ length: 101 }, (_, i) => ({ id: `${i}`, text: "x" })) };
+    expect((await errorOf(client.rerank(many))).code).toBe(status.RESOURCE_EXHAUSTED);
+    const batch = { requests: Array.from({ length: 33 }, () => request) };
+    expect((await errorOf(client.rerankBatch(batch))).code).toBe(status.RESOURCE_EXHAUSTED);
+    expect((await errorOf(client.rerankBatch({}))).code).toBe(status.INVALID_ARGUMENT);
+  });
+
+  it("answer before the call's own deadline, and let go of a caller that hangs up", async () => {
+    const worker = setup.workers[0] as GatedWorker;
+    worker.gate = forever;
+    const hurried = await client.rerank({ ...request, history: [], topN: 2 }, { timeoutMs: 300 });
+    expect([hurried.fallback, hurried.ranking.map((r) => r.id)]).toEqual([
+      FallbackReason.FALLBACK_REASON_DEADLINE,
+      ["c10", "c4"],
+    ]);
+    const caller = new AbortController();
+    const gone = errorOf(client.rerank({ ...request, history: [] }, { signal: caller.signal }));
+    while (setup.engine.load().running === 0) await new Promise((done) => setTimeout(done, 2));
+    caller.abort();
+    expect((await gone).code).toBe(status.CANCELLED);
+    while (setup.engine.load().running > 0) await new Promise((done) => setTimeout(done, 2));
+    worker.gate = async () => {};
+  });
+});
+
+describe("who calls", () => {
+  it("needs a token where tokens are asked for; health does not", async () => {
+    const security: Security = {
+      ...open,
+      authenticate: (authorization) => {
+        if (authorization !== "Bearer secret") throw new Refusal("unauthenticated", "A valid token is needed.");
+        return { name: "test", requestsPerSecond: 1 };
+      },
+      admit: (_, requests) => {
+        if ((requests ?? 1) > 1) throw new Refusal("rate_limited", "Too many.", { retryAfterMs: 1500.2 });
+      },
+    };
+    const guarded = await start(security);
+    const address = `127.0.0.1:${guarded.port}`;
+    const stranger = new RerankClient(address);
+    const friend = new RerankClient(address, { token: "secret" });
+    expect((await errorOf(stranger.rerank(request))).code).toBe(status.UNAUTHENTICATED);
+    expect((await errorOf(stranger.getModel())).code).toBe(status.UNAUTHENTICATED);
+    expect((await friend.rerank(request)).ranking.length).toBe(3);
+    const limited = await errorOf(friend.rerankBatch({ requests: [request, request] }));
+    expect([limited.code, limited.metadata.get("retry-after-ms")]).toEqual([status.RESOURCE_EXHAUSTED, ["1501"]]);
+    expect(await healthOf(address)).toBe("SERVING");
+    stranger.close();
+    friend.close();
+    await guarded.drain(1_000);
+  });
+});
+
+/** What grpc.health.v1 says of the service. */
+function healthOf(address: string): Promise<string> {
+  const { grpc } = loadPackageDefinition(loadSync(healthProto, { enums: String })) as unknown as {
+    grpc: { health: { v1: { Health: new (a: string, c: unknown) => Client & Record<string, CallableFunction> } } };
+  };
+  const health = new grpc.health.v1.Health(address, credentials.createInsecure());
+  return new Promise((resolve, reject) =>
+    health.check?.({ service: "gr2.v1.RerankService" }, (error: Error | null, r: { status: string }) => {
+      health.close();
+      if (error) reject(error);
+      else resolve(r.status);
+    }),
+  );
+}
+
+describe("tools", () => {
+  it("find the service by reflection", async () => {
+    const proto = join(repositoryRoot, "node_modules/@grpc/reflection/build/proto/grpc/reflection/v1/reflection.proto");
+    const { grpc } = loadPackageDefinition(loadSync(proto, { oneofs: true })) as unknown as {
+      grpc: {
+        reflection: {
+          v1: { ServerReflection: new (a: string, c: unknown) => Client & Record<string, CallableFunction> };
+        };
+      };
+    };
+    const reflection = new grpc.reflection.v1.ServerReflection(
+      `127.0.0.1:${server.port}`,
+      credentials.createInsecure(),
+    );
+    const names = await new Promise<string[]>((resolve, reject) => {
+      const stream = reflection.serverReflectionInfo?.();
+      stream.on("data", (r: { listServicesResponse: { service: { name: string }[] } }) => {
+        resolve(r.listServicesResponse.service.map((s) => s.name));
+        stream.end();
+      });
+      stream.on("error", reject);
+      stream.write({ listServices: "" });
+    });
+    reflection.close();
+    expect(names).toEqual(expect.arrayContaining(["gr2.v1.RerankService", "grpc.health.v1.Health"]));
+  });
+
+  it("see health follow the engine", async () => {
+    const own = await setUp(join(folder, "runs"), "run");
+    const other = await startGrpcServer({
+      ...{ reranker: own.engine, security: open, host: "127.0.0.1", port: 0, maxRequestBytes: 1024 },
+      ...{ defaultDeadlineMs: 1_000, metrics: new Metrics(), log: () => {} },
+    });
+    expect(await healthOf(`127.0.0.1:${other.port}`)).toBe("SERVING");
+    other.notServing();
+    expect(await healthOf(`127.0.0.1:${other.port}`)).toBe("NOT_SERVING");
+    await other.drain(1_000);
+    await own.engine.drain(0);
+  });
+});
+
+describe("hostile bytes", () => {
+  it("are refused as what they are: no message, bad UTF-8, too large", async () => {
+    expect((await raw(Buffer.from("this is not protobuf"))).code).toBe(status.INVALID_ARGUMENT);
+    const good = RerankRequest.encode(RerankRequest.fromPartial({ candidates: [{ id: "a", text: "abcd" }] })).finish();
+    expect((await raw(good)).code).toBe(status.OK);
+    const bad = Buffer.from(good);
+    bad[bad.indexOf("abcd")] = 0xff;
+    expect((await raw(bad)).code).toBe(status.INVALID_ARGUMENT);
+    expect((await raw(Buffer.alloc(65 * 1024))).code).toBe(status.RESOURCE_EXHAUSTED);
+    expect((await raw(Buffer.alloc(0), "RerankStream")).code).toBe(status.INVALID_ARGUMENT);
+    expect((await raw(Buffer.alloc(0), "Nothing")).code).toBe(status.UNIMPLEMENTED);
+  });
+
+  it("never meet a bug: any bytes, and any mutation of a request, get an answer or a refusal", async () => {
+    const good = Buffer.from(RerankRequest.encode(RerankRequest.fromPartial(request)).finish());
+    const mutated = fc
+      .array(fc.tuple(fc.nat(good.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 })
+      .map((edits) => {
+        const bytes = Buffer.from(good);
+        for (const [at, value] of edits) bytes[at] = value;
+        return bytes;
+      });
+    await fc.assert(
+      fc.asyncProperty(fc.oneof(mutated, fc.uint8Array({ maxLength: 200 })), async (bytes) => {
+        const { code, response } = await raw(bytes);
+        expect([status.OK, status.INVALID_ARGUMENT, status.RESOURCE_EXHAUSTED]).toContain(code);
+        if (response) RerankResponse.decode(response);
+      }),
+      { numRuns: 150 },
+    );
+    expect(bugs).toEqual([]);
+    expect((await client.rerank(request)).fallback).toBe(FallbackReason.FALLBACK_REASON_UNSPECIFIED);
+  });
+});
