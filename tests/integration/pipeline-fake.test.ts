@@ -195,6 +195,18 @@ describe("the whole pipeline on a fake worker", () => {
     expect(Object.values(manifestOf("first").stages).every((s) => s.cached)).toBe(true);
   });
 
+  it("samples every RL step with the weights that the step before it left", () => {
+    type Row = { stage: string; step: number; values: Record<string, number>; weightVersion: number };
+    const rows = (file: "metrics.jsonl" | "rollouts.jsonl"): Row[] =>
+      (logged("first", file) as Row[]).filter((r) => r.stage === "rl");
+    const left = new Map(
+      rows("metrics.jsonl").flatMap((r) => ("weightVersion" in r.values ? [[r.step, r.values.weightVersion]] : [])),
+    );
+    const sampled = rows("rollouts.jsonl").filter((r) => left.has(r.step - 1));
+    expect(new Set(sampled.map((r) => r.step)).size).toBeGreaterThan(1);
+    for (const r of sampled) expect(r.weightVersion).toBe(left.get(r.step - 1));
+  });
+
   it("gives the same bytes from the same seed, and others from another seed", async () => {
     await invoke("again");
     expect(everythingOf("again")).toEqual(everythingOf("first"));
