@@ -52,7 +52,8 @@ export async function openWorkerTeacher(
         const texts = kept.every((k) => k !== undefined) ? kept.map((k) => k?.text ?? "") : await answer(part, asked);
         texts.forEach((text, i) => {
           const key = keys[i] as string;
-          if (!kept[i]) answers.add({ key, text, time: new Date().toISOString(), inputTokens: 0, outputTokens: 0 });
+          if (!kept[i])
+            answers.add({ key, text, cut: false, time: new Date().toISOString(), inputTokens: 0, outputTokens: 0 });
           out.push({ kind: "text", text, time: null });
         });
         context.progress(`asking ${path}`, out.length, wanted.length);
