@@ -154,7 +154,7 @@ class LanguageModel:
 
     def logits(self, hidden_nC: Tensor) -> Tensor:
         """Logits [n, V] in float32."""
-        return self._rescale(self.model.get_output_embeddings()(hidden_nC).float())
+        return self.rescale(self.model.get_output_embeddings()(hidden_nC).float())
 
     def logits_of(self, hidden_nC: Tensor, tokens_nJ: Tensor) -> Tensor:
         """Logits [n, J] in float32 of the given tokens only; negative ids are padding and give an arbitrary logit."""
@@ -167,9 +167,9 @@ class LanguageModel:
         picked = torch.bmm(rows, hidden_nC[:, :, None])[:, :, 0].float()
         if head.bias is not None:
             picked = picked + head.bias[tokens].float()
-        return self._rescale(picked)
+        return self.rescale(picked)
 
-    def _rescale(self, logits: Tensor) -> Tensor:
+    def rescale(self, logits: Tensor) -> Tensor:
         """The output transformations some families' causal heads apply."""
         config = self.config
         if (scaling := getattr(config, "logits_scaling", None)) is not None:

@@ -84,6 +84,7 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
     "src/eval",
     "src/stages/rl-update.ts",
     "src/stages/distill.ts",
+    "src/stages/rl-seconds.ts",
     "src/stages/slates.ts",
   ],
   evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],

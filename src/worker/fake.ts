@@ -324,6 +324,7 @@ export class FakeWorker implements t.WorkerClient {
     sample: number,
   ): t.Completion {
     const walk = new ConstraintWalk(request.constraint, request.constraint?.groups[p]);
+    if (request.stopStrings?.length) throw refuse("the fake worker has no stop strings");
     const stop = new Set(request.stopTokens ?? []);
     const trigger = Array.from(request.constraint?.trigger ?? []);
     const { temperature } = request;

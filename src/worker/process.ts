@@ -30,6 +30,9 @@ function guarded<T>(open: () => T, path: string): T {
   }
 }
 
+/** Pythons that were found fit: the check stops this process for as long as it takes, which a restart must not. */
+const checked = new Set<string>();
+
 /** How long a worker may take to finish its call when asked to end. */
 const patienceMs = 5_000;
 
@@ -41,7 +44,10 @@ export async function startWorkerProcess(
 ): Promise<WorkerProcess> {
   if (signal.aborted) throw new InterruptedError();
   const bin = runtime.python ?? defaultPythonBin();
-  checkPython(bin);
+  if (!checked.has(bin)) {
+    checkPython(bin);
+    checked.add(bin);
+  }
   const folder = mkdtempSync(join(privateBase(), "gr2-"));
   const address = `unix:${join(folder, "worker.sock")}`;
   const log = guarded(() => openSync(logPath, "a"), logPath);
@@ -79,8 +85,7 @@ export async function startWorkerProcess(
   const onAbort = () => kill();
   signal.addEventListener("abort", onAbort);
   try {
-    const died = gone.then((reason) => Promise.reject(new Error(reason)));
-    await Promise.race([waitUntilServing(client, runtime.startTimeoutMs ?? 300_000), died]);
+    await waitUntilServing(client, runtime.startTimeoutMs ?? 300_000, () => ended);
   } catch (e) {
     kill();
     await close();

@@ -82,14 +82,15 @@ const systems = [
 ];
 const metricNames = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"];
 
-/** Logged records in order, without numbering and clock. */
+/** Logged records in order, without numbering and clocks. */
 function logged(name: string, file: "metrics.jsonl" | "rollouts.jsonl"): unknown[] {
   const lines = readFileSync(join(root, name, file), "utf8")
     .trimEnd()
     .split("\n");
   return lines.map((line) => {
-    const { seq: _seq, time: _time, ...rest } = JSON.parse(line) as Record<string, unknown>;
-    return rest;
+    const { seq: _seq, time: _time, values, ...rest } = JSON.parse(line) as Record<string, unknown>;
+    const timeless = Object.entries(values ?? {}).filter(([name]) => !name.startsWith("seconds"));
+    return { ...rest, values: Object.fromEntries(timeless) };
   });
 }
 
@@ -192,6 +193,18 @@ describe("the whole pipeline on a fake worker", () => {
     expect(everythingOf("first")).toEqual(before);
     expect(metrics?.timings).toEqual(metricsFile("first").timings);
     expect(Object.values(manifestOf("first").stages).every((s) => s.cached)).toBe(true);
+  });
+
+  it("samples every RL step with the weights that the step before it left", () => {
+    type Row = { stage: string; step: number; values: Record<string, number>; weightVersion: number };
+    const rows = (file: "metrics.jsonl" | "rollouts.jsonl"): Row[] =>
+      (logged("first", file) as Row[]).filter((r) => r.stage === "rl");
+    const left = new Map(
+      rows("metrics.jsonl").flatMap((r) => ("weightVersion" in r.values ? [[r.step, r.values.weightVersion]] : [])),
+    );
+    const sampled = rows("rollouts.jsonl").filter((r) => left.has(r.step - 1));
+    expect(new Set(sampled.map((r) => r.step)).size).toBeGreaterThan(1);
+    for (const r of sampled) expect(r.weightVersion).toBe(left.get(r.step - 1));
   });
 
   it("gives the same bytes from the same seed, and others from another seed", async () => {

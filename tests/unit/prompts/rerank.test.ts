@@ -158,6 +158,20 @@ describe("compact format", () => {
     expect(parseResponse(`${text}x`, spellings, "answer", o)).toMatchObject({ reason: "trailing text" });
   });
 
+  it("reads candidates of any spelling, whatever white space stands between them", () => {
+    // Of one letter to several codes, alike at both ends; none begins another one.
+    const spelled = ["x", "<s_a_1>", "<s_a_21>", "<s_a_11><s_b_1>", "<s_a_11><s_b_21>", "y>", "<>"];
+    const space = fc.constantFrom("", " ", "\n\t", "\u00a0", "\u2003 ");
+    fc.assert(
+      fc.property(fc.shuffledSubarray([...spelled.keys()]), fc.array(space, { minLength: 8 }), (order, spaces) => {
+        const text = `${order.map((i, k) => `${spaces[k] ?? ""}${spelled[i]}`).join("")}${markers.end}`;
+        const parsed = parseResponse(text, spelled, "answer", options("compact"));
+        if (order.length === spelled.length) expect(parsed).toMatchObject({ kind: "ranking", order });
+        else expect(parsed).toMatchObject({ detail: `${order.length} of ${spelled.length} candidates` });
+      }),
+    );
+  });
+
   it("marks reasoning and ranking, and the rank of every item", () => {
     const pieces = renderResponse(reasoning, [25, 4], o);
     expect(pieces.filter((p) => p.part === "ranking").map((p) => p.rank)).toEqual([0, 1, 2]);

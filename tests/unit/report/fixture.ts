@@ -141,6 +141,8 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
       gradNorm: 0.8 + noise(0.3),
       weight_version_span: 0,
       weight_version_lag: 0,
+      ...{ seconds: 2, seconds_sample: 1, seconds_score: 0, seconds_gradient: 0.8, seconds_optimizer: 0.1 },
+      ...{ seconds_wire: 0.06, seconds_typescript: 0.04 },
       ...firsts,
     });
     if (s % 10 === 9)

@@ -46,7 +46,7 @@ describe("report of a finished run", async () => {
       "Cost",
       "Provenance",
     ]);
-    expect(page.match(/<svg/g)?.length).toBe(27);
+    expect(page.match(/<svg/g)?.length).toBe(28);
     expect(page.match(/class="card slate"/g)?.length).toBe(12);
   });
 
