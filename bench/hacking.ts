@@ -20,8 +20,9 @@ const recipeOf = (variant: string): string => base.replace(".yaml", `-${variant}
 
 /** What is drawn, and how its axis is called. */
 const pictures = [
+  { metric: "copied", y: "answers that copy the input", percent: true },
+  { metric: "valid_rate", y: "answers that are valid", percent: true },
   { metric: "identity_rate", y: "valid answers that copy the input", percent: true },
-  { metric: "valid_rate", y: "valid answers", percent: true },
   { metric: "kendall_tau", y: "Kendall τ to the input order", percent: false },
   { metric: "validation_valid_rate", y: "greedy answers that are valid", percent: true },
   { metric: "validation_ndcg5", y: "validation N@5, greedy", percent: false },
@@ -78,7 +79,12 @@ export const bench: Benchmark = async (emit, args) => {
 export function observe(folder: string, variant: string, seed: string): Observed[] {
   return [...readRecords<MetricsRecord>(join(folder, "metrics.jsonl"))].flatMap(({ stage, step, values }) => {
     if (stage !== "rl") return [];
-    const own = pictures.map(({ metric }) => ({ variant, seed, step, metric, value: values[metric] }));
+    const { valid_rate: valid, identity_rate: identity } = values;
+    const copied = valid === undefined || identity === undefined ? undefined : valid * identity;
+    const own = pictures.map(({ metric }) => {
+      const value = metric === "copied" ? copied : values[metric];
+      return { variant, seed, step, metric, value };
+    });
     const prerank = {
       variant: "pre-rank",
       seed,

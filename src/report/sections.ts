@@ -19,6 +19,7 @@ const descriptions: Readonly<Record<string, string>> = {
   direct_other_history: "the history of another user",
   rl_other_thought: "the reasoning of another slate",
   rl_other_order: "candidates listed in a random order",
+  rl_nothink_other_order: "the same, generated at once",
   rl_compressed: "prompts shortened, RL",
 };
 

@@ -201,16 +201,17 @@ async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: 
       const answers = await generate(views.test, "compressed prompts", undefined, shorter);
       out.push(generated(`${stage}_compressed`, asked, [], [], answers));
     }
-    if (mode === "think" && stage === "rl" && config.eval.controls) {
+    if (stage !== "rl" || !config.eval.controls) continue;
+    if (mode === "think") {
       const thoughts = otherUser(asked.test).map((i) => policy.thoughtOf(onTest[i] as Rollout));
       const control = await generate(views.test, "control, another thought", thoughts);
-      out.push(generated(`${stage}_other_thought`, asked, [], [], control));
-      if (config.prompts.showCandidates || config.prompts.format === "json") {
-        const rng = Rng.of(config.seed, "shown order");
-        const reordered = views.test.map((v) => ({ ...v, shown: rng.shuffle([...v.candidates]) }));
-        const shuffled = await generate(reordered, "control, another order");
-        out.push(generated(`${stage}_other_order`, asked, [], [], shuffled));
-      }
+      out.push(generated(`${system}_other_thought`, asked, [], [], control));
+    }
+    if (config.prompts.showCandidates || config.prompts.format === "json") {
+      const rng = Rng.of(config.seed, "shown order");
+      const reordered = views.test.map((v) => ({ ...v, shown: rng.shuffle([...v.candidates]) }));
+      const shuffled = await generate(reordered, "control, another order");
+      out.push(generated(`${system}_other_order`, asked, [], [], shuffled));
     }
   }
   return out;

@@ -78,7 +78,8 @@ const manifestOf = (name: string): Manifest =>
 
 const systems = [
   ...["prerank", "prior", "direct", "direct_other_history"],
-  ...["sft_direct", "sft", "sft_nothink", "rl_direct", "rl", "rl_nothink", "rl_other_thought", "rl_other_order"],
+  ...["sft_direct", "sft", "sft_nothink", "rl_direct", "rl", "rl_nothink"],
+  ...["rl_other_thought", "rl_other_order", "rl_nothink_other_order"],
 ];
 const metricNames = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"];
 
@@ -286,7 +287,8 @@ describe("the whole pipeline on a fake worker", () => {
       const { metrics } = await invoke("variant", { set });
       expect(metrics?.rows.length).toBeGreaterThan(0);
       const listed = !set.includes("eval.controls=false");
-      expect(metrics?.rows.some((r) => r.system === "rl_other_order")).toBe(listed);
+      for (const control of ["rl_other_order", "rl_nothink_other_order"])
+        expect(metrics?.rows.some((r) => r.system === control)).toBe(listed);
       for (const r of metrics?.rows ?? []) expect(Number.isFinite(r.value)).toBe(true);
       const rates = Object.values(metrics?.health ?? {});
       for (const rate of rates) expect(Number.isFinite(rate)).toBe(true);

@@ -10,7 +10,11 @@ function run(ndcg: readonly [number, number]): string {
   const records = [
     { stage: "sft", step: 3, values: { identity_rate: 9 } },
     { stage: "rl", step: 0, values: { validation_ndcg5: ndcg[0] } },
-    ...Array.from({ length: 20 }, (_, step) => ({ stage: "rl", step, values: { identity_rate: step / 20 } })),
+    ...Array.from({ length: 20 }, (_, step) => ({
+      stage: "rl",
+      step,
+      values: { identity_rate: step / 20, valid_rate: 0.5 },
+    })),
     { stage: "rl", step: 20, values: { validation_ndcg5: ndcg[1] } },
   ];
   const lines = records.map((r, i) => `${JSON.stringify({ seq: i + 1, time: 0, ...r })}\n`);
@@ -27,7 +31,10 @@ it("the table holds the first and the last tenth of every run, evaluations one b
   const rows = table(observed, ["unconditional", "conditional"], ["0", "7"]).split("\n");
   expect(rows[0]).toBe("| | reward | seed 0 | seed 7 |");
   // Of 20 values two are a tenth: (0 + .05) / 2 and (.9 + .95) / 2.
-  expect(rows[2]).toBe("| valid answers that copy the input | unconditional | 0.025 → 0.925 | 0.025 → 0.925 |");
+  const copies = rows.filter((r) => r.includes("valid answers that copy the input"));
+  expect(copies[0]).toBe("| valid answers that copy the input | unconditional | 0.025 → 0.925 | 0.025 → 0.925 |");
+  // Half of the answers are valid.
+  expect(rows[2]).toBe("| answers that copy the input | unconditional | 0.013 → 0.463 | 0.013 → 0.463 |");
   expect(rows.filter((r) => r.includes("N@5"))).toEqual([
     "| validation N@5, greedy | unconditional | 0.300 → 0.200 | 0.500 → 0.600 |",
     "| validation N@5, greedy | conditional | 0.300 → 0.400 |  |",
