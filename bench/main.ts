@@ -10,6 +10,7 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   retrieval: () => import("./retrieval.ts"),
   data: () => import("./data.ts"),
   sid: () => import("./sid.ts"),
+  hacking: () => import("./hacking.ts"),
   serve: () => import("./serve.ts"),
   "fuzz-serve": () => import("./fuzz-serve.ts"),
   plan: () => import("./plan.ts"),

@@ -92,8 +92,10 @@ function rankingText(verdict: Verdict, labels: readonly number[], order: readonl
   if (dehacked && verdict.identity && !isIdeal(labels))
     return `${number(0)}: the input order re-emitted though ${single ? "the true item was not first" : "it was not ideal"} (rl.reward.dehacked)`;
   const value = number(verdict.parts.ranking);
-  if (kind === "ndcg") return `NDCG@${ndcgK} of the answer - of the input order = ${value}`;
-  if (kind === "auc") return `AUC of the answer - of the input order = ${value}`;
+  if (kind !== "rank-promotion") {
+    const name = kind === "ndcg" ? `NDCG@${ndcgK}` : "AUC";
+    return `${name} of the answer${dehacked ? "" : " - of the input order"} = ${value}`;
+  }
   return single
     ? `rank promotion (before - after) / N = (${verdict.before + 1} - ${verdict.after + 1}) / ${order.length} = ${value}`
     : `rank promotion, mean over true items of (before - after) / N = ${value}`;

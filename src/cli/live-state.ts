@@ -1,8 +1,15 @@
 /** What is known of a run from its telemetry so far: the model behind progress bars and `watch`. Draws nothing. */
+import { type Alarm, alarmsOf, alarmWindow } from "../rl/health.ts";
 import type { TelemetryEvent, TelemetryMessage } from "../worker/telemetry.ts";
 
 export type StageView = Extract<TelemetryEvent, { kind: "stage" }>;
 export type ProgressView = Extract<TelemetryEvent, { kind: "progress" }>;
+
+export interface StepMetrics {
+  readonly stage: string;
+  readonly step: number;
+  readonly values: Readonly<Record<string, number>>;
+}
 
 export class LiveState {
   /** By name, in the order they began. */
@@ -10,7 +17,10 @@ export class LiveState {
   current: string | undefined;
   progress: ProgressView | undefined;
   /** Newest metrics of the stage that reported last. */
-  metrics: { stage: string; step: number; values: Readonly<Record<string, number>> } | undefined;
+  metrics: StepMetrics | undefined;
+  /** RL's alarms, by name in the order they were first raised; `step` counts from 0. */
+  readonly alarms = new Map<string, Alarm & { readonly step: number }>();
+  private recent: Readonly<Record<string, number>>[] = [];
   sample: { stage: string; step: number; text: string; reward?: number } | undefined;
   note: string | undefined;
   end: Extract<TelemetryEvent, { kind: "end" }> | undefined;
@@ -34,7 +44,7 @@ export class LiveState {
         this.current = m.stage;
         return;
       case "metrics":
-        this.metrics = m;
+        this.saw(m);
         return;
       case "sample":
         this.sample = m;
@@ -46,6 +56,19 @@ export class LiveState {
         this.end = m;
         this.current = undefined;
     }
+  }
+
+  /** A step's numbers, from the bus or, for a watcher that came late, from metrics.jsonl. */
+  saw(m: StepMetrics): void {
+    this.metrics = m;
+    if (m.stage !== "rl" || m.values.valid_rate === undefined) return;
+    if (m.step === 0) {
+      this.alarms.clear(); // the stage began anew
+      this.recent = [];
+    }
+    this.recent = [...this.recent, m.values].slice(-alarmWindow);
+    for (const alarm of alarmsOf(this.recent))
+      if (!this.alarms.has(alarm.name)) this.alarms.set(alarm.name, { ...alarm, step: m.step });
   }
 
   /** Seconds until the current count is through, from its own pace; undefined while that is unknown. */

@@ -78,9 +78,19 @@ function catchUp(folder: RunFolder, state: LiveState): void {
     state.stages.set(stage, { kind: "stage", stage, state: known[s.state], seconds: s.seconds });
     if (s.state === "running") state.current = stage;
   }
-  let last: MetricsRecord | undefined;
-  for (const r of readRecords<MetricsRecord>(folder.file("metrics.jsonl"))) last = r;
-  state.metrics = last;
+  for (const r of readRecords<MetricsRecord>(folder.file("metrics.jsonl"))) state.saw(r);
+}
+
+/** Metrics as words; the histogram of first choices as one of them, its highest bar the commonest place. */
+function words(values: Readonly<Record<string, number>>): string[] {
+  const isPlace = (name: string): boolean => name.startsWith("first_choice_");
+  const places = Object.entries(values).flatMap(([name, v]) => (isPlace(name) ? [v] : []));
+  const highest = Math.max(...places, 1e-9);
+  const heights = places.map((v) => "▁▂▃▄▅▆▇█"[Math.round((7 * v) / highest)] ?? "").join("");
+  return [
+    ...Object.entries(values).flatMap(([name, v]) => (isPlace(name) ? [] : [`${name} ${number(v)}`])),
+    ...(places.length > 0 ? [`first choice by place ${heights}, place 1 ${number(places[0] as number)}`] : []),
+  ];
 }
 
 /** The whole picture in a few lines. */
@@ -100,13 +110,18 @@ export function screen(run: string, state: LiveState, width: number): string {
     }
   }
   if (state.metrics) {
-    const values = Object.entries(state.metrics.values).map(([k, v]) => `${k} ${number(v)}`);
+    const values = words(state.metrics.values);
     lines.push(
       "",
       `${pc.bold(state.metrics.stage)} step ${state.metrics.step}`,
       ...wrap(values, width - 2).map((l) => `  ${l}`),
     );
   }
+  if (state.alarms.size > 0) lines.push("");
+  for (const { name, text, step } of state.alarms.values())
+    lines.push(
+      ...wrap(`! step ${step + 1}, ${name}: ${text}`.split(" "), width - 2, " ").map((l) => `  ${pc.yellow(l)}`),
+    );
   if (state.sample) {
     const { stage, step, reward, text } = state.sample;
     lines.push(

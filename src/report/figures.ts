@@ -57,6 +57,7 @@ export async function trainingFigures(data: ReportData): Promise<Html> {
   const validation = curve(data, "rl", {
     validation_ndcg5_think: "with reasoning",
     validation_ndcg5_answer: "at once",
+    validation_ndcg5_prerank: "pre-rank",
   });
   return section("Training", "Thin lines are single steps, thick ones their moving average.", [
     await figure(
@@ -114,11 +115,29 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
   const nearness = curve(data, "rl", { kendall_tau: "Kendall τ to the input order" });
   const entropy = curve(data, "rl", { entropy_think: "with reasoning", entropy_answer: "at once" });
   const gap = curve(data, "rl", { logprobGapMax: "largest", logprobGapMean: "mean" });
+  const parts = curve(data, "rl", {
+    reward_ranking: "ranking",
+    reward_format: "format bonus",
+    reward_invalid: "invalid answers",
+  });
+  const length = curve(data, "rl", { length_mean: "tokens" });
+  const clipped = curve(data, "rl", {
+    clip_low_share_think: "below, with reasoning",
+    clip_high_share_think: "above, with reasoning",
+    clip_low_share_answer: "below, at once",
+    clip_high_share_answer: "above, at once",
+  });
+  const gradient = curve(data, "rl", { gradNorm: "norm" });
   const positions = firstChoices(data);
   return section(
     "What the policy does",
     "A policy that games its reward shows here first: copied inputs, one favoured position, rewards without spread.",
     [
+      await figure(
+        "Parts of the reward",
+        drawn(parts, { y: "mean of all rollouts", smooth: true }),
+        "A reward that rises by its format bonus alone is being gamed.",
+      ),
       await figure("Valid and copied answers", drawn(rates, { y: "share of rollouts", percent: true })),
       await figure(
         "Groups that teach nothing",
@@ -126,12 +145,19 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
         "Dropped by dynamic sampling.",
       ),
       await figure("How near answers stay to the input", drawn(nearness, { y: "Kendall τ" }), "1 = the input order."),
+      await figure("Length", drawn(length, { y: "tokens of an answer", smooth: true })),
       await figure("Entropy", drawn(entropy, { y: "nats per token" }), "Zero: the policy has made up its mind."),
       await figure(
         "Sampler against trainer",
         drawn(gap, { y: "difference of log-probs" }),
         "Before each step's first update both have the same weights.",
       ),
+      await figure(
+        "Clipped tokens",
+        drawn(clipped, { y: "share of tokens" }),
+        "Their ratio left the trust region, and they no longer push.",
+      ),
+      await figure("Gradient norm", drawn(gradient, { y: "before clipping", smooth: true })),
       await figure(
         "Rewards",
         rewards.length > 0 ? plots.histogram(rewards, { x: "reward", color: plots.palette.indigo }) : undefined,

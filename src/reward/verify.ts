@@ -7,7 +7,9 @@
  *   format      alpha, paid for a parseable answer: `conditional` only if it has more pairs in the right order than the
  *               input (one true item: R_rank > 0), or an ideal input order stays ideal (it was first and stays first);
  *               `unconditional` always (teaches copying the input order: kept for the experiment)
- *   dehacked    no ranking reward when a sub-optimal input order (a lower label above a higher one) is re-emitted
+ *   dehacked    ndcg, auc: the answer's own value (TR), nothing subtracted, but 0 when a sub-optimal input order (a lower
+ *               label above a higher one) is re-emitted. Where the input's value is subtracted, a copy gains 0 anyway, so
+ *               the gate alone would change nothing; promotion is such a difference and stays as it is
  *   invalid     the whole reward of an unparseable answer
  */
 import { gradedAuc, gradedNdcg } from "../eval/metrics.ts";
@@ -135,9 +137,8 @@ const metricOf = (labels: readonly number[], { kind, ndcgK }: RewardOptions): nu
 
 /** The ranking reward before any gate. */
 function measured(input: readonly number[], answer: readonly number[], options: RewardOptions): number {
-  return options.kind === "rank-promotion"
-    ? (meanPlace(input) - meanPlace(answer)) / input.length
-    : metricOf(answer, options) - metricOf(input, options);
+  if (options.kind === "rank-promotion") return (meanPlace(input) - meanPlace(answer)) / input.length;
+  return metricOf(answer, options) - (options.dehacked ? 0 : metricOf(input, options));
 }
 
 /** The arithmetic of `measured`. */
@@ -147,6 +148,7 @@ function formulaOf(input: readonly number[], answer: readonly number[], value: n
     return `(${place(input)} - ${place(answer)}) / ${input.length} = ${value.toFixed(4)}`;
   }
   const name = options.kind === "auc" ? "AUC" : `NDCG@${options.ndcgK}`;
+  if (options.dehacked) return `${name} ${value.toFixed(4)}`;
   const [from, to] = [metricOf(input, options), metricOf(answer, options)];
   return `${name} ${from.toFixed(4)} -> ${to.toFixed(4)} = ${value.toFixed(4)}`;
 }

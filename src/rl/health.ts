@@ -82,10 +82,19 @@ export function alarmsOf(steps: readonly Values[]): Alarm[] {
     if (when) out.push({ name, text });
   };
   const copied = mean("identity_rate");
+  const valid = mean("valid_rate");
   raise(
     copied > 0.9,
     "copying",
-    `${percent(copied)} of valid answers repeat the input order: the reward is being gamed, or nothing better is known. Use rl.reward.format=conditional and rl.reward.dehacked=true, or raise rl.temperature.`,
+    valid < 0.95
+      ? `${percent(copied)} of valid answers repeat the input order, and only ${percent(valid)} are valid: copying is the surest way not to be punished. Switch on decoding.constrained, or train SFT longer.`
+      : `${percent(copied)} of answers repeat the input order: the reward is being gamed, or nothing better is known. Use rl.reward.format=conditional, or rl.reward.kind=ndcg with rl.reward.dehacked=true, or raise rl.temperature.`,
+  );
+  const near = mean("kendall_tau");
+  raise(
+    near > 0.95 && copied <= 0.9,
+    "nearly copying",
+    `answers are almost the input order (Kendall tau ${near.toFixed(2)}) without repeating it: a gate against copies is evaded by a swap, or little better is known. Compare validation N@5 with the pre-rank's; use rl.reward.format=conditional, or raise rl.temperature.`,
   );
   const flat = mean("zero_variance_share");
   raise(
@@ -98,7 +107,6 @@ export function alarmsOf(steps: readonly Values[]): Alarm[] {
     "no update",
     "not one group reached the update in these steps: the weights do not change. Raise rl.temperature, rl.group or rl.maxRefillRounds.",
   );
-  const valid = mean("valid_rate");
   raise(
     valid < 0.8,
     "invalid answers",

@@ -63,12 +63,17 @@ export async function update(
         { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
         { signal },
       );
+      // Updates between the oldest answer and this one's first step; 0: the policy that sampled is the one that learns.
+      values.weight_version_lag ??= weightVersion - 1 - oldestVersion(groups);
       Object.assign(values, { gradNorm, learningRate, weightVersion });
     }
   }
   const { gapSum = 0, gapTokens = 1, ...rest } = values;
   return { ...rest, logprobGapMean: gapSum / gapTokens };
 }
+
+const oldestVersion = (groups: readonly GroupOfAnswers[]): number =>
+  Math.min(...groups.flatMap((g) => g.rollouts_G.map((r) => r.weightVersion)));
 
 /** Adds the gradient of one mode's part of a batch; notes its metrics in `values`. */
 async function accumulate(

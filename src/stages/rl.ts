@@ -4,8 +4,11 @@
  *
  * Shape suffixes: P prompts, G group.
  */
+import { existsSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
+import { sha256 } from "../core/hash.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import type { Rollout, SlateView } from "../policy/policy.ts";
@@ -28,9 +31,22 @@ import { readEvidence } from "./traces.ts";
 export const rl: Stage = {
   name: "rl",
   inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft"],
-  settings: (c) => ({ rl: c.rl, prompts: c.prompts, decoding: c.decoding, userShare: c.sft.userShare, seed: c.seed }),
+  settings: (c) => ({
+    rl: c.rl,
+    weights: [c.rl.initial, c.rl.opd.teacher].map(identityOf),
+    prompts: c.prompts,
+    decoding: c.decoding,
+    userShare: c.sft.userShare,
+    seed: c.seed,
+  }),
   run,
 };
+
+/** Of the saved weights in a folder of another run: a path alone does not say whether they are still the same. */
+function identityOf(folder: string): string {
+  const file = join(folder, "gr2_state.json");
+  return folder !== "" && existsSync(file) ? sha256(readFileSync(file)) : "";
+}
 
 async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
@@ -38,7 +54,7 @@ async function run(context: StageContext): Promise<Summary> {
   const worker = await context.worker();
   const corpus = await openCorpus(context);
   const from = context.inputDir("midtrain");
-  const start = stateDir(context.inputDir("sft"));
+  const start = startOf(context);
   const model = await openLanguageModel(context, corpus, start, tokenizerFile(from));
   const policy = model.policy(readPrior(context));
   const evidence = readEvidence(context);
@@ -149,14 +165,22 @@ async function run(context: StageContext): Promise<Summary> {
   /** Mean N@5 of greedy answers on validation slates, over the modes that are trained. */
   async function evaluate(step: number): Promise<number> {
     const values: Record<string, number> = {};
+    const valid: number[] = [];
     for (const mode of modes.filter((m) => (m === "think" ? o.thinkShare > 0 : o.thinkShare < 1))) {
       const views = validation.map(view);
       const rollouts = await policy.sample(views, { mode, group: 1, temperature: 0, seed: 0, signal });
       const gains = rollouts.map((r, i) => gainOf(r, validation[i] as Slate));
       values[`validation_ndcg5_${mode}`] = average(gains);
+      valid.push(...rollouts.map((r) => (r.parsed.kind === "ranking" ? 1 : 0)));
     }
     const mean = average(Object.values(values));
-    context.metrics(step, { ...values, validation_ndcg5: mean });
+    const prerank = average(validation.map((s) => gradedNdcg(labelsOf(s), 5)));
+    context.metrics(step, {
+      ...values,
+      validation_ndcg5: mean,
+      validation_ndcg5_prerank: prerank,
+      validation_valid_rate: average(valid),
+    });
     return mean;
   }
 
@@ -177,8 +201,12 @@ async function run(context: StageContext): Promise<Summary> {
   }
 }
 
+/** The weights that RL begins with: SFT's, or those of an earlier pass. */
+export const startOf = (context: StageContext): string =>
+  context.config.rl.initial ? resolve(context.config.rl.initial) : stateDir(context.inputDir("sft"));
+
 /** NDCG@5; 0 for an unparseable answer. */
-function gainOf(rollout: Rollout, slate: Slate): number {
+export function gainOf(rollout: Rollout, slate: Slate): number {
   const labels = labelsOf(slate);
   return rollout.parsed.kind === "ranking"
     ? gradedNdcg(
@@ -221,7 +249,7 @@ export function admittedSlates(
 }
 
 /** Validation slates for the learning curve: a seeded draw, the same every time. */
-function evaluationSlates(context: StageContext, n: number): Slate[] {
+export function evaluationSlates(context: StageContext, n: number): Slate[] {
   const all = conditional(readSlates(context, "validation"));
   return Rng.of(context.config.seed, "rl-validation").shuffle(all).slice(0, n);
 }

@@ -117,7 +117,9 @@ async function run(context: StageContext): Promise<Summary> {
     traces: kept,
     stats,
     rejections,
-  } = await sampleTraces(teacher, asked, { mode: o.sampling, maxTries: o.maxTries }).finally(() => teacher.close?.());
+  } = await sampleTraces(teacher, asked, { mode: o.sampling, maxTries: o.maxTries, rest: o.rest }).finally(() =>
+    teacher.close?.(),
+  );
   writeLines(
     join(context.dir, "traces.jsonl"),
     kept.map(

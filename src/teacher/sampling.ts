@@ -3,8 +3,8 @@
  *   rejection: the teacher does not know the answer; it is asked again until its own first choice is the true item (of
  *              several: one with the highest label), at most maxTries times, else the slate gives no trace.
  *   targeted:  the teacher is shown the answer and puts it first.
- * Everything behind the first choice follows by label where a log has several, then as the teacher has it. Only this file
- * compares with the answer; the teacher gets a SlateView, which has none, and in targeted sampling one hint.
+ * Everything behind the first choice follows by label where a log has several, then as the teacher (or the input) has it.
+ * Only this file compares with the answer; the teacher gets a SlateView, which has none, and in targeted sampling one hint.
  */
 import { Rng } from "../core/rng.ts";
 import { softmax } from "../eval/choice-model.ts";
@@ -35,6 +35,8 @@ export interface SamplingOptions {
   readonly mode: TraceMode;
   /** Answers a slate before it is given up. Default 4 (ours). */
   readonly maxTries: number;
+  /** What follows the first choice: as the teacher has it (default), or as the input had it. */
+  readonly rest?: "teacher" | "input";
 }
 
 export const defaultSampling: SamplingOptions = { mode: "rejection", maxTries: 4 };
@@ -93,7 +95,7 @@ export async function sampleTraces(
       const right = reply.kind === "ranking" && labels[reply.order[0] as number] === Math.max(...labels);
       if (right) {
         const { thought, seed, time, prompt } = reply;
-        const ranking = byLabel(reply.order, labels);
+        const ranking = byLabel(options.rest === "input" ? inputOrder(reply.order) : reply.order, labels);
         traces.set(slate.id, {
           slateId: slate.id,
           ranking,
@@ -188,6 +190,12 @@ export function rankingFrom(scores: readonly number[], first?: number): number[]
   const order = scores.map((_, i) => i).sort((a, b) => (scores[b] ?? 0) - (scores[a] ?? 0) || a - b);
   return first === undefined ? order : [first, ...order.filter((i) => i !== first)];
 }
+
+/** The first choice, and behind it the others as the input had them. */
+const inputOrder = ([first, ...others]: readonly number[]): number[] => [
+  ...(first === undefined ? [] : [first]),
+  ...others.sort((a, b) => a - b),
+];
 
 /** The ideal order that departs least from `order`: by label, equal labels as they stand. */
 const byLabel = (order: readonly number[], labels: readonly number[]): number[] =>

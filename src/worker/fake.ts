@@ -10,7 +10,7 @@ import { InterruptedError, WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { numTargets } from "./batch.ts";
 import { embeddings, encodedIds, fittedIds } from "./fake-items.ts";
-import { BigramModel, ConstraintWalk, freeOption, hash01, type Option, pick } from "./fake-model.ts";
+import { BigramModel, ConstraintWalk, freeOption, hash01, type Option, pick, sequencesOf } from "./fake-model.ts";
 import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
 
@@ -367,18 +367,6 @@ const drawnTokens = ({ prompt, sample, tokens }: t.Completion): t.DrawnToken[] =
   Array.from(tokens, (token, index) => ({ prompt, sample, index, token }));
 
 const refuse = (message: string): WorkerError => new WorkerError(message, { retryable: false });
-
-/** Every item of a trie with its tokens. */
-function* sequencesOf(
-  trie: t.TokenTrie,
-  node = 0,
-  tokens: readonly number[] = [],
-): Generator<[row: number, tokens: readonly number[]]> {
-  const [start, end] = [trie.edgeStarts[node] as number, trie.edgeStarts[node + 1] as number];
-  if (start === end && tokens.length > 0) yield [trie.rows[trie.rowStarts[node] as number] as number, tokens];
-  for (let edge = start; edge < end; edge++)
-    yield* sequencesOf(trie, edge + 1, [...tokens, trie.edgeTokens[edge] as number]);
-}
 
 function checkEntries(constraint: t.PermutationConstraint | undefined, expected: number, of: string): void {
   if (constraint && constraint.groups.length !== expected)

@@ -39,6 +39,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
     "sid",
     "prompts",
     "reward",
+    "rl",
     "prerank",
     "worker",
     "run",

@@ -277,6 +277,8 @@ describe("the whole pipeline on a fake worker", () => {
     [["rl.klCoef=0.1", "rl.klEstimator=k1", "rl.importanceCap=2", "rl.curriculum=near-first"]],
     [["sid.collaborativeDims=4", "sid.contrastiveWeight=0.1", "teacher.sampling=targeted", "eval.controls=false"]],
     [["data.split.kind=leave-one-out", "eval.validationSlates=20", "eval.maxSlates=30", "sft.replayShare=0"]],
+    [["eval.compress.historyTokens=8", "prompts.showTitles=true", "prompts.compress.titleWords=2"]],
+    [["sft.epochs=0.000001", "rl.thinkShare=0"]],
     [["data.split.kind=global-time", "rl.dynamicSampling=false", "rl.thinkShare=1", "midtrain.epochs=0.5"]],
   ])(
     "runs through with %s",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -146,6 +148,30 @@ def test_top_p_keeps_the_nucleus(engine):
     assert set(seen) <= set(nucleus.tolist())
     for token, logprob in seen.items():
         assert logprob == pytest.approx(np.log(probs[token] / probs[nucleus].sum()), abs=1e-4)
+
+
+def test_drawn_tokens_are_told_as_they_are_drawn(engine):
+    prompts = prompts_of(3, 3)
+    token_wise = constraint_of(prompts, trigger=(5,))
+    for constraint in (None, token_wise, replace(token_wise, whole_sequences=True, max_free_tokens=6)):
+        told = {}
+
+        def watch(drawn, told=told):
+            for t in drawn:
+                tokens = told.setdefault((t.prompt, t.sample), [])
+                assert t.index == len(tokens)  # one by one, in order
+                tokens.append(t.token)
+
+        params = SampleParams(prompts, 2, 40, seed=5, stop_tokens=(9,), constraint=constraint)
+        items = [i for part in engine.sample("", params, watch=watch) for i in part]
+        assert len(items) == 6
+        for item in items:
+            free = told[item.prompt, item.sample]
+            assert item.tokens.tolist()[: len(free)] == free
+            if constraint is None or not constraint.whole_sequences:
+                assert len(free) == len(item.tokens)
+            else:
+                assert free[-1] in (5, 9)  # up to the trigger: the ranking comes whole; or a stop token
 
 
 def test_cancel_between_steps(engine):

@@ -33,7 +33,14 @@ describe("gr2 reward explain", () => {
     ["c1 c2 c3 c4<|end|>", [], "0: the true item did not move up", "reward     0"],
     ["c1 c2 c4 c3<|end|>", [], "(3 - 4) / 4 = -0.25", "reward     -0.25"],
     ["c1 c2 c3 c4<|end|>", ["rl.reward.format=unconditional"], "any valid answer is paid", "reward     0.2"],
-    ["c1 c2 c3 c4<|end|>", ["rl.reward.dehacked=true"], "the input order re-emitted", "reward     0"],
+    [
+      "c1 c2 c3 c4<|end|>",
+      ["rl.reward.kind=auc", "rl.reward.dehacked=true"],
+      "the input order re-emitted",
+      "reward     0",
+    ],
+    // The true item of place 3 at place 2 of 4: 2 of 3 pairs right, and the bonus of a promotion.
+    ["c1 c3 c2 c4<|end|>", ["rl.reward.kind=auc", "rl.reward.dehacked=true"], "AUC of the answer = ", "= 0.8667"],
     ["c3 c2 c1 c4<|end|>", ["rl.reward.kind=ndcg", "rl.reward.format=none"], "NDCG@5 of the answer", "reward     0.5"],
   ])("%s with %s", (response, set, because, reward) => {
     const text = explain(response, { set });

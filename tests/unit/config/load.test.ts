@@ -44,6 +44,7 @@ describe("loadConfig", () => {
     expect(messageOf("model: {source: pretrained}")).toContain("needs model.path");
     expect(messageOf("sft: {lambdaReasoning: 2}")).toContain("must be below sft.lambdaRanking");
     expect(messageOf("runtime: {mode: remote}")).toContain("needs runtime.address");
+    expect(messageOf("rl: {reward: {dehacked: true}}")).toContain("needs rl.reward.kind = ndcg or auc");
   });
 
   it("applies overrides in order, as YAML values", () => {

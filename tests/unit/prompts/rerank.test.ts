@@ -106,6 +106,8 @@ describe("json format", () => {
     expect(answer(`${all}, "ranking": ${all}`)).toMatchObject({ reason: "wrong keys" });
     expect(answer(all.replace("]", ",]"))).toMatchObject({ reason: "not json" });
     expect(answer(`{"a": ${all}}`)).toMatchObject({ reason: "no answer" });
+    for (const entry of ["1", "null", "[]", '{"toString": 1}'])
+      expect(answer(`[${entry}, ${all.slice(1)}`).kind, entry).toBe("unparseable");
     expect(answer(`[1, ${all.slice(1)}`)).toMatchObject({ reason: "not a candidate" });
     expect(parseJsonAnswer(`{"ranking": ${all}, "reasoning": "x"}`, spellings)).toMatchObject({ reason: "wrong keys" });
     expect(parseJsonAnswer(`{"reasoning": 3, "ranking": ${all}}`, spellings)).toMatchObject({ reason: "wrong keys" });

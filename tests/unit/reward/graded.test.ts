@@ -147,13 +147,30 @@ describe("properties", () => {
     );
   });
 
-  it("the input order earns no ranking reward, and under the gate and without a bonus for copying nothing at all", () => {
+  it("a sub-optimal input order earns nothing, gate or no gate; an ideal one what it gains, or its own value", () => {
     fc.assert(
       fc.property(slate, option, ([labels], o) => {
         const copy = verify(ranking(...labels.keys()), labels, { ...base, ...o });
-        expect(copy.parts.ranking).toBe(0);
         expect(copy.identity).toBe(true);
         if (!isIdeal(labels)) expect(copy.reward).toBe(0);
+        // Equal labels have no pair to order: their AUC is 0.
+        const own = o.kind === "ndcg" || (o.kind === "auc" && new Set(labels).size > 1) ? 1 : 0;
+        expect(copy.parts.ranking).toBeCloseTo(isIdeal(labels) && o.dehacked ? own : 0, 12);
+      }),
+    );
+  });
+
+  it("the gate tells apart what the difference does not: copies lose to every other answer, and no other order changes place", () => {
+    fc.assert(
+      fc.property(slate, fc.constantFrom("ndcg" as const, "auc" as const), ([labels, order], kind) => {
+        const verdict = (dehacked: boolean, order: readonly number[]) =>
+          verify(ranking(...order), labels, { ...base, kind, ndcgK: 12, dehacked });
+        const input = [...labels.keys()];
+        const gain = (order: readonly number[]): number =>
+          verdict(true, order).parts.ranking - verdict(false, order).parts.ranking;
+        const reversed = [...input].reverse();
+        if (!verdict(true, order).identity) expect(gain(order)).toBeCloseTo(gain(reversed), 12);
+        if (!isIdeal(labels)) expect(verdict(true, input).reward).toBeLessThanOrEqual(verdict(true, order).reward);
       }),
     );
   });
@@ -167,8 +184,8 @@ describe("properties", () => {
         const gain = (rank: number): number => (rank < o.ndcgK ? 1 / Math.log2(rank + 2) : 0);
         const raw = {
           "rank-promotion": (before - after) / n,
-          ndcg: gain(after) - gain(before),
-          auc: (before - after) / (n - 1),
+          ndcg: gain(after) - (o.dehacked ? 0 : gain(before)),
+          auc: ((o.dehacked ? n - 1 : before) - after) / (n - 1),
         }[o.kind];
         const copied = o.dehacked && before !== 0 && order.every((c, i) => c === i);
         const bonus = o.format === "conditional" && (after < before || (before === 0 && after === 0)) ? 0.2 : 0;

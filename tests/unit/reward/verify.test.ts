@@ -14,6 +14,7 @@ const base: RewardOptions = {
 const ranking = (...order: number[]): Parsed => ({ kind: "ranking", order, reasoning: "" });
 /** Labels of n candidates of which one is true. */
 const oneHot = (target: number, n = 4): number[] => Array.from({ length: n }, (_, i) => (i === target ? 1 : 0));
+const gatedNdcg: Partial<RewardOptions> = { kind: "ndcg", format: "none", dehacked: true };
 const bad: Parsed = { kind: "unparseable", reason: "no answer", detail: "" };
 
 describe("reward truth table (N = 4)", () => {
@@ -35,6 +36,18 @@ describe("reward truth table (N = 4)", () => {
     ["ndcg@2, fourth to third: 0 - 0, promoted: + .2", 3, ranking(0, 1, 3, 2), { kind: "ndcg", ndcgK: 2 }, 0.2],
     ["de-hacked, sub-optimal order copied: 0", 2, ranking(0, 1, 2, 3), { dehacked: true, format: "none" }, 0],
     ["de-hacked, optimal order kept: 0 + .2", 0, ranking(0, 1, 2, 3), { dehacked: true }, 0.2],
+    [
+      "de-hacked ndcg, third to second: 1/log2(3), the answer's own",
+      2,
+      ranking(0, 2, 1, 3),
+      gatedNdcg,
+      1 / Math.log2(3),
+    ],
+    ["de-hacked ndcg, third stays third, not a copy: 1/log2(4)", 2, ranking(1, 0, 2, 3), gatedNdcg, 0.5],
+    ["de-hacked ndcg, third stays third by copying: 0 instead of 1/log2(4)", 2, ranking(0, 1, 2, 3), gatedNdcg, 0],
+    ["de-hacked ndcg, ideal order copied: 1", 0, ranking(0, 1, 2, 3), gatedNdcg, 1],
+    ["de-hacked auc, first to second: 2 of 3 pairs", 0, ranking(1, 0, 2, 3), { ...gatedNdcg, kind: "auc" }, 2 / 3],
+    ["de-hacked ndcg, unparseable: -1", 2, bad, gatedNdcg, -1],
   ];
   it.each(rows)("%s", (_name, before, parsed, options, expected) => {
     const v = verify(parsed, oneHot(before), { ...base, ...options });

@@ -79,7 +79,8 @@ describe("alarmsOf", () => {
     expect(names({ identity_rate: 1 }, alarmWindow - 1)).toEqual([]);
   });
   it.each([
-    [{ identity_rate: 0.95 }, "copying"],
+    [{ identity_rate: 0.95, kendall_tau: 0.99 }, "copying"],
+    [{ identity_rate: 0.1, kendall_tau: 0.97 }, "nearly copying"],
     [{ zero_variance_share: 0.9 }, "nothing to learn"],
     [{ groups_kept: 0 }, "no update"],
     [{ valid_rate: 0.5 }, "invalid answers"],
@@ -88,6 +89,13 @@ describe("alarmsOf", () => {
     [{ logprobGapMax: 2 }, "sampler and trainer differ"],
     [{ clip_high_share_answer: 0.4 }, "clipping"],
   ])("%o raises: %s", (over, name) => expect(names(over)).toEqual([name]));
+  it("says of copies whether they game the reward or only avoid the price of an invalid answer", () => {
+    const text = (valid_rate: number): string =>
+      alarmsOf(Array.from({ length: alarmWindow }, () => ({ ...healthy, identity_rate: 1, valid_rate })))[0]?.text ??
+      "";
+    expect(text(1)).toContain("rl.reward.format=conditional");
+    expect(text(0.9)).toContain("only 90 % are valid: copying is the surest way not to be punished");
+  });
   it("does not take the first place for a favourite: it is where a good pre-rank puts good items", () => {
     expect(names({ first_choice_1: 0.85, first_choice_2: 0.1 })).toEqual([]);
   });

@@ -368,7 +368,7 @@ describe("cancelling, swapping, draining", () => {
     };
     await until(() => workers.length === 3 && engine.ready());
     expect(log.some((line) => line.includes("is lost"))).toBe(true);
-    expect(log.some((line) => line.includes("did not start"))).toBe(true);
+    expect(log.some((line) => line.includes("trying again"))).toBe(true);
     expect((await engine.rerank(requestOf(five))).fallback).toBeUndefined();
   });
 });

@@ -11,9 +11,10 @@ import type { ForwardBackwardRequest, ForwardRequest, WorkerClient } from "../..
 const slate = (targetIndex: number): Slate =>
   ({ id: `${targetIndex}`, candidates: [4, 5, 6], scores: [3, 2, 1], targetIndex }) as unknown as Slate;
 
-const rollout = (tokens: readonly number[], logprob: number): Rollout =>
+const rollout = (tokens: readonly number[], logprob: number, weightVersion = 1): Rollout =>
   ({
     prompt: [1, 2],
+    weightVersion,
     tokens: Int32Array.from(tokens),
     logprobs: new Float32Array(tokens.length).fill(logprob),
     truncated: false,
@@ -46,7 +47,7 @@ function recorder(trainer: readonly number[], reference: readonly number[]) {
     },
     async optimStep() {
       calls.steps++;
-      return { gradNorm: 1, weightVersion: 2 };
+      return { gradNorm: 1, weightVersion: 1 + calls.steps };
     },
   } as unknown as WorkerClient;
   return { worker, calls };
@@ -87,6 +88,13 @@ describe("update", () => {
     expect(values.logprobGapMax).toBeCloseTo(0.3, 5);
     expect(values.logprobGapMean).toBeCloseTo(0.4 / 3, 5);
     expect(values).not.toHaveProperty("gapSum");
+  });
+
+  it("counts how many updates lie between the oldest answer and the step's first", async () => {
+    // The worker is at version 1; the answers were drawn with versions 1 and -1.
+    const old: GroupOfAnswers = { ...group, rollouts_G: [rollout([7, 8], -1), rollout([9], -2, -1)] };
+    expect((await run(["rl.epochs=2"])).values).toMatchObject({ weight_version_lag: 0, weightVersion: 3 });
+    expect((await run(["rl.epochs=2"], undefined, undefined, [old])).values.weight_version_lag).toBe(2);
   });
 
   it("importanceCap: old log-probs are the trainer's, advantages weigh min(p_trainer / p_sampler, cap)", async () => {

@@ -188,6 +188,16 @@ describe("sampling traces", () => {
     expect((await sampleTraces(asked(lesser), few, options)).stats.accepted).toBe(0);
   });
 
+  it("can leave the others as the input had them: an answer that was first gives a trace that copies", async () => {
+    const { traces, stats } = await sampleTraces(asked(teacher), list, { ...options, mode: "targeted", rest: "input" });
+    for (const [k, t] of traces.entries())
+      expect(t.ranking.slice(1)).toEqual(
+        list[k]?.candidates.map((_, i) => i).filter((i) => i !== list[k]?.targetIndex),
+      );
+    expect(stats.identityRate).toBeCloseTo((stats.offeredByPosition[0] ?? 0) / list.length, 12);
+    expect(stats.identityRate).toBeGreaterThan(0);
+  });
+
   it("targeted puts the answer first, always", async () => {
     const { traces, stats } = await sampleTraces(asked(teacher), knn.slates.rerank, { ...options, mode: "targeted" });
     expect(stats.acceptance).toBe(1);
