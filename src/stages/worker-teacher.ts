@@ -52,8 +52,10 @@ export async function openWorkerTeacher(
         const texts = kept.every((k) => k !== undefined) ? kept.map((k) => k?.text ?? "") : await answer(part, asked);
         texts.forEach((text, i) => {
           const key = keys[i] as string;
-          if (!kept[i]) answers.add({ key, text, time: new Date().toISOString(), inputTokens: 0, outputTokens: 0 });
-          out.push({ kind: "text", text, time: null });
+          const cut = !text.includes(jsonParts.answer); // a thought that came to no end
+          if (!kept[i])
+            answers.add({ key, text, cut, time: new Date().toISOString(), inputTokens: 0, outputTokens: 0 });
+          out.push({ kind: "text", text, cut, time: null });
         });
         context.progress(`asking ${path}`, out.length, wanted.length);
       }
