@@ -1,10 +1,12 @@
 /**
  * RL's three costs, each against the usual way on the same model, prompts, group size, token counts and dtype, in one run:
  * the update (a padded batch through transformers), sampling (generate()), and a whole step (TRL's GRPOTrainer with
- * loss_type="dapo" and its own generation); and how fast rewards are verified. CPU seconds of one thread, the worker's and
- * Node's together; the model is a small Qwen3 from scratch (d 256, 6 layers, vocabulary 4,096), float32.
- *   npm run bench -- rl [--python PYTHON_WITH_TRL] [--only update,sample,step,verify] [--repetitions 3] [--long]
- * Without --python the peers that transformers alone can play run in the worker's environment, and the whole step has none.
+ * loss_type="dapo" and its own generation); what a step costs outside of the worker; and how fast rewards are verified.
+ * On the CPU: CPU seconds of one thread, the worker's and Node's together. On a CUDA GPU: seconds of the clock.
+ *   npm run bench -- rl [--shape small|135m|qwen3-1.7b] [--device cpu|cuda] [--dtype float32|bfloat16] [--python PYTHON_WITH_TRL]
+ *     [--only update,sample,step,verify] [--repetitions 3] [--prompts N] [--long] [--alone] [--peak-tflops T]
+ * Without --python the peers that transformers alone can play run in the worker's environment, and the whole step has none;
+ * --alone runs none. With --peak-tflops (the data sheet's, of the dtype) model FLOPs utilisation is printed.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -18,110 +20,143 @@ import { markers } from "../src/prompts/pieces.ts";
 import { verify } from "../src/reward/verify.ts";
 import { groupAdvantages, tokenWeights } from "../src/rl/groups.ts";
 import { codeToken } from "../src/sid/semantic-id.ts";
+import { secondsOf } from "../src/stages/rl-seconds.ts";
 import type { GrpcWorkerClient } from "../src/worker/client.ts";
 import { startWorker } from "../src/worker/launcher.ts";
 import { sampleAll } from "../src/worker/types.ts";
 import { type Benchmark, type Measurement, timed } from "./claim.ts";
+import { forwardFlops, type ModelName, models, type Shape } from "./rl-models.ts";
 
-const architecture = {
-  model_type: "qwen3",
-  vocab_size: 4096,
-  hidden_size: 256,
-  intermediate_size: 768,
-  num_hidden_layers: 6,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  head_dim: 64,
-  max_position_embeddings: 4096,
-  tie_word_embeddings: true,
-};
+const kinds = ["update", "sample", "step", "verify"] as const;
+const peers = { update: "padded rows, transformers", sample: "generate()", step: "TRL GRPOTrainer, dapo" };
+/** A forward pass is one, a backward pass two; a step samples and updates. */
+const passes = { update: 3, sample: 1, step: 4 };
+const bars = { update: 3.5, sample: 3, step: 4 };
+/** The share of a step that may pass outside of the worker, by model. */
+const outsideBars: Partial<Record<ModelName, number>> = { small: 0.05, "135m": 0.01 };
 
-interface Shape {
-  readonly prompts: number;
-  readonly group: number;
-  readonly promptTokens: number;
-  readonly responseTokens: number;
-  /** Rows the peer computes at once. */
-  readonly rowsAtOnce: number;
+type Work = keyof typeof peers;
+
+interface Setting {
+  readonly model: ModelName;
+  readonly device: string;
+  readonly dtype: "float32" | "bfloat16";
+  readonly repetitions: number;
+  /** Runs the peers; undefined = none. */
+  readonly python: string | undefined;
+  readonly peakTflops: number | undefined;
 }
 
 interface Cost {
-  /** Median CPU seconds of a repetition. */
+  /** Median seconds of a repetition: CPU seconds on the CPU. */
   readonly seconds: number;
   readonly peakMb: number;
+  /** Share of the clock's seconds that passed outside of the worker's verbs. */
+  readonly outside: number;
 }
-
-const kinds = ["update", "sample", "step", "verify"] as const;
 
 export const bench: Benchmark = async (emit, args) => {
   const { values } = parseArgs({
     args: [...args],
     options: {
+      shape: { type: "string", default: "small" },
+      device: { type: "string", default: "cpu" },
+      dtype: { type: "string", default: "float32" },
       python: { type: "string" },
       only: { type: "string", default: kinds.join(",") },
       repetitions: { type: "string", default: "3" },
+      prompts: { type: "string" },
       long: { type: "boolean", default: false },
+      alone: { type: "boolean", default: false },
+      "peak-tflops": { type: "string" },
     },
   });
-  const only = values.only.split(",");
-  const unknown = only.find((k) => !kinds.some((kind) => kind === k));
-  if (unknown !== undefined) throw new ConfigError(`--only ${unknown}: there are ${kinds.join(", ")}`);
-  const repetitions = Number(values.repetitions);
-  const python = values.python ?? join(repositoryRoot, ".venv/bin/python");
-  const update: Shape = { prompts: 1, group: 8, promptTokens: 1000, responseTokens: 100, rowsAtOnce: 4 };
-  const generation: Shape = { prompts: 4, group: 8, promptTokens: 500, responseTokens: 128, rowsAtOnce: 8 };
+  const oneOf = <T extends string>(option: string, value: string, allowed: readonly T[]): T => {
+    const found = allowed.find((a) => a === value);
+    if (found === undefined) throw new ConfigError(`--${option} ${value}: there are ${allowed.join(", ")}`);
+    return found;
+  };
+  const only = values.only.split(",").map((kind) => oneOf("only", kind, kinds));
+  const own = join(repositoryRoot, ".venv/bin/python");
+  const setting: Setting = {
+    model: oneOf("shape", values.shape, Object.keys(models) as ModelName[]),
+    device: values.device,
+    dtype: oneOf("dtype", values.dtype === "bf16" ? "bfloat16" : values.dtype, ["float32", "bfloat16"]),
+    repetitions: Number(values.repetitions),
+    python: values.alone ? undefined : (values.python ?? own),
+    peakTflops: values["peak-tflops"] === undefined ? undefined : Number(values["peak-tflops"]),
+  };
+  const prompts = (usual: number): number => (values.prompts ? Number(values.prompts) : usual);
+  const update: Shape = { prompts: prompts(1), group: 8, promptTokens: 1000, responseTokens: 100, rowsAtOnce: 4 };
+  const generation: Shape = { prompts: prompts(4), group: 8, promptTokens: 500, responseTokens: 128, rowsAtOnce: 8 };
 
   if (only.includes("verify")) emit(verification());
   if (only.includes("update")) {
-    await compare(emit, "update", update, repetitions, python, 3.5);
-    if (values.long)
-      await compare(emit, "update", { ...update, promptTokens: 2200, responseTokens: 130 }, repetitions, python);
+    await compare(emit, "update", update, setting);
+    if (values.long) await compare(emit, "update", { ...update, promptTokens: 2200, responseTokens: 130 }, setting);
   }
-  if (only.includes("sample")) await compare(emit, "sample", generation, repetitions, python, 3);
-  if (only.includes("step")) await compare(emit, "step", { ...update, prompts: 4 }, repetitions, values.python, 4);
+  if (only.includes("sample")) await compare(emit, "sample", generation, setting);
+  const withTrl = { ...setting, python: values.alone ? undefined : values.python };
+  if (only.includes("step")) await compare(emit, "step", { ...update, prompts: prompts(4) }, withTrl);
 };
 
-/** Emits seconds and memory of one kind of work, ours against the peer's. */
-async function compare(
-  emit: (m: Measurement) => void,
-  what: "update" | "sample" | "step",
-  shape: Shape,
-  repetitions: number,
-  python: string | undefined,
-  bar?: number,
-): Promise<void> {
-  const peers = { update: "padded rows, transformers", sample: "generate()", step: "TRL GRPOTrainer, dapo" };
-  const peer = python === undefined ? undefined : peerCost(what, shape, repetitions, python);
-  const own = await ownCost(what, shape, repetitions);
-  const name = `rl/${what}, prompt ${shape.promptTokens}, response ${shape.responseTokens}, G ${shape.group}, ${shape.prompts} prompts`;
+/** Emits seconds and memory of one kind of work, ours against the peer's, and what share of the machine's ceiling it reaches. */
+async function compare(emit: (m: Measurement) => void, what: Work, shape: Shape, setting: Setting): Promise<void> {
+  const { repetitions: n, model, device, dtype } = setting;
+  const peer = setting.python === undefined ? undefined : peerCost(what, shape, setting, setting.python);
+  const own = await ownCost(what, shape, setting);
+  const machine = device === "cpu" ? "CPU second" : "second";
+  const where = model === "small" && device === "cpu" ? "" : `, ${model} on ${device} in ${dtype}`;
+  const name = `rl/${what}, prompt ${shape.promptTokens}, response ${shape.responseTokens}, G ${shape.group}, ${shape.prompts} prompts${where}`;
   const tokens = shape.prompts * shape.group * shape.responseTokens;
   emit({
-    claim: `${name}: response tokens a CPU second`,
+    claim: `${name}: response tokens a ${machine}`,
     value: tokens / own.seconds,
     unit: "tokens/s",
-    n: repetitions,
-    ...(peer ? { peer: peers[what], peerValue: tokens / peer.seconds } : {}),
-    ...(peer && bar !== undefined ? { bar: ["ratio", ">=", bar] as const } : {}),
+    n,
+    ...(peer ? { peer: peers[what], peerValue: tokens / peer.seconds, bar: ["ratio", ">=", bars[what]] as const } : {}),
   });
   emit({
-    claim: `${name}: peak memory of the process`,
+    claim: `${name}: peak memory of the ${device === "cpu" ? "process" : "device"}`,
     value: own.peakMb,
     unit: "MB",
     n: 1,
     ...(peer ? { peer: peers[what], peerValue: peer.peakMb } : {}),
   });
+  const flops = (passes[what] * forwardFlops(models[model], shape)) / own.seconds;
+  const ceiling = (peer ?? { ceiling: undefined }).ceiling;
+  emit({
+    claim: `${name}: model FLOPs a ${machine}`,
+    value: flops / 1e9,
+    unit: "GFLOP/s",
+    n,
+    ...(ceiling ? { peer: `one large matmul, ${dtype}`, peerValue: ceiling / 1e9 } : {}),
+  });
+  if (setting.peakTflops)
+    emit({ claim: `${name}: MFU`, value: flops / (setting.peakTflops * 1e12), unit: "share of the peak", n });
+  if (what !== "step") return;
+  const bar = outsideBars[model];
+  emit({
+    claim: `${name}: share of a step outside of the worker (TypeScript and wire)`,
+    value: own.outside,
+    unit: "share",
+    n,
+    ...(bar ? { bar: ["value", "<=", bar] as const } : {}),
+  });
 }
 
-function peerCost(what: string, shape: Shape, repetitions: number, python: string): Cost {
+function peerCost(what: Work, shape: Shape, setting: Setting, python: string): Cost & { readonly ceiling: number } {
   const job = {
     what,
-    architecture: { ...architecture, bos_token_id: 1, eos_token_id: 2, pad_token_id: 0 },
+    architecture: { ...models[setting.model], bos_token_id: 1, eos_token_id: 2, pad_token_id: 0 },
     prompts: shape.prompts,
     group: shape.group,
     prompt_tokens: shape.promptTokens,
     response_tokens: shape.responseTokens,
     rows_at_once: shape.rowsAtOnce,
-    repetitions,
+    repetitions: setting.repetitions,
+    device: setting.device,
+    dtype: setting.dtype,
     threads: 1,
   };
   const run = spawnSync(python, [join(repositoryRoot, "bench/peers/rl.py"), JSON.stringify(job)], {
@@ -133,42 +168,56 @@ function peerCost(what: string, shape: Shape, repetitions: number, python: strin
     throw new EnvironmentError(`the peer of rl/${what} failed: ${run.stderr.trim().split("\n").at(-1) ?? run.error}`, {
       advice: "For the whole step it needs trl and datasets: --python FILE of an environment that has them.",
     });
-  const { seconds, peak_mb } = JSON.parse(run.stdout) as { seconds: number[]; peak_mb: number };
-  return { seconds: median(seconds), peakMb: peak_mb };
+  const { seconds, peak_mb, ceiling } = JSON.parse(run.stdout) as {
+    seconds: number[];
+    peak_mb: number;
+    ceiling: number;
+  };
+  return { seconds: median(seconds), peakMb: peak_mb, outside: 0, ceiling };
 }
 
 /** The product's way: the same verbs over gRPC that the RL stage uses, in a worker of its own. */
-async function ownCost(what: "update" | "sample" | "step", shape: Shape, repetitions: number): Promise<Cost> {
-  const running = await startWorker({ mode: "embedded", threads: 1, device: "cpu" });
+async function ownCost(what: Work, shape: Shape, { model, device, dtype, repetitions }: Setting): Promise<Cost> {
+  const running = await startWorker({ mode: "embedded", threads: 1, device });
   try {
     const { client, pid } = running;
     const { tokenizerJson } = await client.trainTokenizer({ texts: ["a b"], vocabSize: 256, specialTokens: [] });
-    const { vocab_size: rows, ...rest } = architecture;
-    await client.loadModel({ source: { kind: "scratch", architecture: rest, tokenizerJson }, padVocabMultiple: rows });
+    const { vocab_size: rows, ...rest } = models[model];
+    const source = { kind: "scratch" as const, architecture: rest, tokenizerJson };
+    await client.loadModel({ source, padVocabMultiple: rows, dtype });
     const seconds: number[] = [];
+    const outside: number[] = [];
     for (let repetition = 0; repetition <= repetitions; repetition++) {
-      const before = cpuSeconds(pid);
-      await once(client, what, shape, repetition);
-      seconds.push(cpuSeconds(pid) - before);
+      const [began, before, costs] = [performance.now(), cpuSeconds(pid), client.stats()];
+      await once(client, what, shape, rows, repetition);
+      const clock = (performance.now() - began) / 1000;
+      seconds.push(device === "cpu" ? cpuSeconds(pid) - before : clock);
+      const { seconds_wire = 0, seconds_typescript = 0 } = secondsOf(costs, client.stats(), clock);
+      outside.push((seconds_wire + seconds_typescript) / clock);
     }
     const { memoryUsedBytes } = await client.getInfo();
-    return { seconds: median(seconds.slice(1)), peakMb: memoryUsedBytes / 2 ** 20 };
+    return { seconds: median(seconds.slice(1)), peakMb: memoryUsedBytes / 2 ** 20, outside: median(outside.slice(1)) };
   } finally {
     await running.close();
   }
 }
 
-async function once(client: GrpcWorkerClient, what: string, shape: Shape, repetition: number): Promise<void> {
+async function once(
+  client: GrpcWorkerClient,
+  what: Work,
+  shape: Shape,
+  vocabulary: number,
+  repetition: number,
+): Promise<void> {
   const rng = Rng.of(repetition, "bench/rl");
-  const draw = (length: number): Int32Array =>
-    Int32Array.from({ length }, () => 3 + rng.int(architecture.vocab_size - 3));
+  const draw = (length: number): Int32Array => Int32Array.from({ length }, () => 3 + rng.int(vocabulary - 3));
   const prompts = Array.from({ length: shape.prompts }, () => draw(shape.promptTokens));
   const sampled =
     what === "update"
       ? prompts.map(() =>
           Array.from({ length: shape.group }, () => ({
             tokens: draw(shape.responseTokens),
-            logprobs: new Float32Array(shape.responseTokens).fill(-Math.log(architecture.vocab_size)),
+            logprobs: new Float32Array(shape.responseTokens).fill(-Math.log(vocabulary)),
           })),
         )
       : await sampleAll(client, {

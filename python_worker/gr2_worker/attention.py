@@ -2,8 +2,9 @@
 
 Without either it is plain SDPA. With `Blocks`, the tokens of one packed row attend block by block, so that branches of a
 prompt cost what they need and not a square of everything. With a `SharedPrefixCache` in decode mode, the G rows that continue
-one prompt attend to ONE copy of the prompt's keys and values (as one matrix product per prompt) and to their own suffix; both
-parts share a softmax. All rows of a cache decode in lockstep, so the suffix needs no padding mask.
+one prompt attend to ONE copy of the prompt's keys and values (as one matrix product per prompt) and to their own suffix; what
+all prompts begin with is one product for all rows, and all parts share a softmax. All rows of a cache decode in lockstep, so
+the suffix needs no padding mask.
 
 Layers may see only a window of their latest keys (Gemma), and may cap their scores (Gemma 2): a query sees the
 keys less than `window` positions back; scores become cap * tanh(score / cap).
@@ -35,27 +36,30 @@ def _capped(scores: Tensor, cap: float | None) -> Tensor:
 
 
 class SharedPrefixCache(Cache):
-    """Keys and values of P prompts (stored once) and of the R rows that continue them."""
+    """Keys and values of P prompts (stored once; what all begin with, once for all) and of the R rows that continue them."""
 
-    def __init__(self, prompt_lengths: Tensor) -> None:
-        """prompt_lengths [P] int64 on the model's device."""
+    def __init__(self, prompt_lengths: Tensor, common: int = 0) -> None:
+        """prompt_lengths [P] int64 on the model's device; common: tokens that all prompts begin with, fewer than any has."""
         super().__init__(layers=[])
         self.prompt_lengths = prompt_lengths
-        self.prefix_width = int(prompt_lengths.max())
+        self.common = common
+        self.prefix_width = int(prompt_lengths.max()) - common
         self.slots = 0  # S; 0 = still filling prompts
         self.suffix_length = 0
-        self.filling = slice(0, 0)  # prompts the running prefill computes
+        self.filling: slice | None = None  # prompts the running prefill computes; None = what they have in common
         self.attended = 0  # decode attention calls of the running forward: proves that the model uses this cache
-        self._prefix: dict[int, tuple[Tensor, Tensor]] = {}  # per layer [P, K, T, D]
+        # Per layer keys [P, K, D, T] (laid out as decoding multiplies them) and values [P, K, T, D]; in common: P = 1.
+        self._common: dict[int, tuple[Tensor, Tensor]] = {}
+        self._prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self._suffix: dict[int, tuple[Tensor, Tensor]] = {}  # per layer [R, K, capacity, D]
         self._hidden_prefix: Tensor | None = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Stores the new keys and values of one layer; returns what the new tokens attend to besides the prefix."""
+        """Stores the new keys and values of one layer; returns what the new tokens attend to besides a decoding row's prefix."""
         if self.slots == 0:
-            return self._store_prefix(key_states, value_states, layer_idx)
+            return self._store_prompts(key_states, value_states, layer_idx)
         new = key_states.shape[2]
         end = self.suffix_length + new
         keys, values = self._suffix_buffers(key_states, layer_idx, end)
@@ -64,13 +68,13 @@ class SharedPrefixCache(Cache):
         return keys[:, :, :end], values[:, :, :end]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.prefix_width + self.suffix_length if self.slots else 0
+        return self.common + self.prefix_width + self.suffix_length if self.slots else 0
 
     def start_decoding(self, slots: int) -> None:
         """Ends prefill: from now on every prompt is continued by `slots` rows."""
         self.slots = slots
         positions = torch.arange(self.prefix_width, device=self.prompt_lengths.device)
-        hidden = positions[None, :] >= self.prompt_lengths[:, None]
+        hidden = positions[None, :] >= self.prompt_lengths[:, None] - self.common
         self._hidden_prefix = hidden if bool(hidden.any()) else None
 
     def select(self, prompts: Tensor | None, rows: Tensor | None, slots: int) -> None:
@@ -78,10 +82,10 @@ class SharedPrefixCache(Cache):
         self.slots = slots
         if prompts is not None:
             self.prompt_lengths = self.prompt_lengths[prompts]
-            width = int(self.prompt_lengths.max())
+            width = int(self.prompt_lengths.max()) - self.common
             self.prefix_width = width
             self._prefix = {
-                i: (k[prompts, :, :width].contiguous(), v[prompts, :, :width].contiguous())
+                i: (k[prompts, :, :, :width].contiguous(), v[prompts, :, :width].contiguous())
                 for i, (k, v) in self._prefix.items()
             }
             self.start_decoding(slots)
@@ -92,14 +96,24 @@ class SharedPrefixCache(Cache):
         """Declares `tokens` new suffix positions valid; called once behind every decode forward."""
         self.suffix_length += tokens
 
-    def _store_prefix(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def _store_prompts(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        turned = keys.transpose(2, 3)
+        if self.filling is None:
+            self._common[layer] = (turned.contiguous(), values.contiguous())
+            return keys, values
         if layer not in self._prefix:
-            shape = (len(self.prompt_lengths), keys.shape[1], self.prefix_width, keys.shape[3])
-            self._prefix[layer] = (keys.new_zeros(shape), values.new_zeros((*shape[:3], values.shape[3])))
+            count, heads, width = len(self.prompt_lengths), keys.shape[1], self.prefix_width
+            self._prefix[layer] = (
+                keys.new_zeros((count, heads, keys.shape[3], width)),
+                values.new_zeros((count, heads, width, values.shape[3])),
+            )
         stored_keys, stored_values = self._prefix[layer]
-        stored_keys[self.filling, :, : keys.shape[2]] = keys
+        stored_keys[self.filling, :, :, : keys.shape[2]] = turned
         stored_values[self.filling, :, : keys.shape[2]] = values
-        return keys, values
+        if not self.common:
+            return keys, values
+        common_keys, common_values = (x.expand(len(keys), -1, -1, -1) for x in self._common[layer])
+        return torch.cat([common_keys.transpose(2, 3), keys], dim=2), torch.cat([common_values, values], dim=2)
 
     def _suffix_buffers(self, like: Tensor, layer: int, needed: int) -> tuple[Tensor, Tensor]:
         rows, heads, _, size = like.shape
@@ -125,52 +139,62 @@ class SharedPrefixCache(Cache):
         window: int | None = None,
         cap: float | None = None,
     ) -> Tensor:
-        """Attention of query [R, H, Q, D] over prefix and suffix keys/values [R, K, T, D]; returns [R, Q, H, D]."""
+        """Attention of query [R, H, Q, D] over prompts and suffix keys/values [R, K, T, D]; returns [R, Q, H, D].
+
+        What is shared is one matrix product for all who share it: the common part for all rows, a prompt for its slots.
+        """
         self.attended += 1
-        prefix_keys, prefix_values = self._prefix[layer]
         rows, heads, new, size = query.shape
-        prompts, slots, kv_heads = rows // self.slots, self.slots, keys.shape[1]
-        repeat = heads // kv_heads
-        per_row = repeat * new
-        length = keys.shape[2]
-        grouped = query.reshape(rows, kv_heads, per_row, size)
-        by_prompt = grouped.view(prompts, slots, kv_heads, per_row, size).transpose(1, 2)
-        by_prompt = by_prompt.reshape(prompts * kv_heads, slots * per_row, size)
-        prefix_scores = torch.bmm(by_prompt, prefix_keys.flatten(0, 1).transpose(1, 2)) * scaling
-        prefix_scores = _capped(prefix_scores, cap).view(prompts, kv_heads, slots, per_row, -1)
+        kv_heads, length = keys.shape[1], keys.shape[2]
+        prompts, per_row = rows // self.slots, heads // kv_heads * new
+        by_row = (query * scaling).reshape(prompts, self.slots, kv_heads, per_row, size)  # [P, S, K, X, D]
+        # Each level: keys [.., D, T], values [.., T, D], and the order of dimensions in which its sharers lie side by side.
+        prefix_keys, prefix_values = self._prefix[layer]
+        levels: list[tuple[Tensor, Tensor, tuple[int, ...]]] = [
+            (prefix_keys.flatten(0, 1), prefix_values.flatten(0, 1), (0, 2, 1, 3, 4)),
+            (keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1), (0, 1, 2, 3, 4)),
+        ]
+        if self.common:
+            common_keys, common_values = self._common[layer]
+            levels.insert(0, (common_keys[0], common_values[0], (2, 0, 1, 3, 4)))
+        scores = [_capped(_shared_bmm(by_row, k, order), cap) for k, _, order in levels]  # [P, S, K, X, T] each
         if self._hidden_prefix is not None:
-            prefix_scores.masked_fill_(self._hidden_prefix[:, None, None, None, :], float("-inf"))
-        suffix_scores = torch.bmm(grouped.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2)) * scaling
-        suffix_scores = _capped(suffix_scores, cap)
+            scores[-2].masked_fill_(self._hidden_prefix[:, None, None, None, :], float("-inf"))
         if new > 1:
             position = torch.arange(length - new, length, device=query.device)
             later = torch.arange(length, device=query.device)[None, :] > position[:, None]
-            suffix_scores = suffix_scores.view(rows, kv_heads, repeat, new, length).masked_fill(later, float("-inf"))
-        suffix_scores = suffix_scores.view(prompts, slots, kv_heads, per_row, length).transpose(1, 2)
-        if window is not None and self.prefix_width + length > window:
-            prefix_scores, suffix_scores = self._within(window, prefix_scores, suffix_scores, new)
-        weights = torch.cat([prefix_scores, suffix_scores], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-        width = prefix_keys.shape[2]
-        from_prefix = torch.bmm(
-            weights[..., :width].reshape(prompts * kv_heads, slots * per_row, width), prefix_values.flatten(0, 1)
-        )
-        from_prefix = from_prefix.view(prompts, kv_heads, slots, per_row, -1).transpose(1, 2)
-        own = weights[..., width:].transpose(1, 2).reshape(rows * kv_heads, per_row, length)
-        from_suffix = torch.bmm(own, values.flatten(0, 1)).view(prompts, slots, kv_heads, per_row, -1)
-        out = (from_prefix + from_suffix).reshape(rows, heads, new, -1)
-        return out.transpose(1, 2)
+            scores[-1] = scores[-1].unflatten(3, (-1, new)).masked_fill(later, float("-inf")).flatten(3, 4)
+        if window is not None and self.common + self.prefix_width + length > window:
+            scores = self._within(window, scores, new)
+        weights = torch.cat(scores, dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+        parts = weights.split([s.shape[-1] for s in scores], dim=-1)
+        seen = [_shared_bmm(w, v, order) for w, (_, v, order) in zip(parts, levels, strict=True)]
+        return torch.stack(seen).sum(dim=0).reshape(rows, heads, new, -1).transpose(1, 2)
 
-    def _within(self, window: int, prefix: Tensor, suffix: Tensor, new: int) -> tuple[Tensor, Tensor]:
-        """Scores [P, K, S, heads * Q, T] of prefix and suffix with the keys outside the window hidden."""
-        device, length = prefix.device, suffix.shape[-1]
-        repeat = suffix.shape[-2] // new
+    def _within(self, window: int, scores: list[Tensor], new: int) -> list[Tensor]:
+        """Scores [P, S, K, heads * Q, T] of common part, prompts and suffix with the keys outside the window hidden."""
+        device, length = scores[-1].device, scores[-1].shape[-1]
+        repeat = scores[-1].shape[-2] // new
         step_Q = torch.arange(length - new, length, device=device)
         position_PQ = self.prompt_lengths[:, None] + step_Q
-        far_PQT = position_PQ[:, :, None] - torch.arange(prefix.shape[-1], device=device) >= window
+        hidden = []
+        start = 0
+        for shared in scores[:-1]:
+            at_T = torch.arange(start, start + shared.shape[-1], device=device)
+            start += shared.shape[-1]
+            far_PQT = position_PQ[:, :, None] - at_T >= window
+            # A row's queries stand head by head, new tokens fastest.
+            hidden.append(shared.masked_fill(far_PQT.repeat(1, repeat, 1)[:, None, None], float("-inf")))
         far_QT = step_Q[:, None] - torch.arange(length, device=device) >= window
-        # A row's queries stand head by head, new tokens fastest.
-        prefix = prefix.masked_fill(far_PQT.repeat(1, repeat, 1)[:, None, None], float("-inf"))
-        return prefix, suffix.masked_fill(far_QT.repeat(repeat, 1), float("-inf"))
+        return [*hidden, scores[-1].masked_fill(far_QT.repeat(repeat, 1), float("-inf"))]
+
+
+def _shared_bmm(rows_PSKXD: Tensor, matrices: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Products [P, S, K, X, T] of rows with matrices [B, D, T], each for all rows that lie side by side in the given order."""
+    ordered = rows_PSKXD.permute(order)
+    product = torch.bmm(ordered.reshape(len(matrices), -1, rows_PSKXD.shape[-1]), matrices)
+    back = sorted(range(len(order)), key=lambda i: order[i])
+    return product.view(*ordered.shape[:-1], -1).permute(back)
 
 
 @dataclass(frozen=True)
@@ -294,13 +318,21 @@ def _sdpa(
     return F.dropout(scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype), dropout) @ v
 
 
-def _causal_window(window: int | None, tokens: int, device: torch.device) -> Tensor | None:
-    """bool [T, T] of plain causal rows in a layer with a window that they exceed; else None."""
+def _causal_mask(window: int | None, queries: int, tokens: int, device: torch.device) -> Tensor | None:
+    """bool [Q, T] of causal rows whose queries are the last Q of T tokens; None where no mask says the same."""
     if window is None or tokens <= window:
-        return None
+        if queries in (1, tokens):
+            return None
+        window = tokens
     at = torch.arange(tokens, device=device)
-    distance = at[:, None] - at
+    distance = at[tokens - queries :, None] - at
     return (distance >= 0) & (distance < window)
+
+
+def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """query [B, H, Q, D], the last of the tokens; key and value [B, K, T, D] -> [B, Q, H, D], each from the past and itself."""
+    mask = _causal_mask(None, query.shape[2], key.shape[2], query.device)
+    return _sdpa(query, key, value, mask, 0.0, scaling).transpose(1, 2)
 
 
 def attention(
@@ -330,7 +362,9 @@ def attention(
         return gr2_cache.attend(layer, query, key, value, scale, sliding_window, softcap), None
     if gr2_blocks is not None and gr2_positions is not None:
         return gr2_blocks.attend(query, key, value, dropout, scale, gr2_positions[0], sliding_window, softcap), None
-    mask = attention_mask if attention_mask is not None else _causal_window(sliding_window, key.shape[2], key.device)
+    mask = attention_mask
+    if mask is None:
+        mask = _causal_mask(sliding_window, query.shape[2], key.shape[2], key.device)
     return _sdpa(query, key, value, mask, dropout, scale, softcap).transpose(1, 2).contiguous(), None
 
 

@@ -154,7 +154,7 @@ class LanguageModel:
 
     def logits(self, hidden_nC: Tensor) -> Tensor:
         """Logits [n, V] in float32."""
-        return self._rescale(self.model.get_output_embeddings()(hidden_nC).float())
+        return self.rescale(self.model.get_output_embeddings()(hidden_nC).float())
 
     def logits_of(self, hidden_nC: Tensor, tokens_nJ: Tensor) -> Tensor:
         """Logits [n, J] in float32 of the given tokens only; negative ids are padding and give an arbitrary logit."""
@@ -167,9 +167,9 @@ class LanguageModel:
         picked = torch.bmm(rows, hidden_nC[:, :, None])[:, :, 0].float()
         if head.bias is not None:
             picked = picked + head.bias[tokens].float()
-        return self._rescale(picked)
+        return self.rescale(picked)
 
-    def _rescale(self, logits: Tensor) -> Tensor:
+    def rescale(self, logits: Tensor) -> Tensor:
         """The output transformations some families' causal heads apply."""
         config = self.config
         if (scaling := getattr(config, "logits_scaling", None)) is not None:
@@ -196,7 +196,8 @@ def load(spec: LoadSpec, device: torch.device) -> LanguageModel:
             vocabulary.extend(model, tokenizer, spec.added_tokens, spec.pad_vocab_multiple, drawn)
         loaded.added_token_ids = [vocabulary.id_of(tokenizer, t) for t in spec.added_tokens]
         if spec.added_token_vectors is not None:
-            vocabulary.place(model, loaded.added_token_ids, spec.added_token_vectors, spec.seed)
+            far = vocabulary.PLACEMENT_PRETRAINED if spec.path else vocabulary.PLACEMENT_FROM_SCRATCH
+            vocabulary.place(model, loaded.added_token_ids, spec.added_token_vectors, spec.seed, far)
         if spec.lora is not None:
             loaded.adapter = adapter.attach(model, spec.lora, loaded.added_token_ids, spec.seed)
     if loaded.eos_token_id < 0:
@@ -274,8 +275,9 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
     except ImportError as error:
         raise FailedPrecondition(f"loading {spec.path} needs a package that is missing: {first_line(error)}") from error
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise NotFound(f"cannot load a model from {spec.path}: {first_line(error)}") from error
-    _check_family(model.config.model_type, spec.path)
+        raise NotFound(f"cannot load a model from {_named(spec)}: {first_line(error)}") from error
+    _check_family(model.config.model_type, _named(spec))
+    _check_shapes(model, _named(spec))
     if getattr(model.config, "quantization_config", None) is not None:
         del model.config.quantization_config
     loaded = LanguageModel(model, tokenizer, spec, device)
@@ -291,12 +293,27 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
     return loaded
 
 
+def _named(spec: LoadSpec) -> str:
+    """The model as a message names it: with its file, if it is one of several."""
+    return f"{spec.path}/{spec.gguf_file}" if spec.gguf_file else spec.path
+
+
 def _check_family(model_type: str, where: str) -> None:
     if model_type not in FAMILIES:
         hint = "; take a text-only checkpoint (gemma3_text)" if model_type == "gemma3" else ""
         raise InvalidRequest(
             f"{where}: architecture {model_type!r} is not supported{hint}; supported are {', '.join(FAMILIES)}"
         )
+
+
+def _check_shapes(model: Any, path: str) -> None:
+    """A GGUF file's dimensions are not all read by transformers: weights then stand in layers of another size."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module.weight.shape != (module.out_features, module.in_features):
+            shape = tuple(module.weight.shape)
+            raise FailedPrecondition(
+                f"{path}: {name} is {shape}, the configuration says {(module.out_features, module.in_features)}"
+            )
 
 
 def _check_config(spec: LoadSpec, folder: Path | None) -> None:
@@ -335,7 +352,7 @@ def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str
         eos = "" if spec.gguf_file else auto.eos_token or ""
         return auto.backend_tokenizer, eos, str(auto.chat_template or "")
     except Exception as error:  # the Auto classes raise nearly anything
-        raise FailedPrecondition(f"{spec.path} has no usable fast tokenizer: {first_line(error)}") from error
+        raise FailedPrecondition(f"{_named(spec)} has no usable fast tokenizer: {first_line(error)}") from error
 
 
 def _bos_token(folder: Path | None, tokenizer: Tokenizer) -> str:

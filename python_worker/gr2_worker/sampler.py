@@ -1,9 +1,9 @@
 """Sampling with shared-prefix KV caching and constraints.
 
-Every prompt is prefilled once; its G samples decode in lockstep with all others of the batch. Forced tokens cost no
-logits, and when every row is forced no forward either: runs of forced tokens are fed as one chunk. Finished rows are
-compacted away. The noise of a row comes from Philox keyed by (seed, prompt, sample), so a result does not depend on how
-prompts were batched.
+Every prompt is prefilled once, and what all of them begin with once for all; a prompt's G samples decode in lockstep with
+all others of the batch. Forced tokens cost no logits, and when every row is forced no forward either: runs of forced tokens
+are fed as one chunk. Finished rows are compacted away. The noise of a row comes from Philox keyed by (seed, prompt, sample),
+so a result does not depend on how prompts were batched.
 
 Shape legend: P prompts, S slots a prompt, R = P*S rows, C hidden size, J allowed tokens, V vocabulary, T new tokens.
 """
@@ -20,9 +20,11 @@ from torch import Tensor
 from . import ranking
 from .attention import SharedPrefixCache
 from .constraints import Allowed, Automaton, CompiledConstraint, compile_constraint
+from .decoder import Decoder, for_generation
 from .errors import FailedPrecondition, InvalidRequest
 from .lm import LanguageModel
 from .scoring import constrained_logits
+from .stopping import Stops
 from .types import (
     Bools,
     CancelCheck,
@@ -38,6 +40,8 @@ from .types import (
 # Tokens prefilled at once: activations of a prefill are much larger than its keys and values.
 PREFILL_TOKENS_CUDA = 32768
 PREFILL_TOKENS_CPU = 4096
+# Instructions that all prompts of a batch begin with are computed once if they have at least so many tokens.
+MIN_COMMON = 64
 # Rows are compacted when at most this share of the slots would remain.
 COMPACTION_SHARE = 0.75
 # Prompts whose rankings are scored and returned together: bounds what a caller waits for.
@@ -56,11 +60,15 @@ def check_prompts(prompts: list[Int32s], lm: LanguageModel, new_tokens: int) -> 
             )
 
 
-def prefill(lm: LanguageModel, prompts: list[Int32s], check: CancelCheck) -> tuple[SharedPrefixCache, Tensor]:
+def prefill(lm: Decoder | LanguageModel, prompts: list[Int32s], check: CancelCheck) -> tuple[SharedPrefixCache, Tensor]:
     """Computes the prompts. Returns the cache (not yet decoding) and the hidden state behind every prompt [P, C]."""
     lengths = np.asarray([len(p) for p in prompts], dtype=np.int64)
     lengths_P = torch.from_numpy(lengths).to(lm.device)
-    cache = SharedPrefixCache(lengths_P)
+    common = common_length(prompts)
+    cache = SharedPrefixCache(lengths_P, common)
+    if common:
+        positions = torch.arange(common, device=lm.device)[None]
+        lm.hidden(torch.from_numpy(prompts[0][None, :common].astype(np.int64)).to(lm.device), positions, cache=cache)
     budget = PREFILL_TOKENS_CUDA if lm.device.type == "cuda" else PREFILL_TOKENS_CPU
     last: list[Tensor] = []
     start = 0
@@ -71,18 +79,28 @@ def prefill(lm: LanguageModel, prompts: list[Int32s], check: CancelCheck) -> tup
             width = max(width, int(lengths[end]))
             end += 1
         # Padding stands on the right, where causal attention hides it.
-        ids = np.zeros((end - start, width), dtype=np.int64)
+        ids = np.zeros((end - start, width - common), dtype=np.int64)
         for row, prompt in enumerate(prompts[start:end]):
-            ids[row, : len(prompt)] = prompt
-        positions = torch.arange(width, device=lm.device).expand(end - start, width)
+            ids[row, : len(prompt) - common] = prompt[common:]
+        positions = torch.arange(common, width, device=lm.device).expand(end - start, -1)
         cache.filling = slice(start, end)
         hidden = lm.hidden(torch.from_numpy(ids).to(lm.device), positions, cache=cache)
-        last.append(hidden[torch.arange(end - start, device=lm.device), lengths_P[start:end] - 1])
+        last.append(hidden[torch.arange(end - start, device=lm.device), lengths_P[start:end] - common - 1])
         start = end
     return cache, torch.cat(last)
 
 
-def decode(lm: LanguageModel, cache: SharedPrefixCache, tokens_RQ: npt.NDArray[np.integer]) -> Tensor:
+def common_length(prompts: list[Int32s]) -> int:
+    """Tokens that all prompts begin with and that are worth computing apart, all but the last of the shortest; else 0."""
+    shortest = min(len(p) for p in prompts) - 1
+    if len(prompts) < 2 or shortest < MIN_COMMON:
+        return 0
+    differs = np.any([p[:shortest] != prompts[0][:shortest] for p in prompts], axis=0)
+    length = int(differs.argmax()) if differs.any() else shortest
+    return length if length >= MIN_COMMON else 0
+
+
+def decode(lm: Decoder | LanguageModel, cache: SharedPrefixCache, tokens_RQ: npt.NDArray[np.integer]) -> Tensor:
     """Feeds Q new tokens to every row; returns the hidden state behind the last one [R, C]."""
     ids = torch.from_numpy(tokens_RQ.astype(np.int64)).to(lm.device)
     new = ids.shape[1]
@@ -122,9 +140,11 @@ def _sample_tokens(
     watch: TokenWatcher | None,
 ) -> Iterator[list[SampledItem]]:
     """Responses drawn token by token; with whole sequences they end where their ranking part would begin."""
+    with torch.no_grad():
+        generating = for_generation(lm)
     for prompts, first, samples in _batches(params):
         with torch.no_grad(), lm.autocast():
-            yield from _Batch(lm, params, compiled, prompts, first, samples, check, watch).run()
+            yield from _Batch(generating, params, compiled, prompts, first, samples, check, watch).run()
 
 
 def _free_parts(
@@ -221,7 +241,7 @@ class _Batch:
 
     def __init__(
         self,
-        lm: LanguageModel,
+        lm: Decoder | LanguageModel,
         params: SampleParams,
         compiled: CompiledConstraint | None,
         prompts: list[int],
@@ -240,7 +260,7 @@ class _Batch:
         self._logprobs_RT: Float32s = np.zeros((rows, params.max_new_tokens), dtype=np.float32)
         self._noise_RT = _noise(params, self._prompt_R, self._sample_R)
         self._automaton = Automaton(compiled, self._prompt_R) if compiled is not None else None
-        self._stops = np.asarray(params.stop_tokens, dtype=np.int32)
+        self._stops = Stops(params.stop_tokens, params.stop_strings, lm.tokenizer)
         self._cache, last_PC = prefill(lm, [params.prompts[p] for p in prompts], check)
         self._cache.start_decoding(num_samples)
         self._hidden_RC = last_PC.repeat_interleave(num_samples, dim=0)
@@ -265,27 +285,24 @@ class _Batch:
                 self._watch([self._drawn(row, t) for row in np.flatnonzero(self._alive_R).tolist()])
             if self._automaton is not None:
                 self._automaton.advance(tokens, self._alive_R)
-            finished = self._finished(tokens, t)
+            ended = self._ended(t)
+            last = t + 1 == self._params.max_new_tokens
+            finished = self._alive_R & (ended | last)
             if finished.any():
-                stopped = finished & ~self._ran_out(tokens)
+                stopped = finished & ended
                 yield [self._item(row, t + 1, bool(stopped[row])) for row in np.flatnonzero(finished).tolist()]
                 self._alive_R &= ~finished
                 if not self._alive_R.any():
                     return
                 self._compact()
 
-    def _finished(self, tokens: Int32s, t: int) -> Bools:
-        if t + 1 == self._params.max_new_tokens:
-            return self._alive_R.copy()
-        return self._alive_R & ~self._ran_out(tokens)
-
-    def _ran_out(self, tokens: Int32s) -> Bools:
-        """Rows that did not come to an end of their own with their latest token."""
-        ended = np.isin(tokens, self._stops)
+    def _ended(self, t: int) -> Bools:
+        """Rows that came to an end of their own with token t."""
+        ended = self._stops.ended(self._tokens_RT, t)
         if self._automaton is not None:
             whole = self._compiled is not None and self._compiled.whole_sequences
             ended |= self._automaton.ranking_R if whole else self._automaton.done_R
-        return ~ended
+        return ended
 
     def _drawn(self, row: int, t: int) -> DrawnToken:
         return DrawnToken(int(self._prompt_R[row]), int(self._sample_R[row]), t, int(self._tokens_RT[row, t]))
@@ -340,15 +357,17 @@ class _Batch:
         if 0 < self._params.top_p < 1:
             logits_nV = _nucleus(logits_nV, self._params.top_p)
         log_probs = logits_nV.log_softmax(dim=-1)
-        best = log_probs.argmax(dim=-1)
         if self._params.temperature > 0:
             noise = torch.from_numpy(self._noise_RT[rows, t]).to(logits_nV.device)
             cumulative = log_probs.exp().to(noise.dtype).cumsum(dim=-1)
-            drawn = torch.searchsorted(cumulative, (noise * cumulative[:, -1])[:, None], right=True)[:, 0]
-            drawn = drawn.clamp(max=logits_nV.shape[1] - 1)
+            best = torch.searchsorted(cumulative, (noise * cumulative[:, -1])[:, None], right=True)[:, 0]
+            best = best.clamp(max=logits_nV.shape[1] - 1)
+            chosen = log_probs.gather(1, best[:, None])[:, 0]
             # Rounding may land on an impossible token once in 2^53 draws.
-            possible = log_probs.gather(1, drawn[:, None])[:, 0] > float("-inf")
-            best = torch.where(possible, drawn, best)
+            if bool((chosen == float("-inf")).any()):
+                best = torch.where(chosen == float("-inf"), log_probs.argmax(dim=-1), best)
+        else:
+            best = log_probs.argmax(dim=-1)
         chosen = log_probs.gather(1, best[:, None])[:, 0]
         return best.cpu().numpy(), chosen.cpu().numpy()
 

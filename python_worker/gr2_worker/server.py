@@ -35,6 +35,8 @@ log = logging.getLogger("gr2_worker")
 
 SERVICE = "gr2.v1.Worker"
 GRPC_THREADS = 16
+# Trailing metadata of every verb: how long it computed, without waiting its turn.
+COMPUTE_SECONDS = "gr2-compute-seconds"
 STATUS = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
@@ -76,11 +78,13 @@ class ComputeThread:
             try:
                 check()
                 verb(check, lambda event: events.put(("event", event)))
-                events.put(("end", None))
+                last: tuple[str, Any] = ("end", None)
             except BaseException as error:
-                events.put(("error", error))
-            finally:
-                self.busy_seconds += time.perf_counter() - started
+                last = ("error", error)
+            seconds = time.perf_counter() - started
+            self.busy_seconds += seconds
+            events.put(("seconds", seconds))
+            events.put(last)
 
         try:
             self._executor.submit(job)
@@ -90,6 +94,8 @@ class ComputeThread:
             kind, value = events.get()
             if kind == "event":
                 yield value
+            elif kind == "seconds":
+                context.set_trailing_metadata(((COMPUTE_SECONDS, repr(value)),))
             elif kind == "error":
                 raise value
             else:

@@ -186,6 +186,7 @@ class SampleParams:
     top_p: float = 1.0
     seed: int = 0
     stop_tokens: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()  # none empty
     constraint: PermutationConstraint | None = None
     max_batch_tokens: int = 262144
 

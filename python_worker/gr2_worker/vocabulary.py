@@ -15,8 +15,10 @@ from torch import Tensor
 from .errors import InvalidRequest, first_line
 from .types import Float32s
 
-# A token placed by a vector is moved off its fresh row by this many standard deviations of the embedding.
-PLACEMENT_SHARE = 2.0
+# A token placed by a vector is moved off its fresh row by this many standard deviations of the embedding. In a trained model
+# longer rows would draw probability from every other token, in every context (docs/LOG.md).
+PLACEMENT_FROM_SCRATCH = 2.0
+PLACEMENT_PRETRAINED = 0.5
 # New rows = mean of the old ones + this share of their standard deviation as noise: known territory, yet distinct.
 NEW_ROW_NOISE = 0.1
 
@@ -65,7 +67,7 @@ def extend(model: Any, tokenizer: Tokenizer, tokens: tuple[str, ...], multiple: 
             weight[first_new:] = fresh.to(weight.dtype)
 
 
-def place(model: Any, ids: list[int], vectors_AD: Float32s, seed: int) -> None:
+def place(model: Any, ids: list[int], vectors_AD: Float32s, seed: int, deviations: float) -> None:
     """Adds to the row of every id a random projection of where its token lies in another space; nothing for zeros."""
     vectors = torch.from_numpy(vectors_AD.astype("float32"))
     weights = tables(model)
@@ -77,8 +79,8 @@ def place(model: Any, ids: list[int], vectors_AD: Float32s, seed: int) -> None:
     projected /= projected[placed].square().mean().sqrt()
     with torch.no_grad():
         for weight in weights:
-            share = PLACEMENT_SHARE * weight.float().std()
-            weight[torch.tensor(ids)] += (share * projected.to(weight.device)).to(weight.dtype)
+            length = deviations * weight.float().std()
+            weight[torch.tensor(ids)] += (length * projected.to(weight.device)).to(weight.dtype)
 
 
 def tables(model: Any) -> list[Tensor]:

@@ -256,6 +256,8 @@ def sample_params(request: pb.SampleRequest) -> SampleParams:
     top_p = _number(request.top_p, "top_p", 0.0, 1.0)
     if top_p > 1:
         raise InvalidRequest(f"top_p must be <= 1, got {top_p}")
+    if any(not s for s in request.stop_strings):
+        raise InvalidRequest("stop_strings holds an empty string: every response would end at once")
     return SampleParams(
         prompts=_prompts(request),
         num_samples=_count(request.num_samples, "num_samples", 1),
@@ -264,6 +266,7 @@ def sample_params(request: pb.SampleRequest) -> SampleParams:
         top_p=top_p,
         seed=request.seed,
         stop_tokens=tuple(request.stop_tokens),
+        stop_strings=tuple(request.stop_strings),
         constraint=constraint(request),
         max_batch_tokens=_count(request.max_batch_tokens, "max_batch_tokens", DEFAULT_BATCH_TOKENS),
     )

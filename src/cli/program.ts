@@ -1,5 +1,5 @@
 /** `gr2`: arguments and exit codes, nothing else. Every command is loaded on demand, so that `gr2 doctor` runs on a broken setup. */
-import { Command, CommanderError, InvalidArgumentError } from "commander";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../core/errors.ts";
 import { describeError, exitCodeOf } from "./errors.ts";
 import { addServeToken } from "./serve-token.ts";
@@ -64,7 +64,11 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option("-r, --run <name>", "the run; may be a symbolic link to one, which SIGHUP follows again")
     .option("-p, --port <port>", "of gRPC; 0 = any free one (serve.grpc.port)", port)
     .option("--http-port <port>", "of HTTP; 0 = any free one (serve.http.port)", port)
-    .option("--log <what>", "requests: a line of JSON a request on stderr, without anything callers wrote")
+    .addOption(
+      new Option("--log <what>", "a line of JSON a request on stderr, without anything callers wrote").choices([
+        "requests",
+      ]),
+    )
     .option(...set)
     .option(...root)
     .action(async (name: string | undefined, options) => (await import("./serve.ts")).serveRun(name, options, out));

@@ -147,6 +147,7 @@ function impossible(c: Config): string[] {
     out.push(
       "rl.reward.dehacked needs rl.reward.kind = ndcg or auc: rank promotion pays nothing for a copied order as it is",
     );
+  if (c.rl.kind === "opd" && !c.rl.opd.teacher) out.push("rl.kind = opd needs rl.opd.teacher");
   const t = c.teacher;
   if (t.kind !== "statistical" && !t.model) out.push(`teacher.kind = ${t.kind} needs teacher.model`);
   if (t.kind === "openai" && !t.endpoint.baseUrl) out.push("teacher.kind = openai needs teacher.endpoint.baseUrl");

@@ -11,6 +11,8 @@ export interface KeptAnswer extends Usage {
   /** SHA-256 of the request, its server included. */
   readonly key: string;
   readonly text: string;
+  /** It was stopped at max_tokens. */
+  readonly cut: boolean;
   /** ISO 8601, when it was given. */
   readonly time: string;
 }
@@ -61,7 +63,9 @@ export class AnswerLog {
 function read(line: string): KeptAnswer | undefined {
   try {
     const value = JSON.parse(line) as Partial<KeptAnswer>;
-    return typeof value.key === "string" && typeof value.text === "string" ? (value as KeptAnswer) : undefined;
+    return typeof value.key === "string" && typeof value.text === "string"
+      ? ({ cut: false, ...value } as KeptAnswer)
+      : undefined;
   } catch {
     return undefined;
   }

@@ -35,7 +35,7 @@ export interface EndpointParts {
 }
 
 export type Answer =
-  | { readonly kind: "text"; readonly text: string; readonly time: string }
+  | { readonly kind: "text"; readonly text: string; readonly cut: boolean; readonly time: string }
   | { readonly kind: "unasked"; readonly reason: string };
 
 /**
@@ -51,7 +51,7 @@ export async function askAll(
   const out: (Answer | undefined)[] = requests.map((body) => {
     const kept = answers.get(keyOf(o, body));
     if (kept) budget.charge(kept);
-    return kept && { kind: "text", text: kept.text, time: kept.time };
+    return kept && { kind: "text", text: kept.text, cut: kept.cut, time: kept.time };
   });
   const open = requests.flatMap((body, index) => (out[index] ? [] : [{ body, index }]));
   const stop = new AbortController();
@@ -74,7 +74,7 @@ export async function askAll(
       const result = await askOne(body, o, { ...parts, signal });
       if (result.kind === "answer") {
         failuresInARow = 0;
-        out[index] = { kind: "text", text: result.text, time: result.time };
+        out[index] = { ...result, kind: "text" };
         done++;
         parts.onAnswer?.(done, requests.length);
         continue;
@@ -102,7 +102,7 @@ export async function askAll(
 }
 
 type Result =
-  | { readonly kind: "answer"; readonly text: string; readonly time: string }
+  | { readonly kind: "answer"; readonly text: string; readonly cut: boolean; readonly time: string }
   | { readonly kind: "failed"; readonly reason: string }
   | { readonly kind: "budget" }
   | Extract<Outcome, { kind: "hopeless" }>;
@@ -126,8 +126,9 @@ async function askOne(body: ChatRequest, o: EndpointOptions, parts: EndpointPart
     if (outcome.kind === "answer") {
       const time = new Date().toISOString();
       const text = secret.redact(outcome.text);
-      parts.answers.add({ key: keyOf(o, body), text, time, ...cost });
-      return { kind: "answer", text, time };
+      const { cut } = outcome;
+      parts.answers.add({ key: keyOf(o, body), text, cut, time, ...cost });
+      return { kind: "answer", text, cut, time };
     }
     if (outcome.kind === "hopeless") return outcome;
     if (outcome.kind === "refused") return { kind: "failed", reason: outcome.reason };

@@ -15,7 +15,8 @@ export interface ChatRequest {
 }
 
 export type Outcome =
-  | { readonly kind: "answer"; readonly text: string; readonly usage: Usage }
+  /** `cut`: the server stopped at max_tokens. */
+  | { readonly kind: "answer"; readonly text: string; readonly cut: boolean; readonly usage: Usage }
   /** Worth another try: the server is away, busy, broken or was cut off. */
   | { readonly kind: "again"; readonly reason: string; readonly afterMs: number }
   /** This request will never work; others may. */
@@ -83,7 +84,7 @@ async function readAll(response: Response): Promise<string> {
 }
 
 interface Body {
-  readonly choices?: readonly { readonly message?: { readonly content?: unknown } }[];
+  readonly choices?: readonly { readonly message?: { readonly content?: unknown }; readonly finish_reason?: unknown }[];
   readonly usage?: { readonly prompt_tokens?: unknown; readonly completion_tokens?: unknown };
   readonly error?: { readonly message?: unknown } | string;
   readonly message?: unknown;
@@ -96,7 +97,7 @@ function answerOf(text: string): Outcome | undefined {
   const { prompt_tokens, completion_tokens } = body?.usage ?? {};
   const number = (value: unknown): number => (typeof value === "number" && value >= 0 ? value : -1);
   const usage = { inputTokens: number(prompt_tokens), outputTokens: number(completion_tokens) };
-  return { kind: "answer", text: content, usage };
+  return { kind: "answer", text: content, cut: body?.choices?.[0]?.finish_reason === "length", usage };
 }
 
 function parsed(text: string): Body | undefined {

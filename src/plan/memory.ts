@@ -52,9 +52,11 @@ const runtimeBytes = { cpu: 0.75 * 2 ** 30, cuda: 0.9 * 2 ** 30 };
 const logitsAtOnce = { cpu: 2 ** 21, cuda: 2 ** 27 };
 const minLogitRows = 64;
 const preferredTokensCpu = 2048;
+/** Families whose ordinary layers the worker lays out anew while it samples: a second copy of the weights. */
+const laidOutFamilies: ReadonlySet<string> = new Set(["llama", "qwen2", "qwen3"]);
 /** Tokens of a title, on average, and of the instructions of the two formats. */
 const titleTokens = 24;
-const instructionTokens = { compact: 12, json: 420 };
+const instructionTokens = { compact: 12, json: 240 };
 
 /** @param added tokens put behind the vocabulary: markers and codes */
 export function planMemory(config: Config, shape: ModelShape, added: number, device: Device): MemoryPlan {
@@ -90,10 +92,11 @@ function planned(config: Config, shape: ModelShape, added: number, device: Devic
     Math.max(text.prompt + text.response, limitOf(config)),
   );
   const twice = { gradients: 8 * trained };
+  const laidOut = full && laidOutFamilies.has(shape.family) ? (half ? 2 : 4) * (tables + blocks) : 0;
   const phases = [
     training("midtrain", config.midtrain.batchTokens, text.document, {}),
     training("sft", config.sft.batchSlates * (text.prompt + text.response), text.prompt + text.response, twice),
-    phase("rl: sample", { ...learning, gradients: 0, weights: weights + reference, cache }),
+    phase("rl: sample", { ...learning, gradients: 0, weights: weights + reference + laidOut, cache }),
     training("rl: update", config.rl.prompts * group, group, { ...twice, weights: weights + reference }),
   ];
   const largest = phases.reduce((a, b) => (b.total > a.total ? b : a));

@@ -4,6 +4,7 @@
  */
 
 import { WorkerError } from "../core/errors.ts";
+import type { Compressor } from "../prompts/compress.ts";
 import { type Parsed, parseResponse } from "../prompts/parse.ts";
 import { type Encoder, item, markers, turn } from "../prompts/pieces.ts";
 import { constraintTokens, type Mode, type PromptOptions, renderPrompt } from "../prompts/rerank.ts";
@@ -77,6 +78,7 @@ export class Policy {
   private readonly spell: (row: number) => string;
   private readonly titleOf: (row: number) => string;
   private readonly prior: Prior;
+  private readonly compressor: Compressor | undefined;
 
   constructor(parts: {
     worker: WorkerClient;
@@ -86,6 +88,8 @@ export class Policy {
     spell: (row: number) => string;
     titleOf: (row: number) => string;
     prior: Prior;
+    /** Shortens what re-ranking prompts show. */
+    compressor?: Compressor | undefined;
     options: PolicyOptions;
   }) {
     this.worker = parts.worker;
@@ -94,12 +98,14 @@ export class Policy {
     this.spell = parts.spell;
     this.titleOf = parts.titleOf;
     this.prior = parts.prior;
+    this.compressor = parts.compressor;
     this.options = parts.options;
   }
 
   prompt(slate: SlateView, mode: Mode): number[] {
     const input = { history: slate.history, candidates: slate.shown ?? slate.candidates, titleOf: this.titleOf };
-    return this.encoder.encode(renderPrompt(input, mode, this.options.prompts));
+    const shown = this.compressor?.compress(input) ?? input;
+    return this.encoder.encode(renderPrompt(shown, mode, this.options.prompts));
   }
 
   /** The permutation constraint of these slates, or undefined when decoding is free. */

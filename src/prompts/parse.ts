@@ -31,25 +31,36 @@ const unparseable = (reason: UnparseableReason, detail: string): Parsed => ({ ki
 function readItems(body: string, spellings: readonly string[]): { found: number[]; rest: string } {
   const found: number[] = [];
   for (let at = pastSpace(body, 0); ; ) {
-    const index = spellings.findIndex((s) => body.startsWith(s, at));
-    if (index < 0) return { found, rest: body.slice(at) };
+    let index = 0;
+    while (index < spellings.length && !standsAt(body, spellings[index] as string, at)) index++;
+    if (index === spellings.length) return { found, rest: body.slice(at) };
     found.push(index);
     at = pastSpace(body, at + (spellings[index] as string).length);
   }
 }
 
+/**
+ * Whether a spelling (not empty) stands at a place. Spellings begin and end alike; their last but one character, a digit of the
+ * last code, tells most of them apart at the price of one comparison.
+ */
+function standsAt(body: string, spelling: string, at: number): boolean {
+  const telling = Math.max(0, spelling.length - 2);
+  return body.charCodeAt(at + telling) === spelling.charCodeAt(telling) && body.startsWith(spelling, at);
+}
+
+const isPrintable = (code: number): boolean => code > 0x20 && code < 0x7f;
+
 /** The first place from `at` on that is not white space. */
 function pastSpace(text: string, at: number): number {
   let end = at;
-  while (end < text.length && (text[end] as string).trim() === "") end++;
+  // What is printable ASCII is decided without making a string of it: nearly everything that is read here.
+  while (end < text.length && !isPrintable(text.charCodeAt(end)) && (text[end] as string).trim() === "") end++;
   return end;
 }
 
 function permutation(found: readonly number[], n: number, reasoning: string): Parsed {
-  if (new Set(found).size < found.length) {
-    const twice = found.find((x, i) => found.indexOf(x) !== i);
-    return unparseable("repeated candidate", `candidate ${twice} appears twice`);
-  }
+  const twice = found.find((x, i) => found.indexOf(x) !== i);
+  if (twice !== undefined) return unparseable("repeated candidate", `candidate ${twice} appears twice`);
   if (found.length < n) return unparseable("missing candidates", `${found.length} of ${n} candidates`);
   return { kind: "ranking", order: found, reasoning };
 }

@@ -73,16 +73,16 @@ export class Encoder {
   private readonly texts = new Map<string, readonly number[]>();
   private readonly special: ReadonlyMap<number, string>;
 
-  /** @param special tokens of the vocabulary that no text may become: those GR2 added and the model's own */
+  /** @param special ids and spellings of tokens that no text may become: those GR2 added and the model's own */
   constructor(
     tokenizer: TextTokenizer,
     spelling: ItemSpelling,
-    options: { chat?: ChatFrame; special?: readonly string[] } = {},
+    options: { chat?: ChatFrame | undefined; special?: ReadonlyMap<number, string> } = {},
   ) {
     this.tokenizer = tokenizer;
     this.spelling = spelling;
     this.chat = options.chat;
-    this.special = new Map((options.special ?? []).map((token) => [tokenizer.tokenId(token), token]));
+    this.special = options.special ?? new Map();
   }
 
   item(row: number): readonly number[] {

@@ -65,12 +65,14 @@ export const jsonOpening: Readonly<Record<Mode, string>> = {
 const lastOf = (rows: ArrayLike<number>, n: number): number[] =>
   Array.prototype.slice.call(rows, Math.max(0, rows.length - n)) as number[];
 
+/** An item in a list, with its title if titles are shown. */
+export const listing = (piece: ItemPiece, title: string, options: PromptOptions): Piece[] =>
+  options.showTitles ? [piece, text(` ${title}`, options.maxTitleTokens), text("\n")] : [piece];
+
 /** The prompt up to where the model takes over. */
 export function renderPrompt(input: PromptInput, mode: Mode, options: PromptOptions): Piece[] {
   const listed = (items: readonly ItemPiece[]): Piece[] =>
-    items.flatMap((piece) =>
-      options.showTitles ? [piece, text(` ${input.titleOf(piece.row)}`, options.maxTitleTokens), text("\n")] : [piece],
-    );
+    items.flatMap((piece) => listing(piece, input.titleOf(piece.row), options));
   const history = listed(lastOf(input.history, options.historyItems).map(item));
   const candidates = listed(input.candidates.map(candidate));
   if (options.format === "compact")

@@ -74,7 +74,38 @@ export async function trainingFigures(data: ReportData): Promise<Html> {
       drawn(validation.length > 1 ? validation : curve(data, "rl", { validation_ndcg5: "N@5" }), { y: "N@5, greedy" }),
       "On a fixed draw of validation slates.",
     ),
+    await figure(
+      "Where the seconds of an RL step go",
+      drawn(secondsOfSteps(data), { y: "seconds", smooth: true }),
+      shares(data),
+    ),
   ]);
+}
+
+const partsOfAStep = {
+  seconds_sample: "sampling",
+  seconds_score: "scoring",
+  seconds_gradient: "forward and backward",
+  seconds_optimizer: "optimizer",
+  seconds_wire: "wire",
+  seconds_typescript: "TypeScript",
+};
+
+/** Parts that take no time at all are left out. */
+function secondsOfSteps(data: ReportData): plots.Point[] {
+  const points = curve(data, "rl", partsOfAStep);
+  const spent = new Set(points.filter((p) => p.value > 0).map((p) => p.series));
+  return points.filter((p) => spent.has(p.series));
+}
+
+/** Every part's share of all steps' seconds, in words. */
+function shares(data: ReportData): string {
+  const points = secondsOfSteps(data);
+  const total = points.reduce((sum, p) => sum + p.value, 0);
+  const shareOf = (series: string): number =>
+    points.reduce((sum, p) => sum + (p.series === series ? p.value : 0), 0) / total;
+  const said = [...new Set(points.map((p) => p.series))].map((s) => `${s} ${(100 * shareOf(s ?? "")).toFixed(1)} %`);
+  return total > 0 ? `Of all seconds: ${said.join(", ")}.` : "";
 }
 
 export async function behaviourFigures(data: ReportData): Promise<Html> {

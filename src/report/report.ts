@@ -13,9 +13,10 @@ import { behaviourFigures, comparisonFigure, costFigures, identifierFigures, tra
 import { escapeHtml, type Html, html, raw } from "./html.ts";
 import { hero, provenance, resultTables, slates } from "./sections.ts";
 import { style } from "./style.ts";
+import { teacherTables } from "./teacher.ts";
 
 /** Raised when the page changes, so that reports of older code are drawn again. */
-const layout = 2;
+const layout = 3;
 
 /**
  * Writes `run`/report.html and returns its path. Leaves it alone if it already shows exactly this data, unless forced.
@@ -42,6 +43,7 @@ export async function renderReport(data: ReportData, fingerprint = fingerprintOf
     await comparisonFigure(data),
     await trainingFigures(data),
     await behaviourFigures(data),
+    teacherTables(data),
     slates(data.examples),
     await dataFigures(data),
     await identifierFigures(data),

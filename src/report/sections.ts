@@ -20,11 +20,12 @@ const descriptions: Readonly<Record<string, string>> = {
   rl_other_thought: "the reasoning of another slate",
   rl_other_order: "candidates listed in a random order",
   rl_nothink_other_order: "the same, generated at once",
+  rl_compressed: "prompts shortened, RL",
 };
 
 /** Systems that are not candidates: baselines and controls. */
 export const isControl = (system: string): boolean =>
-  system === "prerank" || system === "prior" || system.includes("_other_");
+  system === "prerank" || system === "prior" || system.includes("_other_") || system.endsWith("_compressed");
 
 const signed = (x: number, digits = 4): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(digits)}`;
 const percent = (x: number, digits = 1): string => `${(100 * x).toFixed(digits)} %`;

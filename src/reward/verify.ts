@@ -39,16 +39,18 @@ export interface Verdict {
 }
 
 /** Labels from best to worst: nothing is left to gain. */
-export const isIdeal = (labels: readonly number[]): boolean =>
-  labels.every((l, i) => i === 0 || l <= (labels[i - 1] as number));
+export function isIdeal(labels: readonly number[]): boolean {
+  for (let i = 1; i < labels.length; i++) if ((labels[i] as number) > (labels[i - 1] as number)) return false;
+  return true;
+}
 
 /**
  * @param labels relevance (>= 0) of every candidate in the input order; one-hot where there is one true item
  * @throws RangeError when no candidate is relevant
  */
 export function verify(parsed: Parsed, labels: readonly number[], options: RewardOptions): Verdict {
-  const before = labels.indexOf(Math.max(...labels));
-  if (!labels.some((l) => l > 0)) throw new RangeError("a slate without its true item cannot be rewarded");
+  const before = bestOf(labels);
+  if (!((labels[before] as number) > 0)) throw new RangeError("a slate without its true item cannot be rewarded");
   if (parsed.kind === "unparseable")
     return {
       reward: options.invalid,
@@ -59,57 +61,96 @@ export function verify(parsed: Parsed, labels: readonly number[], options: Rewar
       after: -1,
       because: `unparseable (${parsed.reason}: ${parsed.detail}): ${options.invalid}`,
     };
-  const answer = parsed.order.map((i) => labels[i] as number);
-  const identity = parsed.order.every((c, i) => c === i);
-  const measured = measures(labels, answer, options);
-  const gated = options.dehacked && identity && !isIdeal(labels);
-  const ranking = gated ? 0 : measured.value;
-  const earned = aucOf(answer) > aucOf(labels) || (isIdeal(labels) && isIdeal(answer));
-  const paid = options.format === "unconditional" || (options.format === "conditional" && earned);
+  const { order } = parsed;
+  const answer = order.map((i) => labels[i] as number);
+  const identity = order.every((c, i) => c === i);
+  const ideal = isIdeal(labels);
+  const gated = options.dehacked && identity && !ideal;
+  const ranking = gated ? 0 : measured(labels, answer, options);
+  const paid =
+    options.format === "unconditional" ||
+    (options.format === "conditional" && (pairsInOrder(answer) > pairsInOrder(labels) || (ideal && isIdeal(answer))));
   const format = paid ? options.formatBonus : 0;
-  return {
-    reward: ranking + format,
-    parts: { ranking, format, invalid: 0 },
-    valid: true,
-    identity,
-    before,
-    after: parsed.order.indexOf(before),
-    get because() {
-      const formula = gated ? "sub-optimal input order re-emitted: 0" : measured.formula();
-      return `${movesOf(labels, answer)}: ${formula}; format ${format}`;
-    },
-  };
+  return new Ranked({ ranking, format, invalid: 0 }, identity, before, order.indexOf(before), () => {
+    const formula = gated ? "sub-optimal input order re-emitted: 0" : formulaOf(labels, answer, ranking, options);
+    return `${movesOf(labels, answer)}: ${formula}; format ${format}`;
+  });
+}
+
+/** The verdict on a ranking. A class, because its sentence is rarely asked for and an accessor of every object is slow to make. */
+class Ranked implements Verdict {
+  readonly valid = true;
+  readonly reward: number;
+  readonly after: number;
+  readonly parts: Verdict["parts"];
+  readonly identity: boolean;
+  readonly before: number;
+  readonly #sentence: () => string;
+
+  constructor(parts: Verdict["parts"], identity: boolean, before: number, after: number, sentence: () => string) {
+    this.reward = parts.ranking + parts.format;
+    this.parts = parts;
+    this.identity = identity;
+    this.before = before;
+    this.after = after;
+    this.#sentence = sentence;
+  }
+
+  get because(): string {
+    return this.#sentence();
+  }
 }
 
 /** Places of the positives, from 1. */
 const placesOf = (labels: readonly number[]): number[] => labels.flatMap((l, i) => (l > 0 ? [i + 1] : []));
 
-/** Slates without two different labels have no pair to get wrong. */
-const aucOf = (labels: readonly number[]): number => gradedAuc(labels) ?? 0;
+/** The first of the highest labels. */
+function bestOf(labels: readonly number[]): number {
+  let best = 0;
+  for (let i = 1; i < labels.length; i++) if ((labels[i] as number) > (labels[best] as number)) best = i;
+  return best;
+}
 
-/** The ranking reward before any gate, with its arithmetic. */
-function measures(
-  input: readonly number[],
-  answer: readonly number[],
-  { kind, ndcgK, dehacked }: RewardOptions,
-): { value: number; formula: () => string } {
-  if (kind === "rank-promotion") {
-    const mean = (labels: readonly number[]): number => {
-      const places = placesOf(labels);
-      return places.reduce((a, b) => a + b, 0) / places.length;
-    };
-    const value = (mean(input) - mean(answer)) / input.length;
-    const place = (labels: readonly number[]): string => String(Number(mean(labels).toFixed(4)));
-    return { value, formula: () => `(${place(input)} - ${place(answer)}) / ${input.length} = ${value.toFixed(4)}` };
+/** Pairs of candidates of which the better one stands first. AUC is their share of the pairs of unequal labels. */
+function pairsInOrder(labels: readonly number[]): number {
+  let pairs = 0;
+  for (let i = 0; i < labels.length; i++)
+    for (let j = i + 1; j < labels.length; j++) if ((labels[i] as number) > (labels[j] as number)) pairs++;
+  return pairs;
+}
+
+/** Mean place of the positives, from 1. */
+function meanPlace(labels: readonly number[]): number {
+  let [sum, count] = [0, 0];
+  for (let i = 0; i < labels.length; i++) {
+    if ((labels[i] as number) > 0) {
+      sum += i + 1;
+      count++;
+    }
   }
-  const measure = (labels: readonly number[]): number => (kind === "auc" ? aucOf(labels) : gradedNdcg(labels, ndcgK));
-  const [from, to] = [measure(input), measure(answer)];
-  const name = kind === "auc" ? "AUC" : `NDCG@${ndcgK}`;
-  if (dehacked) return { value: to, formula: () => `${name} ${to.toFixed(4)}` };
-  return {
-    value: to - from,
-    formula: () => `${name} ${from.toFixed(4)} -> ${to.toFixed(4)} = ${(to - from).toFixed(4)}`,
-  };
+  return sum / count;
+}
+
+/** AUC or NDCG@K of labels in rank order. Slates without two different labels have no pair to get wrong. */
+const metricOf = (labels: readonly number[], { kind, ndcgK }: RewardOptions): number =>
+  kind === "auc" ? (gradedAuc(labels) ?? 0) : gradedNdcg(labels, ndcgK);
+
+/** The ranking reward before any gate. */
+function measured(input: readonly number[], answer: readonly number[], options: RewardOptions): number {
+  if (options.kind === "rank-promotion") return (meanPlace(input) - meanPlace(answer)) / input.length;
+  return metricOf(answer, options) - (options.dehacked ? 0 : metricOf(input, options));
+}
+
+/** The arithmetic of `measured`. */
+function formulaOf(input: readonly number[], answer: readonly number[], value: number, options: RewardOptions): string {
+  if (options.kind === "rank-promotion") {
+    const place = (labels: readonly number[]): string => String(Number(meanPlace(labels).toFixed(4)));
+    return `(${place(input)} - ${place(answer)}) / ${input.length} = ${value.toFixed(4)}`;
+  }
+  const name = options.kind === "auc" ? "AUC" : `NDCG@${options.ndcgK}`;
+  if (options.dehacked) return `${name} ${value.toFixed(4)}`;
+  const [from, to] = [metricOf(input, options), metricOf(answer, options)];
+  return `${name} ${from.toFixed(4)} -> ${to.toFixed(4)} = ${value.toFixed(4)}`;
 }
 
 function movesOf(input: readonly number[], answer: readonly number[]): string {

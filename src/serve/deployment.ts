@@ -11,6 +11,7 @@ import { Batcher } from "./batcher.ts";
 import { ItemBook } from "./items.ts";
 import { Lru } from "./lru.ts";
 import { type LoadedRun, RunModel } from "./model.ts";
+import { NewItems } from "./new-items.ts";
 import { type StartedWorker, WorkerPool } from "./pool.ts";
 import { type Order, Questions } from "./question.ts";
 import type { ServedRun } from "./served-run.ts";
@@ -51,7 +52,7 @@ export class Deployment {
     this.runModel = runModel;
     this.pool = pool;
     this.tokenizer = Tokenizer.fromJson(loaded.tokenizerJson);
-    this.questions = new Questions(run, this.tokenizer);
+    this.questions = new Questions(run, this.tokenizer, loaded.chat);
     this.model = modelOf(run, loaded, this.questions);
     this.batcher = new Batcher({
       maxBatch: serve.maxBatch,
@@ -61,7 +62,10 @@ export class Deployment {
         runModel.answer(worker.client, mode, asked, this.questions, signal, onToken),
       probe: (worker) => runModel.probe(worker.client, serve.stallMs),
     });
-    this.items = new ItemBook(run, (texts, signal) => runModel.encode(this.anyWorker(), texts, signal), serve.newItems);
+    this.items = new ItemBook(
+      run,
+      new NewItems(async (texts, signal) => runModel.encode(this.anyWorker(), texts, signal), serve.newItems),
+    );
     this.answers = new Lru(serve.cache);
     readyCalls.notify = () => this.batcher.pump();
   }

@@ -1,10 +1,10 @@
 /**
  * Which items a request means: known ones by id or title, others by a semantic ID made from their text, for this request
- * alone. IDs of texts are remembered; each depends on its text and the tokenizer only, whatever else is asked.
+ * alone.
  */
 import { neutralise } from "../sid/sanitise.ts";
 import type { Codes } from "../sid/semantic-id.ts";
-import { Lru } from "./lru.ts";
+import type { NewItems } from "./new-items.ts";
 import type { ServedRun } from "./served-run.ts";
 import { type ItemReference, Refusal, type RerankRequest } from "./types.ts";
 
@@ -22,23 +22,21 @@ export interface FoundItems {
   readonly candidates: readonly Found[];
 }
 
-/** Semantic IDs of neutralised texts, each as if it came alone. */
-export type EncodeTexts = (texts: readonly string[], signal: AbortSignal) => Promise<readonly Codes[]>;
-
 export class ItemBook {
-  private readonly run: Pick<ServedRun, "items" | "rowOf" | "rowOfTitle" | "catalogue">;
-  private readonly encode: EncodeTexts;
-  private readonly codesOfText: Lru<string, Codes>;
+  private readonly run: Pick<ServedRun, "config" | "items" | "rowOf" | "rowOfTitle" | "catalogue">;
+  private readonly newItems: NewItems;
 
-  constructor(run: ItemBook["run"], encode: EncodeTexts, capacity: number) {
+  constructor(run: ItemBook["run"], newItems: NewItems) {
     this.run = run;
-    this.encode = encode;
-    this.codesOfText = new Lru(capacity);
+    this.newItems = newItems;
   }
 
-  /** Throws Refusal for a candidate that is neither known nor described; and what `encode` throws. */
+  /** Throws Refusal for a candidate that is neither known nor described; and what encoding unknown items throws. */
   async find(request: Pick<RerankRequest, "history" | "candidates">, signal: AbortSignal): Promise<FoundItems> {
-    const history = request.history.map((i) => this.look(i)).filter((i) => i !== undefined);
+    const all = request.history.map((i) => this.look(i)).filter((i) => i !== undefined);
+    // Unknown ones beyond what the prompt shows would be placed for nothing.
+    const shown = all.length - this.run.config.prompts.historyItems;
+    const history = all.filter((item, i) => typeof item === "number" || i >= shown);
     const candidates = request.candidates.map((c, place) => {
       const item = this.look(c);
       if (item === undefined)
@@ -48,21 +46,12 @@ export class ItemBook {
         );
       return item;
     });
-    const own = new Map<string, Codes | undefined>(); // by text, in order of appearance
-    for (const item of [...history, ...candidates])
-      if (typeof item === "string") own.set(item, this.codesOfText.get(item));
-    const missing = [...own.keys()].filter((text) => own.get(text) === undefined);
-    if (missing.length > 0) {
-      const codes = await this.encode(missing, signal);
-      missing.forEach((text, i) => {
-        own.set(text, codes[i] as Codes);
-        this.codesOfText.set(text, codes[i] as Codes);
-      });
-    }
-    const numbers = new Map([...own.keys()].map((text, k) => [text, this.run.items.length + k]));
+    const texts = [...new Set([...history, ...candidates].filter((item) => typeof item === "string"))];
+    const codes = texts.length > 0 ? await this.newItems.codesOf(texts, signal) : [];
+    const own = new Map(texts.map((text, k) => [text, { row: this.run.items.length + k, codes: codes[k] as Codes }]));
     const found = (item: number | string): Found =>
       typeof item === "string"
-        ? { row: numbers.get(item) as number, codes: own.get(item) as Codes, title: item }
+        ? { ...(own.get(item) as { row: number; codes: Codes }), title: item }
         : { row: item, codes: this.run.catalogue.codesOf(item), title: this.run.items[item]?.title ?? "" };
     return { history: history.map(found), candidates: candidates.map(found) };
   }

@@ -5,10 +5,10 @@
 import { readFileSync } from "node:fs";
 import { CheckpointError, WorkerError } from "../core/errors.ts";
 import { hashOf, sha256 } from "../core/hash.ts";
-import { deriveSeed } from "../core/rng.ts";
+import type { ChatFrame } from "../prompts/pieces.ts";
 import { codesOfTexts } from "../stages/encode.ts";
-import { addedTokens, checkBelonging } from "../stages/language-model.ts";
-import type { Tokenizer } from "../worker/tokenizer.ts";
+import { chatOf, checkBelonging, modelRequest } from "../stages/language-model.ts";
+import { Tokenizer } from "../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../worker/types.ts";
 import {
   constraintOf,
@@ -27,6 +27,8 @@ export interface LoadedRun {
   readonly tokenizerJson: Uint8Array;
   readonly numParameters: number;
   readonly maxPositions: number;
+  /** How the model is addressed; undefined = without a chat template. */
+  readonly chat: ChatFrame | undefined;
   /** Of the weights in use. */
   readonly weights: string;
 }
@@ -54,24 +56,14 @@ export class RunModel {
     const { config, tokenizer, systems } = this.run;
     const hashes: Record<string, string> = {};
     let loaded: LoadedModel | undefined;
+    const own = config.model.source === "scratch" ? readFileSync(this.run.tokenizerFile) : undefined;
     for (const weights of this.weights()) {
       const modelId = this.idOf(weights);
       loaded = await client.loadModel(
         {
           modelId,
-          source:
-            config.model.source === "scratch"
-              ? {
-                  kind: "scratch",
-                  architecture: config.model.architecture,
-                  tokenizerJson: readFileSync(this.run.tokenizerFile),
-                }
-              : { kind: "pretrained", path: config.model.path, ggufFile: config.model.ggufFile },
-          addedTokens: addedTokens(config),
-          dtype: config.runtime.dtype,
-          seed: deriveSeed(config.seed, "model"),
+          ...(await modelRequest(config, own, () => {}, signal)),
           trainable: false,
-          padVocabMultiple: config.model.padVocabMultiple,
         },
         { signal },
       );
@@ -85,7 +77,8 @@ export class RunModel {
     if (!loaded) throw new CheckpointError(`run ${this.run.name} has no system to serve`);
     await this.encode(client, [""], signal); // the first use loads the embedding model: seconds
     const { tokenizerJson, numParameters, maxPositions } = loaded;
-    return { tokenizerJson, numParameters, maxPositions, weights: hashOf(hashes) };
+    const chat = chatOf(config, loaded, Tokenizer.fromJson(tokenizerJson));
+    return { tokenizerJson, numParameters, maxPositions, chat, weights: hashOf(hashes) };
   }
 
   /** Takes the models out of a worker that lives on. Never throws. */

@@ -101,7 +101,7 @@ export class WorkerPool {
         if (signal.aborted) return failed(e);
         failed(e);
         slot.failures++;
-        this.options.log(`worker ${slot.number} did not start: ${e instanceof Error ? e.message : e}`);
+        this.options.log(`worker ${slot.number}: ${e instanceof Error ? e.message : e}; trying again`);
         await this.pause(slot);
         continue;
       }

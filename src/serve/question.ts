@@ -9,7 +9,8 @@
 import { sha256 } from "../core/hash.ts";
 import { softmax } from "../eval/choice-model.ts";
 import { orderBy, type Prior, priorOf } from "../policy/prior.ts";
-import { Encoder, item } from "../prompts/pieces.ts";
+import { compressorOf } from "../prompts/compress.ts";
+import { type ChatFrame, Encoder, item } from "../prompts/pieces.ts";
 import { type ConstraintTokens, constraintTokens, renderPrompt } from "../prompts/rerank.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
 import { tokensOfSid } from "../sid/semantic-id.ts";
@@ -47,12 +48,14 @@ export interface Order {
 
 export class Questions {
   private readonly run: Pick<ServedRun, "config" | "catalogue" | "systems" | "usual" | "evidence">;
-  private readonly tokenizer: Pick<Tokenizer, "encode" | "requireTokenId">;
+  private readonly tokenizer: Pick<Tokenizer, "encode" | "requireTokenId" | "special">;
+  private readonly chat: ChatFrame | undefined;
   private readonly texts = new Lru<string, number[]>(10_000);
 
-  constructor(run: Questions["run"], tokenizer: Questions["tokenizer"]) {
+  constructor(run: Questions["run"], tokenizer: Questions["tokenizer"], chat: ChatFrame | undefined) {
     this.run = run;
     this.tokenizer = tokenizer;
+    this.chat = chat;
   }
 
   /** @param scores of the caller's ranker, per candidate; undefined = it gave none */
@@ -78,10 +81,12 @@ export class Questions {
       scores: given,
       ...(prior.evidence !== 0 && evidence ? { evidence: evidence(rows.history, rows.candidates, given) } : {}),
     });
+    const compressor = compressorOf(config.prompts, encoder);
+    const shown = { ...rows, titleOf: (row: number) => byRow.get(row)?.title ?? "" };
     const prompt = encoder.encode(
       mode === "direct"
         ? sequentialTask(rows.history.slice(-config.prompts.historyItems))
-        : renderPrompt({ ...rows, titleOf: (row) => byRow.get(row)?.title ?? "" }, "think", config.prompts),
+        : renderPrompt(compressor?.compress(shown) ?? shown, "think", config.prompts),
     );
     const sequences = rows.candidates.map((row) => encoder.encode([item(row)]));
     return {
@@ -141,6 +146,7 @@ export class Questions {
         tokenId: (token) => this.tokenizer.requireTokenId(token),
       },
       { tokensOf: (row) => tokensOfSid(foundAt?.(row).codes ?? [], format) },
+      { special: this.tokenizer.special, chat: this.chat },
     );
   }
 }

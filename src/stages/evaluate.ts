@@ -6,6 +6,7 @@
  *   direct           likelihood x prior of the mid-trained LM, one forward pass
  *   sft, rl          generated after a visible thought;  *_nothink: generated at once;  *_direct: likelihood x prior
  *   direct_other_history, *_other_thought   controls: the history, or the thought, of another slate
+ *   rl_compressed    what shorter prompts cost (eval.compress): the RL policy, history and titles cut
  *   *_other_order    control for position bias: the prompt lists the candidates in a random order; prior and places stay
  *
  * Calibrations are fitted on validation: cross-fitted over users for validation's own numbers, whole for test.
@@ -49,6 +50,7 @@ interface SystemResult {
     readonly identity: number;
     readonly tau: number;
     readonly tokens: number;
+    readonly promptTokens: number;
   };
   /** Of a direct system: as fitted on all of validation, which its answers on test are weighed with. */
   readonly prior?: Prior;
@@ -175,8 +177,9 @@ async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: 
       slates: readonly SlateView[],
       label: string,
       thoughts?: readonly (readonly number[])[],
+      by = policy,
     ): Promise<Rollout[]> =>
-      policy.sample(slates, {
+      by.sample(slates, {
         mode,
         group: 1,
         temperature: 0,
@@ -192,6 +195,12 @@ async function systemsOf(stage: StageName & ("midtrain" | "sft" | "rl"), asked: 
     );
     const onTest = await generate(views.test, "test");
     out.push(generated(system, asked, chosen, onValidation, onTest));
+    const { historyTokens, titleWords } = config.eval.compress;
+    if (mode === "think" && stage === "rl" && historyTokens + titleWords > 0) {
+      const shorter = model.policy(readPrior(context), config.eval.compress);
+      const answers = await generate(views.test, "compressed prompts", undefined, shorter);
+      out.push(generated(`${stage}_compressed`, asked, [], [], answers));
+    }
     if (stage !== "rl" || !config.eval.controls) continue;
     if (mode === "think") {
       const thoughts = otherUser(asked.test).map((i) => policy.thoughtOf(onTest[i] as Rollout));
@@ -284,6 +293,7 @@ function generated(
         ),
       ),
       tokens: mean(onTest.map((r) => r.tokens.length)),
+      promptTokens: mean(onTest.map((r) => r.prompt.length)),
     },
     shown: onTest.flatMap((r, i) => {
       const slate = (asked.test[i] as Slate).id;
@@ -294,7 +304,8 @@ function generated(
   };
 }
 
-const isControl = (system: string): boolean => ["prerank", "prior"].includes(system) || system.includes("_other_");
+const isControl = (system: string): boolean =>
+  ["prerank", "prior"].includes(system) || system.includes("_other_") || system.endsWith("_compressed");
 
 function tabulate(
   context: StageContext,
@@ -331,6 +342,9 @@ function tabulate(
     health[`${s.system}_kendall_tau`] = s.health?.tau ?? 0;
     health[`${s.system}_tokens`] = s.health?.tokens ?? 0;
   }
+  for (const s of systems.filter((s) => s.system === "rl" || s.system === "rl_compressed"))
+    if (systems.some((other) => other.system === "rl_compressed"))
+      health[`${s.system}_prompt_tokens`] = s.health?.promptTokens ?? 0;
   health.identity_rate = health.rl_identity_rate ?? 0;
   return { rows, comparisons, health, selected: { system: selected, validation: onValidation } };
 }

@@ -11,6 +11,7 @@ import { deriveSeed } from "../core/rng.ts";
 import { Policy } from "../policy/policy.ts";
 import type { Prior } from "../policy/prior.ts";
 import { chatFrame } from "../prompts/chat.ts";
+import { compressorOf } from "../prompts/compress.ts";
 import { type ChatFrame, Encoder, markers } from "../prompts/pieces.ts";
 import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
@@ -48,7 +49,8 @@ export interface LanguageModel {
   readonly belongsTo: Belonging;
   readonly encoder: Encoder;
   readonly numParameters: number;
-  policy(prior: Prior): Policy;
+  /** @param compress how far its prompts are shortened; default: as the recipe says */
+  policy(prior: Prior, compress?: Config["prompts"]["compress"]): Policy;
 }
 
 /** A code means nothing without the catalogue it was learned with, nor a token id without its tokenizer. */
@@ -83,7 +85,7 @@ export function weightsChanged(worker: WorkerClient): void {
 }
 
 /** The model's chat template as a frame around question and answer; undefined if it is not asked in one. */
-function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatFrame | undefined {
+export function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatFrame | undefined {
   const { chat, format } = config.prompts;
   if (chat === "off" || (chat === "auto" && (format !== "json" || model.chatTemplate === ""))) return undefined;
   if (model.chatTemplate === "")
@@ -97,7 +99,7 @@ function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatF
     template: model.chatTemplate,
     bosToken: model.bosToken,
     eosToken: tokenizer.idToken(model.eosTokenId) ?? "",
-    specialTokens: tokenizer.specialTokens,
+    specialTokens: [...tokenizer.special.values()],
   });
 }
 
@@ -116,7 +118,7 @@ export async function modelRequest(
   return {
     source: tokenizerJson
       ? { kind: "scratch", architecture, tokenizerJson }
-      : await pretrainedSource(config, log, signal),
+      : await pretrainedSource(config.model, config, log, signal),
     addedTokens: addedTokens(config),
     dtype: config.runtime.dtype,
     seed: deriveSeed(config.seed, "model"),
@@ -180,15 +182,16 @@ export async function openLanguageModel(
   const encoder = new Encoder(
     { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) },
     { tokensOf: (row) => tokensOfSid(corpus.catalogue.codesOf(row), corpus.catalogue.shape.format) },
-    { special: tokenizer.specialTokens, ...(chat ? { chat } : {}) },
+    { special: tokenizer.special, chat },
   );
   return {
     tokenizer,
     belongsTo,
     encoder,
     numParameters: entry.model.numParameters,
-    policy: (prior) =>
+    policy: (prior, compress = config.prompts.compress) =>
       new Policy({
+        compressor: compressorOf({ ...config.prompts, compress }, encoder),
         worker,
         encoder,
         decoder: { decode: (ids) => tokenizer.decode(ids) },

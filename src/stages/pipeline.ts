@@ -17,6 +17,7 @@ import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { checkBaseModel } from "./base-model.ts";
 import { calibrate } from "./calibrate.ts";
 import { data } from "./data.ts";
+import { distil } from "./distill.ts";
 import { embed } from "./embed.ts";
 import { evaluate, type Results } from "./evaluate.ts";
 import { readJson, writeJson } from "./files.ts";
@@ -29,7 +30,11 @@ import { type Stage, type StageContext, type StageName, stageNames } from "./sta
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
-export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
+export const stages: readonly Stage[] = [
+  ...[data, embed, sid, midtrain, slates, traces, calibrate, sft],
+  { ...rl, run: (context) => (context.config.rl.kind === "opd" ? distil(context) : rl.run(context)) },
+  evaluate,
+];
 
 /** Rooms whose code a stage's result depends on, next to its own file. A change there runs it again. */
 const commonCode = ["src/core", "src/data", "src/sid", "src/stages/corpus.ts", "src/stages/files.ts"];
@@ -69,10 +74,19 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
   traces: [
     ...["src/teacher", "src/endpoint", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts"],
-    ...["src/prerank", "src/stages/teachers.ts", "src/stages/worker-teacher.ts"],
+    ...["src/prerank", "src/stages/teachers.ts", "src/stages/worker-teacher.ts", "src/stages/base-model.ts"],
   ],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
-  rl: [...modelCode, "src/reward", "src/rl", "src/eval", "src/stages/rl-update.ts", "src/stages/slates.ts"],
+  rl: [
+    ...modelCode,
+    "src/reward",
+    "src/rl",
+    "src/eval",
+    "src/stages/rl-update.ts",
+    "src/stages/distill.ts",
+    "src/stages/rl-seconds.ts",
+    "src/stages/slates.ts",
+  ],
   evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],
 };
 

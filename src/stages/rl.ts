@@ -4,8 +4,11 @@
  *
  * Shape suffixes: P prompts, G group.
  */
+import { existsSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
+import { sha256 } from "../core/hash.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import type { Rollout, SlateView } from "../policy/policy.ts";
@@ -19,6 +22,7 @@ import { type Corpus, openCorpus } from "./corpus.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { checkPromptsOf } from "./prompt-check.ts";
+import { startStepClock } from "./rl-seconds.ts";
 import { type GroupOfAnswers, modes, update } from "./rl-update.ts";
 import { conditional, isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
@@ -27,9 +31,22 @@ import { readEvidence } from "./traces.ts";
 export const rl: Stage = {
   name: "rl",
   inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft"],
-  settings: (c) => ({ rl: c.rl, prompts: c.prompts, decoding: c.decoding, userShare: c.sft.userShare, seed: c.seed }),
+  settings: (c) => ({
+    rl: c.rl,
+    weights: [c.rl.initial, c.rl.opd.teacher].map(identityOf),
+    prompts: c.prompts,
+    decoding: c.decoding,
+    userShare: c.sft.userShare,
+    seed: c.seed,
+  }),
   run,
 };
+
+/** Of the saved weights in a folder of another run: a path alone does not say whether they are still the same. */
+function identityOf(folder: string): string {
+  const file = join(folder, "gr2_state.json");
+  return folder !== "" && existsSync(file) ? sha256(readFileSync(file)) : "";
+}
 
 async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
@@ -37,7 +54,7 @@ async function run(context: StageContext): Promise<Summary> {
   const worker = await context.worker();
   const corpus = await openCorpus(context);
   const from = context.inputDir("midtrain");
-  const start = stateDir(context.inputDir("sft"));
+  const start = startOf(context);
   const model = await openLanguageModel(context, corpus, start, tokenizerFile(from));
   const policy = model.policy(readPrior(context));
   const evidence = readEvidence(context);
@@ -61,6 +78,8 @@ async function run(context: StageContext): Promise<Summary> {
   let score = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0 };
   if (!resumed) await worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
 
+  const clock = startStepClock(worker);
+  let ahead: Promise<GroupOfAnswers[]> | undefined;
   const recent: Record<string, number>[] = [];
   const raised = new Set<string>();
   for (let step = score.step; step < o.steps; step++) {
@@ -70,14 +89,20 @@ async function run(context: StageContext): Promise<Summary> {
     const queue = slatesForStep(pool, config, step);
     for (let round = 0; round <= (o.dynamicSampling ? o.maxRefillRounds : 0) && kept.length < o.prompts; round++) {
       const batch = queue.splice(0, o.prompts - kept.length);
-      const groups = await answer(batch, step, round);
+      const groups = await (ahead ?? answer(batch, step, round));
+      ahead = undefined;
       seen.push(...groups);
       kept.push(...(o.dynamicSampling ? groups.filter((g) => teaches(g.rewards_G)) : groups));
     }
     // 2. Update.
     const updated = kept.length > 0 ? await update(kept, { worker, policy, config, viewOf: view, step, signal }) : {};
-    // 3. Say how it went.
-    const values = { ...healthOf(seen, kept), ...updated };
+    const seconds = clock.lap();
+    // 3. Say how it went, while the worker answers the next step's first slates with the weights as they are now.
+    const last = step + 1 === o.steps;
+    const evaluates = last || (step + 1) % o.evalSteps === 0;
+    const saves = !last && (step + 1) % o.checkpointSteps === 0;
+    if (!last && !evaluates && !saves) ahead = startAnswers(step + 1);
+    const values = { ...healthOf(seen, kept), ...updated, ...seconds };
     context.metrics(step, values);
     recent.push(values);
     for (const alarm of alarmsOf(recent)) {
@@ -87,7 +112,7 @@ async function run(context: StageContext): Promise<Summary> {
     for (const g of seen.slice(0, 2)) logRollout(step, g);
     const mean = average(seen.flatMap((g) => g.rewards_G));
     context.progress(`reward ${mean.toFixed(3)}`, step + 1, o.steps);
-    if ((step + 1) % o.evalSteps === 0 || step + 1 === o.steps) {
+    if (evaluates) {
       const value = await evaluate(step + 1);
       if (value > score.best || !o.keepBest) {
         score = { ...score, best: value, bestStep: step + 1 };
@@ -95,8 +120,8 @@ async function run(context: StageContext): Promise<Summary> {
       }
     }
     score = { ...score, step: step + 1 };
-    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < o.steps)
-      await saveCheckpoint(context, worker, model.belongsTo, step + 1, score);
+    if (saves) await saveCheckpoint(context, worker, model.belongsTo, step + 1, score);
+    if (evaluates || saves) clock.restart();
   }
   context.log(
     score.bestStep === 0
@@ -105,24 +130,31 @@ async function run(context: StageContext): Promise<Summary> {
   );
   return { steps: o.steps, bestValidation: score.best, bestStep: score.bestStep, slates: pool.length };
 
+  /** The first round of a step, begun before anyone waits for it: what it throws is thrown where it is awaited. */
+  function startAnswers(step: number): Promise<GroupOfAnswers[]> {
+    const answers = answer(slatesForStep(pool, config, step).slice(0, o.prompts), step, 0);
+    answers.catch(() => undefined);
+    return answers;
+  }
+
   /** Samples a batch of slates, each in the mode its place in the step gives it. */
   async function answer(batch: readonly Slate[], step: number, round: number): Promise<GroupOfAnswers[]> {
-    const out: GroupOfAnswers[] = [];
-    for (const mode of modes) {
+    // Both modes are asked for at once: the answers of one are verified while the worker writes those of the other.
+    const parts = modes.map(async (mode) => {
       const rng = Rng.of(config.seed, "rl-mode", step, round);
       const part = batch.filter(() => (rng.uniform() < o.thinkShare ? "think" : "answer") === mode);
       const views = part.map(view);
       const seed = deriveSeed(config.seed, "rl", step, round, mode);
       const rollouts = await policy.sample(views, { mode, group: o.group, temperature: o.temperature, seed, signal });
       const limit = views.length ? policy.maxNewTokens(views, mode) : 0;
-      part.forEach((slate, p) => {
+      return part.map((slate, p): GroupOfAnswers => {
         const rollouts_G = rollouts.slice(p * o.group, (p + 1) * o.group);
         const verdicts_G = rollouts_G.map((r) => verify(r.parsed, labelsOf(slate), o.reward));
         const rewards_G = verdicts_G.map((v, g) => v.reward + overlong(rollouts_G[g] as Rollout, limit, mode));
-        out.push({ slate, mode, rollouts_G, verdicts_G, rewards_G });
+        return { slate, mode, rollouts_G, verdicts_G, rewards_G };
       });
-    }
-    return out;
+    });
+    return (await Promise.all(parts)).flat();
   }
 
   /** A thought that nears its budget costs; an answer's length is fixed by the slate. */
@@ -169,8 +201,12 @@ async function run(context: StageContext): Promise<Summary> {
   }
 }
 
+/** The weights that RL begins with: SFT's, or those of an earlier pass. */
+export const startOf = (context: StageContext): string =>
+  context.config.rl.initial ? resolve(context.config.rl.initial) : stateDir(context.inputDir("sft"));
+
 /** NDCG@5; 0 for an unparseable answer. */
-function gainOf(rollout: Rollout, slate: Slate): number {
+export function gainOf(rollout: Rollout, slate: Slate): number {
   const labels = labelsOf(slate);
   return rollout.parsed.kind === "ranking"
     ? gradedNdcg(
@@ -213,7 +249,7 @@ export function admittedSlates(
 }
 
 /** Validation slates for the learning curve: a seeded draw, the same every time. */
-function evaluationSlates(context: StageContext, n: number): Slate[] {
+export function evaluationSlates(context: StageContext, n: number): Slate[] {
   const all = conditional(readSlates(context, "validation"));
   return Rng.of(context.config.seed, "rl-validation").shuffle(all).slice(0, n);
 }

@@ -12,6 +12,7 @@ import { jsonParts } from "../prompts/rerank.ts";
 import type { Complete, Wanted, Written } from "../teacher/words.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
 import { type Completion, sampleAll, type WorkerClient } from "../worker/types.ts";
+import { pretrainedSource } from "./base-model.ts";
 import type { StageContext } from "./stage.ts";
 
 const modelId = "teacher";
@@ -24,13 +25,11 @@ export async function openWorkerTeacher(
   const { config, signal } = context;
   const { model: path, ggufFile } = config.teacher;
   const worker = await context.worker();
-  const loaded = await worker.loadModel(
-    { modelId, source: { kind: "pretrained", path, ggufFile }, dtype: config.runtime.dtype, trainable: false },
-    { signal },
-  );
+  const source = await pretrainedSource({ path, ggufFile }, config, (line) => context.log(line), signal);
+  const loaded = await worker.loadModel({ modelId, source, dtype: config.runtime.dtype, trainable: false }, { signal });
   const tokenizer = Tokenizer.fromJson(loaded.tokenizerJson);
   const eos = tokenizer.idToken(loaded.eosTokenId) ?? "";
-  const { specialTokens } = tokenizer;
+  const specialTokens = [...tokenizer.special.values()];
   const chat =
     loaded.chatTemplate === ""
       ? undefined
@@ -38,7 +37,7 @@ export async function openWorkerTeacher(
   const encoder = new Encoder(
     { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) },
     { tokensOf: () => [] },
-    { special: specialTokens, ...(chat ? { chat } : {}) },
+    { special: tokenizer.special, chat },
   );
   const asked = { worker, tokenizer, encoder, eosToken: loaded.eosTokenId, config, signal };
   const answers = new AnswerLog(context.work("answers.jsonl"));
@@ -53,8 +52,10 @@ export async function openWorkerTeacher(
         const texts = kept.every((k) => k !== undefined) ? kept.map((k) => k?.text ?? "") : await answer(part, asked);
         texts.forEach((text, i) => {
           const key = keys[i] as string;
-          if (!kept[i]) answers.add({ key, text, time: new Date().toISOString(), inputTokens: 0, outputTokens: 0 });
-          out.push({ kind: "text", text, time: null });
+          const cut = !text.includes(jsonParts.answer); // a thought that came to no end
+          if (!kept[i])
+            answers.add({ key, text, cut, time: new Date().toISOString(), inputTokens: 0, outputTokens: 0 });
+          out.push({ kind: "text", text, cut, time: null });
         });
         context.progress(`asking ${path}`, out.length, wanted.length);
       }

@@ -110,7 +110,10 @@ export async function sampleTraces(
       }
       const reason = reply.kind === "ranking" ? wrongChoice : reply.reason;
       rejected[reason] = (rejected[reason] ?? 0) + 1;
-      if (reply.kind === "unusable") rejections.push({ slateId: slate.id, attempt, ...reply });
+      if (reply.kind === "unusable") {
+        const { detail, text } = reply;
+        rejections.push({ slateId: slate.id, attempt, reason, detail, text });
+      }
       if (reply.kind !== "unasked") again.push(slate);
     });
     open = again;

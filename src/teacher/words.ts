@@ -19,8 +19,8 @@ export interface Wanted {
 }
 
 export type Written =
-  /** The whole answer as text. */
-  | { readonly kind: "text"; readonly text: string; readonly time: string | null }
+  /** The answer as text; `cut`: it was longer than it may be. */
+  | { readonly kind: "text"; readonly text: string; readonly cut?: boolean; readonly time: string | null }
   | { readonly kind: "unasked"; readonly reason: string };
 
 /** One outcome a request, in order. */
@@ -82,12 +82,14 @@ export function teacherOfWords(o: WordsOptions): Teacher {
     const written = await o.complete(wanted);
     return questions.map((question, i): Reply => {
       const answer = written[i] as Written;
-      return answer.kind === "text" ? read(question, wanted[i] as Wanted, answer.text, answer.time) : answer;
+      return answer.kind === "text" ? read(question, wanted[i] as Wanted, answer) : answer;
     });
   }
 
-  function read(question: Question, asked: Wanted, text: string, time: string | null): Reply {
+  function read(question: Question, asked: Wanted, answer: Extract<Written, { kind: "text" }>): Reply {
+    const { text, time, cut } = answer;
     const unusable = (reason: string, detail: string): Reply => ({ kind: "unusable", reason, detail, text });
+    if (cut) return unusable("cut off", "longer than teacher.maxAnswerTokens");
     const { candidates } = question.slate;
     const parsed = parseJsonAnswer(unwrapped(text), asked.spellings);
     if (parsed.kind === "unparseable") return unusable(parsed.reason, parsed.detail);

@@ -2,7 +2,7 @@
  * One gRPC channel to a worker: deadlines, cancellation, retries with back-off, error mapping and cost accounting.
  * Knows nothing about what the verbs mean; client.ts does.
  */
-import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import { Client, credentials, type Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
 import type { CallOptions, VerbStats } from "./types.ts";
 
@@ -36,6 +36,9 @@ export interface ChannelOptions {
   readonly diagnose?: () => string | undefined;
 }
 
+/** Trailing metadata of every verb, as python_worker/gr2_worker/server.py writes it. */
+const computeSeconds = "gr2-compute-seconds";
+
 const seconds = (sinceMs: number): number => (performance.now() - sinceMs) / 1000;
 
 const isServiceError = (e: unknown): e is ServiceError =>
@@ -64,7 +67,7 @@ export class Channel {
     request: Req,
     call: CallOptions = {},
   ): Promise<Res> {
-    return this.attempt(verb, call, () => this.unaryOnce(this.metered(verb, method), request, call));
+    return this.attempt(verb, call, () => this.unaryOnce(verb, this.metered(verb, method), request, call));
   }
 
   /**
@@ -78,7 +81,7 @@ export class Channel {
     onMessage: (message: Res) => void,
     call: CallOptions = {},
   ): Promise<void> {
-    return this.attempt(verb, call, () => this.streamOnce(this.metered(verb, method), request, onMessage, call));
+    return this.attempt(verb, call, () => this.streamOnce(verb, this.metered(verb, method), request, onMessage, call));
   }
 
   statsOf(verb: string): VerbStats {
@@ -136,7 +139,12 @@ export class Channel {
     }
   }
 
-  private unaryOnce<Req, Res>(method: MethodDefinition<Req, Res>, request: Req, call: CallOptions): Promise<Res> {
+  private unaryOnce<Req, Res>(
+    verb: string,
+    method: MethodDefinition<Req, Res>,
+    request: Req,
+    call: CallOptions,
+  ): Promise<Res> {
     return new Promise((resolve, reject) => {
       const onAbort = () => pending.cancel();
       const signals = this.signals(call);
@@ -152,11 +160,13 @@ export class Channel {
           else resolve(response as Res);
         },
       );
+      pending.on("status", (s) => this.noteCompute(verb, s));
       for (const s of signals) s.addEventListener("abort", onAbort);
     });
   }
 
   private async streamOnce<Req, Res>(
+    verb: string,
     method: MethodDefinition<Req, Res>,
     request: Req,
     onMessage: (message: Res) => void,
@@ -169,6 +179,7 @@ export class Channel {
       request,
       this.deadline(call),
     );
+    pending.on("status", (s) => this.noteCompute(verb, s));
     pending.on("error", () => {}); // reported through the iterator below; cancelling must not raise it again
     const onAbort = () => pending.cancel();
     const signals = this.signals(call);
@@ -179,6 +190,11 @@ export class Channel {
       for (const s of signals) s.removeEventListener("abort", onAbort);
       pending.cancel();
     }
+  }
+
+  /** The worker says behind every answer how long it computed, without waiting its turn. */
+  private noteCompute(verb: string, { metadata }: { metadata: Metadata }): void {
+    this.statsOf(verb).computeSeconds += Number(metadata.get(computeSeconds)[0] ?? 0);
   }
 
   private deadline(call: CallOptions): { deadline?: number } {

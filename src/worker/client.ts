@@ -91,7 +91,6 @@ export class GrpcWorkerClient implements t.WorkerClient {
       wantLogprobs: request.wantLogprobs ?? false,
     };
     const r = await this.channel.unary("forwardBackward", service.forwardBackward, message, call);
-    this.channel.statsOf("forwardBackward").computeSeconds += r.computeSeconds;
     return { ...r, metrics: byName(r.metrics), logprobs: batch.toFloat32(r.logprobs, "logprobs") };
   }
 
@@ -121,6 +120,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       topP: request.topP ?? 0,
       seed: request.seed,
       stopTokens: Array.from(request.stopTokens ?? []),
+      stopStrings: Array.from(request.stopStrings ?? []),
       constraint: toConstraint(request.constraint, request.prompts.length),
       maxBatchTokens: request.maxBatchTokens ?? 0,
       streamTokens: request.streamTokens ?? false,

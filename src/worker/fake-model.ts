@@ -3,7 +3,7 @@
  * and the permutation constraint of worker.proto on top. Deterministic; no tensors; microseconds a token.
  */
 import { WorkerError } from "../core/errors.ts";
-import type { ConstraintGroup, PermutationConstraint, TokenIds } from "./types.ts";
+import type { ConstraintGroup, PermutationConstraint, TokenIds, TokenTrie } from "./types.ts";
 
 /** A 32-bit mix of three integers, as a float in [0, 1). */
 export function hash01(a: number, b: number, c: number): number {
@@ -293,4 +293,16 @@ export function pick(options: readonly Option[], temperature: number, u: number)
     if (left < 0) return option;
   }
   return options.at(-1) as Option;
+}
+
+/** Every item of a trie with its tokens. */
+export function* sequencesOf(
+  trie: TokenTrie,
+  node = 0,
+  tokens: readonly number[] = [],
+): Generator<[row: number, tokens: readonly number[]]> {
+  const [start, end] = [trie.edgeStarts[node] as number, trie.edgeStarts[node + 1] as number];
+  if (start === end && tokens.length > 0) yield [trie.rows[trie.rowStarts[node] as number] as number, tokens];
+  for (let edge = start; edge < end; edge++)
+    yield* sequencesOf(trie, edge + 1, [...tokens, trie.edgeTokens[edge] as number]);
 }

@@ -9,13 +9,13 @@ import { dirname, join } from "node:path";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { numTargets } from "./batch.ts";
-import { BigramModel, ConstraintWalk, freeOption, hash01, type Option, pick } from "./fake-model.ts";
+import { embeddings, encodedIds, fittedIds } from "./fake-items.ts";
+import { BigramModel, ConstraintWalk, freeOption, hash01, type Option, pick, sequencesOf } from "./fake-model.ts";
 import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
 
 /** Free tokens FakeWorker writes before the constraint's trigger where maxFreeTokens sets no bound. */
 const tokensBeforeTrigger = 4;
-const embeddingDims = 32;
 
 interface FakeModel {
   readonly lm: BigramModel;
@@ -206,7 +206,6 @@ export class FakeWorker implements t.WorkerClient {
     return { rows: { ...shape, data: rows }, logprobs: { ...shape, data: logprobs } };
   }
 
-  /** Bags of hashed words: texts that share words are near each other. */
   async factorize(request: t.FactorizeRequest, call?: t.CallOptions): Promise<t.Matrix> {
     this.enter("factorize", call);
     const data = Float32Array.from({ length: request.size * request.dims }, (_, i) => hash01(request.seed, i, 2) - 0.5);
@@ -215,80 +214,21 @@ export class FakeWorker implements t.WorkerClient {
 
   async embed(request: t.EmbedRequest, call?: t.CallOptions): Promise<t.Matrix> {
     this.enter("embed", call);
-    const data = new Float32Array(request.texts.length * embeddingDims);
-    for (const [row, text] of request.texts.entries()) {
-      const vector = data.subarray(row * embeddingDims, (row + 1) * embeddingDims);
-      for (const word of text.toLowerCase().split(/\W+/u).filter(Boolean)) {
-        const seed = Number.parseInt(sha256(word).slice(0, 7), 16);
-        for (let d = 0; d < embeddingDims; d++) vector[d] = (vector[d] ?? 0) + hash01(seed, d, 1) - 0.5;
-      }
-      const norm = Math.hypot(...vector) || 1;
-      if (request.normalize) for (let d = 0; d < embeddingDims; d++) vector[d] = (vector[d] ?? 0) / norm;
-    }
-    return { rows: request.texts.length, cols: embeddingDims, data };
+    return embeddings(request);
   }
 
-  /** Items sorted along a random direction, their rank written in as few codes a level as keep IDs unique. */
   async fitSemanticIds(
     request: t.FitSemanticIdsRequest,
     onProgress?: (progress: t.FitProgress) => void,
     call?: t.CallOptions,
   ): Promise<t.FittedSemanticIds> {
     this.enter("fitSemanticIds", call);
-    const { embeddings, config } = request;
-    const base = Math.max(2, Math.ceil(embeddings.rows ** (1 / config.levels)));
-    if (base > config.codes)
-      throw refuse(`${config.codes}^${config.levels} codes are too few for ${embeddings.rows} items`);
-    for (let epoch = 1; epoch <= Math.min(3, config.epochs); epoch++) {
-      onProgress?.({
-        epoch,
-        epochs: Math.min(3, config.epochs),
-        metrics: { loss: 1 / epoch, reconstruction: 0.5 / epoch },
-      });
-    }
-    const data = new Int32Array(embeddings.rows * config.levels);
-    for (const [rank, row] of order(embeddings, config.seed).entries()) {
-      let rest = rank;
-      for (let level = config.levels - 1; level >= 0; level--) {
-        data[row * config.levels + level] = rest % base;
-        rest = Math.floor(rest / base);
-      }
-    }
-    const artifact = new TextEncoder().encode(
-      JSON.stringify({ fake: true, levels: config.levels, codes: config.codes }),
-    );
-    return {
-      codes: { rows: embeddings.rows, cols: config.levels, data },
-      artifact,
-      codeVectors: { rows: 0, cols: 0, data: new Float32Array() },
-      metrics: { uniqueness: 1, uniqueness_before_assignment: 0.97, reconstruction: 0.17 },
-    };
+    return fittedIds(request, onProgress);
   }
 
   async encodeSemanticIds(request: t.EncodeSemanticIdsRequest, call?: t.CallOptions): Promise<t.IntMatrix> {
     this.enter("encodeSemanticIds", call);
-    const { levels, codes } = JSON.parse(new TextDecoder().decode(request.artifact)) as {
-      levels: number;
-      codes: number;
-    };
-    const key = (ids: Int32Array) => ids.join(",");
-    const taken = new Set<string>();
-    for (let r = 0; r < request.taken.rows; r++)
-      taken.add(key(request.taken.data.subarray(r * levels, (r + 1) * levels)));
-    const data = new Int32Array(request.embeddings.rows * levels);
-    let next = 0;
-    for (let r = 0; r < request.embeddings.rows; r++) {
-      const ids = data.subarray(r * levels, (r + 1) * levels);
-      if (request.apart) next = 0;
-      do {
-        let rest = next++;
-        for (let level = levels - 1; level >= 0; level--) {
-          ids[level] = rest % codes;
-          rest = Math.floor(rest / codes);
-        }
-      } while (taken.has(key(ids)));
-    }
-    return { rows: request.embeddings.rows, cols: levels, data };
+    return encodedIds(request);
   }
 
   async saveState(request: t.SaveStateRequest, call?: t.CallOptions): Promise<t.SavedState> {
@@ -384,6 +324,7 @@ export class FakeWorker implements t.WorkerClient {
     sample: number,
   ): t.Completion {
     const walk = new ConstraintWalk(request.constraint, request.constraint?.groups[p]);
+    if (request.stopStrings?.length) throw refuse("the fake worker has no stop strings");
     const stop = new Set(request.stopTokens ?? []);
     const trigger = Array.from(request.constraint?.trigger ?? []);
     const { temperature } = request;
@@ -427,28 +368,7 @@ const drawnTokens = ({ prompt, sample, tokens }: t.Completion): t.DrawnToken[] =
 
 const refuse = (message: string): WorkerError => new WorkerError(message, { retryable: false });
 
-/** Every item of a trie with its tokens. */
-function* sequencesOf(
-  trie: t.TokenTrie,
-  node = 0,
-  tokens: readonly number[] = [],
-): Generator<[row: number, tokens: readonly number[]]> {
-  const [start, end] = [trie.edgeStarts[node] as number, trie.edgeStarts[node + 1] as number];
-  if (start === end && tokens.length > 0) yield [trie.rows[trie.rowStarts[node] as number] as number, tokens];
-  for (let edge = start; edge < end; edge++)
-    yield* sequencesOf(trie, edge + 1, [...tokens, trie.edgeTokens[edge] as number]);
-}
-
 function checkEntries(constraint: t.PermutationConstraint | undefined, expected: number, of: string): void {
   if (constraint && constraint.groups.length !== expected)
     throw refuse(`the constraint has ${constraint.groups.length} entries for ${expected} ${of}`);
-}
-
-function order(m: t.Matrix, seed: number): number[] {
-  const projection = Array.from({ length: m.rows }, (_, r) => {
-    let sum = 0;
-    for (let c = 0; c < m.cols; c++) sum += (m.data[r * m.cols + c] ?? 0) * (hash01(seed, c, 2) - 0.5);
-    return sum;
-  });
-  return projection.map((_, r) => r).sort((a, b) => (projection[a] ?? 0) - (projection[b] ?? 0) || a - b);
 }

@@ -154,8 +154,15 @@ function embedded(
   };
 }
 
-/** Asks until it serves; throws WorkerError or InterruptedError if it does not in time or cannot any more. */
-export async function waitUntilServing(client: GrpcWorkerClient, timeoutMs: number): Promise<void> {
+/**
+ * Asks until it serves; throws WorkerError or InterruptedError if it does not in time or cannot any more.
+ * @param dead how its process ended, once it has
+ */
+export async function waitUntilServing(
+  client: GrpcWorkerClient,
+  timeoutMs: number,
+  dead: () => string | undefined = () => undefined,
+): Promise<void> {
   const end = Date.now() + timeoutMs;
   for (;;) {
     try {
@@ -163,6 +170,8 @@ export async function waitUntilServing(client: GrpcWorkerClient, timeoutMs: numb
     } catch (e) {
       if (e instanceof InterruptedError || (e instanceof WorkerError && !e.retryable) || Date.now() >= end) throw e;
     }
+    const reason = dead();
+    if (reason !== undefined) throw new WorkerError(reason, { retryable: false });
     if (Date.now() >= end)
       throw new WorkerError(`the worker at ${client.address} does not become ready`, { retryable: true });
     await new Promise((done) => setTimeout(done, 50));

@@ -3,7 +3,7 @@
  * without the others: what the service does. It ends with this process, whatever way that ends (parent-death signal).
  */
 import { spawn } from "node:child_process";
-import { mkdtempSync, openSync, rmSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { EnvironmentError, InterruptedError } from "../core/errors.ts";
 import { GrpcWorkerClient } from "./client.ts";
@@ -19,6 +19,20 @@ export interface WorkerProcess {
   close(): Promise<void>;
 }
 
+function guarded<T>(open: () => T, path: string): T {
+  try {
+    return open();
+  } catch (cause) {
+    throw new EnvironmentError(`cannot write ${path}: ${cause instanceof Error ? cause.message : cause}`, {
+      cause,
+      advice: "It is where a worker prints to; make the folder of the run writable.",
+    });
+  }
+}
+
+/** Pythons that were found fit: the check stops this process for as long as it takes, which a restart must not. */
+const checked = new Set<string>();
+
 /** How long a worker may take to finish its call when asked to end. */
 const patienceMs = 5_000;
 
@@ -30,10 +44,13 @@ export async function startWorkerProcess(
 ): Promise<WorkerProcess> {
   if (signal.aborted) throw new InterruptedError();
   const bin = runtime.python ?? defaultPythonBin();
-  checkPython(bin);
+  if (!checked.has(bin)) {
+    checkPython(bin);
+    checked.add(bin);
+  }
   const folder = mkdtempSync(join(privateBase(), "gr2-"));
   const address = `unix:${join(folder, "worker.sock")}`;
-  const log = openSync(logPath, "a");
+  const log = guarded(() => openSync(logPath, "a"), logPath);
   const child = spawn(
     bin,
     [
@@ -42,6 +59,7 @@ export async function startWorkerProcess(
     ],
     { env: pythonEnvironment(), stdio: ["ignore", log, log], detached: true }, // a terminal's Ctrl-C is for the service alone
   );
+  closeSync(log); // the child has its own
   let ended: string | undefined;
   const gone = new Promise<string>((resolve) => {
     const end = (how: string) => {
@@ -67,8 +85,7 @@ export async function startWorkerProcess(
   const onAbort = () => kill();
   signal.addEventListener("abort", onAbort);
   try {
-    const died = gone.then((reason) => Promise.reject(new Error(reason)));
-    await Promise.race([waitUntilServing(client, runtime.startTimeoutMs ?? 300_000), died]);
+    await waitUntilServing(client, runtime.startTimeoutMs ?? 300_000, () => ended);
   } catch (e) {
     kill();
     await close();

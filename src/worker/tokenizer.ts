@@ -10,12 +10,12 @@ export class Tokenizer {
   private readonly inner: HfTokenizer;
   /** One more than the largest id. */
   readonly vocabSize: number;
-  /** Tokens marked as special, as spelled. */
-  readonly specialTokens: readonly string[];
+  /** Tokens marked as special: ids, and how they are spelled. */
+  readonly special: ReadonlyMap<number, string>;
 
-  private constructor(inner: HfTokenizer, specialTokens: readonly string[]) {
+  private constructor(inner: HfTokenizer, special: ReadonlyMap<number, string>) {
     this.inner = inner;
-    this.specialTokens = specialTokens;
+    this.special = special;
     let largest = -1;
     for (const id of inner.get_vocab(true).values()) largest = Math.max(largest, id);
     this.vocabSize = largest + 1;
@@ -25,10 +25,10 @@ export class Tokenizer {
   static fromJson(json: Uint8Array | string): Tokenizer {
     try {
       const parsed = JSON.parse(typeof json === "string" ? json : new TextDecoder().decode(json)) as {
-        readonly added_tokens?: readonly { readonly content: string; readonly special: boolean }[];
+        readonly added_tokens?: readonly { readonly id: number; readonly content: string; readonly special: boolean }[];
       };
-      const special = (parsed.added_tokens ?? []).filter((t) => t.special).map((t) => t.content);
-      return new Tokenizer(new HfTokenizer(parsed, {}), special);
+      const special = (parsed.added_tokens ?? []).filter((t) => t.special);
+      return new Tokenizer(new HfTokenizer(parsed, {}), new Map(special.map((t) => [t.id, t.content])));
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new WorkerError(`the worker's tokenizer.json cannot be read: ${reason}`, { cause, retryable: false });

@@ -178,6 +178,8 @@ export interface SampleRequest {
   readonly topP?: number;
   readonly seed: number;
   readonly stopTokens?: TokenIds;
+  /** A response ends with the token that completes one of these in its text; none may be empty. */
+  readonly stopStrings?: readonly string[];
   /** One entry of `groups` a prompt. */
   readonly constraint?: PermutationConstraint;
   readonly maxBatchTokens?: number;
@@ -326,7 +328,7 @@ export interface VerbStats {
   wallSeconds: number;
   /** Share of wallSeconds spent in this process, packing and unpacking messages. */
   packSeconds: number;
-  /** As reported by the worker, where the response tells; else 0 (GetInfo.busySeconds has the sum). */
+  /** As the worker says of itself, behind every answer; 0 from a FakeWorker. */
   computeSeconds: number;
 }
 

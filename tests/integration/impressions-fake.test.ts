@@ -103,7 +103,7 @@ describe("the pipeline on logged impressions", () => {
   }, 60_000);
 
   it.each([
-    [["sft.target=belief", "rl.reward.kind=rank-promotion", "data.split.kind=position"]],
+    [["sft.target=belief", "rl.reward={kind: rank-promotion, dehacked: false}", "data.split.kind=position"]],
     [["decoding.choice=token", "decoding.evidence=true", "rl.reward.kind=auc", "teacher.sampling=targeted"]],
   ])(
     "runs through with %s",

@@ -190,7 +190,7 @@ export function metricsOf(w: Workplace, run: string): Record<string, unknown> {
   return rest;
 }
 
-/** Every line of metrics.jsonl as text, without number, clock, and the worker's own count of weight changes. */
+/** Every line of metrics.jsonl as text, without number, clocks, and the worker's own count of weight changes. */
 export function metricLines(w: Workplace, run: string): string[] {
   return readFileSync(join(w.root, run, "metrics.jsonl"), "utf8")
     .trim()
@@ -198,7 +198,8 @@ export function metricLines(w: Workplace, run: string): string[] {
     .map((line) => {
       const { stage, step, values } = JSON.parse(line);
       delete values.weightVersion;
-      const sorted = Object.fromEntries(Object.entries(values).sort(([a], [b]) => (a < b ? -1 : 1)));
+      const timeless = Object.entries(values).filter(([name]) => !name.startsWith("seconds"));
+      const sorted = Object.fromEntries(timeless.sort(([a], [b]) => (a < b ? -1 : 1)));
       return JSON.stringify({ stage, step, values: sorted });
     });
 }

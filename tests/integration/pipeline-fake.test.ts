@@ -83,14 +83,15 @@ const systems = [
 ];
 const metricNames = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"];
 
-/** Logged records in order, without numbering and clock. */
+/** Logged records in order, without numbering and clocks. */
 function logged(name: string, file: "metrics.jsonl" | "rollouts.jsonl"): unknown[] {
   const lines = readFileSync(join(root, name, file), "utf8")
     .trimEnd()
     .split("\n");
   return lines.map((line) => {
-    const { seq: _seq, time: _time, ...rest } = JSON.parse(line) as Record<string, unknown>;
-    return rest;
+    const { seq: _seq, time: _time, values, ...rest } = JSON.parse(line) as Record<string, unknown>;
+    const timeless = Object.entries(values ?? {}).filter(([name]) => !name.startsWith("seconds"));
+    return { ...rest, values: Object.fromEntries(timeless) };
   });
 }
 
@@ -195,6 +196,18 @@ describe("the whole pipeline on a fake worker", () => {
     expect(Object.values(manifestOf("first").stages).every((s) => s.cached)).toBe(true);
   });
 
+  it("samples every RL step with the weights that the step before it left", () => {
+    type Row = { stage: string; step: number; values: Record<string, number>; weightVersion: number };
+    const rows = (file: "metrics.jsonl" | "rollouts.jsonl"): Row[] =>
+      (logged("first", file) as Row[]).filter((r) => r.stage === "rl");
+    const left = new Map(
+      rows("metrics.jsonl").flatMap((r) => ("weightVersion" in r.values ? [[r.step, r.values.weightVersion]] : [])),
+    );
+    const sampled = rows("rollouts.jsonl").filter((r) => left.has(r.step - 1));
+    expect(new Set(sampled.map((r) => r.step)).size).toBeGreaterThan(1);
+    for (const r of sampled) expect(r.weightVersion).toBe(left.get(r.step - 1));
+  });
+
   it("gives the same bytes from the same seed, and others from another seed", async () => {
     await invoke("again");
     expect(everythingOf("again")).toEqual(everythingOf("first"));
@@ -265,6 +278,8 @@ describe("the whole pipeline on a fake worker", () => {
     [["rl.klCoef=0.1", "rl.klEstimator=k1", "rl.importanceCap=2", "rl.curriculum=near-first"]],
     [["sid.collaborativeDims=4", "sid.contrastiveWeight=0.1", "teacher.sampling=targeted", "eval.controls=false"]],
     [["data.split.kind=leave-one-out", "eval.validationSlates=20", "eval.maxSlates=30", "sft.replayShare=0"]],
+    [["eval.compress.historyTokens=8", "prompts.showTitles=true", "prompts.compress.titleWords=2"]],
+    [["sft.epochs=0.000001", "rl.thinkShare=0"]],
     [["data.split.kind=global-time", "rl.dynamicSampling=false", "rl.thinkShare=1", "midtrain.epochs=0.5"]],
   ])(
     "runs through with %s",

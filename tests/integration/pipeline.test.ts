@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { FallbackReason, Mode, RerankClient, type RerankResponse } from "../../src/client/index.ts";
 import { exitCodes } from "../../src/core/errors.ts";
 import { repositoryRoot } from "../../src/core/paths.ts";
@@ -73,6 +73,7 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
 
   it("is served: alike alone and in a crowd, through the loss of its worker, until it is told to end", async () => {
     const service = await served(w, "whole", "--set", "serve.cache=0", "--set", "serve.overload=own-order");
+    onTestFinished(service.kill);
     const client = new RerankClient(service.grpc, { timeoutMs: 60_000 });
     const request = (k: number, mode: Mode) => ({
       mode,

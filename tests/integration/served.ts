@@ -7,6 +7,8 @@ export interface Served {
   readonly http: string;
   readonly pid: number;
   readonly ended: Promise<Ended>;
+  /** SIGKILL, if it still runs. */
+  kill(): void;
 }
 
 /** Starts `gr2 serve RUN` on free ports and waits for its one line. */
@@ -23,7 +25,7 @@ export async function served(w: Workplace, run: string, ...more: string[]): Prom
   await until(() => over || out.includes("\n"), "the ready line");
   const [, grpc, http] = /at grpc (\S+) and (\S+)\n/.exec(out) ?? [];
   if (!grpc || !http) throw new Error(`it did not start: ${(await ended).stderr}`);
-  return { grpc, http, pid: child.pid as number, ended };
+  return { grpc, http, pid: child.pid as number, ended, kill: () => void child.kill("SIGKILL") };
 }
 
 /** Python workers that are children of a process. */

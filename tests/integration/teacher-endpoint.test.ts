@@ -86,7 +86,7 @@ const tracesOf = (run: string): TraceRecord[] =>
 
 describe("an endpoint as the teacher", () => {
   it("gives traces with provenance that SFT learns from", async () => {
-    await invoke(fresh("kept"), "sft", endpoint("a"));
+    await invoke(fresh("kept"), "sft", [...endpoint("a"), "sft.epochs=0.3"]);
     const traces = tracesOf("kept");
     expect(traces.length).toBeGreaterThan(10);
     const slates = new Map(

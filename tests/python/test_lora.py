@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCAB, random_batch, spec, unpack
+from gr2_worker import vocabulary
 from gr2_worker.engine import Engine
 from gr2_worker.errors import FailedPrecondition, InvalidRequest
 from gr2_worker.types import AdamWParams, CrossEntropy, ForwardSpec, GroupBatch, LoadSpec, LoraSpec, TrainSpec
@@ -132,6 +133,21 @@ def test_resume_equals_uninterrupted_training(base, tmp_path):
     frozen = load(folder, lora=lora, trainable=False)
     frozen.load_state("", str(tmp_path / "state"), False)
     assert frozen.model("").lm.num_trained == 0
+
+
+def test_codes_are_placed_near_similar_ones_and_no_farther_than_a_trained_model_bears(base):
+    vectors = np.asarray([[1, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0]], dtype=np.float32)
+    for tied in (True, False):
+        plain, placed = (load(base(tied), lora=None, added_token_vectors=v) for v in (None, vectors))
+        for plain_V, placed_V in zip(
+            vocabulary.tables(plain.model("").lm.model), vocabulary.tables(placed.model("").lm.model), strict=True
+        ):
+            moved = (placed_V - plain_V).detach()[VOCAB : VOCAB + len(CODES)]
+            assert torch.equal(placed_V[:VOCAB], plain_V[:VOCAB]) and not moved[3].any()  # zeros: nowhere
+            rms = moved[[0, 1, 2, 4]].square().mean().sqrt()
+            assert float(rms) == pytest.approx(0.5 * float(plain_V.detach().std()), rel=0.01)
+            near, far = (torch.cosine_similarity(moved[0], moved[k], dim=0) for k in (1, 2))
+            assert near > 0.9 > far
 
 
 def test_states_belong_in_front_of_their_base(base, make_engine, tmp_path):

@@ -160,6 +160,18 @@ def test_new_items_never_get_a_taken_or_fitted_id() -> None:
     np.testing.assert_array_equal(encode(result.artifact, np.concatenate([new, x]), None)[60:], result.codes)
 
 
+def test_apart_every_item_gets_what_it_would_get_alone() -> None:
+    result = fit(clustered(60), TINY)
+    near = clustered(3, seed=5)
+    new = np.concatenate([near, near[:1], near + np.float32(1e-4)])  # equal and all but equal items
+    got = encode(result.artifact, new, apart=True)
+    for row in range(len(new)):
+        np.testing.assert_array_equal(got[row : row + 1], encode(result.artifact, new[row : row + 1]))
+    assert tuple(got[0]) == tuple(got[3])
+    assert len(ids(encode(result.artifact, new))) == len(new)  # together they avoid each other
+    assert not ids(got) & ids(result.codes)
+
+
 def test_taken_ids_are_avoided_without_the_random_last_level_too() -> None:
     x = clustered(100)
     result = fit(x, dataclasses.replace(TINY, random_last_level=False))

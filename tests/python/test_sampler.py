@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from conftest import VOCAB
+from gr2_worker import sampler
 from gr2_worker.errors import Cancelled, InvalidRequest
 from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
 
@@ -147,6 +150,30 @@ def test_top_p_keeps_the_nucleus(engine):
         assert logprob == pytest.approx(np.log(probs[token] / probs[nucleus].sum()), abs=1e-4)
 
 
+def test_drawn_tokens_are_told_as_they_are_drawn(engine):
+    prompts = prompts_of(3, 3)
+    token_wise = constraint_of(prompts, trigger=(5,))
+    for constraint in (None, token_wise, replace(token_wise, whole_sequences=True, max_free_tokens=6)):
+        told = {}
+
+        def watch(drawn, told=told):
+            for t in drawn:
+                tokens = told.setdefault((t.prompt, t.sample), [])
+                assert t.index == len(tokens)  # one by one, in order
+                tokens.append(t.token)
+
+        params = SampleParams(prompts, 2, 40, seed=5, stop_tokens=(9,), constraint=constraint)
+        items = [i for part in engine.sample("", params, watch=watch) for i in part]
+        assert len(items) == 6
+        for item in items:
+            free = told[item.prompt, item.sample]
+            assert item.tokens.tolist()[: len(free)] == free
+            if constraint is None or not constraint.whole_sequences:
+                assert len(free) == len(item.tokens)
+            else:
+                assert free[-1] in (5, 9)  # up to the trigger: the ranking comes whole; or a stop token
+
+
 def test_cancel_between_steps(engine):
     calls = 0
 
@@ -158,6 +185,42 @@ def test_cancel_between_steps(engine):
 
     with pytest.raises(Cancelled):
         list(engine.sample("", SampleParams(prompts_of(0, 2), 2, 50), check))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "model_type", ["qwen3", "gemma", "gemma2"]
+)  # the worker's own decoder, and transformers' modules
+def test_what_all_prompts_begin_with_is_computed_once(make_engine, monkeypatch, model_type, temperature):
+    engine = make_engine(model_type=model_type, trainable=False)
+    rng = np.random.default_rng(5)
+    instructions = rng.integers(0, VOCAB, size=70)
+    own = [rng.integers(0, VOCAB, size=n) for n in (12, 1, 9, 9)]
+    own[3][:4] = own[2][:4]  # two prompts agree for longer than all do
+    prompts = [np.concatenate([instructions, rest]).astype(np.int32) for rest in own]
+    params = SampleParams(prompts, 3, 20, temperature=temperature, seed=2, stop_tokens=(7, 9))
+    fed = []
+    whole = engine.model("").lm.model.get_decoder().embed_tokens
+    whole.register_forward_hook(lambda module, inputs, output: fed.append(inputs[0].shape))
+    shared = draw(engine, params)
+    assert fed[:2] == [(1, 70), (4, 12)]  # then the prompts' own tokens, padded
+    monkeypatch.setattr(sampler, "MIN_COMMON", 71)
+    fed.clear()
+    apart = draw(engine, params)
+    assert fed[0] == (4, 82)
+    for key, item in apart.items():
+        np.testing.assert_array_equal(shared[key].tokens, item.tokens)
+        np.testing.assert_allclose(shared[key].logprobs, item.logprobs, atol=2e-5)
+
+
+def test_the_common_beginning_leaves_every_prompt_a_token():
+    a = np.arange(100, dtype=np.int32)
+    other = np.concatenate([a[:80], [0, 1]]).astype(np.int32)
+    assert sampler.common_length([a, a]) == 99
+    assert sampler.common_length([a, a[:70]]) == 69
+    assert sampler.common_length([a, other, a]) == 80
+    assert sampler.common_length([a]) == 0
+    assert sampler.common_length([a, a[:40]]) == 0  # too short to pay
 
 
 def test_too_long_is_refused(engine):

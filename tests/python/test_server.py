@@ -146,6 +146,16 @@ def test_sample_and_beam_search(stub, loaded):
     assert sorted(rows[0].tolist()) == [-1, 0, 1, 2] and sorted(rows[1].tolist()) == [-1, -1, 0, 2]
 
 
+def test_every_answer_says_how_long_it_was_computed(stub, loaded):
+    before = stub.GetInfo(pb.GetInfoRequest()).busy_seconds
+    _, unary = stub.Forward.with_call(pb.ForwardRequest(batch=batch()))
+    stream = stub.Sample(pb.SampleRequest(prompt_tokens=i4(1, 2), prompt_lengths=i4(2), max_new_tokens=3))
+    list(stream)
+    seconds = [float(dict(call.trailing_metadata())["gr2-compute-seconds"]) for call in (unary, stream)]
+    busy = stub.GetInfo(pb.GetInfoRequest()).busy_seconds - before
+    assert min(seconds) > 0 and sum(seconds) == pytest.approx(busy)
+
+
 def test_state_round_trip(stub, loaded, tmp_path):
     stub.ForwardBackward(train())
     stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCAB, as_batch, random_batch, spec, tokenizer_json, unpack
+from gr2_worker import scoring
 from gr2_worker.engine import Engine
 from gr2_worker.errors import Cancelled, FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from gr2_worker.types import AdamWParams, CrossEntropy, ForwardSpec, LoadSpec, PermutationConstraint, Policy, TrainSpec
@@ -191,6 +192,30 @@ def test_gradient_checkpointing_gives_the_same_gradient(engine):
     engine.forward_backward("", "", train_spec(1))
     for name, gradient in gradients_of(engine).items():
         torch.testing.assert_close(gradient, plain[name], atol=1e-6, rtol=1e-5)
+
+
+def test_logits_are_computed_where_a_token_is_predicted_and_a_few_at_a_time(engine, monkeypatch):
+    """One row of logits a trained target and none for prompts; in chunks of 3 rows the same loss and gradient as at once."""
+    batch = random_batch(8, groups=3)
+    rng = np.random.default_rng(8)
+    weights = rng.uniform(0.5, 1, size=batch.num_targets).astype(np.float32)
+    weights[::4] = 0
+    spec_ = TrainSpec(batch, weights, CrossEntropy())
+    model, rows = engine.model("").lm, []
+    logits = model.logits
+    monkeypatch.setattr(model, "logits", lambda hidden: (rows.append(len(hidden)), logits(hidden))[1])
+    one = engine.forward_backward("", "", spec_)
+    at_once = engine.model("").optimizer.snapshot_gradient()
+    assert sum(rows) == int((weights != 0).sum())
+    engine.model("").optimizer.zero_grad()
+    rows.clear()
+    monkeypatch.setattr(scoring, "MIN_ROWS", 1)
+    monkeypatch.setattr(scoring, "MAX_LOGITS_CPU", 3 * model.vocab_size)
+    chunked = engine.forward_backward("", "", spec_)
+    assert max(rows) == 3 and sum(rows) == int((weights != 0).sum())
+    assert chunked.loss == pytest.approx(one.loss, rel=1e-6)
+    for name, gradient in engine.model("").optimizer.snapshot_gradient().items():
+        torch.testing.assert_close(gradient, at_once[name], atol=1e-5, rtol=1e-5)
 
 
 def test_bfloat16_trains_float32_masters(engine):

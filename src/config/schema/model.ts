@@ -92,6 +92,18 @@ export const model = z
   })
   .prefault({});
 
+/** How far a prompt is shortened. */
+export const compress = z
+  .strictObject({
+    historyTokens: countOrZero
+      .default(0)
+      .describe(
+        "Budget of the listed history: half for the latest items, half for those that share most title words with the candidates; 0 = no bound.",
+      ),
+    titleWords: countOrZero.default(0).describe("Words of a title that are kept; 0 = all."),
+  })
+  .prefault({});
+
 export const prompts = z
   .strictObject({
     format: z
@@ -106,6 +118,7 @@ export const prompts = z
     showCandidates: z.boolean().default(true).describe("Write the candidates, in pre-rank order, into the prompt."),
     showTitles: z.boolean().default(false).describe("Write titles next to semantic IDs."),
     maxTitleTokens: countOrZero.default(64).describe("Longer titles are cut there; 0 = never."),
+    compress: compress.describe("Context compression of re-ranking prompts (TR), deterministic."),
     knowledgePriming: z.boolean().default(true).describe("json format: open with shopping heuristics (GR2 v1: KP)."),
   })
   .prefault({});

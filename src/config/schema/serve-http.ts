@@ -63,7 +63,7 @@ export const limits = z
     maxTextBytes: count.default(4096).describe("UTF-8 bytes of one item's text."),
     maxRequestBytes: count.default(4 << 20).describe("Bytes of a request."),
     maxJsonDepth: count.default(8).describe("Nested lists and objects of a JSON body."),
-    maxInFlight: count.default(256).describe("Requests read or answered at once over HTTP; more are refused at once."),
+    maxInFlight: count.default(1024).describe("Requests read or answered at once over HTTP; more are refused at once."),
     defaultDeadlineMs: count.default(2_000).describe("Time to the answer where the caller names none."),
     maxDeadlineMs: count.default(60_000).describe("Longest time to the answer a caller may ask for."),
   })

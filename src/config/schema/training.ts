@@ -1,5 +1,6 @@
 /** Settings of what trains and what judges: mid-training, teacher, SFT, RL, evaluation. */
 import { z } from "zod";
+import { compress } from "./model.ts";
 import { count, countOrZero, positive, share } from "./numbers.ts";
 
 const optimizer = {
@@ -105,7 +106,12 @@ export const teacher = z
       .describe(
         "Who writes the traces. statistical: offline, from co-occurrence, categories, recency, cross-fitted over users; openai: an LLM behind an OpenAI-compatible endpoint; worker: an LLM in the worker.",
       ),
-    model: z.string().default("").describe("openai: its name at the endpoint; worker: local folder or hub id."),
+    model: z
+      .string()
+      .default("")
+      .describe(
+        "openai: its name at the endpoint; worker: local folder, hub id, or smollm2-135m-instruct from a package registry.",
+      ),
     ggufFile: z.string().default("").describe("worker: file in `model`, if the weights are GGUF."),
     endpoint,
     quality,
@@ -189,6 +195,32 @@ export const sft = z
 
 export const rl = z
   .strictObject({
+    kind: z
+      .enum(["dapo", "opd"])
+      .default("dapo")
+      .describe(
+        "dapo: verified rewards; opd: on-policy distillation, a teacher scores the student's own tokens (TR, Diffusion-GR2).",
+      ),
+    initial: z
+      .string()
+      .default("")
+      .describe(
+        "Folder of saved weights to begin with instead of SFT's, of a run with the same data, IDs and model: runs/NAME/stages/rl/state. For a second pass, for example without visible thoughts.",
+      ),
+    opd: z
+      .strictObject({
+        teacher: z
+          .string()
+          .default("")
+          .describe("Folder of the teacher's saved weights, of a run with the same semantic IDs and tokenizer."),
+        address: z
+          .string()
+          .default("")
+          .describe("host:port or unix:/path of a worker for the teacher alone; empty = it shares this run's worker."),
+        anchor: z.number().nonnegative().default(0.1).describe("Weight of the k3 term that pulls toward the teacher."),
+        advantageCap: positive.default(5).describe("Bound on |log p_teacher - log p_student| of a token."),
+      })
+      .prefault({}),
     steps: count.default(40).describe("Optimizer batches: sample, verify, update (Diffusion-GR2: 600)."),
     prompts: count.default(32).describe("Slates per step that reach the update."),
     group: z.int().min(2).default(8).describe("G, responses per prompt (Diffusion-GR2: 8)."),
@@ -283,6 +315,9 @@ export const evaluation = z
       .describe(
         "Also evaluate the controls: another user's history, another slate's thought and, where the prompt lists candidates, another order of them.",
       ),
+    compress: compress.describe(
+      "Also ask the RL policy with prompts shortened so far: what compression costs a model not trained for it, and the tokens it saves.",
+    ),
     bootstrap: count.default(10_000).describe("Paired bootstrap resamples over users."),
     examples: countOrZero.default(12).describe("Slates shown before and after in the report."),
   })

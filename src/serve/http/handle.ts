@@ -52,6 +52,17 @@ export interface HandlerOptions {
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
+/** A request under way. */
+interface Exchange {
+  readonly req: IncomingMessage;
+  readonly res: ServerResponse;
+  readonly record: Mutable<AccessRecord>;
+  /** The client waits for "100 Continue" before it sends the body. */
+  readonly expectsContinue: boolean;
+  /** A refusal is in this; by path until the body is read, then by what the body is. */
+  dialect: Dialect;
+}
+
 const discardMs = 2_000;
 /** Bodies being read or answered may hold as many bytes together as so many of the largest. */
 const wholeBodiesInFlight = 16;
@@ -99,14 +110,8 @@ export function createHandler(options: HandlerOptions): Handle {
     }
   }
 
-  async function rerank(
-    route: RerankRoute,
-    req: IncomingMessage,
-    res: ServerResponse,
-    record: Mutable<AccessRecord>,
-    use: { dialect: Dialect },
-    expectsContinue: boolean,
-  ): Promise<RerankAnswer | undefined> {
+  async function rerank(route: RerankRoute, exchange: Exchange): Promise<RerankAnswer | undefined> {
+    const { req, res, record } = exchange;
     if (inFlight >= limits.maxInFlight) throw new Refusal("overloaded", "Too many requests at once.");
     inFlight++;
     let bytesTaken = 0;
@@ -120,16 +125,16 @@ export function createHandler(options: HandlerOptions): Handle {
     res.once("close", onClose);
     try {
       checkHeaders(req, limits);
-      if (expectsContinue) res.writeContinue();
+      if (exchange.expectsContinue) res.writeContinue();
       const bytes = await readBody(req, limits.maxRequestBytes, take);
       record.bytesIn = bytes.length;
       const jsonLimits = { maxDepth: limits.maxJsonDepth, maxValues };
       const body = parseJson(bytes, jsonLimits);
-      use.dialect = route.choose(body, req.headers);
-      record.dialect = use.dialect.name;
+      exchange.dialect = route.choose(body, req.headers);
+      record.dialect = exchange.dialect.name;
       const model = reranker.model();
       if (!model) throw new Refusal("unavailable", "No model is loaded.");
-      const reading = use.dialect.read(body, {
+      const reading = exchange.dialect.read(body, {
         model: withLimits(model, limits),
         json: jsonLimits,
         ...wishes(req),
@@ -175,7 +180,6 @@ export function createHandler(options: HandlerOptions): Handle {
     const path = (req.url ?? "").split("?", 1)[0] ?? "";
     const rerankRoute = rerankRoutes.find((r) => r.path === path);
     const getRoute = Object.hasOwn(getRoutes, path) ? (path as GetPath) : undefined;
-    const use = { dialect: rerankRoute?.choose(undefined, req.headers) ?? gr2 };
     const record: Mutable<AccessRecord> = {
       requestId: requestIdOf(req),
       method: knownMethods.has(req.method ?? "") ? (req.method as string) : "other",
@@ -188,6 +192,13 @@ export function createHandler(options: HandlerOptions): Handle {
       bytesOut: 0,
       numHistory: 0,
       numCandidates: 0,
+    };
+    const exchange: Exchange = {
+      req,
+      res,
+      record,
+      expectsContinue,
+      dialect: rerankRoute?.choose(undefined, req.headers) ?? gr2,
     };
     res.setHeader("x-request-id", record.requestId);
     if (options.draining()) res.setHeader("connection", "close");
@@ -203,7 +214,7 @@ export function createHandler(options: HandlerOptions): Handle {
         throw new Problem("method_not_allowed", `Only ${allowed}.`, { headers: { allow: allowed } });
       if (rerankRoute) {
         if (principal) security.admit(principal);
-        answer = await rerank(rerankRoute, req, res, record, use, expectsContinue);
+        answer = await rerank(rerankRoute, exchange);
         if (answer?.fallback) record.fallback = answer.fallback;
       } else {
         const reply = look(getRoute as GetPath);
@@ -217,7 +228,7 @@ export function createHandler(options: HandlerOptions): Handle {
         res.destroy();
       } else {
         const problem = toProblem(e);
-        const refusal = use.dialect.refuse(problem, record.requestId);
+        const refusal = exchange.dialect.refuse(problem, record.requestId);
         record.status = refusal.status;
         if (!req.complete) {
           if (!expectsContinue) await discardBody(req, 4 * limits.maxRequestBytes, discardMs);

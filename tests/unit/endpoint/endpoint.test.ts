@@ -93,6 +93,16 @@ describe("a server that works", () => {
     await ask(questions(1).map((q) => ({ ...q, temperature: 0.5 })));
     expect(server.seen.length).toBe(6); // anything else in the request is another question
   });
+
+  it("says which answers it cut", async () => {
+    const { ask } = await setUp((body, _n, response) => {
+      const finish_reason = body.seed === 1 ? "length" : "stop";
+      response.end(JSON.stringify({ choices: [{ message: { content: "so" }, finish_reason }] }));
+    });
+    const cut = (answers: Awaited<ReturnType<typeof ask>>) => answers.map((a) => a.kind === "text" && a.cut);
+    expect(cut(await ask(questions(3)))).toEqual([false, true, false]);
+    expect(cut(await ask(questions(3)))).toEqual([false, true, false]); // from disk
+  });
 });
 
 describe("a server in trouble", () => {
@@ -120,6 +130,11 @@ describe("a server in trouble", () => {
       "is rate-limited for an hour",
       (_b, _n, r) => fail(r, 429, "quota", { "retry-after": "3600" }),
       /asks to wait 3600 s/,
+    ],
+    [
+      "is rate-limited until a date",
+      (_b, _n, r) => fail(r, 429, "quota", { "retry-after": new Date(Date.now() + 3_600_000).toUTCString() }),
+      /asks to wait 3(599|600) s/,
     ],
     ["sends garbage", (_b, _n, r) => r.end("lorem ipsum"), /no chat completion: lorem ipsum/],
     ["sends truncated JSON", (_b, _n, r) => r.end('{"choices": ['), /no chat completion/],

@@ -30,7 +30,9 @@ describe("the memory planner", () => {
     expect(bytesOf(plan, "midtrain")).toMatchObject({ weights: 4 * n, gradients: 4 * n, optimizer: 8 * n, cache: 0 });
     // SFT and RL accumulate over several calls, each of which can be undone
     expect(bytesOf(plan, "sft").gradients).toBe(8 * n);
-    expect(bytesOf(plan, "rl: sample")).toMatchObject({ gradients: 0, activations: 0, optimizer: 8 * n });
+    // sampling lays out a second copy of a Llama's weights
+    const sample = { weights: 8 * n, gradients: 0, activations: 0, optimizer: 8 * n };
+    expect(bytesOf(plan, "rl: sample")).toMatchObject(sample);
   });
 
   it("counts a base in the compute type and float32 masters of LoRA and rows", () => {
@@ -63,8 +65,8 @@ describe("the memory planner", () => {
       prompts: { format: "json", showTitles: true, historyItems: 5 },
       sid: { levels: 2, format: "bare" },
     });
-    // 420 + 15 * (2 + 24 + 4); 96 + 10 * 5
-    expect(tokensOf(json)).toMatchObject({ prompt: 870, response: 146 });
+    // 240 + 15 * (2 + 24 + 4); 96 + 10 * 5
+    expect(tokensOf(json)).toMatchObject({ prompt: 690, response: 146 });
   });
 
   it("proposes settings with which the recipe fits, and only those that are needed", () => {

@@ -106,6 +106,8 @@ describe("json format", () => {
     expect(answer(`${all}, "ranking": ${all}`)).toMatchObject({ reason: "wrong keys" });
     expect(answer(all.replace("]", ",]"))).toMatchObject({ reason: "not json" });
     expect(answer(`{"a": ${all}}`)).toMatchObject({ reason: "no answer" });
+    for (const entry of ["1", "null", "[]", '{"toString": 1}'])
+      expect(answer(`[${entry}, ${all.slice(1)}`).kind, entry).toBe("unparseable");
     expect(answer(`[1, ${all.slice(1)}`)).toMatchObject({ reason: "not a candidate" });
     expect(parseJsonAnswer(`{"ranking": ${all}, "reasoning": "x"}`, spellings)).toMatchObject({ reason: "wrong keys" });
     expect(parseJsonAnswer(`{"reasoning": 3, "ranking": ${all}}`, spellings)).toMatchObject({ reason: "wrong keys" });
@@ -154,6 +156,20 @@ describe("compact format", () => {
     expect(parseResponse(text, spellings, "answer", o)).toMatchObject({ kind: "ranking", order: [0, 1, 2, 3] });
     expect(parseResponse(`x${text}`, spellings, "answer", o)).toMatchObject({ reason: "trailing text" });
     expect(parseResponse(`${text}x`, spellings, "answer", o)).toMatchObject({ reason: "trailing text" });
+  });
+
+  it("reads candidates of any spelling, whatever white space stands between them", () => {
+    // Of one letter to several codes, alike at both ends; none begins another one.
+    const spelled = ["x", "<s_a_1>", "<s_a_21>", "<s_a_11><s_b_1>", "<s_a_11><s_b_21>", "y>", "<>"];
+    const space = fc.constantFrom("", " ", "\n\t", "\u00a0", "\u2003 ");
+    fc.assert(
+      fc.property(fc.shuffledSubarray([...spelled.keys()]), fc.array(space, { minLength: 8 }), (order, spaces) => {
+        const text = `${order.map((i, k) => `${spaces[k] ?? ""}${spelled[i]}`).join("")}${markers.end}`;
+        const parsed = parseResponse(text, spelled, "answer", options("compact"));
+        if (order.length === spelled.length) expect(parsed).toMatchObject({ kind: "ranking", order });
+        else expect(parsed).toMatchObject({ detail: `${order.length} of ${spelled.length} candidates` });
+      }),
+    );
   });
 
   it("marks reasoning and ranking, and the rank of every item", () => {

@@ -75,6 +75,15 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
         { depth: 2, shared: 0.04, chance: 0.001 },
       ],
     },
+    "stages/traces/summary.json": {
+      offered: 120,
+      accepted: 90,
+      meanTries: 1.5,
+      acceptance_place_1: 0.875,
+      acceptance_place_2: 0.5,
+      rejected_wrong_first_choice: 41,
+      rejected_not_json: 1204,
+    },
     "stages/calibrate/prior.json": {
       withLikelihood: {
         likelihood: 0.61,
@@ -132,6 +141,8 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
       gradNorm: 0.8 + noise(0.3),
       weight_version_span: 0,
       weight_version_lag: 0,
+      ...{ seconds: 2, seconds_sample: 1, seconds_score: 0, seconds_gradient: 0.8, seconds_optimizer: 0.1 },
+      ...{ seconds_wire: 0.06, seconds_typescript: 0.04 },
       ...firsts,
     });
     if (s % 10 === 9)

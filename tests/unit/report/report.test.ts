@@ -39,14 +39,21 @@ describe("report of a finished run", async () => {
       "Against the pre-rank",
       "Training",
       "What the policy does",
+      "Reasoning traces",
       "Slates, before and after",
       "Data",
       "Semantic IDs and calibration",
       "Cost",
       "Provenance",
     ]);
-    expect(page.match(/<svg/g)?.length).toBe(27);
+    expect(page.match(/<svg/g)?.length).toBe(28);
     expect(page.match(/class="card slate"/g)?.length).toBe(12);
+  });
+
+  it("tells what became of the teacher's answers, the commonest reason first", () => {
+    expect(page).toContain("answers to 120 slates; 90 became traces, after 1.50 answers each.");
+    expect(page).toMatch(/<td>88 %<\/td><td>50 %<\/td>/);
+    expect(page).toMatch(/<td>not json<\/td><td>1,204<\/td>.*<td>wrong first choice<\/td><td>41<\/td>/);
   });
 
   it("leads with the chosen system's lift, its interval and a verdict", () => {

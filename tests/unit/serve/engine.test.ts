@@ -3,18 +3,20 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { RerankClient } from "../../../src/client/index.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import { loadDataset } from "../../../src/data/cache.ts";
 import { split } from "../../../src/data/split.ts";
 import { directScores, orderBy, type Prior } from "../../../src/policy/prior.ts";
 import type { Slate } from "../../../src/prerank/types.ts";
+import { serve } from "../../../src/serve/serve.ts";
 import { openServedRun } from "../../../src/serve/served-run.ts";
 import { Refusal, type RerankAnswer } from "../../../src/serve/types.ts";
 import { splitOptions } from "../../../src/stages/corpus.ts";
 import { readJson, readLines } from "../../../src/stages/files.ts";
 import { servingEvidence } from "../../../src/stages/serving-evidence.ts";
 import type { CallOptions } from "../../../src/worker/types.ts";
-import { forever, type GatedWorker, lost, makeRuns, requestOf, setUp } from "../../service-fixture.ts";
+import { forever, GatedWorker, lost, makeRuns, requestOf, setUp } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-serve-"));
 let root = "";
@@ -368,7 +370,7 @@ describe("cancelling, swapping, draining", () => {
     };
     await until(() => workers.length === 3 && engine.ready());
     expect(log.some((line) => line.includes("is lost"))).toBe(true);
-    expect(log.some((line) => line.includes("did not start"))).toBe(true);
+    expect(log.some((line) => line.includes("trying again"))).toBe(true);
     expect((await engine.rerank(requestOf(five))).fallback).toBeUndefined();
   });
 });
@@ -400,6 +402,66 @@ describe("a run", () => {
     await expect(openServedRun(root, "second", [])).rejects.toThrow(/is not finished/);
     writeFileSync(manifest, whole);
     await openServedRun(root, "second", []);
+  });
+});
+
+describe("the service", () => {
+  it("answers over both transports, swaps runs under load without losing a request, and ends in order", async () => {
+    const [one, two, link] = ["one", "two", "swapped"].map((name) => join(root, name)) as [string, string, string];
+    for (const copy of [one, two]) cpSync(join(root, "first"), copy, { recursive: true });
+    symlinkSync("one", link);
+    const log: string[] = [];
+    const service = await serve({
+      root,
+      name: "swapped",
+      overrides: ["serve.grpc.port=0", "serve.http.port=0", "serve.http.page=false", "serve.cache=0"],
+      signal: new AbortController().signal,
+      log: (message) => log.push(message),
+      access: () => {},
+      startWorker: async () => ({ client: new GatedWorker(), close: async () => {} }),
+    });
+    const client = new RerankClient(service.grpc.address);
+    const request = { candidates: five.map((i) => ({ id: `c${i}`, itemId: `i${i}` })) };
+    const body = { candidates: five.map((i) => ({ id: `c${i}`, item_id: `i${i}` })) };
+    const overHttp = await fetch(`${service.http.url}/gr2/v1/rerank`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    const { ranking } = (await overHttp.json()) as RerankAnswer;
+    expect(ranking).toEqual((await client.rerank(request)).ranking);
+
+    const versions = new Set<string>();
+    let lostOnes = 0;
+    let loading = true;
+    const load = (async () => {
+      while (loading) {
+        const answer = await client.rerank(request);
+        versions.add(answer.modelVersion);
+        if (answer.fallback !== 0) lostOnes++;
+      }
+    })();
+    await service.reload(); // nothing has changed
+    expect(versions.size).toBe(1);
+    writeFileSync(join(two, "stages", "sft", "summary.json"), "{}");
+    rmSync(link);
+    symlinkSync("two", link);
+    await service.reload(); // damaged: the old one stays
+    expect([versions.size, service.engine.model()?.name]).toEqual([1, "one"]);
+    cpSync(join(root, "first", "stages", "sft"), join(two, "stages", "sft"), { recursive: true });
+    await service.reload();
+    await until(() => versions.size === 2);
+    loading = false;
+    await load;
+    expect([lostOnes, service.engine.model()?.name]).toEqual([0, "two"]);
+    expect(log.map((line) => line.split(":")[0])).toEqual(["reloaded", "reload failed, the old one stays", "reloaded"]);
+
+    const last = client.rerank(request);
+    await until(() => service.engine.load().running + service.engine.load().queued > 0);
+    await service.stop();
+    expect((await last).ranking.length).toBe(5);
+    await expect(client.rerank(request, { timeoutMs: 2_000 })).rejects.toThrow();
+    client.close();
   });
 });
 

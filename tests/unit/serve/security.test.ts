@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { request } from "node:https";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -41,6 +42,9 @@ describe("a token", () => {
     ]);
     expect(findToken(stored, a.token)?.name).toBe("a");
     expect(findToken(stored, b.token)?.name).toBe("b");
+    // All lines are compared whatever the first ones say: of two that fit, the last one is found.
+    const twice = parseTokens(`${a.line}\n${a.line.replace(/^a:/, "again:")}\n${b.line}`, "tokens");
+    expect(findToken(twice, a.token)?.name).toBe("again");
     const digest = a.line.split(":")[2] ?? "";
     for (const wrong of [
       "",
@@ -223,6 +227,20 @@ describe.skipIf(!hasOpenssl)("certificates", () => {
       expect(await call(service.port, { ca: file("stranger.pem") })).toMatch(/UNABLE_TO_VERIFY|SELF_SIGNED/);
       expect(await call(service.port, { ca: file("ca.pem"), maxVersion: "TLSv1.1" })).toMatch(/SSL|TLS/);
       await expect(fetch(`http://127.0.0.1:${service.port}/healthz`)).rejects.toThrow();
+      const noise = [
+        Buffer.from("\x16\x03\x01\xff\xff\x01\x00"),
+        Buffer.alloc(70_000, 0x16),
+        Buffer.from("GET / HTTP/1.1\r\n\r\n"),
+      ];
+      for (const bytes of noise)
+        await new Promise<void>((resolve) => {
+          const socket = connect(service.port, "127.0.0.1", () => socket.end(bytes));
+          socket
+            .resume()
+            .on("error", () => undefined)
+            .on("close", () => resolve());
+        });
+      expect(await call(service.port, { ca: file("ca.pem") })).toBe(200);
     } finally {
       await service.server.close();
     }

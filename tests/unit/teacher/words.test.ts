@@ -59,7 +59,7 @@ const answer = (order: readonly number[], thought = good): string =>
   JSON.stringify({ reasoning: thought, ranking: order.map((i) => spell([10, 11, 12][i] as number)) });
 
 /** A teacher whose model writes `write(request, n)`. */
-function teacher(write: (wanted: Wanted, n: number) => string) {
+function teacher(write: (wanted: Wanted, n: number) => string, cut = false) {
   const asked: Wanted[] = [];
   const made = teacherOfWords({
     kind: "openai",
@@ -67,7 +67,7 @@ function teacher(write: (wanted: Wanted, n: number) => string) {
     complete: async (wanted) =>
       wanted.map((w) => {
         asked.push(w);
-        return { kind: "text", text: write(w, asked.length - 1), time: "2026-01-01T00:00:00Z" };
+        return { kind: "text", text: write(w, asked.length - 1), cut, time: "2026-01-01T00:00:00Z" };
       }),
     historyOf: () => [1, 2],
     spell,
@@ -131,6 +131,12 @@ describe("a teacher in words", () => {
       [2, "missing candidates"],
       [4, "too short"],
     ]);
+  });
+
+  it("is told apart from one that was cut off, however whole its answer looks", async () => {
+    const { made } = teacher(() => answer([1, 0, 2]), true);
+    const { stats } = await sampleTraces(made, [slateOf(0)], { mode: "rejection", maxTries: 2 });
+    expect(stats.rejected).toEqual({ "cut off": 2 });
   });
 
   it("is given up after maxTries, and acceptance is told by difficulty", async () => {

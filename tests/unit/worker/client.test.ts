@@ -1,5 +1,5 @@
 /** GrpcWorkerClient against a server in this process: what goes over the wire, and what happens when it breaks. */
-import { Server, ServerCredentials, status } from "@grpc/grpc-js";
+import { Metadata, Server, ServerCredentials, status } from "@grpc/grpc-js";
 import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
 import { InterruptedError, WorkerError } from "../../../src/core/errors.ts";
@@ -70,10 +70,13 @@ describe("packing", () => {
 describe("calls", () => {
   it("carry batches, constraints and per-target arrays both ways", async () => {
     let seen: pb.ForwardBackwardRequest | undefined;
-    const forwardBackward: Unary<pb.ForwardBackwardRequest, pb.ForwardBackwardResponse> = ({ request }, answer) => {
+    type Answer = (error: null, response: Partial<pb.ForwardBackwardResponse>, trailer: Metadata) => void;
+    const forwardBackward = ({ request }: { request: pb.ForwardBackwardRequest }, answer: Answer) => {
       seen = request;
       const logprobs = batch.toBytes(Float32Array.from([-1, -2, -3, -4, -5, -6]));
-      answer(null, { loss: 0.5, metrics: { tokens: 6 }, logprobs, computeSeconds: 0.25 });
+      const trailer = new Metadata();
+      trailer.set("gr2-compute-seconds", "0.25");
+      answer(null, { loss: 0.5, metrics: { tokens: 6 }, logprobs, computeSeconds: 0.2 }, trailer);
     };
     const client = await serve({ forwardBackward });
     const weights = new Float32Array(6).fill(0.5);
@@ -169,7 +172,7 @@ describe("streams", () => {
   });
   interface Stream {
     write(m: pb.SampleResponse): void;
-    end(): void;
+    end(trailer?: Metadata): void;
     emit(event: "error", e: unknown): void;
     on(event: "cancelled", f: () => void): void;
   }
@@ -192,7 +195,9 @@ describe("streams", () => {
       }
       call.write(message([item(0, 0), item(1, 0)]));
       call.write(message([item(0, 1), item(1, 1)]));
-      call.end();
+      const trailer = new Metadata();
+      trailer.set("gr2-compute-seconds", "0.5");
+      call.end(trailer);
     };
     const client = await serve({ sample });
     const progress: number[] = [];
@@ -210,6 +215,7 @@ describe("streams", () => {
     expect(weightVersion).toBe(3);
     expect(progress.at(-1)).toBe(4);
     expect(attempts).toBe(2);
+    expect(client.stats().sample).toMatchObject({ retries: 1, computeSeconds: 0.5 });
   });
 
   it("are cancelled at the worker when the reader leaves", async () => {

@@ -1,0 +1,85 @@
+/**
+ * Context compression (TR): fewer prompt tokens for the same answer. A compressor takes what a prompt would show and gives
+ * back what it shows instead; candidates are never dropped. The deterministic one keeps the history within a token budget
+ * and cuts titles; a learned one is another implementation of the same interface.
+ */
+import { type Encoder, item } from "./pieces.ts";
+import { listing, type PromptInput, type PromptOptions } from "./rerank.ts";
+
+export interface Compressor {
+  /** Deterministic; the history of the result is a subsequence of the input's. */
+  compress(input: PromptInput): PromptInput;
+}
+
+export interface BudgetOptions {
+  /** Tokens that the listed history may take; 0 = any number. */
+  readonly historyTokens: number;
+  /** Words of a title that are kept; 0 = all. */
+  readonly titleWords: number;
+  /** Latest items that are looked at. */
+  readonly historyItems: number;
+}
+
+/**
+ * Of an item seen several times the last time counts. Half of the budget goes to the latest items; the rest to the older
+ * ones that share most title words with the candidates, rare words weighing more, the latest first among equals.
+ * @param tokensOf what listing an item costs, title included
+ */
+export function budgetCompressor(o: BudgetOptions, tokensOf: (row: number, title: string) => number): Compressor {
+  return {
+    compress(input) {
+      const titleOf = (row: number): string => firstWords(input.titleOf(row), o.titleWords);
+      const latest = Array.from(input.history).slice(-o.historyItems);
+      if (o.historyTokens === 0) return { ...input, history: latest, titleOf };
+      const places = latest.map((_, i) => i).filter((i) => latest.lastIndexOf(latest[i] as number) === i);
+      const costOf = (place: number): number => {
+        const row = latest[place] as number;
+        return tokensOf(row, titleOf(row));
+      };
+      const kept = new Set<number>();
+      let left = o.historyTokens;
+      const keep = (place: number, least: number): void => {
+        const cost = costOf(place);
+        if (left - cost < least) return;
+        left -= cost;
+        kept.add(place);
+      };
+      for (const place of [...places].reverse()) keep(place, o.historyTokens / 2);
+      const relevance = relevanceTo(input.candidates.map(input.titleOf));
+      const byRelevance = places
+        .filter((place) => !kept.has(place))
+        .map((place) => ({ place, score: relevance(input.titleOf(latest[place] as number)) }))
+        .sort((a, b) => b.score - a.score || b.place - a.place);
+      for (const { place } of byRelevance) keep(place, 0);
+      return { ...input, history: latest.filter((_, place) => kept.has(place)), titleOf };
+    },
+  };
+}
+
+/** The compressor that the settings ask for, counting tokens as the model does; undefined = none. */
+export function compressorOf(
+  prompts: PromptOptions & { readonly compress: Pick<BudgetOptions, "historyTokens" | "titleWords"> },
+  encoder: Encoder,
+): Compressor | undefined {
+  const { historyTokens, titleWords } = prompts.compress;
+  if (historyTokens + titleWords === 0) return undefined;
+  return budgetCompressor(
+    { historyTokens, titleWords, historyItems: prompts.historyItems },
+    (row, title) => encoder.encode(listing(item(row), title, prompts)).length,
+  );
+}
+
+const wordsOf = (title: string): string[] => title.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+
+function firstWords(title: string, n: number): string {
+  if (n === 0) return title;
+  const words = title.split(/\s+/);
+  return words.length <= n ? title : words.slice(0, n).join(" ");
+}
+
+/** How much a title has in common with the candidates': sum of 1 / (candidates that have the word) over its distinct words. */
+function relevanceTo(titles: readonly string[]): (title: string) => number {
+  const counts = new Map<string, number>();
+  for (const title of titles) for (const word of new Set(wordsOf(title))) counts.set(word, (counts.get(word) ?? 0) + 1);
+  return (title) => [...new Set(wordsOf(title))].reduce((sum, word) => sum + 1 / (counts.get(word) ?? Infinity), 0);
+}

@@ -1,0 +1,229 @@
+/**
+ * On-policy distillation (OPD: GR2 TR, Diffusion-GR2), in RL's place: the student answers, a frozen teacher says how likely
+ * it finds every token of the student's own answers, and the student moves toward it. No reward, no true item.
+ *
+ *   A_t   = log p_teacher(t) - log p_student(t), clipped to ± advantageCap: on average the negative reverse KL
+ *   loss  = the clipped surrogate with A_t a token, + anchor x k3(student, teacher)
+ *
+ * The teacher is a model of another run with the same semantic IDs and tokenizer, in this worker or in one of its own.
+ */
+import { resolve } from "node:path";
+import type { Config } from "../config/schema.ts";
+import { CheckpointError, RunError } from "../core/errors.ts";
+import { sha256 } from "../core/hash.ts";
+import { deriveSeed, Rng } from "../core/rng.ts";
+import type { Policy, Rollout, SlateView } from "../policy/policy.ts";
+import type { Slate } from "../prerank/types.ts";
+import type { Mode } from "../prompts/rerank.ts";
+import { learningRateAt } from "../rl/groups.ts";
+import { startWorker } from "../worker/launcher.ts";
+import type { ForwardRequest, WorkerClient } from "../worker/types.ts";
+import { readPrior } from "./calibrate.ts";
+import { resume, saveCheckpoint } from "./checkpoint.ts";
+import { openCorpus } from "./corpus.ts";
+import { addedTokens, type Belonging, checkBelonging, openLanguageModel, weightsChanged } from "./language-model.ts";
+import { stateDir, tokenizerFile } from "./midtrain.ts";
+import { checkPromptsOf } from "./prompt-check.ts";
+import { evaluationSlates, gainOf, startOf } from "./rl.ts";
+import { isSftUser, readSlates, viewOf } from "./slates.ts";
+import type { StageContext, Summary } from "./stage.ts";
+import { readEvidence } from "./traces.ts";
+
+const modes: readonly Mode[] = ["think", "answer"];
+const modelId = "teacher";
+
+/** The run of the rl stage when rl.kind is opd; leaves what RL leaves. */
+export async function distil(context: StageContext): Promise<Summary> {
+  const { config, signal } = context;
+  const o = config.rl;
+  const worker = await context.worker();
+  const corpus = await openCorpus(context);
+  const model = await openLanguageModel(context, corpus, startOf(context), tokenizerFile(context.inputDir("midtrain")));
+  const policy = model.policy(readPrior(context));
+  const evidence = readEvidence(context);
+  const view = (slate: Slate): SlateView => viewOf(corpus, slate, evidence);
+  const pool = readSlates(context, "rerank").filter((s) => !isSftUser(config.seed, config.sft.userShare, s.user));
+  if (pool.length === 0)
+    throw new RunError("no slate is left to distil on: every user's went to SFT", { advice: "Lower sft.userShare." });
+  const validation = evaluationSlates(context, o.evalSlates);
+  checkPromptsOf(context, corpus, [...pool, ...validation], "distillation");
+  const teacher = await openTeacher(context, worker, model.belongsTo);
+  try {
+    const best = stateDir(context.dir);
+    const save = () => worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
+    const resumed = await resume<{ step: number; best: number; bestStep: number; kl: number }>(
+      context,
+      worker,
+      model.belongsTo,
+    );
+    weightsChanged(worker);
+    let state = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0, kl: Number.NaN };
+    if (!resumed) await save();
+    for (let step = state.step; step < o.steps; step++) {
+      const slates = Rng.of(config.seed, "opd-slates", step)
+        .shuffle([...pool])
+        .slice(0, o.prompts);
+      const rollouts = await answer(slates, step);
+      const values = await update(rollouts, step);
+      context.metrics(step, values);
+      const kl = values.reverseKl ?? 0;
+      context.progress(`reverse KL ${kl.toFixed(4)}`, step + 1, o.steps);
+      state = { ...state, step: step + 1, kl };
+      if ((step + 1) % o.evalSteps === 0 || step + 1 === o.steps) {
+        const value = await evaluate(step + 1);
+        if (value > state.best || !o.keepBest) {
+          state = { ...state, best: value, bestStep: step + 1 };
+          await save();
+        }
+      }
+      if ((step + 1) % o.checkpointSteps === 0 && step + 1 < o.steps)
+        await saveCheckpoint(context, worker, model.belongsTo, step + 1, state);
+    }
+    context.log(`best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}`);
+    return {
+      ...{ steps: o.steps, bestValidation: state.best, bestStep: state.bestStep },
+      ...{ slates: pool.length, reverseKl: state.kl },
+    };
+  } finally {
+    await teacher.close();
+  }
+
+  /** The student's answers, by mode. */
+  async function answer(slates: readonly Slate[], step: number): Promise<ReadonlyMap<Mode, Answered>> {
+    const rng = Rng.of(config.seed, "opd-mode", step);
+    const modeOf = slates.map((): Mode => (rng.uniform() < o.thinkShare ? "think" : "answer"));
+    const out = new Map<Mode, Answered>();
+    for (const mode of modes) {
+      const views = slates.filter((_, i) => modeOf[i] === mode).map(view);
+      if (views.length === 0) continue;
+      const seed = deriveSeed(config.seed, "opd", step, mode);
+      const rollouts = await policy.sample(views, { mode, group: o.group, temperature: o.temperature, seed, signal });
+      out.set(mode, { views, rollouts });
+    }
+    return out;
+  }
+
+  /** One optimizer step; the teacher scores every answer once. */
+  async function update(answered: ReadonlyMap<Mode, Answered>, step: number): Promise<Record<string, number>> {
+    const tokens = [...answered.values()].reduce((n, a) => n + numTokens(a.rollouts), 0);
+    const values: Record<string, number> = { loss: 0, reverseKl: 0 };
+    for (const [mode, part] of answered) {
+      const request = requestOf(part, mode, policy, config);
+      const student = Float32Array.from(part.rollouts.flatMap((r) => Array.from(r.logprobs)));
+      const theirs = await teacher.score(request);
+      const gap = student.map((s, t) => (theirs[t] as number) - s);
+      const result = await worker.forwardBackward(
+        {
+          ...request,
+          weights: new Float32Array(student.length).fill(1 / tokens),
+          loss: {
+            kind: "policy",
+            advantages: gap.map((g) => Math.max(-o.opd.advantageCap, Math.min(o.opd.advantageCap, g))),
+            oldLogprobs: student,
+            ...(o.opd.anchor > 0 ? { referenceLogprobs: theirs, klCoef: o.opd.anchor } : {}),
+            clipLow: o.clipLow,
+            clipHigh: o.clipHigh,
+          },
+          seed: deriveSeed(config.seed, "opd", "dropout", step),
+        },
+        { signal },
+      );
+      const own = -gap.reduce((a, b) => a + b, 0);
+      values.loss = (values.loss ?? 0) + result.loss;
+      values.reverseKl = (values.reverseKl ?? 0) + own / tokens;
+      values[`reverseKl_${mode}`] = own / student.length;
+    }
+    const learningRate = learningRateAt(step, o.steps, o);
+    const { gradNorm } = await worker.optimStep(
+      { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
+      { signal },
+    );
+    return { ...values, gradNorm, learningRate, tokens };
+  }
+
+  /** Mean N@5 of greedy answers on validation slates, over the modes that are trained. */
+  async function evaluate(step: number): Promise<number> {
+    const means: Record<string, number> = {};
+    for (const mode of modes.filter((m) => (m === "think" ? o.thinkShare > 0 : o.thinkShare < 1))) {
+      const rollouts = await policy.sample(validation.map(view), { mode, group: 1, temperature: 0, seed: 0, signal });
+      const gains = rollouts.map((r, i) => gainOf(r, validation[i] as Slate));
+      means[`validation_ndcg5_${mode}`] = gains.reduce((a, b) => a + b, 0) / Math.max(1, gains.length);
+    }
+    const all = Object.values(means);
+    const mean = all.reduce((a, b) => a + b, 0) / Math.max(1, all.length);
+    context.metrics(step, { ...means, validation_ndcg5: mean });
+    return mean;
+  }
+}
+
+/** Slates and the answers to them, a group of answers a slate. */
+interface Answered {
+  readonly views: readonly SlateView[];
+  readonly rollouts: readonly Rollout[];
+}
+
+const numTokens = (rollouts: readonly Rollout[]): number => rollouts.reduce((n, r) => n + r.tokens.length, 0);
+
+/** Both models judge the answers under the constraint and the temperature that they were drawn with. */
+function requestOf({ views, rollouts }: Answered, mode: Mode, policy: Policy, config: Config): ForwardRequest {
+  const { group, temperature } = config.rl;
+  const constraint = policy.constraint(views, mode);
+  return {
+    batch: {
+      groups: views.map((_, p) => {
+        const own = rollouts.slice(p * group, (p + 1) * group);
+        return { prompt: (own[0] as Rollout).prompt, responses: own.map((r) => r.tokens) };
+      }),
+    },
+    ...(constraint ? { constraint } : {}),
+    temperature,
+    microBatchTokens: config.runtime.microBatchTokens,
+  };
+}
+
+interface DistillationTeacher {
+  /** Log-probability of every response token. */
+  score(request: ForwardRequest): Promise<Float32Array>;
+  close(): Promise<void>;
+}
+
+/** Loads the teacher next to the student, or into the worker at rl.opd.address. Throws CheckpointError if it reads other tokens. */
+async function openTeacher(
+  context: StageContext,
+  own: WorkerClient,
+  belongsTo: Belonging,
+): Promise<DistillationTeacher> {
+  const { config, signal } = context;
+  const { address } = config.rl.opd;
+  const path = resolve(config.rl.opd.teacher);
+  const other = address === "" ? undefined : await startWorker({ mode: "remote", address }, signal);
+  const worker = other?.client ?? own;
+  const close = async (): Promise<void> => {
+    await worker.unloadModel(modelId).catch(() => undefined); // a worker that is gone holds nothing
+    await other?.close();
+  };
+  try {
+    const loaded = await worker.loadModel(
+      {
+        modelId,
+        source: { kind: "pretrained", path },
+        addedTokens: addedTokens(config),
+        dtype: config.runtime.dtype,
+        seed: deriveSeed(config.seed, "model"),
+        trainable: false,
+      },
+      { signal },
+    );
+    if (sha256(loaded.tokenizerJson) !== belongsTo.tokenizer)
+      throw new CheckpointError(`rl.opd.teacher = ${path}: its tokenizer is another one than this run's`, {
+        advice:
+          "Train teacher and student on the same data, semantic IDs and tokenizer (model.bpeVocab, or one family).",
+      });
+    checkBelonging(path, await worker.loadState({ modelId, path, includeOptimizer: false }, { signal }), belongsTo);
+    context.log(`teacher: ${(loaded.numParameters / 1e6).toFixed(2)}M parameters, from ${path}`);
+  } catch (e) {
+    await close();
+    throw e;
+  }
+  return { score: async (request) => (await worker.forward({ ...request, modelId }, { signal })).logprobs, close };
+}

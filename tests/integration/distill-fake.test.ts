@@ -1,0 +1,110 @@
+/** On-policy distillation on a fake worker: the student's reverse KL to its teacher falls, and teachers that cannot teach are refused. */
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { configHash, loadConfig } from "../../src/config/load.ts";
+import { CheckpointError, InterruptedError } from "../../src/core/errors.ts";
+import { Run } from "../../src/run/run.ts";
+import { resolvedYaml, runStages, stageNames } from "../../src/stages/pipeline.ts";
+import { FakeWorker } from "../../src/worker/fake.ts";
+import { TelemetryBus } from "../../src/worker/telemetry.ts";
+import { writePipelineFixture } from "../pipeline-fixture.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "gr2-distill-"));
+const root = join(folder, "runs");
+let recipe = "";
+const state = (run: string, stage: string): string => join(root, run, "stages", stage, "state");
+// One tokenizer for all: that of the fake pretrained model.
+const common = ["model.source=pretrained", "model.path=fake", "midtrain.epochs=0.5", "decoding.constrained=false"];
+const opd = [
+  ...["rl.kind=opd", "rl.steps=12", "rl.learningRate=0.006", "rl.evalSteps=6", "rl.evalSlates=5", "rl.opd.anchor=0"],
+  ...["rl.warmupSteps=0", "rl.checkpointSteps=4", "rl.thinkShare=0"],
+];
+
+async function invoke(name: string, until: string, set: readonly string[], onVerb?: (verb: string) => void) {
+  const config = loadConfig(recipe, [...common, ...set]);
+  const { signal } = new AbortController();
+  const bus = new TelemetryBus(name);
+  const yaml = { configYaml: resolvedYaml(config), configHash: configHash(config), seed: config.seed };
+  const run = await Run.open({ root, name, ...yaml, stages: stageNames, until, signal, bus });
+  const worker = new FakeWorker(onVerb);
+  try {
+    await runStages(run, { config, root, name, signal, bus, worker });
+    await run.close("finished");
+  } catch (e) {
+    await run.close(e instanceof InterruptedError ? "interrupted" : "failed");
+    throw e;
+  }
+  return worker;
+}
+
+/** A run that stands behind calibration. */
+function fresh(name: string): string {
+  cpSync(join(root, "base"), join(root, name), { recursive: true });
+  return name;
+}
+
+const valuesOf = (run: string, name: string): number[] =>
+  readFileSync(join(root, run, "metrics.jsonl"), "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { stage: string; values: Record<string, number> })
+    .flatMap(({ stage, values }) => (stage === "rl" && values[name] !== undefined ? [values[name]] : []));
+const mean = (xs: readonly number[]): number => xs.reduce((a, b) => a + b, 0) / xs.length;
+
+beforeAll(async () => {
+  recipe = writePipelineFixture(folder);
+  await invoke("base", "calibrate", []);
+  await invoke(fresh("teacher"), "sft", ["sft.epochs=4", "sft.learningRate=0.01", "sft.noThinkShare=1"]);
+}, 60_000);
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("on-policy distillation", () => {
+  it("brings the student nearer to its teacher, and leaves what RL leaves", async () => {
+    const worker = await invoke(fresh("student"), "rl", [...opd, `rl.opd.teacher=${state("teacher", "sft")}`]);
+    const kl = valuesOf("student", "reverseKl");
+    expect(kl.length).toBe(12);
+    expect(mean(kl.slice(0, 3))).toBeGreaterThan(0);
+    expect(mean(kl.slice(-3))).toBeLessThan(0.7 * mean(kl.slice(0, 3)));
+    expect(existsSync(state("student", "rl"))).toBe(true);
+    expect(valuesOf("student", "validation_ndcg5").length).toBe(3); // before the first step and after steps 6 and 12
+    expect((await worker.getInfo()).modelIds).toEqual(["policy"]); // the teacher's memory is given back
+  }, 60_000);
+
+  it("does not teach a model that is its own teacher: every advantage is zero", async () => {
+    // The student begins with the teacher's weights (rl.initial), which no update then has a reason to leave.
+    const own = state("teacher", "sft");
+    await invoke(fresh("mirror"), "rl", [...opd, "rl.steps=3", `rl.opd.teacher=${own}`, `rl.initial=${own}`]);
+    expect(valuesOf("mirror", "reverseKl").every((kl) => Math.abs(kl) < 1e-6)).toBe(true);
+    expect(valuesOf("mirror", "gradNorm").every((norm) => norm < 1e-6)).toBe(true);
+  }, 60_000);
+
+  it("cut off between checkpoints, it goes on to the same numbers", async () => {
+    const set = [...opd, `rl.opd.teacher=${state("teacher", "sft")}`];
+    let updates = 0;
+    const cut = invoke(fresh("cut"), "rl", set, (verb) => {
+      if (verb !== "loadModel" && verb === "optimStep" && existsSync(state("cut", "rl")) && ++updates === 7)
+        throw new InterruptedError();
+    });
+    await expect(cut).rejects.toThrow(InterruptedError);
+    await invoke("cut", "rl", set);
+    expect(valuesOf("cut", "reverseKl")).toEqual(valuesOf("student", "reverseKl"));
+  }, 60_000);
+
+  it("refuses a teacher of another tokenizer, of other semantic IDs, or that is not there", async () => {
+    const refused = (path: string) => invoke("student", "rl", [...opd, `rl.opd.teacher=${path}`]);
+    for (const what of ["catalogue", "tokenizer"] as const) {
+      const path = join(folder, what);
+      cpSync(state("teacher", "sft"), path, { recursive: true });
+      const file = join(path, "fake-state.json");
+      const { metadata, ...rest } = JSON.parse(readFileSync(file, "utf8")) as { metadata: Record<string, string> };
+      writeFileSync(file, JSON.stringify({ ...rest, metadata: { ...metadata, [what]: "another" } }));
+      const fault = await refused(path).catch((e: unknown) => e);
+      expect(fault).toBeInstanceOf(CheckpointError);
+      expect(String(fault)).toContain(`trained with ${what} another`);
+    }
+    await expect(refused(join(folder, "nowhere"))).rejects.toThrow(/nowhere/);
+    expect(() => loadConfig(recipe, ["rl.kind=opd"])).toThrow(/needs rl.opd.teacher/);
+  }, 60_000);
+});

@@ -1,0 +1,138 @@
+/** The service's small parts: what is remembered, what is expected of batches, thoughts as text, texts encoded together. */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { Lru } from "../../../src/serve/lru.ts";
+import { NewItems } from "../../../src/serve/new-items.ts";
+import { BatchTimes, expectedWait } from "../../../src/serve/rates.ts";
+import { ThoughtStream, thoughtText } from "../../../src/serve/thought.ts";
+
+describe("Lru", () => {
+  it("holds as many as it may and forgets what was used longest ago", () => {
+    const lru = new Lru<string, number>(2);
+    lru.set("a", 1);
+    lru.set("b", 2);
+    lru.get("a");
+    lru.set("c", 3);
+    expect([lru.get("a"), lru.get("b"), lru.get("c"), lru.size]).toEqual([1, undefined, 3, 2]);
+    const none = new Lru<string, number>(0);
+    none.set("a", 1);
+    expect([none.get("a"), none.size]).toEqual([undefined, 0]);
+  });
+});
+
+describe("BatchTimes", () => {
+  it("finds the fixed and the growing part of a batch's time", () => {
+    const times = new BatchTimes();
+    expect(times.expect(4)).toBeUndefined();
+    times.observe(1, 12);
+    expect(times.expect(8)).toBe(12); // nothing else is known yet
+    for (const n of [2, 8, 32, 16]) times.observe(n, 10 + 2 * n);
+    expect(times.expect(8)).toBeCloseTo(26, 6);
+    expect(times.expect(32)).toBeCloseTo(74, 6);
+  });
+
+  it("is never negative, whatever it is told", () => {
+    const seen = fc.array(fc.tuple(fc.integer({ min: 1, max: 64 }), fc.double({ min: 0, max: 1e5, noNaN: true })), {
+      minLength: 1,
+      maxLength: 50,
+    });
+    fc.assert(
+      fc.property(seen, fc.integer({ min: 1, max: 64 }), (batches, size) => {
+        const times = new BatchTimes();
+        for (const [n, ms] of batches) times.observe(n, ms);
+        expect(times.expect(size)).toBeGreaterThanOrEqual(0);
+      }),
+    );
+  });
+
+  it("adds up to a wait: 70 waiting in batches of 32, on two workers", () => {
+    const times = new BatchTimes();
+    for (const n of [1, 32]) times.observe(n, 10 + n);
+    // 2 whole batches of 42 ms, one of 6 with 16 ms, 20 ms still running: 120 ms of work for two.
+    const { wait, own } = expectedWait([{ waiting: 70, times }], times, 2, 32, 20);
+    expect(wait).toBeCloseTo(60, 6);
+    expect(own).toBeCloseTo(11, 6);
+  });
+});
+
+describe("a thought", () => {
+  const words = ["", " because:", " fé", "\uFFFD", "<s_a_1>", "<s_b_2>", "<|answer|>", " so"];
+  const parts = {
+    shape: { levels: 2, codes: 4, format: "bare" as const },
+    decode: (ids: readonly number[]) => ids.map((i) => words[i]).join(""),
+    trigger: [6],
+    titleOf: (codes: readonly number[]) => (codes.join() === "1,2" ? "Heat" : undefined),
+  };
+
+  it("names items by title", () => {
+    expect(thoughtText([1, 4, 5, 7], parts)).toBe("because: “Heat” so");
+    expect(thoughtText([4, 5], { ...parts, titleOf: () => undefined })).toBe("“no such item”");
+  });
+
+  it("comes in pieces that never need to be taken back and add up to the whole", () => {
+    const token = fc.constantFrom(0, 1, 2, 4, 5, 7);
+    fc.assert(
+      fc.property(fc.array(token, { maxLength: 30 }), (tokens) => {
+        const stream = new ThoughtStream(parts);
+        const pieces = [...tokens, 6].map((t, i) => stream.push(i, t));
+        expect(pieces.join("").trim()).toBe(thoughtText(tokens, parts));
+        expect(pieces.join("")).not.toContain("answer");
+        expect(stream.push(tokens.length + 1, 7)).toBe(""); // behind the end nothing comes
+      }),
+    );
+  });
+
+  it("passes over tokens that a broken stream sends again", () => {
+    const stream = new ThoughtStream(parts);
+    expect([stream.push(0, 1), stream.push(0, 1), stream.push(1, 7), stream.push(1, 7)]).toEqual([
+      "because:",
+      "",
+      " so",
+      "",
+    ]);
+  });
+});
+
+describe("NewItems", () => {
+  const never = new AbortController().signal;
+  it("encodes what many ask for once, a few at a time, and nothing that nobody waits for", async () => {
+    const calls: string[][] = [];
+    let go: () => void = () => {};
+    const held = new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    const items = new NewItems(async (texts) => {
+      calls.push([...texts]);
+      await held;
+      return texts.map((t) => [t.length]);
+    }, 100);
+    const left = new AbortController();
+    const first = items.codesOf(["a", "bb"], never);
+    const same = items.codesOf(["bb"], never);
+    const gone = items.codesOf(["cccc"], left.signal).catch(() => "gone");
+    const many = items.codesOf(
+      Array.from({ length: 20 }, (_, i) => "d".repeat(i + 5)),
+      never,
+    );
+    left.abort();
+    go();
+    expect(await Promise.all([first, same])).toEqual([[[1], [2]], [[2]]]);
+    expect((await many).length).toBe(20);
+    expect(await gone).toBe("gone");
+    expect(calls.map((texts) => texts.length)).toEqual([2, 16, 4]);
+    expect(calls.flat()).not.toContain("cccc");
+    await items.codesOf(["bb", "ddddd"], never);
+    expect(calls.length).toBe(3); // remembered
+  });
+
+  it("fails the requests of a call that fails, and goes on with the next", async () => {
+    let broken = true;
+    const items = new NewItems(async (texts) => {
+      if (broken) throw new Error("lost");
+      return texts.map(() => [0]);
+    }, 10);
+    await expect(items.codesOf(["a"], never)).rejects.toThrow("lost");
+    broken = false;
+    expect(await items.codesOf(["a"], never)).toEqual([[0]]);
+  });
+});
