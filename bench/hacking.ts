@@ -29,7 +29,7 @@ const pictures = [
 ] as const;
 
 /** The input order's own N@5, drawn beside the policies'. */
-const prerank = "pre-rank";
+const prerank = "input";
 
 /** One run's value of a metric at a step. */
 interface Observed {
