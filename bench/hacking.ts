@@ -28,6 +28,9 @@ const pictures = [
   { metric: "validation_ndcg5", y: "validation N@5, greedy", percent: false },
 ] as const;
 
+/** The input order's own N@5, drawn beside the policies'. */
+const prerank = "input";
+
 /** One run's value of a metric at a step. */
 interface Observed {
   readonly variant: string;
@@ -85,14 +88,14 @@ export function observe(folder: string, variant: string, seed: string): Observed
       const value = metric === "copied" ? copied : values[metric];
       return { variant, seed, step, metric, value };
     });
-    const prerank = {
-      variant: "pre-rank",
+    const input = {
+      variant: prerank,
       seed,
       step,
       metric: "validation_ndcg5",
       value: values.validation_ndcg5_prerank,
     };
-    return [...own, prerank].flatMap((v) => (v.value === undefined ? [] : [{ ...v, value: v.value }]));
+    return [...own, input].flatMap((v) => (v.value === undefined ? [] : [{ ...v, value: v.value }]));
   });
 }
 
@@ -126,10 +129,15 @@ export function table(observed: readonly Observed[], variants: readonly string[]
 /** One SVG a metric: the mean over seeds, a line a reward. Colours that can be read on light and dark pages. */
 async function draw(observed: readonly Observed[], folder: string): Promise<void> {
   mkdirSync(folder, { recursive: true });
+  const variants = [...new Set(observed.map((v) => v.variant))].filter((v) => v !== prerank);
+  const short = variants.map((v) => v.split("-")[0] as string);
+  const distinct = new Set(short).size === variants.length;
+  const nameOf = (variant: string): string => (distinct ? (short[variants.indexOf(variant)] ?? variant) : variant);
   for (const { metric, y, percent } of pictures) {
     const at = new Map<string, number[]>();
-    for (const v of observed.filter((v) => v.metric === metric)) {
-      const key = `${v.variant}\t${v.step}`;
+    const own = observed.filter((v) => v.metric === metric);
+    for (const v of [...own.filter((v) => v.variant !== prerank), ...own.filter((v) => v.variant === prerank)]) {
+      const key = `${nameOf(v.variant)}\t${v.step}`;
       at.set(key, [...(at.get(key) ?? []), v.value]);
     }
     const points = [...at].map(([key, values]): Point => {
@@ -137,7 +145,7 @@ async function draw(observed: readonly Observed[], folder: string): Promise<void
       return { series, step: Number(step), value: mean(values) };
     });
     const { markup } = await plot(
-      lines(points, { x: "RL step", y, percent, smooth: metric !== "validation_ndcg5" }),
+      lines(points, { x: "RL step", y, percent, smooth: !metric.startsWith("validation_") }),
       y,
     );
     const svg = markup

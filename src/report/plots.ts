@@ -109,7 +109,7 @@ export function lines(
   const names = [...new Set(points.map((p) => p.series))];
   const data = names.flatMap((name) => {
     const own = points.filter((p) => p.series === name);
-    const window = options.smooth ? Math.max(1, Math.floor(own.length / 20)) : 1;
+    const window = options.smooth ? Math.max(1, Math.floor(own.length / 20)) : 0;
     return thin(own, 600).map((p) => ({ ...p, mean: meanAround(own, own.indexOf(p), window) }));
   });
   const x = {

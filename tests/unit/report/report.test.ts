@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readReportData } from "../../../src/report/data.ts";
 import { escapeHtml, html } from "../../../src/report/html.ts";
-import { advantagesOf, verdictOf } from "../../../src/report/plots.ts";
+import { advantagesOf, lines, verdictOf } from "../../../src/report/plots.ts";
 import { renderReport, writeReport } from "../../../src/report/report.ts";
 import { fixtureRun, hostile } from "./fixture.ts";
 
@@ -98,6 +98,15 @@ describe("report of a finished run", async () => {
     await writeReport(run, { force: true });
     expect(statSync(path).mtimeMs).toBeGreaterThan(1000);
     expect(readFileSync(path, "utf8") === page, "drawn the same again").toBe(true); // no diff of a whole page
+  });
+});
+
+describe("curves", () => {
+  const points = [0, 3, 6].map((value, step) => ({ step, value, series: "s" }));
+  const means = (smooth: boolean) => lines(points, { y: "y", smooth }).data.values.map((v) => v.mean);
+  it("are drawn through their own points, unless a moving average is asked for", () => {
+    expect(means(false)).toEqual([0, 3, 6]);
+    expect(means(true)).toEqual([1.5, 3, 4.5]); // of a point and its neighbours
   });
 });
 
