@@ -32,7 +32,7 @@ class Decoder:
         self._lm = lm
         self.device, self.config, self.tokenizer = lm.device, lm.config, lm.tokenizer
         dtype = torch.bfloat16 if lm.bfloat16 else torch.float32
-        packed = lm.device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        packed = lm.device.type == "cpu" and dtype == torch.float32 and _can_pack()
 
         def product(*modules: nn.Linear) -> _Product:
             return _Product([m.weight for m in modules], [m.bias for m in modules], dtype, packed)
@@ -75,6 +75,13 @@ def for_generation(lm: LanguageModel) -> Decoder | LanguageModel:
         and type(lm.model.get_output_embeddings()) is nn.Linear
     )
     return Decoder(lm) if fits else lm
+
+
+def _can_pack() -> bool:
+    """Whether this build of PyTorch has oneDNN's fused products; they are no part of its public interface."""
+    mkldnn = torch.ops.mkldnn
+    needed = ("_reorder_linear_weight", "_linear_pointwise")
+    return torch.backends.mkldnn.is_available() and all(hasattr(mkldnn, name) for name in needed)
 
 
 def _is_plain(layer: Any) -> bool:
