@@ -109,6 +109,7 @@ async function measure(
     ["worker killed", "SIGKILL"],
     ["worker stands still for 3 s", "SIGSTOP"],
   ] as const) {
+    await recovered(service, asksOf(requests, "direct"));
     const rate = 0.3 * (capacity.direct as number);
     const strike = (): void => {
       const [worker] = workersUnder(service.pid);
@@ -167,6 +168,15 @@ async function closedLoop({ client }: Service, ask: Ask, numCallers: number, sec
   };
   await Promise.all(Array.from({ length: numCallers }, caller));
   return { ms, faults, perSecond: (1000 * ms.length) / (performance.now() - begin) };
+}
+
+/** Waits until the model answers, from whatever happened before; gives up after two minutes. */
+async function recovered({ client }: Service, ask: Ask): Promise<void> {
+  for (let i = 0; i < 600; i++) {
+    const answer = await client.rerank(ask(hurriedMs)).catch(() => undefined);
+    if (answer?.fallback === FallbackReason.FALLBACK_REASON_UNSPECIFIED) return;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
 }
 
 /** @param strike called after a tenth of the time */

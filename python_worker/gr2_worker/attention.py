@@ -16,6 +16,7 @@ tokens, D head size, M problems of a block.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ class SharedPrefixCache(Cache):
         weights = torch.cat(scores, dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
         parts = weights.split([s.shape[-1] for s in scores], dim=-1)
         seen = [_shared_bmm(w, v, order) for w, (_, v, order) in zip(parts, levels, strict=True)]
-        return torch.stack(seen).sum(dim=0).reshape(rows, heads, new, -1).transpose(1, 2)
+        return reduce(torch.add, seen).reshape(rows, heads, new, -1).transpose(1, 2)
 
     def _within(self, window: int, scores: list[Tensor], new: int) -> list[Tensor]:
         """Scores [P, S, K, heads * Q, T] of common part, prompts and suffix with the keys outside the window hidden."""

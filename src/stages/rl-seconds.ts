@@ -4,6 +4,8 @@
  *   seconds_sample, _score, _gradient, _optimizer   inside the worker's verbs (score: pi_old and the reference, if asked for)
  *   seconds_wire         from call to answer, less the above: packing, transport, waiting
  *   seconds_typescript   the rest: what no call of the worker hides
+ *
+ * A step's calls are made one after another; of calls at the same time, waiting for each other would be counted as wire.
  */
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
 

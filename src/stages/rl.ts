@@ -139,22 +139,22 @@ async function run(context: StageContext): Promise<Summary> {
 
   /** Samples a batch of slates, each in the mode its place in the step gives it. */
   async function answer(batch: readonly Slate[], step: number, round: number): Promise<GroupOfAnswers[]> {
-    // Both modes are asked for at once: the answers of one are verified while the worker writes those of the other.
-    const parts = modes.map(async (mode) => {
+    const out: GroupOfAnswers[] = [];
+    for (const mode of modes) {
       const rng = Rng.of(config.seed, "rl-mode", step, round);
       const part = batch.filter(() => (rng.uniform() < o.thinkShare ? "think" : "answer") === mode);
       const views = part.map(view);
       const seed = deriveSeed(config.seed, "rl", step, round, mode);
       const rollouts = await policy.sample(views, { mode, group: o.group, temperature: o.temperature, seed, signal });
       const limit = views.length ? policy.maxNewTokens(views, mode) : 0;
-      return part.map((slate, p): GroupOfAnswers => {
+      part.forEach((slate, p) => {
         const rollouts_G = rollouts.slice(p * o.group, (p + 1) * o.group);
         const verdicts_G = rollouts_G.map((r) => verify(r.parsed, labelsOf(slate), o.reward));
         const rewards_G = verdicts_G.map((v, g) => v.reward + overlong(rollouts_G[g] as Rollout, limit, mode));
-        return { slate, mode, rollouts_G, verdicts_G, rewards_G };
+        out.push({ slate, mode, rollouts_G, verdicts_G, rewards_G });
       });
-    });
-    return (await Promise.all(parts)).flat();
+    }
+    return out;
   }
 
   /** A thought that nears its budget costs; an answer's length is fixed by the slate. */

@@ -77,7 +77,7 @@ const smaller = (model: string): string[] => [
   ...["runtime.threads=1", "sid.epochs=20", "sid.hiddenDims=[32]", "sid.latentDim=8"],
 ];
 
-describe("every stage of a recipe on a fake worker", () => {
+describe("every stage of a recipe on a fake worker", { timeout: 120_000 }, () => {
   const model = join(folder, "looks-like-a-model");
   beforeAll(() => {
     mkdirSync(model);
@@ -150,7 +150,7 @@ describe("qwen3-8b-beauty on a shrunken Qwen3 and the real worker", { timeout: 6
     await worker.client.loadModel({ source: { kind: "scratch", architecture: shrunken, tokenizerJson } });
     await worker.client.saveState({ path: model });
     await worker.close();
-  }, 120_000);
+  }, 300_000);
 
   it("runs to the end, and plain transformers computes from its export what the worker computes", async () => {
     const set = [...smaller(model), "runtime.device=cpu", "sid.codes=16", "sid.levels=2", "sid.batchSize=24"];
