@@ -81,7 +81,15 @@ export async function recovered({ client }: Service, ask: Ask): Promise<void> {
 /** @param strike called after a tenth of the time */
 export async function openLoop({ client }: Service, ask: Ask, perSecond: number, seconds: number, strike?: () => void) {
   const rng = Rng.of(0, "arrivals");
-  const out = { sent: 0, answered: [] as number[], refused: [] as number[], flagged: 0, lost: 0, recoveryMs: 0 };
+  const out = {
+    sent: 0,
+    late: [] as number[],
+    answered: [] as number[],
+    refused: [] as number[],
+    flagged: 0,
+    lost: 0,
+    recoveryMs: 0,
+  };
   const under: Promise<void>[] = [];
   const begin = performance.now();
   let struck = Number.POSITIVE_INFINITY;
@@ -111,6 +119,7 @@ export async function openLoop({ client }: Service, ask: Ask, perSecond: number,
       strike();
     }
     out.sent++;
+    out.late.push(performance.now() - due);
     under.push(one());
   }
   await Promise.all(under);

@@ -1,7 +1,9 @@
 /**
  * `gr2 serve` under load, from this process against one of its own: how fast for 1, 8 and 64 callers in both modes, what
- * batching is worth, what happens at twice the load it can take, and when a worker is killed or stands still.
- * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--set path=value ...]`
+ * batching is worth, what happens at twice the load it can take, when a worker is killed or stands
+ * still, and next to other ways to re-rank.
+ * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers] [--set path=value ...]`
+ * `npm run bench -- serve --run NAME --soak MINUTES [--rate 10]`: mixed load instead, and whether memory stays flat
  *
  * Requests are the run's own test slates, taken in turn; answers are never taken from memory (serve.cache=0).
  * A caller sends one request after the other. The overload is open: requests leave at their time, answered or not.
@@ -22,9 +24,15 @@ import {
   type Service,
   startService,
 } from "./serve-load.ts";
+import { besidePeers } from "./serve-peers.ts";
 import { soak } from "./serve-soak.ts";
 
 const callers = [1, 8, 64];
+const parts = ["load", "overload", "faults", "peers"] as const;
+const modes = ["direct", "think"] as const;
+
+type Emit = (measured: Measurement) => void;
+type Start = (...settings: string[]) => Promise<Service>;
 
 export const bench: Benchmark = async (emit, args) => {
   const { values } = parseArgs({
@@ -33,67 +41,84 @@ export const bench: Benchmark = async (emit, args) => {
       run: { type: "string" },
       root: { type: "string", default: "runs" },
       seconds: { type: "string", default: "10" },
+      only: { type: "string", default: parts.join() },
       soak: { type: "string" },
       rate: { type: "string", default: "10" },
       set: { type: "string", multiple: true, default: [] },
     },
   });
-  if (values.run === undefined) throw new RunError("bench serve needs --run NAME, a finished run");
-  const requests = await requestsOf(values.root, values.run);
+  const { root, run: name } = values;
+  if (name === undefined) throw new RunError("bench serve needs --run NAME, a finished run");
+  const wanted = values.only.split(",");
+  const unknown = wanted.find((part) => !(parts as readonly string[]).includes(part));
+  if (unknown !== undefined) throw new RunError(`bench serve has no part "${unknown}"; there are ${parts.join(", ")}`);
+  const questions = await requestsOf(root, name);
+  const seconds = Number(values.seconds);
   const started: Service[] = [];
-  const start = async (...more: string[]): Promise<Service> => {
-    const service = await startService(values.run as string, values.root, [...more, ...values.set]);
+  const start: Start = async (...more) => {
+    const service = await startService(name, root, [...more, ...values.set]);
     started.push(service);
     return service;
   };
   try {
-    if (values.soak !== undefined) await soak(emit, await start(), requests, Number(values.soak), Number(values.rate));
-    else await measure(emit, requests, (...more) => start("serve.cache=0", ...more), Number(values.seconds));
+    if (values.soak !== undefined)
+      return await soak(emit, await start(), questions, Number(values.soak), Number(values.rate));
+    if (wanted.includes("load")) await load(emit, questions, start, seconds);
+    const service = await start("serve.cache=0");
+    if (wanted.includes("overload")) await overload(emit, questions, service, seconds);
+    if (wanted.includes("faults")) await faults(emit, questions, service, seconds);
+    await service.stop();
+    if (wanted.includes("peers")) {
+      const run = { root, name, threads: 1, seconds };
+      await besidePeers(emit, await start("serve.cache=0", "runtime.threads=1"), questions, run);
+    }
   } finally {
     for (const service of started) await service.stop();
   }
 };
 
-async function measure(
-  emit: (measured: Measurement) => void,
-  requests: readonly Question[],
-  start: (...settings: string[]) => Promise<Service>,
-  seconds: number,
-): Promise<void> {
+async function load(emit: Emit, questions: readonly Question[], start: Start, seconds: number): Promise<void> {
   const single: Record<string, number> = {};
-  const alone = await start("serve.maxBatch=1");
-  for (const mode of ["direct", "think"] as const)
-    single[mode] = (await closedLoop(alone, asksOf(requests, mode), 8, seconds)).perSecond;
+  const alone = await start("serve.cache=0", "serve.maxBatch=1");
+  for (const mode of modes) single[mode] = (await closedLoop(alone, asksOf(questions, mode), 8, seconds)).perSecond;
   await alone.stop();
 
-  const service = await start();
-  const capacity: Record<string, number> = {};
-  for (const mode of ["direct", "think"] as const)
+  const service = await start("serve.cache=0");
+  for (const mode of modes)
     for (const c of callers) {
-      const asks = asksOf(requests, mode);
+      const asks = asksOf(questions, mode);
       await closedLoop(service, asks, c, Math.min(2, seconds)); // warm
-      const load = await closedLoop(service, asks, c, seconds);
+      const served = await closedLoop(service, asks, c, seconds);
       const name = `serve/${mode}, ${c} caller${c > 1 ? "s" : ""}`;
       emit({
-        ...{ claim: `${name}: answers a second`, value: load.perSecond, unit: "1/s", n: load.ms.length },
+        ...{ claim: `${name}: answers a second`, value: served.perSecond, unit: "1/s", n: served.ms.length },
         ...(c === 64 ? { peer: "serve.maxBatch=1, 8 callers", peerValue: single[mode] as number } : {}),
         ...(c === 64 && mode === "direct" ? { bar: ["ratio", ">=", 4] as const } : {}),
       });
       for (const p of [50, 95, 99])
-        emit({ claim: `${name}: p${p}`, value: percentile(load.ms, p), unit: "ms", n: load.ms.length });
+        emit({ claim: `${name}: p${p}`, value: percentile(served.ms, p), unit: "ms", n: served.ms.length });
       emit({
         claim: `${name}: faults`,
-        value: load.faults,
+        value: served.faults,
         unit: "answers",
-        n: load.ms.length,
+        n: served.ms.length,
         bar: ["value", "<=", 0],
       });
-      capacity[mode] = load.perSecond;
     }
+  await service.stop();
+}
 
-  for (const mode of ["direct", "think"] as const) {
-    const rate = 2 * (capacity[mode] as number);
-    const o = await openLoop(service, asksOf(requests, mode), rate, seconds);
+/** What it takes a second with 64 callers. */
+async function capacityOf(service: Service, questions: readonly Question[], mode: "direct" | "think", seconds: number) {
+  const asks = asksOf(questions, mode);
+  await closedLoop(service, asks, 64, Math.min(2, seconds)); // warm
+  return (await closedLoop(service, asks, 64, seconds)).perSecond;
+}
+
+async function overload(emit: Emit, questions: readonly Question[], service: Service, seconds: number): Promise<void> {
+  for (const mode of modes) {
+    const rate = 2 * (await capacityOf(service, questions, mode, seconds));
+    const o = await openLoop(service, asksOf(questions, mode), rate, seconds);
     const name = `serve/${mode}, twice the load (${rate.toFixed(0)}/s)`;
     const n = o.sent;
     emit({ claim: `${name}: answered`, value: o.answered.length / n, unit: "share", n });
@@ -104,22 +129,25 @@ async function measure(
       bar: ["value", "<=", 1.1 * hurriedMs],
     });
     emit({ claim: `${name}: p99 of the refused`, value: percentile(o.refused, 99), unit: "ms", n: o.refused.length });
+    emit({ claim: `${name}: sent later than due by, p99`, value: percentile(o.late, 99), unit: "ms", n });
     emit({ claim: `${name}: lost or wrong`, value: o.lost, unit: "requests", n, bar: ["value", "<=", 0] });
   }
+}
 
+async function faults(emit: Emit, questions: readonly Question[], service: Service, seconds: number): Promise<void> {
+  const rate = 0.3 * (await capacityOf(service, questions, "direct", Math.min(5, seconds)));
   for (const [what, signal] of [
     ["worker killed", "SIGKILL"],
     ["worker stands still for 3 s", "SIGSTOP"],
   ] as const) {
-    await recovered(service, asksOf(requests, "direct"));
-    const rate = 0.3 * (capacity.direct as number);
+    await recovered(service, asksOf(questions, "direct"));
     const strike = (): void => {
       const [worker] = workersUnder(service.pid);
       if (worker === undefined) return;
       process.kill(worker, signal);
       if (signal === "SIGSTOP") setTimeout(() => process.kill(worker, "SIGCONT"), 3_000);
     };
-    const o = await openLoop(service, asksOf(requests, "direct"), rate, Math.max(30, seconds), strike);
+    const o = await openLoop(service, asksOf(questions, "direct"), rate, Math.max(30, seconds), strike);
     const name = `serve/direct, ${what}`;
     emit({ claim: `${name}: own order back`, value: o.flagged / o.sent, unit: "share", n: o.sent });
     emit({ claim: `${name}: lost or wrong`, value: o.lost, unit: "requests", n: o.sent, bar: ["value", "<=", 0] });
