@@ -34,9 +34,7 @@ Slate = dict[str, list[str]]
 
 def tokenizer_of(job: dict[str, Any]) -> PreTrainedTokenizerFast:
     """The run's own, with token 0 as the padding."""
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=job["tokenizer"], padding_side="left"
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=job["tokenizer"], padding_side="left")
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.model_max_length = job["architecture"]["max_position_embeddings"]
     return tokenizer
@@ -71,9 +69,7 @@ def generate(job: dict[str, Any]) -> Callable[[list[Slate]], None]:
     """Greedy, no early end: every order is written whole."""
     tokenizer, settings = tokenizer_of(job), dict(job["architecture"])
     settings.pop("embedding_dropout", None)
-    config = AutoConfig.for_model(
-        settings.pop("model_type"), vocab_size=len(tokenizer), **settings
-    )
+    config = AutoConfig.for_model(settings.pop("model_type"), vocab_size=len(tokenizer), **settings)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
     def rank(slates: list[Slate]) -> None:
@@ -99,9 +95,7 @@ def generate(job: dict[str, Any]) -> Callable[[list[Slate]], None]:
     return rank
 
 
-def measure(
-    rank: Callable[[list[Slate]], None], slates: list[Slate], size: int, seconds: float
-) -> dict[str, float]:
+def measure(rank: Callable[[list[Slate]], None], slates: list[Slate], size: int, seconds: float) -> dict[str, float]:
     """Batches of so many slates, in turn, for so long; the first one warms up."""
     batches = [slates[i : i + size] for i in range(0, len(slates) - size + 1, size)]
     rank(batches[0])
@@ -121,10 +115,7 @@ def main() -> None:
         peers = {"cross_encoder": cross_encoder(job, folder), "generate": generate(job)}
         sizes = {"one": 1, "batch": job["batch"]}
         result = {
-            name: {
-                which: measure(rank, job["slates"], size, job["seconds"])
-                for which, size in sizes.items()
-            }
+            name: {which: measure(rank, job["slates"], size, job["seconds"]) for which, size in sizes.items()}
             for name, rank in peers.items()
         }
     print(json.dumps(result))
