@@ -46,6 +46,8 @@ export class FakeReranker implements Reranker {
   answer: (request: RerankRequest, signal: AbortSignal | undefined) => RerankAnswer | Promise<RerankAnswer> = reversed;
   loaded: ServedModel | undefined = servedModel;
 
+  shed: () => void = () => {};
+
   async rerank(request: RerankRequest, options: { signal?: AbortSignal } = {}): Promise<RerankAnswer> {
     this.requests.push(request);
     this.signal = options.signal;

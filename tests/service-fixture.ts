@@ -93,6 +93,7 @@ export async function setUp(
   options: {
     readonly set?: readonly string[];
     readonly engine?: Partial<EngineSettings>;
+    readonly lag?: { readonly standing: () => number };
     readonly prepare?: (worker: GatedWorker, nth: number) => void;
   } = {},
 ): Promise<Setup> {
@@ -116,8 +117,9 @@ export async function setUp(
       new AbortController().signal,
     );
   const engine = new Engine(
-    { maxQueue: 100, defaultDeadlineMs: 5_000, overload: "refuse", ...options.engine },
+    { maxQueue: 100, defaultDeadlineMs: 5_000, overload: "refuse", maxLagMs: 100, ...options.engine },
     (message) => log.push(message),
+    options.lag ?? { standing: () => 0 },
   );
   engine.deploy(await deployment(name));
   return { engine, workers, log, deployment };

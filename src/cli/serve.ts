@@ -15,6 +15,18 @@ export interface ServeArguments {
 /** One Ctrl-C may arrive twice: from the terminal, and passed on by npm or tsx. */
 const samePressMs = 500;
 
+/** Writes lines for whoever reads them. What cannot be written (a full disk, a closed pipe) is lost: the service goes on. */
+export function lineWriter(stream: NodeJS.WritableStream): (line: string) => void {
+  stream.on("error", () => {});
+  return (line) => {
+    try {
+      stream.write(`${line}\n`);
+    } catch {
+      // lost, as above
+    }
+  };
+}
+
 /** Serves until a signal ends it. `name` may be given either way. */
 export async function serveRun(
   name: string | undefined,
@@ -24,8 +36,9 @@ export async function serveRun(
 ): Promise<void> {
   const run = name ?? args.run;
   if (run === undefined) throw new ConfigError("which run? gr2 serve NAME");
-  const log = (message: string) => void errors.write(`${new Date().toISOString()} ${message}\n`);
-  const access = (record: AccessRecord) => void errors.write(`${JSON.stringify(record)}\n`);
+  const write = lineWriter(errors);
+  const log = (message: string) => write(`${new Date().toISOString()} ${message}`);
+  const access = (record: AccessRecord) => write(JSON.stringify(record));
   const quiet = () => {};
   const starting = new AbortController();
   let stop: (() => void) | undefined;

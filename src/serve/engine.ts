@@ -8,6 +8,7 @@ import { Gr2Error } from "../core/errors.ts";
 import { Job } from "./batcher.ts";
 import { checkRequest } from "./check.ts";
 import type { Deployment } from "./deployment.ts";
+import type { LoopLag } from "./loop-lag.ts";
 import type { Order, Question } from "./question.ts";
 import { ThoughtStream, thoughtText } from "./thought.ts";
 import {
@@ -24,6 +25,7 @@ export interface EngineSettings {
   readonly maxQueue: number;
   readonly defaultDeadlineMs: number;
   readonly overload: "refuse" | "own-order";
+  readonly maxLagMs: number;
 }
 
 type OnThought = (piece: string) => void;
@@ -53,6 +55,7 @@ const reserveMs = (deadlineMs: number): number => Math.min(20, 0.05 * deadlineMs
 export class Engine implements Reranker {
   private readonly settings: EngineSettings;
   private readonly log: (message: string) => void;
+  private readonly lag: Pick<LoopLag, "standing">;
   private current: Deployment | undefined;
   /** Requests under way, by the run that answers them; retired runs included. */
   private readonly underWay = new Map<Deployment, Set<(reason: FallbackReason) => void>>();
@@ -60,9 +63,18 @@ export class Engine implements Reranker {
   private idle: (() => void)[] = [];
   private draining = false;
 
-  constructor(settings: EngineSettings, log: (message: string) => void) {
+  constructor(settings: EngineSettings, log: (message: string) => void, lag: Pick<LoopLag, "standing">) {
     this.settings = settings;
     this.log = log;
+    this.lag = lag;
+  }
+
+  shed(): void {
+    const lag = this.lag.standing();
+    if (lag <= this.settings.maxLagMs || this.settings.overload === "own-order") return;
+    throw new Refusal("overloaded", `more requests come than can be read: the service is ${Math.ceil(lag)} ms late`, {
+      retryAfterMs: 2 * Math.ceil(lag),
+    });
   }
 
   rerank(request: RerankRequest, options: { readonly signal?: AbortSignal } = {}): Promise<RerankAnswer> {
@@ -162,14 +174,15 @@ export class Engine implements Reranker {
     signal: AbortSignal | undefined,
     onThought: OnThought | undefined,
   ): Promise<RerankAnswer> {
-    const arrived = performance.now();
+    const lag = this.lag.standing();
+    const arrived = performance.now() - lag;
     const deployment = this.current;
     if (!deployment || this.draining)
       throw new Refusal("unavailable", this.draining ? "the service is shutting down" : "no model is loaded", {
         retryAfterMs: 1_000,
       });
     checkRequest(request, deployment.model);
-    const deadlineMs = request.deadlineMs || this.settings.defaultDeadlineMs;
+    const deadlineMs = (request.deadlineMs || this.settings.defaultDeadlineMs) - lag;
     const times = { encode: 0 };
     const outcome =
       deployment.pool.ready().length === 0
@@ -205,6 +218,8 @@ export class Engine implements Reranker {
 
   /** Undefined: let it in. Throws Refusal, or says that the caller's order is to come back. */
   private admission(deployment: Deployment, request: RerankRequest, deadlineMs: number): Outcome | undefined {
+    if (this.lag.standing() > this.settings.maxLagMs && this.settings.overload === "own-order")
+      return fallback("overload");
     const waiting = (this.underWay.get(deployment)?.size ?? 0) - deployment.batcher.load().running;
     const { wait, own } = deployment.batcher.expected(request.mode);
     // With nothing ahead a request is tried whatever it takes: what is known of the time may be wrong.

@@ -18,6 +18,7 @@ import { Engine } from "./engine.ts";
 import { startGrpcServer } from "./grpc/server.ts";
 import type { AccessRecord } from "./http/handle.ts";
 import { createHttpServer } from "./http/server.ts";
+import { LoopLag } from "./loop-lag.ts";
 import { Metrics } from "./metrics.ts";
 import type { StartedWorker } from "./pool.ts";
 import { assertMayListen, openSecurity, warningsOf } from "./security/security.ts";
@@ -68,13 +69,16 @@ export async function serve(options: ServeOptions): Promise<Service> {
       },
       signal,
     );
+  const lag = new LoopLag();
   const engine = new Engine(
     {
       maxQueue: settings.maxQueue,
+      maxLagMs: settings.maxLagMs,
       overload: settings.overload,
       defaultDeadlineMs: settings.limits.defaultDeadlineMs,
     },
     log,
+    lag,
   );
   engine.deploy(await open(run));
   const metrics = new Metrics();
@@ -87,6 +91,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
     log: options.access,
   });
   try {
+    lag.start();
     const grpc = await startGrpcServer({ ...shared, ...settings.grpc, maxRequestBytes, defaultDeadlineMs, log });
     let httpAddress: { url: string; port: number };
     try {
@@ -100,6 +105,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
       grpc.notServing();
       await engine.drain(settings.drainMs);
       await Promise.all([http.drain(), grpc.drain(settings.http.drainMs)]);
+      lag.stop();
     };
     let reloading: Promise<void> = Promise.resolve();
     const reload = async (): Promise<void> => {

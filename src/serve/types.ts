@@ -115,6 +115,8 @@ export class Refusal extends Error {
  * too, which nobody reads any more.
  */
 export interface Reranker {
+  /** Throws Refusal while the process is too late to take requests. Asked before a request is read: saying no must be cheap. */
+  shed(): void;
   rerank(request: RerankRequest, options?: { readonly signal?: AbortSignal }): Promise<RerankAnswer>;
   stream(request: RerankRequest, options?: { readonly signal?: AbortSignal }): AsyncIterable<RerankEvent>;
   /** Undefined while nothing is loaded. */

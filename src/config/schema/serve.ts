@@ -30,6 +30,11 @@ export const serve = z
       .default(2)
       .describe("A request waits at most this long for others to share its call while a worker is free."),
     maxQueue: count.default(512).describe("Requests waiting for a worker at most; more are refused."),
+    maxLagMs: count
+      .default(100)
+      .describe(
+        "More requests come than one process can read if it stays this late with its work: they are refused until it has caught up.",
+      ),
     overload: z
       .enum(["refuse", "own-order"])
       .default("refuse")

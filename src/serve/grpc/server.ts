@@ -144,6 +144,7 @@ function handlers(options: GrpcServerOptions) {
   const { reranker, security } = options;
 
   const admit = (call: AnyCall, requests: number): void => {
+    reranker.shed();
     const [authorization] = call.metadata.get("authorization");
     const subject = call.getAuthContext().sslPeerCertificate?.subject.CN;
     const name = Array.isArray(subject) ? subject[0] : subject;

@@ -112,6 +112,7 @@ export function createHandler(options: HandlerOptions): Handle {
 
   async function rerank(route: RerankRoute, exchange: Exchange): Promise<RerankAnswer | undefined> {
     const { req, res, record } = exchange;
+    reranker.shed();
     if (inFlight >= limits.maxInFlight) throw new Refusal("overloaded", "Too many requests at once.");
     inFlight++;
     let bytesTaken = 0;

@@ -283,6 +283,30 @@ describe("the caller's own order comes back", () => {
     }
   });
 
+  it("when the process is too late to read what comes and the service is set to answer that; else it is refused", async () => {
+    let late = 100;
+    const lag = { standing: () => late };
+    const refusing = await setUp(root, "first", { lag });
+    refusing.engine.shed(); // as late as it may be
+    late = 101;
+    const refused = await refusalOf(Promise.resolve().then(() => refusing.engine.shed()));
+    expect([refused.code, refused.retryAfterMs]).toEqual(["overloaded", 202]);
+    const answering = await setUp(root, "first", { lag, engine: { overload: "own-order" } });
+    answering.engine.shed();
+    expect((await answering.engine.rerank(requestOf(five))).fallback).toBe("overload");
+  });
+
+  it("and what the process is late counts against the deadline", async () => {
+    const { engine, workers } = await setUp(root, "first", {
+      lag: { standing: () => 30_000 },
+      engine: { maxLagMs: 1e9 },
+    });
+    (workers[0] as GatedWorker).gate = forever;
+    const answer = await engine.rerank(requestOf(five, { deadlineMs: 30_001 }));
+    expect(answer.fallback).toBe("deadline");
+    expect(answer.timings.total).toBeGreaterThanOrEqual(30_000);
+  });
+
   it("and a request that cannot be answered in time is refused at once, from what batches took", async () => {
     const { engine, workers } = await setUp(root, "first", { set: ["serve.maxBatch=1", "serve.cache=0"] });
     const worker = workers[0] as GatedWorker;

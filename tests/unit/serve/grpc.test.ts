@@ -6,7 +6,7 @@ import { Client, credentials, loadPackageDefinition, type ServiceError, status }
 import { loadSync } from "@grpc/proto-loader";
 import fc from "fast-check";
 import { protoPath as healthProto } from "grpc-health-check";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { FallbackReason, Mode, RerankClient, RerankRequest, RerankResponse } from "../../../src/client/index.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
@@ -88,6 +88,15 @@ describe("the methods", () => {
     expect(answers.length).toBe(1);
     expect(thought.trim()).toBe(answers[0]?.thought);
     expect(answers[0]?.ranking).toEqual((await client.rerank({ ...request, mode: Mode.MODE_THINK })).ranking);
+  });
+
+  it("refuse with a time to try again while the process is too late with its work", async () => {
+    const shed = vi.spyOn(setup.engine, "shed").mockImplementation(() => {
+      throw new Refusal("overloaded", "late", { retryAfterMs: 250 });
+    });
+    const refused = await errorOf(client.rerank(request));
+    shed.mockRestore();
+    expect([refused.code, refused.metadata.get("retry-after-ms")]).toEqual([status.RESOURCE_EXHAUSTED, ["250"]]);
   });
 
   it("say which model answers and what it takes", async () => {

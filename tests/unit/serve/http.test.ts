@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
 import { newToken } from "../../../src/serve/security/tokens.ts";
+import { Refusal } from "../../../src/serve/types.ts";
 import { FakeReranker, reversed, startService, type TestService } from "../../serve-fixture.ts";
 
 const open: TestService[] = [];
@@ -144,6 +145,19 @@ describe("health", () => {
     const refused = await service.post(path, good);
     expect(refused.headers.get("retry-after")).toBe("5");
     expect(await codeOf(refused)).toEqual([503, "unavailable"]);
+  });
+});
+
+describe("a process that is too late with its work", () => {
+  it("refuses before it reads a body, and still tells how it is", async () => {
+    const service = await start();
+    service.reranker.shed = () => {
+      throw new Refusal("overloaded", "late", { retryAfterMs: 1_200 });
+    };
+    const refused = await service.post(path, "this is no JSON");
+    expect(refused.headers.get("retry-after")).toBe("2");
+    expect(await codeOf(refused)).toEqual([429, "overloaded"]);
+    expect((await fetch(`${service.url}/readyz`)).status).toBe(200);
   });
 });
 

@@ -1,6 +1,7 @@
 /** The service's small parts: what is remembered, what is expected of batches, thoughts as text, texts encoded together. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { LoopLag } from "../../../src/serve/loop-lag.ts";
 import { Lru } from "../../../src/serve/lru.ts";
 import { NewItems } from "../../../src/serve/new-items.ts";
 import { BatchTimes, expectedWait } from "../../../src/serve/rates.ts";
@@ -17,6 +18,30 @@ describe("Lru", () => {
     const none = new Lru<string, number>(0);
     none.set("a", 1);
     expect([none.get("a"), none.size]).toEqual([undefined, 0]);
+  });
+});
+
+describe("LoopLag", () => {
+  const lagAfter = (...beatsAt: readonly number[]): number => {
+    let now = 0;
+    const lag = new LoopLag(() => now);
+    for (const at of beatsAt) {
+      now = at;
+      lag.beat();
+    }
+    return lag.standing();
+  };
+
+  it("is the smallest of the last four beats, due 20 ms apart", () => {
+    expect(lagAfter(20, 40, 60, 80)).toBe(0);
+    // due 20, 170, 310, 480: late by 130, 120, 150, 140
+    expect(lagAfter(150, 290, 460, 620)).toBe(120);
+    expect(lagAfter(5, 150, 290, 460, 620)).toBe(120); // an early beat is not late, and is forgotten
+  });
+
+  it("is nothing after one long pause, and before there is enough to tell", () => {
+    expect(lagAfter(20, 40, 5_000, 5_020)).toBe(0);
+    expect(lagAfter(1_000, 2_000, 3_000)).toBe(0);
   });
 });
 

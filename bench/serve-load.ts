@@ -1,0 +1,168 @@
+/**
+ * Load for `gr2 serve` and what comes of it: the service as a process of its own, the run's test slates as requests, callers
+ * that wait for their answers (closed) and arrivals that do not (open). What is measured with it is the benchmarks' business.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { join } from "node:path";
+import { status } from "@grpc/grpc-js";
+import { FallbackReason, Mode, RerankClient, type RerankRequest, type RerankResponse } from "../src/client/index.ts";
+import { RunError } from "../src/core/errors.ts";
+import { repositoryRoot } from "../src/core/paths.ts";
+import { Rng } from "../src/core/rng.ts";
+import { loadDataset } from "../src/data/cache.ts";
+import type { Slate } from "../src/prerank/types.ts";
+import { RunFolder } from "../src/run/run-folder.ts";
+import { readLines } from "../src/stages/files.ts";
+
+/** Of a closed loop's requests: none passes. */
+const patientMs = 50_000;
+/** Of an open loop's requests. */
+export const hurriedMs = 2_000;
+
+/** A test slate of the run. */
+export type Question = Omit<RerankRequest, "mode" | "deadlineMs">;
+export type Ask = (deadlineMs: number) => RerankRequest;
+
+/** The run's test slates as requests without mode and deadline. */
+export async function requestsOf(root: string, name: string): Promise<Question[]> {
+  const run = RunFolder.view(root, name);
+  const { items, sequences } = await loadDataset(run.file("stages", "data"));
+  const idOf = (row: number): string => items[row]?.id as string;
+  const slates = readLines<Slate>(run.file("stages", "slates", "test.jsonl")).slice(0, 2_000);
+  return slates.map((s) => ({
+    history: Array.from(sequences[s.user]?.items.subarray(0, s.position).slice(-50) ?? [], (row) => ({
+      itemId: idOf(row),
+      text: "",
+    })),
+    candidates: s.candidates.map((row, i) => ({ id: idOf(row), itemId: idOf(row), text: "", score: s.scores[i] })),
+    topN: 0,
+  }));
+}
+
+export function asksOf(requests: readonly Question[], mode: "direct" | "think"): Ask {
+  let next = 0;
+  return (deadlineMs) => ({
+    ...(requests[next++ % requests.length] as Question),
+    mode: mode === "think" ? Mode.MODE_THINK : Mode.MODE_DIRECT,
+    deadlineMs,
+  });
+}
+
+/** An answer is wrong if it does not hold every candidate once. */
+export const isWhole = (request: RerankRequest, { ranking }: RerankResponse): boolean =>
+  ranking.length === request.candidates.length && new Set(ranking.map((r) => r.id)).size === ranking.length;
+
+export async function closedLoop({ client }: Service, ask: Ask, numCallers: number, seconds: number) {
+  const ms: number[] = [];
+  let faults = 0;
+  const begin = performance.now();
+  const caller = async (): Promise<void> => {
+    while (performance.now() - begin < 1000 * seconds) {
+      const request = ask(patientMs);
+      const sent = performance.now();
+      const answer = await client.rerank(request).catch(() => undefined);
+      ms.push(performance.now() - sent);
+      if (answer?.fallback !== FallbackReason.FALLBACK_REASON_UNSPECIFIED || !isWhole(request, answer)) faults++;
+    }
+  };
+  await Promise.all(Array.from({ length: numCallers }, caller));
+  return { ms, faults, perSecond: (1000 * ms.length) / (performance.now() - begin) };
+}
+
+/** Waits until the model answers, from whatever happened before; gives up after two minutes. */
+export async function recovered({ client }: Service, ask: Ask): Promise<void> {
+  for (let i = 0; i < 600; i++) {
+    const answer = await client.rerank(ask(hurriedMs)).catch(() => undefined);
+    if (answer?.fallback === FallbackReason.FALLBACK_REASON_UNSPECIFIED) return;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
+
+/** @param strike called after a tenth of the time */
+export async function openLoop({ client }: Service, ask: Ask, perSecond: number, seconds: number, strike?: () => void) {
+  const rng = Rng.of(0, "arrivals");
+  const out = {
+    sent: 0,
+    late: [] as number[],
+    answered: [] as number[],
+    refused: [] as number[],
+    flagged: 0,
+    lost: 0,
+    recoveryMs: 0,
+  };
+  const under: Promise<void>[] = [];
+  const begin = performance.now();
+  let struck = Number.POSITIVE_INFINITY;
+  let lastFlagged = 0;
+  const one = async (): Promise<void> => {
+    const request = ask(hurriedMs);
+    const sent = performance.now();
+    try {
+      const answer = await client.rerank(request);
+      if (!isWhole(request, answer)) out.lost++;
+      else if (answer.fallback === FallbackReason.FALLBACK_REASON_UNSPECIFIED)
+        out.answered.push(performance.now() - sent);
+      else {
+        out.flagged++;
+        if (sent > struck) lastFlagged = sent;
+      }
+    } catch (e) {
+      if ((e as { code?: status }).code === status.RESOURCE_EXHAUSTED) out.refused.push(performance.now() - sent);
+      else out.lost++;
+    }
+  };
+  for (let due = begin; due - begin < 1000 * seconds; due += (-1000 * Math.log(1 - rng.uniform())) / perSecond) {
+    const early = due - performance.now();
+    if (early > 1) await new Promise((resolve) => setTimeout(resolve, early));
+    if (strike && struck === Number.POSITIVE_INFINITY && performance.now() - begin > 100 * seconds) {
+      struck = performance.now();
+      strike();
+    }
+    out.sent++;
+    out.late.push(performance.now() - due);
+    under.push(one());
+  }
+  await Promise.all(under);
+  out.recoveryMs = Math.max(0, lastFlagged - struck);
+  return out;
+}
+
+export function percentile(values: readonly number[], p: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor((p / 100) * sorted.length))] ?? 0;
+}
+
+export interface Service {
+  readonly client: RerankClient;
+  /** Base URL of its HTTP side. */
+  readonly url: string;
+  readonly pid: number;
+  stop(): Promise<void>;
+}
+
+export async function startService(run: string, root: string, settings: readonly string[]): Promise<Service> {
+  const sets = settings.flatMap((s) => ["--set", s]);
+  const child: ChildProcess = spawn(
+    process.execPath,
+    [join(repositoryRoot, "bin/gr2.mjs"), "serve", run, "--root", root, "--port", "0", "--http-port", "0", ...sets],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
+  const ended = new Promise<void>((resolve) => child.on("exit", () => resolve()));
+  const line = await new Promise<string>((resolve) => {
+    child.stdout?.once("data", (data) => resolve(String(data)));
+    void ended.then(() => resolve(""));
+  });
+  const [, address, url] = /at grpc (\S+) and (\S+)/.exec(line) ?? [];
+  if (!address || !url) throw new RunError(`gr2 serve ${run} did not start`);
+  const client = new RerankClient(address, { timeoutMs: patientMs + 10_000 });
+  return {
+    client,
+    url,
+    pid: child.pid as number,
+    stop: async () => {
+      client.close();
+      child.kill("SIGTERM");
+      await ended;
+    },
+  };
+}

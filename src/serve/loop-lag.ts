@@ -1,0 +1,46 @@
+/**
+ * How late this process is with what it has to do, from a timer that should fire every `beatMs`: what comes over the network waits as
+ * long before anybody sees it. Owns the estimate; what is done about it is the engine's business.
+ *
+ * The standing lag is the smallest of the last beats: one long batch or garbage collection passes, a process that gets more
+ * requests than it can read stays late (as in CoDel, RFC 8289).
+ */
+
+const beatMs = 20;
+const numBeats = 4;
+
+export class LoopLag {
+  private readonly now: () => number;
+  private readonly lags: number[] = [];
+  private due: number;
+  private timer: NodeJS.Timeout | undefined;
+
+  /** @param now milliseconds, monotonic */
+  constructor(now: () => number = () => performance.now()) {
+    this.now = now;
+    this.due = now() + beatMs;
+  }
+
+  /** From now on, until stop. Keeps no process alive. */
+  start(): this {
+    this.timer = setInterval(() => this.beat(), beatMs);
+    this.timer.unref();
+    return this;
+  }
+
+  stop(): void {
+    clearInterval(this.timer);
+  }
+
+  beat(): void {
+    const now = this.now();
+    this.lags.push(Math.max(0, now - this.due));
+    if (this.lags.length > numBeats) this.lags.shift();
+    this.due = now + beatMs;
+  }
+
+  /** Milliseconds; 0 until there were enough beats to tell. */
+  standing(): number {
+    return this.lags.length < numBeats ? 0 : Math.min(...this.lags);
+  }
+}
