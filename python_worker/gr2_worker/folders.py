@@ -33,8 +33,9 @@ def replacing(folder: Path, marker: str, what: str) -> Iterator[Path]:
         raise FailedPrecondition(f"cannot write under {folder.parent}: {error.strerror}") from error
     try:
         yield staging
-        staging.chmod(0o755)  # mkdtemp makes it private
+        staging.chmod(0o755)  # mkdtemp makes it private,
         for file in staging.iterdir():
+            file.chmod(0o644)  # and safetensors its files
             _flush(file)
         _flush(staging)
         _replace(staging, folder)

@@ -1,8 +1,6 @@
-"""The gRPC service: threads, status codes, cancellation. No maths, no conversions (wire.py), no state of models (engine.py).
+"""The gRPC service: methods and status codes. No maths, no conversions (wire.py), no state of models (engine.py).
 
-All verbs run one after another on ONE compute thread (torch keeps a pool of intra-op threads per calling thread, and
-determinism wants one order). gRPC's own threads only wait, so GetInfo and health answer while a verb computes. A caller
-that goes away is noticed between micro-batches and decode steps.
+All verbs run on one thread (compute.py). gRPC's own threads only wait, so GetInfo and health answer while a verb computes.
 """
 
 from __future__ import annotations
@@ -11,10 +9,8 @@ import ctypes
 import logging
 import os
 import platform
-import queue
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -28,6 +24,7 @@ from gr2.v1 import worker_pb2_grpc as pb_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from . import __version__, errors, wire
+from .compute import ComputeThread, Emit, Verb, started
 from .engine import Engine, is_out_of_memory
 from .types import CancelCheck, DrawnToken
 
@@ -35,8 +32,6 @@ log = logging.getLogger("gr2_worker")
 
 SERVICE = "gr2.v1.Worker"
 GRPC_THREADS = 16
-# Trailing metadata of every verb: how long it computed, without waiting its turn.
-COMPUTE_SECONDS = "gr2-compute-seconds"
 STATUS = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
@@ -45,80 +40,6 @@ STATUS = {
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.Cancelled: grpc.StatusCode.CANCELLED,
 }
-Emit = Callable[[Any], None]
-Verb = Callable[[CancelCheck, Emit], None]
-
-
-class ComputeThread:
-    """Runs verbs one after another and hands what they emit to the waiting gRPC threads."""
-
-    def __init__(self, num_threads: int) -> None:
-        self._executor = ThreadPoolExecutor(
-            1, thread_name_prefix="gr2-compute", initializer=_prepare_thread, initargs=(num_threads,)
-        )
-        _started(self._executor, 1)
-        self._stopping = threading.Event()
-        self.busy_seconds = 0.0
-
-    def run(self, verb: Verb, context: grpc.ServicerContext) -> Iterator[Any]:
-        """Queues a verb; yields what it emits; raises what it raised."""
-        gone = threading.Event()
-        if self._stopping.is_set():
-            raise errors.Unavailable("the worker is shutting down")
-        if not context.add_callback(gone.set):
-            raise errors.Cancelled("the caller has gone away")
-        events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-
-        def check() -> None:
-            if gone.is_set():
-                raise errors.Cancelled("the caller has gone away")
-
-        def job() -> None:
-            started = time.perf_counter()
-            try:
-                check()
-                verb(check, lambda event: events.put(("event", event)))
-                last: tuple[str, Any] = ("end", None)
-            except BaseException as error:
-                last = ("error", error)
-            seconds = time.perf_counter() - started
-            self.busy_seconds += seconds
-            events.put(("seconds", seconds))
-            events.put(last)
-
-        try:
-            self._executor.submit(job)
-        except RuntimeError as error:
-            raise errors.Unavailable("the worker is shutting down") from error
-        while True:
-            kind, value = events.get()
-            if kind == "event":
-                yield value
-            elif kind == "seconds":
-                context.set_trailing_metadata(((COMPUTE_SECONDS, repr(value)),))
-            elif kind == "error":
-                raise value
-            else:
-                return
-
-    def stop(self) -> None:
-        """Refuses new verbs and waits for the current one."""
-        self._stopping.set()
-        self._executor.shutdown(wait=True, cancel_futures=False)
-
-
-def _started(executor: ThreadPoolExecutor, threads: int) -> ThreadPoolExecutor:
-    """Starts all of a pool's threads now: where memory has run out later, starting one fails and a call hangs."""
-    barrier = threading.Barrier(threads + 1)
-    for _ in range(threads):
-        executor.submit(barrier.wait)
-    barrier.wait()
-    return executor
-
-
-def _prepare_thread(num_threads: int) -> None:
-    torch.set_num_threads(num_threads)
-    torch.set_flush_denormal(True)
 
 
 class WorkerService(pb_grpc.WorkerServicer):
@@ -434,7 +355,7 @@ class Server:
             ("grpc.http2.min_ping_interval_without_data_ms", 5000),
             ("grpc.http2.max_ping_strikes", 0),
         ]
-        pool = _started(ThreadPoolExecutor(GRPC_THREADS, thread_name_prefix="gr2-grpc"), GRPC_THREADS)
+        pool = started(ThreadPoolExecutor(GRPC_THREADS, thread_name_prefix="gr2-grpc"), GRPC_THREADS)
         self._server = grpc.server(pool, options=options)
         service = WorkerService(self.engine, self.compute, threads, self.request_stop)
         pb_grpc.add_WorkerServicer_to_server(service, self._server)

@@ -149,6 +149,11 @@ function impossible(c: Config): string[] {
     );
   if (c.rl.kind === "opd" && !c.rl.opd.teacher) out.push("rl.kind = opd needs rl.opd.teacher");
   const t = c.teacher;
+  const cheap = c.prerank.kind === "itemknn" || c.prerank.kind === "popularity";
+  if (t.midtrainFolds === 1 || (t.midtrainFolds > 1 && !cheap))
+    out.push(
+      `teacher.midtrainFolds = ${t.midtrainFolds} must be 0, or 2 or more with prerank.kind itemknn or popularity (not ${c.prerank.kind}), which are cheap to fit so often`,
+    );
   if (t.kind !== "statistical" && !t.model) out.push(`teacher.kind = ${t.kind} needs teacher.model`);
   if (t.kind === "openai" && !t.endpoint.baseUrl) out.push("teacher.kind = openai needs teacher.endpoint.baseUrl");
   if (t.kind !== "statistical" && c.sft.target === "belief")

@@ -13,7 +13,7 @@
  *   cache        keys and values of the sampled tokens, and the first logits
  */
 import type { Config } from "../config/schema.ts";
-import { hasQkNorm, loraParameters, type ModelShape, parametersOf } from "./shape.ts";
+import { hasQkNorm, linearLayers, loraParameters, type ModelShape, parametersOf } from "./shape.ts";
 
 export const parts = ["weights", "gradients", "optimizer", "activations", "logits", "cache", "runtime"] as const;
 export type Part = (typeof parts)[number];
@@ -79,7 +79,7 @@ function planned(config: Config, shape: ModelShape, added: number, device: Devic
   const training = (name: string, tokens: number, longest: number, extra: Partial<Record<Part, number>>): Phase => {
     const limit = config.runtime.microBatchTokens;
     const atOnce = Math.min(
-      tokens,
+      2 * tokens, // rows are padded to the longest
       device.kind === "cpu" ? Math.max(longest, Math.min(limit, preferredTokensCpu)) : limit,
     );
     const activations = activationBytes(shape, config, Math.max(longest, atOnce), longest, full, half);
@@ -154,7 +154,12 @@ function activationBytes(
   const attention = b * (7 * q + 2 * kv);
   const capped = s.family === "gemma2" ? 3 * 4 * s.heads * longest : 0;
   const mlp = 4 * b * I;
-  const block = norms + attention + capped + mlp;
+  // LoRA's dropout keeps the input of every adapted layer once more, and what it masked.
+  const { lora } = config.model;
+  const layers = linearLayers(s);
+  const inputs = lora.targets.reduce((n, name) => n + (layers[name]?.[0] ?? 0), 0);
+  const adapted = full || lora.dropout === 0 ? 0 : (half ? 10 : 8) * inputs;
+  const block = norms + attention + capped + mlp + adapted;
   // Gradients on their way back through one block.
   const transient = 4 * (3 * C + 3 * I);
   const kept = config.model.gradientCheckpointing ? (full || !half ? 4 : 2) * C * s.layers + block : block * s.layers;

@@ -35,7 +35,7 @@ export interface ItemKnnOptions {
 
 /**
  * Tuned by random search on MovieLens-100K's rerank segment with a fit on midtrain (never on validation or test):
- * HR@10 .200, MRR .077 there. The probe's values (window 10, decay .8, weight 10) reach .140 under this protocol.
+ * HR@10 .200, MRR .077 there. An early prototype's values (window 10, decay .8, weight 10) reach .140 under this protocol.
  */
 export const defaultItemKnn: ItemKnnOptions = {
   window: 50,

@@ -9,7 +9,7 @@
  */
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
-import { ConfigError, RunError } from "../core/errors.ts";
+import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import { allowedFor, checkTrainingView } from "../data/leakage.ts";
 import { trainingView } from "../data/split.ts";
@@ -165,15 +165,8 @@ const someOf = (slates: readonly Slate[], n: number, seed: number): readonly Sla
 async function moreSlates(context: StageContext, split: SplitDataset): Promise<CrossFittedSlates[]> {
   const { config } = context;
   const folds = config.teacher.midtrainFolds;
-  if (folds === 0) return [];
   const { kind, candidates: size } = config.prerank;
-  if (folds === 1 || (kind !== "itemknn" && kind !== "popularity"))
-    throw new ConfigError(
-      folds === 1
-        ? "teacher.midtrainFolds is 1: with one fold nobody is left to learn from"
-        : `teacher.midtrainFolds is ${folds}, but a pre-ranker of kind ${kind} is not fitted so often`,
-      { advice: "Set teacher.midtrainFolds to 0, or to 2 or more with prerank.kind itemknn or popularity." },
-    );
+  if (folds === 0 || kind === "logged") return []; // costly pre-rankers are refused with the config
   const made = await crossFittedSlates(
     split,
     preRankerFitter(context, split, kind),

@@ -95,6 +95,7 @@ def test_quantised_weights_tokenizer_and_template_arrive_and_export(tmp_path):
     for name, values in expected.items():
         np.testing.assert_allclose(weights[name][: len(values)].detach().numpy(), values, atol=1e-6, err_msg=name)
     engine.export_model("", str(tmp_path / "out"), "float32", {"gr2_export.json": b"{}"})
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o644}
     ids = np.asarray([*lm.tokenizer.encode("some words").ids, *lm.added_token_ids], dtype=np.int32)
     n = len(ids) - 1
     got, _ = engine.forward("", ForwardSpec(GroupBatch(ids, np.asarray([1]), np.asarray([1]), np.asarray([n]))))
