@@ -118,7 +118,7 @@ def main() -> None:
             name: {which: measure(rank, job["slates"], size, job["seconds"]) for which, size in sizes.items()}
             for name, rank in peers.items()
         }
-    print(json.dumps(result))  # noqa: T201
+    sys.stdout.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

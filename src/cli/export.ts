@@ -2,11 +2,9 @@
 import { ConfigError } from "../core/errors.ts";
 import { RunFolder } from "../run/run-folder.ts";
 import { type Exportable, exportable, exportRun } from "../stages/export.ts";
-import { runtimeOf } from "../stages/pipeline.ts";
-import { handleInterrupts } from "../worker/interrupt.ts";
-import { type RunningWorker, startWorker } from "../worker/launcher.ts";
 import type { WorkerClient } from "../worker/types.ts";
 import { bytes } from "./format.ts";
+import { withWorkerOnDemand } from "./worker-on-demand.ts";
 
 export interface ExportArguments {
   readonly name: string;
@@ -24,27 +22,10 @@ export async function exportModel(args: ExportArguments, log: (message: string) 
   const stage = oneOf<Exportable>("--stage", args.stage, exportable);
   const dtype = oneOf("--dtype", args.dtype, dtypes);
   const run = RunFolder.view(args.root, args.name);
-  const { signal, dispose } = handleInterrupts();
-  let running: RunningWorker | undefined;
-  try {
-    const written = await exportRun({
-      run,
-      ...(stage ? { stage } : {}),
-      ...(dtype ? { dtype } : {}),
-      out: args.out,
-      log,
-      signal,
-      worker: async (config) => {
-        if (args.worker) return args.worker;
-        running = await startWorker(runtimeOf(config), signal);
-        return running.client;
-      },
-    });
-    return `${args.out}: the model of stage ${written.stage}, ${bytes(written.bytes)} of weights, tokenizer, semantic IDs and README.md`;
-  } finally {
-    await running?.close();
-    dispose();
-  }
+  const written = await withWorkerOnDemand(args.worker, (o) =>
+    exportRun({ run, ...(stage ? { stage } : {}), ...(dtype ? { dtype } : {}), out: args.out, log, ...o }),
+  );
+  return `${args.out}: the model of stage ${written.stage}, ${bytes(written.bytes)} of weights, tokenizer, semantic IDs and README.md`;
 }
 
 function oneOf<T extends string>(option: string, value: string | undefined, known: readonly T[]): T | undefined {

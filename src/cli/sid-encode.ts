@@ -2,10 +2,8 @@
 import { ConfigError } from "../core/errors.ts";
 import { RunFolder } from "../run/run-folder.ts";
 import { encodeItems } from "../stages/encode.ts";
-import { runtimeOf } from "../stages/pipeline.ts";
-import { handleInterrupts } from "../worker/interrupt.ts";
-import { type RunningWorker, startWorker } from "../worker/launcher.ts";
 import type { WorkerClient } from "../worker/types.ts";
+import { withWorkerOnDemand } from "./worker-on-demand.ts";
 
 export interface SidEncodeArguments {
   readonly name: string;
@@ -23,31 +21,14 @@ const fields = ["id", "title", "brand", "categories", "description"] as const;
 export async function sidEncode(args: SidEncodeArguments, log: (message: string) => void): Promise<string> {
   const run = RunFolder.view(args.root, args.name);
   const columns = Object.fromEntries(args.column.map(columnOf));
-  const { signal, dispose } = handleInterrupts();
-  let running: RunningWorker | undefined;
-  try {
-    const { known, earlier, added } = await encodeItems({
-      run,
-      items: args.items,
-      columns,
-      out: args.out,
-      log,
-      signal,
-      worker: async (config) => {
-        if (args.worker) return args.worker;
-        running = await startWorker(runtimeOf(config), signal);
-        return running.client;
-      },
-    });
-    const rest = [
-      ...(known > 0 ? [`${known} known to the run have their ID from there`] : []),
-      ...(earlier > 0 ? [`${earlier} were in ${args.out} already`] : []),
-    ];
-    return `${added} new items have a semantic ID${rest.map((r) => `; ${r}`).join("")}: ${args.out}`;
-  } finally {
-    await running?.close();
-    dispose();
-  }
+  const { known, earlier, added } = await withWorkerOnDemand(args.worker, (o) =>
+    encodeItems({ run, items: args.items, columns, out: args.out, log, ...o }),
+  );
+  const rest = [
+    ...(known > 0 ? [`${known} known to the run have their ID from there`] : []),
+    ...(earlier > 0 ? [`${earlier} were in ${args.out} already`] : []),
+  ];
+  return `${added} new items have a semantic ID${rest.map((r) => `; ${r}`).join("")}: ${args.out}`;
 }
 
 function columnOf(assignment: string): [field: string, column: string] {

@@ -181,6 +181,3 @@ export class RunModel {
     return `serve-${this.label}-${this.weights().indexOf(weights)}`;
   }
 }
-
-/** What the model's tokenizer must do here. */
-export type ServeTokenizer = Pick<Tokenizer, "encode" | "decode" | "requireTokenId">;

@@ -3,7 +3,6 @@
  * packaged model is fetched on first use. What only the worker can see (another machine, a hub) is left to the worker.
  */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { totalmem } from "node:os";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { CheckpointError, ConfigError, EnvironmentError } from "../core/errors.ts";
@@ -144,9 +143,6 @@ export function checkMemory(config: Config, added: number, info: WorkerInfo, log
     );
   log(`! memory: about ${gib(plan.peak)} GiB needed, ${has}. ${advice}`);
 }
-
-/** This machine's memory. */
-export const hostMemory = (): Device => ({ kind: "cpu", memoryBytes: totalmem() });
 
 /**
  * Throws CheckpointError for weights of an earlier run whose semantic IDs are others than this run's: a code would start out

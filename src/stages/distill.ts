@@ -24,12 +24,12 @@ import { openCorpus } from "./corpus.ts";
 import { addedTokens, type Belonging, checkBelonging, openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { checkPromptsOf } from "./prompt-check.ts";
-import { evaluationSlates, gainOf, startOf } from "./rl.ts";
+import { evaluatePolicy, evaluationSlates, startOf } from "./rl-policy.ts";
+import { modes } from "./rl-update.ts";
 import { isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { StageContext, Summary } from "./stage.ts";
 import { readEvidence } from "./traces.ts";
 
-const modes: readonly Mode[] = ["think", "answer"];
 const modelId = "teacher";
 
 /** The run of the rl stage when rl.kind is opd; leaves what RL leaves. */
@@ -47,6 +47,7 @@ export async function distil(context: StageContext): Promise<Summary> {
     throw new RunError("no slate is left to distil on: every user's went to SFT", { advice: "Lower sft.userShare." });
   const validation = evaluationSlates(context, o.evalSlates);
   checkPromptsOf(context, corpus, [...pool, ...validation], "distillation");
+  const evaluate = (step: number): Promise<number> => evaluatePolicy(context, policy, validation, view, step);
   const teacher = await openTeacher(context, worker, model.belongsTo);
   try {
     const best = stateDir(context.dir);
@@ -139,20 +140,6 @@ export async function distil(context: StageContext): Promise<Summary> {
       { signal },
     );
     return { ...values, gradNorm, learningRate, tokens };
-  }
-
-  /** Mean N@5 of greedy answers on validation slates, over the modes that are trained. */
-  async function evaluate(step: number): Promise<number> {
-    const means: Record<string, number> = {};
-    for (const mode of modes.filter((m) => (m === "think" ? o.thinkShare > 0 : o.thinkShare < 1))) {
-      const rollouts = await policy.sample(validation.map(view), { mode, group: 1, temperature: 0, seed: 0, signal });
-      const gains = rollouts.map((r, i) => gainOf(r, validation[i] as Slate));
-      means[`validation_ndcg5_${mode}`] = gains.reduce((a, b) => a + b, 0) / Math.max(1, gains.length);
-    }
-    const all = Object.values(means);
-    const mean = all.reduce((a, b) => a + b, 0) / Math.max(1, all.length);
-    context.metrics(step, { ...means, validation_ndcg5: mean });
-    return mean;
   }
 }
 

@@ -17,7 +17,6 @@ import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { checkBaseModel } from "./base-model.ts";
 import { calibrate } from "./calibrate.ts";
 import { data } from "./data.ts";
-import { distil } from "./distill.ts";
 import { embed } from "./embed.ts";
 import { evaluate, type Results } from "./evaluate.ts";
 import { readJson, writeJson } from "./files.ts";
@@ -30,11 +29,7 @@ import { type Stage, type StageContext, type StageName, stageNames } from "./sta
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
-export const stages: readonly Stage[] = [
-  ...[data, embed, sid, midtrain, slates, traces, calibrate, sft],
-  { ...rl, run: (context) => (context.config.rl.kind === "opd" ? distil(context) : rl.run(context)) },
-  evaluate,
-];
+export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
 
 /** Rooms whose code a stage's result depends on, next to its own file. A change there runs it again. */
 const commonCode = ["src/core", "src/data", "src/sid", "src/stages/corpus.ts", "src/stages/files.ts"];
@@ -84,6 +79,7 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
     "src/eval",
     "src/stages/rl-update.ts",
     "src/stages/distill.ts",
+    "src/stages/rl-policy.ts",
     "src/stages/rl-seconds.ts",
     "src/stages/slates.ts",
   ],

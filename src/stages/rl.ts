@@ -5,12 +5,11 @@
  * Shape suffixes: P prompts, G group.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
-import { gradedNdcg } from "../eval/metrics.ts";
 import type { Rollout, SlateView } from "../policy/policy.ts";
 import { labelsOf, type Slate } from "../prerank/types.ts";
 import { overlongPenalty, type Verdict, verify } from "../reward/verify.ts";
@@ -19,9 +18,11 @@ import { alarmsOf, healthOf } from "../rl/health.ts";
 import { readPrior } from "./calibrate.ts";
 import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
+import { distil } from "./distill.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { checkPromptsOf } from "./prompt-check.ts";
+import { average, evaluatePolicy, evaluationSlates, startOf } from "./rl-policy.ts";
 import { startStepClock } from "./rl-seconds.ts";
 import { type GroupOfAnswers, modes, update } from "./rl-update.ts";
 import { conditional, isSftUser, readSlates, viewOf } from "./slates.ts";
@@ -39,7 +40,7 @@ export const rl: Stage = {
     userShare: c.sft.userShare,
     seed: c.seed,
   }),
-  run,
+  run: (context) => (context.config.rl.kind === "opd" ? distil(context) : run(context)),
 };
 
 /** Of the saved weights in a folder of another run: a path alone does not say whether they are still the same. */
@@ -130,6 +131,11 @@ async function run(context: StageContext): Promise<Summary> {
   );
   return { steps: o.steps, bestValidation: score.best, bestStep: score.bestStep, slates: pool.length };
 
+  /** Mean N@5 of greedy answers on validation slates. */
+  function evaluate(step: number): Promise<number> {
+    return evaluatePolicy(context, policy, validation, view, step);
+  }
+
   /** The first round of a step, begun before anyone waits for it: what it throws is thrown where it is awaited. */
   function startAnswers(step: number): Promise<GroupOfAnswers[]> {
     const answers = answer(slatesForStep(pool, config, step).slice(0, o.prompts), step, 0);
@@ -162,28 +168,6 @@ async function run(context: StageContext): Promise<Summary> {
     return mode === "think" ? overlongPenalty(rollout.tokens.length, limit, o.overlongBuffer) : 0;
   }
 
-  /** Mean N@5 of greedy answers on validation slates, over the modes that are trained. */
-  async function evaluate(step: number): Promise<number> {
-    const values: Record<string, number> = {};
-    const valid: number[] = [];
-    for (const mode of modes.filter((m) => (m === "think" ? o.thinkShare > 0 : o.thinkShare < 1))) {
-      const views = validation.map(view);
-      const rollouts = await policy.sample(views, { mode, group: 1, temperature: 0, seed: 0, signal });
-      const gains = rollouts.map((r, i) => gainOf(r, validation[i] as Slate));
-      values[`validation_ndcg5_${mode}`] = average(gains);
-      valid.push(...rollouts.map((r) => (r.parsed.kind === "ranking" ? 1 : 0)));
-    }
-    const mean = average(Object.values(values));
-    const prerank = average(validation.map((s) => gradedNdcg(labelsOf(s), 5)));
-    context.metrics(step, {
-      ...values,
-      validation_ndcg5: mean,
-      validation_ndcg5_prerank: prerank,
-      validation_valid_rate: average(valid),
-    });
-    return mean;
-  }
-
   function logRollout(step: number, g: GroupOfAnswers): void {
     g.rollouts_G.forEach((r, i) => {
       const v = g.verdicts_G[i] as Verdict;
@@ -199,21 +183,6 @@ async function run(context: StageContext): Promise<Summary> {
       });
     });
   }
-}
-
-/** The weights that RL begins with: SFT's, or those of an earlier pass. */
-export const startOf = (context: StageContext): string =>
-  context.config.rl.initial ? resolve(context.config.rl.initial) : stateDir(context.inputDir("sft"));
-
-/** NDCG@5; 0 for an unparseable answer. */
-export function gainOf(rollout: Rollout, slate: Slate): number {
-  const labels = labelsOf(slate);
-  return rollout.parsed.kind === "ranking"
-    ? gradedNdcg(
-        rollout.parsed.order.map((i) => labels[i] as number),
-        5,
-      )
-    : 0;
 }
 
 /**
@@ -248,15 +217,6 @@ export function admittedSlates(
   return sorted.slice(0, Math.ceil(share * pool.length));
 }
 
-/** Validation slates for the learning curve: a seeded draw, the same every time. */
-export function evaluationSlates(context: StageContext, n: number): Slate[] {
-  const all = conditional(readSlates(context, "validation"));
-  return Rng.of(context.config.seed, "rl-validation").shuffle(all).slice(0, n);
-}
-
 async function loadReference(context: StageContext, corpus: Corpus, weights: string, tokenizer: string): Promise<void> {
   await openLanguageModel(context, corpus, weights, tokenizer, "reference");
 }
-
-const average = (values: readonly number[]): number =>
-  values.length ? values.reduce((a, b) => a + b, 0) / values.length : 0;

@@ -19,6 +19,7 @@ FAMILIES = {
     "qwen2": {},
     "llama": {"tie_word_embeddings": False},
     "smollm3": {},
+    "mistral": {"sliding_window": 6},
     "gemma": {},
     "gemma2": {**GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
     "gemma3_text": {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]},

@@ -7,22 +7,13 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createTlsServer, type Server as TlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
-import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
+import type { HttpSettings } from "../../config/schema/serve-http.ts";
 import { EnvironmentError } from "../../core/errors.ts";
-import type { Metrics } from "../metrics.ts";
 import type { Security } from "../security/security.ts";
-import type { Reranker } from "../types.ts";
-import { type AccessRecord, createHandler } from "./handle.ts";
+import { createHandler, type HandlerOptions } from "./handle.ts";
 
-export interface HttpServerOptions {
-  readonly reranker: Reranker;
-  /** Whether it may listen where it is told to is asked before (assertMayListen). */
-  readonly security: Security;
-  readonly http: HttpSettings;
-  readonly limits: LimitSettings;
-  readonly metrics: Metrics;
-  readonly log: (record: AccessRecord) => void;
-}
+/** Whether it may listen where it is told to is asked before (assertMayListen). */
+export type HttpServerOptions = Omit<HandlerOptions, "draining">;
 
 export interface HttpServer {
   /** Starts to listen. @throws EnvironmentError if the port is taken or the address is not this machine's. */

@@ -63,6 +63,25 @@ const metaOf = (version: string, numDocuments: number, answer: RerankAnswer, num
   };
 };
 
+/** @param more what a result holds next to index, score and the caller's id */
+const bodyOf = (
+  version: string,
+  id: string,
+  documents: readonly Document[],
+  numCut: number,
+  answer: RerankAnswer,
+  more: (document: Document | undefined) => object,
+): object => ({
+  id,
+  results: answer.ranking.map(({ place, score }) => ({
+    index: place,
+    relevance_score: score,
+    ...callersId(documents[place]),
+    ...more(documents[place]),
+  })),
+  meta: metaOf(version, documents.length, answer, numCut),
+});
+
 export const cohereV2: Dialect = {
   name: "cohere v2",
   body: v2Body,
@@ -77,15 +96,7 @@ export const cohereV2: Dialect = {
       request,
       numCut,
       stream: false,
-      render: (answer, id) => ({
-        id,
-        results: answer.ranking.map(({ place, score }) => ({
-          index: place,
-          relevance_score: score,
-          ...callersId(documents[place]),
-        })),
-        meta: metaOf("2", documents.length, answer, numCut),
-      }),
+      render: (answer, id) => bodyOf("2", id, documents, numCut, answer, () => ({})),
     };
   },
 };
@@ -110,16 +121,8 @@ export const cohereV1: Dialect = {
       request,
       numCut,
       stream: false,
-      render: (answer, id) => ({
-        id,
-        results: answer.ranking.map(({ place, score }) => ({
-          index: place,
-          relevance_score: score,
-          ...callersId(documents[place]),
-          ...(return_documents ? { document: echo(documents[place]) } : {}),
-        })),
-        meta: metaOf("1", documents.length, answer, numCut),
-      }),
+      render: (answer, id) =>
+        bodyOf("1", id, documents, numCut, answer, (d) => (return_documents ? { document: echo(d) } : {})),
     };
   },
 };

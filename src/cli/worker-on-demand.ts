@@ -1,0 +1,26 @@
+/** A worker for commands that may need one: started when it is first asked for, taken down behind the command. */
+import type { Config } from "../config/schema.ts";
+import { runtimeOf } from "../stages/pipeline.ts";
+import { handleInterrupts } from "../worker/interrupt.ts";
+import { type RunningWorker, startWorker } from "../worker/launcher.ts";
+import type { WorkerClient } from "../worker/types.ts";
+
+/** @param given instead of a Python worker: a fake one, in tests; it is left running */
+export async function withWorkerOnDemand<T>(
+  given: WorkerClient | undefined,
+  command: (o: { signal: AbortSignal; worker: (config: Config) => Promise<WorkerClient> }) => Promise<T>,
+): Promise<T> {
+  const { signal, dispose } = handleInterrupts();
+  let running: RunningWorker | undefined;
+  const worker = async (config: Config): Promise<WorkerClient> => {
+    if (given) return given;
+    running ??= await startWorker(runtimeOf(config), signal);
+    return running.client;
+  };
+  try {
+    return await command({ signal, worker });
+  } finally {
+    await running?.close();
+    dispose();
+  }
+}
