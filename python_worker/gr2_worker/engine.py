@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import beam, checkpoint, export, lm, losses, packing, ranking, sampler
-from .constraints import CompiledConstraint, compile_constraint, replay
-from .errors import FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
+from . import beam, checkpoint, export, lm, losses, packing, sampler
+from .errors import FailedPrecondition, NotFound, ResourceExhausted
 from .optimizer import AdamW
-from .scoring import TargetTable, max_logits, score
+from .scoring import Wanted
+from .targets import Targets, scored
+from .targets import read as read_targets
 from .types import (
     AdamWParams,
     BeamParams,
@@ -30,14 +31,13 @@ from .types import (
     Bools,
     CancelCheck,
     CrossEntropy,
+    Distill,
     Float32s,
+    ForwardResult,
     ForwardSpec,
-    GroupBatch,
-    Int64s,
     LoadSpec,
     LossSpec,
     OptimResult,
-    PermutationConstraint,
     SampledItem,
     SampleParams,
     TokenWatcher,
@@ -155,25 +155,27 @@ class Engine:
 
     # ------------------------------------------------------------ forward
 
-    def forward(
-        self, model_id: str, spec: ForwardSpec, check: CancelCheck = never_cancelled
-    ) -> tuple[Float32s, Float32s | None]:
-        """Log-probs [N] and, if wanted, entropies [N] of the responses' tokens."""
+    def forward(self, model_id: str, spec: ForwardSpec, check: CancelCheck = never_cancelled) -> ForwardResult:
+        """Log-probs of the responses' tokens and, if wanted, entropies and the likeliest alternatives."""
         model = self.model(model_id).lm
-        targets = _targets(model, spec.batch, spec.constraint)
+        targets = read_targets(model, spec.batch, spec.constraint)
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32)
         entropy = np.zeros_like(logprobs) if spec.want_entropy else None
+        top = targets.nothing_but_certain(spec.top_k) if spec.top_k > 0 else None
         everything = np.ones(spec.batch.num_targets, dtype=np.bool_)
+        wanted = Wanted(spec.want_entropy, spec.top_k)
         with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
             for micro_batch in self._plan(targets, everything, spec.micro_batch_tokens):
                 check()
                 hidden = model.predicting_states(micro_batch)
-                for scored in _scored(model, targets, micro_batch, hidden, spec.temperature, spec.want_entropy):
-                    at = scored.targets.cpu().numpy()
-                    logprobs[at] = scored.logprobs.cpu().numpy()
-                    if entropy is not None and scored.entropy is not None:
-                        entropy[at] = scored.entropy.cpu().numpy()
-        return logprobs, entropy
+                for part in scored(model, targets, micro_batch, hidden, spec.temperature, wanted):
+                    at = part.targets.cpu().numpy()
+                    logprobs[at] = part.logprobs.cpu().numpy()
+                    if entropy is not None and part.entropy is not None:
+                        entropy[at] = part.entropy.cpu().numpy()
+                    if top is not None and part.top is not None:
+                        top.ids[at], top.logprobs[at] = (x.cpu().numpy() for x in part.top)
+        return ForwardResult(logprobs, entropy, top)
 
     # ------------------------------------------------------------ forward-backward
 
@@ -213,13 +215,13 @@ class Engine:
     ) -> tuple[float, dict[str, float], Float32s | None]:
         """Loss, metrics and log-probs; the gradient goes into the parameters."""
         device = model.device
-        targets = _targets(model, spec.batch, spec.constraint)
+        targets = read_targets(model, spec.batch, spec.constraint)
         weighted = spec.weights != 0
         wanted = np.ones_like(weighted) if spec.want_logprobs else weighted
         weights = torch.from_numpy(spec.weights.copy()).to(device)
         name, inputs = _loss_inputs(spec.loss, device)
         loss_fn = losses.LOSSES[name]
-        want_entropy = name == "policy"
+        wanted_details = Wanted(name != "cross_entropy", 0, _alternatives(spec, targets, model))
         sums = losses.MetricSums()
         total = torch.zeros((), dtype=torch.float64, device=device)
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32) if spec.want_logprobs else None
@@ -235,23 +237,25 @@ class Engine:
         # Forced tokens have log-prob 0 and no gradient, yet belong to the loss.
         certain = torch.from_numpy(np.flatnonzero(targets.certain_N & weighted)).to(device)
         if len(certain):
-            total += weigh(torch.zeros(len(certain), device=device), certain).double()
+            columns = wanted_details.columns_NK
+            size = (len(certain),) if columns is None else (len(certain), columns.shape[1] + 1)
+            total += weigh(torch.zeros(size, device=device), certain).double()
         for micro_batch in self._plan(targets, wanted, spec.micro_batch_tokens):
             check()
             with model.autocast():
                 hidden = model.predicting_states(micro_batch)
                 # The graph is cut here, so that only one chunk's logits are ever alive.
                 leaf = hidden.detach().requires_grad_()
-                for scored in _scored(model, targets, micro_batch, leaf, spec.temperature, want_entropy):
-                    at = scored.targets
-                    loss = weigh(scored.logprobs, at)
+                for part in scored(model, targets, micro_batch, leaf, spec.temperature, wanted_details):
+                    at = part.targets
+                    loss = weigh(part.logprobs if part.given is None else part.given, at)
                     if loss.requires_grad:
                         loss.backward()  # type: ignore[no-untyped-call]
                     total += loss.detach().double()
-                    if scored.entropy is not None:
-                        sums.add({"entropy": (scored.entropy * (weights[at] != 0)).sum()})
+                    if part.entropy is not None:
+                        sums.add({"entropy": (part.entropy * (weights[at] != 0)).sum()})
                     if logprobs is not None:
-                        logprobs[at.cpu().numpy()] = scored.logprobs.detach().cpu().numpy()
+                        logprobs[at.cpu().numpy()] = part.logprobs.detach().cpu().numpy()
             if leaf.grad is not None:
                 hidden.backward(leaf.grad)
         num_trained = int(weighted.sum())
@@ -329,120 +333,21 @@ class Engine:
         return packing.plan(targets.trees(wanted_N), micro_batch_tokens, preferred)
 
 
-@dataclass(frozen=True)
-class Targets:
-    """How the targets of a batch are scored: token by token, as a choice among whole sequences, or not at all."""
-
-    batch: GroupBatch
-    table: TargetTable
-    token_path_N: Bools
-    certain_N: Bools  # log-prob exactly 0
-    ranked: Ranked | None = None
-
-    def trees(self, wanted_N: Bools) -> list[packing.Tree]:
-        """What has to be computed for the wanted targets."""
-        wanted = wanted_N & self.token_path_N
-        if self.ranked is None:
-            return packing.trees_of(self.batch, wanted)
-        compiled, choices, candidates = self.ranked.compiled, self.ranked.choices, self.ranked.candidates
-        needed = np.zeros(len(choices.contexts), dtype=np.bool_)
-        asked_RK = (choices.targets_RK >= 0) & wanted_N[choices.targets_RK]
-        needed[choices.context_R[asked_RK.any(axis=1)]] = True
-        return ranking.trees_of(self.batch, wanted, compiled, choices, candidates, needed)
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Responses that end in a choice among whole sequences."""
-
-    compiled: CompiledConstraint
-    choices: ranking.Choices
-    candidates: ranking.Candidates
-
-
-def _targets(model: lm.LanguageModel, batch: GroupBatch, constraint: PermutationConstraint | None) -> Targets:
-    """Checks a batch against the model and replays its constraint."""
-    if len(batch.tokens) and (batch.tokens.min() < 0 or batch.tokens.max() >= model.vocab_size):
-        raise InvalidRequest(f"batch holds a token outside of the vocabulary of {model.vocab_size}")
-    if batch.num_responses:
-        longest = int((batch.prompt_lengths[batch.group_of_response] + batch.response_lengths).max())
-        if model.max_positions and longest > model.max_positions:
-            raise InvalidRequest(f"a sequence of {longest} tokens exceeds the model's {model.max_positions} positions")
-    tokens = torch.from_numpy(batch.targets.astype(np.int64))
-    if constraint is None:
-        everything = np.ones(batch.num_targets, dtype=np.bool_)
-        return Targets(batch, TargetTable.build(tokens, None, None, model.device), everything, ~everything)
-    compiled = compile_constraint(constraint, batch.num_groups, model.vocab_size)
-    found = replay(compiled, batch)
-    if compiled.whole_sequences:
-        choices = ranking.read_choices(compiled, found, batch)
-        candidates = ranking.Candidates.of(compiled, choices.contexts, batch.num_targets)
-        table = TargetTable.build(tokens, None, None, model.device)
-        certain = ~choices.token_path_N & ~choices.choice_N
-        return Targets(batch, table, choices.token_path_N, certain, Ranked(compiled, choices, candidates))
-    table = TargetTable.build(tokens, compiled, found, model.device)
-    return Targets(batch, table, ~found.forced_N, found.forced_N)
-
-
-@dataclass(frozen=True)
-class ScoredTargets:
-    """Some targets of a request; log-probs with graph if gradients are on."""
-
-    targets: Tensor  # int64 [n], flat
-    logprobs: Tensor  # float32 [n]
-    entropy: Tensor | None  # float32 [n], no gradient
-
-
-def _scored(
-    model: lm.LanguageModel,
-    targets: Targets,
-    micro_batch: packing.MicroBatch,
-    hidden_nC: Tensor,
-    temperature: float,
-    want_entropy: bool,
-) -> Iterator[ScoredTargets]:
-    """Scores a micro-batch chunk by chunk: tokens first, then choices among whole sequences."""
-    num_targets = targets.batch.num_targets
-    is_token = micro_batch.targets < num_targets
-    own = torch.nonzero(is_token)[:, 0].to(model.device)
-    at = micro_batch.targets[is_token].to(model.device)
-    if len(at):
-        for scored in score(model, hidden_nC, own, at, targets.table, temperature, want_entropy):
-            yield ScoredTargets(at[scored.positions], scored.logprobs, scored.entropy)
-    if targets.ranked is None:
-        return
-    compiled, choices, candidates = targets.ranked.compiled, targets.ranked.choices, targets.ranked.candidates
-    places = torch.nonzero(~is_token)[:, 0]
-    of_S = micro_batch.targets[places].numpy() - num_targets
-    for chunk in _runs(candidates.context_S[of_S], max_logits(model.device) // model.vocab_size):
-        states = hidden_nC.index_select(0, places[chunk].to(model.device))
-        contexts, scores_XJ = ranking.sequence_scores(model, compiled, candidates, states, of_S[chunk], temperature)
-        rows = np.flatnonzero(np.isin(choices.context_R, contexts))
-        row_of = torch.from_numpy(np.searchsorted(contexts, choices.context_R[rows])).to(model.device)
-        order = torch.from_numpy(choices.order_RK[rows]).to(model.device)
-        logprobs, entropy = ranking.choice_logprobs(scores_XJ[row_of], order)
-        carriers = torch.from_numpy(choices.targets_RK[rows]).to(model.device)
-        real = carriers >= 0
-        yield ScoredTargets(carriers[real], logprobs[real], entropy[real])
-
-
-def _runs(keys: Int64s, limit: int) -> Iterator[slice]:
-    """Slices of at most `limit` entries that never part a run of equal keys (one run at least)."""
-    ends = [*(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)] if len(keys) else []
-    start = before = 0
-    for end in ends:
-        if before > start and end - start > limit:
-            yield slice(start, before)
-            start = before
-        before = end
-    if before > start:
-        yield slice(start, before)
+def _alternatives(spec: TrainSpec, targets: Targets, model: lm.LanguageModel) -> Tensor | None:
+    """Where the alternatives that the loss speaks of stand in every target's table [N, K]."""
+    if not isinstance(spec.loss, Distill):
+        return None
+    columns = targets.columns(spec.loss.teacher.ids, model.vocab_size, spec.weights != 0)
+    return torch.from_numpy(columns).to(model.device)
 
 
 def _loss_inputs(spec: LossSpec, device: torch.device) -> tuple[str, losses.LossInputs]:
     """The name of a loss and its per-target inputs on the device."""
     if isinstance(spec, CrossEntropy):
         return "cross_entropy", losses.LossInputs()
+    if isinstance(spec, Distill):
+        teacher = torch.from_numpy(spec.teacher.logprobs.copy()).to(device)
+        return "distill", losses.LossInputs(teacher_logprobs=teacher)
     to = {
         name: None if values is None else torch.from_numpy(values.copy()).to(device)
         for name, values in (

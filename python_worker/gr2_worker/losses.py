@@ -4,9 +4,16 @@
     policy          loss_t = -min(rho_t A_t, clip(rho_t, 1 - clip_low, 1 + clip_high) A_t) + kl_coef * k3_t
                     rho_t  = exp(logp_t - old_t),   k3_t = exp(ref_t - logp_t) - (ref_t - logp_t) - 1
                     (DAPO eq. 8; the KL estimator of GRPO)
+    distill         loss_t = sum_{i in top-k of the teacher} q_i (log q_i - log p_i) + q_rest (log q_rest - log p_rest)
+                    (forward KL to a teacher q on the student's own tokens: Diffusion-GR2)
 
-Every function has one signature: `(logprobs [n], inputs) -> (loss [n], metrics)`. Metrics are *sums over tokens*, except
-names that end in `_max`; `summarise` turns what several micro-batches gave into means.
+What the teacher does not name is one more alternative, "rest". So the loss is the KL between two distributions over k + 1
+outcomes: never negative, 0 only where both agree, a lower bound of the KL over everything that rises to it with k.
+Renormalised over the k instead, it would either pull the student's mass into them (q alone) or not see what lies outside (both).
+
+Every function has one signature: `(logprobs [n], inputs) -> (loss [n], metrics)`; of `distill` logprobs are [n, k + 1], those of
+the teacher's alternatives and of the rest. Metrics are *sums over tokens*, except names that end in `_max`; `summarise` turns
+what several micro-batches gave into means.
 """
 
 from __future__ import annotations
@@ -31,6 +38,7 @@ class LossInputs:
     clip_low: float = 0.0
     clip_high: float = 0.0
     kl_coef: float = 0.0
+    teacher_logprobs: Tensor | None = None  # [n, k]; -inf = no such alternative
 
     def select(self, index: Tensor) -> LossInputs:
         """The inputs of some tokens only; index [m] int64."""
@@ -45,6 +53,7 @@ class LossInputs:
             self.clip_low,
             self.clip_high,
             self.kl_coef,
+            pick(self.teacher_logprobs),
         )
 
 
@@ -85,7 +94,24 @@ def policy(logprobs: Tensor, inputs: LossInputs) -> tuple[Tensor, Metrics]:
     return loss, metrics
 
 
-LOSSES: dict[str, LossFn] = {"cross_entropy": cross_entropy, "policy": policy}
+def distill(logprobs: Tensor, inputs: LossInputs) -> tuple[Tensor, Metrics]:
+    """Forward KL over the teacher's top-k and the rest; metrics: forward_kl, teacher_rest (its mass outside of the top-k).
+
+    A rest of -inf: nothing else was open to either of them.
+    """
+    if inputs.teacher_logprobs is None:
+        raise ValueError("the distill loss needs the teacher's log-probs")
+    given = inputs.teacher_logprobs.exp()
+    rest = (1.0 - given.sum(dim=1, keepdim=True)).clamp(min=0.0)
+    rest = rest.masked_fill(torch.isneginf(logprobs[:, -1:]), 0.0)
+    teacher = torch.cat([given, rest], dim=1)
+    log_teacher = torch.cat([inputs.teacher_logprobs, rest.log()], dim=1)
+    gap = (log_teacher - logprobs).masked_fill(teacher == 0, 0.0)
+    loss = (teacher * gap).sum(dim=1)
+    return loss, {"forward_kl": loss.detach().sum(), "teacher_rest": rest.sum()}
+
+
+LOSSES: dict[str, LossFn] = {"cross_entropy": cross_entropy, "policy": policy, "distill": distill}
 
 
 class MetricSums:

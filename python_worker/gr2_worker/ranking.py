@@ -29,7 +29,7 @@ from . import packing
 from .constraints import CompiledConstraint, Replay
 from .errors import InvalidRequest
 from .lm import LanguageModel
-from .scoring import TargetTable, entropy_of, score
+from .scoring import TargetTable, Wanted, entropy_of, score
 from .types import Bools, GroupBatch, Int32s, Int64s, starts_of
 
 
@@ -216,9 +216,9 @@ def sequence_scores(
     device = model.device
     table = TargetTable.build(torch.from_numpy(candidates.tokens_S[of_S]), None, None, device)
     numbers = torch.arange(len(of_S), device=device)
-    scored = list(score(model, hidden_SC, numbers, numbers, table, 1.0, False))
+    scored = list(score(model, hidden_SC, numbers, numbers, table, 1.0, Wanted()))
     logprobs = torch.cat([x.logprobs for x in scored])
-    order = torch.cat([x.positions for x in scored])
+    order = torch.cat([x.targets for x in scored])
     chosen, row_S = np.unique(candidates.context_S[of_S], return_inverse=True)
     width = compiled.lengths_EJ.shape[1]
     cell_S = torch.from_numpy(row_S * width + candidates.sequence_S[of_S]).to(device)
@@ -264,20 +264,26 @@ def chunks(compiled: CompiledConstraint, contexts: list[Context], budget: int) -
         yield slice(start, len(contexts))
 
 
-def choice_logprobs(scores_RJ: Tensor, order_RK: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability and entropy of every choice [R, K] (Plackett-Luce); 0 where the order is padded (-1)."""
+def place_distributions(scores_RJ: Tensor, order_RK: Tensor) -> Iterator[Tensor]:
+    """At every place of the order, log-probs [R, J] of the sequences that are left (-inf: used); arbitrary where padded (-1)."""
     open_RJ = torch.isfinite(scores_RJ)
-    logprobs, entropies = [], []
     for k in range(order_RK.shape[1]):
         chosen = order_RK[:, k].clamp(min=0)[:, None]
         real = order_RK[:, k] >= 0
         # A row without anything left keeps its scores, so that no NaN arises where the answer is masked out anyway.
         usable = open_RJ | ~open_RJ.any(dim=1, keepdim=True)
-        log_p = scores_RJ.masked_fill(~usable, float("-inf")).log_softmax(dim=1)
-        picked = log_p.gather(1, chosen)[:, 0]
+        yield scores_RJ.masked_fill(~usable, float("-inf")).log_softmax(dim=1)
+        open_RJ = open_RJ.scatter(1, chosen, open_RJ.gather(1, chosen) & ~real[:, None])
+
+
+def choice_logprobs(scores_RJ: Tensor, order_RK: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability and entropy of every choice [R, K] (Plackett-Luce); 0 where the order is padded (-1)."""
+    logprobs, entropies = [], []
+    for k, log_p in enumerate(place_distributions(scores_RJ, order_RK)):
+        real = order_RK[:, k] >= 0
+        picked = log_p.gather(1, order_RK[:, k].clamp(min=0)[:, None])[:, 0]
         logprobs.append(torch.where(real, picked, torch.zeros_like(picked)))
         entropies.append(torch.where(real, entropy_of(log_p.detach()), torch.zeros_like(picked)))
-        open_RJ = open_RJ.scatter(1, chosen, open_RJ.gather(1, chosen) & ~real[:, None])
     return torch.stack(logprobs, dim=1), torch.stack(entropies, dim=1)
 
 

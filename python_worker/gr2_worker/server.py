@@ -134,11 +134,7 @@ class WorkerService(pb_grpc.WorkerServicer):
 
     def Forward(self, request: pb.ForwardRequest, context: grpc.ServicerContext) -> pb.ForwardResponse:
         def verb(check: CancelCheck) -> pb.ForwardResponse:
-            logprobs, entropy = self._engine.forward(request.model_id, wire.forward_spec(request), check)
-            return pb.ForwardResponse(
-                logprobs=wire.to_bytes(logprobs, "<f4"),
-                entropy=b"" if entropy is None else wire.to_bytes(entropy, "<f4"),
-            )
+            return wire.forward_response(self._engine.forward(request.model_id, wire.forward_spec(request), check))
 
         return self._unary(context, verb)
 

@@ -122,7 +122,22 @@ class Policy:
     kl_coef: float
 
 
-LossSpec = CrossEntropy | Policy
+@dataclass(frozen=True)
+class TopTokens:
+    """The likeliest alternatives at every target (targets.py), likeliest first; id -1 and log-prob -inf where fewer are open."""
+
+    ids: Int32s  # [N, k]
+    logprobs: Float32s  # [N, k]
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Forward KL to a teacher over its likeliest alternatives and the rest (losses.py)."""
+
+    teacher: TopTokens
+
+
+LossSpec = CrossEntropy | Policy | Distill
 
 
 @dataclass(frozen=True)
@@ -134,6 +149,14 @@ class ForwardSpec:
     temperature: float = 1.0
     want_entropy: bool = False
     micro_batch_tokens: int = 16384
+    top_k: int = 0  # alternatives wanted of every target
+
+
+@dataclass(frozen=True)
+class ForwardResult:
+    logprobs: Float32s  # [N]
+    entropy: Float32s | None  # [N], if wanted
+    top: TopTokens | None  # if wanted
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from .types import (
     BeamParams,
     BeamResult,
     CrossEntropy,
+    Distill,
     DrawnToken,
     Float32s,
+    ForwardResult,
     ForwardSpec,
     GroupBatch,
     Int32s,
@@ -31,6 +33,7 @@ from .types import (
     Policy,
     SampledItem,
     SampleParams,
+    TopTokens,
     TrainResult,
     TrainSpec,
     starts_of,
@@ -39,6 +42,8 @@ from .types import (
 DEFAULT_MICRO_BATCH_TOKENS = 16384
 DEFAULT_BATCH_TOKENS = 262144
 DEFAULT_EMBED_BATCH = 64
+# A probability of 1 may come out a rounding above it.
+MAX_LOGPROB = 1e-4
 METHODS = {
     pb.QUANTIZER_METHOD_UNSPECIFIED: "rqvae",
     pb.QUANTIZER_METHOD_RQVAE: "rqvae",
@@ -176,7 +181,18 @@ def forward_spec(request: pb.ForwardRequest) -> ForwardSpec:
         temperature=_number(request.temperature, "temperature", 0.0, 1.0),
         want_entropy=request.want_entropy,
         micro_batch_tokens=_count(request.micro_batch_tokens, "micro_batch_tokens", DEFAULT_MICRO_BATCH_TOKENS),
+        top_k=_count(request.top_k, "top_k", 0),
     )
+
+
+def forward_response(result: ForwardResult) -> pb.ForwardResponse:
+    response = pb.ForwardResponse(logprobs=to_bytes(result.logprobs, "<f4"))
+    if result.entropy is not None:
+        response.entropy = to_bytes(result.entropy, "<f4")
+    if result.top is not None:
+        response.top_ids.CopyFrom(int_matrix_out(result.top.ids))
+        response.top_logprobs.CopyFrom(matrix_out(result.top.logprobs))
+    return response
 
 
 def train_spec(request: pb.ForwardBackwardRequest) -> TrainSpec:
@@ -200,8 +216,10 @@ def _loss(message: pb.Loss, num_targets: int) -> LossSpec:
     kind = message.WhichOneof("kind")
     if kind == "cross_entropy":
         return CrossEntropy()
+    if kind == "distill":
+        return Distill(_teacher(message.distill, num_targets))
     if kind != "policy":
-        raise InvalidRequest("loss is missing: set cross_entropy or policy")
+        raise InvalidRequest("loss is missing: set cross_entropy, policy or distill")
     policy = message.policy
     kl_coef = _number(policy.kl_coef, "loss.policy.kl_coef")
     reference = None
@@ -215,6 +233,21 @@ def _loss(message: pb.Loss, num_targets: int) -> LossSpec:
         clip_high=_number(policy.clip_high, "loss.policy.clip_high"),
         kl_coef=kl_coef,
     )
+
+
+def _teacher(message: pb.DistillLoss, num_targets: int) -> TopTokens:
+    """Rows for every target; a log-prob wherever there is an id."""
+    ids = matrix_in(message.ids, "loss.distill.ids", "<i4")
+    logprobs = matrix_in(message.logprobs, "loss.distill.logprobs", "<f4")
+    if ids.shape != logprobs.shape or len(ids) != num_targets or ids.shape[1] < 1:
+        raise InvalidRequest(
+            f"loss.distill has ids {ids.shape} and logprobs {logprobs.shape}, expected {num_targets} rows of at least one"
+        )
+    if np.isnan(logprobs).any() or logprobs.max() > MAX_LOGPROB or (np.isneginf(logprobs) != (ids < 0)).any():
+        raise InvalidRequest(
+            "loss.distill.logprobs must be log-probabilities, and -inf exactly where the id is negative"
+        )
+    return TopTokens(ids, logprobs)
 
 
 def train_response(result: TrainResult) -> pb.ForwardBackwardResponse:

@@ -47,7 +47,7 @@ def exhaustive(engine: Engine, prompts: list[np.ndarray], items: list[tuple[int,
         np.full(len(prompts), len(items)),
         np.asarray(lengths * len(prompts)),
     )
-    logprobs, _ = engine.forward("", ForwardSpec(batch))
+    logprobs = engine.forward("", ForwardSpec(batch)).logprobs
     starts = np.cumsum([0, *lengths[:-1]])
     return np.stack([np.add.reduceat(row.astype(np.float64), starts) for row in logprobs.reshape(len(prompts), -1)])
 

@@ -106,7 +106,7 @@ def test_prior_alone_reproduces_plackett_luce(uniform_engine):
         np.asarray([9, *itertools.chain.from_iterable(responses)], dtype=np.int32),
         np.asarray([1]), np.asarray([len(rows)]), np.full(len(rows), len(responses[0])),
     )  # fmt: skip
-    logprobs, _ = uniform_engine.forward("", ForwardSpec(batch, constraint(sequences, prior)))
+    logprobs = uniform_engine.forward("", ForwardSpec(batch, constraint(sequences, prior))).logprobs
     got = logprobs.reshape(len(rows), -1).astype(np.float64).sum(axis=1)
     want = []
     for row in rows:

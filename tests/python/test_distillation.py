@@ -1,4 +1,4 @@
-"""On-policy distillation with what the worker offers: the student's reverse KL to a larger teacher falls, exactly measured."""
+"""On-policy distillation with what the worker offers: the student's KL to a larger teacher falls, exactly measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from conftest import VOCAB, as_batch, spec
 from gr2_worker.engine import Engine
-from gr2_worker.types import AdamWParams, ForwardSpec, Policy, SampleParams, TrainSpec
+from gr2_worker.types import AdamWParams, Distill, ForwardSpec, Policy, SampleParams, TrainSpec
 
 PROMPTS = [np.asarray([3 + p, 7, 11], dtype=np.int32) for p in range(8)]
 STEP = AdamWParams(learning_rate=3e-3, max_grad_norm=1.0)
@@ -21,8 +21,8 @@ def answers(engine: Engine, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(PROMPTS[item.prompt], item.tokens) for item in items]
 
 
-def exact_kl(engine: Engine, prefixes: list[np.ndarray]) -> float:
-    """Mean over prefixes of KL(student || teacher) over the whole vocabulary."""
+def exact_kl(engine: Engine, prefixes: list[np.ndarray], forward: bool) -> float:
+    """Mean over prefixes of KL(student || teacher), or forward: KL(teacher || student), over the whole vocabulary."""
     total = 0.0
     for prefix in prefixes:
         ids = torch.from_numpy(prefix.astype(np.int64))[None]
@@ -32,27 +32,51 @@ def exact_kl(engine: Engine, prefixes: list[np.ndarray]) -> float:
             with torch.no_grad():
                 hidden = lm.hidden(ids, torch.arange(ids.shape[1])[None])[0, -1:]
                 logs.append(torch.log_softmax(lm.logits(hidden), dim=-1))
-        student, teacher = logs
+        student, teacher = reversed(logs) if forward else logs
         assert student.shape[-1] == VOCAB
         total += float((student.exp() * (student - teacher)).sum())
     return total / len(prefixes)
 
 
-def test_the_reverse_kl_to_the_teacher_falls() -> None:
+def both_models() -> tuple[Engine, list[np.ndarray]]:
+    """A student, a larger teacher, and prefixes that the student writes."""
     engine = Engine(torch.device("cpu"))
     engine.load_model("", spec(seed=1))
     engine.load_model("teacher", spec(seed=2, trainable=False, hidden_size=48, num_hidden_layers=3))
-    prefixes = [np.concatenate([prompt, response[:3]]) for prompt, response in answers(engine, 99)]
-    before = exact_kl(engine, prefixes)
+    return engine, [np.concatenate([prompt, response[:3]]) for prompt, response in answers(engine, 99)]
+
+
+def test_the_reverse_kl_to_the_teacher_falls() -> None:
+    engine, prefixes = both_models()
+    before = exact_kl(engine, prefixes, forward=False)
     for step in range(40):
         batch = as_batch(answers(engine, step))
-        student, _ = engine.forward("", ForwardSpec(batch))
-        teacher, _ = engine.forward("teacher", ForwardSpec(batch))
+        student = engine.forward("", ForwardSpec(batch)).logprobs
+        teacher = engine.forward("teacher", ForwardSpec(batch)).logprobs
         advantages = np.clip(teacher - student, -5, 5)
         weights = np.full(batch.num_targets, 1 / batch.num_targets, dtype=np.float32)
         loss = Policy(advantages, student, teacher, 0.2, 0.28, 0.1)
         engine.forward_backward("", f"fb-{step}", TrainSpec(batch, weights, loss))
         engine.optim_step("", f"os-{step}", STEP)
-    after = exact_kl(engine, prefixes)
+    after = exact_kl(engine, prefixes, forward=False)
     assert before > 0.5  # two random models disagree
     assert after < 0.6 * before
+
+
+def test_the_forward_kl_to_the_teacher_falls() -> None:
+    engine, prefixes = both_models()
+    before = exact_kl(engine, prefixes, forward=True)
+    said = []
+    for step in range(40):
+        batch = as_batch(answers(engine, step))
+        top = engine.forward("teacher", ForwardSpec(batch, top_k=12)).top
+        assert top is not None
+        weights = np.full(batch.num_targets, 1 / batch.num_targets, dtype=np.float32)
+        result = engine.forward_backward("", f"fb-{step}", TrainSpec(batch, weights, Distill(top)))
+        np.testing.assert_allclose(result.loss, result.metrics["forward_kl"], rtol=1e-5)
+        said.append(result.loss)
+        engine.optim_step("", f"os-{step}", STEP)
+    after = exact_kl(engine, prefixes, forward=True)
+    assert before > 0.5
+    assert after < 0.6 * before
+    assert np.mean(said[-5:]) < 0.6 * np.mean(said[:5])

@@ -47,7 +47,7 @@ def test_forward_and_gradient_equal_transformers(make_engine, tmp_path, family):
     model = reference(engine, tmp_path)
     batch = random_batch(3, groups=6)  # prompts and responses longer than the windows, groups of one and of several
     for micro_batch_tokens in (64, 4096):
-        got, _ = engine.forward("", ForwardSpec(batch, micro_batch_tokens=micro_batch_tokens))
+        got = engine.forward("", ForwardSpec(batch, micro_batch_tokens=micro_batch_tokens)).logprobs
         with torch.no_grad():
             np.testing.assert_allclose(got, logprobs_of(model, batch).numpy(), atol=2e-5)
     ones = np.ones(batch.num_targets, dtype=np.float32)

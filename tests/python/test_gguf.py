@@ -98,7 +98,7 @@ def test_quantised_weights_tokenizer_and_template_arrive_and_export(tmp_path):
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o644}
     ids = np.asarray([*lm.tokenizer.encode("some words").ids, *lm.added_token_ids], dtype=np.int32)
     n = len(ids) - 1
-    got, _ = engine.forward("", ForwardSpec(GroupBatch(ids, np.asarray([1]), np.asarray([1]), np.asarray([n]))))
+    got = engine.forward("", ForwardSpec(GroupBatch(ids, np.asarray([1]), np.asarray([1]), np.asarray([n])))).logprobs
     with torch.no_grad():
         tokens = torch.from_numpy(ids.astype(np.int64))[None]
         logits = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(input_ids=tokens).logits

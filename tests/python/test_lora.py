@@ -82,9 +82,9 @@ def test_what_is_trained_moves_and_the_base_does_not(base, tied):
 def test_an_untrained_adapter_changes_nothing(base, tied):
     """Same rows, same log-probs, also where only some tokens' logits are computed."""
     folder, batch = base(tied), batch_with_codes()
-    plain, _ = load(folder, lora=None).forward("", ForwardSpec(batch))
+    plain = load(folder, lora=None).forward("", ForwardSpec(batch)).logprobs
     engine = load(folder)
-    got, _ = engine.forward("", ForwardSpec(batch))
+    got = engine.forward("", ForwardSpec(batch)).logprobs
     np.testing.assert_allclose(got, plain, atol=1e-5)
     lm = engine.model("").lm
     train(engine, [0])
@@ -204,7 +204,7 @@ def test_plain_transformers_computes_the_same_from_an_export(base, tmp_path, fam
     assert model.config.architectures == [type(model).__name__] and model.config.tie_word_embeddings == tied
     assert json.loads((out / "config.json").read_text())["vocab_size"] == model.get_input_embeddings().num_embeddings
     batch = batch_with_codes(7)
-    got, _ = engine.forward("", ForwardSpec(batch))
+    got = engine.forward("", ForwardSpec(batch)).logprobs
     want = []
     with torch.no_grad():
         for prompt, response in unpack(batch):
@@ -215,7 +215,7 @@ def test_plain_transformers_computes_the_same_from_an_export(base, tmp_path, fam
     # and through the worker again: the codes are known by now and keep their ids
     again = load(out, lora=None)
     assert again.model("").lm.added_token_ids == engine.model("").lm.added_token_ids
-    np.testing.assert_allclose(again.forward("", ForwardSpec(batch))[0], got, atol=1e-4)
+    np.testing.assert_allclose(again.forward("", ForwardSpec(batch)).logprobs, got, atol=1e-4)
 
 
 def test_an_export_holds_tokenizer_template_and_files_and_is_replaced_as_a_whole(base, tmp_path):

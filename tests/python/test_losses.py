@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gr2_worker.losses import LossInputs, MetricSums, cross_entropy, policy
+from gr2_worker.losses import LossInputs, MetricSums, cross_entropy, distill, policy
 
 
 def numpy_policy(logp, old, adv, ref, low, high, kl_coef):
@@ -61,6 +61,38 @@ def test_extreme_ratio_stays_finite():
     loss, _ = policy(logp, inputs([-500.0, 0.0], [-1.0, 1.0], [0.0, 0.0], 0.2, 0.28, 0.1))
     loss.sum().backward()
     assert torch.isfinite(loss).all() and torch.isfinite(logp.grad).all()
+
+
+def test_distill_is_the_kl_of_the_given_and_the_rest():
+    # Teacher: .5 and .25 given, so .25 is the rest; student: .25, .25 and .5. KL = .5 ln 2 + 0 + .25 ln .5 = .25 ln 2.
+    # The second target has one alternative given and nothing else open; the third is the teacher's own distribution.
+    nothing = -np.inf
+    teacher = torch.tensor([[0.5, 0.25], [1.0, 0.0], [0.5, 0.25]], dtype=torch.float64).log()
+    student = torch.tensor([[0.25, 0.25, 0.5], [1.0, 0.3, 0.0], [0.5, 0.25, 0.25]], dtype=torch.float64).log()
+    assert teacher[1, 1] == nothing and student[1, 2] == nothing
+    student.requires_grad_()
+    loss, metrics = distill(student, LossInputs(teacher_logprobs=teacher))
+    np.testing.assert_allclose(loss.detach().numpy(), [0.25 * np.log(2), 0, 0], atol=1e-12)
+    loss.sum().backward()  # d loss / d log p_i = -q_i
+    np.testing.assert_allclose(student.grad.numpy(), [[-0.5, -0.25, -0.25], [-1, 0, 0], [-0.5, -0.25, -0.25]])
+    assert metrics["forward_kl"] == pytest.approx(0.25 * np.log(2)) and metrics["teacher_rest"] == pytest.approx(0.5)
+
+
+def test_distill_rises_to_the_whole_kl_with_k_and_is_never_negative():
+    rng = np.random.default_rng(0)
+    teacher, student = (torch.tensor(rng.normal(0, 2, (50, 9))).log_softmax(dim=1) for _ in range(2))
+    whole = (teacher.exp() * (teacher - student)).sum(dim=1)
+    before = torch.zeros(50, dtype=torch.float64)
+    for k in range(1, 10):
+        top, at = teacher.topk(k, dim=1)
+        given = student.gather(1, at)
+        rest = (1 - given.exp().sum(dim=1, keepdim=True)).clamp(min=0).log()
+        loss, _ = distill(
+            torch.cat([given, rest if k < 9 else rest.fill_(-np.inf)], 1), LossInputs(teacher_logprobs=top)
+        )
+        assert (loss > before - 1e-12).all() and (loss < whole + 1e-12).all()
+        before = loss
+    torch.testing.assert_close(before, whole)
 
 
 def test_metrics_add_up_over_micro_batches():

@@ -27,7 +27,8 @@ def reference_logprobs(engine, batch):
 def test_forward_equals_unpacked(make_engine, model_type, micro_batch_tokens):
     engine = make_engine(model_type=model_type)
     batch = random_batch(3, groups=6)
-    got, entropy = engine.forward("", ForwardSpec(batch, micro_batch_tokens=micro_batch_tokens, want_entropy=True))
+    result = engine.forward("", ForwardSpec(batch, micro_batch_tokens=micro_batch_tokens, want_entropy=True))
+    got, entropy = result.logprobs, result.entropy
     with torch.no_grad():
         want = reference_logprobs(engine, batch).numpy()
     np.testing.assert_allclose(got, want, atol=1e-5)

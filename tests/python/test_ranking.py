@@ -34,7 +34,7 @@ def reference_scores(engine, constraint, entry, context, temperature):
         batch = GroupBatch(
             np.concatenate([context, tokens]).astype(np.int32), one * len(context), one, one * len(tokens)
         )
-        logprobs, _ = engine.forward("", ForwardSpec(batch))
+        logprobs = engine.forward("", ForwardSpec(batch)).logprobs
         out.append((constraint.scale * logprobs.sum() + p) / temperature)
     return np.asarray(out)
 
@@ -79,7 +79,7 @@ def test_sampler_log_probs_equal_forward(engine, trigger):
     params = SampleParams(prompts, 2, 30, temperature=0.8, seed=3, constraint=constraint, stop_tokens=(9,))
     drawn = draw(engine, params)
     batch = batch_of(prompts, drawn, 2)
-    logprobs, _ = engine.forward("", ForwardSpec(batch, constraint, temperature=0.8))
+    logprobs = engine.forward("", ForwardSpec(batch, constraint, temperature=0.8)).logprobs
     sampled = np.concatenate([drawn[p, s].logprobs for p in range(len(prompts)) for s in range(2)])
     np.testing.assert_allclose(logprobs, sampled, atol=2e-5)
 
@@ -120,7 +120,7 @@ def test_gradient_of_a_choice_equals_finite_differences(engine):
         for sign in (1, -1):
             with torch.no_grad():
                 parameter[i] += sign * step
-            values.append(-engine.forward("", ForwardSpec(batch, constraint))[0].sum())
+            values.append(-engine.forward("", ForwardSpec(batch, constraint)).logprobs.sum())
             with torch.no_grad():
                 parameter[i] -= sign * step
         assert float(gradient[i]) == pytest.approx((values[0] - values[1]) / (2 * step), abs=2e-2, rel=2e-2)

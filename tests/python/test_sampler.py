@@ -91,7 +91,7 @@ def test_sampler_logprobs_equal_forward(engine, temperature, kind):
     params = SampleParams(prompts, 3, 40, temperature=temperature, seed=3, stop_tokens=(9,), constraint=constraint)
     drawn = draw(engine, params)
     batch = batch_of(prompts, drawn, 3)
-    got, _ = engine.forward("", ForwardSpec(batch, constraint, temperature=temperature or 1.0))
+    got = engine.forward("", ForwardSpec(batch, constraint, temperature=temperature or 1.0)).logprobs
     want = np.concatenate([drawn[p, s].logprobs for p in range(6) for s in range(3)])
     np.testing.assert_allclose(got, want, atol=2e-5)
     if kind == "constrained":
@@ -127,7 +127,7 @@ def test_frequencies_follow_the_model(engine):
         np.asarray([VOCAB]),
         np.ones(VOCAB, dtype=np.int64),
     )
-    probs = np.exp(engine.forward("", ForwardSpec(batch))[0])
+    probs = np.exp(engine.forward("", ForwardSpec(batch)).logprobs)
     assert probs.sum() == pytest.approx(1, abs=1e-4)
     assert np.abs(counts - probs).max() < 5 * np.sqrt(0.25 / 4000)
 
@@ -141,7 +141,7 @@ def test_top_p_keeps_the_nucleus(engine):
         np.asarray([VOCAB]),
         np.ones(VOCAB, dtype=np.int64),
     )
-    probs = np.exp(engine.forward("", ForwardSpec(batch))[0])
+    probs = np.exp(engine.forward("", ForwardSpec(batch)).logprobs)
     order = np.argsort(-probs)
     nucleus = order[: int(np.searchsorted(np.cumsum(probs[order]), 0.5)) + 1]
     seen = {int(i.tokens[0]): float(i.logprobs[0]) for i in drawn.values()}

@@ -123,6 +123,27 @@ def test_training_loop_and_duplicate_request_ids(stub, loaded):
     assert stub.OptimStep(step).grad_norm == pytest.approx(one.grad_norm, rel=1e-6)
 
 
+def test_forward_gives_what_distill_takes(stub, loaded):
+    top = stub.Forward(pb.ForwardRequest(batch=batch(), top_k=3))
+    assert (top.top_ids.rows, top.top_ids.cols, len(top.top_ids.data)) == (5, 3, 4 * 15)
+    logprobs = np.frombuffer(top.top_logprobs.data, "<f4").reshape(5, 3)
+    assert (np.diff(logprobs, axis=1) <= 0).all() and (logprobs.max(axis=1) >= np.frombuffer(top.logprobs, "<f4")).all()
+    distill = pb.DistillLoss(ids=top.top_ids, logprobs=top.top_logprobs)
+    result = stub.ForwardBackward(train(loss=pb.Loss(distill=distill)))
+    assert abs(result.loss) < 1e-6 and result.metrics["forward_kl"] == pytest.approx(result.loss / 5, abs=1e-7)
+
+    def wrong(**change):
+        changed = pb.Loss(distill=pb.DistillLoss(**{"ids": top.top_ids, "logprobs": top.top_logprobs, **change}))
+        return lambda: stub.ForwardBackward(train(loss=changed))
+
+    invalid = grpc.StatusCode.INVALID_ARGUMENT
+    refused(wrong(ids=pb.IntMatrix(rows=5, cols=1, data=i4(1, 2, 3, 4, 5))), invalid, "expected 5 rows")
+    above = pb.Matrix(rows=5, cols=3, data=f4(*[0.5] * 15))
+    refused(wrong(logprobs=above), invalid, "must be log-probabilities")
+    padded = pb.IntMatrix(rows=5, cols=3, data=i4(*[1, 2, -1] * 5))
+    refused(wrong(ids=padded), invalid, "-inf exactly where the id is negative")
+
+
 def test_sample_and_beam_search(stub, loaded):
     request = pb.SampleRequest(
         prompt_tokens=i4(1, 2, 3, 4, 5), prompt_lengths=i4(2, 3), num_samples=3, max_new_tokens=4, temperature=1

@@ -56,7 +56,7 @@ def test_accumulation_equals_one_large_batch(engine):
 
 def test_policy_loss_through_the_model(engine):
     spec_ = train_spec(4)
-    old, _ = engine.forward("", ForwardSpec(spec_.batch, temperature=0.8))
+    old = engine.forward("", ForwardSpec(spec_.batch, temperature=0.8)).logprobs
     adv = np.random.default_rng(0).normal(size=len(old)).astype(np.float32)
     loss = Policy(adv, old, old, 0.2, 0.28, 0.1)
     result = engine.forward_backward("", "", replace(spec_, loss=loss, temperature=0.8, want_logprobs=True))
@@ -225,7 +225,7 @@ def test_bfloat16_trains_float32_masters(engine):
     assert all(w.dtype == torch.float32 and not torch.equal(w, before[n]) for n, w in weights_of(engine).items())
     engine.load_model("", replace(spec(trainable=False), dtype="bfloat16"))
     assert {w.dtype for w in weights_of(engine).values()} == {torch.bfloat16}
-    logprobs, _ = engine.forward("", ForwardSpec(random_batch(1)))
+    logprobs = engine.forward("", ForwardSpec(random_batch(1))).logprobs
     assert np.isfinite(logprobs).all()
 
 
@@ -309,7 +309,7 @@ def test_loading_errors(tmp_path):
 def test_a_policy_gradient_sees_the_policy_that_was_sampled_from(make_engine):
     engine = make_engine(embedding_dropout=0.3, attention_dropout=0.2)
     batch = random_batch(3, groups=3)
-    logprobs, _ = engine.forward("", ForwardSpec(batch))
+    logprobs = engine.forward("", ForwardSpec(batch)).logprobs
     weights = np.full(batch.num_targets, 1 / batch.num_targets, dtype=np.float32)
     loss = Policy(np.ones_like(weights), logprobs, None, 0.2, 0.28, 0.0)
     result = engine.forward_backward("", "", TrainSpec(batch, weights, loss, want_logprobs=True, seed=1))
