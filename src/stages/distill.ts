@@ -2,26 +2,26 @@
  * On-policy distillation (OPD: GR2 TR, Diffusion-GR2), in RL's place: the student answers, a frozen teacher says how likely
  * it finds every token of the student's own answers, and the student moves toward it. No reward, no true item.
  *
- *   A_t   = log p_teacher(t) - log p_student(t), clipped to ± advantageCap: on average the negative reverse KL
- *   loss  = the clipped surrogate with A_t a token, + anchor x k3(student, teacher)
+ *   surrogate    A_t = log p_teacher(t) - log p_student(t), clipped to ± advantageCap: on average the negative reverse KL;
+ *                loss = the clipped surrogate with A_t a token, + anchor x k3(student, teacher)
+ *   forward-kl   loss = KL(teacher || student) at every token, over the teacher's topK alternatives and all others as one
+ *                (losses.py). At a choice among whole sequences the alternatives are the candidates that are left.
  *
- * The teacher is a model of another run with the same semantic IDs and tokenizer, in this worker or in one of its own.
+ * Where the teacher lies and how it is loaded is distill-teacher.ts's.
  */
-import { resolve } from "node:path";
 import type { Config } from "../config/schema.ts";
-import { CheckpointError, RunError } from "../core/errors.ts";
-import { sha256 } from "../core/hash.ts";
+import { RunError, WorkerError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import type { Policy, Rollout, SlateView } from "../policy/policy.ts";
 import type { Slate } from "../prerank/types.ts";
 import type { Mode } from "../prompts/rerank.ts";
 import { learningRateAt } from "../rl/groups.ts";
-import { startWorker } from "../worker/launcher.ts";
-import type { ForwardRequest, WorkerClient } from "../worker/types.ts";
+import type { ForwardRequest, ForwardResult, Loss } from "../worker/types.ts";
 import { readPrior } from "./calibrate.ts";
 import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { openCorpus } from "./corpus.ts";
-import { addedTokens, type Belonging, checkBelonging, openLanguageModel, weightsChanged } from "./language-model.ts";
+import { openTeacher } from "./distill-teacher.ts";
+import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { checkPromptsOf } from "./prompt-check.ts";
 import { evaluatePolicy, evaluationSlates, startOf } from "./rl-policy.ts";
@@ -30,12 +30,17 @@ import { isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { StageContext, Summary } from "./stage.ts";
 import { readEvidence } from "./traces.ts";
 
-const modelId = "teacher";
+/** What each loss brings down, as metrics and progress call it. */
+const measures = {
+  surrogate: { name: "reverseKl", title: "reverse KL" },
+  "forward-kl": { name: "forwardKl", title: "forward KL" },
+} as const;
 
 /** The run of the rl stage when rl.kind is opd; leaves what RL leaves. */
 export async function distil(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
   const o = config.rl;
+  const measure = measures[o.opd.loss];
   const worker = await context.worker();
   const corpus = await openCorpus(context);
   const model = await openLanguageModel(context, corpus, startOf(context), tokenizerFile(context.inputDir("midtrain")));
@@ -67,8 +72,8 @@ export async function distil(context: StageContext): Promise<Summary> {
       const rollouts = await answer(slates, step);
       const values = await update(rollouts, step);
       context.metrics(step, values);
-      const kl = values.reverseKl ?? 0;
-      context.progress(`reverse KL ${kl.toFixed(4)}`, step + 1, o.steps);
+      const kl = values[measure.name] ?? 0;
+      context.progress(`${measure.title} ${kl.toFixed(4)}`, step + 1, o.steps);
       state = { ...state, step: step + 1, kl };
       if ((step + 1) % o.evalSteps === 0 || step + 1 === o.steps) {
         const value = await evaluate(step + 1);
@@ -83,7 +88,7 @@ export async function distil(context: StageContext): Promise<Summary> {
     context.log(`best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}`);
     return {
       ...{ steps: o.steps, bestValidation: state.best, bestStep: state.bestStep },
-      ...{ slates: pool.length, reverseKl: state.kl },
+      ...{ slates: pool.length, [measure.name]: state.kl },
     };
   } finally {
     await teacher.close();
@@ -111,20 +116,13 @@ export async function distil(context: StageContext): Promise<Summary> {
     for (const [mode, part] of answered) {
       const request = requestOf(part, mode, policy, config);
       const student = Float32Array.from(part.rollouts.flatMap((r) => Array.from(r.logprobs)));
-      const theirs = await teacher.score(request);
-      const gap = student.map((s, t) => (theirs[t] as number) - s);
+      const theirs = await teacher.score(o.opd.loss === "forward-kl" ? { ...request, topK: o.opd.topK } : request);
+      const gap = student.map((s, t) => (theirs.logprobs[t] as number) - s);
       const result = await worker.forwardBackward(
         {
           ...request,
           weights: new Float32Array(student.length).fill(1 / tokens),
-          loss: {
-            kind: "policy",
-            advantages: gap.map((g) => Math.max(-o.opd.advantageCap, Math.min(o.opd.advantageCap, g))),
-            oldLogprobs: student,
-            ...(o.opd.anchor > 0 ? { referenceLogprobs: theirs, klCoef: o.opd.anchor } : {}),
-            clipLow: o.clipLow,
-            clipHigh: o.clipHigh,
-          },
+          loss: lossOf(student, theirs, gap, o),
           seed: deriveSeed(config.seed, "opd", "dropout", step),
         },
         { signal },
@@ -133,6 +131,12 @@ export async function distil(context: StageContext): Promise<Summary> {
       values.loss = (values.loss ?? 0) + result.loss;
       values.reverseKl = (values.reverseKl ?? 0) + own / tokens;
       values[`reverseKl_${mode}`] = own / student.length;
+      if (o.opd.loss === "forward-kl") {
+        const { forward_kl = 0, teacher_rest = 0 } = result.metrics;
+        values.forwardKl = (values.forwardKl ?? 0) + (forward_kl * student.length) / tokens;
+        values[`forwardKl_${mode}`] = forward_kl;
+        values[`teacherRest_${mode}`] = teacher_rest; // its mass outside of the topK, a token
+      }
     }
     const learningRate = learningRateAt(step, o.steps, o);
     const { gradNorm } = await worker.optimStep(
@@ -151,6 +155,23 @@ interface Answered {
 
 const numTokens = (rollouts: readonly Rollout[]): number => rollouts.reduce((n, r) => n + r.tokens.length, 0);
 
+/** @param gap log p_teacher - log p_student of every token the student wrote */
+function lossOf(student: Float32Array, theirs: ForwardResult, gap: Float32Array, o: Config["rl"]): Loss {
+  const { advantageCap, anchor, loss } = o.opd;
+  if (loss === "forward-kl") {
+    if (!theirs.top) throw new WorkerError("the teacher's worker gives no alternatives", { retryable: false });
+    return { kind: "distill", teacher: theirs.top };
+  }
+  return {
+    kind: "policy",
+    advantages: gap.map((g) => Math.max(-advantageCap, Math.min(advantageCap, g))),
+    oldLogprobs: student,
+    ...(anchor > 0 ? { referenceLogprobs: theirs.logprobs, klCoef: anchor } : {}),
+    clipLow: o.clipLow,
+    clipHigh: o.clipHigh,
+  };
+}
+
 /** Both models judge the answers under the constraint and the temperature that they were drawn with. */
 function requestOf({ views, rollouts }: Answered, mode: Mode, policy: Policy, config: Config): ForwardRequest {
   const { group, temperature } = config.rl;
@@ -166,51 +187,4 @@ function requestOf({ views, rollouts }: Answered, mode: Mode, policy: Policy, co
     temperature,
     microBatchTokens: config.runtime.microBatchTokens,
   };
-}
-
-interface DistillationTeacher {
-  /** Log-probability of every response token. */
-  score(request: ForwardRequest): Promise<Float32Array>;
-  close(): Promise<void>;
-}
-
-/** Loads the teacher next to the student, or into the worker at rl.opd.address. Throws CheckpointError if it reads other tokens. */
-async function openTeacher(
-  context: StageContext,
-  own: WorkerClient,
-  belongsTo: Belonging,
-): Promise<DistillationTeacher> {
-  const { config, signal } = context;
-  const { address } = config.rl.opd;
-  const path = resolve(config.rl.opd.teacher);
-  const other = address === "" ? undefined : await startWorker({ mode: "remote", address }, signal);
-  const worker = other?.client ?? own;
-  const close = async (): Promise<void> => {
-    await worker.unloadModel(modelId).catch(() => undefined); // a worker that is gone holds nothing
-    await other?.close();
-  };
-  try {
-    const loaded = await worker.loadModel(
-      {
-        modelId,
-        source: { kind: "pretrained", path },
-        addedTokens: addedTokens(config),
-        dtype: config.runtime.dtype,
-        seed: deriveSeed(config.seed, "model"),
-        trainable: false,
-      },
-      { signal },
-    );
-    if (sha256(loaded.tokenizerJson) !== belongsTo.tokenizer)
-      throw new CheckpointError(`rl.opd.teacher = ${path}: its tokenizer is another one than this run's`, {
-        advice:
-          "Train teacher and student on the same data, semantic IDs and tokenizer (model.bpeVocab, or one family).",
-      });
-    checkBelonging(path, await worker.loadState({ modelId, path, includeOptimizer: false }, { signal }), belongsTo);
-    context.log(`teacher: ${(loaded.numParameters / 1e6).toFixed(2)}M parameters, from ${path}`);
-  } catch (e) {
-    await close();
-    throw e;
-  }
-  return { score: async (request) => (await worker.forward({ ...request, modelId }, { signal })).logprobs, close };
 }

@@ -57,7 +57,7 @@ export interface LanguageModel {
 export type Belonging = Readonly<Record<"catalogue" | "tokenizer", string>>;
 
 /** Throws CheckpointError if the state at `path` was saved for another catalogue or tokenizer. */
-export function checkBelonging(path: string, state: LoadedState, expected: Belonging): void {
+export function checkBelonging(path: string, state: Pick<LoadedState, "metadata">, expected: Partial<Belonging>): void {
   for (const [what, hash] of Object.entries(expected))
     if (state.metadata[what] !== hash)
       throw new CheckpointError(

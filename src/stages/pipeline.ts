@@ -79,6 +79,7 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
     "src/eval",
     "src/stages/rl-update.ts",
     "src/stages/distill.ts",
+    "src/stages/distill-teacher.ts",
     "src/stages/rl-policy.ts",
     "src/stages/rl-seconds.ts",
     "src/stages/slates.ts",

@@ -45,8 +45,8 @@ export const rl: Stage = {
 
 /** Of the saved weights in a folder of another run: a path alone does not say whether they are still the same. */
 function identityOf(folder: string): string {
-  const file = join(folder, "gr2_state.json");
-  return folder !== "" && existsSync(file) ? sha256(readFileSync(file)) : "";
+  const file = ["gr2_state.json", "gr2_export.json"].map((name) => join(folder, name)).find((f) => existsSync(f));
+  return folder !== "" && file !== undefined ? sha256(readFileSync(file)) : "";
 }
 
 async function run(context: StageContext): Promise<Summary> {

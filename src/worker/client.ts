@@ -70,9 +70,16 @@ export class GrpcWorkerClient implements t.WorkerClient {
       temperature: request.temperature ?? 0,
       wantEntropy: request.wantEntropy ?? false,
       microBatchTokens: request.microBatchTokens ?? 0,
+      topK: request.topK ?? 0,
     };
     const r = await this.channel.unary("forward", service.forward, message, call);
-    return { logprobs: batch.toFloat32(r.logprobs, "logprobs"), entropy: batch.toFloat32(r.entropy, "entropy") };
+    const result = {
+      logprobs: batch.toFloat32(r.logprobs, "logprobs"),
+      entropy: batch.toFloat32(r.entropy, "entropy"),
+    };
+    if (!request.topK) return result;
+    const ids = batch.unpackIntMatrix(r.topIds, "topIds");
+    return { ...result, top: { ids, logprobs: batch.unpackMatrix(r.topLogprobs, "topLogprobs") } };
   }
 
   async forwardBackward(request: t.ForwardBackwardRequest, call?: t.CallOptions): Promise<t.ForwardBackwardResult> {
@@ -298,6 +305,12 @@ function expectTargets(name: string, values: Float32Array, targets: number): voi
 
 function toLoss(loss: t.Loss, targets: number): pb.Loss {
   if (loss.kind === "cross_entropy") return { kind: { $case: "crossEntropy", value: {} } };
+  if (loss.kind === "distill") {
+    const { ids, logprobs } = loss.teacher;
+    if (ids.rows !== targets) throw new RangeError(`the teacher has ${ids.rows} rows for ${targets} response tokens`);
+    const value = { ids: batch.packIntMatrix(ids), logprobs: batch.packMatrix(logprobs) };
+    return { kind: { $case: "distill", value } };
+  }
   expectTargets("advantages", loss.advantages, targets);
   expectTargets("oldLogprobs", loss.oldLogprobs, targets);
   if (loss.referenceLogprobs) expectTargets("referenceLogprobs", loss.referenceLogprobs, targets);

@@ -144,6 +144,8 @@ const ids = (tokens: TokenIds | undefined): number[] => Array.from(tokens ?? [])
 
 /** Something that may come next: one token, or a whole sequence whose choice stands at its first token. */
 export interface Option {
+  /** As alternatives are named: the token, or the number of a whole sequence. */
+  readonly id: number;
   readonly tokens: readonly number[];
   readonly logprob: number;
   /** What training this choice moves: pairs of a token and the one before it. Empty where there is no choice. */
@@ -152,10 +154,14 @@ export interface Option {
 
 /** Any token of the vocabulary. */
 export const freeOption = (model: BigramModel, previous: number, token: number, temperature: number): Option => ({
+  id: token,
   tokens: [token],
   logprob: model.logprob(previous, token, temperature),
   moves: [[previous, token]],
 });
+
+/** What is no choice. */
+export const certain = (token: number): Option => ({ id: token, tokens: [token], logprob: 0, moves: [] });
 
 /** Walks one response through the constraint: free, then trigger, then sequences with separators, then terminator. */
 export class ConstraintWalk {
@@ -205,7 +211,7 @@ export class ConstraintWalk {
   /** What may come next; undefined = the whole vocabulary, empty = nothing. */
   options(model: BigramModel, previous: number, temperature: number): Option[] | undefined {
     const next = this.forced[0];
-    if (next !== undefined) return [{ tokens: [next], logprob: 0, moves: [] }];
+    if (next !== undefined) return [certain(next)];
     if (this.state === "done") return [];
     if (this.state !== "choosing") return undefined;
     this.context ??= previous;
@@ -218,7 +224,7 @@ export class ConstraintWalk {
       const tokens = this.sequences[j] as number[];
       const moves = tokens.map((t, i) => [(i === 0 ? this.context : tokens[i - 1]) as number, t] as const);
       const likelihood = moves.reduce((sum, [previous, t]) => sum + model.logprob(previous, t, 1), 0);
-      return { tokens, moves, score: (this.scale * likelihood + (this.prior[j] as number)) / temperature };
+      return { id: j, tokens, moves, score: (this.scale * likelihood + (this.prior[j] as number)) / temperature };
     });
     const z = logSumExp(scored.map((o) => o.score));
     return scored.map(({ score, ...o }) => ({ ...o, logprob: score - z }));
@@ -238,9 +244,12 @@ export class ConstraintWalk {
       token,
       score: (this.scale * model.logit(previous, token) + logSumExp(priors)) / temperature,
     }));
-    if (scored.length === 1) return scored.map(({ token }) => ({ tokens: [token], logprob: 0, moves: [] }));
+    if (scored.length === 1) return scored.map(({ token }) => certain(token));
     const z = logSumExp(scored.map((o) => o.score));
-    return scored.map(({ token, score }) => ({ tokens: [token], logprob: score - z, moves: [[previous, token]] }));
+    return scored.map(({ token, score }) => ({
+      ...{ id: token, tokens: [token], logprob: score - z },
+      moves: [[previous, token]],
+    }));
   }
 
   /** The option that a given response takes from `at` on. Throws WorkerError if it takes none. */

@@ -10,7 +10,17 @@ import { InterruptedError, WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { numTargets } from "./batch.ts";
 import { embeddings, encodedIds, fittedIds } from "./fake-items.ts";
-import { BigramModel, ConstraintWalk, freeOption, hash01, type Option, pick, sequencesOf } from "./fake-model.ts";
+import { emptyTop, fillTop, lossAt } from "./fake-losses.ts";
+import {
+  BigramModel,
+  ConstraintWalk,
+  certain,
+  freeOption,
+  hash01,
+  type Option,
+  pick,
+  sequencesOf,
+} from "./fake-model.ts";
 import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
 
@@ -21,6 +31,11 @@ interface FakeModel {
   readonly lm: BigramModel;
   readonly trainable: boolean;
 }
+
+/** Like the real worker's, this file of a saved state says what the weights belong to; unlike it, it holds them too. */
+const stateFile = "gr2_state.json";
+/** Of an exported model. */
+const weightsFile = "fake-weights.json";
 
 interface FakeState {
   readonly step: number;
@@ -72,10 +87,12 @@ export class FakeWorker implements t.WorkerClient {
     const { json, ids, vocabSize, idOf } = extendTokenizerJson(base, request.addedTokens ?? []);
     const multiple = request.padVocabMultiple || 1;
     const rows = Math.ceil(vocabSize / multiple) * multiple;
-    this.models.set(modelId, {
-      lm: new BigramModel(vocabSize, request.seed ?? 0),
-      trainable: request.trainable ?? true,
-    });
+    const lm = new BigramModel(vocabSize, request.seed ?? 0);
+    if (request.source.kind === "pretrained") {
+      const exported = await readFile(join(request.source.path, weightsFile), "utf8").catch(() => "[]");
+      lm.replaceWeights(new Map(JSON.parse(exported) as [number, number][]), 0, 0);
+    }
+    this.models.set(modelId, { lm, trainable: request.trainable ?? true });
     return {
       modelId,
       numParameters: rows * 8,
@@ -101,11 +118,13 @@ export class FakeWorker implements t.WorkerClient {
     const { lm } = this.model(request.modelId);
     const logprobs = new Float32Array(numTargets(request.batch));
     let at = 0;
-    this.walk(lm, request, (logprob) => {
-      logprobs[at++] = logprob;
+    const top = request.topK ? emptyTop(logprobs.length, request.topK) : undefined;
+    this.walk(lm, request, (taken, open) => {
+      if (top) fillTop(top, at, open());
+      logprobs[at++] = taken.logprob;
     });
     const entropy = request.wantEntropy ? logprobs.map((l) => -l * Math.exp(l)) : new Float32Array();
-    return { logprobs, entropy };
+    return { logprobs, entropy, ...(top ? { top } : {}) };
   }
 
   async forwardBackward(request: t.ForwardBackwardRequest, call?: t.CallOptions): Promise<t.ForwardBackwardResult> {
@@ -118,33 +137,24 @@ export class FakeWorker implements t.WorkerClient {
     const logprobs = new Float32Array(targets);
     let at = 0;
     let total = 0;
-    let clipped = 0;
     let trained = 0;
-    this.walk(lm, request, (logprob, moves) => {
-      const accumulate = (value: number): void => {
-        for (const [previous, token] of moves) lm.accumulate(previous, token, value);
-      };
+    const sums: Record<string, number> = {};
+    this.walk(lm, request, (taken, open) => {
       const i = at++;
-      logprobs[i] = logprob;
+      logprobs[i] = taken.logprob;
       const weight = weights[i] as number;
       if (weight === 0) return;
       trained++;
-      if (loss.kind === "cross_entropy") {
-        total -= weight * logprob;
-        accumulate(-weight);
-        return;
-      }
-      const ratio = Math.exp(logprob - (loss.oldLogprobs[i] as number));
-      const advantage = loss.advantages[i] as number;
-      const bounded = Math.min(1 + loss.clipHigh, Math.max(1 - loss.clipLow, ratio));
-      const surrogate = Math.min(ratio * advantage, bounded * advantage);
-      total -= weight * surrogate;
-      if (surrogate < ratio * advantage) clipped++;
-      else accumulate(-weight * ratio * advantage);
+      const { value, pushes, metrics } = lossAt(loss, i, taken, open);
+      total += weight * value;
+      for (const [{ moves }, push] of pushes)
+        for (const [previous, token] of moves) lm.accumulate(previous, token, weight * push);
+      for (const [name, sum] of Object.entries(metrics)) sums[name] = (sums[name] ?? 0) + sum;
     });
+    const means = Object.fromEntries(Object.entries(sums).map(([name, sum]) => [name, sum / trained]));
     return {
       loss: total,
-      metrics: { tokens: trained, clip_high_share: trained > 0 ? clipped / trained : 0 },
+      metrics: { tokens: trained, ...means },
       logprobs: request.wantLogprobs ? logprobs : new Float32Array(),
       computeSeconds: 0,
     };
@@ -235,7 +245,7 @@ export class FakeWorker implements t.WorkerClient {
     this.enter("saveState", call);
     const { lm } = this.model(request.modelId);
     const weights = JSON.stringify([...lm.learned].sort(([a], [b]) => a - b));
-    const path = join(request.path, "fake-state.json");
+    const path = join(request.path, stateFile);
     await mkdir(dirname(path), { recursive: true });
     const { step, weightVersion } = lm;
     const state: FakeState = { step, weightVersion, weights, metadata: request.metadata ?? {} };
@@ -247,7 +257,7 @@ export class FakeWorker implements t.WorkerClient {
   async loadState(request: t.LoadStateRequest, call?: t.CallOptions): Promise<t.LoadedState> {
     this.enter("loadState", call);
     const { lm } = this.model(request.modelId);
-    const text = await readFile(join(request.path, "fake-state.json"), "utf8").catch((cause: unknown) => {
+    const text = await readFile(join(request.path, stateFile), "utf8").catch((cause: unknown) => {
       throw new WorkerError(`loadState failed: no saved state at ${request.path}`, { cause, retryable: false });
     });
     const state = JSON.parse(text) as FakeState;
@@ -258,9 +268,11 @@ export class FakeWorker implements t.WorkerClient {
 
   async exportModel(request: t.ExportModelRequest, call?: t.CallOptions): Promise<number> {
     this.enter("exportModel", call);
+    const { lm } = this.model(request.modelId);
     await mkdir(request.path, { recursive: true });
+    await writeFile(join(request.path, weightsFile), JSON.stringify([...lm.learned]));
     for (const [name, text] of Object.entries(request.files)) await writeFile(join(request.path, name), text);
-    return this.model(request.modelId).lm.learned.size * 8;
+    return lm.learned.size * 8;
   }
 
   async shutdown(call?: t.CallOptions): Promise<void> {
@@ -287,11 +299,11 @@ export class FakeWorker implements t.WorkerClient {
     return model;
   }
 
-  /** Visits every target of a batch with its log-prob and what training it moves. */
+  /** Visits every target of a batch with the option it took and all that were open. */
   private walk(
     lm: BigramModel,
     request: t.ForwardRequest | t.ForwardBackwardRequest,
-    visit: (logprob: number, moves: Option["moves"]) => void,
+    visit: (taken: Option, open: () => readonly Option[]) => void,
   ): void {
     const temperature = request.temperature || 1;
     checkEntries(request.constraint, request.batch.groups.length, "groups");
@@ -305,11 +317,15 @@ export class FakeWorker implements t.WorkerClient {
             throw refuse(`token ${token} is outside the vocabulary of ${lm.vocabSize}`);
           const options = walk.options(lm, previous, temperature);
           const taken = options ? walk.taken(options, response, at) : freeOption(lm, previous, token, temperature);
-          for (const [k, emitted] of taken.tokens.entries()) {
-            visit(k === 0 ? taken.logprob : 0, k === 0 ? taken.moves : []);
-            walk.advance(emitted);
-            previous = emitted;
-          }
+          const before = previous;
+          visit(
+            taken,
+            () =>
+              options ?? Array.from({ length: lm.vocabSize }, (_, other) => freeOption(lm, before, other, temperature)),
+          );
+          for (const follows of taken.tokens.slice(1)) visit(certain(follows), () => [certain(follows)]);
+          for (const emitted of taken.tokens) walk.advance(emitted);
+          previous = taken.tokens.at(-1) as number;
           at += taken.tokens.length;
         }
       }

@@ -102,6 +102,16 @@ export interface ForwardRequest {
   readonly temperature?: number;
   readonly wantEntropy?: boolean;
   readonly microBatchTokens?: number;
+  /** Alternatives wanted of every target; 0 or left out: none. */
+  readonly topK?: number;
+}
+
+/** The likeliest of what is open at every target, [targets, k], likeliest first; see ForwardResponse in worker.proto. */
+export interface TopTokens {
+  /** Tokens, or numbers of whole sequences where one is chosen; -1 where fewer are open. */
+  readonly ids: IntMatrix;
+  /** -Infinity where the id is -1. */
+  readonly logprobs: Matrix;
 }
 
 export interface ForwardResult {
@@ -109,6 +119,8 @@ export interface ForwardResult {
   readonly logprobs: Float32Array;
   /** Per target; empty unless asked for. */
   readonly entropy: Float32Array;
+  /** Only if topK > 0. */
+  readonly top?: TopTokens;
 }
 
 export type Loss =
@@ -123,7 +135,9 @@ export type Loss =
       readonly clipLow: number;
       readonly clipHigh: number;
       readonly klCoef?: number;
-    };
+    }
+  /** Forward KL to a teacher, over the alternatives it finds likeliest and the rest; one row a target. */
+  | { readonly kind: "distill"; readonly teacher: TopTokens };
 
 export interface ForwardBackwardRequest {
   readonly modelId?: string;

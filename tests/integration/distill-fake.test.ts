@@ -97,7 +97,7 @@ describe("on-policy distillation", () => {
     for (const what of ["catalogue", "tokenizer"] as const) {
       const path = join(folder, what);
       cpSync(state("teacher", "sft"), path, { recursive: true });
-      const file = join(path, "fake-state.json");
+      const file = join(path, "gr2_state.json");
       const { metadata, ...rest } = JSON.parse(readFileSync(file, "utf8")) as { metadata: Record<string, string> };
       writeFileSync(file, JSON.stringify({ ...rest, metadata: { ...metadata, [what]: "another" } }));
       const fault = await refused(path).catch((e: unknown) => e);

@@ -46,7 +46,7 @@ function stageIn(name: string, config: Config) {
       },
     },
   });
-  const weights = (through: string) => readFileSync(join(dir, `sasrec-${through}`, "fake-state.json"), "utf8");
+  const weights = (through: string) => readFileSync(join(dir, `sasrec-${through}`, "gr2_state.json"), "utf8");
   /** Epochs of the finished fits. */
   const finished = () => JSON.parse(cursor ?? "").value.finished as Record<string, number>;
   return { attempt, weights, finished };

@@ -120,6 +120,16 @@ def test_top_tokens_equal_plain_pytorch(kind, k):
     assert sizes == expected_sizes
 
 
+def test_padding_of_the_vocabulary_is_never_named():
+    engine = Engine(torch.device("cpu"))
+    engine.load_model("", replace(spec(), pad_vocab_multiple=128))
+    assert engine.model("").lm.vocab_size == 128
+    prompts = prompts_of(0, 2)
+    batch = batch_of(prompts, {(p, 0): type("Item", (), {"tokens": np.asarray([1, 2])}) for p in range(2)}, 1)
+    top = engine.forward("", ForwardSpec(batch, top_k=100)).top
+    assert [sorted(row) for row in top.ids.tolist()] == [[-1] * (100 - VOCAB) + list(range(VOCAB))] * 4
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [2, 100])
 def test_loss_and_gradient_equal_plain_pytorch(kind, k):

@@ -212,13 +212,31 @@ export const rl = z
         teacher: z
           .string()
           .default("")
-          .describe("Folder of the teacher's saved weights, of a run with the same semantic IDs and tokenizer."),
+          .describe(
+            "Folder of the teacher, of a run with the same semantic IDs and tokenizer: saved weights (runs/NAME/stages/rl/state, LoRA too) or an exported model (gr2 export).",
+          ),
         address: z
           .string()
           .default("")
           .describe("host:port or unix:/path of a worker for the teacher alone; empty = it shares this run's worker."),
-        anchor: z.number().nonnegative().default(0.1).describe("Weight of the k3 term that pulls toward the teacher."),
-        advantageCap: positive.default(5).describe("Bound on |log p_teacher - log p_student| of a token."),
+        loss: z
+          .enum(["surrogate", "forward-kl"])
+          .default("surrogate")
+          .describe(
+            "surrogate: clipped, with log p_teacher - log p_student of the sampled token as its advantage (reverse KL, TR); forward-kl: KL from the teacher's likeliest alternatives at every token the student wrote (Diffusion-GR2).",
+          ),
+        topK: z
+          .int()
+          .min(1)
+          .max(1000)
+          .default(20)
+          .describe("forward-kl: alternatives the teacher gives for every token; all others count as one more."),
+        anchor: z
+          .number()
+          .nonnegative()
+          .default(0.1)
+          .describe("surrogate: weight of the k3 term that pulls toward the teacher."),
+        advantageCap: positive.default(5).describe("surrogate: bound on |log p_teacher - log p_student| of a token."),
       })
       .prefault({}),
     steps: count.default(40).describe("Optimizer batches: sample, verify, update (Diffusion-GR2: 600)."),
