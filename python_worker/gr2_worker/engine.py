@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import beam, checkpoint, export, lm, losses, packing, sampler
+from . import beam, checkpoint, export, lm, losses, packing, sampler, vocabulary
 from .errors import FailedPrecondition, NotFound, ResourceExhausted
 from .optimizer import AdamW
 from .scoring import Wanted
@@ -163,7 +163,7 @@ class Engine:
         entropy = np.zeros_like(logprobs) if spec.want_entropy else None
         top = targets.nothing_but_certain(spec.top_k) if spec.top_k > 0 else None
         everything = np.ones(spec.batch.num_targets, dtype=np.bool_)
-        wanted = Wanted(spec.want_entropy, spec.top_k)
+        wanted = Wanted(spec.want_entropy, spec.top_k, named_rows=vocabulary.rows_needed(model.tokenizer))
         with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
             for micro_batch in self._plan(targets, everything, spec.micro_batch_tokens):
                 check()

@@ -105,6 +105,9 @@ class Wanted:
     entropy: bool = False
     top_k: int = 0  # alternatives
     columns_NK: Tensor | None = None  # int64, of every flat target: alternatives to score, in its own table
+    named_rows: int | None = (
+        None  # rows of the vocabulary that may be named: a padded one means nothing to another model
+    )
 
     @property
     def alternatives(self) -> bool:
@@ -129,11 +132,19 @@ class Scored(Details):
     logprobs: Tensor = field(kw_only=True)  # float32 [m]
 
 
-def details(log_probs_mW: Tensor, wanted: Wanted, targets_m: Tensor, names_mW: Tensor | None = None) -> Details:
-    """What is wanted of whole distributions (float32). names: the ids of their columns, if they are others than the columns."""
+def details(
+    log_probs_mW: Tensor,
+    wanted: Wanted,
+    targets_m: Tensor,
+    names_mW: Tensor | None = None,
+    nameable: int | None = None,
+) -> Details:
+    """What is wanted of whole distributions (float32). names: the ids of their columns, if they are others than the columns;
+    nameable: so many columns may be among the likeliest, None = all.
+    """
     top = None
     if wanted.top_k > 0:
-        columns, values = most_likely(log_probs_mW.detach(), wanted.top_k)
+        columns, values = most_likely(log_probs_mW.detach()[:, :nameable], wanted.top_k)
         if names_mW is not None:
             columns = names_mW.gather(1, columns.clamp(min=0)).masked_fill(columns < 0, -1)
         top = columns, values
@@ -169,7 +180,7 @@ def score(
         more = Details()
         if wanted.entropy or wanted.alternatives:
             kept = logits if wanted.columns_NK is not None else logits.detach()
-            more = details(kept.log_softmax(dim=-1), wanted, targets_n[at])
+            more = details(kept.log_softmax(dim=-1), wanted, targets_n[at], nameable=wanted.named_rows)
         yield Scored(**vars(more), targets=targets_n[at], logprobs=logprobs)
     branching = torch.nonzero(branch_rows >= 0)[:, 0]
     width = max(1, table.allowed_BJ.shape[1] * lm.hidden_size)

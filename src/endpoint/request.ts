@@ -54,12 +54,7 @@ export async function chat(
     return again(causeOf(cause));
   }
   const said = o.secret.redact(messageOf(text));
-  if (status === 401 || status === 403)
-    return {
-      kind: "hopeless",
-      reason: `the server refuses the key (${status}): ${said}`,
-      advice: "Check the key in the environment variable that teacher.endpoint.apiKeyEnv names.",
-    };
+  if (status === 401 || status === 403) return { kind: "hopeless", ...refusedKey(status, said) };
   if (status === 404)
     return {
       kind: "hopeless",
@@ -72,7 +67,14 @@ export async function chat(
   return answerOf(text) ?? again(`the server's answer is no chat completion: ${said}`);
 }
 
-async function readAll(response: Response): Promise<string> {
+/** What 401 and 403 mean. */
+export const refusedKey = (status: number, said: string): { readonly reason: string; readonly advice: string } => ({
+  reason: `the server refuses the key (${status}): ${said}`,
+  advice: "Check the key in the environment variable that teacher.endpoint.apiKeyEnv names.",
+});
+
+/** Throws for an answer that is too long. */
+export async function readAll(response: Response): Promise<string> {
   const parts: Uint8Array[] = [];
   let bytes = 0;
   for await (const part of response.body ?? []) {
@@ -110,7 +112,7 @@ function parsed(text: string): Body | undefined {
 }
 
 /** What a server says of itself, in one short line. */
-function messageOf(text: string): string {
+export function messageOf(text: string): string {
   const body = parsed(text);
   const error = typeof body?.error === "string" ? body.error : (body?.error?.message ?? body?.message);
   const said = typeof error === "string" ? error : text;
@@ -127,7 +129,7 @@ function retryAfterMs(value: string | null): number {
 }
 
 /** fetch says "fetch failed"; the reason stands in its cause. */
-function causeOf(error: unknown): string {
+export function causeOf(error: unknown): string {
   const inner = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   const { code } = inner as { code?: string };
   const message = inner instanceof Error ? inner.message : String(inner);

@@ -39,7 +39,8 @@ export interface RunOptions {
   readonly bus?: TelemetryBus;
 }
 
-export interface StageSpec {
+/** A stage's identity: what its result depends on. */
+export interface StagePlan {
   readonly name: string;
   /** The part of the compiled config this stage reads: a change of it runs the stage again. */
   readonly config: unknown;
@@ -47,6 +48,9 @@ export interface StageSpec {
   readonly code: readonly string[];
   /** By name: `key` of the stages before, hashes of data from outside. */
   readonly inputs: Readonly<Record<string, string>>;
+}
+
+export interface StageSpec extends StagePlan {
   /** Writes its outputs under context.dir. Must be able to start over, or to go on from its own cursor. */
   readonly run: (context: StageContext) => Promise<void>;
 }
@@ -165,12 +169,28 @@ export class Run {
     return this.options.until === stage;
   }
 
+  /** False for stages behind the one the user asked to stop at. */
+  reaches(stage: string): boolean {
+    const { stages, until } = this.options;
+    return until === undefined || stages.indexOf(stage) <= stages.indexOf(until);
+  }
+
+  keyOf(plan: StagePlan): string {
+    const { name, config, inputs } = plan;
+    return cache.stageKey({ name, config, code: codeHash(plan.code), inputs });
+  }
+
+  /** Whether a stage would be found finished. Changes nothing. */
+  async isFinished(plan: StagePlan): Promise<boolean> {
+    return (await cache.finishedWith(this.folder.file("stages", plan.name), this.keyOf(plan))) !== undefined;
+  }
+
   /** Runs a stage, goes on with it, or does nothing because it is finished. */
   async stage(spec: StageSpec): Promise<StageResult> {
     const { name } = spec;
     const position = { index: this.options.stages.indexOf(name) + 1, total: this.options.stages.length };
     const dir = this.folder.stageFolder(name);
-    const key = cache.stageKey({ name, config: spec.config, code: codeHash(spec.code), inputs: spec.inputs });
+    const key = this.keyOf(spec);
     this.throwIfInterrupted();
     const earlier = await cache.finishedWith(dir, key);
     if (earlier) {

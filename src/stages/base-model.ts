@@ -1,6 +1,7 @@
 /**
- * The model a run starts from: where it is, what it looks like before it is loaded, and what is plainly wrong with it. The
- * packaged model is fetched on first use. What only the worker can see (another machine, a hub) is left to the worker.
+ * The model a run starts from, and others that are loaded as they are: where one is, what it looks like before it is loaded,
+ * and what is plainly wrong with it. The packaged model is fetched on first use. What only the worker can see (another
+ * machine, a hub) is left to the worker.
  */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -28,25 +29,45 @@ export async function pretrainedSource(
   return { kind: "pretrained", path: await fetchSmolLm2(options), ggufFile: packagedFile };
 }
 
+/** A pretrained model as a recipe names it, and what its settings are called there. */
+interface Named {
+  readonly path: string;
+  readonly ggufFile: string;
+  readonly settings: { readonly path: string; readonly ggufFile: string };
+}
+
 /** The model's folder on this machine; undefined for a hub id, the packaged model, another machine. */
-function localFolder(config: Config): string | undefined {
-  const { source, path } = config.model;
-  if (source !== "pretrained" || config.runtime.mode === "remote" || path === packagedModel) return undefined;
+function folderOf({ path, settings }: Named, runtime: Config["runtime"]): string | undefined {
+  if (runtime.mode === "remote" || path === packagedModel) return undefined;
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return path;
   if (existsSync(path))
-    throw new ConfigError(`model.path = ${path}: a file, expected a folder`, {
-      advice: "For GGUF, name the folder in model.path and the file in model.ggufFile.",
+    throw new ConfigError(`${settings.path} = ${path}: a file, expected a folder`, {
+      advice: `For GGUF, name the folder in ${settings.path} and the file in ${settings.ggufFile}.`,
     });
   if (path.startsWith("/") || path.startsWith("."))
-    throw new ConfigError(`model.path = ${path}: there is no such folder`);
+    throw new ConfigError(`${settings.path} = ${path}: there is no such folder`);
   return undefined;
 }
 
+/** Throws ConfigError for a pretrained model that plainly cannot be loaded. */
+export function checkPretrained(model: Named, runtime: Config["runtime"]): void {
+  const folder = folderOf(model, runtime);
+  if (folder !== undefined) checkFolder(folder, model);
+}
+
+const baseModel = ({ model }: Config): Named => ({
+  ...model,
+  settings: { path: "model.path", ggufFile: "model.ggufFile" },
+});
+
+/** Folder of the recipe's own model on this machine. */
+const localFolder = (config: Config): string | undefined =>
+  config.model.source === "pretrained" ? folderOf(baseModel(config), config.runtime) : undefined;
+
 /** Throws ConfigError for a model that cannot be loaded, before any stage has run. */
 export function checkBaseModel(config: Config): void {
-  const { source, ggufFile, lora, path } = config.model;
-  const folder = localFolder(config);
-  if (folder !== undefined) checkFolder(folder, ggufFile);
+  const { source, lora, path } = config.model;
+  if (source === "pretrained") checkPretrained(baseModel(config), config.runtime);
   if (source === "scratch") checkFamily(config.model.architecture.model_type, "model.architecture");
   if (lora.rank === 0) return;
   const shape = modelShape(config);
@@ -58,28 +79,30 @@ export function checkBaseModel(config: Config): void {
     });
 }
 
-function checkFolder(folder: string, ggufFile: string): void {
+function checkFolder(folder: string, { ggufFile, settings }: Named): void {
   const names = readdirSync(folder);
   if (ggufFile !== "") {
     if (names.includes(ggufFile)) return;
     const there = names.filter((n) => n.endsWith(".gguf"));
-    throw new ConfigError(`model.ggufFile = ${ggufFile}: there is no such file in ${folder}`, {
+    throw new ConfigError(`${settings.ggufFile} = ${ggufFile}: there is no such file in ${folder}`, {
       advice: there.length > 0 ? `There is ${there.join(", ")}.` : "The folder holds no GGUF file at all.",
     });
   }
   const gguf = names.find((n) => n.endsWith(".gguf"));
   if (!names.includes("config.json"))
-    throw new ConfigError(`model.path = ${folder}: the folder holds no config.json`, {
-      advice: gguf ? `For GGUF weights set model.ggufFile=${gguf}.` : "Expected a model in Hugging Face's layout.",
+    throw new ConfigError(`${settings.path} = ${folder}: the folder holds no config.json`, {
+      advice: gguf
+        ? `For GGUF weights set ${settings.ggufFile}=${gguf}.`
+        : "Expected a model in Hugging Face's layout.",
     });
   checkFamily(readConfig(folder).model_type, folder);
   if (!names.some((n) => n.endsWith(".safetensors")))
-    throw new ConfigError(`model.path = ${folder}: the folder holds no .safetensors weights`, {
+    throw new ConfigError(`${settings.path} = ${folder}: the folder holds no .safetensors weights`, {
       advice: "Pickled weights (.bin, .pt) are never loaded; convert them.",
     });
   if (!tokenizerFiles.some((n) => names.includes(n)))
     throw new ConfigError(
-      `model.path = ${folder}: the folder holds no tokenizer (no ${tokenizerFiles.join(", no ")})`,
+      `${settings.path} = ${folder}: the folder holds no tokenizer (no ${tokenizerFiles.join(", no ")})`,
       {
         advice: "Copy the tokenizer's files of the base model next to the weights.",
       },

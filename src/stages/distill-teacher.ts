@@ -119,7 +119,7 @@ export async function openTeacher(
   return { score: (request) => worker.forward({ ...request, modelId }, { signal }), close };
 }
 
-/** What of this machine's sight a folder is, decides; one that only the worker sees is taken for whole weights. */
+/** A folder that only the worker sees is taken for whole weights. */
 function requestOf(
   { config, log, signal }: StageContext,
   path: string,

@@ -10,12 +10,13 @@ import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { sourceHash } from "../data/source.ts";
 import { writeAtomic } from "../run/files.ts";
-import type { Run, StageContext as RunStage } from "../run/run.ts";
+import type { Run, StageContext as RunStage, StagePlan } from "../run/run.ts";
 import { type RunningWorker, type Runtime, startWorker } from "../worker/launcher.ts";
 import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { checkBaseModel } from "./base-model.ts";
 import { calibrate } from "./calibrate.ts";
+import { checkTeachers, type Outlook } from "./check-teachers.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
 import { evaluate, type Results } from "./evaluate.ts";
@@ -133,19 +134,16 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
   const keys: Partial<Record<StageName, string>> = {};
   const dirs: Partial<Record<StageName, string>> = {};
   const timings: Record<string, number> = {};
-  // What changes a result in its last bits, and so a cached stage's identity.
-  const { threads, device, dtype, microBatchTokens } = config.runtime;
-  const numerics = { threads, device, dtype, microBatchTokens };
+  await checkTeachers(
+    config,
+    outlookOf(run, config, source),
+    (text) => run.bus.emit({ kind: "log", level: "warn", text }),
+    signal,
+  );
   try {
     for (const stage of stages) {
       const result = await run.stage({
-        name: stage.name,
-        config: { settings: stage.settings(config), numerics },
-        code: [`src/stages/${stage.name}.ts`, ...commonCode, ...codeOf[stage.name]],
-        inputs: {
-          ...Object.fromEntries(stage.inputs.map((i) => [i, keys[i] as string])),
-          ...(stage.name === "data" && source !== undefined ? { source } : {}),
-        },
+        ...planOf(stage, config, source, keys),
         run: (own) => runOne(stage, own, config, dirs, worker, signal),
       });
       keys[stage.name] = result.key;
@@ -162,6 +160,47 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
       await running.close();
     }
   }
+}
+
+/** What a stage's result depends on. @param keys of the stages before it */
+function planOf(
+  stage: Stage,
+  config: Config,
+  source: string | undefined,
+  keys: Readonly<Partial<Record<StageName, string>>>,
+): StagePlan {
+  // What changes a result in its last bits, and so a cached stage's identity.
+  const { threads, device, dtype, microBatchTokens } = config.runtime;
+  return {
+    name: stage.name,
+    config: { settings: stage.settings(config), numerics: { threads, device, dtype, microBatchTokens } },
+    code: [`src/stages/${stage.name}.ts`, ...commonCode, ...codeOf[stage.name]],
+    inputs: {
+      ...Object.fromEntries(stage.inputs.map((i) => [i, keys[i] as string])),
+      ...(stage.name === "data" && source !== undefined ? { source } : {}),
+    },
+  };
+}
+
+/** Keys follow from settings, code and data alone, so that what is finished is known before anything runs. */
+function outlookOf(run: Run, config: Config, source: string | undefined): Outlook {
+  const plans = new Map<StageName, StagePlan>();
+  const planned = (name: StageName): StagePlan => {
+    if (plans.size === 0) {
+      const keys: Partial<Record<StageName, string>> = {};
+      for (const stage of stages) {
+        const plan = planOf(stage, config, source, keys);
+        plans.set(stage.name, plan);
+        keys[stage.name] = run.keyOf(plan);
+      }
+    }
+    return plans.get(name) as StagePlan;
+  };
+  return {
+    reaches: (name) => run.reaches(name),
+    finished: (name) => run.isFinished(planned(name)),
+    folder: (name) => run.folder.file("stages", name),
+  };
 }
 
 async function runOne(

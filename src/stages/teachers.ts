@@ -48,6 +48,12 @@ export async function teacherInWords(context: StageContext, corpus: Corpus, seed
   });
 }
 
+/** What the recipe's server and model have answered so far, in any run. */
+export function keptAnswers({ teacher, data }: Config): AnswerLog {
+  const key = hashOf({ baseUrl: teacher.endpoint.baseUrl, model: teacher.model }).slice(0, 16);
+  return new AnswerLog(join(data.cacheDir, "teacher-answers", `${key}.jsonl`));
+}
+
 function endpointOf(context: StageContext, seed: number): { complete: Complete; close: () => Promise<void> } {
   const { config, signal } = context;
   const { endpoint: e, model } = config.teacher;
@@ -56,8 +62,7 @@ function endpointOf(context: StageContext, seed: number): { complete: Complete; 
   if (e.apiKeyEnv !== "" && protocol === "http:" && !/^(localhost|127\.|\[::1\])/.test(hostname))
     context.log(`! ${e.baseUrl} is not encrypted: the key can be read on the way`);
   const budget = new Budget(e);
-  const key = hashOf({ baseUrl: e.baseUrl, model }).slice(0, 16);
-  const answers = new AnswerLog(join(config.data.cacheDir, "teacher-answers", `${key}.jsonl`));
+  const answers = keptAnswers(config);
   const options = {
     baseUrl: e.baseUrl,
     concurrency: e.concurrency,

@@ -19,6 +19,10 @@ export interface TestServer {
   /** Requests being answered at the same time, at most. */
   mostAtOnce: number;
   behave: Behaviour;
+  /** Answers GET /models; by default there is no such route. */
+  models: (response: ServerResponse) => void;
+  /** So often asked. */
+  listed: number;
   close(): Promise<void>;
 }
 
@@ -41,9 +45,15 @@ export const fail = (
   response.end(JSON.stringify({ error: { message } }));
 };
 
+export const list = (response: ServerResponse, names: readonly string[]): void => {
+  response.writeHead(200, { "content-type": "application/json" });
+  response.end(JSON.stringify({ object: "list", data: names.map((id) => ({ id, object: "model" })) }));
+};
+
 export async function startServer(behave: Behaviour): Promise<TestServer> {
   let atOnce = 0;
-  const test: TestServer = { baseUrl: "", seen: [], headers: [], mostAtOnce: 0, behave, close };
+  const models = (response: ServerResponse): void => fail(response, 404, "no such route");
+  const test: TestServer = { baseUrl: "", seen: [], headers: [], mostAtOnce: 0, behave, models, listed: 0, close };
   const server: Server = createServer((request, response) => {
     atOnce++;
     test.mostAtOnce = Math.max(test.mostAtOnce, atOnce);
@@ -51,6 +61,12 @@ export async function startServer(behave: Behaviour): Promise<TestServer> {
     const parts: Buffer[] = [];
     request.on("data", (part: Buffer) => parts.push(part));
     request.on("end", () => {
+      if (request.method === "GET") {
+        test.listed++;
+        test.headers.push(request.headers);
+        test.models(response);
+        return;
+      }
       const body = JSON.parse(Buffer.concat(parts).toString("utf8")) as Asked;
       test.seen.push(body);
       test.headers.push(request.headers);
