@@ -1,4 +1,4 @@
-/** On-policy distillation on a fake worker: the student's reverse KL to its teacher falls, and teachers that cannot teach are refused. */
+/** On-policy distillation on a fake worker: the student's KL to its teacher falls, and teachers that cannot teach are refused. */
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,6 +6,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { configHash, loadConfig } from "../../src/config/load.ts";
 import { CheckpointError, InterruptedError } from "../../src/core/errors.ts";
 import { Run } from "../../src/run/run.ts";
+import { RunFolder } from "../../src/run/run-folder.ts";
+import { exportRun } from "../../src/stages/export.ts";
 import { resolvedYaml, runStages, stageNames } from "../../src/stages/pipeline.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { TelemetryBus } from "../../src/worker/telemetry.ts";
@@ -22,10 +24,17 @@ const opd = [
   ...["rl.warmupSteps=0", "rl.checkpointSteps=4", "rl.thinkShare=0"],
 ];
 
+const forwardKl = ["rl.opd.loss=forward-kl", "rl.opd.topK=8"];
+const log: string[] = [];
+
 async function invoke(name: string, until: string, set: readonly string[], onVerb?: (verb: string) => void) {
   const config = loadConfig(recipe, [...common, ...set]);
   const { signal } = new AbortController();
   const bus = new TelemetryBus(name);
+  bus.on((m) => {
+    if (m.kind === "log") log.push(m.text);
+    if (m.kind === "progress") log.push(m.note ?? "");
+  });
   const yaml = { configYaml: resolvedYaml(config), configHash: configHash(config), seed: config.seed };
   const run = await Run.open({ root, name, ...yaml, stages: stageNames, until, signal, bus });
   const worker = new FakeWorker(onVerb);
@@ -72,24 +81,66 @@ describe("on-policy distillation", () => {
     expect((await worker.getInfo()).modelIds).toEqual(["policy"]); // the teacher's memory is given back
   }, 60_000);
 
+  it("by its likeliest alternatives: the forward KL falls, and every place says so", async () => {
+    const teacher = `rl.opd.teacher=${state("teacher", "sft")}`;
+    // Whole IDs are chosen behind a thought or at once; the alternatives there are the candidates that are left.
+    const modes = ["rl.thinkShare=0.5", "decoding.maxReasoningTokens=16"];
+    const set = [...opd, ...forwardKl, teacher, "decoding.constrained=true", "decoding.choice=item", ...modes];
+    await invoke(fresh("forward"), "rl", set);
+    const kl = valuesOf("forward", "forwardKl");
+    expect(kl.length).toBe(12);
+    expect(Math.min(...kl)).toBeGreaterThan(0);
+    expect(mean(kl.slice(-3))).toBeLessThan(0.7 * mean(kl.slice(0, 3)));
+    expect(valuesOf("forward", "loss")).toEqual(kl.map((x) => expect.closeTo(x, 5)));
+    for (const mode of ["think", "answer"]) expect(valuesOf("forward", `forwardKl_${mode}`).length).toBeGreaterThan(3);
+    expect(Math.max(...valuesOf("forward", "teacherRest_think"))).toBeLessThan(1);
+    expect(log.some((line) => /^forward KL \d\.\d{4}$/.test(line))).toBe(true);
+    const summary = readFileSync(join(root, "forward/stages/rl/summary.json"), "utf8");
+    expect(JSON.parse(summary).forwardKl).toBe(kl.at(-1));
+  }, 60_000);
+
   it("does not teach a model that is its own teacher: every advantage is zero", async () => {
     // The student begins with the teacher's weights (rl.initial), which no update then has a reason to leave.
     const own = state("teacher", "sft");
     await invoke(fresh("mirror"), "rl", [...opd, "rl.steps=3", `rl.opd.teacher=${own}`, `rl.initial=${own}`]);
     expect(valuesOf("mirror", "reverseKl").every((kl) => Math.abs(kl) < 1e-6)).toBe(true);
     expect(valuesOf("mirror", "gradNorm").every((norm) => norm < 1e-6)).toBe(true);
+    // One step: the fake worker's steps are as long for a gradient of rounding errors as for any other.
+    const more = [...opd, ...forwardKl, "rl.steps=1", `rl.opd.teacher=${own}`, `rl.initial=${own}`];
+    await invoke(fresh("mirror-forward"), "rl", more);
+    expect(valuesOf("mirror-forward", "forwardKl")).toEqual([expect.closeTo(0, 6)]);
+    expect(valuesOf("mirror-forward", "gradNorm").every((norm) => norm < 1e-6)).toBe(true);
   }, 60_000);
 
-  it("cut off between checkpoints, it goes on to the same numbers", async () => {
-    const set = [...opd, `rl.opd.teacher=${state("teacher", "sft")}`];
-    let updates = 0;
-    const cut = invoke(fresh("cut"), "rl", set, (verb) => {
-      if (verb !== "loadModel" && verb === "optimStep" && existsSync(state("cut", "rl")) && ++updates === 7)
-        throw new InterruptedError();
-    });
-    await expect(cut).rejects.toThrow(InterruptedError);
-    await invoke("cut", "rl", set);
-    expect(valuesOf("cut", "reverseKl")).toEqual(valuesOf("student", "reverseKl"));
+  it.each([
+    ["student", "reverseKl", []],
+    ["named", "forwardKl", forwardKl],
+  ])(
+    "cut off between checkpoints, it goes on to the same numbers: %s, %s",
+    async (whole, name, more) => {
+      const set = [...opd, ...more, `rl.opd.teacher=${state("teacher", "sft")}`];
+      if (whole !== "student") await invoke(fresh(whole), "rl", set);
+      const run = `cut-${whole}`;
+      let updates = 0;
+      const cut = invoke(fresh(run), "rl", set, (verb) => {
+        if (verb !== "loadModel" && verb === "optimStep" && existsSync(state(run, "rl")) && ++updates === 7)
+          throw new InterruptedError();
+      });
+      await expect(cut).rejects.toThrow(InterruptedError);
+      await invoke(run, "rl", set);
+      expect(valuesOf(run, name).length).toBe(12);
+      expect(valuesOf(run, name)).toEqual(valuesOf(whole, name));
+    },
+    60_000,
+  );
+
+  it("learns from an exported model as from the weights it was made of", async () => {
+    const out = join(folder, "exported");
+    const { signal } = new AbortController();
+    const run = RunFolder.view(root, "teacher");
+    await exportRun({ run, stage: "sft", out, worker: async () => new FakeWorker(), log: () => {}, signal });
+    await invoke(fresh("from-export"), "rl", [...opd, `rl.opd.teacher=${out}`]);
+    expect(valuesOf("from-export", "reverseKl")).toEqual(valuesOf("student", "reverseKl"));
   }, 60_000);
 
   it("refuses a teacher of another tokenizer, of other semantic IDs, or that is not there", async () => {
@@ -104,7 +155,12 @@ describe("on-policy distillation", () => {
       expect(fault).toBeInstanceOf(CheckpointError);
       expect(String(fault)).toContain(`trained with ${what} another`);
     }
-    await expect(refused(join(folder, "nowhere"))).rejects.toThrow(/nowhere/);
+    await expect(refused(join(folder, "nowhere"))).rejects.toThrow(/nowhere: there is no such folder/);
+    // Nothing has run by then: not even a worker was asked for.
+    const verbs: string[] = [];
+    const set = [...opd, `rl.opd.teacher=${join(folder, "nowhere")}`];
+    await expect(invoke("never-begun", "rl", set, (verb) => verbs.push(verb))).rejects.toThrow(/nowhere/);
+    expect(verbs).toEqual([]);
     expect(() => loadConfig(recipe, ["rl.kind=opd"])).toThrow(/needs rl.opd.teacher/);
   }, 60_000);
 });

@@ -15,7 +15,7 @@ import type { TraceRecord } from "../../src/stages/traces.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { TelemetryBus } from "../../src/worker/telemetry.ts";
 import { writePipelineFixture } from "../pipeline-fixture.ts";
-import { type Asked, fail, say, startServer, type TestServer } from "../unit/endpoint/server.ts";
+import { type Asked, fail, list, say, startServer, type TestServer } from "../unit/endpoint/server.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-teacher-"));
 const root = join(folder, "runs");
@@ -50,7 +50,12 @@ afterAll(async () => {
 });
 
 const log: string[] = [];
-async function invoke(name: string, until: string, set: readonly string[]): Promise<void> {
+async function invoke(
+  name: string,
+  until: string,
+  set: readonly string[],
+  onVerb?: (verb: string) => void,
+): Promise<void> {
   const config = loadConfig(recipe, set);
   const { signal } = new AbortController();
   const bus = new TelemetryBus(name);
@@ -60,7 +65,7 @@ async function invoke(name: string, until: string, set: readonly string[]): Prom
   const yaml = { configYaml: resolvedYaml(config), configHash: configHash(config), seed: config.seed };
   const run = await Run.open({ root, name, ...yaml, stages: stageNames, until, signal, bus });
   try {
-    await runStages(run, { config, root, name, signal, bus, worker: new FakeWorker() });
+    await runStages(run, { config, root, name, signal, bus, worker: new FakeWorker(onVerb) });
     await run.close("finished");
   } catch (e) {
     await run.close("failed");
@@ -163,6 +168,31 @@ describe("an endpoint as the teacher", () => {
     server.behave = behave;
     expect(fault.message).toContain("20 x not in English; the first reads:");
     expect(server.seen.length - asked).toBe(20);
+  }, 60_000);
+});
+
+describe("a teacher that is looked at before the first stage", () => {
+  it("stops a whole run in its first seconds, and costs nothing where its stage is finished", async () => {
+    const { models } = server;
+    const [asked, verbs]: [number, string[]] = [server.seen.length, []];
+    const whole = (set: readonly string[]) => invoke("whole", "sft", set, (verb) => verbs.push(verb));
+    server.models = (response) => fail(response, 401, `bad key ${key}`);
+    await expect(whole(endpoint("f"))).rejects.toThrow(
+      /cannot be used: the server refuses the key \(401\): bad key \[key\]$/,
+    );
+    await expect(whole([...endpoint("f"), "teacher.endpoint.baseUrl=http://127.0.0.1:9/v1"])).rejects.toThrow(
+      /teacher at http:\/\/127\.0\.0\.1:9\/v1 cannot be used/,
+    );
+    expect(verbs).toEqual([]);
+    server.models = (response) => list(response, ["Qwen3-32B"]);
+    await invoke(fresh("listed"), "traces", [...endpoint("f"), "teacher.maxSlates=20", "teacher.maxTries=20"]);
+    expect(log).toContain(`! teacher.model = llm: ${server.baseUrl} has Qwen3-32B`);
+    const [listed, answered] = [server.listed, server.seen.length];
+    expect(answered).toBeGreaterThan(asked);
+    await invoke("listed", "sft", [...endpoint("f"), "teacher.maxSlates=20", "teacher.maxTries=20", "sft.epochs=0.3"]);
+    expect([server.listed, server.seen.length]).toEqual([listed, answered]);
+    expect(log.join("\n")).not.toContain(key);
+    server.models = models;
   }, 60_000);
 });
 
