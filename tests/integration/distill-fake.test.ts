@@ -114,7 +114,7 @@ describe("on-policy distillation", () => {
 
   it.each([
     ["student", "reverseKl", []],
-    ["named", "forwardKl", forwardKl],
+    ["named", "forwardKl", [...forwardKl, "rl.prompts=1"]],
   ])(
     "cut off between checkpoints, it goes on to the same numbers: %s, %s",
     async (whole, name, more) => {

@@ -174,7 +174,7 @@ def test_chunks_do_not_change_anything(kind, monkeypatch):
     teacher = engine.forward("teacher", ForwardSpec(batch, constraint, top_k=4)).top
     weights = np.ones(batch.num_targets, dtype=np.float32)
     found = []
-    for logits, rows, budget in ((1 << 21, 64, 16384), (1, 1, 48)):  # all at once; a token at a time
+    for logits, rows, budget in ((1 << 21, 64, 16384), (1, 3, 64)):  # all at once; three tokens at a time
         monkeypatch.setattr(scoring, "MAX_LOGITS_CPU", logits)
         monkeypatch.setattr(scoring, "MIN_ROWS", rows)
         spec_ = TrainSpec(batch, weights, Distill(teacher), constraint, micro_batch_tokens=budget)
