@@ -134,6 +134,8 @@ export function percentile(values: readonly number[], p: number): number {
 
 export interface Service {
   readonly client: RerankClient;
+  /** host:port of its gRPC side. */
+  readonly address: string;
   /** Base URL of its HTTP side. */
   readonly url: string;
   readonly pid: number;
@@ -157,6 +159,7 @@ export async function startService(run: string, root: string, settings: readonly
   const client = new RerankClient(address, { timeoutMs: patientMs + 10_000 });
   return {
     client,
+    address,
     url,
     pid: child.pid as number,
     stop: async () => {

@@ -7,13 +7,14 @@ import { loadSync } from "@grpc/proto-loader";
 import fc from "fast-check";
 import { protoPath as healthProto } from "grpc-health-check";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { hostileCall, hostileChannel } from "../../../bench/hostile-grpc.ts";
 import { FallbackReason, Mode, RerankClient, RerankRequest, RerankResponse } from "../../../src/client/index.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
 import { type GrpcServer, startGrpcServer } from "../../../src/serve/grpc/server.ts";
 import { Metrics } from "../../../src/serve/metrics.ts";
 import { openSecurity, type Security } from "../../../src/serve/security/security.ts";
-import { Refusal } from "../../../src/serve/types.ts";
+import { Refusal, type ServedModel } from "../../../src/serve/types.ts";
 import { forever, type GatedWorker, makeRuns, type Setup, setUp } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-grpc-"));
@@ -244,5 +245,29 @@ describe("hostile bytes", () => {
     );
     expect(bugs).toEqual([]);
     expect((await client.rerank(request)).fallback).toBe(FallbackReason.FALLBACK_REASON_UNSPECIFIED);
+  });
+});
+
+describe("hostile calls", () => {
+  it("get the right status each, 1,500 of them", async () => {
+    const limits = { ...(setup.engine.model() as ServedModel).limits, maxRequestBytes: 64 * 1024 };
+    const channel = hostileChannel(`127.0.0.1:${server.port}`);
+    const wrong: string[] = [];
+    const kinds = new Set<string>();
+    let next = 0;
+    const caller = async (): Promise<void> => {
+      for (let n = next++; n < 1_500; n = next++) {
+        const hostile = hostileCall(0, n, limits);
+        kinds.add(hostile.kind);
+        const fault = await channel.send(hostile);
+        if (fault !== "") wrong.push(`${n}: ${fault}`);
+      }
+    };
+    await Promise.all(Array.from({ length: 8 }, caller));
+    channel.close();
+    expect(wrong).toEqual([]);
+    expect(kinds.size).toBeGreaterThan(25);
+    expect(bugs).toEqual([]);
+    expect((await client.rerank(request)).ranking.length).toBe(3);
   });
 });
