@@ -130,7 +130,8 @@ export function hostileCall(seed: number, n: number, limits: ServedModel["limits
       const bytes = Buffer.from(RerankStreamRequest.encode({ request: request({ mode: 1 }) }).finish());
       return call("left", bytes, [CANCELLED, OK, RESOURCE_EXHAUSTED], { method: "RerankStream", leaveMs: rng.int(30) });
     },
-    () => call("out of time", bytesOf(request()), [DEADLINE_EXCEEDED, OK, RESOURCE_EXHAUSTED], { deadlineMs: rng.int(4) }),
+    () =>
+      call("out of time", bytesOf(request()), [DEADLINE_EXCEEDED, OK, RESOURCE_EXHAUSTED], { deadlineMs: rng.int(4) }),
     () =>
       call("no such method", bytesOf(request()), [UNIMPLEMENTED], {
         method: pick(["Rerank2", "rerank", "/gr2.v1.Worker/Shutdown", "/gr2.v1.RerankService/", "/a/b", "/%00/x"]),

@@ -271,3 +271,31 @@ describe("hostile calls", () => {
     expect((await client.rerank(request)).ranking.length).toBe(3);
   });
 });
+
+describe("a client that is to have an order whatever happens", () => {
+  const none = FallbackReason.FALLBACK_REASON_NO_SERVICE;
+  it("gets its own where nobody answers, and none for its own mistakes", async () => {
+    const nowhere = new RerankClient("127.0.0.1:1", { ownOrder: true, timeoutMs: 500 });
+    const { ranking, fallback } = await nowhere.rerank({ ...request, topN: 2 });
+    expect([fallback, ranking]).toEqual([
+      none,
+      [
+        { id: "c10", place: 0, score: 1 },
+        { id: "c4", place: 1, score: 1 - 1 / 3 },
+      ],
+    ]);
+    const left = nowhere.rerank(request, { signal: AbortSignal.abort() });
+    expect((await errorOf(left)).code).toBe(status.CANCELLED);
+    nowhere.close();
+
+    const careful = new RerankClient(`127.0.0.1:${server.port}`, { ownOrder: true });
+    expect((await careful.rerank(request)).fallback).toBe(FallbackReason.FALLBACK_REASON_UNSPECIFIED);
+    expect((await errorOf(careful.rerank({ candidates: [] }))).code).toBe(status.INVALID_ARGUMENT);
+    const shed = vi.spyOn(setup.engine, "shed").mockImplementation(() => {
+      throw new Refusal("overloaded", "late", { retryAfterMs: 250 });
+    });
+    expect((await careful.rerank(request)).fallback).toBe(none);
+    shed.mockRestore();
+    careful.close();
+  });
+});
