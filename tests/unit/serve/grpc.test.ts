@@ -11,6 +11,7 @@ import { hostileCall, hostileChannel } from "../../../bench/hostile-grpc.ts";
 import { FallbackReason, Mode, RerankClient, RerankRequest, RerankResponse } from "../../../src/client/index.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
+import type { GrpcAccess } from "../../../src/serve/access.ts";
 import { type GrpcServer, startGrpcServer } from "../../../src/serve/grpc/server.ts";
 import { Metrics } from "../../../src/serve/metrics.ts";
 import { openSecurity, type Security } from "../../../src/serve/security/security.ts";
@@ -23,6 +24,7 @@ let setup: Setup;
 let server: GrpcServer;
 let client: RerankClient;
 const bugs: string[] = [];
+const records: GrpcAccess[] = [];
 
 const start = (security: Security): Promise<GrpcServer> =>
   startGrpcServer({
@@ -34,6 +36,7 @@ const start = (security: Security): Promise<GrpcServer> =>
     defaultDeadlineMs: 5_000,
     metrics: new Metrics(),
     log: (message) => bugs.push(message),
+    access: (record) => records.push(record),
   });
 
 beforeAll(async () => {
@@ -89,6 +92,28 @@ describe("the methods", () => {
     expect(answers.length).toBe(1);
     expect(thought.trim()).toBe(answers[0]?.thought);
     expect(answers[0]?.ranking).toEqual((await client.rerank({ ...request, mode: Mode.MODE_THINK })).ranking);
+  });
+
+  it("leave a line each that holds nothing the caller wrote", async () => {
+    records.length = 0;
+    await client.rerank({ ...request, candidates: [{ id: "mine", text: "a secret wish" }] });
+    await errorOf(client.rerankBatch({ requests: [] }));
+    for await (const _ of client.rerankStream(request));
+    const seen = records.map((r) => [
+      r.route,
+      r.status,
+      r.client,
+      r.numRequests,
+      r.numHistory,
+      r.numCandidates,
+      r.problem,
+    ]);
+    expect(seen).toEqual([
+      ["Rerank", "OK", "open", 1, 2, 1, undefined],
+      ["RerankBatch", "INVALID_ARGUMENT", "open", 1, 0, 0, "invalid"],
+      ["RerankStream", "OK", "open", 1, 2, 3, undefined],
+    ]);
+    expect(JSON.stringify(records)).not.toMatch(/secret|mine|i1\b/);
   });
 
   it("refuse with a time to try again while the process is too late with its work", async () => {
@@ -203,7 +228,7 @@ describe("tools", () => {
     const own = await setUp(join(folder, "runs"), "run");
     const other = await startGrpcServer({
       ...{ reranker: own.engine, security: open, host: "127.0.0.1", port: 0, maxRequestBytes: 1024 },
-      ...{ defaultDeadlineMs: 1_000, metrics: new Metrics(), log: () => {} },
+      ...{ defaultDeadlineMs: 1_000, metrics: new Metrics(), log: () => {}, access: () => {} },
     });
     expect(await healthOf(`127.0.0.1:${other.port}`)).toBe("SERVING");
     other.notServing();
