@@ -41,7 +41,7 @@ export function lookAt(path: string): TeacherFolder | undefined {
   if (existsSync(exported))
     return { path, kind: "export", metadata: readJson<Readonly<Record<string, string>>>(exported) };
   if (existsSync(state)) {
-    const { base = "", metadata } = readJson<{ base?: string; metadata: TeacherFolder["metadata"] }>(state);
+    const { base = "", metadata = {} } = readJson<{ base?: string; metadata?: TeacherFolder["metadata"] }>(state);
     return { path, kind: base === "" ? "state" : "lora", metadata };
   }
   const inside = stat.isDirectory() ? statesIn(path) : [];
