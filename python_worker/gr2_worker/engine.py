@@ -163,7 +163,8 @@ class Engine:
         entropy = np.zeros_like(logprobs) if spec.want_entropy else None
         top = targets.nothing_but_certain(spec.top_k) if spec.top_k > 0 else None
         everything = np.ones(spec.batch.num_targets, dtype=np.bool_)
-        wanted = Wanted(spec.want_entropy, spec.top_k, named_rows=vocabulary.rows_needed(model.tokenizer))
+        named_rows = vocabulary.rows_needed(model.tokenizer) if spec.top_k > 0 else None
+        wanted = Wanted(spec.want_entropy, spec.top_k, named_rows=named_rows)
         with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
             for micro_batch in self._plan(targets, everything, spec.micro_batch_tokens):
                 check()
