@@ -36,6 +36,9 @@ const measures = {
   "forward-kl": { name: "forwardKl", title: "forward KL" },
 } as const;
 
+/** More of the teacher's mass than this outside of its alternatives is said: little of it is then taught. */
+const largeRest = 0.2;
+
 /** The run of the rl stage when rl.kind is opd; leaves what RL leaves. */
 export async function distil(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
@@ -136,6 +139,10 @@ export async function distil(context: StageContext): Promise<Summary> {
         values.forwardKl = (values.forwardKl ?? 0) + (forward_kl * student.length) / tokens;
         values[`forwardKl_${mode}`] = forward_kl;
         values[`teacherRest_${mode}`] = teacher_rest; // its mass outside of the topK, a token
+        if (step === 0 && teacher_rest > largeRest)
+          context.log(
+            `! ${(100 * teacher_rest).toFixed(0)} % of the teacher's mass lies outside of its ${o.opd.topK} likeliest alternatives (${mode}); raise rl.opd.topK`,
+          );
       }
     }
     const learningRate = learningRateAt(step, o.steps, o);
