@@ -137,7 +137,7 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
   await checkTeachers(
     config,
     outlookOf(run, config, source),
-    (text) => run.bus.emit({ kind: "log", level: "warn", text }),
+    (text) => run.bus.emit({ kind: "log", level: "info", text }),
     signal,
   );
   try {
