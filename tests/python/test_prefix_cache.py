@@ -10,7 +10,7 @@ import torch
 from conftest import VOCAB, spec
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest, ResourceExhausted
-from gr2_worker.prefix_cache import BLOCK, MIN_REUSED
+from gr2_worker.prefix_cache import BLOCK
 from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -267,7 +267,7 @@ def test_a_ranking_behind_a_thought_does_not_compute_its_prompt_again(monkeypatc
 PAIR = engines("gemma3_text", tokens=160)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_sequence_of_requests_scores_as_without_a_cache(data):
     """Prompts are built from three stories, cut and continued anywhere; the cache, which holds 160 tokens, goes on and on."""
@@ -282,4 +282,3 @@ def test_any_sequence_of_requests_scores_as_without_a_cache(data):
     reused = same_scores(PAIR, groups(prompts, responses), data.draw(st.sampled_from([32, 4096])))
     assert reused % BLOCK == 0 and 0 <= reused < sum(map(len, prompts))
     assert len(PAIR[0].model("").prefixes) <= 160
-    assert MIN_REUSED <= 160
