@@ -26,6 +26,9 @@ interface Spent {
   faults: number;
 }
 
+/** A candidate's scores by its id, best first. */
+type Scores = readonly (readonly [id: string, score: number])[];
+
 /**
  * @param questions one a user
  * @param historyItems that a prompt shows
