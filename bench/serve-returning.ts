@@ -7,27 +7,28 @@
  *   a full history          one more item each time, above: the prompt's window moves, its beginning is another one
  */
 import { readFileSync } from "node:fs";
-import { Mode } from "../src/client/index.ts";
+import { FallbackReason, Mode } from "../src/client/index.ts";
 import { workersUnder } from "../tests/integration/served.ts";
 import type { Measurement } from "./claim.ts";
 import { isWhole, type Question, type Service } from "./serve-load.ts";
 
 const visits = 8;
-const maxUsers = 200;
+const maxUsers = 100;
 const numCallers = 32;
 /** Of Linux' clock in /proc. */
 const ticksPerSecond = 100;
 
 /** A user's visits, first to last. */
 type Visits = readonly Question[];
-interface Spent {
-  seconds: number;
-  workerSeconds: number;
-  faults: number;
-}
+const sides = ["off", "on"] as const;
+type Side = (typeof sides)[number];
 
-/** A candidate's scores by its id, best first. */
-type Scores = readonly (readonly [id: string, score: number])[];
+/** What some requests took, and the scores in their answers by candidate, best first; undefined where there was none. */
+interface Round {
+  readonly seconds: number;
+  readonly workerSeconds: number;
+  readonly answers: readonly (ReadonlyMap<string, number> | undefined)[];
+}
 
 /**
  * @param questions one a user
@@ -50,67 +51,62 @@ export async function returning(
   for (const [kind, visitsOf] of Object.entries(kinds)) {
     const users = long.map(visitsOf);
     const before = await tokensOf(services.on);
-    const spent = { on: { seconds: 0, workerSeconds: 0, faults: 0 }, off: { seconds: 0, workerSeconds: 0, faults: 0 } };
-    for (let visit = 0; visit < visits; visit++)
-      for (const which of visit % 2 ? (["on", "off"] as const) : (["off", "on"] as const)) {
-        const took = await all(
-          services[which],
-          users.map((own) => own[visit] as Question),
-        );
-        if (visit > 0) add(spent[which], took);
-      }
+    const rounds: Record<Side, Round[]> = { off: [], on: [] };
+    for (let visit = 0; visit < visits; visit++) {
+      const requests = users.map((own) => own[visit] as Question);
+      for (const side of visit % 2 ? sides : sides.toReversed()) rounds[side].push(await all(services[side], requests));
+    }
     const after = await tokensOf(services.on);
     const name = `serve/returning, ${kind}`;
     const n = (visits - 1) * users.length;
-    const off = { peer: "serve.prefixCacheMb=0" };
-    emit({
-      claim: `${name}: answers a second`,
-      value: n / spent.on.seconds,
-      unit: "1/s",
-      n,
-      ...off,
-      peerValue: n / spent.off.seconds,
-    });
-    emit({
-      ...{ claim: `${name}: CPU of the worker an answer`, value: (1000 * spent.on.workerSeconds) / n, unit: "ms", n },
-      ...{ ...off, peerValue: (1000 * spent.off.workerSeconds) / n },
-    });
+    const of = (side: Side, what: "seconds" | "workerSeconds"): number =>
+      rounds[side].slice(1).reduce((sum, round) => sum + round[what], 0);
+    const line = (what: string, unit: string, value: (side: Side) => number): void =>
+      emit({
+        ...{ claim: `${name}: ${what}`, value: value("on"), unit, n },
+        ...{ peer: "serve.prefixCacheMb=0", peerValue: value("off") },
+      });
+    line("answers a second", "1/s", (side) => n / of(side, "seconds"));
+    line("CPU of the worker an answer", "ms", (side) => (1000 * of(side, "workerSeconds")) / n);
     const [computed, reused] = [after.computed - before.computed, after.reused - before.reused];
-    emit({
-      claim: `${name}: prompt tokens reused, first visits included`,
-      value: reused / (computed + reused),
-      unit: "share",
-      n,
-    });
-    const faults = spent.on.faults + spent.off.faults;
-    emit({ claim: `${name}: faults`, value: faults, unit: "answers", n: 2 * n, bar: ["value", "<=", 0] });
+    const share = reused / (computed + reused);
+    emit({ claim: `${name}: prompt tokens reused, first visits included`, value: share, unit: "share", n });
+    const pairs = rounds.on.flatMap((round, r) =>
+      round.answers.map((on, i) => [on, rounds.off[r]?.answers[i]] as const),
+    );
+    const differences = pairs.map(([on, off]) => (on && off ? difference(on, off) : Number.POSITIVE_INFINITY));
+    const bar = (limit: number) => ({ n: pairs.length, bar: ["value", "<=", limit] as const });
+    const most = Math.max(...differences);
+    emit({ claim: `${name}: largest difference of a score`, value: most, unit: "probability", ...bar(1e-6) });
+    const others = pairs.filter(
+      ([on, off]) => [...(on?.keys() ?? [])].join() !== [...(off?.keys() ?? [])].join(),
+    ).length;
+    emit({ claim: `${name}: orders that differ`, value: others, unit: "answers", ...bar(0) });
   }
 }
+
+const difference = (some: ReadonlyMap<string, number>, other: ReadonlyMap<string, number>): number =>
+  Math.max(...[...some].map(([id, score]) => Math.abs(score - (other.get(id) ?? Number.POSITIVE_INFINITY))));
 
 const each = (visit: (number: number) => Question): Visits =>
   Array.from({ length: visits }, (_, number) => visit(number));
 
 /** Every request once, from as many callers as there are. */
-async function all({ client, pid }: Service, requests: readonly Question[]): Promise<Spent> {
+async function all({ client, pid }: Service, requests: readonly Question[]): Promise<Round> {
   const cpu = workerSeconds(pid);
   const begin = performance.now();
+  const answers: (ReadonlyMap<string, number> | undefined)[] = [];
   let next = 0;
-  let faults = 0;
   const caller = async (): Promise<void> => {
     for (let i = next++; i < requests.length; i = next++) {
       const request = { ...(requests[i] as Question), mode: Mode.MODE_DIRECT, deadlineMs: 50_000 };
       const answer = await client.rerank(request).catch(() => undefined);
-      if (answer?.fallback !== 0 || !isWhole(request, answer)) faults++;
+      const good = answer?.fallback === FallbackReason.FALLBACK_REASON_UNSPECIFIED && isWhole(request, answer);
+      answers[i] = good ? new Map(answer.ranking.map(({ id, score }) => [id, score])) : undefined;
     }
   };
   await Promise.all(Array.from({ length: numCallers }, caller));
-  return { seconds: (performance.now() - begin) / 1000, workerSeconds: workerSeconds(pid) - cpu, faults };
-}
-
-function add(to: Spent, took: Spent): void {
-  to.seconds += took.seconds;
-  to.workerSeconds += took.workerSeconds;
-  to.faults += took.faults;
+  return { seconds: (performance.now() - begin) / 1000, workerSeconds: workerSeconds(pid) - cpu, answers };
 }
 
 /** CPU time of a service's workers. */
