@@ -27,7 +27,7 @@ from .types import Int32s, Int64s
 
 # Tokens a block. Fewer share more of a beginning, more take fewer steps to find it.
 BLOCK = 8
-# A shorter shared beginning is computed again: looking it up would cost as much.
+# A shorter shared beginning is computed again: it spares less than a row of its own costs.
 MIN_REUSED = 16
 
 # A block's tokens, behind the block of this number (0 = a prompt begins with them).
@@ -62,16 +62,13 @@ class PrefixCache:
             self._values_NLKD = values.new_empty((self._slots * BLOCK, *values.shape))
         self._device = model.device
         self._request = 0
-        self.reused_tokens = (
-            0  # of prompts, since the start; whoever asks `find` for a request's prompts first counts them
-        )
+        self.reused_tokens = 0  # of prompts, so far: counted by whoever asks for a request's prompts first
         self.clear()
 
     def clear(self) -> None:
         """Forgets everything: the weights are others."""
-        self._blocks: OrderedDict[_Key, _Block] = (
-            OrderedDict()
-        )  # used longest ago first, a block before the one it follows
+        # Used longest ago first, a block before the one it follows.
+        self._blocks: OrderedDict[_Key, _Block] = OrderedDict()
         self._numbers = 0
         self._free = list(range(self._slots))
 
