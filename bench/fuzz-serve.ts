@@ -1,83 +1,108 @@
 /**
- * Ten thousand hostile requests (bench/hostile-http.ts) against a running service, or without --url against the HTTP server over a
- * re-ranker that turns the order around: wrong answers, time, memory.
- * `npm run bench -- fuzz-serve [--url http://127.0.0.1:8080] [--token TOKEN] [--requests 10000] [--seed 0] [--callers 8]`
+ * Ten thousand hostile requests a transport (bench/hostile-http.ts, bench/hostile-grpc.ts): wrong answers, time, memory. Against
+ * the service of a run, started here (--run), or one that runs (--url, --grpc); without any of them against the HTTP server
+ * over a re-ranker that turns the order around.
+ * `npm run bench -- fuzz-serve [--run NAME [--root runs]] [--url http://127.0.0.1:8080] [--grpc 127.0.0.1:50061] [--token TOKEN]
+ *  [--requests 10000] [--seed 0] [--callers 8]`
  */
 import { parseArgs } from "node:util";
 import { EnvironmentError } from "../src/core/errors.ts";
 import type { ServedModel } from "../src/serve/types.ts";
-import { startService } from "../tests/serve-fixture.ts";
-import type { Benchmark } from "./claim.ts";
-import { type HostileLimits, hostileCase, judge, keepAlive, type Target } from "./hostile-http.ts";
+import { startService as startFake } from "../tests/serve-fixture.ts";
+import type { Benchmark, Measurement } from "./claim.ts";
+import { hostileCall, hostileChannel } from "./hostile-grpc.ts";
+import { hostileCase, judge, keepAlive } from "./hostile-http.ts";
+import { percentile, startService } from "./serve-load.ts";
 
 const maxShown = 20;
+
+/** The n-th hostile request, sent; what is wrong with the answer, or "". */
+type Send = (n: number) => Promise<string>;
+
+interface Run {
+  readonly numRequests: number;
+  readonly callers: number;
+  readonly url: URL;
+  readonly token: string | undefined;
+}
 
 export const bench: Benchmark = async (emit, args) => {
   const { values } = parseArgs({
     args: [...args],
     options: {
+      run: { type: "string" },
+      root: { type: "string", default: "runs" },
       url: { type: "string" },
+      grpc: { type: "string" },
       token: { type: "string" },
       requests: { type: "string", default: "10000" },
       seed: { type: "string", default: "0" },
       callers: { type: "string", default: "8" },
     },
   });
-  const own = values.url === undefined ? await startService() : undefined;
-  const url = new URL(values.url ?? own?.url ?? "");
-  const token = values.token === undefined ? {} : { token: values.token };
-  const target: Target = { host: url.hostname, port: Number(url.port || 80), ...token };
-  const limits = await limitsOf(url, values.token);
+  const { token } = values;
+  const seed = Number(values.seed);
+  const served = values.run === undefined ? undefined : await startService(values.run, values.root, []);
+  const fake = served || values.url !== undefined ? undefined : await startFake();
+  try {
+    const url = new URL(served?.url ?? fake?.url ?? values.url ?? "");
+    const limits = await limitsOf(url, token);
+    const run: Run = { numRequests: Number(values.requests), callers: Number(values.callers), url, token };
+    const agent = keepAlive();
+    const target = { host: url.hostname, port: Number(url.port || 80), ...(token === undefined ? {} : { token }) };
+    await storm(emit, "http", run, (n) => judge(hostileCase(seed, n, limits), target, agent));
+    agent.destroy();
+    const address = served?.address ?? values.grpc;
+    if (address === undefined) return;
+    const channel = hostileChannel(address, token);
+    await storm(emit, "grpc", run, (n) => channel.send(hostileCall(seed, n, limits)));
+    channel.close();
+  } finally {
+    await fake?.server.close();
+    await served?.stop();
+  }
+};
 
-  const numRequests = Number(values.requests);
+async function storm(emit: (m: Measurement) => void, transport: string, run: Run, send: Send): Promise<void> {
+  const { numRequests, url, token } = run;
   const wrong: string[] = [];
   const seconds: number[] = [];
-  const agent = keepAlive();
-  const bytesBefore = await residentBytes(url, values.token);
+  const bytesBefore = await residentBytes(url, token);
   const begin = performance.now();
   let next = 0;
   const caller = async (): Promise<void> => {
     for (let n = next++; n < numRequests; n = next++) {
       const start = performance.now();
-      const fault = await judge(hostileCase(Number(values.seed), n, limits), target, agent);
+      const fault = await send(n);
       seconds.push((performance.now() - start) / 1000);
       if (fault !== "") wrong.push(`${n}: ${fault.slice(0, 300)}`);
     }
   };
-  await Promise.all(Array.from({ length: Number(values.callers) }, caller));
+  await Promise.all(Array.from({ length: run.callers }, caller));
   const total = (performance.now() - begin) / 1000;
-  agent.destroy();
   for (const line of wrong.slice(0, maxShown)) process.stderr.write(`${line}\n`);
 
   const alive = await fetch(new URL("/readyz", url)).then((r) => (r.status === 200 ? 0 : 1));
-  const bytesAfter = await residentBytes(url, values.token);
-  seconds.sort((a, b) => a - b);
+  const bytesAfter = await residentBytes(url, token);
+  const name = `fuzz-serve/${transport}`;
   const n = numRequests;
   emit({
-    claim: "fuzz-serve/wrong answers, crashes, hangs",
-    value: wrong.length,
-    unit: "requests",
-    n,
+    ...{ claim: `${name}: wrong answers, crashes, hangs`, value: wrong.length, unit: "requests", n },
     bar: ["value", "<=", 0],
   });
-  emit({ claim: "fuzz-serve/not ready afterwards", value: alive, unit: "services", n: 1, bar: ["value", "<=", 0] });
-  emit({ claim: "fuzz-serve/slowest answer", value: seconds.at(-1) ?? 0, unit: "s", n });
-  emit({ claim: "fuzz-serve/requests a second", value: n / total, unit: "1/s", n });
+  emit({ claim: `${name}: not ready afterwards`, value: alive, unit: "services", n: 1, bar: ["value", "<=", 0] });
+  emit({ claim: `${name}: slowest answer`, value: percentile(seconds, 100), unit: "s", n });
+  emit({ claim: `${name}: requests a second`, value: n / total, unit: "1/s", n });
   emit({
-    claim: "fuzz-serve/memory of the service",
-    value: bytesAfter / 2 ** 20,
-    unit: "MiB",
-    n: 1,
-    peer: "before",
-    peerValue: bytesBefore / 2 ** 20,
+    ...{ claim: `${name}: memory of the service`, value: bytesAfter / 2 ** 20, unit: "MiB", n: 1 },
+    ...{ peer: "before", peerValue: bytesBefore / 2 ** 20 },
   });
-  await own?.server.close();
-};
+}
 
 const authorization = (token: string | undefined): Record<string, string> =>
   token === undefined ? {} : { authorization: `Bearer ${token}` };
 
-async function limitsOf(url: URL, token: string | undefined): Promise<HostileLimits> {
+async function limitsOf(url: URL, token: string | undefined): Promise<ServedModel["limits"]> {
   const response = await fetch(new URL("/gr2/v1/model", url), { headers: authorization(token) }).catch(() => undefined);
   if (response?.status !== 200)
     throw new EnvironmentError(`no model answers at ${url.origin} (${response?.status ?? "nobody listens"})`, {

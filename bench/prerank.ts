@@ -66,7 +66,7 @@ export const bench: Benchmark = async (emit, [dir = "data", python = ".venv/bin/
         { system: "prerank", ranks: list.map((s) => s.targetIndex + 1) },
         { system: "teacher", ranks: list.map((s) => rankOf(rankingFrom(teacher.scores(viewOf(s))), s.targetIndex)) },
       ],
-      baselines: ["prerank"],
+      baselinesOf: () => ["prerank"],
     });
     const ndcg = (system: string): number =>
       rows.find((r) => r.system === system && r.metric === "N@5")?.value ?? Number.NaN;

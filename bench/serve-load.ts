@@ -77,8 +77,20 @@ export async function closedLoop({ client }: Service, ask: Ask, numCallers: numb
   return { ms, faults, perSecond: (1000 * ms.length) / (performance.now() - begin) };
 }
 
+/** What it takes a second with 64 callers. */
+export async function capacityOf(
+  service: Service,
+  questions: readonly Question[],
+  mode: "direct" | "think",
+  seconds: number,
+) {
+  const asks = asksOf(questions, mode);
+  await closedLoop(service, asks, 64, Math.min(2, seconds)); // warm
+  return (await closedLoop(service, asks, 64, seconds)).perSecond;
+}
+
 /** Waits until the model answers, from whatever happened before; gives up after two minutes. */
-export async function recovered({ client }: Service, ask: Ask): Promise<void> {
+export async function recovered({ client }: Pick<Service, "client">, ask: Ask): Promise<void> {
   for (let i = 0; i < 600; i++) {
     const answer = await client.rerank(ask(hurriedMs)).catch(() => undefined);
     if (answer?.fallback === FallbackReason.FALLBACK_REASON_UNSPECIFIED) return;
@@ -87,7 +99,13 @@ export async function recovered({ client }: Service, ask: Ask): Promise<void> {
 }
 
 /** @param strike called after a tenth of the time */
-export async function openLoop({ client }: Service, ask: Ask, perSecond: number, seconds: number, strike?: () => void) {
+export async function openLoop(
+  { client }: Pick<Service, "client">,
+  ask: Ask,
+  perSecond: number,
+  seconds: number,
+  strike?: () => void,
+) {
   const rng = Rng.of(0, "arrivals");
   const out = {
     sent: 0,
@@ -142,17 +160,30 @@ export function percentile(values: readonly number[], p: number): number {
 
 export interface Service {
   readonly client: RerankClient;
+  /** host:port of its gRPC side. */
+  readonly address: string;
   /** Base URL of its HTTP side. */
   readonly url: string;
   readonly pid: number;
+  readonly ended: Promise<void>;
   stop(): Promise<void>;
 }
 
-export async function startService(run: string, root: string, settings: readonly string[]): Promise<Service> {
+/** @param like takes the ports of this one, which has ended; without it any free ones */
+export async function startService(
+  run: string,
+  root: string,
+  settings: readonly string[],
+  like?: Service,
+): Promise<Service> {
+  const [port, httpPort] = like ? [like.address, like.url].map((a) => a.split(":").at(-1) as string) : ["0", "0"];
   const sets = settings.flatMap((s) => ["--set", s]);
   const child: ChildProcess = spawn(
     process.execPath,
-    [join(repositoryRoot, "bin/gr2.mjs"), "serve", run, "--root", root, "--port", "0", "--http-port", "0", ...sets],
+    [
+      ...[join(repositoryRoot, "bin/gr2.mjs"), "serve", run, "--root", root],
+      ...["--port", port as string, "--http-port", httpPort as string, ...sets],
+    ],
     { stdio: ["ignore", "pipe", "inherit"] },
   );
   const ended = new Promise<void>((resolve) => child.on("exit", () => resolve()));
@@ -165,8 +196,10 @@ export async function startService(run: string, root: string, settings: readonly
   const client = new RerankClient(address, { timeoutMs: patientMs + 10_000 });
   return {
     client,
+    address,
     url,
     pid: child.pid as number,
+    ended,
     stop: async () => {
       client.close();
       child.kill("SIGTERM");

@@ -1,7 +1,7 @@
 /**
  * `gr2 serve` under load, from this process against one of its own: how fast for 1, 8 and 64 callers in both modes, what
- * batching is worth, what happens at twice the load it can take, when a worker is killed or stands
- * still, next to other ways to re-rank, and with users that come back.
+ * batching is worth, what happens at twice the load it can take and when something fails, next to other ways to re-rank,
+ * and with users that come back.
  * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers,returning] [--set path=value ...]`
  * `npm run bench -- serve --run NAME --soak MINUTES [--rate 10]`: mixed load instead, and whether memory stays flat
  *
@@ -12,16 +12,16 @@ import { parseArgs } from "node:util";
 import { loadConfig } from "../src/config/load.ts";
 import { RunError } from "../src/core/errors.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
-import { workersUnder } from "../tests/integration/served.ts";
 import type { Benchmark, Measurement } from "./claim.ts";
+import { faults } from "./serve-faults.ts";
 import {
   asksOf,
+  capacityOf,
   closedLoop,
   hurriedMs,
   openLoop,
   percentile,
   type Question,
-  recovered,
   requestsOf,
   type Service,
   startService,
@@ -58,21 +58,22 @@ export const bench: Benchmark = async (emit, args) => {
   const questions = await requestsOf(root, name);
   const seconds = Number(values.seconds);
   const started: Service[] = [];
-  const start: Start = async (...more) => {
-    const service = await startService(name, root, [...more, ...values.set]);
+  const startLike = async (like: Service | undefined, ...more: string[]): Promise<Service> => {
+    const service = await startService(name, root, [...more, ...values.set], like);
     started.push(service);
     return service;
   };
+  const start: Start = (...more) => startLike(undefined, ...more);
   try {
     if (values.soak !== undefined)
       return await soak(emit, await start(), questions, Number(values.soak), Number(values.rate));
     if (wanted.includes("load")) await load(emit, questions, start, seconds);
-    if (wanted.includes("overload") || wanted.includes("faults")) {
+    if (wanted.includes("overload")) {
       const service = await start("serve.cache=0");
-      if (wanted.includes("overload")) await overload(emit, questions, service, seconds);
-      if (wanted.includes("faults")) await faults(emit, questions, service, seconds);
+      await overload(emit, questions, service, seconds);
       await service.stop();
     }
+    if (wanted.includes("faults")) await faults(emit, questions, (like) => startLike(like, "serve.cache=0"), seconds);
     if (wanted.includes("peers")) {
       const run = { root, name, threads: 1, seconds };
       await besidePeers(emit, await start("serve.cache=0", "runtime.threads=1"), questions, run);
@@ -119,13 +120,6 @@ async function load(emit: Emit, questions: readonly Question[], start: Start, se
   await service.stop();
 }
 
-/** What it takes a second with 64 callers. */
-async function capacityOf(service: Service, questions: readonly Question[], mode: "direct" | "think", seconds: number) {
-  const asks = asksOf(questions, mode);
-  await closedLoop(service, asks, 64, Math.min(2, seconds)); // warm
-  return (await closedLoop(service, asks, 64, seconds)).perSecond;
-}
-
 async function overload(emit: Emit, questions: readonly Question[], service: Service, seconds: number): Promise<void> {
   for (const mode of modes) {
     const rate = 2 * (await capacityOf(service, questions, mode, seconds));
@@ -142,26 +136,5 @@ async function overload(emit: Emit, questions: readonly Question[], service: Ser
     emit({ claim: `${name}: p99 of the refused`, value: percentile(o.refused, 99), unit: "ms", n: o.refused.length });
     emit({ claim: `${name}: sent later than due by, p99`, value: percentile(o.late, 99), unit: "ms", n });
     emit({ claim: `${name}: lost or wrong`, value: o.lost, unit: "requests", n, bar: ["value", "<=", 0] });
-  }
-}
-
-async function faults(emit: Emit, questions: readonly Question[], service: Service, seconds: number): Promise<void> {
-  const rate = 0.3 * (await capacityOf(service, questions, "direct", Math.min(5, seconds)));
-  for (const [what, signal] of [
-    ["worker killed", "SIGKILL"],
-    ["worker stands still for 3 s", "SIGSTOP"],
-  ] as const) {
-    await recovered(service, asksOf(questions, "direct"));
-    const strike = (): void => {
-      const [worker] = workersUnder(service.pid);
-      if (worker === undefined) return;
-      process.kill(worker, signal);
-      if (signal === "SIGSTOP") setTimeout(() => process.kill(worker, "SIGCONT"), 3_000);
-    };
-    const o = await openLoop(service, asksOf(questions, "direct"), rate, Math.max(30, seconds), strike);
-    const name = `serve/direct, ${what}`;
-    emit({ claim: `${name}: own order back`, value: o.flagged / o.sent, unit: "share", n: o.sent });
-    emit({ claim: `${name}: lost or wrong`, value: o.lost, unit: "requests", n: o.sent, bar: ["value", "<=", 0] });
-    emit({ claim: `${name}: until the model answers again`, value: o.recoveryMs / 1000, unit: "s", n: 1 });
   }
 }

@@ -1,6 +1,6 @@
 /** A service without a model: a re-ranker that turns the order around, and an HTTP server in front of it. */
 import { http, limits, security } from "../src/config/schema/serve-http.ts";
-import type { AccessRecord } from "../src/serve/http/handle.ts";
+import type { HttpAccess } from "../src/serve/access.ts";
 import { createHttpServer, type HttpServer } from "../src/serve/http/server.ts";
 import { Metrics } from "../src/serve/metrics.ts";
 import { openSecurity, type Security } from "../src/serve/security/security.ts";
@@ -85,14 +85,14 @@ export interface TestService {
   readonly server: HttpServer;
   readonly security: Security;
   readonly reranker: FakeReranker;
-  readonly log: AccessRecord[];
+  readonly log: HttpAccess[];
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
 }
 
 type Overrides = Partial<Record<"http" | "security" | "limits", object>>;
 
 export async function startService(overrides: Overrides = {}, reranker = new FakeReranker()): Promise<TestService> {
-  const log: AccessRecord[] = [];
+  const log: HttpAccess[] = [];
   const guard = openSecurity(security.parse(overrides.security ?? {}));
   const server = createHttpServer({
     reranker,

@@ -30,9 +30,9 @@ export function resultsTable(results: ResultsFile): string {
   const systems = [...new Set(rows.map((r) => r.system))];
   const metrics = [...new Set(rows.map((r) => r.metric))];
   const value = (system: string, metric: string) => rows.find((r) => r.system === system && r.metric === metric)?.value;
-  const lift = (system: string) => {
+  const lift = (system: string, baseline = "prerank") => {
     const c = results.comparisons.find(
-      (x) => x.system === system && x.baseline === "prerank" && x.slice === "conditional" && x.metric === "N@5",
+      (x) => x.system === system && x.baseline === baseline && x.slice === "conditional" && x.metric === "N@5",
     );
     return c ? `${signed(c.delta)} [${signed(c.ci_low)}, ${signed(c.ci_high)}]` : "";
   };
@@ -49,6 +49,11 @@ export function resultsTable(results: ResultsFile): string {
     `${rows[0]?.n ?? 0} ${metrics.includes("AUC") ? "logged test slates" : "test slates whose true item is among the candidates"}; paired bootstrap over users.`,
     results.selected ? "* chosen on validation." : "",
   ];
+  const added = systems
+    .map((s) => [s, s.replace("rl", "sft")] as const)
+    .filter(([s, sft]) => s !== sft && lift(s, sft) !== "")
+    .map(([s, sft]) => `${s} over ${sft} ${lift(s, sft)}`);
+  if (added.length > 0) legend.push(`ΔN@5 by RL: ${added.join("; ")}.`);
   return [pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" "))].join("\n");
 }
 

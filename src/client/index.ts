@@ -2,8 +2,9 @@
  * The service's TypeScript client, as the package exports it ("gr2/client"): promises, deadlines and streams over the
  * generated code. Everything of proto/gr2/v1/rerank.proto is exported as well, with its types.
  */
-import { type ChannelCredentials, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
+import { type ChannelCredentials, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import {
+  FallbackReason,
   type GetModelResponse,
   RerankBatchRequest,
   type RerankBatchResponse,
@@ -30,6 +31,11 @@ export interface RerankClientOptions {
   readonly credentials?: ChannelCredentials;
   /** Of a call, milliseconds; default 10 000. The service answers within it, if need be with your own order. */
   readonly timeoutMs?: number;
+  /**
+   * `rerank` gives your own order back, with fallback NO_SERVICE, where the service refuses for now, cannot be reached or does
+   * not answer in time. What your program has done wrong (a malformed request, a missing token) is an error still. Default false.
+   */
+  readonly ownOrder?: boolean;
 }
 
 export interface CallOptions {
@@ -44,13 +50,22 @@ export class RerankClient {
 
   /** @param address "host:port" */
   constructor(address: string, options: RerankClientOptions = {}) {
-    this.stub = new RerankServiceClient(address, options.credentials ?? credentials.createInsecure());
+    this.stub = new RerankServiceClient(address, options.credentials ?? credentials.createInsecure(), {
+      "grpc.initial_reconnect_backoff_ms": 100,
+      "grpc.max_reconnect_backoff_ms": 2_000,
+    });
     this.options = options;
   }
 
-  rerank(request: Partially<RerankRequest>, call: CallOptions = {}): Promise<RerankResponse> {
+  async rerank(request: Partially<RerankRequest>, call: CallOptions = {}): Promise<RerankResponse> {
     const message = RerankRequest.fromPartial(request as RerankRequest);
-    return unary(call, (done) => this.stub.rerank(message, this.metadata(), this.deadline(call), done));
+    try {
+      return await unary(call, (done) => this.stub.rerank(message, this.metadata(), this.deadline(call), done));
+    } catch (e) {
+      const failed = notTheCallers.has((e as ServiceError).code) && !call.signal?.aborted;
+      if (this.options.ownOrder && failed) return ownOrder(message);
+      throw e;
+    }
   }
 
   rerankBatch(request: Partially<RerankBatchRequest>, call: CallOptions = {}): Promise<RerankBatchResponse> {
@@ -93,6 +108,21 @@ export class RerankClient {
   private deadline(call: CallOptions): { deadline: number } {
     return { deadline: Date.now() + (call.timeoutMs ?? this.options.timeoutMs ?? 10_000) };
   }
+}
+
+/** Statuses that say nothing against the request. CANCELLED: a connection that broke; leaving is the caller's own. */
+const notTheCallers: ReadonlySet<status> = new Set([
+  ...[status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED],
+  ...[status.INTERNAL, status.UNKNOWN, status.CANCELLED],
+]);
+
+/** The answer that changes nothing, scored as the service scores it. */
+function ownOrder({ candidates, topN }: RerankRequest): RerankResponse {
+  const ranking = candidates.map(({ id }, place) => ({ id, place, score: 1 - place / candidates.length }));
+  return {
+    ...{ ranking: topN > 0 ? ranking.slice(0, topN) : ranking, thought: "", modelVersion: "" },
+    ...{ fallback: FallbackReason.FALLBACK_REASON_NO_SERVICE, timings: undefined, tokens: undefined },
+  };
 }
 
 function unary<T>(

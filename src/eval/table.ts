@@ -55,8 +55,8 @@ export interface TableInput {
   /** User row of each slate the pre-ranker missed; empty leaves out the end_to_end slice. */
   readonly missedUsers: readonly number[];
   readonly systems: readonly SystemAnswers[];
-  /** Each system is compared with these, when present among the systems. */
-  readonly baselines: readonly string[];
+  /** What each system is compared with; names that are not among the systems do not count. */
+  readonly baselinesOf: (system: string) => readonly string[];
   readonly bootstrap?: Partial<BootstrapOptions>;
 }
 
@@ -87,7 +87,7 @@ export function resultsTable(input: TableInput): { rows: MetricRow[]; comparison
         const e = bootstrap.estimate(s * M + m);
         rows.push({ system, slice, metric, value: e.value, ci_low: e.ciLow, ci_high: e.ciHigh, n: e.n });
       });
-      for (const baseline of input.baselines) {
+      for (const baseline of input.baselinesOf(system)) {
         const b = input.systems.findIndex((x) => x.system === baseline);
         if (b < 0 || baseline === system) continue;
         names.forEach((metric, m) => {

@@ -13,10 +13,10 @@ import { Gr2Error } from "../core/errors.ts";
 import { runtimeOf } from "../stages/pipeline.ts";
 import { startWorker } from "../worker/launcher.ts";
 import { startWorkerProcess } from "../worker/process.ts";
+import type { AccessRecord } from "./access.ts";
 import { Deployment } from "./deployment.ts";
 import { Engine } from "./engine.ts";
 import { startGrpcServer } from "./grpc/server.ts";
-import type { AccessRecord } from "./http/handle.ts";
 import { createHttpServer } from "./http/server.ts";
 import { LoopLag } from "./loop-lag.ts";
 import { Metrics } from "./metrics.ts";
@@ -93,7 +93,14 @@ export async function serve(options: ServeOptions): Promise<Service> {
   });
   try {
     lag.start();
-    const grpc = await startGrpcServer({ ...shared, ...settings.grpc, maxRequestBytes, defaultDeadlineMs, log });
+    const grpc = await startGrpcServer({
+      ...shared,
+      ...settings.grpc,
+      maxRequestBytes,
+      defaultDeadlineMs,
+      log,
+      access: options.access,
+    });
     let httpAddress: { url: string; port: number };
     try {
       httpAddress = await http.listen();
@@ -114,6 +121,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
       try {
         security.reload();
         http.reloadCertificates();
+        grpc.reloadCertificates();
         const next = await openServedRun(options.root, options.name, options.overrides);
         const deployment = await open(next);
         if (deployment.model.version === engine.model()?.version) {

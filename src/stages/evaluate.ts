@@ -320,7 +320,8 @@ function tabulate(
     users: test.map((s) => s.user),
     missedUsers: allTest.filter((s) => s.targetIndex < 0).map((s) => s.user),
     systems: answers,
-    baselines: ["prerank", "prior"],
+    // What RL adds is a comparison of its own.
+    baselinesOf: (system) => ["prerank", "prior", ...(/^rl(_|$)/.test(system) ? [system.replace("rl", "sft")] : [])],
     bootstrap: { resamples: config.eval.bootstrap, seed: deriveSeed(config.seed, "bootstrap") },
   });
   const onValidation = Object.fromEntries(

@@ -18,9 +18,11 @@ import { HealthImplementation, protoPath as healthProto } from "grpc-health-chec
 import * as pb from "../../client/generated/gr2/v1/rerank.ts";
 import { EnvironmentError } from "../../core/errors.ts";
 import { repositoryRoot } from "../../core/paths.ts";
+import { type GrpcAccess, requestIdOf, traceOf } from "../access.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Security } from "../security/security.ts";
 import { Refusal, type RerankAnswer, type Reranker } from "../types.ts";
+import { serverCertificates } from "./certificates.ts";
 import { lenient, type Malformed, statusOf, toModel, toRequest, toResponse, wellFormed } from "./translate.ts";
 
 export interface GrpcServerOptions {
@@ -34,12 +36,15 @@ export interface GrpcServerOptions {
   readonly metrics: Pick<Metrics, "observe">;
   /** Of bugs alone. */
   readonly log: (message: string) => void;
+  readonly access: (record: GrpcAccess) => void;
 }
 
 export interface GrpcServer {
   readonly port: number;
   /** Health says NOT_SERVING from now on; calls are still answered. */
   notServing(): void;
+  /** Takes the certificates that security.reload() has read. */
+  reloadCertificates(): void;
   /** Takes no new calls, lets running ones end, then closes; after the time it closes anyway. */
   drain(withinMs: number): Promise<void>;
 }
@@ -83,17 +88,23 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     loadSync([join(protos, "gr2/v1/rerank.proto"), healthProto], { includeDirs: [protos], keepCase: true }),
   ).addToServer(server);
 
+  const tls = security.tls();
+  const certificates = tls && serverCertificates(tls);
   const port = await new Promise<number>((resolve, reject) => {
     const host = options.host.includes(":") && !options.host.startsWith("[") ? `[${options.host}]` : options.host;
-    server.bindAsync(`${host}:${options.port}`, credentialsOf(security), (cause, bound) => {
-      if (!cause) return resolve(bound);
-      reject(
-        new EnvironmentError(`cannot listen on ${options.host}:${options.port}: ${cause.message}`, {
-          cause,
-          advice: "Choose another serve.grpc.port, or 0 for any free one.",
-        }),
-      );
-    });
+    server.bindAsync(
+      `${host}:${options.port}`,
+      certificates?.credentials ?? ServerCredentials.createInsecure(),
+      (cause, bound) => {
+        if (!cause) return resolve(bound);
+        reject(
+          new EnvironmentError(`cannot listen on ${options.host}:${options.port}: ${cause.message}`, {
+            cause,
+            advice: "Choose another serve.grpc.port, or 0 for any free one.",
+          }),
+        );
+      },
+    );
   });
   let ending = false;
   const follow = () => {
@@ -109,6 +120,10 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
       ending = true;
       follow();
     },
+    reloadCertificates() {
+      const renewed = security.tls();
+      if (renewed) certificates?.set(renewed);
+    },
     async drain(withinMs) {
       ending = true;
       follow();
@@ -118,13 +133,6 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
       clearTimeout(force);
     },
   };
-}
-
-function credentialsOf(security: Security): ServerCredentials {
-  const tls = security.tls();
-  if (!tls) return ServerCredentials.createInsecure();
-  const pair = { private_key: tls.key, cert_chain: tls.cert };
-  return ServerCredentials.createSsl(tls.clientCa ?? null, [pair], tls.clientCa !== undefined);
 }
 
 /** Resolves when the stream takes more, or nobody reads it any more. */
@@ -140,15 +148,36 @@ const drained = (call: ServerWritableStream<unknown, unknown>): Promise<void> =>
     if (call.cancelled) done();
   });
 
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** A call under way. */
+interface Exchange {
+  readonly call: AnyCall;
+  readonly began: number;
+  readonly record: Mutable<GrpcAccess>;
+  answer?: RerankAnswer;
+}
+
 function handlers(options: GrpcServerOptions) {
   const { reranker, security } = options;
 
-  const admit = (call: AnyCall, requests: number): void => {
+  const begin = (route: string, call: AnyCall): Exchange => ({
+    call,
+    began: performance.now(),
+    record: {
+      ...{ transport: "grpc", requestId: requestIdOf(call.metadata.get("x-request-id")[0]), route, client: "" },
+      ...{ status: "", ms: 0, numRequests: 0, numHistory: 0, numCandidates: 0 },
+    },
+  });
+
+  const admit = ({ call, record }: Exchange, requests: number): void => {
     reranker.shed();
     const [authorization] = call.metadata.get("authorization");
     const subject = call.getAuthContext().sslPeerCertificate?.subject.CN;
     const name = Array.isArray(subject) ? subject[0] : subject;
     const principal = security.authenticate(authorization?.toString(), name);
+    record.client = principal.name;
+    record.numRequests = requests;
     security.admit(principal, requests);
   };
 
@@ -159,45 +188,25 @@ function handlers(options: GrpcServerOptions) {
     return controller.signal;
   };
 
-  const asked = (message: pb.RerankRequest, call: AnyCall) => {
+  const asked = (message: pb.RerankRequest, { call, record }: Exchange) => {
+    record.numHistory += message.history.length;
+    record.numCandidates += message.candidates.length;
     const left = Number(call.getDeadline()) - Date.now() - wayBackMs;
     return toRequest(message, left, options.defaultDeadlineMs);
   };
 
-  /** Runs one call: admission, answer, status, metrics. */
-  const unary =
-    <Req extends object, Res>(
-      route: string,
-      answer: (request: Req, call: AnyCall, seen: (answer: RerankAnswer) => void) => Promise<Res>,
-    ) =>
-    (call: ServerUnaryCall<Req | Malformed, Res>, done: sendUnaryData<Res>): void => {
-      const began = performance.now();
-      let last: RerankAnswer | undefined;
-      const run = async () =>
-        answer(wellFormed(call.request), call, (a) => {
-          last = a;
-        });
-      run().then(
-        (response) => {
-          observe(route, status.OK, began, last);
-          done(null, response);
-        },
-        (error: unknown) => {
-          const refused = problem(error);
-          observe(route, refused.code, began, undefined);
-          done(refused);
-        },
-      );
-    };
-
-  const observe = (route: string, code: status, began: number, answer: RerankAnswer | undefined): void =>
+  /** Counts and logs a call that has ended. */
+  const end = ({ record, began, answer }: Exchange, code: status): void => {
+    const ms = performance.now() - began;
+    record.status = status[code];
+    record.ms = Math.round(ms * 10) / 10;
+    if (answer?.fallback) record.fallback = answer.fallback;
     options.metrics.observe({
-      transport: "grpc",
-      route,
-      status: status[code],
-      seconds: (performance.now() - began) / 1000,
+      ...{ transport: "grpc", route: record.route, status: record.status, seconds: ms / 1000 },
       ...(answer ? { answer } : {}),
     });
+    options.access(record);
+  };
 
   const problem = (error: unknown): { code: status; details: string; metadata: Metadata } => {
     const metadata = new Metadata();
@@ -209,23 +218,46 @@ function handlers(options: GrpcServerOptions) {
     return { code: statusOf(error), details: error.message, metadata };
   };
 
+  /** The call ends with this instead of an answer. */
+  const refuse = (exchange: Exchange, error: unknown) => {
+    const refused = problem(error);
+    exchange.record.problem = error instanceof Refusal ? error.code : "internal";
+    if (!(error instanceof Refusal)) exchange.record.trace = traceOf(error);
+    end(exchange, refused.code);
+    return refused;
+  };
+
+  /** Runs one call: admission, answer, status, metrics. */
+  const unary =
+    <Req extends object, Res>(route: string, answer: (request: Req, exchange: Exchange) => Promise<Res>) =>
+    (call: ServerUnaryCall<Req | Malformed, Res>, done: sendUnaryData<Res>): void => {
+      const exchange = begin(route, call);
+      const run = async () => answer(wellFormed(call.request), exchange);
+      run().then(
+        (response) => {
+          end(exchange, status.OK);
+          done(null, response);
+        },
+        (error: unknown) => done(refuse(exchange, error)),
+      );
+    };
+
   return {
-    rerank: unary("Rerank", async (message: pb.RerankRequest, call, seen) => {
-      admit(call, 1);
-      const answer = await reranker.rerank(asked(message, call), { signal: gone(call) });
-      seen(answer);
-      return toResponse(answer);
+    rerank: unary("Rerank", async (message: pb.RerankRequest, exchange) => {
+      admit(exchange, 1);
+      exchange.answer = await reranker.rerank(asked(message, exchange), { signal: gone(exchange.call) });
+      return toResponse(exchange.answer);
     }),
-    rerankBatch: unary("RerankBatch", async ({ requests }: pb.RerankBatchRequest, call) => {
-      admit(call, Math.max(1, requests.length));
+    rerankBatch: unary("RerankBatch", async ({ requests }: pb.RerankBatchRequest, exchange) => {
+      admit(exchange, Math.max(1, requests.length));
       const most = reranker.model()?.limits.maxBatch;
       if (requests.length === 0) throw new Refusal("invalid", "requests is empty");
       if (most !== undefined && requests.length > most)
         throw new Refusal("too_large", `requests has ${requests.length} entries; at most ${most} are allowed`);
-      const signal = gone(call);
+      const signal = gone(exchange.call);
       const one = async (message: pb.RerankRequest): Promise<pb.RerankBatchResult> => {
         try {
-          const answer = await reranker.rerank(asked(message, call), { signal });
+          const answer = await reranker.rerank(asked(message, exchange), { signal });
           return { outcome: { $case: "answer", value: toResponse(answer) } };
         } catch (error) {
           const { code, details } = problem(error);
@@ -235,39 +267,33 @@ function handlers(options: GrpcServerOptions) {
       };
       return { results: await Promise.all(requests.map(one)) };
     }),
-    getModel: unary("GetModel", async (_: pb.GetModelRequest, call) => {
-      admit(call, 1);
+    getModel: unary("GetModel", async (_: pb.GetModelRequest, exchange) => {
+      admit(exchange, 1);
       const model = reranker.model();
       if (!model) throw new Refusal("unavailable", "no model is loaded");
       return toModel(model);
     }),
     rerankStream: (call: ServerWritableStream<pb.RerankStreamRequest | Malformed, pb.RerankStreamResponse>): void => {
-      const began = performance.now();
-      const stream = async (): Promise<RerankAnswer | undefined> => {
+      const exchange = begin("RerankStream", call);
+      const stream = async (): Promise<void> => {
         const { request } = wellFormed(call.request);
         if (!request) throw new Refusal("invalid", "request is missing");
-        admit(call, 1);
-        let last: RerankAnswer | undefined;
-        for await (const event of reranker.stream(asked(request, call), { signal: gone(call) })) {
-          if (event.kind === "answer") last = event.answer;
+        admit(exchange, 1);
+        for await (const event of reranker.stream(asked(request, exchange), { signal: gone(call) })) {
+          if (event.kind === "answer") exchange.answer = event.answer;
           const message: pb.RerankStreamResponse =
             event.kind === "thought"
               ? { event: { $case: "thought", value: event.text } }
               : { event: { $case: "answer", value: toResponse(event.answer) } };
           if (!call.write(message)) await drained(call);
         }
-        return last;
       };
       stream().then(
-        (answer) => {
-          observe("RerankStream", status.OK, began, answer);
+        () => {
+          end(exchange, status.OK);
           call.end();
         },
-        (error: unknown) => {
-          const refused = problem(error);
-          observe("RerankStream", refused.code, began, undefined);
-          call.emit("error", refused);
-        },
+        (error: unknown) => call.emit("error", refuse(exchange, error)),
       );
     },
   };

@@ -2,10 +2,10 @@
  * One HTTP request, from its headers to the last byte of its answer: who, where, what, rank, reply, log. Owns the order of these
  * checks: what is cheap comes first, and nothing is read from anybody who may not call.
  */
-import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { TLSSocket } from "node:tls";
 import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
+import { type HttpAccess, requestIdOf, traceOf } from "../access.ts";
 import type { Metrics } from "../metrics.ts";
 import { isLoopback, type Security } from "../security/security.ts";
 import { Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../types.ts";
@@ -18,35 +18,13 @@ import { Problem, toProblem } from "./problem.ts";
 import { answerHeaders, json, type Reply, send, sendEvents } from "./reply.ts";
 import { type GetPath, getRoutes, type RerankRoute, rerankRoutes } from "./routes.ts";
 
-/** A line of the access log. It holds nothing a caller wrote: no texts, no ids of items, no paths we do not know. */
-export interface AccessRecord {
-  readonly requestId: string;
-  readonly method: string;
-  readonly route: string;
-  readonly dialect: string;
-  /** Of the token or certificate; "" before the caller is known. */
-  readonly client: string;
-  /** 499: the client went away. */
-  readonly status: number;
-  readonly ms: number;
-  readonly bytesIn: number;
-  readonly bytesOut: number;
-  readonly numHistory: number;
-  readonly numCandidates: number;
-  readonly fallback?: string;
-  /** Why not, as a code. */
-  readonly problem?: string;
-  /** Of a bug: its kind and where it happened. */
-  readonly trace?: string;
-}
-
 export interface HandlerOptions {
   readonly reranker: Reranker;
   readonly security: Security;
   readonly http: HttpSettings;
   readonly limits: LimitSettings;
   readonly metrics: Metrics;
-  readonly log: (record: AccessRecord) => void;
+  readonly log: (record: HttpAccess) => void;
   readonly draining: () => boolean;
 }
 
@@ -56,7 +34,7 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 interface Exchange {
   readonly req: IncomingMessage;
   readonly res: ServerResponse;
-  readonly record: Mutable<AccessRecord>;
+  readonly record: Mutable<HttpAccess>;
   /** The client waits for "100 Continue" before it sends the body. */
   readonly expectsContinue: boolean;
   /** A refusal is in this; by path until the body is read, then by what the body is. */
@@ -181,8 +159,9 @@ export function createHandler(options: HandlerOptions): Handle {
     const path = (req.url ?? "").split("?", 1)[0] ?? "";
     const rerankRoute = rerankRoutes.find((r) => r.path === path);
     const getRoute = Object.hasOwn(getRoutes, path) ? (path as GetPath) : undefined;
-    const record: Mutable<AccessRecord> = {
-      requestId: requestIdOf(req),
+    const record: Mutable<HttpAccess> = {
+      transport: "http",
+      requestId: requestIdOf(req.headers["x-request-id"]),
       method: knownMethods.has(req.method ?? "") ? (req.method as string) : "other",
       route: rerankRoute?.path ?? getRoute ?? "unknown",
       dialect: "",
@@ -252,25 +231,15 @@ export function createHandler(options: HandlerOptions): Handle {
 }
 
 /** What went wrong, for the log: a code, and for a bug its place in the code without its message. */
-function note(record: Mutable<AccessRecord>, error: unknown): void {
+function note(record: Mutable<HttpAccess>, error: unknown): void {
   if (error instanceof ClientGone) {
     record.problem = "client_gone";
     return;
   }
   const problem = toProblem(error);
   record.problem = problem.code;
-  if (problem.code !== "internal") return;
-  const frames = error instanceof Error ? (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line)) : [];
-  record.trace = [error instanceof Error ? error.name : typeof error, ...frames.slice(0, 6).map((f) => f.trim())].join(
-    " | ",
-  );
+  if (problem.code === "internal") record.trace = traceOf(error);
 }
-
-/** The caller's own id of the request if it is harmless, so that its log and ours can be put together. */
-const requestIdOf = (req: IncomingMessage): string => {
-  const given = req.headers["x-request-id"];
-  return typeof given === "string" && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : randomUUID();
-};
 
 /** Mode and deadline, for dialects whose bodies have no field for them. */
 function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs"> {

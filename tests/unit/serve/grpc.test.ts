@@ -7,13 +7,15 @@ import { loadSync } from "@grpc/proto-loader";
 import fc from "fast-check";
 import { protoPath as healthProto } from "grpc-health-check";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { hostileCall, hostileChannel } from "../../../bench/hostile-grpc.ts";
 import { FallbackReason, Mode, RerankClient, RerankRequest, RerankResponse } from "../../../src/client/index.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
+import type { GrpcAccess } from "../../../src/serve/access.ts";
 import { type GrpcServer, startGrpcServer } from "../../../src/serve/grpc/server.ts";
 import { Metrics } from "../../../src/serve/metrics.ts";
 import { openSecurity, type Security } from "../../../src/serve/security/security.ts";
-import { Refusal } from "../../../src/serve/types.ts";
+import { Refusal, type ServedModel } from "../../../src/serve/types.ts";
 import { forever, type GatedWorker, makeRuns, type Setup, setUp } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-grpc-"));
@@ -22,6 +24,7 @@ let setup: Setup;
 let server: GrpcServer;
 let client: RerankClient;
 const bugs: string[] = [];
+const records: GrpcAccess[] = [];
 
 const start = (security: Security): Promise<GrpcServer> =>
   startGrpcServer({
@@ -33,6 +36,7 @@ const start = (security: Security): Promise<GrpcServer> =>
     defaultDeadlineMs: 5_000,
     metrics: new Metrics(),
     log: (message) => bugs.push(message),
+    access: (record) => records.push(record),
   });
 
 beforeAll(async () => {
@@ -88,6 +92,28 @@ describe("the methods", () => {
     expect(answers.length).toBe(1);
     expect(thought.trim()).toBe(answers[0]?.thought);
     expect(answers[0]?.ranking).toEqual((await client.rerank({ ...request, mode: Mode.MODE_THINK })).ranking);
+  });
+
+  it("leave a line each that holds nothing the caller wrote", async () => {
+    records.length = 0;
+    await client.rerank({ ...request, candidates: [{ id: "mine", text: "a secret wish" }] });
+    await errorOf(client.rerankBatch({ requests: [] }));
+    for await (const _ of client.rerankStream(request));
+    const seen = records.map((r) => [
+      r.route,
+      r.status,
+      r.client,
+      r.numRequests,
+      r.numHistory,
+      r.numCandidates,
+      r.problem,
+    ]);
+    expect(seen).toEqual([
+      ["Rerank", "OK", "open", 1, 2, 1, undefined],
+      ["RerankBatch", "INVALID_ARGUMENT", "open", 1, 0, 0, "invalid"],
+      ["RerankStream", "OK", "open", 1, 2, 3, undefined],
+    ]);
+    expect(JSON.stringify(records)).not.toMatch(/secret|mine|i1\b/);
   });
 
   it("refuse with a time to try again while the process is too late with its work", async () => {
@@ -202,7 +228,7 @@ describe("tools", () => {
     const own = await setUp(join(folder, "runs"), "run");
     const other = await startGrpcServer({
       ...{ reranker: own.engine, security: open, host: "127.0.0.1", port: 0, maxRequestBytes: 1024 },
-      ...{ defaultDeadlineMs: 1_000, metrics: new Metrics(), log: () => {} },
+      ...{ defaultDeadlineMs: 1_000, metrics: new Metrics(), log: () => {}, access: () => {} },
     });
     expect(await healthOf(`127.0.0.1:${other.port}`)).toBe("SERVING");
     other.notServing();
@@ -244,5 +270,57 @@ describe("hostile bytes", () => {
     );
     expect(bugs).toEqual([]);
     expect((await client.rerank(request)).fallback).toBe(FallbackReason.FALLBACK_REASON_UNSPECIFIED);
+  });
+});
+
+describe("hostile calls", () => {
+  it("get the right status each, 1,500 of them", async () => {
+    const limits = { ...(setup.engine.model() as ServedModel).limits, maxRequestBytes: 64 * 1024 };
+    const channel = hostileChannel(`127.0.0.1:${server.port}`);
+    const wrong: string[] = [];
+    const kinds = new Set<string>();
+    let next = 0;
+    const caller = async (): Promise<void> => {
+      for (let n = next++; n < 1_500; n = next++) {
+        const hostile = hostileCall(0, n, limits);
+        kinds.add(hostile.kind);
+        const fault = await channel.send(hostile);
+        if (fault !== "") wrong.push(`${n}: ${fault}`);
+      }
+    };
+    await Promise.all(Array.from({ length: 8 }, caller));
+    channel.close();
+    expect(wrong).toEqual([]);
+    expect(kinds.size).toBeGreaterThan(25);
+    expect(bugs).toEqual([]);
+    expect((await client.rerank(request)).ranking.length).toBe(3);
+  });
+});
+
+describe("a client that is to have an order whatever happens", () => {
+  const none = FallbackReason.FALLBACK_REASON_NO_SERVICE;
+  it("gets its own where nobody answers, and none for its own mistakes", async () => {
+    const nowhere = new RerankClient("127.0.0.1:1", { ownOrder: true, timeoutMs: 500 });
+    const { ranking, fallback } = await nowhere.rerank({ ...request, topN: 2 });
+    expect([fallback, ranking]).toEqual([
+      none,
+      [
+        { id: "c10", place: 0, score: 1 },
+        { id: "c4", place: 1, score: 1 - 1 / 3 },
+      ],
+    ]);
+    const left = nowhere.rerank(request, { signal: AbortSignal.abort() });
+    expect((await errorOf(left)).code).toBe(status.CANCELLED);
+    nowhere.close();
+
+    const careful = new RerankClient(`127.0.0.1:${server.port}`, { ownOrder: true });
+    expect((await careful.rerank(request)).fallback).toBe(FallbackReason.FALLBACK_REASON_UNSPECIFIED);
+    expect((await errorOf(careful.rerank({ candidates: [] }))).code).toBe(status.INVALID_ARGUMENT);
+    const shed = vi.spyOn(setup.engine, "shed").mockImplementation(() => {
+      throw new Refusal("overloaded", "late", { retryAfterMs: 250 });
+    });
+    expect((await careful.rerank(request)).fallback).toBe(none);
+    shed.mockRestore();
+    careful.close();
   });
 });

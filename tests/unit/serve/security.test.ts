@@ -6,14 +6,18 @@ import { request } from "node:https";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { credentials } from "@grpc/grpc-js";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { RerankClient } from "../../../src/client/index.ts";
 import { type SecuritySettings, security } from "../../../src/config/schema/serve-http.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
+import { startGrpcServer } from "../../../src/serve/grpc/server.ts";
+import { Metrics } from "../../../src/serve/metrics.ts";
 import { RateLimiter } from "../../../src/serve/security/rate.ts";
 import { assertMayListen, isLoopback, openSecurity, warningsOf } from "../../../src/serve/security/security.ts";
 import { findToken, newToken, parseTokens } from "../../../src/serve/security/tokens.ts";
-import { startService } from "../../serve-fixture.ts";
+import { FakeReranker, startService } from "../../serve-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-security-"));
 const write = (name: string, text: string): string => {
@@ -291,6 +295,35 @@ describe.skipIf(!hasOpenssl)("certificates", () => {
       expect(await call(service.port, { ca: file("stranger.pem") })).toBe(200);
     } finally {
       await service.server.close();
+    }
+  });
+
+  it("of the gRPC side can be changed too, and let only known clients in", async () => {
+    const renewed = {
+      cert: write("grpc.pem", file("server.pem").toString()),
+      key: write("grpc.key", file("server.key").toString()),
+    };
+    const guard = openSecurity(settings({ tls: { ...renewed, clientCa: path("ca.pem") } }));
+    const server = await startGrpcServer({
+      ...{ reranker: new FakeReranker(), security: guard, host: "127.0.0.1", port: 0, maxRequestBytes: 1024 },
+      ...{ defaultDeadlineMs: 1_000, metrics: new Metrics(), log: () => {}, access: () => {} },
+    });
+    const connects = async (trusted: string, own: string): Promise<boolean> => {
+      const secure = credentials.createSsl(file(trusted), file(`${own}.key`), file(`${own}.pem`));
+      const client = new RerankClient(`127.0.0.1:${server.port}`, { credentials: secure, timeoutMs: 1_000 });
+      const model = await client.getModel().catch(() => undefined);
+      client.close();
+      return model !== undefined;
+    };
+    try {
+      expect([await connects("ca.pem", "shop"), await connects("ca.pem", "stranger")]).toEqual([true, false]);
+      write("grpc.pem", file("stranger.pem").toString());
+      write("grpc.key", file("stranger.key").toString());
+      guard.reload();
+      server.reloadCertificates();
+      expect([await connects("stranger.pem", "shop"), await connects("ca.pem", "shop")]).toEqual([true, false]);
+    } finally {
+      await server.drain(0);
     }
   });
 
