@@ -154,7 +154,7 @@ class Engine:
             trees = targets.trees(everything)
             if held is not None:
                 trees = held.find(trees)
-                held.reused_tokens += sum(len(tree.cached) for tree in trees)
+                held.count(trees)
             for micro_batch in self._plan(trees, spec.micro_batch_tokens):
                 check()
                 hidden = model.predicting_states(micro_batch) if held is None else held.compute(model, micro_batch)[0]

@@ -74,7 +74,7 @@ def prefill_behind(
         held.compute(model, alone)
         apart = tree.length
     trees = held.find([packing.prompt_alone(prompt, number) for number, prompt in enumerate(prompts)])
-    held.reused_tokens += sum(len(tree.cached) for tree in trees) - apart
+    held.count(trees, apart)
     last: dict[int, Tensor] = {}
     for micro_batch in packing.plan(trees, budget):
         check()

@@ -62,7 +62,7 @@ class PrefixCache:
             self._values_NLKD = values.new_empty((self._slots * BLOCK, *values.shape))
         self._device = model.device
         self._request = 0
-        self.reused_tokens = 0  # of prompts, so far: counted by whoever asks for a request's prompts first
+        self.reused_tokens = 0  # of prompts, so far
         self.clear()
 
     def clear(self) -> None:
@@ -86,6 +86,10 @@ class PrefixCache:
         """A request's trees with the beginnings that are held. These stay until the next request is asked for."""
         self._request += 1
         return [replace(tree, cached=self._cached(tree.prompt)) for tree in trees]
+
+    def count(self, trees: Sequence[Tree], apart: int = 0) -> None:
+        """Counts what is reused of a request's prompts; apart: tokens computed for it that all of them begin with."""
+        self.reused_tokens += max(0, sum(len(tree.cached) for tree in trees) - apart)
 
     def _cached(self, prompt: Int32s) -> Int64s:
         chain = self._chain(prompt[:-1])  # the last token's hidden state is not held, so it has to be computed

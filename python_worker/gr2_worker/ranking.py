@@ -248,7 +248,11 @@ def scores(
     prompts = {context.entry: context.prompt for context in contexts}
     trees = [packing.Tree(prompts[entry], tuple(own)) for entry, own in branches.items()]
     out = torch.empty(len(contexts), compiled.lengths_EJ.shape[1], device=model.device)
-    for micro_batch in packing.plan(trees if held is None else held.find(trees), budget):
+    if held is not None:
+        trees = held.find(trees)
+        if not len(compiled.trigger):  # else the prompts were counted when their thoughts began
+            held.count(trees)
+    for micro_batch in packing.plan(trees, budget):
         hidden = model.predicting_states(micro_batch) if held is None else held.compute(model, micro_batch)[0]
         chosen, values = sequence_scores(model, compiled, candidates, hidden, micro_batch.targets.numpy(), temperature)
         out[torch.from_numpy(chosen).to(model.device)] = values

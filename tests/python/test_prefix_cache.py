@@ -211,6 +211,15 @@ def same_draws(pair, **params):
     return cached.model("").reused_tokens - before
 
 
+def test_a_cache_that_is_too_small_for_what_all_begin_with_spares_nothing():
+    pair = engines(tokens=8)
+    rng = np.random.default_rng(10)
+    begin = words(rng, 70)
+    prompts = [np.concatenate([begin, words(rng, n)]) for n in (3, 9)]
+    for _ in range(2):
+        assert same_draws(pair, prompts=prompts, num_samples=1, max_new_tokens=4, seed=1) == 0
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sampling_behind_cached_beginnings(family):
     pair = engines(family)
@@ -260,6 +269,8 @@ def test_a_ranking_behind_a_thought_does_not_compute_its_prompt_again(monkeypatc
     assert same_draws((cached, plain), **asked) == 0  # a prompt counts once, when it comes
     assert sum(fed[1:]) < 2 * (2 + 5 + 5 + 8)  # ends of the prompts, thoughts, sequences
     assert same_draws((cached, plain), **asked) == 48 + 24
+    at_once = replace(constraint, trigger=(), max_free_tokens=0)
+    assert same_draws((cached, plain), **{**asked, "constraint": at_once}) == 48 + 24
 
 
 # ---------------------------------------------------------------- anything at all
