@@ -333,6 +333,7 @@ def load_spec(request: pb.LoadModelRequest) -> LoadSpec:
         pad_vocab_multiple=request.pad_vocab_multiple,
         added_token_vectors=_added_token_vectors(request),
         lora=_lora(request),
+        prefix_cache_bytes=_count(request.prefix_cache_bytes, "prefix_cache_bytes", 0),
     )
 
 

@@ -54,6 +54,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       padVocabMultiple: request.padVocabMultiple ?? 0,
       addedTokenVectors: request.addedTokenVectors ? batch.packMatrix(request.addedTokenVectors) : undefined,
       lora: request.lora && { ...request.lora, targetModules: [...request.lora.targets] },
+      prefixCacheBytes: request.prefixCacheBytes ?? 0,
     };
     return this.channel.unary("loadModel", service.loadModel, message, call);
   }
@@ -72,7 +73,11 @@ export class GrpcWorkerClient implements t.WorkerClient {
       microBatchTokens: request.microBatchTokens ?? 0,
     };
     const r = await this.channel.unary("forward", service.forward, message, call);
-    return { logprobs: batch.toFloat32(r.logprobs, "logprobs"), entropy: batch.toFloat32(r.entropy, "entropy") };
+    return {
+      logprobs: batch.toFloat32(r.logprobs, "logprobs"),
+      entropy: batch.toFloat32(r.entropy, "entropy"),
+      reusedPromptTokens: r.reusedPromptTokens,
+    };
   }
 
   async forwardBackward(request: t.ForwardBackwardRequest, call?: t.CallOptions): Promise<t.ForwardBackwardResult> {
@@ -137,6 +142,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
         weightVersion: r.weightVersion,
         done: seen.size,
         total: r.total,
+        reusedPromptTokens: r.reusedPromptTokens,
       };
     };
     yield* queued((push, signal) =>

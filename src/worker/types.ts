@@ -109,6 +109,8 @@ export interface ForwardResult {
   readonly logprobs: Float32Array;
   /** Per target; empty unless asked for. */
   readonly entropy: Float32Array;
+  /** Of the batch's prompts: taken from the model's prefix cache instead of computed. */
+  readonly reusedPromptTokens: number;
 }
 
 export type Loss =
@@ -214,6 +216,8 @@ export interface SampleEvent {
   readonly weightVersion: number;
   readonly done: number;
   readonly total: number;
+  /** As in ForwardResult, so far; known whenever completions come. */
+  readonly reusedPromptTokens: number;
 }
 
 /** See TokenTrie in worker.proto; sid/trie.ts builds it from the token ids that spell each item. */
