@@ -23,13 +23,21 @@ export const hurriedMs = 2_000;
 export type Question = Omit<RerankRequest, "mode" | "deadlineMs">;
 export type Ask = (deadlineMs: number) => RerankRequest;
 
-/** The run's test slates as requests without mode and deadline. */
-export async function requestsOf(root: string, name: string): Promise<Question[]> {
+/**
+ * The run's test slates as requests without mode and deadline.
+ * @param which all slates, or every user's last one
+ */
+export async function requestsOf(
+  root: string,
+  name: string,
+  which: "slates" | "users" = "slates",
+): Promise<Question[]> {
   const run = RunFolder.view(root, name);
   const { items, sequences } = await loadDataset(run.file("stages", "data"));
   const idOf = (row: number): string => items[row]?.id as string;
-  const slates = readLines<Slate>(run.file("stages", "slates", "test.jsonl")).slice(0, 2_000);
-  return slates.map((s) => ({
+  const slates = readLines<Slate>(run.file("stages", "slates", "test.jsonl"));
+  const chosen = which === "slates" ? slates : [...new Map(slates.map((s) => [s.user, s])).values()];
+  return chosen.slice(0, 2_000).map((s) => ({
     history: Array.from(sequences[s.user]?.items.subarray(0, s.position).slice(-50) ?? [], (row) => ({
       itemId: idOf(row),
       text: "",

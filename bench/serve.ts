@@ -1,14 +1,17 @@
 /**
  * `gr2 serve` under load, from this process against one of its own: how fast for 1, 8 and 64 callers in both modes, what
- * batching is worth, what happens at twice the load it can take and when something fails, and next to other ways to re-rank.
- * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers] [--set path=value ...]`
+ * batching is worth, what happens at twice the load it can take and when something fails, next to other ways to re-rank,
+ * and with users that come back.
+ * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers,returning] [--set path=value ...]`
  * `npm run bench -- serve --run NAME --soak MINUTES [--rate 10]`: mixed load instead, and whether memory stays flat
  *
  * Requests are the run's own test slates, taken in turn; answers are never taken from memory (serve.cache=0).
  * A caller sends one request after the other. The overload is open: requests leave at their time, answered or not.
  */
 import { parseArgs } from "node:util";
+import { loadConfig } from "../src/config/load.ts";
 import { RunError } from "../src/core/errors.ts";
+import { RunFolder } from "../src/run/run-folder.ts";
 import type { Benchmark, Measurement } from "./claim.ts";
 import { faults } from "./serve-faults.ts";
 import {
@@ -24,10 +27,11 @@ import {
   startService,
 } from "./serve-load.ts";
 import { besidePeers } from "./serve-peers.ts";
+import { returning } from "./serve-returning.ts";
 import { soak } from "./serve-soak.ts";
 
 const callers = [1, 8, 64];
-const parts = ["load", "overload", "faults", "peers"] as const;
+const parts = ["load", "overload", "faults", "peers", "returning"] as const;
 const modes = ["direct", "think"] as const;
 
 type Emit = (measured: Measurement) => void;
@@ -73,6 +77,12 @@ export const bench: Benchmark = async (emit, args) => {
     if (wanted.includes("peers")) {
       const run = { root, name, threads: 1, seconds };
       await besidePeers(emit, await start("serve.cache=0", "runtime.threads=1"), questions, run);
+    }
+    if (wanted.includes("returning")) {
+      const on = await start("serve.cache=0", "runtime.threads=1");
+      const off = await start("serve.cache=0", "runtime.threads=1", "serve.prefixCacheMb=0");
+      const { prompts } = loadConfig(RunFolder.view(root, name).file("config.resolved.yaml"));
+      await returning(emit, await requestsOf(root, name, "users"), { on, off }, prompts.historyItems);
     }
   } finally {
     for (const service of started) await service.stop();

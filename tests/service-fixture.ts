@@ -43,6 +43,10 @@ export class GatedWorker extends FakeWorker {
   /** Tokens that are a fault to hold in a prompt. */
   poison: (prompt: t.TokenIds) => boolean = () => false;
   health: () => void = () => {};
+  /** Prompt tokens it says of every call not to have computed. */
+  reused = 0;
+  /** Bytes asked for when models were loaded. */
+  readonly prefixCaches: (number | undefined)[] = [];
   /** Instead of what the model would write. */
   answer: t.Completion | undefined;
 
@@ -59,15 +63,24 @@ export class GatedWorker extends FakeWorker {
       await this.gate(call);
       if (groups.some((g) => this.poison(g.prompt))) throw refusal();
     }
-    return super.forward(request, call);
+    return { ...(await super.forward(request, call)), reusedPromptTokens: this.reused };
+  }
+
+  override async loadModel(request: t.LoadModelRequest, call?: t.CallOptions): Promise<t.LoadedModel> {
+    this.prefixCaches.push(request.prefixCacheBytes);
+    return super.loadModel(request, call);
   }
 
   override async *sample(request: t.SampleRequest, call?: t.CallOptions): AsyncGenerator<t.SampleEvent> {
     this.batches.push(request.prompts.length);
     await this.gate(call);
-    if (!this.answer) return yield* super.sample(request, call);
+    if (!this.answer) {
+      for await (const event of super.sample(request, call)) yield { ...event, reusedPromptTokens: this.reused };
+      return;
+    }
     const completions = request.prompts.map((_, prompt) => ({ ...(this.answer as t.Completion), prompt }));
-    yield { completions, weightVersion: 0, done: completions.length, total: completions.length };
+    const total = completions.length;
+    yield { completions, weightVersion: 0, done: total, total, reusedPromptTokens: 0 };
   }
 }
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
+from .past import Past
 from .types import Bools, Int64s
 
 NAME = "gr2_shared_prefix"
@@ -97,18 +98,37 @@ class SharedPrefixCache(Cache):
         """Declares `tokens` new suffix positions valid; called once behind every decode forward."""
         self.suffix_length += tokens
 
-    def _store_prompts(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        turned = keys.transpose(2, 3)
-        if self.filling is None:
-            self._common[layer] = (turned.contiguous(), values.contiguous())
-            return keys, values
+    def take(self, numbers: Int64s, at: list[Int64s], past: Past) -> None:
+        """Fills in the prompts of these numbers, computed without this cache; at: which of all of past's tokens are theirs."""
+        device = self.prompt_lengths.device
+        rows = torch.from_numpy(numbers).to(device)
+        common_at = torch.from_numpy(at[0][: self.common]).to(device)
+        at_QT = torch.from_numpy(_padded([own[self.common :] for own in at])[0]).to(device)
+        for layer in range(len(past.computed)):
+            keys, values = past.all(layer)
+            if self.common:
+                turned, same = keys[common_at].permute(1, 2, 0), values[common_at].transpose(0, 1)
+                self._common[layer] = (turned[None].contiguous(), same[None].contiguous())
+            keys_QKDT, values_QKTD = keys[at_QT].permute(0, 2, 3, 1), values[at_QT].transpose(1, 2)
+            stored_keys, stored_values = self._prefix_buffers(layer, keys_QKDT.transpose(2, 3), values_QKTD)
+            stored_keys[rows, :, :, : at_QT.shape[1]] = keys_QKDT
+            stored_values[rows, :, : at_QT.shape[1]] = values_QKTD
+
+    def _prefix_buffers(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self._prefix:
             count, heads, width = len(self.prompt_lengths), keys.shape[1], self.prefix_width
             self._prefix[layer] = (
                 keys.new_zeros((count, heads, keys.shape[3], width)),
                 values.new_zeros((count, heads, width, values.shape[3])),
             )
-        stored_keys, stored_values = self._prefix[layer]
+        return self._prefix[layer]
+
+    def _store_prompts(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        turned = keys.transpose(2, 3)
+        if self.filling is None:
+            self._common[layer] = (turned.contiguous(), values.contiguous())
+            return keys, values
+        stored_keys, stored_values = self._prefix_buffers(layer, keys, values)
         stored_keys[self.filling, :, :, : keys.shape[2]] = turned
         stored_values[self.filling, :, : keys.shape[2]] = values
         if not self.common:
@@ -281,9 +301,15 @@ class Blocks:
         position_T: Tensor,
         window: int | None = None,
         cap: float | None = None,
+        past: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]; position_T is looked at for a window alone."""
+        """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]; position_T is looked at for a window alone.
+
+        past: keys and values [P, K, D] that stand behind the row's.
+        """
         query, key, value = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
+        if past is not None:
+            key, value = torch.cat([key, past[0]]), torch.cat([value, past[1]])
         outputs = []
         for block in self.blocks:
             q, k, v = (
@@ -349,11 +375,12 @@ def attention(
     gr2_cache: SharedPrefixCache | None = None,
     gr2_blocks: Blocks | None = None,
     gr2_positions: Tensor | None = None,
+    gr2_past: Past | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface: query [B, H, T, D], key and value [B, K, T, D] -> ([B, T, H, D], None).
 
-    gr2_positions: [1, T] of the packed row that gr2_blocks is about.
+    gr2_positions: [T] of the packed row that gr2_blocks is about, with those of gr2_past behind them.
     """
     if kwargs.get("s_aux") is not None:
         raise NotImplementedError("attention with sinks is not supported")
@@ -361,8 +388,10 @@ def attention(
     if gr2_cache is not None and gr2_cache.slots:
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         return gr2_cache.attend(layer, query, key, value, scale, sliding_window, softcap), None
+    earlier = None if gr2_past is None else gr2_past.add(key, value)
     if gr2_blocks is not None and gr2_positions is not None:
-        return gr2_blocks.attend(query, key, value, dropout, scale, gr2_positions[0], sliding_window, softcap), None
+        out = gr2_blocks.attend(query, key, value, dropout, scale, gr2_positions, sliding_window, softcap, earlier)
+        return out, None
     mask = attention_mask
     if mask is None:
         mask = _causal_mask(sliding_window, query.shape[2], key.shape[2], key.device)

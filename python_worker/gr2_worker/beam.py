@@ -18,7 +18,8 @@ from torch import Tensor
 from .attention import SharedPrefixCache
 from .errors import InvalidRequest
 from .lm import LanguageModel
-from .sampler import check_prompts, decode, prefill
+from .prefill import prefill
+from .sampler import check_prompts, decode
 from .trie import Trie
 from .types import BeamParams, BeamResult, Bools, CancelCheck, Int32s, Int64s, starts_of
 

@@ -5,7 +5,6 @@ ForwardBackward and OptimStep are remembered by request id, so that a retry retu
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections import OrderedDict
@@ -19,8 +18,10 @@ import torch
 from torch import Tensor
 
 from . import beam, checkpoint, export, lm, losses, packing, sampler, vocabulary
-from .errors import FailedPrecondition, NotFound, ResourceExhausted
+from .errors import FailedPrecondition, NotFound
+from .memory import memory_guard
 from .optimizer import AdamW
+from .prefix_cache import PrefixCache
 from .scoring import Wanted
 from .targets import Targets, scored
 from .targets import read as read_targets
@@ -28,7 +29,6 @@ from .types import (
     AdamWParams,
     BeamParams,
     BeamResult,
-    Bools,
     CancelCheck,
     CrossEntropy,
     Distill,
@@ -55,11 +55,17 @@ PREFERRED_TOKENS_CPU = 2048
 class LoadedModel:
     """A model, its optimizer and what it remembers of answered requests."""
 
-    def __init__(self, model: lm.LanguageModel) -> None:
+    def __init__(self, model: lm.LanguageModel, prefix_cache_bytes: int) -> None:
         self.lm = model
+        self.prefixes = PrefixCache(model, prefix_cache_bytes) if prefix_cache_bytes else None
         self.optimizer = AdamW(model.model) if model.trainable else None
         self.weight_version = 1
         self._answers: OrderedDict[tuple[str, str], Any] = OrderedDict()
+
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of prompts that the prefix cache has spared, so far."""
+        return self.prefixes.reused_tokens if self.prefixes is not None else 0
 
     @property
     def step(self) -> int:
@@ -89,27 +95,6 @@ class LoadedState:
     metadata: dict[str, str]  # as given when it was saved
 
 
-@contextlib.contextmanager
-def memory_guard(knob: str) -> Iterator[None]:
-    """Turns running out of memory into ResourceExhausted that names what to lower."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise ResourceExhausted(f"out of memory: lower {knob}") from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; PyTorch's CPU allocator raises a plain RuntimeError."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    words = ("can't allocate memory", "not enough memory", "bad_alloc", "Cannot allocate memory")
-    return isinstance(error, RuntimeError | OSError) and any(w in str(error) for w in words)
-
-
 class Engine:
     """All loaded models of one process, on one device."""
 
@@ -127,7 +112,7 @@ class Engine:
         """Loads a model under an id; an earlier one of that id is freed first."""
         self._models.pop(model_id or DEFAULT_MODEL, None)
         with memory_guard("the model size, or load in bfloat16"):
-            loaded = LoadedModel(lm.load(spec, self.device))
+            loaded = LoadedModel(lm.load(spec, self.device), spec.prefix_cache_bytes)
         self._models[model_id or DEFAULT_MODEL] = loaded
         return loaded.lm
 
@@ -157,7 +142,7 @@ class Engine:
 
     def forward(self, model_id: str, spec: ForwardSpec, check: CancelCheck = never_cancelled) -> ForwardResult:
         """Log-probs of the responses' tokens and, if wanted, entropies and the likeliest alternatives."""
-        model = self.model(model_id).lm
+        model, held = self.model(model_id).lm, self.model(model_id).prefixes
         targets = read_targets(model, spec.batch, spec.constraint)
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32)
         entropy = np.zeros_like(logprobs) if spec.want_entropy else None
@@ -166,9 +151,13 @@ class Engine:
         named_rows = vocabulary.rows_needed(model.tokenizer) if spec.top_k > 0 else None
         wanted = Wanted(spec.want_entropy, spec.top_k, named_rows=named_rows)
         with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
-            for micro_batch in self._plan(targets, everything, spec.micro_batch_tokens):
+            trees = targets.trees(everything)
+            if held is not None:
+                trees = held.find(trees)
+                held.count(trees)
+            for micro_batch in self._plan(trees, spec.micro_batch_tokens):
                 check()
-                hidden = model.predicting_states(micro_batch)
+                hidden = model.predicting_states(micro_batch) if held is None else held.compute(model, micro_batch)[0]
                 for part in scored(model, targets, micro_batch, hidden, spec.temperature, wanted):
                     at = part.targets.cpu().numpy()
                     logprobs[at] = part.logprobs.cpu().numpy()
@@ -241,7 +230,7 @@ class Engine:
             columns = wanted_details.columns_NK
             size = (len(certain),) if columns is None else (len(certain), columns.shape[1] + 1)
             total += weigh(torch.zeros(size, device=device), certain).double()
-        for micro_batch in self._plan(targets, wanted, spec.micro_batch_tokens):
+        for micro_batch in self._plan(targets.trees(wanted), spec.micro_batch_tokens):
             check()
             with model.autocast():
                 hidden = model.predicting_states(micro_batch)
@@ -289,7 +278,8 @@ class Engine:
     ) -> Iterator[list[SampledItem]]:
         """Yields responses as they finish; `watch` is told of the tokens drawn one by one."""
         with memory_guard("max_batch_tokens"):
-            yield from sampler.sample(self.model(model_id).lm, params, check, watch)
+            loaded = self.model(model_id)
+            yield from sampler.sample(loaded.lm, params, check, watch, loaded.prefixes)
 
     def beam_search(self, model_id: str, params: BeamParams, check: CancelCheck = never_cancelled) -> BeamResult:
         """The best catalogue rows of every prompt."""
@@ -321,6 +311,8 @@ class Engine:
         if include_optimizer and loaded.optimizer is None:
             raise FailedPrecondition("a model loaded with trainable=false has no optimizer to restore")
         tensors = checkpoint.load_optimizer(folder) if include_optimizer else None
+        if loaded.prefixes is not None:
+            loaded.prefixes.clear()
         checkpoint.load_weights(folder, loaded.lm, info)
         loaded.lm.embedding_dropout = info.embedding_dropout
         if loaded.optimizer is not None:
@@ -329,9 +321,9 @@ class Engine:
         loaded.forget()
         return LoadedState(loaded.step, loaded.weight_version, info.sha256, info.metadata)
 
-    def _plan(self, targets: Targets, wanted_N: Bools, micro_batch_tokens: int) -> list[packing.MicroBatch]:
+    def _plan(self, trees: list[packing.Tree], micro_batch_tokens: int) -> list[packing.MicroBatch]:
         preferred = None if self.device.type == "cuda" else PREFERRED_TOKENS_CPU
-        return packing.plan(targets.trees(wanted_N), micro_batch_tokens, preferred)
+        return packing.plan(trees, micro_batch_tokens, preferred)
 
 
 def _alternatives(spec: TrainSpec, targets: Targets, model: lm.LanguageModel) -> Tensor | None:

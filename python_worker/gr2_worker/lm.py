@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from . import adapter, attention, vocabulary
 from .errors import FailedPrecondition, InvalidRequest, NotFound, first_line
 from .packing import MicroBatch
+from .past import Past
 from .types import LoadSpec
 
 STATE_FILE = "gr2_state.json"
@@ -130,11 +131,15 @@ class LanguageModel:
         position_ids_BT: Tensor,
         blocks: attention.Blocks | None = None,
         cache: attention.SharedPrefixCache | None = None,
+        past: Past | None = None,
     ) -> Tensor:
         """Last hidden states [B, T, C], behind the final norm. blocks: who sees whom in one packed row; None = causal."""
         inputs: dict[str, Any] = {"position_ids": position_ids_BT, "attention_mask": None}
         if blocks is not None:
-            inputs |= {"gr2_blocks": blocks, "gr2_positions": position_ids_BT}
+            positions_T = position_ids_BT[0] if past is None else past.positions(position_ids_BT[0])
+            inputs |= {"gr2_blocks": blocks, "gr2_positions": positions_T}
+        if past is not None:
+            inputs["gr2_past"] = past
         if self.embedding_dropout > 0 and self.model.training:
             embeddings = self.model.get_input_embeddings()(input_ids_BT)
             inputs["inputs_embeds"] = F.dropout(embeddings, self.embedding_dropout)
@@ -146,11 +151,12 @@ class LanguageModel:
             inputs |= {"use_cache": True, "past_key_values": cache, "gr2_cache": cache}
         return self.model.get_decoder()(**inputs).last_hidden_state
 
-    def predicting_states(self, micro_batch: MicroBatch) -> Tensor:
-        """Hidden states [n, C] that predict the micro-batch's targets."""
+    def predicting_states(self, micro_batch: MicroBatch, past: Past | None = None) -> Tensor:
+        """Hidden states [n, C] that predict the micro-batch's targets. past: the keys and values of its past tokens."""
         blocks = None if micro_batch.blocks is None else micro_batch.blocks.to(self.device)
         ids, positions = micro_batch.input_ids_BT.to(self.device), micro_batch.position_ids_BT.to(self.device)
-        return self.hidden(ids, positions, blocks).flatten(0, 1).index_select(0, micro_batch.predict.to(self.device))
+        hidden = self.hidden(ids, positions, blocks, past=past)
+        return hidden.flatten(0, 1).index_select(0, micro_batch.predict.to(self.device))
 
     def logits(self, hidden_nC: Tensor) -> Tensor:
         """Logits [n, V] in float32."""

@@ -4,6 +4,9 @@ A token sees its own branch's earlier tokens and everything its branch hangs on;
 All tokens of a micro-batch stand in one row without padding; only attention, which is computed in blocks (attention.Blocks),
 pads. Plain sequences (one branch, no leaves) are padded rows and take the fast causal path.
 
+A prompt whose first tokens were computed before (prefix_cache.py) stands in the row without them: its other tokens and all
+behind them see those tokens' keys, which are appended to the row's.
+
 Only what a wanted target needs is computed: responses without one are dropped, and so is everything from the last wanted
 target on (a token is predicted by the one before it; the first response token by the prompt's last).
 """
@@ -11,7 +14,7 @@ target on (a token is predicted by the one before it; the first response token b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -47,16 +50,47 @@ class Tree:
 
     prompt: Int32s
     branches: tuple[Branch, ...]
+    # Where the prefix cache holds the prompt's first tokens; fewer than the prompt has.
+    cached: Int64s = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @cached_property
     def length(self) -> int:
+        """Tokens computed."""
+        return self.attended - len(self.cached)
+
+    @cached_property
+    def attended(self) -> int:
+        """All tokens, those that are not computed included."""
         return len(self.prompt) + sum(branch.length for branch in self.branches)
 
     @property
     def is_sequence(self) -> bool:
         """Whether a plain row says it all."""
+        if len(self.cached):
+            return False
         fed = [branch for branch in self.branches if branch.length]
         return len(fed) <= 1 and not any(branch.leaves for branch in fed)
+
+
+@dataclass(frozen=True)
+class PlacedPrompt:
+    """A prompt and where its keys are: flat indices into the micro-batch's tokens, with those of its past behind them."""
+
+    tokens: Int32s
+    at: Int64s
+
+
+@dataclass(frozen=True)
+class PastTokens:
+    """Tokens computed before that a packed row attends to, each once."""
+
+    cached: Int64s  # where the prefix cache holds them
+    positions: Int64s
+
+    @staticmethod
+    def of(pieces: Sequence[Tree]) -> PastTokens:
+        cached, first = np.unique(np.concatenate([p.cached for p in pieces]), return_index=True)
+        return PastTokens(cached, np.concatenate([np.arange(len(p.cached)) for p in pieces])[first])
 
 
 @dataclass(frozen=True)
@@ -68,6 +102,8 @@ class MicroBatch:
     blocks: Blocks | None  # who sees whom in the one row there is; None = plain causal rows
     predict: Tensor  # int64 [n]: flat index into B*T of the token whose hidden state predicts a target
     targets: Tensor  # int64 [n]
+    prompts: tuple[PlacedPrompt, ...]
+    past: PastTokens | None = None  # whose keys stand behind the row's
 
     @property
     def num_tokens(self) -> int:
@@ -90,6 +126,12 @@ def trees_of(batch: GroupBatch, wanted_N: Bools) -> list[Tree]:
         if branches:
             trees.append(Tree(prompt_of(batch, group), tuple(branches)))
     return trees
+
+
+def prompt_alone(prompt: Int32s, number: int) -> Tree:
+    """A prompt with nothing behind it; target `number` is predicted by its last token."""
+    nothing = Branch(np.zeros(0, dtype=np.int32), np.asarray([-1]), np.asarray([number]))
+    return Tree(prompt, (nothing,))
 
 
 def prompt_of(batch: GroupBatch, group: int) -> Int32s:
@@ -115,8 +157,9 @@ def plan(trees: Sequence[Tree], micro_batch_tokens: int, preferred_tokens: int |
         micro_batches.append(_padded_rows(plain[:rows]))
         plain = plain[rows:]
     while branched:
-        ends = np.cumsum([p.length for p in branched])
-        count = max(1, int(np.searchsorted(ends, row_tokens, side="right")))
+        fit = np.cumsum([p.length for p in branched]) <= row_tokens
+        fit &= np.cumsum([p.attended for p in branched]) <= micro_batch_tokens
+        count = max(1, int(fit.sum()))
         micro_batches.append(_one_row(branched[:count]))
         branched = branched[count:]
     return micro_batches
@@ -124,7 +167,7 @@ def plan(trees: Sequence[Tree], micro_batch_tokens: int, preferred_tokens: int |
 
 def _split(tree: Tree, limit: int) -> list[Tree]:
     """Trees of at most `limit` tokens, where a prompt and one branch allow it."""
-    if tree.length <= limit:
+    if tree.attended <= limit:
         return [tree]
     pieces: list[Tree] = []
     branches: list[Branch] = []
@@ -143,20 +186,22 @@ def _padded_rows(pieces: list[Tree]) -> MicroBatch:
     width = max(p.length for p in pieces)
     row = _Row(len(pieces) * width)
     for number, piece in enumerate(pieces):
-        row.write_tree(piece, number * width)
-    return row.micro_batch(len(pieces), None)
+        row.write_tree(piece, number * width, piece.cached)
+    return row.micro_batch(len(pieces), None, None)
 
 
 def _one_row(pieces: list[Tree]) -> MicroBatch:
     """Pieces one behind the other."""
     length = sum(p.length for p in pieces)
     row = _Row(length)
+    past = PastTokens.of(pieces)
     at = 0
     for piece in pieces:
-        row.write_tree(piece, at)
+        row.write_tree(piece, at, length + np.searchsorted(past.cached, piece.cached))
         at += piece.length
-    blocks = [causal_block(row.prompts), *(prefix_block(f) for f in (row.families, row.leaf_families) if f)]
-    return row.micro_batch(1, Blocks.of(blocks, length))
+    blocks = [causal_block(row.prompts)] if row.prompts else []
+    blocks += [prefix_block(f) for f in (row.continued, row.families, row.leaf_families) if f]
+    return row.micro_batch(1, Blocks.of(blocks, length), past if len(past.cached) else None)
 
 
 class _Row:
@@ -167,17 +212,25 @@ class _Row:
         self._positions = np.zeros(length, dtype=np.int64)
         self._predict: list[Int64s] = []
         self._targets: list[Int64s] = []
+        self._placed: list[PlacedPrompt] = []
         self.prompts: list[Int64s] = []
         # (flat indices of a prefix, those of some branches behind it)
+        self.continued: list[tuple[Int64s, list[Int64s]]] = []  # prompts behind their past
         self.families: list[tuple[Int64s, list[Int64s]]] = []
         self.leaf_families: list[tuple[Int64s, list[Int64s]]] = []
 
-    def write_tree(self, tree: Tree, at: int) -> None:
-        prompt = np.arange(at, at + len(tree.prompt))
-        self._ids[prompt], self._positions[prompt] = tree.prompt, prompt - at
-        self.prompts.append(prompt)
+    def write_tree(self, tree: Tree, at: int, past: Int64s) -> None:
+        """past: flat indices of the prompt's first tokens, which are not written."""
+        fed = np.arange(at, at + len(tree.prompt) - len(past))
+        self._ids[fed], self._positions[fed] = tree.prompt[len(past) :], np.arange(len(past), len(tree.prompt))
+        if len(past):
+            self.continued.append((past, [fed]))
+        else:
+            self.prompts.append(fed)
+        prompt = np.concatenate([past, fed])
+        self._placed.append(PlacedPrompt(tree.prompt, prompt))
         own = []
-        at += len(tree.prompt)
+        at += len(fed)
         for branch in tree.branches:
             own.append(self._write(branch, at, prompt))
             at += len(branch.tokens)
@@ -197,13 +250,15 @@ class _Row:
         self._targets.append(branch.targets)
         return own
 
-    def micro_batch(self, rows: int, blocks: Blocks | None) -> MicroBatch:
+    def micro_batch(self, rows: int, blocks: Blocks | None, past: PastTokens | None) -> MicroBatch:
         return MicroBatch(
             torch.from_numpy(self._ids).view(rows, -1),
             torch.from_numpy(self._positions).view(rows, -1),
             blocks,
             torch.from_numpy(np.concatenate(self._predict)),
             torch.from_numpy(np.concatenate(self._targets)),
+            tuple(self._placed),
+            past,
         )
 
 

@@ -29,6 +29,7 @@ from . import packing
 from .constraints import CompiledConstraint, Replay
 from .errors import InvalidRequest
 from .lm import LanguageModel
+from .prefix_cache import PrefixCache
 from .scoring import TargetTable, Wanted, entropy_of, score
 from .types import Bools, GroupBatch, Int32s, Int64s, starts_of
 
@@ -231,9 +232,14 @@ def sequence_scores(
 
 
 def scores(
-    model: LanguageModel, compiled: CompiledConstraint, contexts: list[Context], temperature: float, budget: int
+    model: LanguageModel,
+    compiled: CompiledConstraint,
+    contexts: list[Context],
+    temperature: float,
+    budget: int,
+    held: PrefixCache | None = None,
 ) -> Tensor:
-    """s [X, J] of some contexts, without gradients."""
+    """s [X, J] of some contexts, without gradients; held: the beginnings of prompts that need not be computed."""
     candidates = Candidates.of(compiled, contexts, 0)
     branches: dict[int, list[packing.Branch]] = {}
     for number, context in enumerate(contexts):
@@ -242,8 +248,12 @@ def scores(
     prompts = {context.entry: context.prompt for context in contexts}
     trees = [packing.Tree(prompts[entry], tuple(own)) for entry, own in branches.items()]
     out = torch.empty(len(contexts), compiled.lengths_EJ.shape[1], device=model.device)
+    if held is not None:
+        trees = held.find(trees)
+        if not len(compiled.trigger):  # else the prompts were counted when their thoughts began
+            held.count(trees)
     for micro_batch in packing.plan(trees, budget):
-        hidden = model.predicting_states(micro_batch)
+        hidden = model.predicting_states(micro_batch) if held is None else held.compute(model, micro_batch)[0]
         chosen, values = sequence_scores(model, compiled, candidates, hidden, micro_batch.targets.numpy(), temperature)
         out[torch.from_numpy(chosen).to(model.device)] = values
     return out

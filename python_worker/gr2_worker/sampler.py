@@ -10,7 +10,7 @@ Shape legend: P prompts, S slots a prompt, R = P*S rows, C hidden size, J allowe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from .constraints import Allowed, Automaton, CompiledConstraint, compile_constra
 from .decoder import Decoder, for_generation
 from .errors import FailedPrecondition, InvalidRequest
 from .lm import LanguageModel
+from .prefill import prefill, prefill_behind, tokens_at_once
+from .prefix_cache import PrefixCache
 from .scoring import constrained_logits
 from .stopping import Stops
 from .types import (
@@ -37,11 +39,6 @@ from .types import (
     TokenWatcher,
 )
 
-# Tokens prefilled at once: activations of a prefill are much larger than its keys and values.
-PREFILL_TOKENS_CUDA = 32768
-PREFILL_TOKENS_CPU = 4096
-# Instructions that all prompts of a batch begin with are computed once if they have at least so many tokens.
-MIN_COMMON = 64
 # Rows are compacted when at most this share of the slots would remain.
 COMPACTION_SHARE = 0.75
 # Prompts whose rankings are scored and returned together: bounds what a caller waits for.
@@ -60,46 +57,6 @@ def check_prompts(prompts: list[Int32s], lm: LanguageModel, new_tokens: int) -> 
             )
 
 
-def prefill(lm: Decoder | LanguageModel, prompts: list[Int32s], check: CancelCheck) -> tuple[SharedPrefixCache, Tensor]:
-    """Computes the prompts. Returns the cache (not yet decoding) and the hidden state behind every prompt [P, C]."""
-    lengths = np.asarray([len(p) for p in prompts], dtype=np.int64)
-    lengths_P = torch.from_numpy(lengths).to(lm.device)
-    common = common_length(prompts)
-    cache = SharedPrefixCache(lengths_P, common)
-    if common:
-        positions = torch.arange(common, device=lm.device)[None]
-        lm.hidden(torch.from_numpy(prompts[0][None, :common].astype(np.int64)).to(lm.device), positions, cache=cache)
-    budget = PREFILL_TOKENS_CUDA if lm.device.type == "cuda" else PREFILL_TOKENS_CPU
-    last: list[Tensor] = []
-    start = 0
-    while start < len(prompts):
-        check()
-        end, width = start, 0
-        while end < len(prompts) and (end == start or max(width, lengths[end]) * (end + 1 - start) <= budget):
-            width = max(width, int(lengths[end]))
-            end += 1
-        # Padding stands on the right, where causal attention hides it.
-        ids = np.zeros((end - start, width - common), dtype=np.int64)
-        for row, prompt in enumerate(prompts[start:end]):
-            ids[row, : len(prompt) - common] = prompt[common:]
-        positions = torch.arange(common, width, device=lm.device).expand(end - start, -1)
-        cache.filling = slice(start, end)
-        hidden = lm.hidden(torch.from_numpy(ids).to(lm.device), positions, cache=cache)
-        last.append(hidden[torch.arange(end - start, device=lm.device), lengths_P[start:end] - common - 1])
-        start = end
-    return cache, torch.cat(last)
-
-
-def common_length(prompts: list[Int32s]) -> int:
-    """Tokens that all prompts begin with and that are worth computing apart, all but the last of the shortest; else 0."""
-    shortest = min(len(p) for p in prompts) - 1
-    if len(prompts) < 2 or shortest < MIN_COMMON:
-        return 0
-    differs = np.any([p[:shortest] != prompts[0][:shortest] for p in prompts], axis=0)
-    length = int(differs.argmax()) if differs.any() else shortest
-    return length if length >= MIN_COMMON else 0
-
-
 def decode(lm: Decoder | LanguageModel, cache: SharedPrefixCache, tokens_RQ: npt.NDArray[np.integer]) -> Tensor:
     """Feeds Q new tokens to every row; returns the hidden state behind the last one [R, C]."""
     ids = torch.from_numpy(tokens_RQ.astype(np.int64)).to(lm.device)
@@ -115,21 +72,26 @@ def decode(lm: Decoder | LanguageModel, cache: SharedPrefixCache, tokens_RQ: npt
 
 
 def sample(
-    lm: LanguageModel, params: SampleParams, check: CancelCheck, watch: TokenWatcher | None = None
+    lm: LanguageModel,
+    params: SampleParams,
+    check: CancelCheck,
+    watch: TokenWatcher | None = None,
+    held: PrefixCache | None = None,
 ) -> Iterator[list[SampledItem]]:
     """Yields responses as they finish. The order is deterministic, but not that of the request.
 
     `watch` is told of every token drawn, as it is drawn; rankings of whole sequences come with their response alone.
+    `held`: the beginnings of prompts that need not be computed.
     """
     check_prompts(params.prompts, lm, params.max_new_tokens)
     compiled = None
     if params.constraint is not None:
         compiled = compile_constraint(params.constraint, len(params.prompts), lm.vocab_size)
     if compiled is not None and compiled.whole_sequences:
-        for free in _free_parts(lm, params, compiled, check, watch):
-            yield from _ranked(lm, params, compiled, free, check)
+        for free in _free_parts(lm, params, compiled, check, watch, held):
+            yield from _ranked(lm, params, compiled, free, check, held)
         return
-    yield from _sample_tokens(lm, params, compiled, check, watch)
+    yield from _sample_tokens(lm, params, compiled, check, watch, held)
 
 
 def _sample_tokens(
@@ -138,13 +100,18 @@ def _sample_tokens(
     compiled: CompiledConstraint | None,
     check: CancelCheck,
     watch: TokenWatcher | None,
+    held: PrefixCache | None,
 ) -> Iterator[list[SampledItem]]:
     """Responses drawn token by token; with whole sequences they end where their ranking part would begin."""
     with torch.no_grad():
         generating = for_generation(lm)
+
+    def fill(prompts: list[Int32s]) -> tuple[SharedPrefixCache, Tensor]:
+        return prefill(generating, prompts, check) if held is None else prefill_behind(lm, held, prompts, check)
+
     for prompts, first, samples in _batches(params):
         with torch.no_grad(), lm.autocast():
-            yield from _Batch(generating, params, compiled, prompts, first, samples, check, watch).run()
+            yield from _Batch(generating, fill, params, compiled, prompts, first, samples, check, watch).run()
 
 
 def _free_parts(
@@ -153,10 +120,11 @@ def _free_parts(
     compiled: CompiledConstraint,
     check: CancelCheck,
     watch: TokenWatcher | None,
+    held: PrefixCache | None,
 ) -> Iterator[list[SampledItem]]:
     """What stands before the ranking parts: drawn, or nothing where there is no trigger to wait for."""
     if len(compiled.trigger):
-        yield from _sample_tokens(lm, params, compiled, check, watch)
+        yield from _sample_tokens(lm, params, compiled, check, watch, held)
         return
     empty_i, empty_f = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
     for start in range(0, len(params.prompts), PROMPTS_RANKED_AT_ONCE):
@@ -170,6 +138,7 @@ def _ranked(
     compiled: CompiledConstraint,
     free: list[SampledItem],
     check: CancelCheck,
+    held: PrefixCache | None,
 ) -> Iterator[list[SampledItem]]:
     """Completes responses with a ranking drawn in one forward pass a distinct context; others pass through."""
     trigger = compiled.trigger
@@ -184,12 +153,12 @@ def _ranked(
     # Contexts of one prompt side by side: they are computed together.
     sharing = sorted(by_context.values(), key=lambda items: items[0].prompt)
     contexts = [ranking.Context(items[0].prompt, params.prompts[items[0].prompt], items[0].tokens) for items in sharing]
-    budget = PREFILL_TOKENS_CUDA if lm.device.type == "cuda" else PREFILL_TOKENS_CPU
+    budget = tokens_at_once(lm.device)
     temperature = params.temperature if params.temperature > 0 else 1.0
     for chunk in ranking.chunks(compiled, contexts, budget):
         check()
         with torch.no_grad(), lm.autocast():
-            scores_XJ = ranking.scores(lm, compiled, contexts[chunk], temperature, budget)
+            scores_XJ = ranking.scores(lm, compiled, contexts[chunk], temperature, budget, held)
         rows = [(x, item) for x, items in enumerate(sharing[chunk]) for item in items]
         scores_np = scores_XJ.double().cpu().numpy()
         orders = []
@@ -242,6 +211,7 @@ class _Batch:
     def __init__(
         self,
         lm: Decoder | LanguageModel,
+        fill: Callable[[list[Int32s]], tuple[SharedPrefixCache, Tensor]],
         params: SampleParams,
         compiled: CompiledConstraint | None,
         prompts: list[int],
@@ -261,7 +231,7 @@ class _Batch:
         self._noise_RT = _noise(params, self._prompt_R, self._sample_R)
         self._automaton = Automaton(compiled, self._prompt_R) if compiled is not None else None
         self._stops = Stops(params.stop_tokens, params.stop_strings, lm.tokenizer)
-        self._cache, last_PC = prefill(lm, [params.prompts[p] for p in prompts], check)
+        self._cache, last_PC = fill([params.prompts[p] for p in prompts])
         self._cache.start_decoding(num_samples)
         self._hidden_RC = last_PC.repeat_interleave(num_samples, dim=0)
 

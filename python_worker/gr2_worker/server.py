@@ -25,7 +25,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from . import __version__, errors, wire
 from .compute import ComputeThread, Emit, Verb, started
-from .engine import Engine, is_out_of_memory
+from .engine import Engine
+from .memory import is_out_of_memory
 from .types import CancelCheck, DrawnToken
 
 log = logging.getLogger("gr2_worker")
@@ -134,7 +135,10 @@ class WorkerService(pb_grpc.WorkerServicer):
 
     def Forward(self, request: pb.ForwardRequest, context: grpc.ServicerContext) -> pb.ForwardResponse:
         def verb(check: CancelCheck) -> pb.ForwardResponse:
-            return wire.forward_response(self._engine.forward(request.model_id, wire.forward_spec(request), check))
+            loaded = self._engine.model(request.model_id)
+            before = loaded.reused_tokens
+            result = self._engine.forward(request.model_id, wire.forward_spec(request), check)
+            return wire.forward_response(result, loaded.reused_tokens - before)
 
         return self._unary(context, verb)
 
@@ -159,7 +163,8 @@ class WorkerService(pb_grpc.WorkerServicer):
     def Sample(self, request: pb.SampleRequest, context: grpc.ServicerContext) -> Iterator[pb.SampleResponse]:
         def verb(check: CancelCheck, emit: Emit) -> None:
             params = wire.sample_params(request)
-            version = self._engine.model(request.model_id).weight_version
+            loaded = self._engine.model(request.model_id)
+            version, before = loaded.weight_version, loaded.reused_tokens
             done, total = 0, len(params.prompts) * params.num_samples
 
             def on_tokens(drawn: list[DrawnToken]) -> None:
@@ -174,7 +179,11 @@ class WorkerService(pb_grpc.WorkerServicer):
                 done += len(items)
                 emit(
                     pb.SampleResponse(
-                        items=[wire.sampled_item(i) for i in items], weight_version=version, done=done, total=total
+                        items=[wire.sampled_item(i) for i in items],
+                        weight_version=version,
+                        done=done,
+                        total=total,
+                        reused_prompt_tokens=loaded.reused_tokens - before,
                     )
                 )
 

@@ -277,3 +277,4 @@ class LoadSpec:
     pad_vocab_multiple: int = 0
     added_token_vectors: Float32s | None = None  # [added tokens, any width]
     lora: LoraSpec | None = None  # None = all parameters are trained
+    prefix_cache_bytes: int = 0  # 0 = no prefix cache

@@ -185,8 +185,8 @@ def forward_spec(request: pb.ForwardRequest) -> ForwardSpec:
     )
 
 
-def forward_response(result: ForwardResult) -> pb.ForwardResponse:
-    response = pb.ForwardResponse(logprobs=to_bytes(result.logprobs, "<f4"))
+def forward_response(result: ForwardResult, reused_prompt_tokens: int) -> pb.ForwardResponse:
+    response = pb.ForwardResponse(logprobs=to_bytes(result.logprobs, "<f4"), reused_prompt_tokens=reused_prompt_tokens)
     if result.entropy is not None:
         response.entropy = to_bytes(result.entropy, "<f4")
     if result.top is not None:
@@ -366,6 +366,7 @@ def load_spec(request: pb.LoadModelRequest) -> LoadSpec:
         pad_vocab_multiple=request.pad_vocab_multiple,
         added_token_vectors=_added_token_vectors(request),
         lora=_lora(request),
+        prefix_cache_bytes=_count(request.prefix_cache_bytes, "prefix_cache_bytes", 0),
     )
 
 

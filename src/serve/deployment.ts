@@ -16,7 +16,7 @@ import { type StartedWorker, WorkerPool } from "./pool.ts";
 import { type Order, Questions } from "./question.ts";
 import type { ServedRun } from "./served-run.ts";
 import type { ThoughtParts } from "./thought.ts";
-import type { ServedModel, ServeMode } from "./types.ts";
+import type { PromptTokens, ServedModel, ServeMode } from "./types.ts";
 
 export interface DeploymentOptions {
   readonly run: ServedRun;
@@ -24,6 +24,7 @@ export interface DeploymentOptions {
   readonly label: string;
   readonly start: (number: number, signal: AbortSignal) => Promise<StartedWorker>;
   readonly log: (message: string) => void;
+  readonly onPrompts?: (tokens: PromptTokens) => void;
   readonly backoffMs?: readonly number[];
 }
 
@@ -72,11 +73,11 @@ export class Deployment {
 
   /** Resolves once the first worker is ready; rejects with what is wrong with run or workers. */
   static async open(
-    { run, label, start, log, backoffMs }: DeploymentOptions,
+    { run, label, start, log, onPrompts, backoffMs }: DeploymentOptions,
     signal: AbortSignal,
   ): Promise<Deployment> {
     const embedder = await checkEmbedder(run.config, run.tokenizer.identity, log, signal);
-    const runModel = new RunModel(run, label, embedder);
+    const runModel = new RunModel(run, label, embedder, onPrompts);
     const { serve } = run.config;
     let first: LoadedRun | undefined;
     const readyCalls = { notify: () => {} };

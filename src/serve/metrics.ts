@@ -3,7 +3,7 @@
  * ever take values from short fixed lists, so that no caller can make the page grow.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import type { RerankAnswer, Reranker } from "./types.ts";
+import type { PromptTokens, RerankAnswer, Reranker } from "./types.ts";
 
 /** Upper bounds of the histograms, seconds. */
 const bounds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30] as const;
@@ -42,6 +42,11 @@ export class Metrics {
     for (const stage of ["queue", "encode", "model"] as const)
       this.time("gr2_stage_seconds", { stage }, answer.timings[stage] / 1000);
     for (const kind of ["prompt", "generated"] as const) this.add("gr2_tokens_total", { kind }, answer.tokens[kind]);
+  }
+
+  /** Of a batch that a worker has answered. */
+  prompts(tokens: PromptTokens): void {
+    for (const how of ["computed", "reused"] as const) this.add("gr2_prompt_tokens_total", { how }, tokens[how]);
   }
 
   /** The whole page. */
@@ -112,6 +117,7 @@ const help: Readonly<Record<string, string>> = {
   gr2_answers_total: "Rankings given; fallback says why the caller's own order came back.",
   gr2_stage_seconds: "Where an answer's time went.",
   gr2_tokens_total: "Tokens read and written.",
+  gr2_prompt_tokens_total: "Tokens of the prompts workers were asked: computed, or reused from the prefix cache.",
   gr2_ready: "1: a model answers.",
   gr2_queued: "Requests waiting for a model.",
   gr2_running: "Requests a model works on.",

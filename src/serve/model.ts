@@ -20,7 +20,7 @@ import {
   thinkOrder,
 } from "./question.ts";
 import type { ServedRun, ServedSystem } from "./served-run.ts";
-import type { ServeMode } from "./types.ts";
+import type { PromptTokens, ServeMode } from "./types.ts";
 
 /** What loading found; equal for every worker of a service. */
 export interface LoadedRun {
@@ -40,15 +40,18 @@ export class RunModel {
   readonly run: ServedRun;
   private readonly label: string;
   private readonly embedder: string;
+  private readonly onPrompts: (tokens: PromptTokens) => void;
 
   /**
    * @param label keeps the models of services that share a worker apart
    * @param embedder folder of the embedding model
+   * @param onPrompts told of every batch's prompts that were answered
    */
-  constructor(run: ServedRun, label: string, embedder: string) {
+  constructor(run: ServedRun, label: string, embedder: string, onPrompts: (tokens: PromptTokens) => void = () => {}) {
     this.run = run;
     this.label = label;
     this.embedder = embedder;
+    this.onPrompts = onPrompts;
   }
 
   /** Loads every model that answers; one copy where two modes share their weights. Throws CheckpointError or WorkerError. */
@@ -64,6 +67,7 @@ export class RunModel {
           modelId,
           ...(await modelRequest(config, own, () => {}, signal)),
           trainable: false,
+          prefixCacheBytes: config.serve.prefixCacheMb * 2 ** 20,
         },
         { signal },
       );
@@ -119,7 +123,7 @@ export class RunModel {
     asked: readonly Question[],
     signal: AbortSignal,
   ): Promise<Order[]> {
-    const { logprobs } = await client.forward(
+    const { logprobs, reusedPromptTokens } = await client.forward(
       {
         modelId: this.idOf(weights),
         batch: { groups: asked.map(groupOf) },
@@ -127,6 +131,7 @@ export class RunModel {
       },
       { signal },
     );
+    this.count(asked, reusedPromptTokens);
     let at = 0;
     return asked.map((q) => {
       const length = q.sequences.reduce((n, s) => n + s.length, 0);
@@ -148,6 +153,7 @@ export class RunModel {
     const constraint = constraintOf(asked, prior, decoding, tokens);
     const out: (Order | undefined)[] = asked.map(() => undefined);
     let answered = 0;
+    let reused = 0;
     const events = client.sample(
       {
         modelId: this.idOf(weights),
@@ -163,6 +169,7 @@ export class RunModel {
     );
     for await (const event of events) {
       for (const t of event.tokens ?? []) onToken?.(t.prompt, t.index, t.token);
+      reused = Math.max(reused, event.reusedPromptTokens);
       for (const c of event.completions) {
         answered++;
         out[c.prompt] = thinkOrder(asked[c.prompt] as Question, c, tokens);
@@ -170,7 +177,12 @@ export class RunModel {
     }
     if (answered < asked.length)
       throw new WorkerError(`the worker answered ${answered} of ${asked.length} questions`, { retryable: true });
+    this.count(asked, reused);
     return out;
+  }
+
+  private count(asked: readonly Question[], reused: number): void {
+    this.onPrompts({ computed: asked.reduce((sum, q) => sum + q.prompt.length, 0) - reused, reused });
   }
 
   private weights(): string[] {

@@ -59,6 +59,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
     assertMayListen(host, settings.security);
     for (const warning of warningsOf(host, settings.security)) log(`warning: ${warning}`);
   }
+  const metrics = new Metrics();
   const open = (which: ServedRun): Promise<Deployment> =>
     Deployment.open(
       {
@@ -66,6 +67,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
         label: randomUUID().slice(0, 8),
         start: options.startWorker ?? workerStarter(which.config, join(options.root, options.name)),
         log,
+        onPrompts: (tokens) => metrics.prompts(tokens),
       },
       signal,
     );
@@ -81,7 +83,6 @@ export async function serve(options: ServeOptions): Promise<Service> {
     lag,
   );
   engine.deploy(await open(run));
-  const metrics = new Metrics();
   const { maxRequestBytes, defaultDeadlineMs } = settings.limits;
   const shared = { reranker: engine, security, metrics };
   const http = createHttpServer({

@@ -58,6 +58,12 @@ export interface RerankAnswer {
   readonly modelVersion: string;
 }
 
+/** Of the prompts a worker was asked: tokens it computed, and tokens it took from its prefix cache. */
+export interface PromptTokens {
+  readonly computed: number;
+  readonly reused: number;
+}
+
 /** What a stream sends: pieces of the thought as they come, then the answer. */
 export type RerankEvent =
   | { readonly kind: "thought"; readonly text: string }

@@ -54,6 +54,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       padVocabMultiple: request.padVocabMultiple ?? 0,
       addedTokenVectors: request.addedTokenVectors ? batch.packMatrix(request.addedTokenVectors) : undefined,
       lora: request.lora && { ...request.lora, targetModules: [...request.lora.targets] },
+      prefixCacheBytes: request.prefixCacheBytes ?? 0,
     };
     return this.channel.unary("loadModel", service.loadModel, message, call);
   }
@@ -76,6 +77,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
     const result = {
       logprobs: batch.toFloat32(r.logprobs, "logprobs"),
       entropy: batch.toFloat32(r.entropy, "entropy"),
+      reusedPromptTokens: r.reusedPromptTokens,
     };
     if (!request.topK) return result;
     const ids = batch.unpackIntMatrix(r.topIds, "topIds");
@@ -144,6 +146,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
         weightVersion: r.weightVersion,
         done: seen.size,
         total: r.total,
+        reusedPromptTokens: r.reusedPromptTokens,
       };
     };
     yield* queued((push, signal) =>

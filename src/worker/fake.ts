@@ -124,7 +124,7 @@ export class FakeWorker implements t.WorkerClient {
       logprobs[at++] = taken.logprob;
     });
     const entropy = request.wantEntropy ? logprobs.map((l) => -l * Math.exp(l)) : new Float32Array();
-    return { logprobs, entropy, ...(top ? { top } : {}) };
+    return { logprobs, entropy, reusedPromptTokens: 0, ...(top ? { top } : {}) };
   }
 
   async forwardBackward(request: t.ForwardBackwardRequest, call?: t.CallOptions): Promise<t.ForwardBackwardResult> {
@@ -171,7 +171,7 @@ export class FakeWorker implements t.WorkerClient {
     this.enter("sample", call);
     const { lm } = this.model(request.modelId);
     const numSamples = request.numSamples ?? 1;
-    const total = request.prompts.length * numSamples;
+    const same = { weightVersion: lm.weightVersion, total: request.prompts.length * numSamples, reusedPromptTokens: 0 };
     checkEntries(request.constraint, request.prompts.length, "prompts");
     for (const [prompt, tokens] of request.prompts.entries()) {
       if (call?.signal?.aborted) throw new InterruptedError();
@@ -180,9 +180,9 @@ export class FakeWorker implements t.WorkerClient {
       );
       if (request.streamTokens) {
         const tokens = completions.flatMap(drawnTokens);
-        yield { completions: [], tokens, weightVersion: lm.weightVersion, done: prompt * numSamples, total };
+        yield { completions: [], tokens, done: prompt * numSamples, ...same };
       }
-      yield { completions, weightVersion: lm.weightVersion, done: (prompt + 1) * numSamples, total };
+      yield { completions, done: (prompt + 1) * numSamples, ...same };
     }
   }
 

@@ -41,6 +41,8 @@ export interface LoadModelRequest {
   readonly addedTokenVectors?: Matrix;
   /** Pretrained sources only. Left out: all parameters are trained. */
   readonly lora?: Lora;
+  /** Memory for what prompts begin with, taken at once; default 0 = none. Only with trainable = false. */
+  readonly prefixCacheBytes?: number;
 }
 
 export interface LoadedModel {

@@ -119,6 +119,8 @@ export interface ForwardResult {
   readonly logprobs: Float32Array;
   /** Per target; empty unless asked for. */
   readonly entropy: Float32Array;
+  /** Of the batch's prompts: taken from the model's prefix cache instead of computed. */
+  readonly reusedPromptTokens: number;
   /** Only if topK > 0. */
   readonly top?: TopTokens;
 }
@@ -228,6 +230,8 @@ export interface SampleEvent {
   readonly weightVersion: number;
   readonly done: number;
   readonly total: number;
+  /** As in ForwardResult, so far; known whenever completions come. */
+  readonly reusedPromptTokens: number;
 }
 
 /** See TokenTrie in worker.proto; sid/trie.ts builds it from the token ids that spell each item. */

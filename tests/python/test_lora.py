@@ -177,6 +177,26 @@ def test_target_names_that_match_nothing_are_named(base):
         load(base(), lora=replace(LORA, rank=0))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_frozen_copy_with_a_prefix_cache_scores_as_without(base, tmp_path, dtype):
+    folder = base()
+    trained = load(folder)
+    train(trained, range(3))
+    trained.save_state("", str(tmp_path / "trained"), False)
+    batch = batch_with_codes(11)
+    long = GroupBatch(
+        np.tile(batch.tokens[:40], 2), np.asarray([37, 37]), np.asarray([1, 1]), np.asarray([3, 3])
+    )  # one prompt, twice
+    scores = []
+    for size in (0, 1 << 20):
+        frozen = load(folder, trainable=False, dtype=dtype, prefix_cache_bytes=size)
+        frozen.load_state("", str(tmp_path / "trained"), False)
+        scores += [frozen.forward("", ForwardSpec(long)).logprobs for _ in range(2)]
+    assert frozen.model("").reused_tokens == 2 * 32
+    for got in scores[1:]:
+        np.testing.assert_allclose(got, scores[0], atol=1e-5 if dtype == "float32" else 5e-2)
+
+
 def test_bfloat16_stores_the_base_so_and_masters_of_what_is_trained(base):
     engine = load(base(), dtype="bfloat16", gradient_checkpointing=True)
     lm = engine.model("").lm

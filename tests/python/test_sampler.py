@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCAB
-from gr2_worker import sampler
+from gr2_worker import prefill
 from gr2_worker.errors import Cancelled, InvalidRequest
 from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
 
@@ -204,7 +204,7 @@ def test_what_all_prompts_begin_with_is_computed_once(make_engine, monkeypatch, 
     whole.register_forward_hook(lambda module, inputs, output: fed.append(inputs[0].shape))
     shared = draw(engine, params)
     assert fed[:2] == [(1, 70), (4, 12)]  # then the prompts' own tokens, padded
-    monkeypatch.setattr(sampler, "MIN_COMMON", 71)
+    monkeypatch.setattr(prefill, "MIN_COMMON", 71)
     fed.clear()
     apart = draw(engine, params)
     assert fed[0] == (4, 82)
@@ -216,11 +216,11 @@ def test_what_all_prompts_begin_with_is_computed_once(make_engine, monkeypatch, 
 def test_the_common_beginning_leaves_every_prompt_a_token():
     a = np.arange(100, dtype=np.int32)
     other = np.concatenate([a[:80], [0, 1]]).astype(np.int32)
-    assert sampler.common_length([a, a]) == 99
-    assert sampler.common_length([a, a[:70]]) == 69
-    assert sampler.common_length([a, other, a]) == 80
-    assert sampler.common_length([a]) == 0
-    assert sampler.common_length([a, a[:40]]) == 0  # too short to pay
+    assert prefill.common_length([a, a]) == 99
+    assert prefill.common_length([a, a[:70]]) == 69
+    assert prefill.common_length([a, other, a]) == 80
+    assert prefill.common_length([a]) == 0
+    assert prefill.common_length([a, a[:40]]) == 0  # too short to pay
 
 
 def test_too_long_is_refused(engine):

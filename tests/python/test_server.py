@@ -167,6 +167,30 @@ def test_sample_and_beam_search(stub, loaded):
     assert sorted(rows[0].tolist()) == [-1, 0, 1, 2] and sorted(rows[1].tolist()) == [-1, -1, 0, 2]
 
 
+def test_a_prefix_cache_says_what_it_spared(stub, loaded):
+    def load(**more):
+        scratch = pb.ScratchModel(architecture_json=architecture(), tokenizer_json=tokenizer_json())
+        stub.LoadModel(pb.LoadModelRequest(model_id="cached", scratch=scratch, prefix_cache_bytes=1 << 20, **more))
+
+    load()
+    prompt = i4(*range(1, 41))
+    one = pb.GroupBatch(
+        tokens=prompt + i4(7, 8, 9), prompt_lengths=i4(40), group_sizes=i4(2), response_lengths=i4(1, 2)
+    )
+    asked = pb.ForwardRequest(model_id="cached", batch=one)
+    first, again = stub.Forward(asked), stub.Forward(asked)
+    assert [first.reused_prompt_tokens, again.reused_prompt_tokens] == [
+        0,
+        32,
+    ]  # whole blocks of 8 but for the last token
+    np.testing.assert_allclose(np.frombuffer(first.logprobs, "<f4"), np.frombuffer(again.logprobs, "<f4"), atol=1e-5)
+    sample = pb.SampleRequest(
+        model_id="cached", prompt_tokens=prompt + i4(5), prompt_lengths=i4(41), max_new_tokens=3, stream_tokens=True
+    )
+    assert [p.reused_prompt_tokens for p in stub.Sample(sample) if p.items] == [40]
+    refused(lambda: load(trainable=True), grpc.StatusCode.INVALID_ARGUMENT, "trainable = false")
+
+
 def test_every_answer_says_how_long_it_was_computed(stub, loaded):
     before = stub.GetInfo(pb.GetInfoRequest()).busy_seconds
     _, unary = stub.Forward.with_call(pb.ForwardRequest(batch=batch()))

@@ -48,5 +48,10 @@ export const serve = z
       .describe("A worker that is not free again so long after its call was cancelled is started again."),
     newItems: count.default(10_000).describe("Semantic IDs remembered of items that are known by their text alone."),
     cache: countOrZero.default(4_096).describe("Direct answers remembered by their exact input; 0 = none."),
+    prefixCacheMb: countOrZero
+      .default(256)
+      .describe(
+        "MiB that each model in each worker takes to remember computed prompts: what a later prompt begins with alike (instructions, a returning user's history) is not computed again; 0 = none.",
+      ),
   })
   .prefault({});

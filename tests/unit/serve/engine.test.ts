@@ -487,6 +487,28 @@ describe("the service", () => {
     await expect(client.rerank(request, { timeoutMs: 2_000 })).rejects.toThrow();
     client.close();
   });
+
+  it("gives its workers a prefix cache and counts what it spared", async () => {
+    const worker = new GatedWorker();
+    worker.reused = 2;
+    const service = await serve({
+      ...{ root, name: "first", signal: new AbortController().signal, log: () => {}, access: () => {} },
+      overrides: ["serve.grpc.port=0", "serve.http.port=0", "serve.http.page=false", "serve.prefixCacheMb=3"],
+      startWorker: async () => ({ client: worker, close: async () => {} }),
+    });
+    const counted = async (): Promise<Record<string, number>> => {
+      const lines = (await (await fetch(`${service.http.url}/metrics`)).text()).split("\n");
+      const series = lines.map((line) => /^gr2_prompt_tokens_total\{how="(\w+)"\} (\d+)$/.exec(line) ?? []);
+      return Object.fromEntries(series.filter(([line]) => line).map(([, how, value]) => [how, Number(value)]));
+    };
+    const direct = await service.engine.rerank(requestOf(five));
+    expect(await counted()).toEqual({ computed: direct.tokens.prompt - 2, reused: 2 });
+    await service.engine.rerank(requestOf(five)); // remembered: no worker was asked
+    const think = await service.engine.rerank(requestOf(five, { mode: "think" }));
+    expect(await counted()).toEqual({ computed: direct.tokens.prompt + think.tokens.prompt - 4, reused: 4 });
+    expect(new Set(worker.prefixCaches)).toEqual(new Set([3 * 1024 * 1024]));
+    await service.stop();
+  });
 });
 
 /** Waits for what the engine does on its own time. */

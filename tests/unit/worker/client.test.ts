@@ -182,6 +182,7 @@ describe("streams", () => {
     done: items.length,
     total: 4,
     tokens: [],
+    reusedPromptTokens: 0,
   });
   const request = { prompts: [[1], [2]], numSamples: 2, maxNewTokens: 4, temperature: 1, seed: 0 };
 

@@ -1,0 +1,129 @@
+/**
+ * Users that come back, in mode direct: what the prefix cache is worth. Two services take the same visits in turn, one with
+ * serve.prefixCacheMb=0. Every user's first visit is not measured.
+ *
+ *   other candidates        the same history, the candidates of somebody else's slate
+ *   a growing history       one more item each time, below the items a prompt shows (prompts.historyItems)
+ *   a full history          one more item each time, above: the prompt's window moves, its beginning is another one
+ */
+import { readFileSync } from "node:fs";
+import { FallbackReason, Mode } from "../src/client/index.ts";
+import { workersUnder } from "../tests/integration/served.ts";
+import type { Measurement } from "./claim.ts";
+import { isWhole, type Question, type Service } from "./serve-load.ts";
+
+const visits = 8;
+const maxUsers = 100;
+const numCallers = 32;
+/** Of Linux' clock in /proc. */
+const ticksPerSecond = 100;
+
+/** A user's visits, first to last. */
+type Visits = readonly Question[];
+const sides = ["off", "on"] as const;
+type Side = (typeof sides)[number];
+
+/** What some requests took, and the scores in their answers by candidate, best first; undefined where there was none. */
+interface Round {
+  readonly seconds: number;
+  readonly workerSeconds: number;
+  readonly answers: readonly (ReadonlyMap<string, number> | undefined)[];
+}
+
+/**
+ * @param questions one a user
+ * @param historyItems that a prompt shows
+ */
+export async function returning(
+  emit: (measured: Measurement) => void,
+  questions: readonly Question[],
+  services: { readonly on: Service; readonly off: Service },
+  historyItems: number,
+): Promise<void> {
+  const long = questions.filter(({ history }) => history.length >= historyItems + visits).slice(0, maxUsers);
+  const kinds: Record<string, (q: Question, user: number) => Visits> = {
+    "other candidates": ({ history }, user) =>
+      each((visit) => ({ ...(long[(user + visit) % long.length] as Question), history: history.slice(-historyItems) })),
+    "a growing history": (q) =>
+      each((visit) => ({ ...q, history: q.history.slice(0, historyItems - visits + visit + 1) })),
+    "a full history": (q) => each((visit) => ({ ...q, history: q.history.slice(0, historyItems + visit + 1) })),
+  };
+  for (const [kind, visitsOf] of Object.entries(kinds)) {
+    const users = long.map(visitsOf);
+    const before = await tokensOf(services.on);
+    const rounds: Record<Side, Round[]> = { off: [], on: [] };
+    for (let visit = 0; visit < visits; visit++) {
+      const requests = users.map((own) => own[visit] as Question);
+      for (const side of visit % 2 ? sides : sides.toReversed()) rounds[side].push(await all(services[side], requests));
+    }
+    const after = await tokensOf(services.on);
+    const name = `serve/returning, ${kind}`;
+    const n = (visits - 1) * users.length;
+    const of = (side: Side, what: "seconds" | "workerSeconds"): number =>
+      rounds[side].slice(1).reduce((sum, round) => sum + round[what], 0);
+    const line = (what: string, unit: string, value: (side: Side) => number): void =>
+      emit({
+        ...{ claim: `${name}: ${what}`, value: value("on"), unit, n },
+        ...{ peer: "serve.prefixCacheMb=0", peerValue: value("off") },
+      });
+    line("answers a second", "1/s", (side) => n / of(side, "seconds"));
+    line("CPU of the worker an answer", "ms", (side) => (1000 * of(side, "workerSeconds")) / n);
+    const [computed, reused] = [after.computed - before.computed, after.reused - before.reused];
+    const share = reused / (computed + reused);
+    emit({ claim: `${name}: prompt tokens reused, first visits included`, value: share, unit: "share", n });
+    const pairs = rounds.on.flatMap((round, r) =>
+      round.answers.map((on, i) => [on, rounds.off[r]?.answers[i]] as const),
+    );
+    const differences = pairs.map(([on, off]) => (on && off ? difference(on, off) : Number.POSITIVE_INFINITY));
+    const bar = (limit: number) => ({ n: pairs.length, bar: ["value", "<=", limit] as const });
+    const most = Math.max(...differences);
+    emit({ claim: `${name}: largest difference of a score`, value: most, unit: "probability", ...bar(1e-6) });
+    const others = pairs.filter(
+      ([on, off]) => [...(on?.keys() ?? [])].join() !== [...(off?.keys() ?? [])].join(),
+    ).length;
+    emit({ claim: `${name}: orders that differ`, value: others, unit: "answers", ...bar(0) });
+  }
+}
+
+const difference = (some: ReadonlyMap<string, number>, other: ReadonlyMap<string, number>): number =>
+  Math.max(...[...some].map(([id, score]) => Math.abs(score - (other.get(id) ?? Number.POSITIVE_INFINITY))));
+
+const each = (visit: (number: number) => Question): Visits =>
+  Array.from({ length: visits }, (_, number) => visit(number));
+
+/** Every request once, from as many callers as there are. */
+async function all({ client, pid }: Service, requests: readonly Question[]): Promise<Round> {
+  const cpu = workerSeconds(pid);
+  const begin = performance.now();
+  const answers: (ReadonlyMap<string, number> | undefined)[] = [];
+  let next = 0;
+  const caller = async (): Promise<void> => {
+    for (let i = next++; i < requests.length; i = next++) {
+      const request = { ...(requests[i] as Question), mode: Mode.MODE_DIRECT, deadlineMs: 50_000 };
+      const answer = await client.rerank(request).catch(() => undefined);
+      const good = answer?.fallback === FallbackReason.FALLBACK_REASON_UNSPECIFIED && isWhole(request, answer);
+      answers[i] = good ? new Map(answer.ranking.map(({ id, score }) => [id, score])) : undefined;
+    }
+  };
+  await Promise.all(Array.from({ length: numCallers }, caller));
+  return { seconds: (performance.now() - begin) / 1000, workerSeconds: workerSeconds(pid) - cpu, answers };
+}
+
+/** CPU time of a service's workers. */
+function workerSeconds(pid: number): number {
+  const ticks = workersUnder(pid).map((worker) => {
+    const fields = readFileSync(`/proc/${worker}/stat`, "utf8")
+      .replace(/^.*\) /s, "")
+      .split(" ");
+    return Number(fields[11]) + Number(fields[12]); // utime, stime
+  });
+  return ticks.reduce((a, b) => a + b, 0) / ticksPerSecond;
+}
+
+/** Of the service's counters. */
+async function tokensOf({ url }: Service): Promise<{ computed: number; reused: number }> {
+  const text = await (await fetch(new URL("/metrics", url))).text();
+  const of = (how: string): number =>
+    Number(new RegExp(`^gr2_prompt_tokens_total\\{how="${how}"\\} (\\d+)$`, "m").exec(text)?.[1] ?? 0);
+  return { computed: of("computed"), reused: of("reused") };
+}
