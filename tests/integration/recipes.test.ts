@@ -179,7 +179,7 @@ engine = Engine(torch.device("cpu"))
 engine.load_model("", LoadSpec(path=sys.argv[1]))
 n = ids.shape[1] - 1
 batch = GroupBatch(ids[0].numpy().astype(np.int32), np.array([1]), np.array([1]), np.array([n]))
-own, _ = engine.forward("", ForwardSpec(batch))
+own = engine.forward("", ForwardSpec(batch)).logprobs
 gap = float(np.abs(own - plain.detach().numpy()).max())
 print(json.dumps({"tokens": n + 1, "gap": gap, "rows": model.get_input_embeddings().num_embeddings}))`;
     const env = { ...process.env, PYTHONPATH: join(repositoryRoot, "python_worker") };

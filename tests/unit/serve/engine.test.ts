@@ -435,6 +435,7 @@ describe("the service", () => {
     for (const copy of [one, two]) cpSync(join(root, "first"), copy, { recursive: true });
     symlinkSync("one", link);
     const log: string[] = [];
+    const workers: GatedWorker[] = [];
     const service = await serve({
       root,
       name: "swapped",
@@ -442,7 +443,11 @@ describe("the service", () => {
       signal: new AbortController().signal,
       log: (message) => log.push(message),
       access: () => {},
-      startWorker: async () => ({ client: new GatedWorker(), close: async () => {} }),
+      startWorker: async () => {
+        const worker = new GatedWorker();
+        workers.push(worker);
+        return { client: worker, close: async () => {} };
+      },
     });
     const client = new RerankClient(service.grpc.address);
     const request = { candidates: five.map((i) => ({ id: `c${i}`, itemId: `i${i}` })) };
@@ -480,9 +485,13 @@ describe("the service", () => {
     expect([lostOnes, service.engine.model()?.name]).toEqual([0, "two"]);
     expect(log.map((line) => line.split(":")[0])).toEqual(["reloaded", "reload failed, the old one stays", "reloaded"]);
 
+    let open = (): void => {};
+    for (const worker of workers) worker.gate = () => new Promise((resolve) => (open = resolve));
     const last = client.rerank(request);
-    await until(() => service.engine.load().running + service.engine.load().queued > 0);
-    await service.stop();
+    await until(() => service.engine.load().running > 0);
+    const stopped = service.stop();
+    open();
+    await stopped;
     expect((await last).ranking.length).toBe(5);
     await expect(client.rerank(request, { timeoutMs: 2_000 })).rejects.toThrow();
     client.close();
