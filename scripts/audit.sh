@@ -20,8 +20,14 @@ node -e '
   process.exit(bad.length ? 1 : 0);
 ' "$work/npm.json" || failed=1
 
-if .venv/bin/python -c 'import pip_audit' 2>/dev/null; then
-  timeout 300 .venv/bin/python -m pip_audit --progress-spinner off --disable-pip --no-deps --format json \
+# In an environment of its own: what it needs is no business of the worker's.
+tool=.setup/pip-audit
+if [ ! -x "$tool/bin/pip-audit" ]; then
+  { .venv/bin/python -m venv "$tool" && "$tool/bin/pip" install --quiet --disable-pip-version-check pip-audit==2.10.1; } \
+    >"$work/install.log" 2>&1 || rm -rf "$tool"
+fi
+if [ -x "$tool/bin/pip-audit" ]; then
+  timeout 300 "$tool/bin/pip-audit" --progress-spinner off --disable-pip --no-deps --format json \
     -r python_worker/requirements.txt >"$work/pip.json" 2>"$work/pip.err"
   .venv/bin/python - "$work/pip.json" <<'PYTHON' || failed=1
 import json, sys
@@ -42,6 +48,6 @@ if len(skipped) < len(dependencies):
 sys.exit(1 if bad else 0)
 PYTHON
 else
-  echo "audit: Python packages NOT CHECKED: pip-audit is not installed (.venv/bin/python -m pip install pip-audit)"
+  echo "audit: Python packages NOT CHECKED: pip-audit could not be installed"
 fi
 exit "$failed"
