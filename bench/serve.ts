@@ -5,7 +5,8 @@
  * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers,returning] [--set path=value ...]`
  * `npm run bench -- serve --run NAME --soak MINUTES [--rate 10]`: mixed load instead, and whether memory stays flat
  *
- * Requests are the run's own test slates, taken in turn; answers are never taken from memory (serve.cache=0).
+ * Requests are the run's own test slates, taken in turn; neither answers nor prompts are taken from memory
+ * (but for the part that is about it).
  * A caller sends one request after the other. The overload is open: requests leave at their time, answered or not.
  */
 import { parseArgs } from "node:util";
@@ -33,6 +34,8 @@ import { soak } from "./serve-soak.ts";
 const callers = [1, 8, 64];
 const parts = ["load", "overload", "faults", "peers", "returning"] as const;
 const modes = ["direct", "think"] as const;
+
+const noMemory = ["serve.cache=0", "serve.prefixCacheMb=0"] as const;
 
 type Emit = (measured: Measurement) => void;
 type Start = (...settings: string[]) => Promise<Service>;
@@ -69,18 +72,18 @@ export const bench: Benchmark = async (emit, args) => {
       return await soak(emit, await start(), questions, Number(values.soak), Number(values.rate));
     if (wanted.includes("load")) await load(emit, questions, start, seconds);
     if (wanted.includes("overload")) {
-      const service = await start("serve.cache=0");
+      const service = await start(...noMemory);
       await overload(emit, questions, service, seconds);
       await service.stop();
     }
-    if (wanted.includes("faults")) await faults(emit, questions, (like) => startLike(like, "serve.cache=0"), seconds);
+    if (wanted.includes("faults")) await faults(emit, questions, (like) => startLike(like, ...noMemory), seconds);
     if (wanted.includes("peers")) {
       const run = { root, name, threads: 1, seconds };
-      await besidePeers(emit, await start("serve.cache=0", "runtime.threads=1"), questions, run);
+      await besidePeers(emit, await start(...noMemory, "runtime.threads=1"), questions, run);
     }
     if (wanted.includes("returning")) {
       const on = await start("serve.cache=0", "runtime.threads=1");
-      const off = await start("serve.cache=0", "runtime.threads=1", "serve.prefixCacheMb=0");
+      const off = await start(...noMemory, "runtime.threads=1");
       const { prompts } = loadConfig(RunFolder.view(root, name).file("config.resolved.yaml"));
       await returning(emit, await requestsOf(root, name, "users"), { on, off }, prompts.historyItems);
     }
@@ -91,11 +94,14 @@ export const bench: Benchmark = async (emit, args) => {
 
 async function load(emit: Emit, questions: readonly Question[], start: Start, seconds: number): Promise<void> {
   const single: Record<string, number> = {};
-  const alone = await start("serve.cache=0", "serve.maxBatch=1");
-  for (const mode of modes) single[mode] = (await closedLoop(alone, asksOf(questions, mode), 8, seconds)).perSecond;
+  const alone = await start(...noMemory, "serve.maxBatch=1");
+  for (const mode of modes) {
+    await closedLoop(alone, asksOf(questions, mode), 8, Math.min(2, seconds)); // warm
+    single[mode] = (await closedLoop(alone, asksOf(questions, mode), 8, seconds)).perSecond;
+  }
   await alone.stop();
 
-  const service = await start("serve.cache=0");
+  const service = await start(...noMemory);
   for (const mode of modes)
     for (const c of callers) {
       const asks = asksOf(questions, mode);
