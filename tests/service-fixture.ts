@@ -1,5 +1,6 @@
 /** A finished run on a fake worker, and fake workers that can be slow, lost or wrong, for the tests of the service. */
 import { join } from "node:path";
+import { expect } from "vitest";
 import { configHash, loadConfig } from "../src/config/load.ts";
 import { WorkerError } from "../src/core/errors.ts";
 import { Run } from "../src/run/run.ts";
@@ -147,3 +148,9 @@ export const requestOf = (candidates: readonly number[], change: Partial<RerankR
   deadlineMs: 0,
   ...change,
 });
+
+/** Waits for what a service does on its own time. */
+export async function until(condition: () => boolean): Promise<void> {
+  for (let i = 0; i < 1_000 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 2));
+  expect(condition()).toBe(true);
+}
