@@ -82,7 +82,7 @@ export const bench: Benchmark = async (emit, args) => {
       await besidePeers(emit, await start(...noMemory, "runtime.threads=1"), questions, run);
     }
     if (wanted.includes("returning")) {
-      const on = await start("serve.cache=0", "runtime.threads=1");
+      const on = await start("serve.cache=0", "serve.prefixCacheMb=256", "runtime.threads=1");
       const off = await start(...noMemory, "runtime.threads=1");
       const { prompts } = loadConfig(RunFolder.view(root, name).file("config.resolved.yaml"));
       await returning(emit, await requestsOf(root, name, "users"), { on, off }, prompts.historyItems);

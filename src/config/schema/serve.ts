@@ -49,9 +49,9 @@ export const serve = z
     newItems: count.default(10_000).describe("Semantic IDs remembered of items that are known by their text alone."),
     cache: countOrZero.default(4_096).describe("Direct answers remembered by their exact input; 0 = none."),
     prefixCacheMb: countOrZero
-      .default(256)
+      .default(0)
       .describe(
-        "MiB that each model in each worker takes to remember computed prompts: what a later prompt begins with alike (instructions, a returning user's history) is not computed again; 0 = none.",
+        "MiB that each model in each worker takes to remember computed prompts: what a later prompt begins with alike (instructions, a returning user's history) is not computed again; 0 = none. It pays for large models and returning users, and costs small ones in mode think (docs/serving.md).",
       ),
   })
   .prefault({});
