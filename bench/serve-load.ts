@@ -12,7 +12,7 @@ import { Rng } from "../src/core/rng.ts";
 import { loadDataset } from "../src/data/cache.ts";
 import type { Slate } from "../src/prerank/types.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
-import { readLines } from "../src/stages/files.ts";
+import { readLines } from "../src/artifacts/files.ts";
 
 /** Of a closed loop's requests: none passes. */
 const patientMs = 50_000;

@@ -14,15 +14,15 @@ import { runtimeOf } from "../stages/pipeline.ts";
 import { startWorker } from "../worker/launcher.ts";
 import { startWorkerProcess } from "../worker/process.ts";
 import type { AccessRecord } from "./access.ts";
-import { Deployment } from "./deployment.ts";
-import { Engine } from "./engine.ts";
+import { Deployment } from "./model/deployment.ts";
+import { Engine } from "./engine/engine.ts";
 import { startGrpcServer } from "./grpc/server.ts";
 import { createHttpServer } from "./http/server.ts";
-import { LoopLag } from "./loop-lag.ts";
+import { LoopLag } from "./engine/loop-lag.ts";
 import { Metrics } from "./metrics.ts";
-import type { StartedWorker } from "./pool.ts";
+import type { StartedWorker } from "./engine/pool.ts";
 import { assertMayListen, openSecurity, warningsOf } from "./security/security.ts";
-import { openServedRun, type ServedRun } from "./served-run.ts";
+import { openServedRun, type ServedRun } from "./model/served-run.ts";
 
 export interface ServeOptions {
   /** Folder of all runs. */

@@ -7,13 +7,13 @@ import { join } from "node:path";
 import { softmax } from "../eval/choice-model.ts";
 import { directScores, fitPrior, flatPrior, type Prior, type PriorExample } from "../policy/prior.ts";
 import { type Slate, truthOf } from "../prerank/types.ts";
-import { openCorpus } from "./corpus.ts";
-import { readJson, writeJson } from "./files.ts";
-import { openLanguageModel } from "./language-model.ts";
+import { openCorpus } from "../artifacts/corpus.ts";
+import { readJson, writeJson } from "../artifacts/files.ts";
+import { openLanguageModel } from "../models/language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
-import { checkPromptsOf } from "./prompt-check.ts";
+import { checkPromptsOf } from "../models/prompt-check.ts";
 import { conditional, readSlates, viewOf } from "./slates.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { readEvidence, readReasonings } from "./traces.ts";
 
 export const calibrate: Stage = {

@@ -10,9 +10,9 @@ import { checkSplit } from "../data/leakage.ts";
 import { split } from "../data/split.ts";
 import { dataStatistics } from "../data/statistics.ts";
 import { neutralise } from "../sid/sanitise.ts";
-import { splitOptions } from "./corpus.ts";
-import { writeJson } from "./files.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import { splitOptions } from "../artifacts/corpus.ts";
+import { writeJson } from "../artifacts/files.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 
 export const data: Stage = {
   name: "data",

@@ -4,11 +4,11 @@
  */
 import { join } from "node:path";
 import type { Embedder } from "../sid/identity.ts";
-import { openData } from "./corpus.ts";
-import { embedderHash, embedderPath, embedTexts, itemText } from "./embedder.ts";
-import { cachedEmbeddings, cacheEmbeddings, embeddingKey } from "./embedding-cache.ts";
-import { writeJson, writeMatrix } from "./files.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import { openData } from "../artifacts/corpus.ts";
+import { embedderHash, embedderPath, embedTexts, itemText } from "../models/embedder.ts";
+import { cachedEmbeddings, cacheEmbeddings, embeddingKey } from "../models/embedding-cache.ts";
+import { writeJson, writeMatrix } from "../artifacts/files.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 
 export const embed: Stage = {
   name: "embed",

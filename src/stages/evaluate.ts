@@ -23,13 +23,13 @@ import { labelsOf, type Slate, truthOf } from "../prerank/types.ts";
 import { markers } from "../prompts/pieces.ts";
 import { findSids } from "../sid/semantic-id.ts";
 import { readPrior, readPriors } from "./calibrate.ts";
-import { type Corpus, openCorpus } from "./corpus.ts";
-import { readJson, writeJson } from "./files.ts";
-import { openLanguageModel } from "./language-model.ts";
+import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
+import { readJson, writeJson } from "../artifacts/files.ts";
+import { openLanguageModel } from "../models/language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
-import { checkPromptsOf } from "./prompt-check.ts";
+import { checkPromptsOf } from "../models/prompt-check.ts";
 import { conditional, readSlates, viewOf } from "./slates.ts";
-import type { Stage, StageContext, StageName, Summary } from "./stage.ts";
+import type { Stage, StageContext, StageName, Summary } from "../run/stage.ts";
 import { readEvidence } from "./traces.ts";
 
 export const evaluate: Stage = {

@@ -14,10 +14,10 @@ import { type TrainingView, trainingView } from "../data/split.ts";
 import type { Encoder, Piece } from "../prompts/pieces.ts";
 import { captioningTask, describe, languageTask, personaTask, sequentialTask } from "../prompts/tasks.ts";
 import { learningRateAt } from "../rl/groups.ts";
-import { resume, saveCheckpoint } from "./checkpoint.ts";
-import { type Corpus, dominantCategories, openCorpus } from "./corpus.ts";
-import { addedTokens, openLanguageModel, weightsChanged } from "./language-model.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import { resume, saveCheckpoint } from "../models/checkpoint.ts";
+import { type Corpus, dominantCategories, openCorpus } from "../artifacts/corpus.ts";
+import { addedTokens, openLanguageModel, weightsChanged } from "../models/language-model.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 
 /** A training document: the first token is given, the rest is learned. */
 export type Document = readonly number[];

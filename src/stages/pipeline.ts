@@ -14,48 +14,48 @@ import type { Run, StageContext as RunStage, StagePlan } from "../run/run.ts";
 import { type RunningWorker, type Runtime, startWorker } from "../worker/launcher.ts";
 import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
-import { checkBaseModel } from "./base-model.ts";
+import { checkBaseModel } from "../models/base-model.ts";
 import { calibrate } from "./calibrate.ts";
-import { checkTeachers, type Outlook } from "./check-teachers.ts";
+import { checkTeachers, type Outlook } from "./teachers/preflight.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
 import { evaluate, type Results } from "./evaluate.ts";
-import { readJson, writeJson } from "./files.ts";
+import { readJson, writeJson } from "../artifacts/files.ts";
 import { midtrain } from "./midtrain.ts";
-import { rl } from "./rl.ts";
+import { rl } from "./rl/rl.ts";
 import { sft } from "./sft.ts";
 import { sid } from "./sid.ts";
 import { slates } from "./slates.ts";
-import { type Stage, type StageContext, type StageName, stageNames } from "./stage.ts";
+import { type Stage, type StageContext, type StageName, stageNames } from "../run/stage.ts";
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
 export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
 
 /** Rooms whose code a stage's result depends on, next to its own file. A change there runs it again. */
-const commonCode = ["src/core", "src/data", "src/sid", "src/stages/corpus.ts", "src/stages/files.ts"];
+const commonCode = ["src/core", "src/data", "src/sid", "src/artifacts/corpus.ts", "src/artifacts/files.ts"];
 const modelCode = [
   "src/prompts",
   "src/policy",
-  "src/stages/base-model.ts",
-  "src/stages/language-model.ts",
-  "src/stages/checkpoint.ts",
+  "src/models/base-model.ts",
+  "src/models/language-model.ts",
+  "src/models/checkpoint.ts",
   "src/stages/midtrain.ts",
-  "src/stages/prompt-check.ts",
+  "src/models/prompt-check.ts",
   "python_worker/gr2_worker",
 ];
 const preRankerCode = [
-  "src/stages/sid-recall.ts",
-  "src/stages/prerankers.ts",
-  "src/stages/beam-prerank.ts",
-  "src/stages/sasrec.ts",
+  "src/commands/sid-recall.ts",
+  "src/stages/prerankers/fitter.ts",
+  "src/stages/prerankers/beam.ts",
+  "src/stages/prerankers/sasrec.ts",
 ];
 const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   data: [],
   embed: [
     "src/data/fetch.ts",
-    "src/stages/embedder.ts",
-    "src/stages/embedding-cache.ts",
+    "src/models/embedder.ts",
+    "src/models/embedding-cache.ts",
     "python_worker/gr2_worker/embed.py",
   ],
   sid: [
@@ -70,19 +70,19 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
   traces: [
     ...["src/teacher", "src/endpoint", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts"],
-    ...["src/prerank", "src/stages/teachers.ts", "src/stages/worker-teacher.ts", "src/stages/base-model.ts"],
+    ...["src/prerank", "src/stages/teachers/in-words.ts", "src/stages/teachers/worker.ts", "src/models/base-model.ts"],
   ],
-  sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
+  sft: [...modelCode, "src/rl/groups.ts", "src/models/supervised.ts", "src/stages/slates.ts"],
   rl: [
     ...modelCode,
     "src/reward",
     "src/rl",
     "src/eval",
-    "src/stages/rl-update.ts",
-    "src/stages/distill.ts",
-    "src/stages/distill-teacher.ts",
-    "src/stages/rl-policy.ts",
-    "src/stages/rl-seconds.ts",
+    "src/stages/rl/update.ts",
+    "src/stages/rl/opd.ts",
+    "src/stages/rl/opd-teacher.ts",
+    "src/stages/rl/validation.ts",
+    "src/stages/rl/seconds.ts",
     "src/stages/slates.ts",
   ],
   evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],

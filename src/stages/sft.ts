@@ -8,14 +8,14 @@ import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import { type Slate, truthOf } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
 import { readBeliefs, readPrior } from "./calibrate.ts";
-import { resume, saveCheckpoint } from "./checkpoint.ts";
-import { openCorpus } from "./corpus.ts";
-import { type Example, replayBatches, supervisedBatch } from "./examples.ts";
-import { openLanguageModel, weightsChanged } from "./language-model.ts";
+import { resume, saveCheckpoint } from "../models/checkpoint.ts";
+import { openCorpus } from "../artifacts/corpus.ts";
+import { type Example, replayBatches, supervisedBatch } from "../models/supervised.ts";
+import { openLanguageModel, weightsChanged } from "../models/language-model.ts";
 import { type Document, stateDir, tokenizerFile } from "./midtrain.ts";
-import { checkPromptsOf } from "./prompt-check.ts";
+import { checkPromptsOf } from "../models/prompt-check.ts";
 import { isSftUser, readSlates, viewOf } from "./slates.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { type ReasoningRecord, readEvidence, readReasonings, readTraces, type TraceRecord } from "./traces.ts";
 
 export const sft: Stage = {

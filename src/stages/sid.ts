@@ -15,10 +15,10 @@ import { type Embedder, identityOf } from "../sid/identity.ts";
 import { type Near, nearestRows } from "../sid/nearest.ts";
 import { sidReport } from "../sid/report.ts";
 import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
-import { openData } from "./corpus.ts";
+import { openData } from "../artifacts/corpus.ts";
 import { embedderFile, embeddingFile } from "./embed.ts";
-import { readJson, readMatrix, writeJson, writeMatrix } from "./files.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import { readJson, readMatrix, writeJson, writeMatrix } from "../artifacts/files.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 
 export const sid: Stage = {
   name: "sid",

@@ -11,11 +11,11 @@ import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
 import { loggedSlates } from "../prerank/logged.ts";
 import { buildAllSlates, defaultSlates, type SlateSegment, slateStats } from "../prerank/slates.ts";
 import { labelsOf, type Slate } from "../prerank/types.ts";
-import { type Corpus, openCorpus } from "./corpus.ts";
-import { readLines, writeJson, writeLines } from "./files.ts";
-import { preRankerFitter } from "./prerankers.ts";
-import { unloadSasrec } from "./sasrec.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
+import { readLines, writeJson, writeLines } from "../artifacts/files.ts";
+import { preRankerFitter } from "./prerankers/fitter.ts";
+import { unloadSasrec } from "./prerankers/sasrec.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 
 export const slates: Stage = {
   name: "slates",

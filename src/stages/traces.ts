@@ -22,12 +22,12 @@ import { type SlateView, viewOf } from "../teacher/features.ts";
 import { sampleTraces, statisticalTeacher } from "../teacher/sampling.ts";
 import { defaultTeacher, type Evidence, fitTeacher } from "../teacher/statistical.ts";
 import type { Teacher } from "../teacher/teacher.ts";
-import { openCorpus } from "./corpus.ts";
-import { readJson, readLines, writeJson, writeLines } from "./files.ts";
-import { preRankerFitter } from "./prerankers.ts";
+import { openCorpus } from "../artifacts/corpus.ts";
+import { readJson, readLines, writeJson, writeLines } from "../artifacts/files.ts";
+import { preRankerFitter } from "./prerankers/fitter.ts";
 import { conditional, isSftUser, readSlates } from "./slates.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
-import { teacherInWords } from "./teachers.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { teacherInWords } from "./teachers/in-words.ts";
 
 export const traces: Stage = {
   name: "traces",

@@ -7,7 +7,7 @@ import { configHash, loadConfig } from "../../src/config/load.ts";
 import { CheckpointError, InterruptedError } from "../../src/core/errors.ts";
 import { Run } from "../../src/run/run.ts";
 import { RunFolder } from "../../src/run/run-folder.ts";
-import { exportRun } from "../../src/stages/export.ts";
+import { exportRun } from "../../src/commands/export.ts";
 import { resolvedYaml, runStages, stageNames } from "../../src/stages/pipeline.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { TelemetryBus } from "../../src/worker/telemetry.ts";

@@ -8,7 +8,7 @@ import { loadConfig } from "../../src/config/load.ts";
 import { ConfigError } from "../../src/core/errors.ts";
 import type { AblationRow } from "../../src/eval/ablation.ts";
 import { makeFolder } from "../../src/run/files.ts";
-import { cellConfig, changesOf, rowNames } from "../../src/stages/sid-ablation.ts";
+import { cellConfig, changesOf, rowNames } from "../../src/commands/sid-ablation.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { writePipelineFixture } from "../pipeline-fixture.ts";
 

@@ -8,7 +8,7 @@ import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http
 import { type HttpAccess, requestIdOf, traceOf } from "../access.ts";
 import type { Metrics } from "../metrics.ts";
 import { isLoopback, type Security } from "../security/security.ts";
-import { Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../types.ts";
+import { Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../request/types.ts";
 import { ClientGone, checkHeaders, discardBody, parseJson, readBody } from "./body.ts";
 import type { Dialect, ReadContext } from "./dialects/dialect.ts";
 import { gr2, renderAnswer } from "./dialects/gr2.ts";

@@ -10,7 +10,7 @@ import { columnViews } from "../../../src/data/inspect/look.ts";
 import type { Measured } from "../../../src/data/inspect/measure.ts";
 import { advise } from "../../../src/data/inspect/propose.ts";
 import { interactionRoles, itemRoles } from "../../../src/data/inspect/roles.ts";
-import { inspect } from "../../../src/stages/inspect.ts";
+import { inspect } from "../../../src/commands/inspect.ts";
 import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-inspect-test-"));

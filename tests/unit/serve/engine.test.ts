@@ -8,11 +8,11 @@ import { loadDataset } from "../../../src/data/cache.ts";
 import { split } from "../../../src/data/split.ts";
 import { directScores, orderBy, type Prior } from "../../../src/policy/prior.ts";
 import type { Slate } from "../../../src/prerank/types.ts";
-import { openServedRun } from "../../../src/serve/served-run.ts";
-import { Refusal, type RerankAnswer } from "../../../src/serve/types.ts";
-import { splitOptions } from "../../../src/stages/corpus.ts";
-import { readJson, readLines } from "../../../src/stages/files.ts";
-import { servingEvidence } from "../../../src/stages/serving-evidence.ts";
+import { openServedRun } from "../../../src/serve/model/served-run.ts";
+import { Refusal, type RerankAnswer } from "../../../src/serve/request/types.ts";
+import { splitOptions } from "../../../src/artifacts/corpus.ts";
+import { readJson, readLines } from "../../../src/artifacts/files.ts";
+import { servingEvidence } from "../../../src/serve/model/evidence.ts";
 import type { CallOptions } from "../../../src/worker/types.ts";
 import { forever, type GatedWorker, lost, makeRuns, requestOf, setUp, until } from "../../service-fixture.ts";
 

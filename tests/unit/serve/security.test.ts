@@ -14,7 +14,7 @@ import { type SecuritySettings, security } from "../../../src/config/schema/serv
 import { repositoryRoot } from "../../../src/core/paths.ts";
 import { startGrpcServer } from "../../../src/serve/grpc/server.ts";
 import { Metrics } from "../../../src/serve/metrics.ts";
-import { RateLimiter } from "../../../src/serve/security/rate.ts";
+import { RateLimiter } from "../../../src/serve/security/rate-limit.ts";
 import { assertMayListen, isLoopback, openSecurity, warningsOf } from "../../../src/serve/security/security.ts";
 import { findToken, newToken, parseTokens } from "../../../src/serve/security/tokens.ts";
 import { FakeReranker, startService } from "../../serve-fixture.ts";
