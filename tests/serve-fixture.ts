@@ -3,8 +3,8 @@ import { http, limits, security } from "../src/config/schema/serve-http.ts";
 import type { HttpAccess } from "../src/serve/access.ts";
 import { createHttpServer, type HttpServer } from "../src/serve/http/server.ts";
 import { Metrics } from "../src/serve/metrics.ts";
-import { openSecurity, type Security } from "../src/serve/security/security.ts";
 import type { RerankAnswer, RerankEvent, Reranker, RerankRequest, ServedModel } from "../src/serve/request/types.ts";
+import { openSecurity, type Security } from "../src/serve/security/security.ts";
 
 export const servedModel: ServedModel = {
   name: "fake",

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from .trie import Trie
+    from gr2_worker.generation.trie import Trie
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]

@@ -1,11 +1,10 @@
 /** What most stages read: items, sequences with their split, and the catalogue of semantic IDs. */
-import { join } from "node:path";
-import { loadDataset } from "../data/cache.ts";
-import { type SplitOptions, split } from "../data/split.ts";
 import type { Item, SplitDataset } from "../data/types.ts";
-import { Catalogue } from "../sid/catalogue.ts";
-import { readJson } from "./files.ts";
 import type { StageContext } from "../run/stage.ts";
+import { Catalogue } from "../sid/catalogue.ts";
+import { openData } from "./dataset.ts";
+import { readJson } from "./files.ts";
+import { catalogueFile } from "./semantic-ids.ts";
 
 export interface Corpus {
   readonly split: SplitDataset;
@@ -15,21 +14,10 @@ export interface Corpus {
   readonly hash: string;
 }
 
-export async function openData(context: StageContext): Promise<SplitDataset> {
-  return split(await loadDataset(context.inputDir("data")), splitOptions(context.config.data.split));
-}
-
 export async function openCorpus(context: StageContext): Promise<Corpus> {
   const data = await openData(context);
-  const catalogue = Catalogue.fromJSON(readJson(join(context.inputDir("sid"), "catalogue.json")));
+  const catalogue = Catalogue.fromJSON(readJson(catalogueFile(context.inputDir("sid"))));
   return { split: data, items: data.dataset.items, catalogue, hash: `${data.dataset.hash} ${catalogue.hash()}` };
-}
-
-/** The split's settings as data/split takes them. */
-export function splitOptions(s: StageContext["config"]["data"]["split"]): SplitOptions {
-  if (s.kind === "leave-one-out") return { kind: "leave-one-out", rerankItems: s.rerankItems };
-  const { midtrain, rerank, validation, test } = s;
-  return { kind: s.kind, shares: { midtrain, rerank, validation, test } };
 }
 
 /** The most frequent categories of some items, strongest first; ties alphabetically. */

@@ -5,39 +5,26 @@
  * A new item has no co-occurrence: with sid.collaborativeDims that part of its embedding is zeros, as for the run's items
  * without evidence. Its ID then rests on its text alone, and means less for recommendation than those of the run's items do.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
+import { embeddingFile } from "../artifacts/embeddings.ts";
+import { readLines, readMatrix, writeLines } from "../artifacts/files.ts";
+import type { EncodedItem } from "../artifacts/semantic-ids.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
-import { CheckpointError, DataError, RunError, WorkerError } from "../core/errors.ts";
+import { CheckpointError, DataError, WorkerError } from "../core/errors.ts";
 import { type ItemColumns, readItemTable } from "../data/adapters/items.ts";
 import type { RawItem } from "../data/adapters/readers.ts";
 import { loadDataset } from "../data/cache.ts";
 import { openDuck, Quarantine } from "../data/duck.ts";
+import { embedTexts, itemText } from "../models/embedder.ts";
+import { checkEmbedder, codesOf, openTokenizer, type Tokenizer, withoutEvidence } from "../models/item-encoder.ts";
 import type { RunFolder } from "../run/run-folder.ts";
-import { Catalogue } from "../sid/catalogue.ts";
-import { checkIdentity, type TokenizerIdentity } from "../sid/identity.ts";
+import type { Catalogue } from "../sid/catalogue.ts";
+import type { TokenizerIdentity } from "../sid/identity.ts";
 import { nearestRows } from "../sid/nearest.ts";
 import { neutralise } from "../sid/sanitise.ts";
 import { type Codes, formatSid, parseSid } from "../sid/semantic-id.ts";
 import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
-import { embeddingFile } from "../stages/embed.ts";
-import { embedderHash, embedderPath, embedTexts, itemText } from "../models/embedder.ts";
-import { readJson, readLines, readMatrix, writeLines } from "../artifacts/files.ts";
-import { artifactFile, catalogueFile, identityFile } from "../stages/sid.ts";
-
-/** A line of OUT. */
-export interface EncodedItem {
-  readonly item_id: string;
-  readonly codes: Codes;
-  /** The ID as the run's prompts spell it. */
-  readonly sid: string;
-  /** True if the run knew the item: this is the ID it has there. */
-  readonly known: boolean;
-  /** The run's items with the nearest texts, nearest first. */
-  readonly nearest: readonly { item_id: string; title: string; sid: string; similarity: number }[];
-  /** Hash of the tokenizer that gave the ID (stages/sid/quantizer.json). */
-  readonly tokenizer: string;
-}
 
 export interface EncodeOptions {
   readonly run: RunFolder;
@@ -135,62 +122,6 @@ async function encodeUnknown(
   return { text, codes };
 }
 
-/** What gives a run's items their IDs. */
-export interface Tokenizer {
-  readonly catalogue: Catalogue;
-  readonly artifact: Uint8Array;
-  readonly identity: TokenizerIdentity;
-}
-
-/**
- * Codes of texts, each as if it came alone: they depend on the text and the tokenizer, never on what else is asked. Two texts
- * may get one ID, and a text that equals a fitted item's gets that item's. For serving; IDs that last come from encodeItems.
- * @param modelPath the embedding model the tokenizer was fitted with (checkEmbedder)
- */
-export async function codesOfTexts(
-  worker: WorkerClient,
-  { artifact }: Pick<Tokenizer, "artifact">,
-  modelPath: string,
-  texts: readonly string[],
-  options: { readonly collaborativeDims: number; readonly signal: AbortSignal },
-): Promise<Codes[]> {
-  const text = await embedTexts(worker, modelPath, texts, 1, { signal: options.signal });
-  const embeddings = withoutEvidence(text, options.collaborativeDims);
-  const taken = { rows: 0, cols: 0, data: new Int32Array() };
-  return codesOf(
-    await worker.encodeSemanticIds({ artifact, embeddings, taken, apart: true }, { signal: options.signal }),
-  );
-}
-
-/** The embedding model of a run, if it is the one its tokenizer was fitted with; else throws CheckpointError. */
-export async function checkEmbedder(
-  config: Config,
-  identity: TokenizerIdentity,
-  log: (message: string) => void,
-  signal: AbortSignal,
-): Promise<string> {
-  const modelPath = await embedderPath(config, log, signal);
-  const hash = await embedderHash(modelPath);
-  if (hash !== identity.embedder.hash)
-    throw new CheckpointError(
-      `the embedding model ${config.embed.model} is ${hash}, the tokenizer was fitted with ${identity.embedder.hash}`,
-      {
-        advice: "Put back the model the run used: another one places texts elsewhere, and its IDs would mean nothing.",
-      },
-    );
-  return modelPath;
-}
-
-/** A run's catalogue with the artifact it came from. Throws CheckpointError if they do not belong together. */
-export function openTokenizer(run: RunFolder): Tokenizer {
-  const dir = run.file("stages", "sid");
-  if (!existsSync(identityFile(dir)))
-    throw new RunError(`run ${run.name} has no semantic IDs yet`, { advice: "They are made by the stage sid." });
-  const catalogue = Catalogue.fromJSON(readJson(catalogueFile(dir)));
-  const artifact = readFileSync(artifactFile(dir));
-  return { catalogue, artifact, identity: checkIdentity(readJson(identityFile(dir)), artifact, catalogue) };
-}
-
 /** Throws unless every line of OUT is an ID this tokenizer may have given. */
 function checkEarlier(
   out: string,
@@ -251,20 +182,8 @@ function columnsOf(given: Partial<ItemColumns>, config: Config): ItemColumns {
   return { ...usual, ...Object.fromEntries(named), ...given };
 }
 
-/** What the quantizer was fitted on: text embeddings, and zeros where co-occurrence would stand. */
-function withoutEvidence(text: Matrix, dims: number): Matrix {
-  const cols = text.cols + dims;
-  const data = new Float32Array(text.rows * cols);
-  for (let row = 0; row < text.rows; row++)
-    data.set(text.data.subarray(row * text.cols, (row + 1) * text.cols), row * cols);
-  return { rows: text.rows, cols, data };
-}
-
 const matrixOf = (ids: readonly Codes[], levels: number): IntMatrix => ({
   rows: ids.length,
   cols: levels,
   data: Int32Array.from(ids.flat()),
 });
-
-const codesOf = ({ rows, cols, data }: IntMatrix): Codes[] =>
-  Array.from({ length: rows }, (_, row) => Array.from(data.subarray(row * cols, (row + 1) * cols)));

@@ -4,17 +4,17 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { openCorpus } from "../artifacts/corpus.ts";
+import { catalogueFile } from "../artifacts/semantic-ids.ts";
+import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { configHash, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
+import { openLanguageModel } from "../models/language-model.ts";
 import { readManifest } from "../run/manifest.ts";
 import type { RunFolder } from "../run/run-folder.ts";
-import type { WorkerClient } from "../worker/types.ts";
-import { openCorpus } from "../artifacts/corpus.ts";
-import { openLanguageModel } from "../models/language-model.ts";
-import { stateDir, tokenizerFile } from "../stages/midtrain.ts";
-import { catalogueFile } from "../stages/sid.ts";
 import type { StageContext } from "../run/stage.ts";
+import type { WorkerClient } from "../worker/types.ts";
 
 /** Stages that leave weights, best first. */
 export const exportable = ["rl", "sft", "midtrain"] as const;

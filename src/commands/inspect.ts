@@ -3,6 +3,7 @@
  * adapter, as the data stage would), propose. No stage; writes nothing.
  */
 import { basename } from "node:path";
+import { adapterOptions } from "../artifacts/dataset.ts";
 import { compileConfig } from "../config/load.ts";
 import { Gr2Error } from "../core/errors.ts";
 import { openDuck } from "../data/duck.ts";
@@ -10,7 +11,6 @@ import { type Recognised, recognise } from "../data/inspect/layouts.ts";
 import { type FolderView, lookAt } from "../data/inspect/look.ts";
 import { defaultLimits, type Limits, type Measured, measure } from "../data/inspect/measure.ts";
 import { type Advice, advise } from "../data/inspect/propose.ts";
-import { adapterOptions } from "../stages/data.ts";
 
 export interface Inspection {
   readonly view: FolderView;

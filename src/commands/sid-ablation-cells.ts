@@ -80,7 +80,7 @@ export async function runAblation(o: AblationOptions): Promise<string> {
 
 async function plan({ base, rows, seeds, positions, folder }: AblationOptions): Promise<Planned[]> {
   const source = await sourceHash(base.data);
-  const code = codeHash(ablationCode);
+  const code = codeHash(ablationCode.entries, ablationCode.verbs);
   return seeds.flatMap((seed) =>
     rows.map((row) => {
       const config = cellConfig(base, row, seed);

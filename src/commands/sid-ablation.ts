@@ -5,18 +5,18 @@
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
+import { readJson } from "../artifacts/files.ts";
 import { compileConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError, RunError } from "../core/errors.ts";
 import { makeFolder } from "../run/files.ts";
-import type { WorkerClient } from "../worker/types.ts";
+import type { Stage, StageContext, StageName, Summary } from "../run/stage.ts";
 import { data } from "../stages/data.ts";
 import { embed } from "../stages/embed.ts";
-import { readJson } from "../artifacts/files.ts";
 import { midtrain } from "../stages/midtrain.ts";
 import { sid } from "../stages/sid.ts";
+import type { WorkerClient } from "../worker/types.ts";
 import { nextItemRecall } from "./sid-recall.ts";
-import type { Stage, StageContext, StageName, Summary } from "../run/stage.ts";
 
 type SidSettings = Config["sid"];
 
@@ -78,23 +78,11 @@ export function cellSettings(config: Config): unknown {
   };
 }
 
-/** Files a cell depends on. */
-export const ablationCode: readonly string[] = [
-  ...["src/core", "src/data", "src/prerank", "src/prompts", "src/sid", "src/eval/metrics.ts", "src/rl/groups.ts"],
-  ...[
-    "corpus",
-    "data",
-    "embed",
-    "embedder",
-    "files",
-    "language-model",
-    "midtrain",
-    "sid",
-    "sid-ablation",
-    "sid-recall",
-  ].map((name) => `src/stages/${name}.ts`),
-  "python_worker/gr2_worker",
-];
+/** What a cell's code hash covers: this file with the stages it runs, and what they ask of the worker. */
+export const ablationCode = {
+  entries: ["src/commands/sid-ablation.ts"],
+  verbs: [...new Set([...data.verbs, ...embed.verbs, ...sid.verbs, ...midtrain.verbs])],
+};
 
 export interface Workplace {
   /** Scratch space; what lies there may be deleted between cells. */

@@ -5,16 +5,17 @@
  * IDs may collide here. The search runs over distinct IDs, and a hit counts on the item, not on the ID: where a found ID
  * stands for k items the user has not seen, showing the right one is a draw among k, so the hit is worth 1 / k.
  */
+
+import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
+import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { unitHash } from "../core/rng.ts";
 import { ndcgAt, rankOf, recallAt } from "../eval/metrics.ts";
+import { openLanguageModel } from "../models/language-model.ts";
 import { type Query, queriesOf, slateId } from "../prerank/slates.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
-import type { Catalogue } from "../sid/catalogue.ts";
-import { Trie } from "../sid/trie.ts";
-import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
-import { openLanguageModel } from "../models/language-model.ts";
-import { stateDir, tokenizerFile } from "../stages/midtrain.ts";
 import type { StageContext } from "../run/stage.ts";
+import { type DistinctIds, distinctIds, seenIds } from "../sid/distinct.ts";
+import { Trie } from "../sid/trie.ts";
 
 export interface Recall {
   readonly positions: number;
@@ -67,33 +68,6 @@ function validationPositions({ split }: Corpus, max: number): readonly Query[] {
   if (max === 0 || queries.length <= max) return queries;
   const draw = (q: Query): number => unitHash(0, slateId(split.dataset.hash, q.user, q.position));
   return [...queries].sort((a, b) => draw(a) - draw(b)).slice(0, max);
-}
-
-/** The IDs of a catalogue without repetition. */
-export interface DistinctIds {
-  /** Per ID the item rows that have it, ascending. */
-  readonly items: readonly (readonly number[])[];
-  /** Per item row the index of its ID. */
-  readonly idOf: Int32Array;
-}
-
-export function distinctIds(catalogue: Catalogue): DistinctIds {
-  const items: (readonly number[])[] = [];
-  const idOf = new Int32Array(catalogue.numItems);
-  for (let row = 0; row < catalogue.numItems; row++) {
-    const sharing = catalogue.rowsOf(catalogue.codesOf(row));
-    if (sharing[0] === row) {
-      for (const other of sharing) idOf[other] = items.length;
-      items.push(sharing);
-    }
-  }
-  return { items, idOf };
-}
-
-/** IDs with nothing left to recommend: every item that has them is in the history. */
-export function seenIds(ids: DistinctIds, seen: ReadonlySet<number>): Int32Array {
-  const touched = new Set([...seen].map((row) => ids.idOf[row] as number));
-  return Int32Array.from([...touched].filter((id) => ids.items[id]?.every((row) => seen.has(row))));
 }
 
 /** R@10 and N@10 of a best-first list of IDs for one true item, shared IDs divided among their unseen items. */

@@ -5,9 +5,9 @@
  */
 import { readdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import type { StageContext } from "../run/stage.ts";
 import type { WorkerClient } from "../worker/types.ts";
 import { type Belonging, checkBelonging } from "./language-model.ts";
-import type { StageContext } from "../run/stage.ts";
 
 interface Cursor<T> {
   /** Name of the checkpoint's folder among the stage's work. */
@@ -26,7 +26,7 @@ export async function saveCheckpoint<T>(
 ): Promise<void> {
   const path = context.work(`checkpoint-${step}`);
   await worker.saveState({ modelId, path, includeOptimizer: true, metadata }, { signal: context.signal });
-  context.cursor.write(step, { checkpoint: basename(path), value } satisfies Cursor<T>);
+  context.cursor.write({ checkpoint: basename(path), value } satisfies Cursor<T>);
   for (const name of readdirSync(dirname(path)))
     if (name.includes("checkpoint-") && name !== basename(path))
       rmSync(join(dirname(path), name), { recursive: true, force: true });

@@ -8,12 +8,12 @@
  */
 import { statSync } from "node:fs";
 import { join } from "node:path";
+import { readMatrix, writeJson, writeMatrix } from "../artifacts/files.ts";
 import type { Config } from "../config/schema.ts";
 import { hashOf, sha256File } from "../core/hash.ts";
 import { codeHash } from "../run/code-hash.ts";
 import { makeFolder, readJson } from "../run/files.ts";
 import type { Matrix, WorkerInfo } from "../worker/types.ts";
-import { readMatrix, writeJson, writeMatrix } from "../artifacts/files.ts";
 
 interface Receipt {
   readonly rows: number;
@@ -41,7 +41,7 @@ export function embeddingKey(parts: EmbeddingKeyParts): string | undefined {
     texts,
     batchSize,
     worker: { device, numThreads, torchVersion, transformersVersion },
-    code: codeHash(["src/models/embedder.ts", "python_worker/gr2_worker/embed.py"]),
+    code: codeHash(["src/models/embedder.ts"], ["embed"]),
   });
 }
 

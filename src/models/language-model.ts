@@ -4,6 +4,9 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Corpus } from "../artifacts/corpus.ts";
+import { readMatrix } from "../artifacts/files.ts";
+import { codeVectorsFile } from "../artifacts/semantic-ids.ts";
 import type { Config } from "../config/schema.ts";
 import { CheckpointError, ConfigError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
@@ -13,14 +16,11 @@ import type { Prior } from "../policy/prior.ts";
 import { chatFrame } from "../prompts/chat.ts";
 import { compressorOf } from "../prompts/compress.ts";
 import { type ChatFrame, Encoder, markers } from "../prompts/pieces.ts";
+import type { StageContext } from "../run/stage.ts";
 import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
 import type { LoadedModel, LoadedState, LoadModelRequest, Matrix, WorkerClient } from "../worker/types.ts";
 import { checkCodesOf, checkMemory, pretrainedSource } from "./base-model.ts";
-import type { Corpus } from "../artifacts/corpus.ts";
-import { readMatrix } from "../artifacts/files.ts";
-import { codeVectorsFile } from "../stages/sid.ts";
-import type { StageContext } from "../run/stage.ts";
 
 /** All tokens GR2 adds to a vocabulary: markers, begin and end of an ID, every code. */
 export const addedTokens = (config: Config): string[] => [

@@ -1,10 +1,11 @@
 /** Stops a stage whose prompts would show their own answers: renders every slate as the stage will, tokens aside. */
+
+import type { Corpus } from "../artifacts/corpus.ts";
+import { viewOf } from "../artifacts/slates.ts";
 import { checkPrompts, type ShownPrompt } from "../data/leakage.ts";
 import type { Slate } from "../prerank/types.ts";
 import { itemsShown, renderPrompt } from "../prompts/rerank.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
-import type { Corpus } from "../artifacts/corpus.ts";
-import { viewOf } from "../stages/slates.ts";
 import type { StageContext } from "../run/stage.ts";
 
 /**

@@ -1,4 +1,6 @@
 /** Token batches for training: supervised answers with their weights, and next-item replay. */
+
+import type { Corpus } from "../artifacts/corpus.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { Rng } from "../core/rng.ts";
@@ -7,8 +9,7 @@ import { trainingView } from "../data/split.ts";
 import type { Policy, SlateView } from "../policy/policy.ts";
 import { type Mode, renderResponse, type Thought } from "../prompts/rerank.ts";
 import type { ForwardBackwardRequest } from "../worker/types.ts";
-import type { Corpus } from "../artifacts/corpus.ts";
-import { type Document, intoBatches, sequentialDocuments } from "../stages/midtrain.ts";
+import { type Document, intoBatches, sequentialDocuments } from "./documents.ts";
 
 /** A supervised answer, with the thought that led there. */
 export interface Example {

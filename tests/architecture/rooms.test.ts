@@ -5,9 +5,14 @@ import { describe, expect, it } from "vitest";
 import { repositoryRoot } from "../../src/core/paths.ts";
 
 /**
- * What each room may import, next to itself. Top to bottom: a room only ever names rooms above it.
+ * What each room may import, besides itself. Top to bottom: a room only ever names rooms above it. A sub-room
+ * ("stages/rl") is a room of its own; a room without an entry for its sub-rooms is one room to the bottom.
  * Narrower than "everything above" where that says something: what is pure stays away from workers and files.
  */
+const pureRooms = ["plan", "data", "sid", "prompts", "eval", "reward", "rl", "prerank", "teacher"];
+const modelRooms = [...pureRooms, "core", "config", "worker", "policy", "run", "artifacts"];
+const stageRooms = [...modelRooms, "endpoint", "models"];
+const served = ["core", "config", "data", "sid", "prompts", "eval", "prerank", "teacher", "worker", "policy", "run"];
 const rooms: Readonly<Record<string, readonly string[]>> = {
   core: [],
   config: ["core"],
@@ -24,29 +29,38 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   worker: ["core", "config"],
   policy: ["core", "eval", "prompts", "worker"],
   run: ["core", "config", "worker"],
-  stages: [
-    ...["core", "config", "plan", "data", "sid", "prompts", "reward", "rl", "eval"],
-    ...["prerank", "teacher", "endpoint", "worker", "policy", "run"],
-  ],
+  artifacts: ["core", "config", "data", "sid", "prompts", "eval", "prerank", "teacher", "worker", "policy", "run"],
+  models: modelRooms,
+  "stages/prerankers": stageRooms,
+  "stages/rl": stageRooms,
+  "stages/teachers": [...stageRooms, "stages/rl"],
+  stages: [...stageRooms, "stages/prerankers", "stages/rl", "stages/teachers"],
+  commands: [...stageRooms, "stages"],
   report: ["core", "data", "eval", "rl", "run"],
   client: [],
-  serve: ["client", "core", "config", "data", "sid", "prompts", "eval", "prerank", "worker", "policy", "run", "stages"],
-  cli: [
-    "core",
-    "config",
-    "plan",
-    "data",
-    "sid",
-    "prompts",
-    "reward",
-    "rl",
-    "prerank",
-    "worker",
-    "run",
-    "stages",
-    "report",
-    "serve",
-  ],
+  "serve/request": ["client", ...served, "artifacts", "models"],
+  "serve/engine": ["client", ...served, "artifacts", "models", "serve/request"],
+  "serve/security": ["core", "config", "serve/request"],
+  "serve/model": ["client", ...served, "artifacts", "models", "serve/request", "serve/engine"],
+  "serve/grpc": ["client", "core", "config", "serve/request", "serve/engine", "serve/security"],
+  "serve/http": ["client", "core", "config", "serve/request", "serve/engine", "serve/security"],
+  serve: ["client", ...served, "artifacts", "models", ...["request", "engine", "security", "model", "grpc", "http"].map((r) => `serve/${r}`)],
+  cli: [...stageRooms, "stages", "commands", "report", "serve"],
+};
+/** The worker's rooms, likewise; files at its root are named one by one. */
+const workerRooms: Readonly<Record<string, readonly string[]>> = {
+  errors: [],
+  types: ["errors"],
+  memory: ["errors"],
+  items: ["errors", "types"],
+  model: ["errors", "types", "memory"],
+  scoring: ["errors", "types", "model"],
+  generation: ["errors", "types", "model", "scoring"],
+  engine: ["errors", "types", "memory", "model", "scoring", "generation"],
+  rpc: ["errors", "types", "memory", "items", "engine"],
+  boot: ["rpc", "errors"],
+  doctor: [],
+  __main__: ["boot", "rpc", "errors"],
 };
 
 const src = join(repositoryRoot, "src");
@@ -86,10 +100,14 @@ const sources: Source[] = readdirSync(src, { recursive: true, withFileTypes: tru
       specifier,
       path: specifier.startsWith(".") ? posix(relative(src, resolve(dirname(file), specifier))) : undefined,
     }));
-    return { path, room: path.split("/")[0] as string, text, imports };
+    return { path, room: roomOf(path), text, imports };
   });
 
-const roomOf = (path: string): string => path.split("/")[0] as string;
+/** "stages/rl" for a file of a sub-room that has rules of its own, "stages" otherwise. */
+function roomOf(path: string): string {
+  const [room, sub] = path.split("/") as [string, string];
+  return `${room}/${sub}` in rooms ? `${room}/${sub}` : room;
+}
 
 describe("rooms", () => {
   it("are all known, and each names only rooms above it", () => {

@@ -6,13 +6,12 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { compileConfig } from "../../src/config/load.ts";
+import { compileConfig, resolvedYaml } from "../../src/config/load.ts";
 import { sha256 } from "../../src/core/hash.ts";
-import { checkTeachers } from "../../src/stages/teachers/preflight.ts";
-import { openTeacher } from "../../src/stages/rl/opd-teacher.ts";
 import { addedTokens, type Belonging, modelRequest } from "../../src/models/language-model.ts";
-import { resolvedYaml } from "../../src/stages/pipeline.ts";
 import type { StageContext } from "../../src/run/stage.ts";
+import { openTeacher } from "../../src/stages/rl/opd-teacher.ts";
+import { checkTeachers } from "../../src/stages/teachers/preflight.ts";
 import { type RunningWorker, startWorker } from "../../src/worker/launcher.ts";
 import type { ForwardRequest, LoadedModel } from "../../src/worker/types.ts";
 

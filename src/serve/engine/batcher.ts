@@ -7,10 +7,10 @@
  * the worker refuses is asked again question by question, so that one bad question costs no other its answer.
  */
 import { WorkerError } from "../../core/errors.ts";
-import type { PoolWorker, WorkerPool } from "./pool.ts";
 import type { Order, Question } from "../request/question.ts";
-import { BatchTimes, expectedWait } from "./batch-time.ts";
 import type { ServeMode } from "../request/types.ts";
+import { BatchTimes, expectedWait } from "./batch-time.ts";
+import type { PoolWorker, WorkerPool } from "./pool.ts";
 
 export type JobResult =
   | { readonly kind: "order"; readonly order: Order; readonly queueMs: number; readonly modelMs: number }

@@ -20,8 +20,8 @@ import { EnvironmentError } from "../../core/errors.ts";
 import { repositoryRoot } from "../../core/paths.ts";
 import { type GrpcAccess, requestIdOf, traceOf } from "../access.ts";
 import type { Metrics } from "../metrics.ts";
-import type { Security } from "../security/security.ts";
 import { Refusal, type RerankAnswer, type Reranker } from "../request/types.ts";
+import type { Security } from "../security/security.ts";
 import { serverCertificates } from "./certificates.ts";
 import { lenient, type Malformed, statusOf, toModel, toRequest, toResponse, wellFormed } from "./translate.ts";
 

@@ -7,13 +7,13 @@
  * of the others. The clock is the end of the statistics, unless a time is given.
  */
 import { join } from "node:path";
+import { readJson } from "../../artifacts/files.ts";
 import { RunError } from "../../core/errors.ts";
 import { userId } from "../../core/ids.ts";
 import { trainingView } from "../../data/split.ts";
 import type { SplitDataset, UserSequence } from "../../data/types.ts";
 import { choiceScores } from "../../eval/choice-model.ts";
 import { featureNames, featuresOf, TeacherStatistics } from "../../teacher/features.ts";
-import { readJson } from "../../artifacts/files.ts";
 
 /** @param time of the last history item, seconds */
 export type EvidenceOf = (

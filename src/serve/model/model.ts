@@ -5,9 +5,9 @@
 import { readFileSync } from "node:fs";
 import { CheckpointError, WorkerError } from "../../core/errors.ts";
 import { hashOf, sha256 } from "../../core/hash.ts";
-import type { ChatFrame } from "../../prompts/pieces.ts";
-import { codesOfTexts } from "../../commands/encode-items.ts";
+import { codesOfTexts } from "../../models/item-encoder.ts";
 import { chatOf, checkBelonging, modelRequest } from "../../models/language-model.ts";
+import type { ChatFrame } from "../../prompts/pieces.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
 import {
@@ -19,8 +19,8 @@ import {
   type Questions,
   thinkOrder,
 } from "../request/question.ts";
-import type { ServedRun, ServedSystem } from "./served-run.ts";
 import type { PromptTokens, ServeMode } from "../request/types.ts";
+import type { ServedRun, ServedSystem } from "./served-run.ts";
 
 /** What loading found; equal for every worker of a service. */
 export interface LoadedRun {

@@ -4,28 +4,28 @@
  */
 import { realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import type { Priors } from "../../artifacts/calibration.ts";
+import { splitOptions } from "../../artifacts/dataset.ts";
+import { readJson, readLines } from "../../artifacts/files.ts";
+import { type DirectPriors, priorsFile, type Results } from "../../artifacts/results.ts";
+import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { CheckpointError, ConfigError, RunError } from "../../core/errors.ts";
 import { loadDataset } from "../../data/cache.ts";
 import { split } from "../../data/split.ts";
 import type { Item } from "../../data/types.ts";
+import { openTokenizer, type Tokenizer } from "../../models/item-encoder.ts";
 import { type Prior, standardise } from "../../policy/prior.ts";
 import type { Slate } from "../../prerank/types.ts";
 import { readJson as readIfThere } from "../../run/files.ts";
 import { readManifest } from "../../run/manifest.ts";
 import { RunFolder } from "../../run/run-folder.ts";
+import type { StageName } from "../../run/stage.ts";
 import { type Done, finishedWith } from "../../run/stage-cache.ts";
 import type { Catalogue } from "../../sid/catalogue.ts";
-import type { Priors } from "../../stages/calibrate.ts";
-import { splitOptions } from "../../artifacts/corpus.ts";
-import { openTokenizer, type Tokenizer } from "../../commands/encode-items.ts";
-import { type DirectPriors, priorsFile, type Results } from "../../stages/evaluate.ts";
-import { readJson, readLines } from "../../artifacts/files.ts";
-import { stateDir, tokenizerFile } from "../../stages/midtrain.ts";
-import { type EvidenceOf, servingEvidence } from "./evidence.ts";
-import type { StageName } from "../../run/stage.ts";
 import type { ServeMode } from "../request/types.ts";
+import { type EvidenceOf, servingEvidence } from "./evidence.ts";
 
 /** What answers in one mode. */
 export interface ServedSystem {

@@ -1,18 +1,19 @@
 /** Opens pre-rankers that learn (`prerank.kind`). How slates are made of it: prerank/slates. */
+
+import { type Corpus, openCorpus } from "../../artifacts/corpus.ts";
+import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import type { SplitDataset } from "../../data/types.ts";
+import { openLanguageModel } from "../../models/language-model.ts";
 import { fitItemKnn } from "../../prerank/item-knn.ts";
 import { fitPopularity } from "../../prerank/popularity.ts";
 import type { FitPreRanker, PreRanker } from "../../prerank/types.ts";
 import { sequentialTask } from "../../prompts/tasks.ts";
+import type { StageContext } from "../../run/stage.ts";
+import { distinctIds } from "../../sid/distinct.ts";
 import { Trie } from "../../sid/trie.ts";
 import { beamPreRanker } from "./beam.ts";
-import { type Corpus, openCorpus } from "../../artifacts/corpus.ts";
-import { openLanguageModel } from "../../models/language-model.ts";
-import { stateDir, tokenizerFile } from "../midtrain.ts";
 import { sasrecFitter } from "./sasrec.ts";
-import { distinctIds } from "../../commands/sid-recall.ts";
-import type { StageContext } from "../../run/stage.ts";
 
 /** Kinds that learn; logged slates are read. */
 export type FittedKind = Exclude<Config["prerank"]["kind"], "logged">;

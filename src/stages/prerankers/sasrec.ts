@@ -18,15 +18,15 @@ import { deriveSeed, Rng, unitHash } from "../../core/rng.ts";
 import type { TrainingView } from "../../data/split.ts";
 import type { SplitDataset } from "../../data/types.ts";
 import { ndcgAt } from "../../eval/metrics.ts";
+import { checkpointValue, resume, saveCheckpoint } from "../../models/checkpoint.ts";
+import { windows, withShuffledTies } from "../../models/documents.ts";
+import { type Belonging, checkBelonging } from "../../models/language-model.ts";
 import { buildSlates, defaultSlates } from "../../prerank/slates.ts";
 import type { FitPreRanker, PreRanker } from "../../prerank/types.ts";
+import type { StageContext } from "../../run/stage.ts";
 import { Trie } from "../../sid/trie.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
 import { beamPreRanker } from "./beam.ts";
-import { checkpointValue, resume, saveCheckpoint } from "../../models/checkpoint.ts";
-import { type Belonging, checkBelonging } from "../../models/language-model.ts";
-import { windows, withShuffledTies } from "../midtrain.ts";
-import type { StageContext } from "../../run/stage.ts";
 
 const modelId = "sasrec";
 

@@ -7,16 +7,16 @@
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { readJson } from "../../artifacts/files.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { CheckpointError, ConfigError } from "../../core/errors.ts";
 import { sha256 } from "../../core/hash.ts";
 import { deriveSeed } from "../../core/rng.ts";
-import { startWorker } from "../../worker/launcher.ts";
-import type { ForwardRequest, ForwardResult, LoadModelRequest, WorkerClient } from "../../worker/types.ts";
-import { readJson } from "../../artifacts/files.ts";
 import { addedTokens, type Belonging, checkBelonging, modelRequest } from "../../models/language-model.ts";
 import type { StageContext } from "../../run/stage.ts";
+import { startWorker } from "../../worker/launcher.ts";
+import type { ForwardRequest, ForwardResult, LoadModelRequest, WorkerClient } from "../../worker/types.ts";
 
 const modelId = "teacher";
 

@@ -9,26 +9,26 @@
  *
  * Where the teacher lies and how it is loaded is distill-teacher.ts's.
  */
+
+import { readPrior } from "../../artifacts/calibration.ts";
+import { openCorpus } from "../../artifacts/corpus.ts";
+import { isSftUser, readSlates, viewOf } from "../../artifacts/slates.ts";
+import { readEvidence } from "../../artifacts/traces.ts";
+import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { RunError, WorkerError } from "../../core/errors.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";
+import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
+import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
+import { checkPromptsOf } from "../../models/prompt-check.ts";
 import type { Policy, Rollout, SlateView } from "../../policy/policy.ts";
 import type { Slate } from "../../prerank/types.ts";
-import type { Mode } from "../../prompts/rerank.ts";
+import { type Mode, modes } from "../../prompts/rerank.ts";
 import { learningRateAt } from "../../rl/groups.ts";
-import type { ForwardRequest, ForwardResult, Loss } from "../../worker/types.ts";
-import { readPrior } from "../calibrate.ts";
-import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
-import { openCorpus } from "../../artifacts/corpus.ts";
-import { openTeacher } from "./opd-teacher.ts";
-import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
-import { stateDir, tokenizerFile } from "../midtrain.ts";
-import { checkPromptsOf } from "../../models/prompt-check.ts";
-import { evaluatePolicy, evaluationSlates, startOf } from "./validation.ts";
-import { modes } from "./update.ts";
-import { isSftUser, readSlates, viewOf } from "../slates.ts";
 import type { StageContext, Summary } from "../../run/stage.ts";
-import { readEvidence } from "../traces.ts";
+import type { ForwardRequest, ForwardResult, Loss } from "../../worker/types.ts";
+import { openTeacher } from "./opd-teacher.ts";
+import { evaluatePolicy, evaluationSlates, startOf } from "./validation.ts";
 
 /** What each loss brings down, as metrics and progress call it. */
 const measures = {

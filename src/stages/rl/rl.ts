@@ -6,32 +6,36 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { readPrior } from "../../artifacts/calibration.ts";
+import { type Corpus, openCorpus } from "../../artifacts/corpus.ts";
+import { conditional, isSftUser, readSlates, viewOf } from "../../artifacts/slates.ts";
+import { readEvidence } from "../../artifacts/traces.ts";
+import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { RunError } from "../../core/errors.ts";
 import { sha256 } from "../../core/hash.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";
+import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
+import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
+import { checkPromptsOf } from "../../models/prompt-check.ts";
 import type { Rollout, SlateView } from "../../policy/policy.ts";
 import { labelsOf, type Slate } from "../../prerank/types.ts";
+import { modes } from "../../prompts/rerank.ts";
 import { overlongPenalty, type Verdict, verify } from "../../reward/verify.ts";
 import { teaches } from "../../rl/groups.ts";
 import { alarmsOf, healthOf } from "../../rl/health.ts";
-import { readPrior } from "../calibrate.ts";
-import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
-import { type Corpus, openCorpus } from "../../artifacts/corpus.ts";
-import { distil } from "./opd.ts";
-import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
-import { stateDir, tokenizerFile } from "../midtrain.ts";
-import { checkPromptsOf } from "../../models/prompt-check.ts";
-import { average, evaluatePolicy, evaluationSlates, startOf } from "./validation.ts";
-import { startStepClock } from "./seconds.ts";
-import { type GroupOfAnswers, modes, update } from "./update.ts";
-import { conditional, isSftUser, readSlates, viewOf } from "../slates.ts";
+import { modelVerbs } from "../../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../../run/stage.ts";
-import { readEvidence } from "../traces.ts";
+import { distil } from "./opd.ts";
+import { startStepClock } from "./seconds.ts";
+import { type GroupOfAnswers, update } from "./update.ts";
+import { average, evaluatePolicy, evaluationSlates, startOf } from "./validation.ts";
 
 export const rl: Stage = {
   name: "rl",
+  source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft"],
+  verbs: modelVerbs,
   settings: (c) => ({
     rl: c.rl,
     weights: [c.rl.initial, c.rl.opd.teacher].map(identityOf),

@@ -11,7 +11,7 @@ import type { Config } from "../../config/schema.ts";
 import { deriveSeed } from "../../core/rng.ts";
 import type { Policy, Rollout, SlateView } from "../../policy/policy.ts";
 import type { Slate } from "../../prerank/types.ts";
-import type { Mode } from "../../prompts/rerank.ts";
+import { type Mode, modes } from "../../prompts/rerank.ts";
 import { groupAdvantages, learningRateAt, tokenWeights } from "../../rl/groups.ts";
 import type { Answers } from "../../rl/health.ts";
 import type { ForwardRequest, WorkerClient } from "../../worker/types.ts";
@@ -22,8 +22,6 @@ export interface GroupOfAnswers extends Answers {
   readonly mode: Mode;
   readonly rollouts_G: readonly Rollout[];
 }
-
-export const modes: readonly Mode[] = ["think", "answer"];
 
 export interface UpdateOptions {
   readonly worker: WorkerClient;

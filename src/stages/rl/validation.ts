@@ -1,12 +1,12 @@
 /** What RL and on-policy distillation share: the weights they begin with, and how the policy does on validation slates. */
 import { resolve } from "node:path";
+import { conditional, readSlates } from "../../artifacts/slates.ts";
+import { stateDir } from "../../artifacts/weights.ts";
 import { Rng } from "../../core/rng.ts";
 import { gradedNdcg } from "../../eval/metrics.ts";
 import type { Policy, Rollout, SlateView } from "../../policy/policy.ts";
 import { labelsOf, type Slate } from "../../prerank/types.ts";
-import { stateDir } from "../midtrain.ts";
-import { modes } from "./update.ts";
-import { conditional, readSlates } from "../slates.ts";
+import { modes } from "../../prompts/rerank.ts";
 import type { StageContext } from "../../run/stage.ts";
 
 /** The weights to begin with: SFT's, or those of an earlier pass. */

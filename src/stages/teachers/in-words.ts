@@ -5,6 +5,7 @@
  *   CACHE/teacher-answers/KEY.jsonl   every answer of one server and model, by what was asked
  */
 import { join } from "node:path";
+import type { Corpus } from "../../artifacts/corpus.ts";
 import type { Config } from "../../config/schema.ts";
 import { hashOf } from "../../core/hash.ts";
 import { AnswerLog } from "../../endpoint/answers.ts";
@@ -14,10 +15,9 @@ import type { ChatRequest } from "../../endpoint/request.ts";
 import { Secret } from "../../endpoint/secret.ts";
 import { answerSchema } from "../../prompts/question.ts";
 import { describe } from "../../prompts/tasks.ts";
+import type { StageContext } from "../../run/stage.ts";
 import type { Question, Teacher } from "../../teacher/teacher.ts";
 import { type Complete, teacherOfWords, type Wanted } from "../../teacher/words.ts";
-import type { Corpus } from "../../artifacts/corpus.ts";
-import type { StageContext } from "../../run/stage.ts";
 import { openWorkerTeacher } from "./worker.ts";
 
 /** Characters of an item's description in words at most. */

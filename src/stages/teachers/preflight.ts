@@ -4,21 +4,18 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { readJson } from "../../artifacts/files.ts";
+import { catalogueFile } from "../../artifacts/semantic-ids.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { CheckpointError, ConfigError, EnvironmentError } from "../../core/errors.ts";
-import { hashOf } from "../../core/hash.ts";
 import { listModels } from "../../endpoint/models.ts";
 import { Secret } from "../../endpoint/secret.ts";
-import { Catalogue } from "../../sid/catalogue.ts";
 import { checkPretrained } from "../../models/base-model.ts";
-import { data } from "../data.ts";
-import { lookAt, loraRecipe, recipeOf, type TeacherFolder, teacherPath } from "../rl/opd-teacher.ts";
-import { embed } from "../embed.ts";
-import { readJson } from "../../artifacts/files.ts";
 import { addedTokens, checkBelonging } from "../../models/language-model.ts";
-import { catalogueFile, sid } from "../sid.ts";
 import type { StageName } from "../../run/stage.ts";
+import { Catalogue } from "../../sid/catalogue.ts";
+import { lookAt, loraRecipe, recipeOf, type TeacherFolder, teacherPath } from "../rl/opd-teacher.ts";
 import { keptAnswers } from "./in-words.ts";
 
 /** What is known of the stages before any of them runs. */
@@ -29,6 +26,8 @@ export interface Outlook {
   finished(stage: StageName): Promise<boolean>;
   /** The stage's folder. */
   folder(stage: StageName): string;
+  /** Stages up to the semantic IDs whose settings differ in another recipe. */
+  otherIds(theirs: Config): StageName[];
 }
 
 /** Seconds that a server has to say which models it has. Longer than it takes to find that nobody listens. */
@@ -104,7 +103,7 @@ async function checkDistillation(config: Config, outlook: Outlook, log: (message
   if (await outlook.finished("sid")) {
     const catalogue = Catalogue.fromJSON(readJson(catalogueFile(outlook.folder("sid"))));
     checkBelonging(path, folder, { catalogue: catalogue.hash() });
-  } else warnOfOtherSettings(folder, config, log);
+  } else warnOfOtherSettings(folder, outlook, log);
 }
 
 /** The tokenizer of a teacher of these semantic IDs has all of their tokens, and no codes besides. */
@@ -125,7 +124,7 @@ function checkCodes({ path }: TeacherFolder, config: Config): void {
 }
 
 /** Before this run has semantic IDs of its own, only the settings they are made with can be compared. */
-function warnOfOtherSettings(folder: TeacherFolder, config: Config, log: (message: string) => void): void {
+function warnOfOtherSettings(folder: TeacherFolder, outlook: Outlook, log: (message: string) => void): void {
   const file = recipeOf(folder);
   if (!existsSync(file)) return;
   let theirs: Config;
@@ -134,9 +133,9 @@ function warnOfOtherSettings(folder: TeacherFolder, config: Config, log: (messag
   } catch {
     return; // the recipe of another version
   }
-  const others = [data, embed, sid].filter((s) => hashOf(s.settings(theirs)) !== hashOf(s.settings(config)));
+  const others = outlook.otherIds(theirs);
   if (others.length > 0)
     log(
-      `! rl.opd.teacher = ${folder.path}: its run has other settings of ${others.map((s) => s.name).join(", ")}; if they make other semantic IDs, distillation will refuse it`,
+      `! rl.opd.teacher = ${folder.path}: its run has other settings of ${others.join(", ")}; if they make other semantic IDs, distillation will refuse it`,
     );
 }

@@ -6,14 +6,14 @@
 import { WorkerError } from "../../core/errors.ts";
 import { hashOf } from "../../core/hash.ts";
 import { AnswerLog } from "../../endpoint/answers.ts";
+import { pretrainedSource } from "../../models/base-model.ts";
 import { chatFrame } from "../../prompts/chat.ts";
 import { Encoder, text, turn } from "../../prompts/pieces.ts";
 import { jsonParts } from "../../prompts/rerank.ts";
+import type { StageContext } from "../../run/stage.ts";
 import type { Complete, Wanted, Written } from "../../teacher/words.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import { type Completion, sampleAll, type WorkerClient } from "../../worker/types.ts";
-import { pretrainedSource } from "../../models/base-model.ts";
-import type { StageContext } from "../../run/stage.ts";
 
 const modelId = "teacher";
 /** Questions of one call; an interrupted stage goes on behind the last whole one. */

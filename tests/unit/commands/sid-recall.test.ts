@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { creditOf } from "../../../src/commands/sid-recall.ts";
 import { Catalogue } from "../../../src/sid/catalogue.ts";
-import { creditOf, distinctIds, seenIds } from "../../../src/commands/sid-recall.ts";
+import { distinctIds, seenIds } from "../../../src/sid/distinct.ts";
 
 // Items 0, 2 and 3 share one ID; 1 and 4 have their own. Distinct IDs in order of their first item: {0,2,3}, {1}, {4}.
 const ids = distinctIds(

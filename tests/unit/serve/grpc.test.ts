@@ -14,8 +14,8 @@ import { repositoryRoot } from "../../../src/core/paths.ts";
 import type { GrpcAccess } from "../../../src/serve/access.ts";
 import { type GrpcServer, startGrpcServer } from "../../../src/serve/grpc/server.ts";
 import { Metrics } from "../../../src/serve/metrics.ts";
-import { openSecurity, type Security } from "../../../src/serve/security/security.ts";
 import { Refusal, type ServedModel } from "../../../src/serve/request/types.ts";
+import { openSecurity, type Security } from "../../../src/serve/security/security.ts";
 import { forever, type GatedWorker, makeRuns, type Setup, setUp } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-grpc-"));

@@ -3,15 +3,14 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { compileConfig } from "../../../../src/config/load.ts";
+import { compileConfig, resolvedYaml } from "../../../../src/config/load.ts";
 import type { Config } from "../../../../src/config/schema.ts";
 import { Gr2Error } from "../../../../src/core/errors.ts";
-import { Catalogue } from "../../../../src/sid/catalogue.ts";
-import { checkTeachers } from "../../../../src/stages/teachers/preflight.ts";
 import { addedTokens } from "../../../../src/models/language-model.ts";
-import { resolvedYaml } from "../../../../src/stages/pipeline.ts";
 import type { StageName } from "../../../../src/run/stage.ts";
+import { Catalogue } from "../../../../src/sid/catalogue.ts";
 import { keptAnswers } from "../../../../src/stages/teachers/in-words.ts";
+import { checkTeachers } from "../../../../src/stages/teachers/preflight.ts";
 import { fail, list, startServer, type TestServer } from "../../endpoint/server.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-check-teachers-"));
