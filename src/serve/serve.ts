@@ -12,15 +12,15 @@ import type { Config } from "../config/schema.ts";
 import { Gr2Error } from "../core/errors.ts";
 import { runtimeOf, startWorker } from "../worker/launcher.ts";
 import { startWorkerProcess } from "../worker/process.ts";
-import type { AccessRecord } from "./access.ts";
+import { Deployment } from "./engine/deployment.ts";
 import { Engine } from "./engine/engine.ts";
 import { LoopLag } from "./engine/loop-lag.ts";
 import type { StartedWorker } from "./engine/pool.ts";
 import { startGrpcServer } from "./grpc/server.ts";
 import { createHttpServer } from "./http/server.ts";
-import { Metrics } from "./metrics.ts";
-import { Deployment } from "./model/deployment.ts";
 import { openServedRun, type ServedRun } from "./model/served-run.ts";
+import type { AccessRecord } from "./observe/access.ts";
+import { Metrics } from "./observe/metrics.ts";
 import { assertMayListen, openSecurity, warningsOf } from "./security/security.ts";
 
 export interface ServeOptions {

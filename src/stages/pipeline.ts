@@ -123,6 +123,10 @@ function planOf(
   };
 }
 
+/** Stages up to the semantic IDs whose settings differ between two recipes. */
+export const otherIds = (a: Config, b: Config): StageName[] =>
+  idStages.filter((s) => hashOf(s.settings(a)) !== hashOf(s.settings(b))).map((s) => s.name);
+
 /** Keys follow from settings, code and data alone, so that what is finished is known before anything runs. */
 function outlookOf(run: Run, config: Config, source: string | undefined): Outlook {
   const plans = new Map<StageName, StagePlan>();
@@ -141,7 +145,7 @@ function outlookOf(run: Run, config: Config, source: string | undefined): Outloo
     reaches: (name) => run.reaches(name),
     finished: (name) => run.isFinished(planned(name)),
     folder: (name) => run.folder.file("stages", name),
-    otherIds: (theirs) => idStages.filter((s) => hashOf(s.settings(theirs)) !== hashOf(s.settings(config))).map((s) => s.name),
+    otherIds: (theirs) => otherIds(theirs, config),
   };
 }
 

@@ -1,3 +1,4 @@
+/** Stage 1c, slates: what the pre-ranker shows every user at every position, and where the true item is among it. */
 import { join } from "node:path";
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
 import { writeJson, writeLines } from "../artifacts/files.ts";

@@ -13,6 +13,7 @@ const pureRooms = ["plan", "data", "sid", "prompts", "eval", "reward", "rl", "pr
 const modelRooms = [...pureRooms, "core", "config", "worker", "policy", "run", "artifacts"];
 const stageRooms = [...modelRooms, "endpoint", "models"];
 const served = ["core", "config", "data", "sid", "prompts", "eval", "prerank", "teacher", "worker", "policy", "run"];
+const parts = ["request", "observe", "security", "model", "engine", "grpc", "http"];
 const rooms: Readonly<Record<string, readonly string[]>> = {
   core: [],
   config: ["core"],
@@ -38,14 +39,15 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   commands: [...stageRooms, "stages"],
   report: ["core", "data", "eval", "rl", "run"],
   client: [],
-  "serve/request": ["client", ...served, "artifacts", "models"],
-  "serve/engine": ["client", ...served, "artifacts", "models", "serve/request"],
+  "serve/request": ["core", "sid"],
+  "serve/observe": ["serve/request"],
   "serve/security": ["core", "config", "serve/request"],
-  "serve/model": ["client", ...served, "artifacts", "models", "serve/request", "serve/engine"],
-  "serve/grpc": ["client", "core", "config", "serve/request", "serve/engine", "serve/security"],
-  "serve/http": ["client", "core", "config", "serve/request", "serve/engine", "serve/security"],
-  serve: ["client", ...served, "artifacts", "models", ...["request", "engine", "security", "model", "grpc", "http"].map((r) => `serve/${r}`)],
-  cli: [...stageRooms, "stages", "commands", "report", "serve"],
+  "serve/model": [...served, "artifacts", "models", "serve/request"],
+  "serve/engine": [...served, "models", "serve/request", "serve/model"],
+  "serve/grpc": ["client", "core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],
+  "serve/http": ["core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],
+  serve: ["core", "config", "worker", "run", ...parts.map((part) => `serve/${part}`)],
+  cli: [...stageRooms, "stages", "commands", "report", "serve", "serve/security", "serve/observe"],
 };
 /** The worker's rooms, likewise; files at its root are named one by one. */
 const workerRooms: Readonly<Record<string, readonly string[]>> = {
@@ -57,7 +59,7 @@ const workerRooms: Readonly<Record<string, readonly string[]>> = {
   scoring: ["errors", "types", "model"],
   generation: ["errors", "types", "model", "scoring"],
   engine: ["errors", "types", "memory", "model", "scoring", "generation"],
-  rpc: ["errors", "types", "memory", "items", "engine"],
+  rpc: ["errors", "types", "memory", "items", "generation", "engine"],
   boot: ["rpc", "errors"],
   doctor: [],
   __main__: ["boot", "rpc", "errors"],
@@ -172,6 +174,40 @@ describe("rooms", () => {
   });
 });
 
+describe("the worker's rooms", () => {
+  const base = join(repositoryRoot, "python_worker/gr2_worker");
+  const modules = readdirSync(base, { recursive: true, withFileTypes: true })
+    .filter((e) => e.isFile() && e.name.endsWith(".py"))
+    .map((e) => posix(relative(base, join(e.parentPath, e.name))).replace(/\.py$/, ""))
+    .filter((path) => !path.startsWith("generated/") && !path.endsWith("__init__"))
+    .sort();
+  const importsOf = (path: string): string[] => pythonImports(readFileSync(join(base, `${path}.py`), "utf8"), modules);
+
+  it("import only from rooms above them, relative imports unknown", () => {
+    expect([...new Set(modules.map((m) => m.split("/")[0] as string))].filter((r) => !(r in workerRooms))).toEqual([]);
+    const order = Object.keys(workerRooms);
+    for (const [room, allowed] of Object.entries(workerRooms))
+      for (const other of allowed)
+        expect(order.indexOf(other), `${room} names ${other}`).toBeLessThan(order.indexOf(room));
+    const offences = modules.flatMap((path) => {
+      const room = path.split("/")[0] as string;
+      const text = readFileSync(join(base, `${path}.py`), "utf8");
+      const relativeImports = [...text.matchAll(/^\s*from \.+\w* import/gm)].map(([line]) => `${path}: ${line.trim()}`);
+      const wrong = importsOf(path)
+        .filter(
+          (target) => target.split("/")[0] !== room && !workerRooms[room]?.includes(target.split("/")[0] as string),
+        )
+        .map((target) => `${path} imports ${target}`);
+      return [...relativeImports, ...wrong];
+    });
+    expect(offences).toEqual([]);
+  });
+
+  it("have no import cycles, types included", () => {
+    expect(cyclesIn(new Map(modules.map((path) => [path, importsOf(path)])))).toEqual([]);
+  });
+});
+
 describe("files", () => {
   it(`have at most ${maxLines} lines`, () => {
     const long = sources
@@ -194,6 +230,20 @@ describe("files", () => {
     expect(names.map((s) => s.path)).toEqual([]);
   });
 });
+
+/** Modules a Python text imports, also for types; `from gr2_worker.model import lm` names a module or a name in one. */
+function pythonImports(text: string, modules: readonly string[]): string[] {
+  const named = [
+    ...text.matchAll(/^[ \t]*(?:from (gr2_worker[\w.]*) import (?:\(([^)]*)\)|([^\n]*))|import (gr2_worker[\w.]*))/gm),
+  ];
+  const found = named.flatMap(([, from, inBraces = "", inLine = "", whole]) =>
+    whole !== undefined
+      ? [whole]
+      : [from as string, ...`${inBraces},${inLine}`.split(",").map((name) => `${from}.${name.trim().split(" ")[0]}`)],
+  );
+  const paths = found.map((name) => name.replace(/^gr2_worker\.?/, "").replaceAll(".", "/"));
+  return [...new Set(paths.filter((path) => modules.includes(path)))];
+}
 
 /** One line a cycle found by depth-first search. */
 function cyclesIn(graph: ReadonlyMap<string, readonly string[]>): string[] {

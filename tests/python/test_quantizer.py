@@ -11,7 +11,8 @@ import safetensors.numpy
 import torch
 from gr2_worker.errors import InvalidRequest
 from gr2_worker.items import quantizer
-from gr2_worker.items.quantizer import QuantizerConfig, encode, fit, uniqueness
+from gr2_worker.items.config import QuantizerConfig
+from gr2_worker.items.quantizer import encode, fit, uniqueness
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -18,10 +18,9 @@ from torch import Tensor
 from gr2_worker.errors import InvalidRequest
 from gr2_worker.generation.prefill import prefill
 from gr2_worker.generation.sampler import check_prompts, decode
-from gr2_worker.generation.trie import Trie
 from gr2_worker.model.attention import SharedPrefixCache
 from gr2_worker.model.lm import LanguageModel
-from gr2_worker.types import BeamParams, BeamResult, Bools, CancelCheck, Int32s, Int64s, starts_of
+from gr2_worker.types import BeamParams, BeamResult, Bools, CancelCheck, Int32s, Int64s, Trie, starts_of
 
 # Logits held at once, in elements.
 MAX_LOGITS = 1 << 27

@@ -6,28 +6,10 @@ Array fields end in their length: N nodes, N1 = N + 1, E = N - 1 edges, I items.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from gr2_worker.errors import InvalidRequest
-from gr2_worker.types import Bools, Int64s
-
-
-@dataclass(frozen=True)
-class Trie:
-    """A checked trie: every leaf is one item, every inner node has an item below it, so no node is a dead end."""
-
-    edge_starts_N1: Int64s
-    edge_tokens_E: Int64s  # ascending within a node
-    row_starts_N: Int64s  # items under node n are rows_I[row_starts_N[n] : row_ends_N[n]]
-    row_ends_N: Int64s
-    rows_I: Int64s  # catalogue rows, sorted by their sequences
-    num_levels: int  # tokens of the longest sequence
-
-    @property
-    def is_leaf_N(self) -> Bools:
-        return np.diff(self.edge_starts_N1) == 0
+from gr2_worker.types import Int64s, Trie
 
 
 def checked_trie(

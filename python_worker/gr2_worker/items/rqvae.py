@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,10 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gr2_worker.errors import FailedPrecondition
+from gr2_worker.items.config import QuantizerConfig
 from gr2_worker.items.rqkmeans import fit_residual_codebooks
-
-if TYPE_CHECKING:
-    from gr2_worker.items.quantizer import QuantizerConfig
 
 EMA_EPSILON = 1e-5  # Laplace smoothing of cluster sizes
 INIT_KMEANS_ITERATIONS = 20

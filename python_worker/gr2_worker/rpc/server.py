@@ -233,7 +233,8 @@ class WorkerService(pb_grpc.WorkerServicer):
         self, request: pb.FitSemanticIdsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.FitSemanticIdsResponse]:
         def verb(check: CancelCheck, emit: Emit) -> None:
-            from gr2_worker.items.quantizer import QuantizerConfig, fit
+            from gr2_worker.items.config import QuantizerConfig
+            from gr2_worker.items.quantizer import fit
 
             def on_progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
                 check()

@@ -12,7 +12,7 @@ import numpy as np
 from gr2.v1 import worker_pb2 as pb
 
 from gr2_worker.errors import InvalidRequest
-from gr2_worker.generation.trie import Trie, checked_trie
+from gr2_worker.generation.trie import checked_trie
 from gr2_worker.types import (
     AdamWParams,
     BeamParams,
@@ -36,6 +36,7 @@ from gr2_worker.types import (
     TopTokens,
     TrainResult,
     TrainSpec,
+    Trie,
     starts_of,
 )
 

@@ -5,9 +5,8 @@
  *   arrival ─ check ─ admission ─ items (unknown ones encoded) ─ question ─ cache ─ batcher ─ answer
  */
 import { Gr2Error } from "../../core/errors.ts";
-import type { Deployment } from "../model/deployment.ts";
+import type { Order, Question } from "../model/question.ts";
 import { checkRequest } from "../request/check.ts";
-import type { Order, Question } from "../request/question.ts";
 import { ThoughtStream, thoughtText } from "../request/thought.ts";
 import {
   type FallbackReason,
@@ -19,6 +18,7 @@ import {
   type ServedModel,
 } from "../request/types.ts";
 import { Job } from "./batcher.ts";
+import type { Deployment } from "./deployment.ts";
 import type { LoopLag } from "./loop-lag.ts";
 
 export interface EngineSettings {

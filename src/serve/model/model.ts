@@ -10,6 +10,7 @@ import { chatOf, checkBelonging, modelRequest } from "../../models/language-mode
 import type { ChatFrame } from "../../prompts/pieces.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
+import type { PromptTokens, ServeMode } from "../request/types.ts";
 import {
   constraintOf,
   directOrder,
@@ -18,8 +19,7 @@ import {
   type Question,
   type Questions,
   thinkOrder,
-} from "../request/question.ts";
-import type { PromptTokens, ServeMode } from "../request/types.ts";
+} from "./question.ts";
 import type { ServedRun, ServedSystem } from "./served-run.ts";
 
 /** What loading found; equal for every worker of a service. */

@@ -13,7 +13,7 @@ import { RerankClient } from "../../../src/client/index.ts";
 import { type SecuritySettings, security } from "../../../src/config/schema/serve-http.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
 import { startGrpcServer } from "../../../src/serve/grpc/server.ts";
-import { Metrics } from "../../../src/serve/metrics.ts";
+import { Metrics } from "../../../src/serve/observe/metrics.ts";
 import { RateLimiter } from "../../../src/serve/security/rate-limit.ts";
 import { assertMayListen, isLoopback, openSecurity, warningsOf } from "../../../src/serve/security/security.ts";
 import { findToken, newToken, parseTokens } from "../../../src/serve/security/tokens.ts";

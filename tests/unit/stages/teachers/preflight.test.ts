@@ -9,6 +9,7 @@ import { Gr2Error } from "../../../../src/core/errors.ts";
 import { addedTokens } from "../../../../src/models/language-model.ts";
 import type { StageName } from "../../../../src/run/stage.ts";
 import { Catalogue } from "../../../../src/sid/catalogue.ts";
+import { otherIds } from "../../../../src/stages/pipeline.ts";
 import { keptAnswers } from "../../../../src/stages/teachers/in-words.ts";
 import { checkTeachers } from "../../../../src/stages/teachers/preflight.ts";
 import { fail, list, startServer, type TestServer } from "../../endpoint/server.ts";
@@ -40,6 +41,7 @@ async function check(config: Config, at: At = {}): Promise<string[]> {
     reaches: at.reaches ?? (() => true),
     finished: async (stage: StageName) => at.finished?.includes(stage) ?? false,
     folder: (stage: StageName) => join(root, "stages", stage),
+    otherIds: (theirs: Config) => otherIds(theirs, config),
   };
   await checkTeachers(config, outlook, (text) => said.push(text), new AbortController().signal).catch((e: unknown) => {
     if (!(e instanceof Gr2Error)) throw e;

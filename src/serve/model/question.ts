@@ -16,10 +16,10 @@ import { sequentialTask } from "../../prompts/tasks.ts";
 import { tokensOfSid } from "../../sid/semantic-id.ts";
 import type { Tokenizer } from "../../worker/tokenizer.ts";
 import type { Completion, Group, PermutationConstraint } from "../../worker/types.ts";
-import { Lru } from "../model/lru.ts";
-import type { ServedRun } from "../model/served-run.ts";
+import type { ServeMode } from "../request/types.ts";
 import type { Found, FoundItems } from "./items.ts";
-import type { ServeMode } from "./types.ts";
+import { Lru } from "./lru.ts";
+import type { ServedRun } from "./served-run.ts";
 
 export interface Question {
   readonly mode: ServeMode;

@@ -3,7 +3,7 @@
  * ever take values from short fixed lists, so that no caller can make the page grow.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import type { PromptTokens, RerankAnswer, Reranker } from "./request/types.ts";
+import type { PromptTokens, RerankAnswer, Reranker } from "../request/types.ts";
 
 /** Upper bounds of the histograms, seconds. */
 const bounds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30] as const;

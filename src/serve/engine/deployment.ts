@@ -7,16 +7,16 @@ import { hashOf, sha256 } from "../../core/hash.ts";
 import { checkEmbedder } from "../../models/item-encoder.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { WorkerClient } from "../../worker/types.ts";
-import { Batcher } from "../engine/batcher.ts";
-import { type StartedWorker, WorkerPool } from "../engine/pool.ts";
-import { ItemBook } from "../request/items.ts";
-import { type Order, Questions } from "../request/question.ts";
+import { ItemBook } from "../model/items.ts";
+import { Lru } from "../model/lru.ts";
+import { type LoadedRun, RunModel } from "../model/model.ts";
+import { NewItems } from "../model/new-items.ts";
+import { type Order, Questions } from "../model/question.ts";
+import type { ServedRun } from "../model/served-run.ts";
 import type { ThoughtParts } from "../request/thought.ts";
 import type { PromptTokens, ServedModel, ServeMode } from "../request/types.ts";
-import { Lru } from "./lru.ts";
-import { type LoadedRun, RunModel } from "./model.ts";
-import { NewItems } from "./new-items.ts";
-import type { ServedRun } from "./served-run.ts";
+import { Batcher } from "./batcher.ts";
+import { type StartedWorker, WorkerPool } from "./pool.ts";
 
 export interface DeploymentOptions {
   readonly run: ServedRun;

@@ -4,9 +4,9 @@
  */
 import { neutralise } from "../../sid/sanitise.ts";
 import type { Codes } from "../../sid/semantic-id.ts";
-import type { NewItems } from "../model/new-items.ts";
-import type { ServedRun } from "../model/served-run.ts";
-import { type ItemReference, Refusal, type RerankRequest } from "./types.ts";
+import { type ItemReference, Refusal, type RerankRequest } from "../request/types.ts";
+import type { NewItems } from "./new-items.ts";
+import type { ServedRun } from "./served-run.ts";
 
 /** One item of a request. */
 export interface Found {
