@@ -14,6 +14,11 @@ export interface Slate {
   readonly candidates: readonly number[];
   /** Scores of the stage before, same order; non-increasing unless an incumbent's order departs from its scores. */
   readonly scores: readonly number[];
+  /**
+   * Of a fused stage before: each pre-ranker's own score of every candidate, by the pre-ranker's name, same order; null where it
+   * cannot score one. Every slate of a run has the same names. `scores` stays the fused score, which defines the order.
+   */
+  readonly experts?: Readonly<Record<string, readonly (number | null)[]>>;
   /** The true next item's row; of a logged slate, the item at targetIndex. */
   readonly target: number;
   /**
