@@ -30,11 +30,6 @@ export interface Slate {
   readonly labels?: readonly number[];
   /** When a logged slate was shown, seconds. */
   readonly time?: number;
-  /**
-   * What each pre-ranker says of the candidates, same order, on its own scale (docs/candidates.md); null = it does not score
-   * that item: it stands too low in its list, or the pre-ranker does not know it.
-   */
-  readonly experts?: Readonly<Record<string, readonly (number | null)[]>>;
   /** Rank of the target among all items by each pre-ranker, from 1; null = not in its list. Says the answer: for tables alone. */
   readonly targetRanks?: Readonly<Record<string, number | null>>;
 }
