@@ -1,4 +1,7 @@
-/** Stage 0b, text embeddings: what every item says about itself, as a vector of the frozen embedder. */
+/**
+ * Stage 1a, item embeddings: text (title, brand, categories, description) through a sentence-transformers model.
+ * Equal texts under an equal embedder are embedded once: the matrix is kept in data.cacheDir (embedding-cache.ts).
+ */
 import { openData } from "../artifacts/dataset.ts";
 import { embedderFile, embeddingFile } from "../artifacts/embeddings.ts";
 import { writeJson, writeMatrix } from "../artifacts/files.ts";

@@ -1,8 +1,13 @@
-/** Stage 1c, slates: what the pre-ranker shows every user at every position, and where the true item is among it. */
+/**
+ * The candidates (GR2 v1 §3.3): as an incumbent ranker logged them, or every position of the rerank, validation and test
+ * segments becomes a slate of the pre-ranker's top N. The pre-ranker never saw the answer: rerank slates come from one
+ * fitted on the mid-training segment, validation and test slates from one fitted through the rerank segment.
+ */
 import { join } from "node:path";
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
 import { writeJson, writeLines } from "../artifacts/files.ts";
 import { slateFile } from "../artifacts/slates.ts";
+import { maxCandidates } from "../config/schema/data.ts";
 import { RunError } from "../core/errors.ts";
 import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
 import { loggedSlates } from "../prerank/logged.ts";
@@ -84,15 +89,12 @@ async function slatesOf(
     if (kind === "sasrec") await unloadSasrec(await context.worker(), context.signal);
     return built;
   }
-  const { slates, skipped } = loggedSlates(corpus.split, maxLoggedCandidates);
+  const { slates, skipped } = loggedSlates(corpus.split, maxCandidates);
   context.log(
-    `logged slates left out: ${skipped.midtrain} of the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across the end of a segment, ${skipped.nothingToOrder} with nothing to order; ${skipped.cutCandidates} candidates beyond ${maxLoggedCandidates} cut`,
+    `logged slates left out: ${skipped.midtrain} of the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across the end of a segment, ${skipped.nothingToOrder} with nothing to order; ${skipped.cutCandidates} candidates beyond ${maxCandidates} cut`,
   );
   return { slates };
 }
-
-/** As many as prerank.candidates may be. */
-const maxLoggedCandidates = 64;
 
 /** The latest slates of each user; 0 = all. */
 function capPerUser(list: readonly Slate[], cap: number): Slate[] {
