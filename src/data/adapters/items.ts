@@ -8,8 +8,9 @@ export interface ItemColumns {
   readonly id: string;
   readonly title?: string;
   readonly brand?: string;
-  readonly categories?: string;
-  readonly description?: string;
+  /** One column, or several whose values come one after the other. */
+  readonly categories?: string | readonly string[];
+  readonly description?: string | readonly string[];
 }
 
 export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
@@ -107,7 +108,8 @@ export function itemOf(
   columns: ItemColumns,
   separator: string,
 ): RawItem | string {
-  const value = (name: string | undefined): unknown => (name === undefined ? undefined : record[name]);
+  const value = (name: string | readonly string[] | undefined): unknown =>
+    name === undefined ? undefined : typeof name === "string" ? record[name] : name.map((n) => record[n]);
   const id = value(columns.id);
   if (id === undefined || id === null || id === "") return `no "${columns.id}"`;
   return {

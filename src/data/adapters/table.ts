@@ -64,7 +64,8 @@ export async function loadTable(duck: Duck, options: TableOptions, quarantine: Q
     const there = await columnsOf(duck, itemFile);
     const id = there.includes(options.columns.item) ? options.columns.item : defaultItemColumns.id;
     const columns = { ...defaultItemColumns, id, ...options.itemColumns };
-    for (const [role, name] of Object.entries({ id: columns.id, ...options.itemColumns })) {
+    const named = Object.entries({ id: columns.id, ...options.itemColumns });
+    for (const [role, name] of named.flatMap(([role, names]) => [names].flat().map((n) => [role, n] as const))) {
       if (!there.includes(name))
         throw new DataError(
           `${itemFile} has no column "${name}" (data.columns.${role}); it has ${there.map((n) => `"${n}"`).join(", ")}.`,

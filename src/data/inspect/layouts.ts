@@ -2,6 +2,7 @@
  * Recognises a layout and names the settings that read it. Each layout is one entry of `recognisers`, tried in order; a
  * new layout is a new entry. Pure: works on what look.ts saw.
  */
+import { recboleName } from "../adapters/recbole.ts";
 import type { FileView, FolderView } from "./look.ts";
 import { type Guesses, type InteractionRole, type ItemRole, interactionRoles, itemRoles } from "./roles.ts";
 
@@ -51,13 +52,23 @@ const recbole: Recogniser = (view) => {
   const inter = named(view, /\.inter$/);
   if (inter === undefined) return undefined;
   const items = named(view, /\.item$/);
+  const roles = interactionRoles(inter.columns, inter.records.length);
+  const usual: Readonly<Record<string, string>> = {
+    ...{ user: "user_id", item: "item_id", time: "timestamp", rating: "rating" },
+  };
+  const other = Object.entries(roles).filter(([role, g]) => g && recboleName(g.column) !== usual[role]);
+  const columns = Object.fromEntries(other.map(([role, g]) => [role, recboleName(g?.column ?? "")]));
   return {
     layout: "RecBole's atomic files",
-    settings: { adapter: "recbole" },
+    settings: {
+      adapter: "recbole",
+      ...filesOf(view, inter, items, view.files.filter((f) => /\.(inter|item)$/.test(f.name)).length > 2),
+      ...(other.length > 0 ? { columns } : {}),
+    },
     interactions: inter.name,
     ...(items ? { items: items.name } : {}),
-    roles: [],
-    notes: [],
+    roles: described(inter, roles),
+    notes: items ? [] : ["there is no .item file: items would have no text, and semantic IDs need text"],
   };
 };
 

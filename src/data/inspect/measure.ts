@@ -6,6 +6,7 @@ import { createReadStream, mkdtempSync, rmSync, statSync, symlinkSync, writeFile
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createGunzip, gzipSync } from "node:zlib";
+import { DataError } from "../../core/errors.ts";
 import { type AdapterOptions, loadRaw } from "../adapters/index.ts";
 import { type Duck, openDuck, Quarantine, sqlText } from "../duck.ts";
 
@@ -74,6 +75,14 @@ export async function measure(
       ...(first ? { firstMalformed: `${first.file.slice(folder.length + 1)}:${first.line}: ${first.reason}` } : {}),
       ...(await numbers(duck, report.hasItems, report.hasClock, cut.size === 0)),
     };
+  } catch (e) {
+    // Whoever reads the message knows the data's folder, not this one.
+    if (e instanceof DataError)
+      throw new DataError(e.message.replaceAll(folder, options.path), {
+        cause: e,
+        ...(e.advice ? { advice: e.advice } : {}),
+      });
+    throw e;
   } finally {
     duck.close();
     rmSync(folder, { recursive: true, force: true });
