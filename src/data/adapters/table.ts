@@ -1,5 +1,6 @@
 /**
- * Generic interactions and items with a column mapping; each file CSV, TSV, JSONL (all may be .gz) or Parquet. A column
+ * Generic interactions and items with a column mapping; each file CSV, TSV, JSONL or Python literals a line (all may be
+ * .gz) or Parquet. A column
  * that is named must exist; item fields that are not named are taken from columns of their own names, if there are any.
  * Example: `{kind: "table", path: "data/shop", interactions: "interactions.csv", items: "items.jsonl",
  * columns: {user: "user_id", item: "item_id", time: "timestamp"}, itemColumns: {id: "item_id", title: "title"}}`.
@@ -9,6 +10,7 @@ import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { columnsOf, formatOf, type ItemColumns, readItemTable } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
+import { asJsonLines, isPythonLines } from "./python-lines.ts";
 import {
   type AdapterReport,
   type InteractionColumns,
@@ -95,6 +97,8 @@ export function readInteractions(
 ): Promise<number> {
   const format = formatOf(file);
   if (format === "parquet") return readParquet(duck, file, columns, quarantine, timeUnit);
+  if (format === "jsonl" && isPythonLines(file))
+    return asJsonLines(file, quarantine, (copy, q) => readJsonl(duck, copy, columns, q, timeUnit));
   if (format === "jsonl") return readJsonl(duck, file, columns, quarantine, timeUnit);
   return readDelimited(duck, file, { delimiter: format === "csv" ? "," : "\t", columns, timeUnit }, quarantine);
 }
