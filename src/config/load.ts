@@ -141,6 +141,8 @@ function impossible(c: Config): string[] {
     out.push(
       `data.columns.${refused[0]}: the files of data.adapter = ${c.data.adapter} have ${follows.length > 0 ? `no such column to name; it follows ${follows.join(", ")}` : "fixed columns"}; data.adapter = table reads any table`,
     );
+  if (Object.keys(c.data.keep).length > 0 && c.data.adapter !== "table")
+    out.push(`data.keep needs data.adapter = table, not ${c.data.adapter}`);
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);

@@ -108,8 +108,9 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
       return {
         kind: o.adapter,
         path,
-        ...defined({ interactions, items }),
+        ...defined({ interactions, items, itemIds: o.files.itemIds }),
         columns: { user: "user_id", item: "item_id", ...columns },
+        ...(Object.keys(o.keep).length > 0 ? { keep: mapValues(o.keep, (values) => values.map(String)) } : {}),
         itemColumns,
         categorySeparator: o.categorySeparator,
         timeUnit: o.timeUnit,
@@ -125,5 +126,8 @@ const defined = <T extends object>(o: T): { [P in keyof T]?: Exclude<T[P], undef
   Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as {
     [P in keyof T]?: Exclude<T[P], undefined>;
   };
+
+const mapValues = <A, B>(o: Readonly<Record<string, A>>, f: (a: A) => B): Record<string, B> =>
+  Object.fromEntries(Object.entries(o).map(([k, v]) => [k, f(v)]));
 
 const usual = { user: "user_id", time: "timestamp" };

@@ -70,6 +70,12 @@ export const data = z
       })
       .prefault({})
       .describe("Which column holds what (docs/data.md, docs/impressions.md); refused where an adapter's are fixed."),
+    keep: z
+      .record(z.string(), z.array(z.union([z.string(), z.number(), z.boolean()])).min(1))
+      .default({})
+      .describe(
+        "table adapter: only rows with one of these values are interactions, by column, for example { event: [purchase] } or { is_click: [1] }.",
+      ),
     categorySeparator: z
       .string()
       .min(1)
@@ -104,6 +110,13 @@ export const data = z
           .min(1)
           .optional()
           .describe("File of items or metadata within the folder; default: found by its published name."),
+        itemIds: z
+          .string()
+          .min(1)
+          .optional()
+          .describe(
+            "table adapter: a CSV of two columns, an item's id in the interactions and in the item file, where these differ (Goodreads' book_id_map.csv).",
+          ),
       })
       .prefault({}),
     split: z
