@@ -3,9 +3,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { inspect } from "../../../src/commands/inspect.ts";
 import { compileConfig } from "../../../src/config/load.ts";
 import { sourceHash } from "../../../src/data/source.ts";
-import { inspect } from "../../../src/stages/inspect.ts";
 import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
 import { publicLayouts } from "./public-layouts.ts";
 

@@ -1,0 +1,90 @@
+/**
+ * What lies at a path, and the recipe that reads it: look (heads of files), recognise (layout), measure (through the
+ * adapter, as the data stage would), propose. No stage; writes nothing.
+ */
+import { basename, join } from "node:path";
+import { adapterOptions } from "../artifacts/dataset.ts";
+import { compileConfig } from "../config/load.ts";
+import { Gr2Error } from "../core/errors.ts";
+import { type Duck, openDuck } from "../data/duck.ts";
+import { recognise } from "../data/inspect/layouts.ts";
+import { type FolderView, lookAt } from "../data/inspect/look.ts";
+import { defaultLimits, type Limits, type Measured, measure } from "../data/inspect/measure.ts";
+import { type Advice, advise } from "../data/inspect/propose.ts";
+import type { Recognised } from "../data/inspect/recogniser.ts";
+
+export interface Inspection {
+  readonly view: FolderView;
+  /** Undefined: nothing that GR2 knows. */
+  readonly found?: Recognised;
+  /** Undefined if there is nothing to read, or it could not be read; then `fault` says why. */
+  readonly measured?: Measured;
+  readonly fault?: string;
+  readonly advice: readonly Advice[];
+  /** A whole recipe, for compileConfig. */
+  readonly recipe?: Tree;
+}
+
+type Tree = { [key: string]: unknown };
+
+/** Throws DataError if there is nothing at the path. */
+export async function inspect(path: string, limits: Limits = defaultLimits): Promise<Inspection> {
+  const duck = await openDuck();
+  let look: { view: FolderView; found?: Recognised };
+  try {
+    look = await find(duck, path, foldersWithin);
+  } finally {
+    duck.close();
+  }
+  const { view, found } = look;
+  if (found === undefined) return { view, advice: [] };
+  const name = basename(view.folder).replace(/[^\w.-]+/g, "-") || "data";
+  const recipe: Tree = {
+    description: `${name}: ${found.layout}.`,
+    data: { name, path: view.folder, ...found.settings },
+    ...found.more,
+  };
+  try {
+    const { data } = compileConfig(recipe, "the proposed recipe");
+    const options = adapterOptions(data);
+    const files = [found.interactions, ...(found.items ? [found.items] : []), ...(found.others ?? [])];
+    const measured = await measure(options, files, limits, data.minRating);
+    const advice = advise(measured, String(found.settings.adapter));
+    for (const a of advice) put(recipe, a.setting.split("."), a.value);
+    compileConfig(recipe, "the proposed recipe");
+    return { view, found, measured, advice, recipe };
+  } catch (e) {
+    if (!(e instanceof Gr2Error)) throw e;
+    return { view, found, advice: [], fault: e.message };
+  }
+}
+
+/** How deep archives nest their data: `KuaiRec 2.0/data/big_matrix.csv`. */
+const foldersWithin = 2;
+
+/** The layout at the path or, if there is none, of the first folder within that has one; the others are named. */
+async function find(duck: Duck, path: string, depth: number): Promise<{ view: FolderView; found?: Recognised }> {
+  const view = await lookAt(duck, path);
+  const found = recognise(view);
+  if (found !== undefined) return { view, found };
+  if (depth === 0 || view.only !== undefined) return { view };
+  const inner: { view: FolderView; found: Recognised }[] = [];
+  for (const name of view.subfolders.slice(0, 20)) {
+    const within = await find(duck, join(view.folder, name), depth - 1);
+    if (within.found) inner.push({ view: within.view, found: within.found });
+  }
+  const [first, ...more] = inner;
+  if (first === undefined) return { view };
+  if (more.length === 0) return first;
+  const note = `there is data in ${inner.map((i) => i.view.folder).join(", ")}; the first is proposed, the others have recipes of their own`;
+  return { view: first.view, found: { ...first.found, notes: [note, ...first.found.notes] } };
+}
+
+function put(tree: Tree, path: readonly string[], value: unknown): void {
+  const [key = "", ...rest] = path;
+  if (rest.length === 0) tree[key] = value;
+  else {
+    tree[key] = { ...(tree[key] as Tree | undefined) };
+    put(tree[key] as Tree, rest, value);
+  }
+}
