@@ -16,6 +16,7 @@ import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { checkBaseModel } from "./base-model.ts";
 import { calibrate } from "./calibrate.ts";
+import { candidates } from "./candidates.ts";
 import { checkTeachers, type Outlook } from "./check-teachers.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
@@ -30,7 +31,19 @@ import { type Stage, type StageContext, type StageName, stageNames } from "./sta
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
-export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
+export const stages: readonly Stage[] = [
+  data,
+  candidates,
+  embed,
+  sid,
+  midtrain,
+  slates,
+  traces,
+  calibrate,
+  sft,
+  rl,
+  evaluate,
+];
 
 /** Rooms whose code a stage's result depends on, next to its own file. A change there runs it again. */
 const commonCode = ["src/core", "src/data", "src/sid", "src/stages/corpus.ts", "src/stages/files.ts"];
@@ -45,6 +58,11 @@ const modelCode = [
   "python_worker/gr2_worker",
 ];
 const preRankerCode = [
+  "src/prerank",
+  "src/eval/bootstrap.ts",
+  "src/eval/choice-model.ts",
+  "src/eval/metrics.ts",
+  "src/stages/propose.ts",
   "src/stages/sid-recall.ts",
   "src/stages/prerankers.ts",
   "src/stages/beam-prerank.ts",
@@ -66,7 +84,8 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
     "python_worker/gr2_worker/factorize.py",
   ],
   midtrain: [...modelCode, "src/rl/groups.ts"],
-  slates: [...modelCode, "src/prerank", ...preRankerCode],
+  candidates: [...modelCode, ...preRankerCode],
+  slates: [...modelCode, ...preRankerCode, "src/stages/candidates.ts"],
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
   traces: [
     ...["src/teacher", "src/endpoint", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts"],

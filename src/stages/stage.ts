@@ -7,6 +7,7 @@ import type { WorkerClient } from "../worker/types.ts";
 
 export const stageNames = [
   "data",
+  "candidates",
   "embed",
   "sid",
   "midtrain",

@@ -1,0 +1,91 @@
+/**
+ * Stage 0b, candidates: the slates of pre-rankers that need nothing but the data, right after the data, so that their hit
+ * rate, which bounds every re-ranker, is known before anything expensive runs. Where the language model's own beams are
+ * among the pre-rankers, stage slates makes them; here only item-kNN is asked, for an idea of what is in reach. How
+ * slates are made: propose.ts.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Config } from "../config/schema.ts";
+import { sha256 } from "../core/hash.ts";
+import { deriveSeed, unitHash } from "../core/rng.ts";
+import type { Segment, SplitDataset } from "../data/types.ts";
+import { planFits } from "../prerank/fits.ts";
+import { fitItemKnn } from "../prerank/item-knn.ts";
+import { listMetrics, ranksOf } from "../prerank/lists.ts";
+import { defaultSlates, queriesOf, rankInBatches } from "../prerank/slates.ts";
+import { openData } from "./corpus.ts";
+import { readJson } from "./files.ts";
+import { expertsOf, needsLanguageModel } from "./prerankers.ts";
+import { type CandidatesReport, proposeCandidates } from "./propose.ts";
+import type { Stage, StageContext, Summary } from "./stage.ts";
+
+export const candidates: Stage = {
+  name: "candidates",
+  inputs: ["data"],
+  settings: ({ prerank, refit, seed }) => ({
+    // Slates that are made elsewhere change nothing here.
+    ...(needsLanguageModel(prerank) || prerank.kind === "logged"
+      ? { kind: prerank.kind }
+      : proposalSettings(prerank, refit)),
+    seed,
+  }),
+  run,
+};
+
+/** What slates of some pre-rankers depend on; files of scores by content. */
+export function proposalSettings(prerank: Config["prerank"], refit: boolean): Record<string, unknown> {
+  const { kind, candidates: size, depth, folds, trainSlates, sasrec, beamWidth } = prerank;
+  const names = expertsOf(prerank);
+  return {
+    ...{ kind, size, depth, folds, trainSlates, refit, names },
+    scores: Object.fromEntries(Object.entries(prerank.scores).map(([name, path]) => [name, contentOf(path)])),
+    ...(names.includes("sasrec") ? { sasrec } : {}),
+    ...(names.includes("generative") ? { beamWidth } : {}),
+  };
+}
+
+function contentOf(path: string): string {
+  try {
+    return sha256(readFileSync(path));
+  } catch {
+    return "missing"; // reading it says so
+  }
+}
+
+async function run(context: StageContext): Promise<Summary> {
+  const { prerank } = context.config;
+  if (prerank.kind === "logged") {
+    context.log("slates were logged: none are made here");
+    return {};
+  }
+  const data = await openData(context);
+  if (!expertsOf(prerank).some((name) => name === "itemknn")) await sayWhatNeighboursReach(context, data);
+  if (needsLanguageModel(prerank)) {
+    context.log("the language model's own beams are among the pre-rankers: stage slates makes the candidates");
+    return {};
+  }
+  const { metrics, chosen, candidates: size } = await proposeCandidates(context, data);
+  const of = (segment: Segment): number => metrics[segment]?.[chosen]?.[`R@${size}`] ?? 0;
+  return { validation_hit_rate: of("validation"), rerank_hit_rate: of("rerank") };
+}
+
+/** What item-kNN would propose to some users: seconds, before a pre-ranker that takes minutes or hours. */
+async function sayWhatNeighboursReach(context: StageContext, data: SplitDataset): Promise<void> {
+  const { seed, prerank } = context.config;
+  const share = probeUsers / Math.max(1, data.splits.length);
+  const keepUser = (user: number): boolean => unitHash(deriveSeed(seed, "probe-users"), user) < share;
+  const { queries } = queriesOf(data, "validation", defaultSlates, keepUser);
+  const [plan] = planFits(data, { folds: 0, refit: false, seed, midtrain: false });
+  if (!plan) return;
+  const depth = Math.max(prerank.candidates, prerank.depth);
+  const ranks = ranksOf(await rankInBatches(fitItemKnn(plan.view), queries, depth, defaultSlates.repeats), queries);
+  const metrics = Object.entries(listMetrics(ranks, depth)).filter(([name]) => name.startsWith("R@"));
+  context.log(
+    `for comparison, item-kNN would propose the true item of ${queries.length} validation positions: ${metrics.map(([name, value]) => `${name} ${(100 * value).toFixed(1)} %`).join(", ")}`,
+  );
+}
+
+const probeUsers = 2000;
+
+export const readCandidatesReport = (dir: string): CandidatesReport => readJson(join(dir, "recall.json"));
