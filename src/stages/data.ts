@@ -80,46 +80,54 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
   const path = isFile ? dirname(o.path) : o.path;
   const interactions = o.files.interactions ?? (isFile ? basename(o.path) : undefined);
   const { items } = o.files;
+  const { user, item, time, rating, id, title, brand, categories, description } = o.columns;
+  const columns = defined({ user, item, time, rating });
+  const itemColumns = defined({ id, title, brand, categories, description });
   switch (o.adapter) {
     case "recbole":
-      return { kind: o.adapter, path };
+      return { kind: o.adapter, path, ...defined({ interactions, items }), columns, itemColumns };
     case "ml-100k":
     case "movielens":
       return { kind: "movielens", path };
     case "sequences":
-      return { kind: o.adapter, path, ...defined({ interactions, items }) };
+      return { kind: o.adapter, path, ...defined({ interactions, items }), itemColumns };
     case "impressions": {
-      const { user = "user_id", item, time = "timestamp", rating, ...rest } = o.columns;
-      const { slate, position, score, label, candidates, scores, labels, positives, ...texts } = rest;
+      const { slate, position, score, label, candidates, scores, labels, positives } = o.columns;
       const shown = { slate, item, position, score, label, candidates, scores, labels, positives };
       return {
         kind: o.adapter,
         path,
         impressions: o.files.impressions ?? "impressions.csv",
         ...defined({ interactions: o.files.interactions, items }),
-        columns: { user, time, ...defined(shown) },
-        interactionColumns: { user, time, item: item ?? "item_id", ...defined({ rating }) },
-        itemColumns: { id: texts.id ?? item ?? "item_id", ...defined(texts) },
+        columns: { ...usual, ...defined({ user, time }), ...defined(shown) },
+        interactionColumns: { ...usual, item: "item_id", ...columns },
+        itemColumns: { id: item ?? "item_id", ...itemColumns },
       };
     }
-    case "table": {
-      const { user = "user_id", item = "item_id", time, rating, ...texts } = o.columns;
+    case "table":
       return {
         kind: o.adapter,
         path,
-        ...defined({ interactions, items }),
-        columns: { user, item, ...defined({ time, rating }) },
-        itemColumns: defined(texts),
+        ...defined({ interactions, items, itemIds: o.files.itemIds }),
+        columns: { user: "user_id", item: "item_id", ...columns },
+        ...(Object.keys(o.keep).length > 0 ? { keep: mapValues(o.keep, (values) => values.map(String)) } : {}),
+        itemColumns,
         categorySeparator: o.categorySeparator,
         timeUnit: o.timeUnit,
         clock: o.clock,
       };
-    }
     default:
-      return { kind: o.adapter, path, ...defined({ reviews: interactions, metadata: items }) };
+      return { kind: o.adapter, path, ...defined({ reviews: interactions, metadata: items }), columns, itemColumns };
   }
 }
 
 /** Without the keys that are undefined. */
-const defined = <K extends string>(o: Readonly<Partial<Record<K, string | undefined>>>): { [P in K]?: string } =>
-  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as { [P in K]?: string };
+const defined = <T extends object>(o: T): { [P in keyof T]?: Exclude<T[P], undefined> } =>
+  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as {
+    [P in keyof T]?: Exclude<T[P], undefined>;
+  };
+
+const mapValues = <A, B>(o: Readonly<Record<string, A>>, f: (a: A) => B): Record<string, B> =>
+  Object.fromEntries(Object.entries(o).map(([k, v]) => [k, f(v)]));
+
+const usual = { user: "user_id", time: "timestamp" };

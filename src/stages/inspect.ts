@@ -44,8 +44,10 @@ export async function inspect(path: string, limits: Limits = defaultLimits): Pro
     ...found.more,
   };
   try {
-    const options = adapterOptions(compileConfig(recipe, "the proposed recipe").data);
-    const measured = await measure(options, [found.interactions, ...(found.items ? [found.items] : [])], limits);
+    const { data } = compileConfig(recipe, "the proposed recipe");
+    const options = adapterOptions(data);
+    const files = [found.interactions, ...(found.items ? [found.items] : []), ...(found.others ?? [])];
+    const measured = await measure(options, files, limits, data.minRating);
     const advice = advise(measured, String(found.settings.adapter));
     for (const a of advice) put(recipe, a.setting.split("."), a.value);
     compileConfig(recipe, "the proposed recipe");

@@ -18,6 +18,8 @@ export interface Layout {
   readonly sequences: Readonly<Record<string, readonly string[]>>;
   /** Item id -> some of its fields. */
   readonly items: Readonly<Record<string, object>>;
+  /** Rows left out, by reason; default none. */
+  readonly dropped?: Readonly<Record<string, number>>;
 }
 
 const jsonLines = (...records: object[]): string => records.map((r) => `${JSON.stringify(r)}\n`).join("");
