@@ -57,7 +57,7 @@ export interface CandidatesReport {
 /** Positions with fewer items in reach are no re-ranking problem. */
 const fewestCandidates = 2;
 /** Positions that the fusion's few weights are fitted on at most. */
-const fusionPositions = 6000;
+const fusionPositions = 20_000;
 
 export async function proposeCandidates(context: StageContext, data: SplitDataset): Promise<CandidatesReport> {
   const { kind, candidates: size, depth: asked, folds, trainSlates } = context.config.prerank;
@@ -152,11 +152,14 @@ function choose(context: StageContext, experts: readonly ExpertLists[], queries:
   );
   const bestSingle = bestOf(single);
   if (context.config.prerank.kind !== "fused") return { chosen: bestSingle, bestSingle, fusion: undefined };
-  const training = (["midtrain", "rerank"] as const).flatMap((segment) =>
-    (queries[segment] ?? []).map((query, k) => ({ target: query.target, lists: listsAt(experts, segment, k) })),
-  );
-  const drawn = Rng.of(context.config.seed, "fusion").shuffle(training.map((_, k) => k));
-  const examples = drawn.slice(0, fusionPositions).map((k) => training[k] as (typeof training)[number]);
+  // Re-rank positions are the most like validation's; earlier ones only make up for a lack of them.
+  const rng = Rng.of(context.config.seed, "fusion");
+  const examples = (["rerank", "midtrain"] as const)
+    .flatMap((segment) =>
+      rng.shuffle((queries[segment] ?? []).map((query, k) => ({ segment, k, target: query.target }))),
+    )
+    .map(({ segment, k, target }) => ({ target, lists: listsAt(experts, segment, k) }))
+    .slice(0, fusionPositions);
   const fitted = fitFusion(examples, experts);
   if (!fitted)
     throw new RunError("the pre-rankers cannot be fused: none lists a true item of the re-rank segment", {

@@ -83,7 +83,7 @@ describe("a leak stops the run", () => {
       ["sid.contrastiveWeight=0"],
     ],
     ["mid-training", "midtrain", "views", past("mid-training", "midtrain"), []],
-    ["the pre-ranker", "slates", "views", past("the pre-ranker of test slates", "rerank"), []],
+    ["the pre-ranker", "candidates", "views", past("the pre-ranker of validation slates", "rerank"), []],
     ["the teacher", "traces", "views", past("the teacher, on rerank slates", "midtrain"), []],
     ["calibration prompts", "calibrate", "histories", shown("the calibration"), []],
     ["replay", "sft", "views", past("replay in SFT", "what it may"), []],
