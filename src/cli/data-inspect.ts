@@ -2,7 +2,7 @@
 import { writeFileSync } from "node:fs";
 import pc from "picocolors";
 import { stringify } from "yaml";
-import { type Inspection, inspect } from "../stages/inspect.ts";
+import { type Inspection, inspect } from "../commands/inspect.ts";
 import { bytes, columns, number, plain } from "./format.ts";
 
 export async function dataInspect(path: string, options: { json?: boolean; output?: string }): Promise<string> {

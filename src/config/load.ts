@@ -5,7 +5,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { distance } from "fastest-levenshtein";
-import { parseDocument } from "yaml";
+import { parseDocument, stringify } from "yaml";
 import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
 import { hashOf } from "../core/hash.ts";
@@ -229,3 +229,5 @@ export function checkConfigFile(path: string, overrides: readonly string[] = [])
   const config = loadConfig(path, overrides);
   return `${path}: ok (${configHash(config)})${config.description ? ` — ${config.description}` : ""}`;
 }
+
+export const resolvedYaml = (config: Config): string => stringify(config);

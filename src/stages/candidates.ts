@@ -2,27 +2,25 @@
  * Stage 0b, candidates: the slates of pre-rankers that need nothing but the data, right after the data, so that their hit
  * rate, which bounds every re-ranker, is known before anything expensive runs. Where the language model's own beams are
  * among the pre-rankers, stage slates makes them; here only item-kNN is asked, for an idea of what is in reach. How
- * slates are made: propose.ts.
+ * slates are made: prerankers/propose.ts.
  */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
-import type { Config } from "../config/schema.ts";
-import { sha256 } from "../core/hash.ts";
+import { openData } from "../artifacts/dataset.ts";
 import { deriveSeed, unitHash } from "../core/rng.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
 import { planFits } from "../prerank/fits.ts";
 import { fitItemKnn } from "../prerank/item-knn.ts";
 import { listMetrics, ranksOf } from "../prerank/lists.ts";
 import { defaultSlates, queriesOf, rankInBatches } from "../prerank/slates.ts";
-import { openData } from "./corpus.ts";
-import { readJson } from "./files.ts";
-import { expertsOf, needsLanguageModel } from "./prerankers.ts";
-import { type CandidatesReport, proposeCandidates } from "./propose.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import { modelVerbs } from "../run/code-hash.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { expertsOf, needsLanguageModel } from "./prerankers/fitter.ts";
+import { proposalSettings, proposeCandidates } from "./prerankers/propose.ts";
 
 export const candidates: Stage = {
   name: "candidates",
+  source: import.meta.url,
   inputs: ["data"],
+  verbs: modelVerbs,
   settings: ({ prerank, refit, seed }) => ({
     // Slates that are made elsewhere change nothing here.
     ...(needsLanguageModel(prerank) || prerank.kind === "logged"
@@ -32,26 +30,6 @@ export const candidates: Stage = {
   }),
   run,
 };
-
-/** What slates of some pre-rankers depend on; files of scores by content. */
-export function proposalSettings(prerank: Config["prerank"], refit: boolean): Record<string, unknown> {
-  const { kind, candidates: size, depth, folds, trainSlates, sasrec, beamWidth } = prerank;
-  const names = expertsOf(prerank);
-  return {
-    ...{ kind, size, depth, folds, trainSlates, refit, names },
-    scores: Object.fromEntries(Object.entries(prerank.scores).map(([name, path]) => [name, contentOf(path)])),
-    ...(names.includes("sasrec") ? { sasrec } : {}),
-    ...(names.includes("generative") ? { beamWidth } : {}),
-  };
-}
-
-function contentOf(path: string): string {
-  try {
-    return sha256(readFileSync(path));
-  } catch {
-    return "missing"; // reading it says so
-  }
-}
 
 async function run(context: StageContext): Promise<Summary> {
   const { prerank } = context.config;
@@ -87,5 +65,3 @@ async function sayWhatNeighboursReach(context: StageContext, data: SplitDataset)
 }
 
 const probeUsers = 2000;
-
-export const readCandidatesReport = (dir: string): CandidatesReport => readJson(join(dir, "recall.json"));

@@ -5,24 +5,26 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
+import { readLines, writeJson, writeLines } from "../artifacts/files.ts";
+import { slateFile } from "../artifacts/slates.ts";
 import { maxCandidates } from "../config/schema/data.ts";
 import { RunError } from "../core/errors.ts";
-import { deriveSeed, unitHash } from "../core/rng.ts";
 import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
 import type { Segment } from "../data/types.ts";
 import { loggedSlates } from "../prerank/logged.ts";
 import { type SlateSegment, slateStats } from "../prerank/slates.ts";
 import { labelsOf, type Slate } from "../prerank/types.ts";
-import { proposalSettings } from "./candidates.ts";
-import { type Corpus, openCorpus } from "./corpus.ts";
-import { readLines, writeJson, writeLines } from "./files.ts";
-import { needsLanguageModel } from "./prerankers.ts";
-import { proposeCandidates, slateFile } from "./propose.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import { modelVerbs } from "../run/code-hash.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { needsLanguageModel } from "./prerankers/fitter.ts";
+import { proposalSettings, proposeCandidates } from "./prerankers/propose.ts";
 
 export const slates: Stage = {
   name: "slates",
+  source: import.meta.url,
   inputs: ["data", "candidates", "sid", "midtrain"],
+  verbs: modelVerbs,
   settings: ({ prerank, prompts, refit, seed }) => ({
     kind: prerank.kind,
     maxSlatesPerUser: prerank.maxSlatesPerUser,
@@ -142,24 +144,3 @@ function capPerUser(list: readonly Slate[], cap: number): Slate[] {
     })
     .reverse();
 }
-
-/** All slates of a segment, misses included; of the mid-training segment those that prerank.trainSlates asks for. */
-export function readSlates(context: StageContext, segment: Segment): Slate[] {
-  const file = slateFile(context.inputDir("slates"), segment);
-  return existsSync(file) ? readLines<Slate>(file) : [];
-}
-
-/** Slates with the true item among the candidates: what re-ranking can change. */
-export const conditional = (list: readonly Slate[]): Slate[] => list.filter((s) => s.targetIndex >= 0);
-
-/** Users whose rerank slates train SFT; the others' are kept for RL, unseen until then. */
-export const isSftUser = (seed: number, share: number, user: number): boolean =>
-  unitHash(deriveSeed(seed, "sft-users"), user) < share;
-
-/** A slate as the model and the prior see it. */
-export const viewOf = (corpus: Corpus, slate: Slate, evidence?: Readonly<Record<string, readonly number[]>>) => ({
-  ...(evidence ? { evidence: evidence[slate.id] as readonly number[] } : {}),
-  history: (corpus.split.dataset.sequences[slate.user]?.items ?? new Int32Array()).subarray(0, slate.position),
-  candidates: slate.candidates,
-  scores: slate.scores,
-});

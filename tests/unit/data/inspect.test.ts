@@ -5,13 +5,13 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, describe, expect, it } from "vitest";
 import { dataInspect, renderInspection } from "../../../src/cli/data-inspect.ts";
+import { inspect } from "../../../src/commands/inspect.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import { columnViews } from "../../../src/data/inspect/look.ts";
 import type { Measured } from "../../../src/data/inspect/measure.ts";
 import { outcomeOf } from "../../../src/data/inspect/outcomes.ts";
 import { advise } from "../../../src/data/inspect/propose.ts";
 import { interactionRoles, itemRoles } from "../../../src/data/inspect/roles.ts";
-import { inspect } from "../../../src/stages/inspect.ts";
 import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
 import { publicLayouts } from "./public-layouts.ts";
 
