@@ -211,7 +211,10 @@ class Engine:
         weights = torch.from_numpy(spec.weights.copy()).to(device)
         name, inputs = _loss_inputs(spec.loss, device)
         loss_fn = losses.LOSSES[name]
-        wanted_details = Wanted(name != "cross_entropy", 0, _alternatives(spec, targets, model))
+        negatives = spec.loss.negatives if isinstance(spec.loss, CrossEntropy) else 0
+        wanted_details = Wanted(
+            name != "cross_entropy", 0, _alternatives(spec, targets, model), negatives=min(negatives, model.vocab_size)
+        )
         sums = losses.MetricSums()
         total = torch.zeros((), dtype=torch.float64, device=device)
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32) if spec.want_logprobs else None

@@ -162,6 +162,14 @@ class LanguageModel:
         """Logits [n, V] in float32."""
         return self.rescale(self.model.get_output_embeddings()(hidden_nC).float())
 
+    def logits_at(self, hidden_nC: Tensor, tokens_J: Tensor) -> Tensor:
+        """Logits [n, J] in float32 of some tokens, the same for every state."""
+        head = self.model.get_output_embeddings()
+        if type(head) is not nn.Linear:
+            return self.logits(hidden_nC)[:, tokens_J]
+        bias = None if head.bias is None else head.bias[tokens_J]
+        return self.rescale(F.linear(hidden_nC, head.weight[tokens_J], bias).float())
+
     def logits_of(self, hidden_nC: Tensor, tokens_nJ: Tensor) -> Tensor:
         """Logits [n, J] in float32 of the given tokens only; negative ids are padding and give an arbitrary logit."""
         tokens = tokens_nJ.clamp(min=0)

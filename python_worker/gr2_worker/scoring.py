@@ -9,6 +9,7 @@ Of the same distribution, where asked for: its entropy, its most likely alternat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -108,6 +109,9 @@ class Wanted:
     named_rows: int | None = (
         None  # rows of the vocabulary that may be named: a padded one means nothing to another model
     )
+    negatives: int = (
+        0  # free targets alone: normalise over an estimate of the vocabulary (sampled_logprobs); 0 = over all
+    )
 
     @property
     def alternatives(self) -> bool:
@@ -156,6 +160,29 @@ def details(
     )
 
 
+def sampled_logprobs(
+    lm: LanguageModel, hidden_mC: Tensor, targets_m: Tensor, negatives: int, temperature: float
+) -> Tensor:
+    """Estimates log p [m] of targets without the logits of the whole vocabulary V:
+
+    Z ~ sum over the distinct targets T of exp(logit) + (V - |T|) * mean over drawn tokens outside of T of exp(logit)
+
+    Frequent tokens are in T, so only the long tail is drawn (uniformly, by torch's generator). Exact if nothing is left out.
+    """
+    own, column_m = targets_m.unique(return_inverse=True)
+    others = lm.vocab_size - len(own)
+    if others <= negatives:
+        drawn = torch.arange(lm.vocab_size, device=own.device)
+        drawn = drawn[~torch.isin(drawn, own)]
+    else:
+        drawn = torch.randint(lm.vocab_size, (negatives,)).to(own.device)
+        drawn = drawn[~torch.isin(drawn, own)]
+    logits = lm.logits_at(hidden_mC, torch.cat([own, drawn])) / (temperature or 1.0)
+    share = math.log(others / len(drawn)) if len(drawn) else 0.0
+    stands_for = torch.cat([torch.zeros(len(own)), torch.full((len(drawn),), share)]).to(logits.device)
+    return -F.cross_entropy(logits + stands_for, column_m, reduction="none")
+
+
 def score(
     lm: LanguageModel,
     hidden_mC: Tensor,
@@ -172,6 +199,15 @@ def score(
     budget = max_logits(hidden_mC.device) // (COPIES_FOR_ALTERNATIVES if wanted.alternatives else 1)
     branch_rows = table.branch_row_N[targets_n]
     free = torch.nonzero(branch_rows < 0)[:, 0]
+    if wanted.negatives:
+        for at in free.split(max(MIN_ROWS, budget // (2 * wanted.negatives))):
+            targets = table.tokens_N[targets_n[at]]
+            states = hidden_mC.index_select(0, rows_n[at])
+            yield Scored(
+                targets=targets_n[at],
+                logprobs=sampled_logprobs(lm, states, targets, wanted.negatives, temperature),
+            )
+        free = free[:0]
     for at in free.split(max(MIN_ROWS, budget // lm.vocab_size)):
         logits = lm.logits(hidden_mC.index_select(0, rows_n[at]))
         if temperature != 1.0:

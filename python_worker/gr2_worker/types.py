@@ -107,7 +107,9 @@ class PermutationConstraint:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """loss_t = -log p_t."""
+    """loss_t = -log p_t; with negatives, normalised over an estimate of the vocabulary (scoring.sampled_logprobs)."""
+
+    negatives: int = 0
 
 
 @dataclass(frozen=True)

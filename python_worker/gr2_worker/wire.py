@@ -212,10 +212,16 @@ def train_spec(request: pb.ForwardBackwardRequest) -> TrainSpec:
     )
 
 
+def _negatives(value: int) -> int:
+    if value < 0:
+        raise InvalidRequest(f"loss.cross_entropy.negatives must be >= 0, got {value}")
+    return value
+
+
 def _loss(message: pb.Loss, num_targets: int) -> LossSpec:
     kind = message.WhichOneof("kind")
     if kind == "cross_entropy":
-        return CrossEntropy()
+        return CrossEntropy(_negatives(message.cross_entropy.negatives))
     if kind == "distill":
         return Distill(_teacher(message.distill, num_targets))
     if kind != "policy":

@@ -30,6 +30,8 @@ export interface Slate {
   readonly labels?: readonly number[];
   /** When a logged slate was shown, seconds. */
   readonly time?: number;
+  /** Rank of the target among all items by each pre-ranker, from 1; null = not in its list. Says the answer: for tables alone. */
+  readonly targetRanks?: Readonly<Record<string, number | null>>;
 }
 
 /** Relevance of every candidate in input order: what was logged, else 1 for the target; all zeros after a miss. */

@@ -193,7 +193,7 @@ async function trainEpoch(
         modelId,
         batch: { groups: batch.map((d) => ({ prompt: d.subarray(0, 1), responses: [d.subarray(1)] })) },
         weights: new Float32Array(targets).fill(1 / targets),
-        loss: { kind: "cross_entropy" },
+        loss: { kind: "cross_entropy", negatives: o.negatives },
         microBatchTokens: config.runtime.microBatchTokens,
         seed: deriveSeed(config.seed, "sasrec", view.through, "dropout", epoch, start),
       },

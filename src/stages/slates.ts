@@ -5,6 +5,7 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { maxCandidates } from "../config/schema/data.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, unitHash } from "../core/rng.ts";
 import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
@@ -86,15 +87,12 @@ async function slatesOf(
     if (kind === "sasrec") await unloadSasrec(await context.worker(), context.signal);
     return built;
   }
-  const { slates, skipped } = loggedSlates(corpus.split, maxLoggedCandidates);
+  const { slates, skipped } = loggedSlates(corpus.split, maxCandidates);
   context.log(
-    `logged slates left out: ${skipped.midtrain} of the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across the end of a segment, ${skipped.nothingToOrder} with nothing to order; ${skipped.cutCandidates} candidates beyond ${maxLoggedCandidates} cut`,
+    `logged slates left out: ${skipped.midtrain} of the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across the end of a segment, ${skipped.nothingToOrder} with nothing to order; ${skipped.cutCandidates} candidates beyond ${maxCandidates} cut`,
   );
   return { slates };
 }
-
-/** As many as prerank.candidates may be. */
-const maxLoggedCandidates = 64;
 
 /** The latest slates of each user; 0 = all. */
 function capPerUser(list: readonly Slate[], cap: number): Slate[] {

@@ -320,3 +320,29 @@ def test_a_policy_gradient_sees_the_policy_that_was_sampled_from(make_engine):
     # Supervised losses keep their dropout.
     noisy = engine.forward_backward("", "", TrainSpec(batch, weights, CrossEntropy(), want_logprobs=True, seed=1))
     assert np.abs(noisy.logprobs - logprobs).max() > 1e-3
+
+
+def test_sampled_cross_entropy_is_exact_without_anything_left_out_and_close_with(engine):
+    """Z over the batch's targets and drawn others: with all others it is the softmax, with some an estimate of it."""
+    batch = random_batch(7, groups=6)
+    ones = np.ones(batch.num_targets, dtype=np.float32)
+
+    def logprobs(negatives, seed=0):
+        spec_ = TrainSpec(batch, ones, CrossEntropy(negatives), want_logprobs=True, seed=seed)
+        result = engine.forward_backward("", "", spec_)
+        gradients = gradients_of(engine)
+        engine.model("").optimizer.zero_grad()
+        return result.logprobs, gradients
+
+    exact, exact_gradients = logprobs(0)
+    every, every_gradients = logprobs(VOCAB)
+    np.testing.assert_allclose(every, exact, atol=1e-5)
+    for name, gradient in every_gradients.items():
+        torch.testing.assert_close(gradient, exact_gradients[name], atol=1e-5, rtol=1e-4)
+    few = [logprobs(VOCAB // 4, seed)[0] for seed in range(40)]
+    assert not np.allclose(few[0], few[1]), "another seed draws others"
+    np.testing.assert_array_equal(few[0], logprobs(VOCAB // 4, 0)[0])
+    # The estimate of Z is unbiased: Z' / Z = exp(exact log p - estimated log p) is 1 on average.
+    ratios = np.exp(exact[None] - np.stack(few))
+    assert ratios.mean() == pytest.approx(1.0, abs=4 * ratios.mean(axis=1).std() / np.sqrt(len(few)))
+    assert ratios.std() > 0.01, "and it is an estimate"

@@ -129,6 +129,9 @@ export const data = z
   })
   .prefault({});
 
+/** Most candidates of any slate, logged ones included. */
+export const maxCandidates = 100;
+
 export const prerank = z
   .strictObject({
     kind: z
@@ -140,9 +143,9 @@ export const prerank = z
     candidates: z
       .int()
       .min(2)
-      .max(64)
+      .max(maxCandidates)
       .default(10)
-      .describe("N, candidates per slate (GR2 v1: 10). Logged slates keep the sizes they have, up to 64."),
+      .describe("N, candidates per slate (GR2 v1: 10). Logged slates keep the sizes they have, up to 100."),
     beamWidth: count
       .default(40)
       .describe("Beams of the generative pre-ranker; items already seen are dropped from its results."),
@@ -156,6 +159,11 @@ export const prerank = z
         batchSequences: count.default(128).describe("Sequences per optimizer step."),
         learningRate: positive.default(1e-3).describe("AdamW's step size, constant."),
         weightDecay: z.number().nonnegative().default(0).describe("Decoupled; not on norms, biases, item vectors."),
+        negatives: countOrZero
+          .default(0)
+          .describe(
+            "Softmax over the batch's own items and so many drawn ones in place of all others, for catalogues of 10,000 and more; 0 = over all.",
+          ),
         maxEpochs: count.default(100).describe("Most passes over the sequences."),
         evalEpochs: count
           .default(2)
