@@ -19,12 +19,7 @@ export class Features {
   private readonly parts: readonly Family[];
 
   /** @param experts names of the pre-rankers whose own scores the slates carry */
-  constructor(
-    items: ItemTable,
-    statistics: Statistics,
-    on: readonly FamilyName[],
-    experts: readonly string[] = [],
-  ) {
+  constructor(items: ItemTable, statistics: Statistics, on: readonly FamilyName[], experts: readonly string[] = []) {
     const make: Readonly<Record<FamilyName, () => Family | undefined>> = {
       collaborative: () => collaborative(statistics, experts),
       metadata: () => metadata(items),

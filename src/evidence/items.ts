@@ -65,6 +65,22 @@ export function itemTable(
   };
 }
 
+/** Share of two items' weights that they have in common (weighted Jaccard); 0 where one has none. */
+export function overlap({ starts, ids, weights }: SparseRows, a: number, b: number): number {
+  let [both, either] = [0, 0];
+  let [i, j] = [starts[a] as number, starts[b] as number];
+  const [endA, endB] = [starts[a + 1] as number, starts[b + 1] as number];
+  while (i < endA || j < endB) {
+    const [idA, idB] = [i < endA ? (ids[i] as number) : Infinity, j < endB ? (ids[j] as number) : Infinity];
+    const weight = idA <= idB ? (weights[i] as number) : (weights[j] as number);
+    either += weight;
+    if (idA === idB) both += weight;
+    if (idA <= idB) i++;
+    if (idB <= idA) j++;
+  }
+  return either === 0 ? 0 : both / either;
+}
+
 /** Numbers names from 0 in the order they come. */
 function numbering(): (name: string) => number {
   const numbers = new Map<string, number>();
@@ -126,7 +142,8 @@ function compress(
 ): ItemVectors {
   const { rows, cols, data } = m;
   const mean = new Float64Array(cols);
-  for (let i = 0; i < rows; i++) for (let d = 0; d < cols; d++) mean[d] = (mean[d] as number) + (data[i * cols + d] as number) / rows;
+  for (let i = 0; i < rows; i++)
+    for (let d = 0; d < cols; d++) mean[d] = (mean[d] as number) + (data[i * cols + d] as number) / rows;
   const dims = Math.min(embeddingDims, cols, Math.max(1, rows - 1));
   const axes = principalAxes(data, rows, cols, mean, dims);
   const vectors = new Float32Array(rows * dims);

@@ -62,7 +62,8 @@ export function principalAxes(
       for (let b = 0; b <= a; b++) covariance[row + b] = (covariance[row + b] as number) + xa * (x[b] as number);
     }
   }
-  for (let a = 0; a < cols; a++) for (let b = 0; b < a; b++) covariance[b * cols + a] = covariance[a * cols + b] as number;
+  for (let a = 0; a < cols; a++)
+    for (let b = 0; b < a; b++) covariance[b * cols + a] = covariance[a * cols + b] as number;
   const rng = Rng.of(0, "principal-axes");
   let V = Float64Array.from({ length: cols * dims }, () => rng.uniform() - 0.5);
   orthonormalise(V, cols, dims);
@@ -71,7 +72,8 @@ export function principalAxes(
     for (let a = 0; a < cols; a++)
       for (let b = 0; b < cols; b++) {
         const w = covariance[a * cols + b] as number;
-        for (let d = 0; d < dims; d++) next[a * dims + d] = (next[a * dims + d] as number) + w * (V[b * dims + d] as number);
+        for (let d = 0; d < dims; d++)
+          next[a * dims + d] = (next[a * dims + d] as number) + w * (V[b * dims + d] as number);
       }
     orthonormalise(next, cols, dims);
     V = next;

@@ -39,7 +39,7 @@ export function predictTrees(trees: Trees, features_NF: Float32Array, out: Float
     left.fill(-1);
     for (let f = 0; f < F; f++) {
       const x = features_NF[i * F + f] as number;
-      if (x !== x) {
+      if (Number.isNaN(x)) {
         for (let k = nanStarts[f] as number; k < (nanStarts[f + 1] as number); k++) {
           const t = nanTree[k] as number;
           left[t] = (left[t] as number) & (nanMasks[k] as number);

@@ -8,17 +8,18 @@ import { softmax } from "../eval/choice-model.ts";
 import { directScores, fitPrior, flatPrior, type Prior, type PriorExample } from "../policy/prior.ts";
 import { type Slate, truthOf } from "../prerank/types.ts";
 import { openCorpus } from "./corpus.ts";
+import { readEvidence } from "./evidence.ts";
 import { readJson, writeJson } from "./files.ts";
 import { openLanguageModel } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { checkPromptsOf } from "./prompt-check.ts";
 import { conditional, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
-import { readEvidence, readReasonings } from "./traces.ts";
+import { readReasonings } from "./traces.ts";
 
 export const calibrate: Stage = {
   name: "calibrate",
-  inputs: ["data", "sid", "midtrain", "slates", "traces"],
+  inputs: ["data", "sid", "midtrain", "slates", "evidence", "traces"],
   settings: (c) => ({ history: c.prompts.historyItems, evidence: c.decoding.evidence }),
   run,
 };

@@ -21,6 +21,7 @@ import { readPrior } from "./calibrate.ts";
 import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { openCorpus } from "./corpus.ts";
 import { openTeacher } from "./distill-teacher.ts";
+import { readEvidence } from "./evidence.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { checkPromptsOf } from "./prompt-check.ts";
@@ -28,7 +29,6 @@ import { evaluatePolicy, evaluationSlates, startOf } from "./rl-policy.ts";
 import { modes } from "./rl-update.ts";
 import { isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { StageContext, Summary } from "./stage.ts";
-import { readEvidence } from "./traces.ts";
 
 /** What each loss brings down, as metrics and progress call it. */
 const measures = {

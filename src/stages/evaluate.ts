@@ -24,17 +24,17 @@ import { markers } from "../prompts/pieces.ts";
 import { findSids } from "../sid/semantic-id.ts";
 import { readPrior, readPriors } from "./calibrate.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
+import { readEvidence } from "./evidence.ts";
 import { readJson, writeJson } from "./files.ts";
 import { openLanguageModel } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { checkPromptsOf } from "./prompt-check.ts";
 import { conditional, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, StageName, Summary } from "./stage.ts";
-import { readEvidence } from "./traces.ts";
 
 export const evaluate: Stage = {
   name: "evaluate",
-  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft", "rl"],
+  inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft", "rl"],
   settings: (c) => ({ eval: c.eval, prompts: c.prompts, decoding: c.decoding, seed: c.seed }),
   run,
 };

@@ -1,5 +1,5 @@
 /**
- * The whole of GR2, in order: data, embeddings, semantic IDs, mid-training, slates, calibration, traces, SFT, RL,
+ * The whole of GR2, in order: data, embeddings, semantic IDs, mid-training, slates, evidence, traces, calibration, SFT, RL,
  * evaluation. Each stage is skipped when nothing it depends on has changed, and goes on where a killed run stopped.
  */
 import { readFileSync, writeFileSync } from "node:fs";
@@ -20,6 +20,7 @@ import { checkTeachers, type Outlook } from "./check-teachers.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
 import { evaluate, type Results } from "./evaluate.ts";
+import { evidence } from "./evidence.ts";
 import { readJson, writeJson } from "./files.ts";
 import { midtrain } from "./midtrain.ts";
 import { rl } from "./rl.ts";
@@ -30,7 +31,19 @@ import { type Stage, type StageContext, type StageName, stageNames } from "./sta
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
-export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
+export const stages: readonly Stage[] = [
+  data,
+  embed,
+  sid,
+  midtrain,
+  slates,
+  evidence,
+  traces,
+  calibrate,
+  sft,
+  rl,
+  evaluate,
+];
 
 /** Rooms whose code a stage's result depends on, next to its own file. A change there runs it again. */
 const commonCode = ["src/core", "src/data", "src/sid", "src/stages/corpus.ts", "src/stages/files.ts"];
@@ -67,9 +80,21 @@ const codeOf: Readonly<Record<StageName, readonly string[]>> = {
   ],
   midtrain: [...modelCode, "src/rl/groups.ts"],
   slates: [...modelCode, "src/prerank", ...preRankerCode],
+  evidence: [
+    ...["src/evidence", "src/prerank", "src/eval/choice-model.ts", "src/eval/metrics.ts", "src/stages/slates.ts"],
+    ...preRankerCode,
+    "python_worker/gr2_worker/trees.py",
+  ],
   calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
   traces: [
-    ...["src/teacher", "src/endpoint", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts"],
+    ...[
+      "src/teacher",
+      "src/evidence",
+      "src/endpoint",
+      "src/eval/choice-model.ts",
+      "src/prompts",
+      "src/stages/slates.ts",
+    ],
     ...["src/prerank", "src/stages/teachers.ts", "src/stages/worker-teacher.ts", "src/stages/base-model.ts"],
   ],
   sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],

@@ -19,6 +19,7 @@ import { readPrior } from "./calibrate.ts";
 import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { type Corpus, openCorpus } from "./corpus.ts";
 import { distil } from "./distill.ts";
+import { readEvidence } from "./evidence.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { stateDir, tokenizerFile } from "./midtrain.ts";
 import { checkPromptsOf } from "./prompt-check.ts";
@@ -27,11 +28,10 @@ import { startStepClock } from "./rl-seconds.ts";
 import { type GroupOfAnswers, modes, update } from "./rl-update.ts";
 import { conditional, isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
-import { readEvidence } from "./traces.ts";
 
 export const rl: Stage = {
   name: "rl",
-  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft"],
+  inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft"],
   settings: (c) => ({
     rl: c.rl,
     weights: [c.rl.initial, c.rl.opd.teacher].map(identityOf),

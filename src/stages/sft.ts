@@ -10,17 +10,18 @@ import { learningRateAt } from "../rl/groups.ts";
 import { readBeliefs, readPrior } from "./calibrate.ts";
 import { resume, saveCheckpoint } from "./checkpoint.ts";
 import { openCorpus } from "./corpus.ts";
+import { readEvidence } from "./evidence.ts";
 import { type Example, replayBatches, supervisedBatch } from "./examples.ts";
 import { openLanguageModel, weightsChanged } from "./language-model.ts";
 import { type Document, stateDir, tokenizerFile } from "./midtrain.ts";
 import { checkPromptsOf } from "./prompt-check.ts";
 import { isSftUser, readSlates, viewOf } from "./slates.ts";
 import type { Stage, StageContext, Summary } from "./stage.ts";
-import { type ReasoningRecord, readEvidence, readReasonings, readTraces, type TraceRecord } from "./traces.ts";
+import { type ReasoningRecord, readReasonings, readTraces, type TraceRecord } from "./traces.ts";
 
 export const sft: Stage = {
   name: "sft",
-  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces"],
+  inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces"],
   settings: (c) => ({
     sft: c.sft,
     prompts: c.prompts,

@@ -9,6 +9,7 @@ import { maxCandidates } from "../config/schema/data.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, unitHash } from "../core/rng.ts";
 import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
+import type { Segment } from "../data/types.ts";
 import { loggedSlates } from "../prerank/logged.ts";
 import { buildAllSlates, defaultSlates, type SlateSegment, slateStats } from "../prerank/slates.ts";
 import { labelsOf, type Slate } from "../prerank/types.ts";
@@ -108,10 +109,10 @@ function capPerUser(list: readonly Slate[], cap: number): Slate[] {
     .reverse();
 }
 
-const slateFile = (dir: string, segment: SlateSegment): string => join(dir, `${segment}.jsonl`);
+const slateFile = (dir: string, segment: Segment): string => join(dir, `${segment}.jsonl`);
 
-/** All slates of a segment, misses included. */
-export function readSlates(context: StageContext, segment: SlateSegment): Slate[] {
+/** All slates of a segment, misses included; none of a segment for which none were made. */
+export function readSlates(context: StageContext, segment: Segment): Slate[] {
   const file = slateFile(context.inputDir("slates"), segment);
   return existsSync(file) ? readLines<Slate>(file) : [];
 }

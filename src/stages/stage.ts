@@ -11,6 +11,7 @@ export const stageNames = [
   "sid",
   "midtrain",
   "slates",
+  "evidence",
   "traces",
   "calibrate",
   "sft",

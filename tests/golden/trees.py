@@ -1,6 +1,6 @@
 """Writes trees.json: a small model of LightGBM, rows with missing values, and its own predictions.
 
-    .venv/bin/python tests/golden/trees.py
+.venv/bin/python tests/golden/trees.py
 """
 
 import json

@@ -33,7 +33,8 @@ const fade = 0.7;
 export function collaborative(statistics: Statistics, experts: readonly string[]): Family {
   const { numItems, neighbours, transitionsBack, latent, logPopularity_I: logPopularity } = statistics;
   const { starts, columns, transitions, cooccurrence, counts } = neighbours;
-  const head = ["log position", "pre-rank score", "pre-rank score in slate"];
+  // The pre-rank's own score is on whatever scale its maker or a caller likes; only what it says within the slate is used.
+  const head = ["log position", "pre-rank score in slate"];
   for (const name of experts) head.push(`${name} log position`, `${name} score`, `${name} score in slate`);
   const slot = new Int32Array(numItems).fill(-1);
   const D = latent.dimensions;
@@ -47,9 +48,9 @@ export function collaborative(statistics: Statistics, experts: readonly string[]
     const N = candidates.length;
     const H = history.length;
     for (let i = 0; i < N; i++) out[at + i * stride] = Math.log(i + 1);
-    writeScores(q.scores, out, at + 1, stride);
+    writeWithinSlate(q.scores, out, at + 1, stride);
     experts.forEach((name, k) => {
-      writeExpert(q.experts?.[name], N, out, at + 3 + 3 * k, stride);
+      writeExpert(q.experts?.[name], N, out, at + 2 + 3 * k, stride);
     });
     const base = at + head.length;
     const first = Math.max(0, H - compared);
@@ -141,8 +142,8 @@ export function collaborative(statistics: Statistics, experts: readonly string[]
   return { name: "collaborative", columns: [...head, ...own], write };
 }
 
-/** The score as it is, and standardised within the slate (0 where all are equal). */
-function writeScores(scores: readonly (number | null)[], out: Float32Array, at: number, stride: number): void {
+/** Scores standardised within the slate; 0 where all are equal, NaN where there is none. */
+function writeWithinSlate(scores: readonly (number | null)[], out: Float32Array, at: number, stride: number): void {
   let [sum, squares, n] = [0, 0, 0];
   for (const s of scores) {
     if (s === null) continue;
@@ -155,8 +156,7 @@ function writeScores(scores: readonly (number | null)[], out: Float32Array, at: 
   const scale = deviation > 1e-12 ? 1 / deviation : 0;
   for (let i = 0; i < scores.length; i++) {
     const s = scores[i] ?? null;
-    out[at + i * stride] = s ?? Number.NaN;
-    out[at + i * stride + 1] = s === null ? Number.NaN : (s - mean) * scale;
+    out[at + i * stride] = s === null ? Number.NaN : (s - mean) * scale;
   }
 }
 
@@ -176,8 +176,8 @@ function writeExpert(
       if (other !== null && (other > own || (other === own && j < i))) rank++;
     }
     out[at + i * stride] = own === null ? Number.NaN : Math.log(rank);
-    out[at + i * stride + 1] = Number.NaN;
+    out[at + i * stride + 1] = own ?? Number.NaN;
     out[at + i * stride + 2] = Number.NaN;
   }
-  if (scores !== undefined) writeScores(scores, out, at + 1, stride);
+  if (scores !== undefined) writeWithinSlate(scores, out, at + 2, stride);
 }

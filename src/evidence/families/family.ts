@@ -1,4 +1,5 @@
 /** What a family of features is: named columns, written for one slate at a time. */
+import type { familyNames } from "../../config/schema/evidence.ts";
 
 /** A slate as features see it: without its answer. */
 export interface Question {
@@ -13,7 +14,6 @@ export interface Question {
   readonly experts?: Readonly<Record<string, readonly (number | null)[]>>;
 }
 
-export const familyNames = ["collaborative", "metadata", "lexical", "embedding", "time"] as const;
 export type FamilyName = (typeof familyNames)[number];
 
 export interface Family {

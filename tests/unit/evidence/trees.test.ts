@@ -38,10 +38,21 @@ describe("trees", () => {
   });
 
   it("send a value at its threshold left, and NaN where the node says", () => {
-    const rows = [[1, 0], [1, 0.1], [1.1, 0], [Number.NaN, 0], [0, Number.NaN]];
+    const rows = [
+      [1, 0],
+      [1, 0.1],
+      [1.1, 0],
+      [Number.NaN, 0],
+      [0, Number.NaN],
+    ];
     expect(predict(tree(), rows)).toEqual([10, 20, 30, 30, 10]);
     // Neither node has seen NaN: it counts as zero, which is ≤ 1 and ≤ 0.
-    expect(predict(tree("0 0"), [[Number.NaN, 5], [0, Number.NaN]])).toEqual([20, 10]);
+    expect(
+      predict(tree("0 0"), [
+        [Number.NaN, 5],
+        [0, Number.NaN],
+      ]),
+    ).toEqual([20, 10]);
   });
 
   it("add up over trees; a tree may be a single leaf", () => {

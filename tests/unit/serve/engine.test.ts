@@ -11,7 +11,7 @@ import type { Slate } from "../../../src/prerank/types.ts";
 import { openServedRun } from "../../../src/serve/served-run.ts";
 import { Refusal, type RerankAnswer } from "../../../src/serve/types.ts";
 import { splitOptions } from "../../../src/stages/corpus.ts";
-import { readJson, readLines } from "../../../src/stages/files.ts";
+import { readJson, readLines, readScores } from "../../../src/stages/files.ts";
 import { servingEvidence } from "../../../src/stages/serving-evidence.ts";
 import type { CallOptions } from "../../../src/worker/types.ts";
 import { forever, type GatedWorker, lost, makeRuns, requestOf, setUp, until } from "../../service-fixture.ts";
@@ -56,21 +56,25 @@ describe("an answer", () => {
     const system = engine.model()?.systems.direct as string;
     const prior = readJson<Record<string, Prior>>(join(stage("evaluate"), "priors.json"))[system] as Prior;
     expect(prior.evidence).not.toBe(0);
-    const evidence = readJson<Record<string, number[]>>(join(stage("traces"), "evidence.json"));
+    const evidence = readScores(stage("evidence"), "evidence");
     const dataset = await loadDataset(stage("data"));
     const slates = readLines<Slate>(join(stage("slates"), "test.jsonl"))
       .filter((s) => s.id in evidence)
       .slice(0, 8);
     expect(slates.length).toBe(8);
     const config = loadConfig(join(root, "first", "config.resolved.yaml"));
-    const evidenceOf = servingEvidence(split(dataset, splitOptions(config.data.split)), stage("traces"));
+    const evidenceOf = servingEvidence(
+      split(dataset, splitOptions(config.data.split)),
+      stage("evidence"),
+      config.refit,
+    );
     for (const slate of slates) {
       const sequence = dataset.sequences[slate.user];
       const rows = Array.from(sequence?.items.subarray(0, slate.position) ?? []);
       const time = sequence?.times[slate.position - 1];
       const served = evidenceOf(rows, slate.candidates, slate.scores, time);
       served.forEach((e, i) => {
-        expect(e).toBeCloseTo(evidence[slate.id]?.[i] as number, 9);
+        expect(e).toBe(evidence[slate.id]?.[i]);
       });
       const idOf = (row: number): string => dataset.items[row]?.id as string;
       const answer = await engine.rerank({
