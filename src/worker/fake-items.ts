@@ -95,7 +95,7 @@ function order(m: t.Matrix, seed: number): number[] {
 export function fittedTrees({ features, labels, groupSizes, folds }: t.FitTreesRequest): t.FittedTrees {
   const { rows, cols, data } = features;
   const foldOfRow = Array.from(groupSizes).flatMap((n, g) => new Array<number>(n).fill(folds[g] as number));
-  const fit = (leftOut: number): { text: string; feature: number; gain: number } => {
+  const grow = (leftOut: number): { text: string; feature: number; gain: number } => {
     let best = { feature: 0, gain: 0, mean: 0, sign: 1 };
     for (let f = 0; f < cols; f++) {
       const sums = { of: [0, 0], n: [0, 0], squares: 0 };
@@ -122,9 +122,9 @@ export function fittedTrees({ features, labels, groupSizes, folds }: t.FitTreesR
     return { text, feature: best.feature, gain: best.gain };
   };
   const leftOut = [...new Set(folds)].sort((a, b) => a - b);
-  const all = fit(-1);
+  const all = grow(-1);
   return {
-    models: [...leftOut.map((fold) => fit(fold).text), all.text],
+    models: [...leftOut.map((fold) => grow(fold).text), all.text],
     gains: Array.from({ length: cols }, (_, f) => (f === all.feature ? all.gain : 0)),
     trees: 1,
     ndcg: [0.5],
