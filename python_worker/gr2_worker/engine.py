@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import beam, checkpoint, export, lm, losses, packing, sampler, vocabulary
-from .errors import FailedPrecondition, NotFound
-from .memory import memory_guard
-from .optimizer import AdamW
-from .prefix_cache import PrefixCache
-from .scoring import Wanted
-from .targets import Targets, scored
-from .targets import read as read_targets
-from .types import (
+from gr2_worker.errors import FailedPrecondition, NotFound
+from gr2_worker.generation import beam, sampler
+from gr2_worker.memory import memory_guard
+from gr2_worker.model import checkpoint, export, lm, packing, vocabulary
+from gr2_worker.model.optimizer import AdamW
+from gr2_worker.model.prefix_cache import PrefixCache
+from gr2_worker.scoring import losses
+from gr2_worker.scoring.logprobs import Wanted
+from gr2_worker.scoring.targets import Targets, scored
+from gr2_worker.scoring.targets import read as read_targets
+from gr2_worker.types import (
     AdamWParams,
     BeamParams,
     BeamResult,

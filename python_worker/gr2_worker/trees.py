@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import FailedPrecondition, InvalidRequest, first_line
+from gr2_worker.errors import FailedPrecondition, InvalidRequest, first_line
 
 # (trees so far, most, NDCG on the folds left out)
 OnProgress = Callable[[int, int, float], None]
@@ -97,11 +97,16 @@ def fit_trees(
         final.update()
         on_progress(tree, trees, ndcg[best])
     return FittedTrees(
-        models=[b.model_to_string(num_iteration=trees) for b in [*boosters, final]],
+        models=[_text(b, trees) for b in [*boosters, final]],
         gains=[float(g) for g in final.feature_importance("gain")],
         trees=trees,
         ndcg=ndcg,
     )
+
+
+def _text(booster: Any, trees: int) -> str:
+    """Without the settings at the end, which name the number of threads and predict nothing."""
+    return str(booster.model_to_string(num_iteration=trees)).split("\nparameters:")[0] + "\n"
 
 
 def _params(config: TreesConfig, gains: list[float], threads: int) -> dict[str, Any]:

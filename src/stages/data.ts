@@ -1,7 +1,8 @@
 /** Stage 0, data: source files -> clean, time-ordered sequences with row numbers, split, and checked for leaks. */
-import { existsSync, statSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
-import type { Config } from "../config/schema.ts";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { adapterOptions, splitOptions } from "../artifacts/dataset.ts";
+import { writeJson } from "../artifacts/files.ts";
 import type { AdapterOptions } from "../data/adapters/index.ts";
 import { saveDataset } from "../data/cache.ts";
 import { buildDataset } from "../data/dataset.ts";
@@ -9,14 +10,14 @@ import { fetchMovieLens100k } from "../data/fetch.ts";
 import { checkSplit } from "../data/leakage.ts";
 import { split } from "../data/split.ts";
 import { dataStatistics } from "../data/statistics.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { neutralise } from "../sid/sanitise.ts";
-import { splitOptions } from "./corpus.ts";
-import { writeJson } from "./files.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
 
 export const data: Stage = {
   name: "data",
+  source: import.meta.url,
   inputs: [],
+  verbs: [],
   settings: (c) => ({ ...c.data, cacheDir: undefined }),
   run,
 };
@@ -73,53 +74,3 @@ async function sourceOf(context: StageContext): Promise<AdapterOptions> {
   const progress = (message: string): void => context.log(message);
   return fetchMovieLens100k({ dir: config.data.cacheDir, python: config.runtime.python, progress, signal });
 }
-
-/** The settings as the adapter takes them. `data.path` may name the file of interactions instead of its folder. */
-export function adapterOptions(o: Config["data"]): AdapterOptions {
-  const isFile = statSync(o.path, { throwIfNoEntry: false })?.isFile() ?? false;
-  const path = isFile ? dirname(o.path) : o.path;
-  const interactions = o.files.interactions ?? (isFile ? basename(o.path) : undefined);
-  const { items } = o.files;
-  switch (o.adapter) {
-    case "recbole":
-      return { kind: o.adapter, path };
-    case "ml-100k":
-    case "movielens":
-      return { kind: "movielens", path };
-    case "sequences":
-      return { kind: o.adapter, path, ...defined({ interactions, items }) };
-    case "impressions": {
-      const { user = "user_id", item, time = "timestamp", rating, ...rest } = o.columns;
-      const { slate, position, score, label, candidates, scores, labels, positives, ...texts } = rest;
-      const shown = { slate, item, position, score, label, candidates, scores, labels, positives };
-      return {
-        kind: o.adapter,
-        path,
-        impressions: o.files.impressions ?? "impressions.csv",
-        ...defined({ interactions: o.files.interactions, items }),
-        columns: { user, time, ...defined(shown) },
-        interactionColumns: { user, time, item: item ?? "item_id", ...defined({ rating }) },
-        itemColumns: { id: texts.id ?? item ?? "item_id", ...defined(texts) },
-      };
-    }
-    case "table": {
-      const { user = "user_id", item = "item_id", time, rating, ...texts } = o.columns;
-      return {
-        kind: o.adapter,
-        path,
-        ...defined({ interactions, items }),
-        columns: { user, item, ...defined({ time, rating }) },
-        itemColumns: defined(texts),
-        categorySeparator: o.categorySeparator,
-        timeUnit: o.timeUnit,
-        clock: o.clock,
-      };
-    }
-    default:
-      return { kind: o.adapter, path, ...defined({ reviews: interactions, metadata: items }) };
-  }
-}
-
-/** Without the keys that are undefined. */
-const defined = <K extends string>(o: Readonly<Partial<Record<K, string | undefined>>>): { [P in K]?: string } =>
-  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as { [P in K]?: string };

@@ -12,8 +12,18 @@
  *   item-vectors.f32              the embeddings as its features compare them
  *   importance.json               what each feature is worth to the model
  */
-import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { openData } from "../artifacts/dataset.ts";
+import { embeddingFile } from "../artifacts/embeddings.ts";
+import {
+  type Importance,
+  importanceFile,
+  itemVectorsFile,
+  modelFile,
+  type SavedEvidence,
+  scoresName,
+} from "../artifacts/evidence.ts";
+import { readMatrix, writeJson, writeMatrix, writeScores } from "../artifacts/files.ts";
+import { conditional, readSlates } from "../artifacts/slates.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
@@ -21,29 +31,20 @@ import type { SplitDataset } from "../data/types.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import type { Question } from "../evidence/families/family.ts";
 import { Features } from "../evidence/features.ts";
-import { type ItemTable, itemTable } from "../evidence/items.ts";
-import {
-  type EvidenceModel,
-  fitListwise,
-  type Lesson,
-  logOddsScale,
-  openModel,
-  type SavedModel,
-} from "../evidence/model.ts";
+import { itemTable } from "../evidence/items.ts";
+import { type EvidenceModel, fitListwise, type Lesson, logOddsScale, openModel } from "../evidence/model.ts";
 import { Statistics } from "../evidence/statistics.ts";
 import { foldOfUser, planViews, type ViewPlan } from "../evidence/views.ts";
 import { crossFittedSlates } from "../prerank/cross-fit.ts";
 import { defaultSlates } from "../prerank/slates.ts";
 import { labelsOf, type Slate, truthOf } from "../prerank/types.ts";
-import { openData } from "./corpus.ts";
-import { embeddingFile } from "./embed.ts";
-import { readJson, readMatrix, readScores, writeJson, writeMatrix, writeScores } from "./files.ts";
-import { preRankerFitter } from "./prerankers.ts";
-import { conditional, readSlates } from "./slates.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { preRankerFitter } from "./prerankers/fitter.ts";
 
 export const evidence: Stage = {
   name: "evidence",
+  source: import.meta.url,
+  verbs: ["fitTrees"],
   inputs: ["data", "embed", "slates"],
   settings: ({ evidence, prerank, refit, seed }) => ({
     evidence,
@@ -53,14 +54,6 @@ export const evidence: Stage = {
   }),
   run,
 };
-
-/** One line of importance.json, strongest first. */
-export interface Importance {
-  readonly feature: string;
-  readonly family: string;
-  /** Of the loss that all features took away (lambdamart), or of the absolute weights (listwise). */
-  readonly share: number;
-}
 
 async function run(context: StageContext): Promise<Summary> {
   const { config } = context;
@@ -127,16 +120,16 @@ async function run(context: StageContext): Promise<Summary> {
     }
     context.progress("scoring slates", done + 1, plans.length);
   }
-  writeScores(context.dir, "evidence", scored);
-  writeJson(join(context.dir, "model.json"), { experts, families: o.families, model: final.toJSON() } satisfies Saved);
+  writeScores(context.dir, scoresName, scored);
+  writeJson(modelFile(context.dir), { experts, families: o.families, model: final.toJSON() } satisfies SavedEvidence);
   if (items.embeddings) {
     const { dims: cols, vectors_ID } = items.embeddings;
-    writeMatrix(join(context.dir, "item-vectors.f32"), { rows: items.numItems, cols, data: vectors_ID });
+    writeMatrix(itemVectorsFile(context.dir), { rows: items.numItems, cols, data: vectors_ID });
   }
   const ranked = names
     .map((feature, f): Importance => ({ feature, family: families[f] as string, share: importance[f] as number }))
     .sort((a, b) => b.share - a.share);
-  writeJson(join(context.dir, "importance.json"), ranked);
+  writeJson(importanceFile(context.dir), ranked);
 
   const before = (s: Slate): number => gradedNdcg(labelsOf(s), 5);
   const after = (s: Slate): number => {
@@ -300,39 +293,4 @@ function drawUsers(slates: readonly Slate[], most: number, seed: number): readon
     return total > most;
   });
   return slates.filter((s) => (place.get(s.user) as number) < end);
-}
-
-/** model.json */
-interface Saved {
-  readonly experts: readonly string[];
-  readonly families: Config["evidence"]["families"];
-  readonly model: SavedModel;
-}
-
-/** The scores of every candidate by slate id: out of sample for each slate. */
-export const readEvidence = (context: StageContext): Readonly<Record<string, readonly number[]>> =>
-  readScores(context.inputDir("evidence"), "evidence");
-
-/** The fitted model as test slates were scored by it, its features over given statistics. */
-export function openEvidence(
-  dir: string,
-  data: SplitDataset,
-  statistics: Statistics,
-): { model: EvidenceModel; features: Features } {
-  const saved = readJson<Saved>(join(dir, "model.json"));
-  const features = new Features(openItems(dir, data), statistics, saved.families, saved.experts);
-  const model = openModel(saved.model);
-  if (model.features.join() !== features.names.join())
-    throw new RunError(`${join(dir, "model.json")}: its features are not those of this version`, {
-      advice: "Rerun the stage that fits it: gr2 pipeline --from evidence.",
-    });
-  return { model, features };
-}
-
-function openItems(dir: string, data: SplitDataset): ItemTable {
-  const table = itemTable(data.dataset.items);
-  const file = join(dir, "item-vectors.f32");
-  if (!existsSync(file)) return table;
-  const { cols: dims, data: vectors_ID } = readMatrix(file);
-  return { ...table, embeddings: { dims, vectors_ID } };
 }

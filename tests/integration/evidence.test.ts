@@ -6,6 +6,10 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { splitOptions } from "../../src/artifacts/dataset.ts";
+import { embeddingFile } from "../../src/artifacts/embeddings.ts";
+import { openEvidence } from "../../src/artifacts/evidence.ts";
+import { readScores, writeLines, writeMatrix } from "../../src/artifacts/files.ts";
 import { compileConfig } from "../../src/config/load.ts";
 import { Rng } from "../../src/core/rng.ts";
 import { saveDataset } from "../../src/data/cache.ts";
@@ -18,11 +22,8 @@ import { Statistics } from "../../src/evidence/statistics.ts";
 import { fitPopularity } from "../../src/prerank/popularity.ts";
 import { buildAllSlates, type SlateSegment } from "../../src/prerank/slates.ts";
 import { type Slate, truthOf } from "../../src/prerank/types.ts";
-import { splitOptions } from "../../src/stages/corpus.ts";
-import { embeddingFile } from "../../src/stages/embed.ts";
-import { evidence, openEvidence } from "../../src/stages/evidence.ts";
-import { readScores, writeLines, writeMatrix } from "../../src/stages/files.ts";
-import type { StageContext, StageName } from "../../src/stages/stage.ts";
+import type { StageContext, StageName } from "../../src/run/stage.ts";
+import { evidence } from "../../src/stages/evidence.ts";
 import { datasetOf, walkers } from "../unit/synthetic.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-evidence-"));
@@ -140,7 +141,7 @@ describe("the stage evidence", () => {
     const slates = await slatesOf(dataset);
     const { scores, dir } = await judge("opened", dataset, slates);
     const data = split(dataset, splitOptions(config.data.split));
-    const { model, features } = openEvidence(dir, data, new Statistics(trainingView(data, "rerank"), true));
+    const { model, features } = openEvidence(dir, dataset.items, new Statistics(trainingView(data, "rerank"), true));
     for (const s of slates.test) {
       const { items, times } = dataset.sequences[s.user] as Dataset["sequences"][number];
       const question = { history: items.subarray(0, s.position), now: times[s.position - 1] as number };

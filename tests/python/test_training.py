@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCAB, as_batch, random_batch, spec, tokenizer_json, unpack
-from gr2_worker import scoring
 from gr2_worker.engine import Engine
 from gr2_worker.errors import Cancelled, FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
+from gr2_worker.scoring import logprobs
 from gr2_worker.types import AdamWParams, CrossEntropy, ForwardSpec, LoadSpec, PermutationConstraint, Policy, TrainSpec
 
 STEP = AdamWParams(learning_rate=1e-2, weight_decay=0.1, max_grad_norm=1.0)
@@ -209,8 +209,8 @@ def test_logits_are_computed_where_a_token_is_predicted_and_a_few_at_a_time(engi
     assert sum(rows) == int((weights != 0).sum())
     engine.model("").optimizer.zero_grad()
     rows.clear()
-    monkeypatch.setattr(scoring, "MIN_ROWS", 1)
-    monkeypatch.setattr(scoring, "MAX_LOGITS_CPU", 3 * model.vocab_size)
+    monkeypatch.setattr(logprobs, "MIN_ROWS", 1)
+    monkeypatch.setattr(logprobs, "MAX_LOGITS_CPU", 3 * model.vocab_size)
     chunked = engine.forward_backward("", "", spec_)
     assert max(rows) == 3 and sum(rows) == int((weights != 0).sum())
     assert chunked.loss == pytest.approx(one.loss, rel=1e-6)

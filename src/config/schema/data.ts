@@ -2,6 +2,9 @@
 import { z } from "zod";
 import { count, countOrZero, positive, share } from "./numbers.ts";
 
+/** A column, or several. */
+const names = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
+
 export const data = z
   .strictObject({
     name: z.string().default("ml-100k").describe("A name for tables and plots."),
@@ -52,12 +55,10 @@ export const data = z
           .describe("Item file: the item's id; default the name of `item` if there is such a column, else item_id."),
         title: z.string().min(1).optional().describe("Item file: title or name."),
         brand: z.string().min(1).optional().describe("Item file: brand, store, author."),
-        categories: z
-          .string()
-          .min(1)
+        categories: names
           .optional()
-          .describe("Item file: categories, a list or one string cut at data.categorySeparator."),
-        description: z.string().min(1).optional().describe("Item file: longer text."),
+          .describe("Item file: categories, a list or one string cut at data.categorySeparator; or several columns."),
+        description: names.optional().describe("Item file: longer text; or several columns, one after the other."),
         slate: z.string().min(1).optional().describe("Log, a row a shown item: which request it belongs to."),
         position: z.string().min(1).optional().describe("Log, a row a shown item: its place in the slate."),
         score: z.string().min(1).optional().describe("Log, a row a shown item: the incumbent ranker's score."),
@@ -68,7 +69,13 @@ export const data = z
         positives: z.string().min(1).optional().describe("Log, a row a request: the items chosen, instead of labels."),
       })
       .prefault({})
-      .describe("table and impressions adapters: which column holds what (docs/data.md, docs/impressions.md)."),
+      .describe("Which column holds what (docs/data.md, docs/impressions.md); refused where an adapter's are fixed."),
+    keep: z
+      .record(z.string(), z.array(z.union([z.string(), z.number(), z.boolean()])).min(1))
+      .default({})
+      .describe(
+        "table adapter: only rows with one of these values are interactions, by column, for example { event: [purchase] } or { is_click: [1] }.",
+      ),
     categorySeparator: z
       .string()
       .min(1)
@@ -103,6 +110,13 @@ export const data = z
           .min(1)
           .optional()
           .describe("File of items or metadata within the folder; default: found by its published name."),
+        itemIds: z
+          .string()
+          .min(1)
+          .optional()
+          .describe(
+            "table adapter: a CSV of two columns, an item's id in the interactions and in the item file, where these differ (Goodreads' book_id_map.csv).",
+          ),
       })
       .prefault({}),
     split: z
@@ -128,6 +142,24 @@ export const data = z
       .prefault({}),
   })
   .prefault({});
+
+const interactionRoles = ["user", "item", "time", "rating"] as const;
+const itemRoles = ["id", "title", "brand", "categories", "description"] as const;
+const logRoles = ["slate", "position", "score", "label", "candidates", "scores", "labels", "positives"] as const;
+type ColumnRole = keyof z.output<typeof data>["columns"];
+
+/** Which of data.columns each adapter follows; the others are refused, not ignored. */
+export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], readonly ColumnRole[]>> = {
+  "ml-100k": [],
+  movielens: [],
+  sequences: itemRoles,
+  recbole: [...interactionRoles, ...itemRoles],
+  table: [...interactionRoles, ...itemRoles],
+  impressions: [...interactionRoles, ...itemRoles, ...logRoles],
+  amazon2014: [...interactionRoles, ...itemRoles],
+  amazon2018: [...interactionRoles, ...itemRoles],
+  amazon2023: [...interactionRoles, ...itemRoles],
+};
 
 /** Most candidates of any slate, logged ones included. */
 export const maxCandidates = 100;

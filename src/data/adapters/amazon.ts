@@ -23,6 +23,9 @@ export interface AmazonOptions {
   readonly reviews?: string;
   /** Metadata file name. Default: found by its published name; without one items have no text. */
   readonly metadata?: string;
+  /** In place of the edition's own, for example `asin` for `parent_asin`. */
+  readonly columns?: Partial<InteractionColumns>;
+  readonly itemColumns?: Partial<ItemColumns>;
 }
 
 const reviewColumns: Readonly<Record<Edition, InteractionColumns>> = {
@@ -87,14 +90,16 @@ export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine:
   const reviewFile = options.reviews === undefined ? locateOrFail(path, names.reviews) : join(path, options.reviews);
   const metaFile = options.metadata === undefined ? locate(path, names.metadata) : join(path, options.metadata);
   const unit = kind === "amazon2023" ? "milliseconds" : "seconds";
-  const rowsRead = await readInteractions(duck, reviewFile, reviewColumns[kind], quarantine, unit);
+  const columns = { ...reviewColumns[kind], ...options.columns };
+  const rowsRead = await readInteractions(duck, reviewFile, columns, quarantine, unit);
   if (metaFile !== undefined) {
+    const texts = { ...itemColumns[kind], ...options.itemColumns };
     const parse = kind === "amazon2014" ? parsePythonLiteral : (text: string): unknown => JSON.parse(text);
     const lines = itemLines(metaFile, quarantine, (text) => {
       try {
         const record = parse(text);
         if (typeof record !== "object" || record === null || Array.isArray(record)) return "not a record";
-        return itemOf(record as Record<string, unknown>, itemColumns[kind], noSeparator);
+        return itemOf(record as Record<string, unknown>, texts, noSeparator);
       } catch (e) {
         return e instanceof Error ? e.message : "unreadable";
       }

@@ -1,6 +1,8 @@
 /** Reading item files of any layout with a field mapping: CSV, TSV, JSONL[.gz], Parquet. Values become plain RawItems. */
 import { DataError } from "../../core/errors.ts";
 import { type Duck, headOf, type Quarantine, requireFile, sqlText } from "../duck.ts";
+import { isPythonLines } from "./python-lines.ts";
+import { parsePythonLiteral } from "./python-literal.ts";
 import { itemLines, type RawItem, unterminated } from "./readers.ts";
 
 /** Which field holds what; all but `id` may be absent. */
@@ -8,8 +10,9 @@ export interface ItemColumns {
   readonly id: string;
   readonly title?: string;
   readonly brand?: string;
-  readonly categories?: string;
-  readonly description?: string;
+  /** One column, or several whose values come one after the other. */
+  readonly categories?: string | readonly string[];
+  readonly description?: string | readonly string[];
 }
 
 export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
@@ -38,9 +41,10 @@ export async function columnsOf(duck: Duck, file: string): Promise<string[]> {
   }
   const lines = headOf(file).split(/\r?\n/);
   if (format !== "jsonl") return parseDelimited(lines[0] ?? "", format === "csv" ? "," : "\t") ?? [];
+  const parse = isPythonLines(file) ? parsePythonLiteral : (text: string): unknown => JSON.parse(text);
   const keys = lines.flatMap((line) => {
     try {
-      const record: unknown = JSON.parse(line);
+      const record: unknown = parse(line);
       return typeof record === "object" && record !== null ? Object.keys(record) : [];
     } catch {
       return []; // cut off at the end of the head, or malformed: reading it will tell
@@ -61,11 +65,13 @@ export async function* readItemTable(
   const format = formatOf(file);
   const toItem = (record: Readonly<Record<string, unknown>>): RawItem | string => itemOf(record, columns, separator);
   if (format === "jsonl") {
+    const python = isPythonLines(file);
+    const parse = python ? parsePythonLiteral : (text: string): unknown => JSON.parse(text);
     yield* itemLines(file, quarantine, (text) => {
       try {
-        return toItem(JSON.parse(text) as Record<string, unknown>);
+        return toItem(parse(text) as Record<string, unknown>);
       } catch {
-        return "not JSON";
+        return python ? "not a Python literal" : "not JSON";
       }
     });
     return;
@@ -107,7 +113,8 @@ export function itemOf(
   columns: ItemColumns,
   separator: string,
 ): RawItem | string {
-  const value = (name: string | undefined): unknown => (name === undefined ? undefined : record[name]);
+  const value = (name: string | readonly string[] | undefined): unknown =>
+    name === undefined ? undefined : typeof name === "string" ? record[name] : name.map((n) => record[n]);
   const id = value(columns.id);
   if (id === undefined || id === null || id === "") return `no "${columns.id}"`;
   return {

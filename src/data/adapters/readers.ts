@@ -48,6 +48,9 @@ export interface InteractionColumns {
   readonly time?: string;
 }
 
+/** Only rows with one of these values in each of these columns are interactions. */
+export type Keep = Readonly<Record<string, readonly string[]>>;
+
 export interface DelimitedSpec {
   readonly delimiter: string;
   /** Column names, when the file has no header line. */
@@ -57,6 +60,7 @@ export interface DelimitedSpec {
   /** Whether `"` quotes values. Default true. */
   readonly quoted?: boolean;
   readonly columns: InteractionColumns;
+  readonly keep?: Keep;
   /** `auto` (default): numbers are seconds, 13-digit numbers milliseconds, other text ISO 8601 (UTC unless it names an offset). */
   readonly timeUnit?: TimeUnit;
 }
@@ -66,6 +70,16 @@ export type TimeUnit = "auto" | "seconds" | "milliseconds" | "iso";
 const dropStaged = "DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged";
 
 const firstRows = (file: string): string[] => headOf(file).split(/\r?\n/).slice(0, 50);
+
+/** Times as people write them, beside ISO 8601: Goodreads' (`Fri Sep 08 10:44:24 -0700 2017`) and MIND's (`11/15/2019 8:55:22 AM`). */
+const writtenTimes = ["%a %b %d %H:%M:%S %z %Y", "%m/%d/%Y %I:%M:%S %p"];
+const sqlList = (values: readonly string[]): string => `[${values.map(sqlText).join(", ")}]`;
+
+/** SQL: whether a row is one of those that are kept. */
+const keptSql = (keep: Keep | undefined, field: (column: string) => string): string =>
+  Object.entries(keep ?? {})
+    .map(([column, values]) => `coalesce(list_contains(${sqlList(values)}, ${field(column)}::VARCHAR), false)`)
+    .join(" AND ") || "true";
 
 /** SQL that turns the expression `x` (VARCHAR or native) into seconds, or NULL. */
 export function timeSql(x: string, unit: TimeUnit, sample: string | undefined): string {
@@ -77,7 +91,8 @@ export function timeSql(x: string, unit: TimeUnit, sample: string | undefined): 
           ? "milliseconds"
           : "seconds"
         : "iso";
-  if (kind === "iso") return `epoch(TRY_CAST(${x} AS TIMESTAMPTZ))`;
+  if (kind === "iso")
+    return `coalesce(epoch(TRY_CAST(${x} AS TIMESTAMPTZ)), epoch(try_strptime(${x}::VARCHAR, ${sqlList(writtenTimes)})))`;
   return kind === "milliseconds" ? `TRY_CAST(${x} AS DOUBLE) / 1000` : `TRY_CAST(${x} AS DOUBLE)`;
 }
 
@@ -118,8 +133,8 @@ export async function readDelimited(
     rejects_table='rejects', rejects_scan='reject_scans')`;
   const select = `SELECT ${sqlName(column(user))} AS u, ${sqlName(column(item))} AS i,
     ${rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${sqlName(column(rating))} AS DOUBLE)`} AS r,
-    ${timeName === undefined ? "(row_number() OVER ())::DOUBLE" : timeSql(sqlName(timeName), spec.timeUnit ?? "auto", sample)} AS t
-    FROM ${source}`;
+    ${timeName === undefined ? "(row_number() OVER ())::DOUBLE" : timeSql(sqlName(timeName), spec.timeUnit ?? "auto", sample)} AS t,
+    ${keptSql(spec.keep, (name) => sqlName(column(name)))} AS kept FROM ${source}`;
   await duck.run(dropStaged);
   try {
     await duck.run(`CREATE TEMP TABLE staged AS ${select}`);
@@ -179,6 +194,7 @@ async function moveStaged(duck: Duck, file: string, quarantine: Quarantine, stag
     quarantine.addMany(file, rejected.length + numUnusable, described);
     await duck.run(`DELETE FROM staged WHERE ${staged.unusable}`);
   }
+  await duck.run("DELETE FROM staged WHERE NOT kept; ALTER TABLE staged DROP COLUMN kept");
   quarantine.saw(file, rejected.length + rows);
   // The first file's rows stay where they are: a copy would double what has to fit into memory.
   const first = (await duck.number("SELECT count(*) FROM raw_interactions")) === 0;
@@ -208,6 +224,7 @@ export async function readJsonl(
   columns: InteractionColumns,
   quarantine: Quarantine,
   timeUnit: TimeUnit = "auto",
+  keep?: Keep,
 ): Promise<number> {
   requireFile(file, "Interactions");
   const field = (name: string): string => `json_extract_string(j, ${sqlText(`$."${name}"`)})`;
@@ -225,7 +242,7 @@ export async function readJsonl(
     await duck.run(`CREATE TEMP TABLE staged AS
       SELECT ${field(columns.user)} AS u, ${field(columns.item)} AS i,
         ${columns.rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${field(columns.rating)} AS DOUBLE)`} AS r,
-        ${time} AS t, n, CASE WHEN j IS NULL THEN l END AS broken
+        ${time} AS t, ${keptSql(keep, field)} AS kept, n, CASE WHEN j IS NULL THEN l END AS broken
       FROM (SELECT l, n, TRY_CAST(l AS JSON) AS j FROM (
         SELECT l, row_number() OVER () AS n FROM read_csv(${sqlText(file)}, delim='\u0001', header=false,
           auto_detect=false, quote='', escape='', columns={'l': 'VARCHAR'}, null_padding=true, max_line_size=16777216,
@@ -263,6 +280,7 @@ export async function readParquet(
   columns: InteractionColumns,
   quarantine: Quarantine,
   timeUnit: TimeUnit = "auto",
+  keep?: Keep,
 ): Promise<number> {
   requireFile(file, "Interactions");
   const source = `read_parquet(${sqlText(file)})`;
@@ -272,7 +290,7 @@ export async function readParquet(
     types = new Map(
       (await duck.rows(`DESCRIBE SELECT * FROM ${source}`)).map((r) => [String(r.column_name), String(r.column_type)]),
     );
-    for (const name of Object.values(columns)) {
+    for (const name of [...Object.values(columns), ...Object.keys(keep ?? {})]) {
       if (!types.has(name))
         throw new DataError(`${file} has no column "${name}"; it has ${[...types.keys()].join(", ")}.`);
     }
@@ -291,8 +309,8 @@ export async function readParquet(
   await duck.run(`${dropStaged}; CREATE TEMP TABLE rejects(line BIGINT, error_message VARCHAR, csv_line VARCHAR);
     CREATE TEMP TABLE staged AS
     SELECT ${sqlName(columns.user)}::VARCHAR AS u, ${sqlName(columns.item)}::VARCHAR AS i,
-      ${columns.rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${sqlName(columns.rating)} AS DOUBLE)`} AS r, ${time} AS t
-    FROM ${source}`);
+      ${columns.rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${sqlName(columns.rating)} AS DOUBLE)`} AS r, ${time} AS t,
+      ${keptSql(keep, sqlName)} AS kept FROM ${source}`);
   return moveStaged(duck, file, quarantine, {
     unusable: unusableSql(columns.rating),
     line: "row_number() OVER ()",

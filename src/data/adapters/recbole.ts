@@ -1,88 +1,134 @@
 /**
  * RecBole atomic files: tab-separated `NAME.inter` and `NAME.item` whose header cells are `name:type`.
  * Layout: https://recbole.io/docs/user_guide/data/atomic_files.html. Example: `{kind: "recbole", path: "data/ml-100k"}`.
+ * Columns are RecBole's usual ones unless `columns` names others (`session_id`, `artist_id`, ...).
  */
-import { existsSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import { type Duck, headOf, type Quarantine, requireFile } from "../duck.ts";
-import { type AdapterReport, itemLines, type RawItem, readDelimited, writeItems } from "./readers.ts";
+import type { ItemColumns } from "./items.ts";
+import { locate, locateOrFail, type Wanted } from "./locate.ts";
+import {
+  type AdapterReport,
+  type InteractionColumns,
+  itemLines,
+  type RawItem,
+  readDelimited,
+  writeItems,
+} from "./readers.ts";
 
 export interface RecboleOptions {
   readonly kind: "recbole";
-  /** Folder with one .inter and, if there is one, one .item file. */
+  /** Folder. */
   readonly path: string;
+  /** File names within the folder. Default: the only .inter and, if there is one, the only .item file. */
+  readonly interactions?: string;
+  readonly items?: string;
+  /** Names without their types. Default: user_id, item_id, rating and timestamp, as far as there are such columns. */
+  readonly columns?: Partial<InteractionColumns>;
+  /** Default: the item column of the interactions; title, year, brand, class and so on by their names. */
+  readonly itemColumns?: Partial<ItemColumns>;
 }
 
-const nameOf = (cell: string): string => cell.trim().split(":")[0] ?? cell;
+/** The name in a header cell `name:type`. */
+export const recboleName = (cell: string): string => cell.trim().split(":")[0] ?? cell;
 const typeOf = (cell: string): string => cell.trim().split(":")[1] ?? "token";
+const quoted = (names: readonly string[]): string => names.map((n) => `"${n}"`).join(", ");
+const headerOf = (file: string): string[] => (headOf(file).split(/\r?\n/)[0] ?? "").split("\t");
 
-function onlyFile(folder: string, extension: string): string | undefined {
-  if (!existsSync(folder)) throw new DataError(`Data folder ${folder} does not exist.`, { advice: "Set data.path." });
-  const found = readdirSync(folder).filter((f) => f.endsWith(extension));
-  if (found.length > 1)
-    throw new DataError(`${folder} has ${found.length} ${extension} files; keep one data set a folder.`);
-  return found[0] === undefined ? undefined : join(folder, found[0]);
-}
+const wanted = (what: string, setting: string, extension: string): Wanted => ({
+  what,
+  setting,
+  patterns: [{ name: `*.${extension}`, fits: new RegExp(`\\.${extension}$`) }],
+});
 
 /** Fills the raw tables from RecBole files. A year column joins the title: "Toy Story (1995)". */
 export async function loadRecbole(duck: Duck, options: RecboleOptions, quarantine: Quarantine): Promise<AdapterReport> {
-  const inter = onlyFile(options.path, ".inter");
-  if (inter === undefined) throw new DataError(`${options.path} has no .inter file.`);
+  const { path } = options;
+  const inter =
+    options.interactions === undefined
+      ? locateOrFail(path, wanted("interactions", "data.files.interactions", "inter"))
+      : join(path, options.interactions);
   requireFile(inter, "Interactions");
-  const names = (headOf(inter).split(/\r?\n/)[0] ?? "").split("\t").map(nameOf);
+  const names = headerOf(inter).map(recboleName);
+  const usual = { user: "user_id", item: "item_id", rating: "rating", time: "timestamp" };
+  const column = (role: keyof typeof usual, needed: boolean): string | undefined => {
+    const name = options.columns?.[role] ?? usual[role];
+    if (names.includes(name)) return name;
+    if (!needed && options.columns?.[role] === undefined) return undefined;
+    throw new DataError(`${inter}:1 has no column "${name}"; it has ${quoted(names)}.`, {
+      advice: `Say which one it is with data.columns.${role}.`,
+    });
+  };
+  const [user, item] = [column("user", true) as string, column("item", true) as string];
+  const [rating, time] = [column("rating", false), column("time", false)];
+  const columns = { user, item, ...(rating ? { rating } : {}), ...(time ? { time } : {}) };
   const rowsRead = await readDelimited(
     duck,
     inter,
-    {
-      delimiter: "\t",
-      quoted: false,
-      rename: nameOf,
-      columns: {
-        user: "user_id",
-        item: "item_id",
-        ...(names.includes("rating") ? { rating: "rating" } : {}),
-        ...(names.includes("timestamp") ? { time: "timestamp" } : {}),
-      },
-    },
+    { delimiter: "\t", quoted: false, rename: recboleName, columns },
     quarantine,
   );
-  const item = onlyFile(options.path, ".item");
-  if (item !== undefined) await writeItems(duck, recboleItems(item, quarantine));
-  const hasClock = names.includes("timestamp");
+  const items =
+    options.items === undefined ? locate(path, wanted("items", "data.files.items", "item")) : join(path, options.items);
+  if (items !== undefined) await writeItems(duck, recboleItems(items, item, options.itemColumns ?? {}, quarantine));
   return {
-    files: item === undefined ? [inter] : [inter, item],
+    files: items === undefined ? [inter] : [inter, items],
     rowsRead,
-    hasItems: item !== undefined,
-    hasClock,
-    notes: hasClock ? [] : [`${basename(inter)} has no timestamp: file order is time order`],
+    hasItems: items !== undefined,
+    hasClock: time !== undefined,
+    notes: time === undefined ? [`${basename(inter)} has no timestamp: file order is time order`] : [],
   };
 }
 
-async function* recboleItems(file: string, quarantine: Quarantine): AsyncGenerator<RawItem> {
+/** @param named columns the user named; the others are found by the names RecBole's data sets give them */
+async function* recboleItems(
+  file: string,
+  itemColumn: string,
+  named: Partial<ItemColumns>,
+  quarantine: Quarantine,
+): AsyncGenerator<RawItem> {
   requireFile(file, "Items");
-  const header = (headOf(file).split(/\r?\n/)[0] ?? "").split("\t");
-  const at = (pattern: RegExp): number => header.findIndex((cell) => pattern.test(nameOf(cell)));
-  const id = at(/^item_id$/);
-  if (id < 0) throw new DataError(`${file}:1 has no item_id column.`);
-  const [title, year, brand, description] = [at(/title|^name$/i), at(/year/i), at(/brand/i), at(/descri/i)];
-  const category = at(/^class$|genre|categor/i);
-  const categoryIsSequence = category >= 0 && typeOf(header[category] ?? "") === "token_seq";
+  const header = headerOf(file);
+  const names = header.map(recboleName);
+  const at = (role: keyof ItemColumns, usual: RegExp): number[] => {
+    if (named[role] === undefined) return names.flatMap((n, k) => (usual.test(n) ? [k] : [])).slice(0, 1);
+    return [named[role]].flat().map((name) => {
+      if (names.includes(name)) return names.indexOf(name);
+      throw new DataError(`${file}:1 has no column "${name}" (data.columns.${role}); it has ${quoted(names)}.`);
+    });
+  };
+  const own = names.indexOf(itemColumn);
+  const [id] = named.id === undefined && own >= 0 ? [own] : at("id", /^item_id$/);
+  if (id === undefined)
+    throw new DataError(`${file}:1 has no column "${itemColumn}"; it has ${quoted(names)}.`, {
+      advice: "Say which column is the item's id with data.columns.id.",
+    });
+  const title = at("title", /title|^(item_|product_|artist_|track_|game_|app_|business_|venue_)?name$/i);
+  const [brand, description] = [at("brand", /brand|author|publisher|developer/i), at("description", /descri/i)];
+  const year = names.flatMap((n, k) => (/year/i.test(n) ? [k] : [])).slice(0, 1);
+  const categories = at("categories", /^class$|genre|categor/i);
   yield* itemLines(
     file,
     quarantine,
     (text) => {
       const cells = text.split("\t");
-      const cell = (k: number): string => (k < 0 ? "" : (cells[k] ?? "").trim());
       if (cells.length !== header.length) return `${cells.length} columns, expected ${header.length}`;
-      if (cell(id) === "") return "no item id";
+      const cell = (at: readonly number[]): string =>
+        at
+          .map((k) => (cells[k] ?? "").trim())
+          .join(" ")
+          .trim();
+      if (cell([id]) === "") return "no item id";
       const withYear = cell(year) === "" || cell(title) === "" ? cell(title) : `${cell(title)} (${cell(year)})`;
-      const classes = cell(category).replace(/\r$/, "");
+      const classes = categories.flatMap((k) =>
+        typeOf(header[k] ?? "") === "token_seq" ? cell([k]).split(" ") : cell([k]),
+      );
       return {
-        id: cell(id),
+        id: cell([id]),
         title: withYear,
         brand: cell(brand),
-        categories: classes === "" ? [] : categoryIsSequence ? classes.split(" ").filter((c) => c !== "") : [classes],
+        categories: classes.filter((c) => c !== ""),
         description: cell(description),
       };
     },

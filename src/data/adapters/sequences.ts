@@ -23,6 +23,8 @@ export interface SequencesOptions {
   readonly interactions?: string;
   /** Default: found by its usual name; without one items have no text. */
   readonly items?: string;
+  /** Fields of the item file that have other names. */
+  readonly itemColumns?: Partial<ItemColumns>;
 }
 
 export const sequenceFile: Wanted = {
@@ -65,7 +67,8 @@ export async function loadSequences(
   requireFile(file, "Sequences");
   const rowsRead = await readSequenceLines(duck, file, quarantine);
   const itemFile = options.items === undefined ? locate(path, sequenceItems) : join(path, options.items);
-  if (itemFile !== undefined) await writeItems(duck, sequenceItemsOf(duck, itemFile, quarantine));
+  if (itemFile !== undefined)
+    await writeItems(duck, sequenceItemsOf(duck, itemFile, { ...itemColumns, ...options.itemColumns }, quarantine));
   return {
     files: itemFile === undefined ? [file] : [file, itemFile],
     rowsRead,
@@ -113,18 +116,23 @@ async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantin
 }
 
 /** Items of any layout above, told apart by name and first character. */
-function sequenceItemsOf(duck: Duck, file: string, quarantine: Quarantine): AsyncGenerator<RawItem> | RawItem[] {
+function sequenceItemsOf(
+  duck: Duck,
+  file: string,
+  columns: ItemColumns,
+  quarantine: Quarantine,
+): AsyncGenerator<RawItem> | RawItem[] {
   requireFile(file, "Items");
   if (file.endsWith(".txt")) return plainTextItems(file, quarantine);
-  if (file.endsWith(".json") && !isJsonLines(file)) return keyedItems(file, quarantine);
-  return readItemTable(duck, file, itemColumns, quarantine);
+  if (file.endsWith(".json") && !isJsonLines(file, columns.id)) return keyedItems(file, columns, quarantine);
+  return readItemTable(duck, file, columns, quarantine);
 }
 
 /** `{"item_id": ...}` on every line, rather than one object over the whole file. */
-const isJsonLines = (file: string): boolean => {
+const isJsonLines = (file: string, id: string): boolean => {
   try {
     const first: unknown = JSON.parse(headOf(file).split(/\r?\n/)[0] ?? "");
-    return typeof first === "object" && first !== null && "item_id" in first;
+    return typeof first === "object" && first !== null && id in first;
   } catch {
     return false;
   }
@@ -136,7 +144,7 @@ const plainTextItems = (file: string, quarantine: Quarantine): AsyncGenerator<Ra
     return id === "" ? "no item id" : { id, title: title.trim(), brand: "", categories: [], description: "" };
   });
 
-function keyedItems(file: string, quarantine: Quarantine): RawItem[] {
+function keyedItems(file: string, columns: ItemColumns, quarantine: Quarantine): RawItem[] {
   let tree: unknown;
   try {
     tree = JSON.parse(readFileSync(file, "utf8"));
@@ -151,7 +159,7 @@ function keyedItems(file: string, quarantine: Quarantine): RawItem[] {
     const record = Array.isArray(value) ? { categories: value } : value;
     const item =
       typeof record === "object" && record !== null
-        ? itemOf({ ...record, item_id: id }, itemColumns, " > ")
+        ? itemOf({ ...record, [columns.id]: id }, columns, " > ")
         : "not a record or a list";
     if (typeof item !== "string") out.push(item);
     else quarantine.add({ file, line: k + 1, reason: item, text: JSON.stringify(value) ?? "" });
