@@ -15,6 +15,7 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
   const interactions = o.files.interactions ?? (isFile ? basename(o.path) : undefined);
   const { items } = o.files;
   const { user, item, time, rating, id, title, brand, categories, description } = o.columns;
+  const keep = Object.keys(o.keep).length > 0 ? { keep: mapValues(o.keep, (values) => values.map(String)) } : {};
   const columns = defined({ user, item, time, rating });
   const itemColumns = defined({ id, title, brand, categories, description });
   switch (o.adapter) {
@@ -44,12 +45,18 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
         path,
         ...defined({ interactions, items, itemIds: o.files.itemIds }),
         columns: { user: "user_id", item: "item_id", ...columns },
-        ...(Object.keys(o.keep).length > 0 ? { keep: mapValues(o.keep, (values) => values.map(String)) } : {}),
+        ...keep,
         itemColumns,
         categorySeparator: o.categorySeparator,
         timeUnit: o.timeUnit,
         clock: o.clock,
       };
+    case "mind":
+      return { kind: o.adapter, path, ...defined({ impressions: o.files.impressions ?? interactions, items }) };
+    case "next-item":
+      return { kind: o.adapter, path, ...defined({ interactions, items }) };
+    case "retailrocket":
+      return { kind: o.adapter, path, ...defined({ interactions }), ...keep };
     default:
       return { kind: o.adapter, path, ...defined({ reviews: interactions, metadata: items }), columns, itemColumns };
   }

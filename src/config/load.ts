@@ -141,8 +141,8 @@ function impossible(c: Config): string[] {
     out.push(
       `data.columns.${refused[0]}: the files of data.adapter = ${c.data.adapter} have ${follows.length > 0 ? `no such column to name; it follows ${follows.join(", ")}` : "fixed columns"}; data.adapter = table reads any table`,
     );
-  if (Object.keys(c.data.keep).length > 0 && c.data.adapter !== "table")
-    out.push(`data.keep needs data.adapter = table, not ${c.data.adapter}`);
+  if (Object.keys(c.data.keep).length > 0 && c.data.adapter !== "table" && c.data.adapter !== "retailrocket")
+    out.push(`data.keep needs data.adapter = table or retailrocket, not ${c.data.adapter}`);
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
@@ -150,8 +150,10 @@ function impossible(c: Config): string[] {
     out.push(
       `evidence.modelFolds = ${c.evidence.modelFolds} is above evidence.folds = ${c.evidence.folds}: every fold of the model is made of folds of the statistics`,
     );
-  if (c.prerank.kind === "logged" && c.data.adapter !== "impressions")
-    out.push(`prerank.kind = logged needs data.adapter = impressions, not ${c.data.adapter}: only a log has slates`);
+  if (c.prerank.kind === "logged" && c.data.adapter !== "impressions" && c.data.adapter !== "mind")
+    out.push(
+      `prerank.kind = logged needs data.adapter = impressions or mind, not ${c.data.adapter}: only a log has slates`,
+    );
   if (c.sft.lambdaReasoning >= c.sft.lambdaRanking)
     out.push(
       `sft.lambdaReasoning = ${c.sft.lambdaReasoning} must be below sft.lambdaRanking = ${c.sft.lambdaRanking} (GR2 v1)`,

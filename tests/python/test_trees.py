@@ -65,7 +65,7 @@ def test_same_bits_again_and_with_more_threads():
 
 def test_a_model_has_not_learned_from_its_fold():
     config = replace(CONFIG, max_trees=1)  # so that the held-out folds decide nothing
-    features, labels, sizes, folds = data()
+    _, labels, _, folds = data()
     other = labels.reshape(-1, ROWS).copy()
     other[folds == 1] = np.roll(other[folds == 1], 1, axis=1)
     before, after = fit(config).models, fit(config, labels=other.reshape(-1)).models
@@ -90,7 +90,7 @@ def test_keeps_as_many_trees_as_held_out_folds_ask_for():
 
 
 def test_where_there_is_nothing_to_learn_it_learns_little():
-    features, labels, sizes, folds = data(signal=0.0)
+    features, labels, _, _ = data(signal=0.0)
     fitted = fit(features=features, labels=labels)
     chance = np.mean([1 / np.log2(r + 1) if r <= CONFIG.top else 0.0 for r in range(1, ROWS + 1)])
     assert abs(max(fitted.ndcg) - chance) < 0.06

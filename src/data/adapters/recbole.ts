@@ -82,7 +82,7 @@ export async function loadRecbole(duck: Duck, options: RecboleOptions, quarantin
 }
 
 /** @param named columns the user named; the others are found by the names RecBole's data sets give them */
-async function* recboleItems(
+export async function* recboleItems(
   file: string,
   itemColumn: string,
   named: Partial<ItemColumns>,

@@ -144,7 +144,7 @@ const plainTextItems = (file: string, quarantine: Quarantine): AsyncGenerator<Ra
     return id === "" ? "no item id" : { id, title: title.trim(), brand: "", categories: [], description: "" };
   });
 
-function keyedItems(file: string, columns: ItemColumns, quarantine: Quarantine): RawItem[] {
+export function keyedItems(file: string, columns: ItemColumns, quarantine: Quarantine): RawItem[] {
   let tree: unknown;
   try {
     tree = JSON.parse(readFileSync(file, "utf8"));
