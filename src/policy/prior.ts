@@ -127,7 +127,14 @@ const minLikelihood = 0.05;
 
 /** Direct-mode scores of a slate. */
 export const directScores = (prior: Prior, input: PriorInput, logLikelihood: readonly number[] | undefined): number[] =>
-  priorOf(prior, input).map((p, j) => p + (logLikelihood ? prior.likelihood * (logLikelihood[j] as number) : 0));
+  addLikelihood(prior, priorOf(prior, input), logLikelihood);
+
+/** Direct-mode scores where the prior's part is known. */
+export const addLikelihood = (
+  { likelihood }: Pick<Prior, "likelihood">,
+  weighed: readonly number[],
+  logLikelihood: readonly number[] | undefined,
+): number[] => weighed.map((p, j) => p + (logLikelihood ? likelihood * (logLikelihood[j] as number) : 0));
 
 /** Fits on all users but one fold, scores that fold, for every fold: honest scores on the slates it is fitted on. */
 export function crossFittedScores(
