@@ -8,7 +8,7 @@ import type { StageContext } from "../run/stage.ts";
 import type { Corpus } from "./corpus.ts";
 import { readLines } from "./files.ts";
 
-/** All slates of a segment, misses included; none of a segment for which none were made. */
+/** All slates of a segment, misses included; of the mid-training segment those that prerank.trainSlates asks for. */
 export function readSlates(context: StageContext, segment: Segment): Slate[] {
   const file = slateFile(context.inputDir("slates"), segment);
   return existsSync(file) ? readLines<Slate>(file) : [];

@@ -21,6 +21,7 @@ import { type RunningWorker, runtimeOf, startWorker } from "../worker/launcher.t
 import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { calibrate } from "./calibrate.ts";
+import { candidates } from "./candidates.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
 import { evaluate } from "./evaluate.ts";
@@ -36,6 +37,7 @@ import { traces } from "./traces.ts";
 /** In order; every stage comes behind its inputs. */
 export const stages: readonly Stage[] = [
   data,
+  candidates,
   embed,
   sid,
   midtrain,

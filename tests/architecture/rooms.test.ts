@@ -37,7 +37,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   eval: ["core"],
   reward: ["core", "prompts", "eval"],
   rl: ["core", "prompts", "eval", "reward"],
-  prerank: ["core", "data"],
+  prerank: ["core", "data", "eval"],
   evidence: ["core", "config", "data", "eval", "prerank"],
   teacher: ["core", "data", "prompts", "eval", "prerank", "evidence"],
   endpoint: ["core"],
