@@ -5,10 +5,10 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
+import { readEvidence } from "../artifacts/evidence.ts";
 import { readJson, writeJson } from "../artifacts/files.ts";
 import { type DirectPriors, priorsFile, type Results } from "../artifacts/results.ts";
 import { conditional, readSlates } from "../artifacts/slates.ts";
-import { readEvidence } from "../artifacts/traces.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import { baselinesFor, findSystem, isPolicy } from "../eval/systems.ts";
@@ -23,7 +23,7 @@ import { examples } from "./evaluation/examples.ts";
 export const evaluate: Stage = {
   name: "evaluate",
   source: import.meta.url,
-  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft", "rl"],
+  inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft", "rl"],
   verbs: modelVerbs,
   settings: (c) => ({ eval: c.eval, prompts: c.prompts, decoding: c.decoding, seed: c.seed }),
   run,
