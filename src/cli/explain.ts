@@ -47,8 +47,8 @@ interface ExplainedResponse {
 
 /** The verdict as text. Throws ConfigError or RunError for what cannot be asked. */
 export function explainReward(args: ExplainArguments): string {
-  const question = args.run === undefined ? fromNumbers(args) : fromRun(args, args.run);
-  const { config, response, spellings, labels, getName, named } = question;
+  const explained = args.run === undefined ? fromNumbers(args) : fromRun(args, args.run);
+  const { config, response, spellings, labels, getName, named } = explained;
   const mode = chooseMode(args.mode, config, response);
   const parsed = parseResponse(response, spellings, mode, config.prompts);
   const verdict = verify(parsed, labels, config.rl.reward);

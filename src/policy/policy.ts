@@ -74,7 +74,7 @@ export interface SampleOptions {
   readonly modelId?: string;
   readonly signal?: AbortSignal;
   /** Given thoughts (mode think): each is put behind its slate's prompt and closed, and only the answer is sampled. */
-  readonly thoughts?: readonly (readonly number[])[];
+  readonly reasoning?: readonly (readonly number[])[];
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -140,9 +140,9 @@ export class Policy {
     const { trigger } = constraintTokens(o.mode, this.options.prompts, this.encoder);
     const prompts = slates.map((s, i) => [
       ...this.prompt(s, o.mode),
-      ...(o.thoughts ? [...(o.thoughts[i] as readonly number[]), ...trigger] : []),
+      ...(o.reasoning ? [...(o.reasoning[i] as readonly number[]), ...trigger] : []),
     ]);
-    const answerMode: PromptMode = o.thoughts ? "answer" : o.mode;
+    const answerMode: PromptMode = o.reasoning ? "answer" : o.mode;
     const out: (Rollout | undefined)[] = new Array<undefined>(slates.length * o.group).fill(undefined);
     const stream = this.worker.sample(
       {

@@ -70,29 +70,29 @@ export interface Terms {
 const sharedUpTo = [15, 20, 30, 50, 75];
 
 /** Which weight a place of the input order has, from 0. */
-function weightOfPlace(place: number): number {
-  if (place < 10) return place;
-  const bin = sharedUpTo.findIndex((end) => place < end);
+function weightIndex(position: number): number {
+  if (position < 10) return position;
+  const bin = sharedUpTo.findIndex((end) => position < end);
   return 10 + (bin < 0 ? sharedUpTo.length : bin);
 }
 
 /** Weights for places of slates of up to n candidates. */
-const numPlaceWeights = (n: number): number => (n === 0 ? 0 : weightOfPlace(n - 1) + 1);
+const numPositionWeights = (n: number): number => (n === 0 ? 0 : weightIndex(n - 1) + 1);
 
 /** @param places place weights, by the largest slate; a shorter slate leaves the last ones unused */
-function toChoice(e: PriorExample, places: number, terms: Terms): ChoiceExample {
+function toChoice(e: PriorExample, positions: number, terms: Terms): ChoiceExample {
   const n = e.scores.length;
   const columns = [
     standardise(e.scores),
     ...(terms.likelihood ? [e.logLikelihood] : []),
     ...(terms.evidence ? [e.evidence] : []),
   ];
-  const k = places - 1 + columns.length; // all place weights but the first, then the columns
+  const k = positions - 1 + columns.length; // all place weights but the first, then the columns
   const features = new Float64Array(n * k);
   for (let j = 0; j < n; j++) {
-    if (j > 0) features[j * k + weightOfPlace(j) - 1] = 1;
+    if (j > 0) features[j * k + weightIndex(j) - 1] = 1;
     columns.forEach((column, c) => {
-      features[j * k + places - 1 + c] = column?.[j] as number;
+      features[j * k + positions - 1 + c] = column?.[j] as number;
     });
   }
   return { features_NK: features, numCandidates: n, truth_N: e.truth };
@@ -104,15 +104,15 @@ function toChoice(e: PriorExample, places: number, terms: Terms): ChoiceExample 
  */
 export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre?: Prior): Prior {
   const n = examples.reduce((most, e) => Math.max(most, e.scores.length), centre?.place.length ?? 0);
-  const places = numPlaceWeights(n);
+  const positions = numPositionWeights(n);
   const names = [
-    ...Array.from({ length: places - 1 }, (_, j) => `place ${j + 2}`),
+    ...Array.from({ length: positions - 1 }, (_, j) => `place ${j + 2}`),
     "pre-rank",
     ...(terms.likelihood ? ["likelihood"] : []),
     ...(terms.evidence ? ["evidence"] : []),
   ];
   const { weights } = fitChoiceModel(
-    examples.map((e) => toChoice(e, places, terms)),
+    examples.map((e) => toChoice(e, positions, terms)),
     names,
     centre ? centrePenalty : undefined,
     centre ? packWeights(centre, n, terms) : undefined,
@@ -120,7 +120,7 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
   const getWeight = (name: string): number => weights[names.indexOf(name)] ?? 0;
   return {
     likelihood: terms.likelihood ? Math.max(minLikelihood, getWeight("likelihood")) : 0,
-    place: Array.from({ length: n }, (_, j) => (j === 0 ? 0 : (weights[weightOfPlace(j) - 1] as number))),
+    place: Array.from({ length: n }, (_, j) => (j === 0 ? 0 : (weights[weightIndex(j) - 1] as number))),
     preRank: getWeight("pre-rank"),
     evidence: terms.evidence ? getWeight("evidence") : 0,
   };
@@ -130,9 +130,9 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
 const centrePenalty = 0.03;
 
 const packWeights = (p: Prior, n: number, terms: Terms): number[] => [
-  ...Array.from({ length: numPlaceWeights(n) - 1 }, (_, w) => {
-    const place = Array.from({ length: n }, (__, j) => j).find((j) => weightOfPlace(j) === w + 1) ?? 0;
-    return (p.place[place] ?? p.place.at(-1) ?? 0) - (p.place[0] ?? 0);
+  ...Array.from({ length: numPositionWeights(n) - 1 }, (_, w) => {
+    const position = Array.from({ length: n }, (__, j) => j).find((j) => weightIndex(j) === w + 1) ?? 0;
+    return (p.place[position] ?? p.place.at(-1) ?? 0) - (p.place[0] ?? 0);
   }),
   p.preRank,
   ...(terms.likelihood ? [p.likelihood] : []),

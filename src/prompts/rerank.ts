@@ -126,22 +126,22 @@ export interface FreeReasoning {
 export type AnyReasoning = ReasoningSteps | FreeReasoning;
 
 /** A visible thought, without what closes it. Inside a json answer it is the inside of a JSON string. */
-export function renderReasoning(thought: AnyReasoning, format: PromptOptions["format"]): Piece[] {
+export function renderReasoning(reasoning: AnyReasoning, format: PromptOptions["format"]): Piece[] {
   const written = format === "json" ? (s: string) => text(JSON.stringify(s).slice(1, -1)) : (s: string) => text(s);
-  if ("words" in thought) return thought.words.map((w) => (typeof w === "string" ? written(w) : item(w)));
+  if ("words" in reasoning) return reasoning.words.map((w) => (typeof w === "string" ? written(w) : item(w)));
   const pieces: Piece[] = [];
   const names = format === "json" ? [" complement:", " choice:", " after:"] : [" because:", " choice:", " after:"];
   const [support, choice, recap] = names as [string, string, string];
-  if (thought.pattern.length) pieces.push(written(`pattern: ${thought.pattern.join(", ")}`));
-  if (thought.support.length) pieces.push(text(support), ...thought.support.map(item));
-  if (thought.choice !== null) pieces.push(text(choice), item(thought.choice));
-  if (thought.recap.length) pieces.push(text(recap), ...thought.recap.map(item));
+  if (reasoning.pattern.length) pieces.push(written(`pattern: ${reasoning.pattern.join(", ")}`));
+  if (reasoning.support.length) pieces.push(text(support), ...reasoning.support.map(item));
+  if (reasoning.choice !== null) pieces.push(text(choice), item(reasoning.choice));
+  if (reasoning.recap.length) pieces.push(text(recap), ...reasoning.recap.map(item));
   return pieces;
 }
 
 export type Part = "reasoning" | "ranking";
 
-/** A piece of a response with its role; `rank` = 0-based place in the answer of an item, for position weights. */
+/** A piece of a response with its role; `rank` = 0-based position in the answer of an item, for position weights. */
 export interface ResponsePiece {
   readonly piece: Piece;
   readonly part: Part;
@@ -154,10 +154,10 @@ export function renderResponse(
   order: readonly number[],
   options: PromptOptions,
 ): ResponsePiece[] {
-  const thought = reasoning ? renderReasoning(reasoning, options.format) : [];
+  const rendered = reasoning ? renderReasoning(reasoning, options.format) : [];
   const compact = options.format === "compact";
   const open: Piece[] = reasoning ? [compact ? marker("answer") : text(jsonParts.answer)] : [];
-  const out: ResponsePiece[] = [...thought, ...open].map((piece) => ({ piece, part: "reasoning", rank: 0 }));
+  const out: ResponsePiece[] = [...rendered, ...open].map((piece) => ({ piece, part: "reasoning", rank: 0 }));
   order.forEach((row, rank) => {
     if (rank > 0 && !compact) out.push({ piece: text(jsonParts.separator), part: "ranking", rank });
     out.push({ piece: item(row), part: "ranking", rank });

@@ -241,7 +241,7 @@ export function bars(
 }
 
 /** One upright bar a place (1, 2, …). */
-export function places(values: readonly number[], options: { y: string; color: string; format: string }) {
+export function positions(values: readonly number[], options: { y: string; color: string; format: string }) {
   return {
     data: { values: values.map((value, i) => ({ place: i + 1, value })) },
     mark: { type: "bar", color: options.color, opacity: 0.85, width: { band: 0.75 } },

@@ -120,7 +120,7 @@ function pairsInOrder(labels: readonly number[]): number {
 }
 
 /** Mean place of the positives, from 1. */
-function meanPlace(labels: readonly number[]): number {
+function meanPosition(labels: readonly number[]): number {
   let [sum, count] = [0, 0];
   for (let i = 0; i < labels.length; i++) {
     if ((labels[i] as number) > 0) {
@@ -137,7 +137,7 @@ const computeMetric = (labels: readonly number[], { kind, ndcgK }: RewardOptions
 
 /** The ranking reward before any gate. */
 function measured(input: readonly number[], answer: readonly number[], options: RewardOptions): number {
-  if (options.kind === "rank-promotion") return (meanPlace(input) - meanPlace(answer)) / input.length;
+  if (options.kind === "rank-promotion") return (meanPosition(input) - meanPosition(answer)) / input.length;
   return computeMetric(answer, options) - (options.dehacked ? 0 : computeMetric(input, options));
 }
 
@@ -149,8 +149,8 @@ function renderFormula(
   options: RewardOptions,
 ): string {
   if (options.kind === "rank-promotion") {
-    const place = (labels: readonly number[]): string => String(Number(meanPlace(labels).toFixed(4)));
-    return `(${place(input)} - ${place(answer)}) / ${input.length} = ${value.toFixed(4)}`;
+    const mean = (labels: readonly number[]): string => String(Number(meanPosition(labels).toFixed(4)));
+    return `(${mean(input)} - ${mean(answer)}) / ${input.length} = ${value.toFixed(4)}`;
   }
   const name = options.kind === "auc" ? "AUC" : `NDCG@${options.ndcgK}`;
   if (options.dehacked) return `${name} ${value.toFixed(4)}`;

@@ -88,8 +88,8 @@ async function run(context: StageContext): Promise<Summary> {
   writeLines(
     join(context.dir, "traces.jsonl"),
     kept.map(
-      ({ slateId, ranking, thought, tries, mode, seed, time, prompt }): TraceRecord => ({
-        ...{ slate: slateId, order: ranking, reasoning: thought, tries },
+      ({ slateId, ranking, reasoning, tries, mode, seed, time, prompt }): TraceRecord => ({
+        ...{ slate: slateId, order: ranking, reasoning, tries },
         ...{ teacher: teacher.kind, model: teacher.model, sampling: mode, seed, time, prompt },
       }),
     ),

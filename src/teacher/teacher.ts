@@ -20,7 +20,7 @@ export type Reply =
       readonly kind: "ranking";
       /** Candidate indices, best first; a permutation. */
       readonly order: readonly number[];
-      readonly thought: AnyReasoning;
+      readonly reasoning: AnyReasoning;
       /** Of drawing this answer; null where the whole teacher follows from the run's seed. */
       readonly seed: number | null;
       /** When a server gave it, ISO 8601; null where it was computed and could be again. */

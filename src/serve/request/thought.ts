@@ -24,7 +24,7 @@ export class ReasoningStream {
     this.parts = parts;
   }
 
-  /** @param index place of the token in the response; a repeated one is passed over. @returns the next piece, often "" */
+  /** @param index position of the token in the response; a repeated one is passed over. @returns the next piece, often "" */
   push(index: number, token: number): string {
     if (this.closed || index !== this.tokens.length) return "";
     this.tokens.push(token);

@@ -16,7 +16,7 @@ export interface ItemReference {
 export interface CandidateReference extends ItemReference {
   /** The caller's id, echoed back as it came; unique within a request. */
   readonly id: string;
-  /** The caller's ranker's score, larger is better; all candidates have one or none has. Without: places alone count. */
+  /** The caller's ranker's score, larger is better; all candidates have one or none has. Without: positions alone count. */
   readonly score?: number;
 }
 
@@ -39,9 +39,9 @@ export interface RerankRequest {
 export type FallbackReason = "invalid_answer" | "deadline" | "worker_lost" | "overload" | "shutting_down";
 
 export interface RankedCandidate {
-  readonly place: number;
+  readonly position: number;
   readonly id: string;
-  /** Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - place / candidates. */
+  /** Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - position / candidates. */
   readonly score: number;
 }
 
@@ -49,7 +49,7 @@ export interface RerankAnswer {
   /** Best first; every candidate once, cut to topN. */
   readonly ranking: readonly RankedCandidate[];
   /** Mode think; "" otherwise. */
-  readonly thought: string;
+  readonly reasoning: string;
   readonly fallback?: FallbackReason;
   /** Milliseconds. */
   readonly timings: { readonly queue: number; readonly encode: number; readonly model: number; readonly total: number };
@@ -66,7 +66,7 @@ export interface PromptTokens {
 
 /** What a stream sends: pieces of the thought as they come, then the answer. */
 export type RerankEvent =
-  | { readonly kind: "thought"; readonly text: string }
+  | { readonly kind: "reasoning"; readonly text: string }
   | { readonly kind: "answer"; readonly answer: RerankAnswer };
 
 export interface ServedModel {

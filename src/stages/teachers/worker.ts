@@ -11,7 +11,7 @@ import { chatFrame } from "../../prompts/chat.ts";
 import { Encoder, text, turn } from "../../prompts/pieces.ts";
 import { jsonParts } from "../../prompts/rerank.ts";
 import type { StageContext } from "../../run/stage.ts";
-import type { Complete, Wanted, Written } from "../../teacher/words.ts";
+import type { Complete, TextRequest, Written } from "../../teacher/words.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import { type Completion, sampleAll, type WorkerClient } from "../../worker/types.ts";
 
@@ -74,7 +74,7 @@ interface Asked {
 }
 
 /** The answers of one call as whole JSON texts; a thought that was never closed stays open, and so unreadable. */
-async function answer(part: readonly Wanted[], o: Asked): Promise<string[]> {
+async function answer(part: readonly TextRequest[], o: Asked): Promise<string[]> {
   const { worker, tokenizer, encoder, config, signal } = o;
   const common = {
     modelId,
@@ -101,7 +101,7 @@ async function answer(part: readonly Wanted[], o: Asked): Promise<string[]> {
   const rankings = new Map<number, string>();
   if (closed.length > 0) {
     const encoded = (s: string): number[] => encoder.encode([text(s)]);
-    const spellings = closed.map((i) => (part[i] as Wanted).spellings);
+    const spellings = closed.map((i) => (part[i] as TextRequest).spellings);
     const { completions } = await sampleAll(
       worker,
       {
