@@ -81,7 +81,7 @@ function catchUp(folder: RunFolder, state: LiveState): void {
   for (const r of readRecords<MetricsRecord>(folder.file("metrics.jsonl"))) state.saw(r);
 }
 
-/** Metrics as words; the histogram of first choices as one of them, its highest bar the commonest place. */
+/** Metrics as words; the histogram of first choices as one of them, its highest bar the commonest position. */
 function words(values: Readonly<Record<string, number>>): string[] {
   const isFirstChoice = (name: string): boolean => name.startsWith("first_choice_");
   const firstChoices = Object.entries(values).flatMap(([name, v]) => (isFirstChoice(name) ? [v] : []));
@@ -90,7 +90,7 @@ function words(values: Readonly<Record<string, number>>): string[] {
   return [
     ...Object.entries(values).flatMap(([name, v]) => (isFirstChoice(name) ? [] : [`${name} ${number(v)}`])),
     ...(firstChoices.length > 0
-      ? [`first choice by place ${heights}, place 1 ${number(firstChoices[0] as number)}`]
+      ? [`first choice by position ${heights}, position 1 ${number(firstChoices[0] as number)}`]
       : []),
   ];
 }

@@ -73,7 +73,7 @@ export interface SampleOptions {
   readonly seed: number;
   readonly modelId?: string;
   readonly signal?: AbortSignal;
-  /** Given thoughts (mode think): each is put behind its slate's prompt and closed, and only the answer is sampled. */
+  /** Given reasoning, per slate (mode think): it follows the slate's prompt, is closed, and only the answer is sampled. */
   readonly reasoning?: readonly (readonly number[])[];
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -182,7 +182,7 @@ export class Policy {
     return out as Rollout[];
   }
 
-  /** The thought of a response (mode think): its tokens up to where the answer begins. */
+  /** The reasoning of a response (mode think): its tokens up to where the answer begins. */
   readReasoning(rollout: Rollout): number[] {
     return Array.from(rollout.tokens.subarray(0, Math.max(0, findTrigger(this.ask, rollout.tokens))));
   }

@@ -24,7 +24,7 @@ export interface ChatMessage {
 }
 
 /**
- * What templates may ask for besides the messages. Thoughts are written into the answer, where they are trained and
+ * What templates may ask for besides the messages. Reasoning is written into the answer, where it is trained and
  * rewarded, hence no hidden thinking; a fixed date, because templates that print today's would change results overnight.
  */
 export const templateSettings = { enable_thinking: false, date_string: "26 Jul 2024" } as const;

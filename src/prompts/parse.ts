@@ -140,7 +140,7 @@ export function parseJsonAnswer(body: string, spellings: readonly string[], fewe
 const keysWritten = (json: string): string[] =>
   [...json.matchAll(/"((?:[^"\\]|\\.)*)"(\s*:)?/gs)].flatMap(([, name, colon]) => (colon ? [name as string] : []));
 
-/** A thought that cites items: `known` IDs become rows, the others are named. */
+/** Reasoning that cites items: `known` IDs become rows, the others are named. */
 export interface Citations {
   readonly words: readonly (string | number)[];
   /** Rows in the order they are cited. */

@@ -11,7 +11,16 @@
  */
 import { candidate, type Encoder, type ItemPiece, item, marker, type Piece, text, turn } from "./pieces.ts";
 
-export type PromptMode = "think" | "answer";
+/**
+ * How a language model orders candidates.
+ *
+ *   think    it writes its reasoning, then the order
+ *   answer   it writes the order at once
+ *   direct   it writes nothing: the order follows from the likelihood of every candidate
+ */
+export type Mode = "think" | "answer" | "direct";
+/** The modes that generate, and so have a prompt of this file. */
+export type PromptMode = Exclude<Mode, "direct">;
 
 export interface PromptOptions {
   readonly format: "compact" | "json";
@@ -49,7 +58,7 @@ export const instructions = {
     'Answer with JSON alone: {"reasoning": "pattern: ... complement: ... choice: ID", "ranking": [all candidate IDs, best first]}',
 } as const;
 
-/** The text of a json answer around thought and IDs. */
+/** The text of a json answer around reasoning and IDs. */
 export const jsonParts = {
   open: '{"reasoning": "',
   answer: '", "ranking": ["',
@@ -118,14 +127,14 @@ export interface ReasoningSteps {
   readonly choice: number | null;
 }
 
-/** A thought in a teacher's own words: text, and item rows where it cites one. Untrusted as any text. */
+/** Reasoning in a teacher's own words: text, and item rows where it cites one. Untrusted as any text. */
 export interface FreeReasoning {
   readonly words: readonly (string | number)[];
 }
 
 export type AnyReasoning = ReasoningSteps | FreeReasoning;
 
-/** A visible thought, without what closes it. Inside a json answer it is the inside of a JSON string. */
+/** Visible reasoning, without what closes it. Inside a json answer it is the inside of a JSON string. */
 export function renderReasoning(reasoning: AnyReasoning, format: PromptOptions["format"]): Piece[] {
   const written = format === "json" ? (s: string) => text(JSON.stringify(s).slice(1, -1)) : (s: string) => text(s);
   if ("words" in reasoning) return reasoning.words.map((w) => (typeof w === "string" ? written(w) : item(w)));
@@ -148,7 +157,7 @@ export interface ResponsePiece {
   readonly rank: number;
 }
 
-/** The full response: the thought (if any), then all candidates best first. */
+/** The full response: the reasoning (if any), then all candidates best first. */
 export function renderResponse(
   reasoning: AnyReasoning | null,
   order: readonly number[],
@@ -185,4 +194,4 @@ export function constraintTokens(mode: PromptMode, options: PromptOptions, encod
   };
 }
 
-export const modes: readonly PromptMode[] = ["think", "answer"];
+export const promptModes: readonly PromptMode[] = ["think", "answer"];

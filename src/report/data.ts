@@ -79,7 +79,7 @@ export interface ReportData {
   readonly statistics: DataStatistics | undefined;
   readonly sid: SidUsage | undefined;
   readonly prior: CalibratedPrior | undefined;
-  /** How often the pre-rank put the true item at each place, on test. */
+  /** How often the pre-rank put the true item at each position, on test. */
   readonly targetPositions: readonly number[];
   /** stages/STAGE/summary.json by stage. */
   readonly summaries: Readonly<Record<string, Readonly<Record<string, number>>>>;

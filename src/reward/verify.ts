@@ -31,7 +31,7 @@ export interface Verdict {
   readonly valid: boolean;
   /** The answer repeats the input order. */
   readonly identity: boolean;
-  /** 0-based place of the target (highest label, first in the input) before and after; -1 after an unparseable answer. */
+  /** 0-based position of the target (highest label, first in the input) before and after; -1 after an unparseable answer. */
   readonly before: number;
   readonly after: number;
   /** One sentence: why this number. Written when it is asked for: few of the answers of a run are looked at. */
@@ -119,7 +119,7 @@ function pairsInOrder(labels: readonly number[]): number {
   return pairs;
 }
 
-/** Mean place of the positives, from 1. */
+/** Mean position of the positives, from 1. */
 function meanPosition(labels: readonly number[]): number {
   let [sum, count] = [0, 0];
   for (let i = 0; i < labels.length; i++) {
@@ -161,8 +161,8 @@ function renderFormula(
 function describeMoves(input: readonly number[], answer: readonly number[]): string {
   const [from, to] = [findPositives(input), findPositives(answer)];
   return from.length === 1
-    ? `true item from place ${from[0]} to ${to[0]} of ${input.length}`
-    : `${from.length} positives from places ${from.join(", ")} to ${to.join(", ")} of ${input.length}`;
+    ? `true item from position ${from[0]} to ${to[0]} of ${input.length}`
+    : `${from.length} positives from positions ${from.join(", ")} to ${to.join(", ")} of ${input.length}`;
 }
 
 /**

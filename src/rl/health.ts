@@ -124,8 +124,8 @@ export function raiseAlarms(steps: readonly Values[]): Alarm[] {
   const favourite = positions.reduce((best, name) => (mean(name) > mean(best) ? name : best), positions[0] ?? "");
   raise(
     positions.length > 2 && favourite !== "first_choice_1" && mean(favourite) > 0.7,
-    "one place",
-    `${percent(mean(favourite))} of answers put the candidate of place ${favourite.slice("first_choice_".length)} first: the policy favours a place, not items. Check the prompts; compare with shuffled candidates.`,
+    "one position",
+    `${percent(mean(favourite))} of answers put the candidate of position ${favourite.slice("first_choice_".length)} first: the policy favours a position, not items. Check the prompts; compare with shuffled candidates.`,
   );
   const gap = Math.max(...recent.map((s) => s.logprobGapMax ?? 0));
   raise(

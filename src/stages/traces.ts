@@ -26,8 +26,8 @@ import type { ReasoningSteps } from "../prompts/rerank.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { sampleTraces, statisticalTeacher } from "../teacher/sampling.ts";
-import { hideAnswer, type UnlabelledSlate } from "../teacher/slate-view.ts";
 import { type Evidence, type StatisticalTeacher, supportFor } from "../teacher/statistical.ts";
+import { hideAnswer, type UnlabelledSlate } from "../teacher/unlabelled-slate.ts";
 import { teacherInWords } from "./teachers/in-words.ts";
 
 export const traces: Stage = {

@@ -1,14 +1,14 @@
 /**
- * Which thoughts are fit to be learned from: they cite what they were shown and nothing else, conclude with the item that
- * the ranking puts first, keep to a length, and are in the language asked for. Pure; sampling.ts compares with the answer.
+ * Which reasoning is fit to be learned from: it cites what it was shown and nothing else, concludes with the item that
+ * the ranking puts first, keeps to a length, and is in the language asked for. Pure; sampling.ts compares with the answer.
  */
 import type { Citations } from "../prompts/parse.ts";
 
 export interface QualityOptions {
-  /** Bounds on the words of a thought, citations not counted. */
+  /** Bounds on the words of the reasoning, citations not counted. */
   readonly minWords: number;
   readonly maxWords: number;
-  /** Items a thought must cite at least. */
+  /** Items it must cite at least. */
   readonly minCitations: number;
   readonly language: "en" | "any";
 }

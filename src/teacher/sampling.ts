@@ -10,9 +10,9 @@ import { Rng } from "../core/rng.ts";
 import { softmax } from "../eval/choice-model.ts";
 import { type Slate, slateLabels } from "../prerank/types.ts";
 import type { AnyReasoning } from "../prompts/rerank.ts";
-import { hideAnswer, type UnlabelledSlate } from "./slate-view.ts";
 import type { StatisticalTeacher } from "./statistical.ts";
 import type { Reply, Teacher, TeacherQuestion } from "./teacher.ts";
+import { hideAnswer, type UnlabelledSlate } from "./unlabelled-slate.ts";
 
 export type TraceMode = "rejection" | "targeted";
 

@@ -6,7 +6,7 @@ import { RunError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { deriveSeed } from "../core/rng.ts";
 import { parseJsonAnswer, readCitations } from "../prompts/parse.ts";
-import { renderTeacherPrompt, type TeacherPromptOptions } from "../prompts/question.ts";
+import { renderTeacherPrompt, type TeacherPromptOptions } from "../prompts/teacher-prompt.ts";
 import { findFault, type QualityOptions } from "./quality.ts";
 import type { Reply, Teacher, TeacherQuestion } from "./teacher.ts";
 

@@ -8,7 +8,7 @@
  */
 import { WorkerError } from "../../core/errors.ts";
 import type { Order } from "../model/order.ts";
-import type { PreparedRequest } from "../model/question.ts";
+import type { PreparedRequest } from "../model/prepared-request.ts";
 import type { ServeMode } from "../request/types.ts";
 import { BatchTimes, expectedWait } from "./latency.ts";
 import type { PoolWorker, WorkerPool } from "./pool.ts";

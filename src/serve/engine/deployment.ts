@@ -12,9 +12,9 @@ import { Lru } from "../model/lru.ts";
 import { type LoadedRun, RunModel } from "../model/model.ts";
 import { NewItems } from "../model/new-items.ts";
 import type { Order } from "../model/order.ts";
-import { RequestPreparer } from "../model/question.ts";
+import { RequestPreparer } from "../model/prepared-request.ts";
 import type { ServedRun } from "../model/served-run.ts";
-import type { ReasoningParts } from "../request/thought.ts";
+import type { ReasoningParts } from "../request/reasoning.ts";
 import type { PromptTokens, ServedModel, ServeMode } from "../request/types.ts";
 import { Batcher } from "./batcher.ts";
 import { type StartedWorker, WorkerPool } from "./pool.ts";
@@ -120,7 +120,7 @@ export class Deployment {
     return worker.client;
   }
 
-  /** For turning a thought of this model into text. */
+  /** For turning this model's reasoning into text. */
   reasoningParts(titles: ReadonlyMap<string, string>): ReasoningParts {
     const { run } = this.runModel;
     return {

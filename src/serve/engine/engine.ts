@@ -2,13 +2,13 @@
  * The re-ranker behind every transport: takes a request from arrival to answer, within the deadline whatever happens: by the
  * model, or by the caller's own order with the reason why. Who is let in decides admission.ts; which run answers, rotation.ts.
  *
- *   arrival ─ check ─ admission ─ items (unknown ones encoded) ─ question ─ cache ─ batcher ─ answer
+ *   arrival ─ check ─ admission ─ items (unknown ones encoded) ─ prompt ─ cache ─ batcher ─ answer
  */
 import { Gr2Error } from "../../core/errors.ts";
 import type { Order } from "../model/order.ts";
-import type { PreparedRequest } from "../model/question.ts";
+import type { PreparedRequest } from "../model/prepared-request.ts";
 import { checkRequest } from "../request/check.ts";
-import { ReasoningStream, reasoningText } from "../request/thought.ts";
+import { ReasoningStream, reasoningText } from "../request/reasoning.ts";
 import {
   type FallbackReason,
   Refusal,

@@ -13,7 +13,7 @@ import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
 import type { PromptTokens, ServeMode } from "../request/types.ts";
 import { countWanted, directOrder, type Order, thinkOrder } from "./order.ts";
-import type { PreparedRequest, RequestPreparer } from "./question.ts";
+import type { PreparedRequest, RequestPreparer } from "./prepared-request.ts";
 import type { ServedRun, ServedSystem } from "./served-run.ts";
 
 /** What loading found; equal for every worker of a service. */

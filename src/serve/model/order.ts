@@ -10,7 +10,7 @@ import { softmax } from "../../eval/choice-model.ts";
 import { type AskOptions, decodeResponse, findTokens, findTrigger, readResponse } from "../../policy/ask.ts";
 import { addLikelihood, orderBy, type Prior } from "../../policy/prior.ts";
 import type { Completion, TokenIds } from "../../worker/types.ts";
-import type { PreparedRequest } from "./question.ts";
+import type { PreparedRequest } from "./prepared-request.ts";
 
 /** Best first, every candidate once. */
 export interface Order {

@@ -141,7 +141,7 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
 /** The systems that answer; see the setting serve.system. */
 function choose(asked: string, { selected }: Results): { think?: string; direct?: string } {
   if (asked === "auto") {
-    const best = (mode: "think" | "direct"): string | undefined =>
+    const best = (mode: ServeMode): string | undefined =>
       servable(mode)
         .map((s) => s.name)
         .filter((n) => selected.validation[n] !== undefined)

@@ -2,8 +2,9 @@
  * What serving speaks inside: one request and one answer for every protocol (gRPC, HTTP dialects). Transports translate to
  * these and back; the engine behind knows no protocol.
  *
- * "Places" are indices into the request's candidates, from 0, in the caller's own order.
+ * "Positions" are indices into the request's candidates, from 0, in the caller's own order.
  */
+import type { Mode } from "../../prompts/rerank.ts";
 
 /** An item of the history or a candidate: one the model knows, or one described by its text. At least one of the two. */
 export interface ItemReference {
@@ -20,16 +21,17 @@ export interface CandidateReference extends ItemReference {
   readonly score?: number;
 }
 
-export type ServeMode = "think" | "direct";
+/** What a caller may ask for. */
+export type ServeMode = Exclude<Mode, "answer">;
 
 export interface RerankRequest {
   /** Oldest first. Empty: a user nothing is known of. */
   readonly history: readonly ItemReference[];
   /** In the caller's order, best first: the order that comes back when anything goes wrong. */
   readonly candidates: readonly CandidateReference[];
-  /** Places to return; 0 = all. */
+  /** Candidates to return; 0 = all. */
   readonly topN: number;
-  /** think: a visible thought before the order; direct: one forward pass. */
+  /** think: reasoning before the order; direct: one forward pass. */
   readonly mode: ServeMode;
   /** Milliseconds from arrival to the answer; 0 = the service's default. Never exceeded: the caller's order comes back. */
   readonly deadlineMs: number;
@@ -64,7 +66,7 @@ export interface PromptTokens {
   readonly reused: number;
 }
 
-/** What a stream sends: pieces of the thought as they come, then the answer. */
+/** What a stream sends: pieces of the reasoning as they come, then the answer. */
 export type RerankEvent =
   | { readonly kind: "reasoning"; readonly text: string }
   | { readonly kind: "answer"; readonly answer: RerankAnswer };

@@ -179,8 +179,8 @@ describe("our own", () => {
       deadline_ms: 250,
     });
     expect(body).toEqual({
-      ranking: [{ position: 1, id: "9", score: 0.2 }],
-      reasoning: "it is reversed",
+      ranking: [{ place: 1, id: "9", score: 0.2 }],
+      thought: "it is reversed",
       fallback: null,
       timings_ms: { queue: 1, encode: 2, model: 3, total: 6 },
       tokens: { prompt: 40, generated: 2 },

@@ -6,7 +6,7 @@ import { Policy } from "../../../src/policy/policy.ts";
 import { flatPrior } from "../../../src/policy/prior.ts";
 import { Encoder, markers } from "../../../src/prompts/pieces.ts";
 import { thinkOrder } from "../../../src/serve/model/order.ts";
-import { RequestPreparer } from "../../../src/serve/model/question.ts";
+import { RequestPreparer } from "../../../src/serve/model/prepared-request.ts";
 import type { ServedRun } from "../../../src/serve/model/served-run.ts";
 import { formatSid, spellCodes } from "../../../src/sid/semantic-id.ts";
 import { FakeWorker } from "../../../src/worker/fake.ts";

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { RunError } from "../../../src/core/errors.ts";
 import type { Slate } from "../../../src/prerank/types.ts";
 import { readCitations } from "../../../src/prompts/parse.ts";
-import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/question.ts";
+import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/teacher-prompt.ts";
 import { findFault } from "../../../src/teacher/quality.ts";
 import { sampleTraces } from "../../../src/teacher/sampling.ts";
 import { type TextRequest, writingTeacher } from "../../../src/teacher/words.ts";

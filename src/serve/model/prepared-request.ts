@@ -25,7 +25,7 @@ export interface PreparedRequest extends Choices {
   /** Per sequence: the positions of the request's candidates it stands for. */
   readonly positions: readonly (readonly number[])[];
   readonly topN: number;
-  /** Items of the request by spelling of their codes, for naming them in a thought. */
+  /** Items of the request by spelling of their codes, for naming them in the reasoning. */
   readonly titles: ReadonlyMap<string, string>;
   /** Equal keys have equal answers. */
   readonly key: string;
