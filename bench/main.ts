@@ -19,6 +19,7 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   eval: () => import("./eval.ts"),
   candidates: () => import("./candidates.ts"),
   prerank: () => import("./prerank.ts"),
+  evidence: () => import("./evidence.ts"),
   rl: () => import("./rl.ts"),
   retrieval: () => import("./retrieval.ts"),
   data: () => import("./data.ts"),
