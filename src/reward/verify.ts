@@ -161,8 +161,8 @@ function renderFormula(
 function describeMoves(input: readonly number[], answer: readonly number[]): string {
   const [from, to] = [findPositives(input), findPositives(answer)];
   return from.length === 1
-    ? `true item from position ${from[0]} to ${to[0]} of ${input.length}`
-    : `${from.length} positives from positions ${from.join(", ")} to ${to.join(", ")} of ${input.length}`;
+    ? `true item from place ${from[0]} to ${to[0]} of ${input.length}`
+    : `${from.length} positives from places ${from.join(", ")} to ${to.join(", ")} of ${input.length}`;
 }
 
 /**
