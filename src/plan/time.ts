@@ -1,0 +1,107 @@
+/**
+ * How long a recipe takes, stage by stage, before anything runs: floating-point work from the recipe and the data's size,
+ * divided by rates that were measured (docs/data.md, "Minutes"). Within a factor of two; it says which stage will cost most.
+ *
+ * Work of the language model, in multiply-adds of P parameters and T tokens: 6 P T to learn, 2 P T to score. P counts the
+ * blocks and one vocabulary's rows.
+ */
+import type { Config } from "../config/schema.ts";
+import { tokensOf } from "./memory.ts";
+import { type ModelShape, parametersOf } from "./shape.ts";
+
+/** What the time depends on, after cleaning. */
+export interface DataSize {
+  readonly users: number;
+  readonly items: number;
+  readonly interactions: number;
+  /** Characters of an item's title, brand, categories and description, on average. */
+  readonly textLength: number;
+}
+
+export interface StageTime {
+  readonly stage: string;
+  readonly seconds: number;
+}
+
+/** Rates of one core of the machine they were measured on. */
+const rates = {
+  /** Rows read, cleaned and split, a second. */
+  rows: 60_000,
+  /** Characters embedded a second (MiniLM, six layers). */
+  characters: 9_000,
+  /** Items quantised, an epoch, a second. */
+  quantised: 40_000,
+  /** Learning and scoring, multiply-adds a second. */
+  learning: 9e9,
+  scoring: 14e9,
+  /** Slates of the pre-rankers and the teacher, a second. */
+  slates: 700,
+} as const;
+/** Start of a stage with a worker, seconds. */
+const start = 4;
+
+/**
+ * @param cores that the worker may use
+ * @param speed of one core, relative to the one that was measured
+ */
+export function estimateTime(
+  config: Config,
+  shape: ModelShape,
+  added: number,
+  size: DataSize,
+  cores: number,
+  speed = 1,
+): StageTime[] {
+  const { blocks } = parametersOf(shape, 0);
+  const parameters = blocks + (shape.vocabSize + added) * shape.hiddenSize;
+  const text = tokensOf(config);
+  // Two threads do not halve the time of small products.
+  const power = speed * cores ** 0.8;
+  const learn = (tokens: number): number => (6 * parameters * tokens) / (rates.learning * power);
+  const score = (tokens: number): number => (2 * parameters * tokens) / (rates.scoring * power);
+  const slates = slatesOf(config, size);
+  const answer = config.prerank.candidates * (config.sid.levels + (config.sid.format === "wrapped" ? 2 : 0));
+  const perSlate = text.prompt + answer;
+  const seconds: [string, number][] = [
+    ["data", start + size.interactions / (rates.rows * speed)],
+    ["embed", start + (size.items * size.textLength) / (rates.characters * power)],
+    ["sid", start + (size.items * config.sid.epochs) / (rates.quantised * power)],
+    ["midtrain", start + learn(midtrainTokens(config, size))],
+    ["slates", start + slates.all / (rates.slates * power)],
+    ["calibrate", start + score((slates.rerank + slates.validation) * perSlate)],
+    ["traces", start + (slates.all + config.teacher.midtrainFolds * slates.all) / (rates.slates * power)],
+    ["sft", start + config.sft.epochs * learn(slates.rerank * (perSlate + text.response))],
+    ["rl", start + config.rl.steps * config.rl.prompts * config.rl.group * learn(perSlate + text.response)],
+    ["evaluate", start + score((slates.validation + slates.test) * 6 * (perSlate + text.response))],
+  ];
+  return seconds.map(([stage, value]) => ({ stage, seconds: value }));
+}
+
+/** Tokens that mid-training reads in all its epochs. */
+export function midtrainTokens(config: Config, size: DataSize): number {
+  const { midtrain, sid, data } = config;
+  const item = sid.levels + (sid.format === "wrapped" ? 2 : 0);
+  const share = data.split.kind === "leave-one-out" ? 0.7 : data.split.midtrain;
+  const overlap = midtrain.windowItems / Math.min(midtrain.windowItems, midtrain.windowStride);
+  const { sequential, captioning, persona, language } = midtrain.mixture;
+  const others = (sequential + captioning + persona + language) / sequential;
+  return midtrain.epochs * size.interactions * share * item * overlap * others;
+}
+
+/** Slates of each segment, about. */
+function slatesOf(config: Config, size: DataSize): Record<"rerank" | "validation" | "test" | "all", number> {
+  const { split } = config.data;
+  const cap = config.prerank.maxSlatesPerUser;
+  const of = (share: number): number => {
+    const each = split.kind === "leave-one-out" ? 1 : (share * size.interactions) / Math.max(1, size.users);
+    return size.users * (cap > 0 ? Math.min(cap, each) : each);
+  };
+  const limit = (n: number, most: number): number => (most > 0 ? Math.min(n, most) : n);
+  const [rerank, validation, test] = [of(split.rerank), of(split.validation), of(split.test)];
+  return {
+    rerank,
+    validation: limit(validation, config.eval.validationSlates),
+    test: limit(test, config.eval.maxSlates),
+    all: rerank + validation + test,
+  };
+}
