@@ -5,7 +5,8 @@
  *   arrival ─ check ─ admission ─ items (unknown ones encoded) ─ question ─ cache ─ batcher ─ answer
  */
 import { Gr2Error } from "../../core/errors.ts";
-import type { Order, Question } from "../model/question.ts";
+import type { Order } from "../model/order.ts";
+import type { Question } from "../model/question.ts";
 import { checkRequest } from "../request/check.ts";
 import { ThoughtStream, thoughtText } from "../request/thought.ts";
 import {
