@@ -28,17 +28,21 @@ const rates = {
   /** Rows read, cleaned and split, a second. */
   rows: 60_000,
   /** Characters embedded a second (MiniLM, six layers). */
-  characters: 9_000,
+  characters: 11_000,
   /** Items quantised, an epoch, a second. */
-  quantised: 40_000,
+  quantised: 23_000,
   /** Learning and scoring, multiply-adds a second. */
   learning: 9e9,
   scoring: 14e9,
   /** Slates of the pre-rankers and the teacher, a second. */
   slates: 700,
 } as const;
+/** Of all slates, those that hold the true item: what calibration and evaluation score. */
+const hitRate = 0.2;
+/** Systems and controls that are evaluated, about. */
+const systems = 8;
 /** Start of a stage with a worker, seconds. */
-const start = 4;
+const start = 6;
 
 /**
  * @param cores that the worker may use
@@ -62,17 +66,19 @@ export function estimateTime(
   const slates = slatesOf(config, size);
   const answer = config.prerank.candidates * (config.sid.levels + (config.sid.format === "wrapped" ? 2 : 0));
   const perSlate = text.prompt + answer;
+  const taught = config.sft.target === "belief" ? slates.rerank : hitRate * slates.rerank;
+  const sftTokens = config.sft.userShare * taught * (1 + config.sft.replayShare) * perSlate;
   const seconds: [string, number][] = [
     ["data", start + size.interactions / (rates.rows * speed)],
     ["embed", start + (size.items * size.textLength) / (rates.characters * power)],
     ["sid", start + (size.items * config.sid.epochs) / (rates.quantised * power)],
     ["midtrain", start + learn(midtrainTokens(config, size))],
     ["slates", start + slates.all / (rates.slates * power)],
-    ["calibrate", start + score((slates.rerank + slates.validation) * perSlate)],
+    ["calibrate", start + score(hitRate * (slates.rerank + slates.validation) * perSlate)],
     ["traces", start + (slates.all + config.teacher.midtrainFolds * slates.all) / (rates.slates * power)],
-    ["sft", start + config.sft.epochs * learn(slates.rerank * (perSlate + text.response))],
+    ["sft", start + config.sft.epochs * learn(sftTokens)],
     ["rl", start + config.rl.steps * config.rl.prompts * config.rl.group * learn(perSlate + text.response)],
-    ["evaluate", start + score((slates.validation + slates.test) * 6 * (perSlate + text.response))],
+    ["evaluate", start + score(hitRate * (slates.validation + slates.test) * systems * (perSlate + text.response))],
   ];
   return seconds.map(([stage, value]) => ({ stage, seconds: value }));
 }
@@ -81,11 +87,16 @@ export function estimateTime(
 export function midtrainTokens(config: Config, size: DataSize): number {
   const { midtrain, sid, data } = config;
   const item = sid.levels + (sid.format === "wrapped" ? 2 : 0);
-  const share = data.split.kind === "leave-one-out" ? 0.7 : data.split.midtrain;
+  // leave-one-out: all but a user's last items
+  const last = (2 + data.split.rerankItems) * size.users;
+  const items =
+    data.split.kind === "leave-one-out"
+      ? Math.max(0, size.interactions - last)
+      : data.split.midtrain * size.interactions;
   const overlap = midtrain.windowItems / Math.min(midtrain.windowItems, midtrain.windowStride);
   const { sequential, captioning, persona, language } = midtrain.mixture;
   const others = (sequential + captioning + persona + language) / sequential;
-  return midtrain.epochs * size.interactions * share * item * overlap * others;
+  return midtrain.epochs * items * item * overlap * others;
 }
 
 /** Slates of each segment, about. */

@@ -1,5 +1,5 @@
 /** `gr2 data inspect` on every layout: what it says, and that the recipe it proposes reads the data. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -43,6 +43,18 @@ describe("the proposed recipe", () => {
     expect(data.columns).toMatchObject({ user: "user_id", item: "item_id", time: "ts", rating: "stars" });
     const { dataset } = await runDataStage(root, JSON.parse(JSON.stringify({ ...data, minInteractions: 0 })));
     expect(sequencesOf(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
+  });
+
+  it("says what it would cost, and why; the file holds the reasons too", async () => {
+    const path = writeLayout(root, layouts[0] as (typeof layouts)[number]);
+    const output = join(path, "recipe.yaml");
+    const text = await dataInspect(path, { output });
+    expect(text).toMatch(/What it would take here, on \d+ idle cores: about \d+ (s|min) and \d\.\d GiB/);
+    expect(text).toMatch(/extends: base-sparse.yaml - sparse: 1.0 interactions an item/);
+    expect(readFileSync(output, "utf8")).toMatch(
+      /^# extends: sparse: 1.0 interactions an item[\s\S]*\nextends: base-sparse.yaml\n/,
+    );
+    expect(loadConfig(output).rl.steps).toBe(0);
   });
 
   it("is about the file that was pointed at", async () => {
