@@ -32,8 +32,8 @@ const rates = {
   /** Items quantised, an epoch, a second. */
   quantised: 23_000,
   /** Learning and scoring, multiply-adds a second. */
-  learning: 9e9,
-  scoring: 14e9,
+  learning: 25e9,
+  scoring: 18e9,
   /** Slates of the pre-rankers and the teacher, a second. */
   slates: 700,
 } as const;
