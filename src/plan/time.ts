@@ -36,6 +36,8 @@ const rates = {
   scoring: 18e9,
   /** Slates of the pre-rankers and the teacher, a second. */
   slates: 700,
+  /** Candidates whose features are computed and learned from, a second. */
+  evidence: 12_000,
 } as const;
 /** Of all slates, those that hold the true item: what calibration and evaluation score. */
 const hitRate = 0.2;
@@ -58,7 +60,9 @@ export function estimateTime(
 ): StageTime[] {
   const { blocks } = parametersOf(shape, 0);
   const parameters = blocks + (shape.vocabSize + added) * shape.hiddenSize;
-  const text = tokensOf(config);
+  // Histories are as long as they are, up to what is shown.
+  const historyItems = Math.ceil(Math.min(config.prompts.historyItems, size.interactions / Math.max(1, size.users)));
+  const text = tokensOf({ ...config, prompts: { ...config.prompts, historyItems } });
   // Two threads do not halve the time of small products.
   const power = speed * cores ** 0.8;
   const learn = (tokens: number): number => (6 * parameters * tokens) / (rates.learning * power);
@@ -68,14 +72,18 @@ export function estimateTime(
   const perSlate = text.prompt + answer;
   const taught = config.sft.target === "belief" ? slates.rerank : hitRate * slates.rerank;
   const sftTokens = config.sft.userShare * taught * (1 + config.sft.replayShare) * perSlate;
+  const taughtSlates =
+    config.prerank.folds > 0 ? config.prerank.trainSlates : config.evidence.midtrainFolds * slates.all;
   const seconds: [string, number][] = [
     ["data", start + size.interactions / (rates.rows * speed)],
+    ["candidates", start + (sasrecWork(config, size) / rates.learning + slates.all / rates.slates) / power],
     ["embed", start + (size.items * size.textLength) / (rates.characters * power)],
     ["sid", start + (size.items * config.sid.epochs) / (rates.quantised * power)],
     ["midtrain", start + learn(midtrainTokens(config, size))],
-    ["slates", start + slates.all / (rates.slates * power)],
+    ["slates", start],
     ["calibrate", start + score(hitRate * (slates.rerank + slates.validation) * perSlate)],
-    ["traces", start + (slates.all + config.teacher.midtrainFolds * slates.all) / (rates.slates * power)],
+    ["evidence", start + ((slates.all + taughtSlates) * config.prerank.candidates) / (rates.evidence * power)],
+    ["traces", start + slates.rerank / (rates.slates * power)],
     ["sft", start + config.sft.epochs * learn(sftTokens)],
     ["rl", start + config.rl.steps * config.rl.prompts * config.rl.group * learn(perSlate + text.response)],
     ["evaluate", start + score(hitRate * (slates.validation + slates.test) * systems * (perSlate + text.response))],
@@ -97,6 +105,15 @@ export function midtrainTokens(config: Config, size: DataSize): number {
   const { sequential, captioning, persona, language } = midtrain.mixture;
   const others = (sequential + captioning + persona + language) / sequential;
   return midtrain.epochs * items * item * overlap * others;
+}
+
+/** Floating-point work of SASRec, where it is one of the pre-rankers: fitted for every fold and once for all. */
+function sasrecWork(config: Config, size: DataSize): number {
+  const { kind, experts, folds, sasrec } = config.prerank;
+  if (kind !== "sasrec" && !(kind === "fused" && experts.includes("sasrec"))) return 0;
+  const scored = sasrec.negatives > 0 ? sasrec.negatives : size.items;
+  const position = 6 * (12 * sasrec.layers * sasrec.hiddenSize ** 2 + scored * sasrec.hiddenSize);
+  return Math.max(1, folds) * sasrec.maxEpochs * size.interactions * position;
 }
 
 /** Slates of each segment, about. */

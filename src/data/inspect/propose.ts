@@ -19,7 +19,7 @@ export type Base = "base-small.yaml" | "base-sparse.yaml" | "base-impressions.ya
 /** Slates of a segment at most: enough to tell systems apart. */
 const maxSlates = 25_000;
 /** Sequence tokens that mid-training of a small model reads in a few minutes on two cores. */
-const tokenBudget = 4.5e6;
+const tokenBudget = 2.5e6;
 
 /** Settings beyond the layout's own, in the order of the config. */
 export function advise(m: Measured, adapter: string): Advice[] {
