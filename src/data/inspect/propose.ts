@@ -19,7 +19,9 @@ export type Base = "base-small.yaml" | "base-sparse.yaml" | "base-impressions.ya
 /** Slates of a segment at most: enough to tell systems apart. */
 const maxSlates = 25_000;
 /** Sequence tokens that mid-training of a small model reads in a few minutes on two cores. */
-const tokenBudget = 2.5e6;
+const tokenBudget = 1.8e6;
+/** From so many users on, fine-tuning and validation work on a part of them. */
+const manyUsers = 10_000;
 
 /** Settings beyond the layout's own, in the order of the config. */
 export function advise(m: Measured, adapter: string): Advice[] {
@@ -61,6 +63,11 @@ export function advise(m: Measured, adapter: string): Advice[] {
       value: maxSlates,
       why: "enough to tell systems apart; whole users are drawn",
     });
+  if (left.users > manyUsers && base.value === "base-sparse.yaml")
+    out.push(
+      { setting: "sft.epochs", value: 0.5, why: `${left.users} users teach enough in half a pass` },
+      { setting: "eval.validationSlates", value: 5000, why: "enough to choose a system on" },
+    );
   return out;
 }
 
