@@ -71,7 +71,7 @@ export async function inspect(path: string, limits: Limits = defaultLimits): Pro
     const advice = advise(measured, String(found.settings.adapter));
     for (const a of advice) put(recipe, a.setting.split("."), a.value);
     const config = compileConfig(inherit(recipe, "."), "the proposed recipe");
-    const cost = costOf(config, measured);
+    const cost = estimateCost(config, measured);
     return { view, found, measured, advice, recipe, ...(cost ? { cost } : {}) };
   } catch (e) {
     if (!(e instanceof Gr2Error)) throw e;
@@ -80,7 +80,7 @@ export async function inspect(path: string, limits: Limits = defaultLimits): Pro
 }
 
 /** Memory and minutes of a recipe on this machine's cores. */
-function costOf(config: Config, measured: Measured): Cost | undefined {
+function estimateCost(config: Config, measured: Measured): Cost | undefined {
   const left = measured.left[config.data.minInteractions as Core] ?? measured.left[0];
   const shape = modelShape(config);
   if (shape === undefined) return undefined;

@@ -6,8 +6,8 @@
  * blocks and one vocabulary's rows.
  */
 import type { Config } from "../config/schema.ts";
-import { tokensOf } from "./memory.ts";
-import { type ModelShape, parametersOf } from "./shape.ts";
+import { countTokens } from "./memory.ts";
+import { countParameters, type ModelShape } from "./shape.ts";
 
 /** What the time depends on, after cleaning. */
 export interface DataSize {
@@ -58,16 +58,16 @@ export function estimateTime(
   cores: number,
   speed = 1,
 ): StageTime[] {
-  const { blocks } = parametersOf(shape, 0);
+  const { blocks } = countParameters(shape, 0);
   const parameters = blocks + (shape.vocabSize + added) * shape.hiddenSize;
   // Histories are as long as they are, up to what is shown.
   const historyItems = Math.ceil(Math.min(config.prompts.historyItems, size.interactions / Math.max(1, size.users)));
-  const text = tokensOf({ ...config, prompts: { ...config.prompts, historyItems } });
+  const text = countTokens({ ...config, prompts: { ...config.prompts, historyItems } });
   // Two threads do not halve the time of small products.
   const power = speed * cores ** 0.8;
   const learn = (tokens: number): number => (6 * parameters * tokens) / (rates.learning * power);
   const score = (tokens: number): number => (2 * parameters * tokens) / (rates.scoring * power);
-  const slates = slatesOf(config, size);
+  const slates = collectSlates(config, size);
   const answer = config.prerank.candidates * (config.sid.levels + (config.sid.format === "wrapped" ? 2 : 0));
   const perSlate = text.prompt + answer;
   const taught = config.sft.target === "belief" ? slates.rerank : hitRate * slates.rerank;
@@ -117,7 +117,7 @@ function sasrecWork(config: Config, size: DataSize): number {
 }
 
 /** Slates of each segment, about. */
-function slatesOf(config: Config, size: DataSize): Record<"rerank" | "validation" | "test" | "all", number> {
+function collectSlates(config: Config, size: DataSize): Record<"rerank" | "validation" | "test" | "all", number> {
   const { split } = config.data;
   const cap = config.prerank.maxSlatesPerUser;
   const of = (share: number): number => {

@@ -176,13 +176,18 @@ async function numbers(duck: Duck, hasItems: boolean, hasClock: boolean, whole: 
     repeats: n(order.repeats),
     ties: n(order.ties),
     reach: n(reach.share),
-    left: { 5: await coreOf(duck, 5), 3: await coreOf(duck, 3), 2: await coreOf(duck, 2), 0: await coreOf(duck, 0) },
+    left: {
+      5: await measureCore(duck, 5),
+      3: await measureCore(duck, 3),
+      2: await measureCore(duck, 2),
+      0: await measureCore(duck, 0),
+    },
     textLength: n(catalogue.length),
   };
 }
 
 /** The k-core, one interaction a user and item. */
-async function coreOf(duck: Duck, k: Core): Promise<Left> {
+async function measureCore(duck: Duck, k: Core): Promise<Left> {
   await duck.run("CREATE OR REPLACE TEMP TABLE core AS SELECT DISTINCT u, i FROM raw_interactions");
   for (let before = -1, left = await duck.number("SELECT count(*) FROM core"); left !== before; ) {
     before = left;

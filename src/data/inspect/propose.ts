@@ -37,7 +37,7 @@ export function advise(m: Measured, adapter: string): Advice[] {
   const core = coreFor(m);
   out.push(core);
   const left = m.left[core.value];
-  const split = splitOf(m, adapter);
+  const split = adviseSplit(m, adapter);
   out.push(split);
   out.push(...ids(left.items));
   const levels = levelsFor(left.items);
@@ -122,7 +122,7 @@ function ids(items: number): Advice[] {
   ];
 }
 
-function splitOf(m: Measured, adapter: string): Advice {
+function adviseSplit(m: Measured, adapter: string): Advice {
   const setting = "data.split.kind";
   const span = m.time ? (m.time.last - m.time.first) / day : 0;
   if (m.time && span >= 14 && m.reach >= 0.3)

@@ -1,7 +1,7 @@
 /** Minutes of a recipe: what they must depend on, and by how much. */
 import { describe, expect, it } from "vitest";
 import { compileConfig, inherit } from "../../../src/config/load.ts";
-import { shapeOf } from "../../../src/plan/shape.ts";
+import { readShape } from "../../../src/plan/shape.ts";
 import { type DataSize, estimateTime, midtrainTokens } from "../../../src/plan/time.ts";
 
 const config = (over: object) =>
@@ -10,7 +10,7 @@ const config = (over: object) =>
     "test",
   );
 const size: DataSize = { users: 1000, items: 500, interactions: 10_000, textLength: 100 };
-const shape = shapeOf({ ...config({}).model.architecture, vocab_size: 1000 }, "test");
+const shape = readShape({ ...config({}).model.architecture, vocab_size: 1000 }, "test");
 const seconds = (over: object, stage: string, cores = 1, speed = 1, own = size): number =>
   estimateTime(config(over), shape, 800, own, cores, speed).find((s) => s.stage === stage)?.seconds ?? Number.NaN;
 
