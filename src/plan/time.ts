@@ -27,22 +27,27 @@ export interface StageTime {
 const rates = {
   /** Rows read, cleaned and split, a second. */
   rows: 60_000,
-  /** Characters embedded a second (MiniLM, six layers). */
-  characters: 11_000,
+  /** Embedding (MiniLM, six layers): items and characters a second; the two add up. */
+  texts: 110,
+  characters: 14_000,
   /** Items quantised, an epoch, a second. */
-  quantised: 23_000,
+  quantised: 28_000,
   /** Learning and scoring, multiply-adds a second. */
   learning: 25e9,
-  scoring: 18e9,
+  scoring: 25e9,
+  /** SASRec's, whose products are small. */
+  sasrec: 16e9,
   /** Slates of the pre-rankers and the teacher, a second. */
-  slates: 700,
+  slates: 2_000,
   /** Candidates whose features are computed and learned from, a second. */
-  evidence: 12_000,
+  evidence: 60_000,
 } as const;
 /** Of all slates, those that hold the true item: what calibration and evaluation score. */
 const hitRate = 0.2;
 /** What evaluation costs in passes over its slates: systems and controls share much of their work. */
 const systems = 3;
+/** Of SFT's work: prompts are computed once for all their candidates. */
+const promptsOnce = 0.6;
 /** Start of a stage with a worker, seconds. */
 const start = 6;
 
@@ -73,18 +78,20 @@ export function estimateTime(
   const taught = config.sft.target === "belief" ? slates.rerank : hitRate * slates.rerank;
   const sftTokens = config.sft.userShare * taught * (1 + config.sft.replayShare) * perSlate;
   const taughtSlates =
-    config.prerank.folds > 0 ? config.prerank.trainSlates : config.evidence.midtrainFolds * slates.all;
+    config.prerank.folds > 0
+      ? Math.min(config.prerank.trainSlates, size.interactions)
+      : config.evidence.midtrainFolds * slates.all;
   const seconds: [string, number][] = [
     ["data", start + size.interactions / (rates.rows * speed)],
-    ["candidates", start + (sasrecWork(config, size) / rates.learning + slates.all / rates.slates) / power],
-    ["embed", start + (size.items * size.textLength) / (rates.characters * power)],
+    ["candidates", start + (sasrecWork(config, size) / rates.sasrec + slates.all / rates.slates) / power],
+    ["embed", start + (size.items / rates.texts + (size.items * size.textLength) / rates.characters) / power],
     ["sid", start + (size.items * config.sid.epochs) / (rates.quantised * power)],
     ["midtrain", start + learn(midtrainTokens(config, size))],
     ["slates", start],
     ["calibrate", start + score(hitRate * (slates.rerank + slates.validation) * perSlate)],
     ["evidence", start + ((slates.all + taughtSlates) * config.prerank.candidates) / (rates.evidence * power)],
     ["traces", start + slates.rerank / (rates.slates * power)],
-    ["sft", start + config.sft.epochs * learn(sftTokens)],
+    ["sft", start + config.sft.epochs * promptsOnce * learn(sftTokens)],
     ["rl", start + config.rl.steps * config.rl.prompts * config.rl.group * learn(perSlate + text.response)],
     ["evaluate", start + score(hitRate * (slates.validation + slates.test) * systems * (perSlate + text.response))],
   ];
