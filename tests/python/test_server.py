@@ -205,13 +205,13 @@ def test_state_round_trip(stub, loaded, tmp_path):
     stub.ForwardBackward(train())
     stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2))
     saved = stub.SaveState(pb.SaveStateRequest(path=str(tmp_path / "a"), include_optimizer=True, metadata={"of": "x"}))
-    before = stub.Forward(pb.ForwardRequest(batch=batch()))
+    before = stub.Forward(pb.ForwardRequest(batch=batch())).logprobs
     stub.ForwardBackward(train())
     stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2))
-    assert stub.Forward(pb.ForwardRequest(batch=batch())) != before
+    assert stub.Forward(pb.ForwardRequest(batch=batch())).logprobs != before
     restored = stub.LoadState(pb.LoadStateRequest(path=str(tmp_path / "a"), include_optimizer=True))
     assert restored.sha256 == saved.sha256 and restored.step == 1 and restored.metadata == {"of": "x"}
-    assert stub.Forward(pb.ForwardRequest(batch=batch())) == before
+    assert stub.Forward(pb.ForwardRequest(batch=batch())).logprobs == before
     again = stub.LoadModel(
         pb.LoadModelRequest(model_id="copy", pretrained=pb.PretrainedModel(path=str(tmp_path / "a")))
     )
