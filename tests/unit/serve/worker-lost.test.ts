@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FakeWorker } from "../../../src/worker/fake.ts";
-import { type GatedWorker, makeRuns, requestOf, setUp, until } from "../../service-fixture.ts";
+import { type GatedWorker, makeRequest, makeRuns, setUp, until } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-lost-"));
 let root = "";
@@ -20,29 +20,29 @@ const uncached = ["serve.cache=0"];
 describe.each(["direct", "think"] as const)("a worker whose model is gone (%s)", (mode) => {
   it("is lost, said so, and loaded again; it is not taken for a bad question", async () => {
     const { engine, workers, log } = await setUp(root, "first", { set: uncached });
-    const before = await engine.rerank(requestOf(five, { mode }));
+    const before = await engine.rerank(makeRequest(five, { mode }));
     const worker = workers[0] as GatedWorker;
     for (const id of await modelIds(worker)) await worker.unloadModel(id);
-    expect((await engine.rerank(requestOf(five, { mode }))).fallback).toBe("worker_lost");
+    expect((await engine.rerank(makeRequest(five, { mode }))).fallback).toBe("worker_lost");
     expect(log).toContainEqual(expect.stringMatching(/worker 0 is lost: the worker has lost its model/));
     await until(() => engine.ready());
-    expect(await engine.rerank(requestOf(five, { mode }))).toMatchObject({ ranking: before.ranking });
+    expect(await engine.rerank(makeRequest(five, { mode }))).toMatchObject({ ranking: before.ranking });
   });
 
   it("or was exchanged for another under its name gives no answer", async () => {
     const { engine, workers, log } = await setUp(root, "first", { set: uncached });
-    const before = await engine.rerank(requestOf(five, { mode }));
+    const before = await engine.rerank(makeRequest(five, { mode }));
     const worker = workers[0] as GatedWorker;
     const noise = join(folder, `noise-${mode}`);
     const stranger = new FakeWorker();
     await stranger.loadModel({ source: { kind: "pretrained", path: "/none" }, seed: 99 });
     await stranger.saveState({ path: noise });
     for (const modelId of await modelIds(worker)) await worker.loadState({ modelId, path: noise });
-    const poisoned = await engine.rerank(requestOf(five, { mode }));
+    const poisoned = await engine.rerank(makeRequest(five, { mode }));
     expect([poisoned.fallback, poisoned.thought]).toEqual(["worker_lost", ""]);
     expect(log).toContainEqual(expect.stringMatching(/is not the one the service loaded/));
     await until(() => engine.ready());
-    const after = await engine.rerank(requestOf(five, { mode }));
+    const after = await engine.rerank(makeRequest(five, { mode }));
     expect([after.ranking, after.modelVersion]).toEqual([before.ranking, before.modelVersion]);
   });
 });
@@ -66,8 +66,8 @@ it("a worker whose model is gone is found out without a request, and the service
   expect(engine.ready()).toBe(true);
   await worker.unloadModel((await modelIds(worker))[0] as string);
   await until(() => !engine.ready()); // what /readyz and gRPC health say
-  expect((await engine.rerank(requestOf(five))).fallback).toBe("worker_lost");
+  expect((await engine.rerank(makeRequest(five))).fallback).toBe("worker_lost");
   reloads();
   await until(() => engine.ready());
-  expect((await engine.rerank(requestOf(five))).fallback).toBeUndefined();
+  expect((await engine.rerank(makeRequest(five))).fallback).toBeUndefined();
 });
