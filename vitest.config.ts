@@ -7,5 +7,12 @@ export default defineConfig({
     hookTimeout: 120_000,
     pool: "forks",
     maxWorkers: 2,
+    coverage: {
+      provider: "v8",
+      include: ["src/**/*.ts"],
+      exclude: ["**/generated/**"],
+      reporter: ["text-summary", "html"],
+      reportsDirectory: "coverage/typescript",
+    },
   },
 });
