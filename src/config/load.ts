@@ -146,6 +146,18 @@ function impossible(c: Config): string[] {
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
+  if (c.evidence.modelFolds > c.evidence.folds)
+    out.push(
+      `evidence.modelFolds = ${c.evidence.modelFolds} is above evidence.folds = ${c.evidence.folds}: every fold of the model is made of folds of the statistics`,
+    );
+  const p = c.prerank;
+  if (p.folds === 1) out.push("prerank.folds = 1 leaves nobody to learn from: use 0 (by segment) or 2 and more");
+  if (p.trainSlates > 0 && (p.folds === 0 || p.kind === "logged"))
+    out.push("prerank.trainSlates needs prerank.folds: a pre-ranker fitted by segment has seen those answers");
+  if (p.kind !== "fused" && Object.keys(p.scores).length > 0)
+    out.push(`prerank.scores needs prerank.kind = fused, not ${p.kind}`);
+  const clash = p.experts.find((name) => Object.hasOwn(p.scores, name)) ?? ("fused" in p.scores ? "fused" : undefined);
+  if (clash) out.push(`prerank.scores.${clash}: that name is taken; choose another`);
   if (c.prerank.kind === "logged" && c.data.adapter !== "impressions" && c.data.adapter !== "mind")
     out.push(
       `prerank.kind = logged needs data.adapter = impressions or mind, not ${c.data.adapter}: only a log has slates`,
@@ -161,9 +173,10 @@ function impossible(c: Config): string[] {
   if (c.rl.kind === "opd" && !c.rl.opd.teacher) out.push("rl.kind = opd needs rl.opd.teacher");
   const t = c.teacher;
   const cheap = c.prerank.kind === "itemknn" || c.prerank.kind === "popularity";
-  if (t.midtrainFolds === 1 || (t.midtrainFolds > 1 && !cheap))
+  const { midtrainFolds } = c.evidence;
+  if (midtrainFolds === 1 || (midtrainFolds > 1 && !cheap))
     out.push(
-      `teacher.midtrainFolds = ${t.midtrainFolds} must be 0, or 2 or more with prerank.kind itemknn or popularity (not ${c.prerank.kind}), which are cheap to fit so often`,
+      `evidence.midtrainFolds = ${midtrainFolds} must be 0, or 2 or more with prerank.kind itemknn or popularity (not ${c.prerank.kind}), which are cheap to fit so often`,
     );
   if (t.kind !== "statistical" && !t.model) out.push(`teacher.kind = ${t.kind} needs teacher.model`);
   if (t.kind === "openai" && !t.endpoint.baseUrl) out.push("teacher.kind = openai needs teacher.endpoint.baseUrl");

@@ -64,6 +64,18 @@ export function checkTrainingView(
   failIfAny(`${consumer} sees interactions past ${typeof allowed === "string" ? allowed : "what it may"}`, offenders);
 }
 
+/** Whatever learns from `view` has seen nothing at all of some users. */
+export function checkHeldOut(
+  view: Pick<TrainingView, "sequences">,
+  heldOut: (user: number) => boolean,
+  consumer: string,
+): void {
+  const offenders = view.sequences.flatMap((seen, user) =>
+    heldOut(user) && seen.length > 0 ? [`user row ${user}: ${seen.length} interactions`] : [],
+  );
+  failIfAny(`${consumer} sees users whose slates it judges`, offenders);
+}
+
 /** What a rendered prompt shows of the past, next to the answer it asks for. */
 export interface ShownPrompt {
   readonly id: string;
@@ -87,9 +99,14 @@ export function checkPrompts(prompts: Iterable<ShownPrompt>, consumer: string): 
   failIfAny(`prompts of ${consumer} give their answer away`, offenders);
 }
 
-/** What a training input of slates of `segment` may see at most: everything before that segment's own stage. */
-export const allowedFor = (segment: Segment): Segment =>
-  segment === "validation" || segment === "test" ? "rerank" : "midtrain";
+/**
+ * What a training input of slates of `segment` may see at most: everything before that segment's own stage. Test comes after
+ * every choice is made, so with `refit` all that comes before it.
+ */
+export const allowedFor = (segment: Segment, refit = false): "midtrain" | "rerank" | "validation" => {
+  if (segment === "test") return refit ? "validation" : "rerank";
+  return segment === "validation" ? "rerank" : "midtrain";
+};
 
 /** Slates are consistent with the data and do not show their own answer. */
 export function checkSlates(

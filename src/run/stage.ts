@@ -8,10 +8,12 @@ import type { Verb } from "./code-hash.ts";
 
 export const stageNames = [
   "data",
+  "candidates",
   "embed",
   "sid",
   "midtrain",
   "slates",
+  "evidence",
   "traces",
   "calibrate",
   "sft",

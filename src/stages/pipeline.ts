@@ -1,5 +1,5 @@
 /**
- * The whole of GR2, in order: data, embeddings, semantic IDs, mid-training, slates, calibration, traces, SFT, RL,
+ * The whole of GR2, in order: data, embeddings, semantic IDs, mid-training, slates, evidence, traces, calibration, SFT, RL,
  * evaluation. Each stage is skipped when nothing it depends on has changed, and goes on where a killed run stopped.
  */
 import { readFileSync, writeFileSync } from "node:fs";
@@ -21,9 +21,11 @@ import { type RunningWorker, runtimeOf, startWorker } from "../worker/launcher.t
 import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { calibrate } from "./calibrate.ts";
+import { candidates } from "./candidates.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
 import { evaluate } from "./evaluate.ts";
+import { evidence } from "./evidence.ts";
 import { midtrain } from "./midtrain.ts";
 import { rl } from "./rl/rl.ts";
 import { sft } from "./sft.ts";
@@ -33,7 +35,20 @@ import { checkTeachers, type Outlook } from "./teachers/preflight.ts";
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
-export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
+export const stages: readonly Stage[] = [
+  data,
+  candidates,
+  embed,
+  sid,
+  midtrain,
+  slates,
+  evidence,
+  traces,
+  calibrate,
+  sft,
+  rl,
+  evaluate,
+];
 
 /** Stages that make the semantic IDs. */
 const idStages: readonly Stage[] = [data, embed, sid];
