@@ -4,7 +4,7 @@
  */
 import { basename } from "node:path";
 import { DataError } from "../core/errors.ts";
-import { hashOf, sha256File } from "../core/hash.ts";
+import { hashJson, sha256File } from "../core/hash.ts";
 import { itemId, type UserId, userId } from "../core/ids.ts";
 import { type AdapterOptions, loadRaw } from "./adapters/index.ts";
 import { type Duck, type DuckOptions, openDuck, Quarantine, readNumbers } from "./duck.ts";
@@ -35,8 +35,8 @@ const version = 1;
 /** Reads, cleans and numbers a data set. Throws DataError for missing, corrupt or empty data. */
 export async function buildDataset(options: BuildOptions): Promise<Dataset> {
   const { report, dropped, items, logged, columns } = await readAndClean(options);
-  const sequences = sequencesOf(columns, items);
-  const hash = hashOf({
+  const sequences = buildSequences(columns, items);
+  const hash = hashJson({
     version,
     source: { ...options.source, path: "" },
     files: await Promise.all(report.files.map(async (f) => [basename(f), await sha256File(f)])),
@@ -142,7 +142,7 @@ async function readColumns(duck: Duck): Promise<Columns> {
 }
 
 /** Sequences are views into two arrays that they share: at a million users, arrays of their own would cost more than the data. */
-function sequencesOf(columns: Columns, items: readonly Item[]): UserSequence[] {
+function buildSequences(columns: Columns, items: readonly Item[]): UserSequence[] {
   let end = 0;
   return columns.users.map((user, row) => {
     const start = end;

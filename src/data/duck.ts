@@ -143,7 +143,7 @@ export function requireFile(path: string, what: string): void {
 }
 
 /** The first `bytes` of a file as text, decompressed if the name ends in .gz. */
-export function headOf(path: string, bytes = 65_536, encoding: "utf8" | "latin1" = "utf8"): string {
+export function readStart(path: string, bytes = 65_536, encoding: "utf8" | "latin1" = "utf8"): string {
   const buffer = Buffer.alloc(bytes);
   const fd = openSync(path, "r");
   try {
@@ -161,7 +161,7 @@ export function headOf(path: string, bytes = 65_536, encoding: "utf8" | "latin1"
 }
 
 /** Lines of a text file with their numbers from 1, decompressed if .gz; blank lines are skipped. */
-export async function* linesOf(
+export async function* streamLines(
   path: string,
   encoding: "utf8" | "latin1" = "utf8",
 ): AsyncGenerator<{ line: number; text: string }> {

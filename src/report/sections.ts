@@ -1,37 +1,17 @@
 /** The parts of the page that are text and tables. What they say follows from the numbers, good or bad. */
+import { findSystem, isPolicy } from "../eval/systems.ts";
 import type { ComparisonRow, MetricRow, Slice } from "../eval/table.ts";
 import type { Example, ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
-import { verdictOf } from "./plots.ts";
+import { judgeInterval } from "./plots.ts";
 
 const metricOrder = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR", "AUC"] as const;
-
-const descriptions: Readonly<Record<string, string>> = {
-  prerank: "the input order",
-  prior: "learned prior alone, no language model",
-  direct: "likelihood × prior, mid-trained model",
-  sft: "generated after visible reasoning, SFT",
-  sft_nothink: "generated at once, SFT",
-  sft_direct: "likelihood × prior, SFT model",
-  rl: "generated after visible reasoning, RL",
-  rl_nothink: "generated at once, RL",
-  rl_direct: "likelihood × prior, RL model",
-  direct_other_history: "the history of another user",
-  rl_other_thought: "the reasoning of another slate",
-  rl_other_order: "candidates listed in a random order",
-  rl_nothink_other_order: "the same, generated at once",
-  rl_compressed: "prompts shortened, RL",
-};
-
-/** Systems that are not candidates: baselines and controls. */
-export const isControl = (system: string): boolean =>
-  system === "prerank" || system === "prior" || system.includes("_other_") || system.endsWith("_compressed");
 
 const signed = (x: number, digits = 4): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(digits)}`;
 const percent = (x: number, digits = 1): string => `${(100 * x).toFixed(digits)} %`;
 
 /** The difference to the pre-rank of one system in one metric. */
-export const liftOf = (
+export const computeLift = (
   data: ReportData,
   system: string,
   metric: string,
@@ -45,16 +25,16 @@ export const liftOf = (
 export function headlineSystem(data: ReportData): string | undefined {
   if (data.metrics.selected) return data.metrics.selected.system;
   const lifts = data.metrics.comparisons.filter(
-    (c) => c.baseline === "prerank" && c.slice === "conditional" && c.metric === "N@5" && !isControl(c.system),
+    (c) => c.baseline === "prerank" && c.slice === "conditional" && c.metric === "N@5" && isPolicy(c.system),
   );
   return lifts.sort((a, b) => b.ci_low - a.ci_low)[0]?.system;
 }
 
 export function hero(data: ReportData): Html {
   const system = headlineSystem(data);
-  const lift = system === undefined ? undefined : liftOf(data, system, "N@5");
+  const lift = system === undefined ? undefined : computeLift(data, system, "N@5");
   const { health } = data.metrics;
-  const r1 = system === undefined ? undefined : liftOf(data, system, "R@1");
+  const r1 = system === undefined ? undefined : computeLift(data, system, "R@1");
   const seconds = Object.values(data.metrics.timings).reduce((a, b) => a + b, 0);
   const tiles: [string | undefined, string][] = [
     [r1 && signed(r1.delta), "R@1 difference"],
@@ -64,7 +44,7 @@ export function hero(data: ReportData): Html {
     [health.identity_rate === undefined ? undefined : percent(health.identity_rate), "input order copied"],
     [minutes(seconds), "all stages"],
   ];
-  const verdict = lift && verdictOf(lift);
+  const verdict = lift && judgeInterval(lift);
   const number = lift
     ? html`<div class="big ${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(lift.delta)}<span class="unit">N@5 over the pre-rank</span></div>
       <div class="ci">95 % interval [${signed(lift.ci_low)}, ${signed(lift.ci_high)}] · ${signed(100 * lift.relative, 1)} % relative · p ${pValue(lift.p)}</div>
@@ -109,26 +89,23 @@ function resultTable(data: ReportData, slice: Slice): Html {
   const chosen = headlineSystem(data);
   const metrics = metricOrder.filter((m) => rows.some((r) => r.metric === m));
   const best = new Map(
-    metrics.map((m) => [
-      m,
-      Math.max(...rows.filter((r) => r.metric === m && !isControl(r.system)).map((r) => r.value)),
-    ]),
+    metrics.map((m) => [m, Math.max(...rows.filter((r) => r.metric === m && isPolicy(r.system)).map((r) => r.value))]),
   );
   const cell = (r: MetricRow | undefined): Html =>
     r
-      ? html`<td class="${!isControl(r.system) && r.value === best.get(r.metric) ? "best" : ""}">${r.value.toFixed(4)}<small>${r.ci_low.toFixed(3)}–${r.ci_high.toFixed(3)}</small></td>`
+      ? html`<td class="${isPolicy(r.system) && r.value === best.get(r.metric) ? "best" : ""}">${r.value.toFixed(4)}<small>${r.ci_low.toFixed(3)}–${r.ci_high.toFixed(3)}</small></td>`
       : html`<td>–</td>`;
   return html`<p class="lead">${(rows[0]?.n ?? 0).toLocaleString("en")} slates; ${sliceText[slice][1]}.</p><div class="scroll"><table><thead><tr><th>system</th>${metrics.map((m) => html`<th>${m}</th>`)}<th>Δ N@5</th></tr></thead><tbody>${systems.map(
     (system) =>
-      html`<tr class="${system === chosen ? "chosen" : ""} ${isControl(system) ? "control" : ""}"><td>${system}${system === chosen && html`<span class="tag">chosen</span>`}<small>${descriptions[system] ?? ""}</small></td>${metrics.map(
+      html`<tr class="${system === chosen ? "chosen" : ""} ${isPolicy(system) ? "" : "control"}"><td>${system}${system === chosen && html`<span class="tag">chosen</span>`}<small>${findSystem(system)?.description ?? ""}</small></td>${metrics.map(
         (m) => cell(rows.find((r) => r.system === system && r.metric === m)),
-      )}${liftCell(liftOf(data, system, "N@5", slice))}</tr>`,
+      )}${liftCell(computeLift(data, system, "N@5", slice))}</tr>`,
   )}</tbody></table></div>`;
 }
 
 function liftCell(c: ComparisonRow | undefined): Html {
   if (!c) return html`<td>–</td>`;
-  const verdict = verdictOf(c);
+  const verdict = judgeInterval(c);
   return html`<td class="${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(c.delta)}<small>${signed(c.ci_low, 3)} … ${signed(c.ci_high, 3)}</small></td>`;
 }
 
@@ -167,9 +144,7 @@ function slate(e: Example, index: number): Html {
 export function healthTable(data: ReportData): Html {
   const kinds = ["valid_rate", "identity_rate", "kendall_tau", "tokens"] as const;
   const { health } = data.metrics;
-  const systems = Object.keys(health).flatMap((k) =>
-    k.endsWith("_valid_rate") ? [k.slice(0, -"_valid_rate".length)] : [],
-  );
+  const systems = [...new Set(data.metrics.rows.map((r) => r.system))].filter((s) => `${s}_valid_rate` in health);
   if (systems.length === 0) return html``;
   const show = (value: number | undefined, kind: string): string =>
     value === undefined

@@ -7,7 +7,7 @@
  */
 import { join } from "node:path";
 import type { Duck, Quarantine } from "../duck.ts";
-import { type ItemColumns, itemOf } from "./items.ts";
+import { type ItemColumns, makeItem } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import { parsePythonLiteral } from "./python-literal.ts";
 import { type AdapterReport, type InteractionColumns, itemLines, writeItems } from "./readers.ts";
@@ -99,7 +99,7 @@ export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine:
       try {
         const record = parse(text);
         if (typeof record !== "object" || record === null || Array.isArray(record)) return "not a record";
-        return itemOf(record as Record<string, unknown>, texts, noSeparator);
+        return makeItem(record as Record<string, unknown>, texts, noSeparator);
       } catch (e) {
         return e instanceof Error ? e.message : "unreadable";
       }

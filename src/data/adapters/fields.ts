@@ -4,15 +4,15 @@
  * Owns no meaning: whoever stages them types them, and sends what cannot be used to the quarantine.
  */
 import { DataError } from "../../core/errors.ts";
-import { type Duck, headOf, type Quarantine, requireFile, sqlName, sqlText } from "../duck.ts";
-import { formatOf, parseDelimited } from "./items.ts";
-import { lineOf } from "./readers.ts";
+import { type Duck, type Quarantine, readStart, requireFile, sqlName, sqlText } from "../duck.ts";
+import { detectFormat, parseDelimited } from "./items.ts";
+import { toLineNumber } from "./readers.ts";
 
 export interface StagedFields {
   /** Rows of the file, those that could not be parsed included. */
   readonly rows: number;
   /** Line in the file of row `n`; of Parquet, the row itself. */
-  readonly lineOf: (n: number) => number;
+  readonly toLineNumber: (n: number) => number;
 }
 
 /** How a CSV or TSV departs from a header line and quotes. */
@@ -35,7 +35,7 @@ export async function stageFields(
   form: TextForm = {},
 ): Promise<StagedFields> {
   requireFile(file, "Impressions");
-  const format = formatOf(file);
+  const format = detectFormat(file);
   const names = Object.entries(fields);
   const require = (known: readonly string[], where: string): void => {
     for (const [, column] of names)
@@ -64,7 +64,7 @@ export async function stageFields(
   } else {
     header = form.names === undefined ? 1 : 0;
     const delimiter = format === "csv" ? "," : "\t";
-    const first = parseDelimited(headOf(file).split(/\r?\n/)[0] ?? "", delimiter) ?? [];
+    const first = parseDelimited(readStart(file).split(/\r?\n/)[0] ?? "", delimiter) ?? [];
     const cells = form.names ?? first.map((c) => c.trim());
     const quote = (form.quoted ?? true) ? "'\"'" : "''";
     require(cells, `${file}:1`);
@@ -86,7 +86,7 @@ export async function stageFields(
   const rejected = unparsed.map((r) => Number(r.line));
   const rows = rejected.length + (await duck.number("SELECT count(*) FROM staged"));
   quarantine.saw(file, rows);
-  return { rows, lineOf: (n) => lineOf(n + header, rejected) };
+  return { rows, toLineNumber: (n) => toLineNumber(n + header, rejected) };
 }
 
 async function read<T>(file: string, what: () => Promise<T>): Promise<T> {

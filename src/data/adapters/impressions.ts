@@ -149,7 +149,7 @@ function wideFields(c: ImpressionColumns): Record<string, string> {
 
 type Fault = readonly [when: string, reason: string];
 /** SQL: the first fault that holds, or NULL. */
-const firstOf = (faults: readonly Fault[]): string =>
+const describeFirst = (faults: readonly Fault[]): string =>
   `CASE ${faults.map(([when, reason]) => `WHEN ${when} THEN ${sqlText(reason)}`).join(" ")} END`;
 const absent = (field: string, column: string): Fault => [`${field} IS NULL`, `no "${column}"`];
 const notFinite = (x: string): string => `(${x} IS NULL OR NOT isfinite(${x}))`;
@@ -168,7 +168,7 @@ async function typeLong(duck: Duck, c: ImpressionColumns, time: string, unknownU
     ...(c.score === undefined ? [] : [[notFinite("score"), `"${c.score}" is not a number`] as const]),
     ...(unknownUser === "" ? [] : [[unknownUser, "the user is not in the interactions table"] as const]),
   ];
-  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${firstOf(faults)} AS fault FROM (
+  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${describeFirst(faults)} AS fault FROM (
     SELECT n, broken, s, u, i, ${time} AS sec, ${number("y")} AS label,
       ${c.position === undefined ? "NULL::DOUBLE" : number("k")} AS place,
       ${c.score === undefined ? "NULL::DOUBLE" : number("x")} AS score FROM staged)`);
@@ -220,7 +220,7 @@ async function typeWide(duck: Duck, c: ImpressionColumns, time: string, unknownU
       : [["NOT list_has_all(items, positives)", "a positive is not among the candidates"] as const]),
     ...(unknownUser === "" ? [] : [[unknownUser, "the user is not in the interactions table"] as const]),
   ];
-  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${firstOf(faults)} AS fault FROM (
+  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${describeFirst(faults)} AS fault FROM (
     SELECT n, broken, u, ${time} AS sec, c AS i, ${list("c", "VARCHAR", true)} AS items,
       ${list("x", "DOUBLE", c.scores !== undefined)} AS scores, ${list("y", "DOUBLE", c.labels !== undefined)} AS labels,
       ${list("p", "VARCHAR", c.positives !== undefined)} AS positives FROM staged)`);
@@ -237,7 +237,7 @@ async function setAside(duck: Duck, file: string, staged: StagedFields, quaranti
   for (const b of bad)
     quarantine.add({
       file,
-      line: staged.lineOf(Number(b.n)),
+      line: staged.toLineNumber(Number(b.n)),
       reason: String(b.fault),
       text: String(b.broken ?? JSON.stringify([b.u, b.i, b.sec])),
     });

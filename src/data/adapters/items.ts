@@ -1,6 +1,6 @@
 /** Reading item files of any layout with a field mapping: CSV, TSV, JSONL[.gz], Parquet. Values become plain RawItems. */
 import { DataError } from "../../core/errors.ts";
-import { type Duck, headOf, type Quarantine, requireFile, sqlText } from "../duck.ts";
+import { type Duck, type Quarantine, readStart, requireFile, sqlText } from "../duck.ts";
 import { isPythonLines } from "./python-lines.ts";
 import { parsePythonLiteral } from "./python-literal.ts";
 import { itemLines, type RawItem, unterminated } from "./readers.ts";
@@ -18,7 +18,7 @@ export interface ItemColumns {
 export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
 
 /** Format by file name, `.gz` aside. */
-export function formatOf(file: string): TableFormat {
+export function detectFormat(file: string): TableFormat {
   const name = file.toLowerCase().replace(/\.gz$/, "");
   if (name.endsWith(".csv")) return "csv";
   if (name.endsWith(".tsv")) return "tsv";
@@ -28,9 +28,9 @@ export function formatOf(file: string): TableFormat {
 }
 
 /** Column names of a table; of JSONL, every key that the records in its first 64 KB have. */
-export async function columnsOf(duck: Duck, file: string): Promise<string[]> {
+export async function listColumns(duck: Duck, file: string): Promise<string[]> {
   requireFile(file, "Items");
-  const format = formatOf(file);
+  const format = detectFormat(file);
   if (format === "parquet") {
     try {
       const rows = await duck.rows(`DESCRIBE SELECT * FROM read_parquet(${sqlText(file)})`);
@@ -39,7 +39,7 @@ export async function columnsOf(duck: Duck, file: string): Promise<string[]> {
       throw new DataError(`${file} is not a readable Parquet file.`, { cause });
     }
   }
-  const lines = headOf(file).split(/\r?\n/);
+  const lines = readStart(file).split(/\r?\n/);
   if (format !== "jsonl") return parseDelimited(lines[0] ?? "", format === "csv" ? "," : "\t") ?? [];
   const parse = isPythonLines(file) ? parsePythonLiteral : (text: string): unknown => JSON.parse(text);
   const keys = lines.flatMap((line) => {
@@ -62,8 +62,8 @@ export async function* readItemTable(
   separator = "|",
 ): AsyncGenerator<RawItem> {
   requireFile(file, "Items");
-  const format = formatOf(file);
-  const toItem = (record: Readonly<Record<string, unknown>>): RawItem | string => itemOf(record, columns, separator);
+  const format = detectFormat(file);
+  const toItem = (record: Readonly<Record<string, unknown>>): RawItem | string => makeItem(record, columns, separator);
   if (format === "jsonl") {
     const python = isPythonLines(file);
     const parse = python ? parsePythonLiteral : (text: string): unknown => JSON.parse(text);
@@ -78,7 +78,7 @@ export async function* readItemTable(
   }
   if (format !== "parquet") {
     const delimiter = format === "csv" ? "," : "\t";
-    const header = parseDelimited(headOf(file).split(/\r?\n/)[0] ?? "", delimiter) ?? [];
+    const header = parseDelimited(readStart(file).split(/\r?\n/)[0] ?? "", delimiter) ?? [];
     if (!header.includes(columns.id)) throw new DataError(`${file}:1 has no column "${columns.id}".`);
     yield* itemLines(
       file,
@@ -108,7 +108,7 @@ export async function* readItemTable(
 }
 
 /** One record as an item, or the reason why it cannot be one. */
-export function itemOf(
+export function makeItem(
   record: Readonly<Record<string, unknown>>,
   columns: ItemColumns,
   separator: string,
@@ -119,27 +119,27 @@ export function itemOf(
   if (id === undefined || id === null || id === "") return `no "${columns.id}"`;
   return {
     id: String(id),
-    title: textOf(value(columns.title)),
-    brand: textOf(value(columns.brand)),
-    categories: listOf(value(columns.categories), separator),
-    description: textOf(value(columns.description)),
+    title: toText(value(columns.title)),
+    brand: toText(value(columns.brand)),
+    categories: splitList(value(columns.categories), separator),
+    description: toText(value(columns.description)),
   };
 }
 
 /** Text of a string, number or (nested) list of them; anything else is "". */
-export function textOf(value: unknown): string {
+export function toText(value: unknown): string {
   if (typeof value === "string") return value.trim();
   if (typeof value === "number" || typeof value === "bigint") return String(value);
   if (Array.isArray(value))
     return value
-      .map(textOf)
+      .map(toText)
       .filter((s) => s !== "")
       .join(" ");
   return "";
 }
 
 /** A list, however it is written: nested lists are flattened, strings split; duplicates and blanks go. */
-export function listOf(value: unknown, separator: string): string[] {
+export function splitList(value: unknown, separator: string): string[] {
   const flat = (v: unknown): string[] =>
     Array.isArray(v)
       ? v.flatMap(flat)

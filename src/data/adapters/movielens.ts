@@ -9,7 +9,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
-import { listOf, parseDelimited } from "./items.ts";
+import { parseDelimited, splitList } from "./items.ts";
 import { type AdapterReport, itemLines, type RawItem, readDelimited, writeItems } from "./readers.ts";
 
 export interface MovielensOptions {
@@ -78,7 +78,7 @@ const layouts: readonly {
     parse(text) {
       const cells = text.split("::");
       return cells.length === 3
-        ? item(cells[0] ?? "", cells[1] ?? "", listOf(cells[2], "|"))
+        ? item(cells[0] ?? "", cells[1] ?? "", splitList(cells[2], "|"))
         : `${cells.length} columns, expected 3`;
     },
   },
@@ -91,7 +91,7 @@ const layouts: readonly {
     parse(text) {
       const cells = parseDelimited(text, ",");
       return cells?.length === 3
-        ? item(cells[0] ?? "", cells[1] ?? "", listOf(cells[2], "|"))
+        ? item(cells[0] ?? "", cells[1] ?? "", splitList(cells[2], "|"))
         : `${cells?.length ?? 1} columns, expected 3`;
     },
   },

@@ -7,7 +7,7 @@
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import { DataError } from "../../core/errors.ts";
-import { type Duck, headOf, linesOf, type Quarantine, requireFile } from "../duck.ts";
+import { type Duck, type Quarantine, readStart, requireFile, streamLines } from "../duck.ts";
 import { stageFields } from "./fields.ts";
 import { filesIn } from "./locate.ts";
 import { parsePythonLiteral } from "./python-literal.ts";
@@ -131,12 +131,12 @@ function joinRow(sequences: Map<string, string[]>, user: string, row: readonly s
 
 /** RecBole's: `item_id_list:token_seq` is separated by spaces. */
 async function* interRows(file: string): AsyncGenerator<Row> {
-  const header = (headOf(file).split(/\r?\n/)[0] ?? "").split("\t").map(recboleName);
+  const header = (readStart(file).split(/\r?\n/)[0] ?? "").split("\t").map(recboleName);
   const at = (name: string): number => header.indexOf(name);
   const [user, list, item] = [at("user_id") < 0 ? at("session_id") : at("user_id"), at("item_id_list"), at("item_id")];
   if (user < 0 || list < 0 || item < 0)
     throw new DataError(`${file}:1 has no user_id, item_id_list and item_id; it has ${header.join(", ")}.`);
-  for await (const { line, text } of linesOf(file)) {
+  for await (const { line, text } of streamLines(file)) {
     if (line === 1) continue;
     const cells = text.split("\t");
     const history = (cells[list] ?? "").split(" ").filter((i) => i !== "");
@@ -151,7 +151,7 @@ async function* csvRows(duck: Duck, file: string, quarantine: Quarantine): Async
   const rows = await duck.rows("SELECT n, u, h, i FROM staged ORDER BY n");
   await duck.run("DROP TABLE staged");
   for (const { n, u, h, i } of rows) {
-    const line = staged.lineOf(Number(n));
+    const line = staged.toLineNumber(Number(n));
     const row = { line, user: String(u ?? ""), item: String(i ?? ""), history: [] };
     try {
       const list = parsePythonLiteral(String(h ?? "[]"));

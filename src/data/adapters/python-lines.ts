@@ -7,13 +7,13 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { type BadRow, headOf, linesOf, Quarantine } from "../duck.ts";
+import { type BadRow, Quarantine, readStart, streamLines } from "../duck.ts";
 import { parsePythonLiteral } from "./python-literal.ts";
 
 /** Whether the first line is a Python literal and not JSON. */
 export function isPythonLines(file: string): boolean {
   const first =
-    headOf(file)
+    readStart(file)
       .split(/\r?\n/)
       .find((l) => l.trim() !== "") ?? "";
   if (!/^\s*\{/.test(first)) return false;
@@ -55,7 +55,7 @@ export async function asJsonLines<T>(
 
 async function* jsonLines(file: string): AsyncGenerator<string> {
   let next = 1;
-  for await (const { line, text } of linesOf(file)) {
+  for await (const { line, text } of streamLines(file)) {
     yield "\n".repeat(line - next); // blank lines keep the numbers right
     next = line + 1;
     let json = text;

@@ -5,14 +5,14 @@
 import { DataError } from "../../core/errors.ts";
 import {
   type Duck,
-  headOf,
-  linesOf,
   type Quarantine,
   quarantineLimit,
   readNumbers,
+  readStart,
   requireFile,
   sqlName,
   sqlText,
+  streamLines,
 } from "../duck.ts";
 
 /** One item before neutralisation. Absent text is "" or []. */
@@ -69,7 +69,7 @@ export type TimeUnit = "auto" | "seconds" | "milliseconds" | "iso";
 
 const dropStaged = "DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged";
 
-const firstRows = (file: string): string[] => headOf(file).split(/\r?\n/).slice(0, 50);
+const firstRows = (file: string): string[] => readStart(file).split(/\r?\n/).slice(0, 50);
 
 /** Times as people write them, beside ISO 8601: Goodreads' (`Fri Sep 08 10:44:24 -0700 2017`) and MIND's (`11/15/2019 8:55:22 AM`). */
 const writtenTimes = ["%a %b %d %H:%M:%S %z %Y", "%m/%d/%Y %I:%M:%S %p"];
@@ -189,7 +189,7 @@ async function moveStaged(duck: Duck, file: string, quarantine: Quarantine, stag
       WHERE ${staged.unusable} ORDER BY line LIMIT ${quarantineLimit}`);
     const described = [
       ...unparsed.map((r) => ({ file, line: Number(r.line), reason: String(r.reason), text: String(r.text).trim() })),
-      ...unusable.map((r) => ({ file, line: lineOf(Number(r.line), rejected), ...staged.describe(r) })),
+      ...unusable.map((r) => ({ file, line: toLineNumber(Number(r.line), rejected), ...staged.describe(r) })),
     ].sort((a, b) => a.line - b.line);
     quarantine.addMany(file, rejected.length + numUnusable, described);
     await duck.run(`DELETE FROM staged WHERE ${staged.unusable}`);
@@ -207,7 +207,7 @@ async function moveStaged(duck: Duck, file: string, quarantine: Quarantine, stag
 }
 
 /** Line of what would be line `n` if the lines `rejected` (ascending) were not there. */
-export function lineOf(n: number, rejected: ArrayLike<number>): number {
+export function toLineNumber(n: number, rejected: ArrayLike<number>): number {
   let [low, high] = [0, rejected.length];
   while (low < high) {
     const middle = (low + high) >> 1;
@@ -371,7 +371,7 @@ export async function* itemLines(
       k = 1;
     }
   }
-  for await (const { line, text } of linesOf(file, options.encoding ?? "utf8")) {
+  for await (const { line, text } of streamLines(file, options.encoding ?? "utf8")) {
     if (line === 1 && options.skipHeader === true) continue;
     held.push({ line, text });
     yield* settle(false);

@@ -5,7 +5,7 @@
  */
 import { basename, join } from "node:path";
 import { DataError } from "../../core/errors.ts";
-import { type Duck, headOf, type Quarantine, requireFile } from "../duck.ts";
+import { type Duck, type Quarantine, readStart, requireFile } from "../duck.ts";
 import type { ItemColumns } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import {
@@ -32,9 +32,9 @@ export interface RecboleOptions {
 
 /** The name in a header cell `name:type`. */
 export const recboleName = (cell: string): string => cell.trim().split(":")[0] ?? cell;
-const typeOf = (cell: string): string => cell.trim().split(":")[1] ?? "token";
+const columnType = (cell: string): string => cell.trim().split(":")[1] ?? "token";
 const quoted = (names: readonly string[]): string => names.map((n) => `"${n}"`).join(", ");
-const headerOf = (file: string): string[] => (headOf(file).split(/\r?\n/)[0] ?? "").split("\t");
+const readHeader = (file: string): string[] => (readStart(file).split(/\r?\n/)[0] ?? "").split("\t");
 
 const wanted = (what: string, setting: string, extension: string): Wanted => ({
   what,
@@ -50,7 +50,7 @@ export async function loadRecbole(duck: Duck, options: RecboleOptions, quarantin
       ? locateOrFail(path, wanted("interactions", "data.files.interactions", "inter"))
       : join(path, options.interactions);
   requireFile(inter, "Interactions");
-  const names = headerOf(inter).map(recboleName);
+  const names = readHeader(inter).map(recboleName);
   const usual = { user: "user_id", item: "item_id", rating: "rating", time: "timestamp" };
   const column = (role: keyof typeof usual, needed: boolean): string | undefined => {
     const name = options.columns?.[role] ?? usual[role];
@@ -89,7 +89,7 @@ export async function* recboleItems(
   quarantine: Quarantine,
 ): AsyncGenerator<RawItem> {
   requireFile(file, "Items");
-  const header = headerOf(file);
+  const header = readHeader(file);
   const names = header.map(recboleName);
   const at = (role: keyof ItemColumns, usual: RegExp): number[] => {
     if (named[role] === undefined) return names.flatMap((n, k) => (usual.test(n) ? [k] : [])).slice(0, 1);
@@ -122,7 +122,7 @@ export async function* recboleItems(
       if (cell([id]) === "") return "no item id";
       const withYear = cell(year) === "" || cell(title) === "" ? cell(title) : `${cell(title)} (${cell(year)})`;
       const classes = categories.flatMap((k) =>
-        typeOf(header[k] ?? "") === "token_seq" ? cell([k]).split(" ") : cell([k]),
+        columnType(header[k] ?? "") === "token_seq" ? cell([k]).split(" ") : cell([k]),
       );
       return {
         id: cell([id]),

@@ -10,8 +10,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
-import { type Duck, headOf, linesOf, type Quarantine, requireFile } from "../duck.ts";
-import { type ItemColumns, itemOf, readItemTable } from "./items.ts";
+import { type Duck, type Quarantine, readStart, requireFile, streamLines } from "../duck.ts";
+import { type ItemColumns, makeItem, readItemTable } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import { type AdapterReport, itemLines, type RawItem, writeItems } from "./readers.ts";
 
@@ -68,7 +68,7 @@ export async function loadSequences(
   const rowsRead = await readSequenceLines(duck, file, quarantine);
   const itemFile = options.items === undefined ? locate(path, sequenceItems) : join(path, options.items);
   if (itemFile !== undefined)
-    await writeItems(duck, sequenceItemsOf(duck, itemFile, { ...itemColumns, ...options.itemColumns }, quarantine));
+    await writeItems(duck, parseSequenceItems(duck, itemFile, { ...itemColumns, ...options.itemColumns }, quarantine));
   return {
     files: itemFile === undefined ? [file] : [file, itemFile],
     rowsRead,
@@ -86,7 +86,7 @@ async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantin
   const users = new Set<string>();
   let rowsRead = 0;
   try {
-    for await (const { line, text } of linesOf(file)) {
+    for await (const { line, text } of streamLines(file)) {
       const [user, ...items] = text.trim().split(/[ \t]+/);
       rowsRead += Math.max(1, items.length);
       quarantine.saw(file, 1);
@@ -116,7 +116,7 @@ async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantin
 }
 
 /** Items of any layout above, told apart by name and first character. */
-function sequenceItemsOf(
+function parseSequenceItems(
   duck: Duck,
   file: string,
   columns: ItemColumns,
@@ -131,7 +131,7 @@ function sequenceItemsOf(
 /** `{"item_id": ...}` on every line, rather than one object over the whole file. */
 const isJsonLines = (file: string, id: string): boolean => {
   try {
-    const first: unknown = JSON.parse(headOf(file).split(/\r?\n/)[0] ?? "");
+    const first: unknown = JSON.parse(readStart(file).split(/\r?\n/)[0] ?? "");
     return typeof first === "object" && first !== null && id in first;
   } catch {
     return false;
@@ -159,7 +159,7 @@ export function keyedItems(file: string, columns: ItemColumns, quarantine: Quara
     const record = Array.isArray(value) ? { categories: value } : value;
     const item =
       typeof record === "object" && record !== null
-        ? itemOf({ ...record, [columns.id]: id }, columns, " > ")
+        ? makeItem({ ...record, [columns.id]: id }, columns, " > ")
         : "not a record or a list";
     if (typeof item !== "string") out.push(item);
     else quarantine.add({ file, line: k + 1, reason: item, text: JSON.stringify(value) ?? "" });

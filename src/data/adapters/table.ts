@@ -8,7 +8,7 @@
 import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, requireFile, sqlText } from "../duck.ts";
-import { columnsOf, formatOf, type ItemColumns, readItemTable } from "./items.ts";
+import { detectFormat, type ItemColumns, listColumns, readItemTable } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import { asJsonLines, isPythonLines } from "./python-lines.ts";
 import {
@@ -70,7 +70,7 @@ export async function loadTable(duck: Duck, options: TableOptions, quarantine: Q
   const idFile = options.itemIds === undefined ? undefined : join(path, options.itemIds);
   if (idFile !== undefined) await translateItems(duck, idFile);
   if (itemFile !== undefined) {
-    const there = await columnsOf(duck, itemFile);
+    const there = await listColumns(duck, itemFile);
     const id = there.includes(options.columns.item) ? options.columns.item : defaultItemColumns.id;
     const columns = { ...defaultItemColumns, id, ...options.itemColumns };
     const named = Object.entries({ id: columns.id, ...options.itemColumns });
@@ -116,7 +116,7 @@ export function readInteractions(
   timeUnit: TimeUnit = "auto",
   keep?: Keep,
 ): Promise<number> {
-  const format = formatOf(file);
+  const format = detectFormat(file);
   if (format === "parquet") return readParquet(duck, file, columns, quarantine, timeUnit, keep);
   if (format === "jsonl" && isPythonLines(file))
     return asJsonLines(file, quarantine, (copy, q) => readJsonl(duck, copy, columns, q, timeUnit, keep));

@@ -8,7 +8,7 @@ import { DataError } from "../../core/errors.ts";
 import { parseDelimited } from "../adapters/items.ts";
 import { filesIn } from "../adapters/locate.ts";
 import { parsePythonLiteral } from "../adapters/python-literal.ts";
-import { type Duck, headOf, sqlText } from "../duck.ts";
+import { type Duck, readStart, sqlText } from "../duck.ts";
 
 export type FileFormat =
   | "csv"
@@ -83,7 +83,7 @@ export async function lookAt(duck: Duck, path: string): Promise<FolderView> {
   if (stat === undefined)
     throw new DataError(`${path}: there is no such file or folder.`, { advice: "Name the folder of the data." });
   const folder = stat.isDirectory() ? full : dirname(full);
-  const subfolders = subfoldersOf(folder);
+  const subfolders = listSubfolders(folder);
   const names = filesIn(folder).slice(0, maxFiles);
   for (const inner of subfolders.filter((f) => partFolders.test(f)))
     names.push(
@@ -101,7 +101,7 @@ export async function lookAt(duck: Duck, path: string): Promise<FolderView> {
   };
 }
 
-const subfoldersOf = (folder: string): string[] =>
+const listSubfolders = (folder: string): string[] =>
   readdirSync(folder, { withFileTypes: true })
     .filter((e) => e.isDirectory() && !e.name.startsWith("."))
     .map((e) => e.name)
@@ -116,7 +116,7 @@ async function lookAtFile(duck: Duck, folder: string, name: string): Promise<Fil
     if (/\.parquet$/i.test(name)) return await lookAtParquet(duck, path, base);
     if (/\.(zip|7z|bz2|xz|zst|tar|tgz|pkl|npy|npz|pt|bin|safetensors|png|jpe?g|pdf)$/i.test(name))
       return { ...base, format: "unreadable", problem: "not a text file; unpack it first" };
-    const head = headOf(path, headBytes);
+    const head = readStart(path, headBytes);
     if (head.includes("\u0000")) return { ...base, format: "unreadable", problem: "not a text file" };
     const whole = head.length > 0 && Buffer.byteLength(head) >= bytes && !name.endsWith(".gz");
     const all = head.split(/\r?\n/);
@@ -159,9 +159,9 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
   const none = { records: [], columns: [] };
   const first = lines[0] ?? "";
   if (/^\s*\{/.test(first)) {
-    const json = recordsOf(lines, (l) => JSON.parse(l));
+    const json = parseRecords(lines, (l) => JSON.parse(l));
     if (json.length > 0) return { format: "jsonl", records: json, columns: columnViews(json) };
-    const python = recordsOf(lines, parsePythonLiteral);
+    const python = parseRecords(lines, parsePythonLiteral);
     if (python.length > 0) return { format: "python lines", records: python, columns: columnViews(python) };
     return { ...none, format: "json object" };
   }
@@ -193,7 +193,7 @@ function tableProblem(header: readonly string[], records: readonly object[], fir
   return records.length === 0 ? "a header and no rows" : undefined;
 }
 
-function recordsOf(lines: readonly string[], parse: (line: string) => unknown): Record<string, unknown>[] {
+function parseRecords(lines: readonly string[], parse: (line: string) => unknown): Record<string, unknown>[] {
   const out: Record<string, unknown>[] = [];
   for (const line of lines.slice(0, maxRecords)) {
     try {
@@ -229,7 +229,7 @@ export function columnViews(
     const texts = values.map((v) => (typeof v === "object" ? JSON.stringify(v) : String(v)));
     return {
       name,
-      kind: kindOf(values, texts),
+      kind: detectKind(values, texts),
       missing: records.length === 0 ? 0 : 1 - values.length / records.length,
       distinct: new Set(texts).size,
       examples: [...new Set(texts)].slice(0, 3),
@@ -238,7 +238,7 @@ export function columnViews(
 }
 
 /** What nearly all values are: a malformed one among twenty does not change what a column is. */
-function kindOf(values: readonly unknown[], texts: readonly string[]): ColumnKind {
+function detectKind(values: readonly unknown[], texts: readonly string[]): ColumnKind {
   if (values.length === 0) return "empty";
   const nearlyAll = (n: number): boolean => n >= 0.95 * values.length;
   const isList = (v: unknown): boolean =>

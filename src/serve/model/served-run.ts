@@ -15,7 +15,8 @@ import { CheckpointError, ConfigError, RunError } from "../../core/errors.ts";
 import { loadDataset } from "../../data/cache.ts";
 import { split } from "../../data/split.ts";
 import type { Item } from "../../data/types.ts";
-import { openTokenizer, type Tokenizer } from "../../models/item-encoder.ts";
+import { findSystem, servable, sibling, systems } from "../../eval/systems.ts";
+import { type ItemEncoder, openItemEncoder } from "../../models/item-encoder.ts";
 import { type Prior, standardise } from "../../policy/prior.ts";
 import type { Slate } from "../../prerank/types.ts";
 import { readJson as readIfThere } from "../../run/files.ts";
@@ -25,7 +26,7 @@ import type { StageName } from "../../run/stage.ts";
 import { type Done, finishedWith } from "../../run/stage-cache.ts";
 import type { Catalogue } from "../../sid/catalogue.ts";
 import type { ServeMode } from "../request/types.ts";
-import { type EvidenceOf, servingEvidence } from "./evidence.ts";
+import { type ComputeEvidence, servingEvidence } from "./evidence.ts";
 
 /** What answers in one mode. */
 export interface ServedSystem {
@@ -37,7 +38,7 @@ export interface ServedSystem {
 }
 
 /** Per place, the mean over the run's slates: what stands in for what a caller does not say. */
-export interface Usual {
+export interface TypicalScores {
   /** Pre-rank score, standardised within the slate. */
   readonly score: readonly number[];
 }
@@ -48,27 +49,18 @@ export interface ServedRun {
   readonly configHash: string;
   readonly dataHash: string;
   readonly items: readonly Item[];
-  readonly rowOf: ReadonlyMap<string, number>;
+  readonly rowById: ReadonlyMap<string, number>;
   /** Rows by title, lower case; titles that several items have are left out. */
-  readonly rowOfTitle: ReadonlyMap<string, number>;
+  readonly rowByTitle: ReadonlyMap<string, number>;
   readonly catalogue: Catalogue;
-  readonly tokenizer: Tokenizer;
+  readonly tokenizer: ItemEncoder;
   /** tokenizer.json of a language model from scratch. */
   readonly tokenizerFile: string;
   readonly systems: Readonly<Partial<Record<ServeMode, ServedSystem>>>;
-  readonly usual: Usual;
+  readonly usual: TypicalScores;
   /** Undefined unless a prior weighs evidence. */
-  readonly evidence: EvidenceOf | undefined;
+  readonly evidence: ComputeEvidence | undefined;
 }
-
-const thinking = ["sft", "rl"];
-const stageOf: Readonly<Record<string, StageName>> = {
-  direct: "midtrain",
-  sft: "sft",
-  rl: "rl",
-  sft_direct: "sft",
-  rl_direct: "rl",
-};
 
 /** Throws RunError, CheckpointError or ConfigError; `name` may be a symbolic link to the run's folder. */
 export async function openServedRun(root: string, name: string, overrides: readonly string[]): Promise<ServedRun> {
@@ -76,27 +68,27 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const real = realpathSync(view.path);
   const folder = RunFolder.view(dirname(real), basename(real));
   checkOverrides(overrides);
-  const dirOf = (stage: StageName): string => folder.file("stages", stage);
+  const stageDir = (stage: StageName): string => folder.file("stages", stage);
   await checkFinished(folder, [
     ...["data", "sid", "midtrain", "slates", "evidence", "traces", "calibrate"],
     ...["sft", "rl", "evaluate"],
   ] as StageName[]);
   const config = loadConfig(folder.file("config.resolved.yaml"), overrides);
-  const dataset = await loadDataset(dirOf("data"));
-  const tokenizer = openTokenizer(folder);
-  const names = choose(config.serve.system, readJson<Results>(join(dirOf("evaluate"), "results.json")));
-  const priors = readJson<Priors>(join(dirOf("calibrate"), "prior.json"));
-  const direct = (readIfThere(priorsFile(dirOf("evaluate"))) ?? {}) as DirectPriors;
-  const systemOf = (system: string): ServedSystem => ({
+  const dataset = await loadDataset(stageDir("data"));
+  const tokenizer = openItemEncoder(folder);
+  const names = choose(config.serve.system, readJson<Results>(join(stageDir("evaluate"), "results.json")));
+  const priors = readJson<Priors>(join(stageDir("calibrate"), "prior.json"));
+  const direct = (readIfThere(priorsFile(stageDir("evaluate"))) ?? {}) as DirectPriors;
+  const describeSystem = (system: string): ServedSystem => ({
     name: system,
-    weights: stateDir(dirOf(stageOf[system] as StageName)),
-    prior: (thinking.includes(system) ? undefined : direct[system]) ?? priors.withLikelihood,
+    weights: stateDir(stageDir(findSystem(system)?.stage ?? "midtrain")),
+    prior: direct[system] ?? priors.withLikelihood,
   });
-  const systems = {
-    ...(names.think ? { think: systemOf(names.think) } : {}),
-    ...(names.direct ? { direct: systemOf(names.direct) } : {}),
+  const served = {
+    ...(names.think ? { think: describeSystem(names.think) } : {}),
+    ...(names.direct ? { direct: describeSystem(names.direct) } : {}),
   };
-  const weighsEvidence = Object.values(systems).some((s) => s.prior.evidence !== 0);
+  const weighsEvidence = Object.values(served).some((s) => s.prior.evidence !== 0);
   const titles = dataset.items.map((item) => item.title.toLowerCase());
   return {
     name: folder.name,
@@ -104,15 +96,15 @@ export async function openServedRun(root: string, name: string, overrides: reado
     configHash: readManifest(folder.path)?.config_hash ?? "",
     dataHash: dataset.hash,
     items: dataset.items,
-    rowOf: new Map(dataset.items.map((item, row) => [item.id, row])),
-    rowOfTitle: uniqueRows(titles),
+    rowById: new Map(dataset.items.map((item, row) => [item.id, row])),
+    rowByTitle: uniqueRows(titles),
     catalogue: tokenizer.catalogue,
     tokenizer,
-    tokenizerFile: tokenizerFile(dirOf("midtrain")),
-    systems,
-    usual: usualOf(readLines<Slate>(join(dirOf("slates"), "validation.jsonl"))),
+    tokenizerFile: tokenizerFile(stageDir("midtrain")),
+    systems: served,
+    usual: averageScores(readLines<Slate>(join(stageDir("slates"), "validation.jsonl"))),
     evidence: weighsEvidence
-      ? servingEvidence(split(dataset, splitOptions(config.data.split)), dirOf("evidence"), config.refit)
+      ? servingEvidence(split(dataset, splitOptions(config.data.split)), stageDir("evidence"), config.refit)
       : undefined,
   };
 }
@@ -148,25 +140,36 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
 
 /** The systems that answer; see the setting serve.system. */
 function choose(asked: string, { selected }: Results): { think?: string; direct?: string } {
-  const best = (names: readonly string[]): string | undefined =>
-    names
-      .filter((n) => selected.validation[n] !== undefined)
-      .reduce<string | undefined>(
-        (top, n) =>
-          top === undefined || (selected.validation[n] as number) > (selected.validation[top] as number) ? n : top,
-        undefined,
-      );
   if (asked === "auto") {
-    const think = best(thinking);
-    const direct = best(["direct", "sft_direct", "rl_direct"]);
-    return { ...(think ? { think } : {}), ...(direct ? { direct } : {}) };
+    const best = (mode: "think" | "direct"): string | undefined =>
+      servable(mode)
+        .map((s) => s.name)
+        .filter((n) => selected.validation[n] !== undefined)
+        .reduce<string | undefined>(
+          (top, n) =>
+            top === undefined || (selected.validation[n] as number) > (selected.validation[top] as number) ? n : top,
+          undefined,
+        );
+    return named(best("think"), best("direct"));
   }
-  if (asked === "direct") return { direct: "direct" };
-  if (thinking.includes(asked)) return { think: asked, direct: `${asked}_direct` };
-  throw new ConfigError(`serve.system = ${asked}: there is no such system to serve`, {
-    advice: "Choose auto, sft, rl or direct.",
-  });
+  const system = findSystem(asked);
+  if (!system?.servable)
+    throw new ConfigError(`serve.system = ${asked}: there is no such system to serve`, {
+      advice: `Choose auto or one of ${systems
+        .filter((s) => s.servable)
+        .map((s) => s.name)
+        .join(", ")}.`,
+    });
+  return named(
+    system.mode === "think" ? system.name : undefined,
+    (system.mode === "direct" ? system : sibling(system, "direct"))?.name,
+  );
 }
+
+const named = (think: string | undefined, direct: string | undefined) => ({
+  ...(think ? { think } : {}),
+  ...(direct ? { direct } : {}),
+});
 
 function uniqueRows(titles: readonly string[]): ReadonlyMap<string, number> {
   const rows = new Map<string, number>();
@@ -179,7 +182,7 @@ function uniqueRows(titles: readonly string[]): ReadonlyMap<string, number> {
   return rows;
 }
 
-function usualOf(slates: readonly Slate[]): Usual {
+function averageScores(slates: readonly Slate[]): TypicalScores {
   const sums: number[] = [];
   const counts: number[] = [];
   for (const slate of slates)
