@@ -9,6 +9,7 @@ export default defineConfig({
     maxWorkers: 2,
     coverage: {
       provider: "v8",
+      reportOnFailure: true,
       include: ["src/**/*.ts"],
       exclude: ["**/generated/**"],
       reporter: ["text-summary", "html"],

@@ -90,7 +90,7 @@ describe.each(["compact", "json"] as const)("an answer in the %s format", (forma
     "is, token by token, what the constraint lets through, and is read back; chat: %s",
     (inChat) => {
       const chat = inChat ? chatFrame(golden.styles[0] as Style) : undefined;
-      const encoder = new Encoder(reader, { tokensOf }, { special: tokenizer.special, chat });
+      const encoder = new Encoder(reader, { tokensAt }, { special: tokenizer.special, chat });
       for (const mode of ["think", "answer"] as const) {
         const thought = { words: ['He said "soap" ', 2, "."] };
         const order = [2, 0, 1];

@@ -4,7 +4,7 @@ import { type ItemId, itemId } from "../../../src/core/ids.ts";
 import type { Item } from "../../../src/data/types.ts";
 import { parseJsonAnswer, parseResponse } from "../../../src/prompts/parse.ts";
 import { item, marker, type Piece, text } from "../../../src/prompts/pieces.ts";
-import { answerSchema, renderQuestion } from "../../../src/prompts/question.ts";
+import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/question.ts";
 import {
   instructions,
   itemsShown,
@@ -46,7 +46,7 @@ block("mid-training documents", () => {
 });
 
 block("prompts", () => {
-  const input = { history: [1, 2], candidates: [3, 4], titleOf: (row: number) => `t${row}` };
+  const input = { history: [1, 2], candidates: [3, 4], getTitle: (row: number) => `t${row}` };
   const options = {
     historyItems: 5,
     showCandidates: true,
@@ -108,7 +108,7 @@ block("the question to a teacher", () => {
   };
   const steps = `${instructions.steps} Write the reasoning in English, in at most 60 words, as one line.`;
   it("lists history and candidates, gives the choice away if told to, and ends with the answer's form", () => {
-    expect(renderQuestion(input, { knowledgePriming: true, maxWords: 60 }).split("\n")).toEqual(
+    expect(renderTeacherPrompt(input, { knowledgePriming: true, maxWords: 60 }).split("\n")).toEqual(
       [
         `${instructions.task} ${knowledge}`,
         instructions.history,
@@ -119,7 +119,7 @@ block("the question to a teacher", () => {
         ...[steps, instructions.answer],
       ].flatMap((part) => part.split("\n")),
     );
-    const blind = renderQuestion({ ...input, chosen: null }, { knowledgePriming: false, maxWords: 60 });
+    const blind = renderTeacherPrompt({ ...input, chosen: null }, { knowledgePriming: false, maxWords: 60 });
     expect(blind).not.toContain("The user chose");
     expect(blind.startsWith(`${instructions.task}\n`)).toBe(true);
   });

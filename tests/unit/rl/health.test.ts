@@ -39,7 +39,7 @@ describe("measureHealth", () => {
   ]);
   let values: Record<string, number> = {};
   beforeAll(() => {
-    values = healthOf([mixed, copied], [mixed]);
+    values = measureHealth([mixed, copied], [mixed]);
   });
 
   it("averages rewards and their parts over everything sampled", () => {
@@ -60,7 +60,7 @@ describe("measureHealth", () => {
   });
   it("tells groups that teach nothing from those that do", () => {
     expect(values).toMatchObject({ zero_variance_share: 0.5, groups_seen: 2, groups_kept: 1 });
-    expect(healthOf([mixed, copied, copied], [mixed]).zero_variance_share).toBeCloseTo(2 / 3, 12);
+    expect(measureHealth([mixed, copied, copied], [mixed]).zero_variance_share).toBeCloseTo(2 / 3, 12);
   });
   it("gives the histogram of first choices and the span of weight versions", () => {
     expect([1, 2, 3].map((k) => values[`first_choice_${k}`])).toEqual([4 / 5, 1 / 5, 0]);
@@ -118,12 +118,12 @@ describe("raiseAlarms", () => {
     [{ logprobGapMax: 2 }, "up to 2.00"],
     [{ clip_low_share_think: 0.25, clip_high_share_think: 0.25 }, "50 % of tokens are clipped"],
   ])("%o is said with its number: %s", (over, part) => {
-    const [alarm] = alarmsOf(Array.from({ length: alarmWindow }, () => ({ ...healthy, ...over })));
+    const [alarm] = raiseAlarms(Array.from({ length: alarmWindow }, () => ({ ...healthy, ...over })));
     expect(alarm?.text).toContain(part);
   });
   it("takes the largest gap between sampler and trainer, not an average", () => {
     const steps = Array.from({ length: alarmWindow }, (_, k) => ({ ...healthy, logprobGapMax: k === 1 ? 2 : 0 }));
-    expect(alarmsOf(steps).map((a) => a.name)).toEqual(["sampler and trainer differ"]);
+    expect(raiseAlarms(steps).map((a) => a.name)).toEqual(["sampler and trainer differ"]);
   });
   it("looks at the last steps only", () => {
     const steps = [...Array(20).fill({ ...healthy, valid_rate: 0 }), ...Array(alarmWindow).fill(healthy)];
