@@ -3,7 +3,8 @@
  * path, the value and the nearest valid key.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { distance } from "fastest-levenshtein";
 import { parseDocument, stringify } from "yaml";
 import { z } from "zod";
@@ -33,8 +34,17 @@ function readYaml(path: string, seen: readonly string[] = []): Tree {
   const tree: unknown = document.toJS() ?? {};
   if (!isTree(tree)) throw new ConfigError(`${path}: must hold a mapping of settings, found ${typeof tree}`);
   if (typeof tree.extends !== "string") return tree;
+  return inherit(tree, dirname(full), [...seen, full]);
+}
+
+/** Settings with those of what they extend: a file next to them, else one that GR2 ships (`base-sparse.yaml`). */
+export function inherit(tree: Tree, folder: string, seen: readonly string[] = []): Tree {
   const { extends: parent, ...own } = tree;
-  return merge(readYaml(resolve(dirname(full), parent as string), [...seen, full]), own);
+  if (typeof parent !== "string") return tree;
+  const beside = resolve(folder, parent);
+  const shipped = fileURLToPath(new URL(`../../configs/${basename(parent)}`, import.meta.url));
+  const found = !existsSync(beside) && basename(parent) === parent && existsSync(shipped) ? shipped : beside;
+  return merge(readYaml(found, seen), own);
 }
 
 /** Mappings merge key by key; anything else replaces. */
