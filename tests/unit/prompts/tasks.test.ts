@@ -4,7 +4,7 @@ import { type ItemId, itemId } from "../../../src/core/ids.ts";
 import type { Item } from "../../../src/data/types.ts";
 import { parseJsonAnswer, parseResponse } from "../../../src/prompts/parse.ts";
 import { item, marker, type Piece, text } from "../../../src/prompts/pieces.ts";
-import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/question.ts";
+import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/teacher-prompt.ts";
 import {
   instructions,
   itemsShown,

@@ -114,7 +114,7 @@ describe("raiseAlarms", () => {
     [{ identity_rate: 0.1, kendall_tau: 0.97 }, "Kendall tau 0.97"],
     [{ valid_rate: 0.5 }, "only 50 % of answers"],
     [{ truncated_share: 0.4 }, "40 % of answers"],
-    [{ first_choice_1: 0.1, first_choice_3: 0.8 }, "80 % of answers put the candidate of place 3"],
+    [{ first_choice_1: 0.1, first_choice_3: 0.8 }, "80 % of answers put the candidate of position 3"],
     [{ logprobGapMax: 2 }, "up to 2.00"],
     [{ clip_low_share_think: 0.25, clip_high_share_think: 0.25 }, "50 % of tokens are clipped"],
   ])("%o is said with its number: %s", (over, part) => {
