@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs";
 import pc from "picocolors";
 import { stringify } from "yaml";
+import { dateText } from "../data/clock.ts";
 import { type Inspection, inspect } from "../stages/inspect.ts";
 import { bytes, columns, number, plain } from "./format.ts";
 
@@ -19,7 +20,6 @@ const forJson = ({ view, ...rest }: Inspection) => ({
 });
 
 const percent = (share: number): string => `${(100 * share).toFixed(share > 0 && share < 0.01 ? 2 : 1)} %`;
-const date = (seconds: number): string => new Date(1000 * seconds).toISOString().slice(0, 10);
 
 export function renderInspection(o: Inspection, output?: string): string {
   const parts = [filesTable(o)];
@@ -97,7 +97,7 @@ function measuredLines({ measured: m }: Inspection): string {
   const facts = [
     `${m.rowsRead} interactions${m.whole ? "" : " in the part that was looked at"}; ${m.users} users, ${m.items} items${m.catalogue === undefined ? "" : ` (${m.catalogue} in the item file)`}`,
     `sequences: mean ${number(m.lengthMean)}, median ${number(m.lengthMedian)}, longest ${m.lengthMax}; ${percent(m.repeats)} repeats${m.positions ? "" : `, ${percent(m.ties)} of steps at the same time`}`,
-    m.time ? `time: ${date(m.time.first)} to ${date(m.time.last)}` : "time: an order, no clock",
+    m.time ? `time: ${dateText(m.time.first)} to ${dateText(m.time.last)}` : "time: an order, no clock",
     m.ratings ? `ratings: ${m.ratings.low} to ${m.ratings.high}, ${m.ratings.different} different` : "no ratings",
     ...(m.catalogue === undefined
       ? []

@@ -3,12 +3,14 @@
  * path, the value and the nearest valid key.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import { distance } from "fastest-levenshtein";
 import { parseDocument } from "yaml";
 import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
 import { hashOf } from "../core/hash.ts";
+import { repositoryRoot } from "../core/paths.ts";
+import { resolveDefaults, resolvePaths } from "./paths.ts";
 import { type Config, configSchema } from "./schema.ts";
 
 type Tree = { [key: string]: unknown };
@@ -31,6 +33,8 @@ function readYaml(path: string, seen: readonly string[] = []): Tree {
   if (fault) throw new ConfigError(`${path}: not valid YAML: ${fault.message.split("\n")[0]}`, { cause: fault });
   const tree: unknown = document.toJS() ?? {};
   if (!isTree(tree)) throw new ConfigError(`${path}: must hold a mapping of settings, found ${typeof tree}`);
+  // A run's own copy is not where its recipe was: what is relative in it is the installation's.
+  resolvePaths(tree, basename(full) === "config.resolved.yaml" ? repositoryRoot : dirname(full));
   if (typeof tree.extends !== "string") return tree;
   const { extends: parent, ...own } = tree;
   return merge(readYaml(resolve(dirname(full), parent as string), [...seen, full]), own);
@@ -61,6 +65,7 @@ function applyOverride(tree: Tree, assignment: string): void {
   }
   // An empty value means the empty string, so that `--set data.path=` can clear a setting.
   node[path.at(-1) as string] = document.toJS() ?? "";
+  resolvePaths(tree, process.cwd()); // what the recipe says is absolute already
 }
 
 /** The keys allowed at a path of the schema, for suggestions. */
@@ -187,15 +192,22 @@ export function compileConfig(tree: Tree, origin: string): Config {
     const lines = parsed.error.issues.map((i) => explain(i, tree));
     throw new ConfigError(`${origin}:\n  ${lines.join("\n  ")}`, { advice: "`gr2 config docs` lists every setting." });
   }
+  resolveDefaults(parsed.data);
   const config: Config = freeze(parsed.data);
   const faults = impossible(config);
   if (faults.length) throw new ConfigError(`${origin}:\n  ${faults.join("\n  ")}`);
   return config;
 }
 
+/** A recipe named as one is shipped (configs/NAME.yaml) is that one where there is no other. */
+const shipped = (path: string): string => {
+  const own = resolve(repositoryRoot, path);
+  return !existsSync(path) && existsSync(own) ? own : path;
+};
+
 /** Loads a config file and applies `path=value` overrides in order. */
 export function loadConfig(path: string, overrides: readonly string[] = []): Config {
-  const tree = readYaml(path);
+  const tree = readYaml(shipped(path));
   for (const assignment of overrides) applyOverride(tree, assignment);
   return compileConfig(tree, overrides.length ? `${path} with ${overrides.map((o) => `--set ${o}`).join(" ")}` : path);
 }
@@ -204,7 +216,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
 export function configHash(config: Config): string {
   const { description: _, serve: _serve, runtime, data, ...rest } = config;
   const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;
-  return hashOf({ ...rest, runtime: numerics, data: { ...data, cacheDir: "" } }).slice(0, 16);
+  return hashOf({ ...rest, runtime: numerics, data: { ...data, cacheDir: "", path: "" } }).slice(0, 16);
 }
 
 /** Loads and checks; returns one line for a person. */

@@ -2,12 +2,15 @@
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Config } from "../config/schema.ts";
+import { ConfigError } from "../core/errors.ts";
 import type { AdapterOptions } from "../data/adapters/index.ts";
+import type { FileNames } from "../data/adapters/locate.ts";
+import { given } from "../data/adapters/table.ts";
 import { saveDataset } from "../data/cache.ts";
 import { buildDataset } from "../data/dataset.ts";
 import { fetchMovieLens100k } from "../data/fetch.ts";
 import { checkSplit } from "../data/leakage.ts";
-import { split } from "../data/split.ts";
+import { checkSegments, split } from "../data/split.ts";
 import { dataStatistics } from "../data/statistics.ts";
 import { neutralise } from "../sid/sanitise.ts";
 import { splitOptions } from "./corpus.ts";
@@ -17,7 +20,7 @@ import type { Stage, StageContext, Summary } from "./stage.ts";
 export const data: Stage = {
   name: "data",
   inputs: [],
-  settings: (c) => ({ ...c.data, cacheDir: undefined }),
+  settings: (c) => ({ ...c.data, cacheDir: undefined, path: undefined }), // its contents count, wherever they are
   run,
 };
 
@@ -42,12 +45,14 @@ async function run(context: StageContext): Promise<Summary> {
   await saveDataset(dataset, context.dir);
   const parts = split(dataset, splitOptions(o.split));
   checkSplit(parts);
+  checkSegments(parts, splitOptions(o.split));
   writeJson(join(context.dir, "stats.json"), dataset.stats);
   writeJson(join(context.dir, "statistics.json"), dataStatistics(parts));
   const { stats } = dataset;
   context.log(
     `${o.name}: ${stats.users} users, ${stats.items} items, ${stats.interactions} interactions, median length ${stats.lengthMedian}, ties ${(100 * stats.tieShare).toFixed(0)} %`,
   );
+  for (const note of stats.notes ?? []) context.log(note);
   for (const [reason, rows] of Object.entries(stats.dropped)) context.log(`left out: ${rows} rows (${reason})`);
   if (stats.impressions) {
     const { read, slates, candidates, dropped, unknownCandidates } = stats.impressions;
@@ -80,14 +85,28 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
   const path = isFile ? dirname(o.path) : o.path;
   const interactions = o.files.interactions ?? (isFile ? basename(o.path) : undefined);
   const { items } = o.files;
+  const reading = {
+    timeUnit: o.timeUnit,
+    ...(Object.keys(o.keep).length > 0 ? { keep: o.keep } : {}),
+    ...(o.encoding === "auto" ? {} : { encoding: o.encoding }),
+  };
   switch (o.adapter) {
-    case "recbole":
-      return { kind: o.adapter, path };
+    case "recbole": {
+      const { user, item, time, rating, ...texts } = o.columns;
+      return {
+        kind: o.adapter,
+        path,
+        ...given({ interactions: oneFile(o.files.interactions), items: oneFile(items) }),
+        columns: given({ user, item, time, rating }),
+        itemColumns: given(texts),
+        ...reading,
+      };
+    }
     case "ml-100k":
     case "movielens":
       return { kind: "movielens", path };
     case "sequences":
-      return { kind: o.adapter, path, ...defined({ interactions, items }) };
+      return { kind: o.adapter, path, ...given({ interactions: oneFile(interactions), items: oneFile(items) }) };
     case "impressions": {
       const { user = "user_id", item, time = "timestamp", rating, ...rest } = o.columns;
       const { slate, position, score, label, candidates, scores, labels, positives, ...texts } = rest;
@@ -96,10 +115,12 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
         kind: o.adapter,
         path,
         impressions: o.files.impressions ?? "impressions.csv",
-        ...defined({ interactions: o.files.interactions, items }),
-        columns: { user, time, ...defined(shown) },
-        interactionColumns: { user, time, item: item ?? "item_id", ...defined({ rating }) },
-        itemColumns: { id: texts.id ?? item ?? "item_id", ...defined(texts) },
+        ...given({ interactions: o.files.interactions, items }),
+        columns: { user, time, ...given(shown) },
+        interactionColumns: { user, time, item: item ?? "item_id", ...given({ rating }) },
+        itemColumns: given(texts),
+        categorySeparator: o.categorySeparator,
+        ...reading,
       };
     }
     case "table": {
@@ -107,19 +128,24 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
       return {
         kind: o.adapter,
         path,
-        ...defined({ interactions, items }),
-        columns: { user, item, ...defined({ time, rating }) },
-        itemColumns: defined(texts),
+        ...given({ interactions, items }),
+        columns: { user, item, ...given({ time, rating }) },
+        itemColumns: given(texts),
         categorySeparator: o.categorySeparator,
-        timeUnit: o.timeUnit,
         clock: o.clock,
+        ...reading,
       };
     }
     default:
-      return { kind: o.adapter, path, ...defined({ reviews: interactions, metadata: items }) };
+      return { kind: o.adapter, path, ...given({ reviews: oneFile(interactions), metadata: oneFile(items) }) };
   }
 }
 
-/** Without the keys that are undefined. */
-const defined = <K extends string>(o: Readonly<Partial<Record<K, string | undefined>>>): { [P in K]?: string } =>
-  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as { [P in K]?: string };
+/** Where a layout has one file. */
+function oneFile(names: FileNames | undefined): string | undefined {
+  if (names === undefined || typeof names === "string") return names;
+  if (names.length === 1) return names[0];
+  throw new ConfigError(`data.files: this adapter reads one file, not ${names.join(", ")}.`, {
+    advice: "The table adapter reads several.",
+  });
+}

@@ -6,6 +6,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "yaml";
 import { configHash } from "../config/load.ts";
+import { portable } from "../config/paths.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { sourceHash } from "../data/source.ts";
@@ -297,5 +298,5 @@ async function writeCosts(path: string, client: WorkerClient, stages: WorkerCost
   }
 }
 
-export const resolvedYaml = (config: Config): string => stringify(config);
+export const resolvedYaml = (config: Config): string => stringify(portable(config));
 export { stageNames };

@@ -7,11 +7,18 @@
  */
 import { join } from "node:path";
 import type { Duck, Quarantine } from "../duck.ts";
+import { parseJson } from "../records.ts";
 import { type ItemColumns, itemOf } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import { parsePythonLiteral } from "./python-literal.ts";
-import { type AdapterReport, type InteractionColumns, itemLines, writeItems } from "./readers.ts";
-import { readInteractions } from "./table.ts";
+import {
+  type AdapterReport,
+  type InteractionColumns,
+  itemLines,
+  type RawItem,
+  readInteractions,
+  writeItems,
+} from "./readers.ts";
 
 type Edition = "amazon2014" | "amazon2018" | "amazon2023";
 
@@ -86,26 +93,28 @@ export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine:
   const names = amazonFiles[kind];
   const reviewFile = options.reviews === undefined ? locateOrFail(path, names.reviews) : join(path, options.reviews);
   const metaFile = options.metadata === undefined ? locate(path, names.metadata) : join(path, options.metadata);
-  const unit = kind === "amazon2023" ? "milliseconds" : "seconds";
-  const rowsRead = await readInteractions(duck, reviewFile, reviewColumns[kind], quarantine, unit);
-  if (metaFile !== undefined) {
-    const parse = kind === "amazon2014" ? parsePythonLiteral : (text: string): unknown => JSON.parse(text);
-    const lines = itemLines(metaFile, quarantine, (text) => {
-      try {
-        const record = parse(text);
-        if (typeof record !== "object" || record === null || Array.isArray(record)) return "not a record";
-        return itemOf(record as Record<string, unknown>, itemColumns[kind], noSeparator);
-      } catch (e) {
-        return e instanceof Error ? e.message : "unreadable";
-      }
-    });
-    await writeItems(duck, lines);
-  }
+  const read = await readInteractions(duck, reviewFile, reviewColumns[kind], quarantine);
+  if (metaFile !== undefined) await writeItems(duck, amazonItems(kind, metaFile, quarantine));
   return {
     files: metaFile === undefined ? [reviewFile] : [reviewFile, metaFile],
-    rowsRead,
+    rowsRead: read.rows,
     hasItems: metaFile !== undefined,
     hasClock: true,
-    notes: metaFile === undefined ? [`no ${names.metadata.patterns[0]?.name} in ${path}: items have no text`] : [],
+    notes: [
+      ...read.notes,
+      ...(metaFile === undefined ? [`no ${names.metadata.patterns[0]?.name} in ${path}: items have no text`] : []),
+    ],
   };
 }
+
+/** Items of a metadata file. */
+export const amazonItems = (kind: Edition, file: string, quarantine: Quarantine): AsyncGenerator<RawItem> =>
+  itemLines(file, quarantine, (text) => {
+    try {
+      const record = kind === "amazon2014" ? parsePythonLiteral(text) : parseJson(text);
+      if (typeof record !== "object" || record === null || Array.isArray(record)) return "not a record";
+      return itemOf(record as Record<string, unknown>, itemColumns[kind], noSeparator);
+    } catch (e) {
+      return e instanceof Error ? e.message : "unreadable";
+    }
+  });

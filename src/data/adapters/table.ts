@@ -4,43 +4,40 @@
  * Example: `{kind: "table", path: "data/shop", interactions: "interactions.csv", items: "items.jsonl",
  * columns: {user: "user_id", item: "item_id", time: "timestamp"}, itemColumns: {id: "item_id", title: "title"}}`.
  */
-import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
+import type { TimeUnit } from "../clock.ts";
 import type { Duck, Quarantine } from "../duck.ts";
-import { columnsOf, formatOf, type ItemColumns, readItemTable } from "./items.ts";
-import { locate, locateOrFail, type Wanted } from "./locate.ts";
-import {
-  type AdapterReport,
-  type InteractionColumns,
-  readDelimited,
-  readJsonl,
-  readParquet,
-  type TimeUnit,
-  writeItems,
-} from "./readers.ts";
+import type { Encoding } from "../text-file.ts";
+import { columnsOf, type ItemColumns, readItemTable } from "./items.ts";
+import { type FileNames, filesNamed, locate, locateOrFail, type Wanted } from "./locate.ts";
+import { type AdapterReport, type InteractionColumns, type Keep, readInteractions, writeItems } from "./readers.ts";
 
 export interface TableOptions {
   readonly kind: "table";
   /** Folder. */
   readonly path: string;
   /** File names within the folder. Default: interactions.* and, if there is one, items.* */
-  readonly interactions?: string;
-  readonly items?: string;
+  readonly interactions?: FileNames;
+  readonly items?: FileNames;
   readonly columns: InteractionColumns;
   readonly itemColumns?: Partial<ItemColumns>;
   /** Splits categories given as one string. Default "|". */
   readonly categorySeparator?: string;
   readonly timeUnit?: TimeUnit;
+  /** Only rows with one of these values of a column. */
+  readonly keep?: Keep;
+  readonly encoding?: Encoding;
   /** False when the time column is only a position in the user's sequence. Default: true if there is a time column. */
   readonly clock?: boolean;
 }
 
-const named = (what: string, stem: string, setting: string): Wanted => ({
+const wanted = (what: string, stem: string, setting: string): Wanted => ({
   what,
   setting,
-  patterns: [{ name: `${stem}.csv, .tsv, .jsonl (or .gz), .parquet`, fits: tableName(stem) }],
+  patterns: [{ name: `${stem}.csv, .tsv, .json, .jsonl (or .gz, .zst), .parquet`, fits: tableName(stem) }],
 });
-const tableName = (stem: string): RegExp => new RegExp(`^${stem}\\.((csv|tsv|jsonl|ndjson)(\\.gz)?|parquet)$`);
+const tableName = (stem: string): RegExp =>
+  new RegExp(`^${stem}\\.((csv|tsv|json|jsonl|ndjson)(\\.(gz|zst))?|parquet|pq)$`, "i");
 
 const defaultItemColumns: ItemColumns = {
   id: "item_id",
@@ -52,48 +49,59 @@ const defaultItemColumns: ItemColumns = {
 
 /** Without a time column, file order is time order. */
 export async function loadTable(duck: Duck, options: TableOptions, quarantine: Quarantine): Promise<AdapterReport> {
-  const { path } = options;
-  const file =
+  const { path, columns: named } = options;
+  const files =
     options.interactions === undefined
-      ? locateOrFail(path, named("interactions", "interactions", "data.files.interactions"))
-      : join(path, options.interactions);
-  const itemFile =
-    options.items === undefined ? locate(path, named("items", "items", "data.files.items")) : join(path, options.items);
-  const rowsRead = await readInteractions(duck, file, options.columns, quarantine, options.timeUnit);
-  if (itemFile !== undefined) {
-    const there = await columnsOf(duck, itemFile);
-    const id = there.includes(options.columns.item) ? options.columns.item : defaultItemColumns.id;
-    const columns = { ...defaultItemColumns, id, ...options.itemColumns };
-    for (const [role, name] of Object.entries({ id: columns.id, ...options.itemColumns })) {
-      if (!there.includes(name))
-        throw new DataError(
-          `${itemFile} has no column "${name}" (data.columns.${role}); it has ${there.map((n) => `"${n}"`).join(", ")}.`,
-        );
-    }
-    await writeItems(duck, readItemTable(duck, itemFile, columns, quarantine, options.categorySeparator));
+      ? [locateOrFail(path, wanted("interactions", "interactions", "data.files.interactions"))]
+      : filesNamed(path, options.interactions);
+  const found = options.items === undefined ? locate(path, wanted("items", "items", "data.files.items")) : undefined;
+  const itemFiles =
+    options.items === undefined ? (found === undefined ? [] : [found]) : filesNamed(path, options.items);
+  const { timeUnit, keep, encoding, categorySeparator: separator } = options;
+  let rowsRead = 0;
+  const notes: string[] = [];
+  for (const file of files) {
+    const read = await readInteractions(duck, file, named, quarantine, given({ timeUnit, keep, encoding }));
+    rowsRead += read.rows;
+    notes.push(...read.notes);
+  }
+  for (const file of itemFiles) {
+    const columns = itemColumnsIn(await columnsOf(duck, file, encoding), file, options);
+    await writeItems(duck, readItemTable(duck, file, columns, quarantine, given({ separator, encoding })));
   }
   return {
-    files: itemFile === undefined ? [file] : [file, itemFile],
+    files: [...files, ...itemFiles],
     rowsRead,
-    hasItems: itemFile !== undefined,
-    hasClock: (options.clock ?? true) && options.columns.time !== undefined,
+    hasItems: itemFiles.length > 0,
+    hasClock: (options.clock ?? true) && named.time !== undefined,
     notes: [
-      ...(options.columns.time === undefined ? ["no time column: file order is time order"] : []),
-      ...(itemFile === undefined ? ["no item file: items have no text"] : []),
+      ...notes,
+      ...(named.time === undefined ? ["no time column: file order is time order"] : []),
+      ...(itemFiles.length === 0 ? ["no item file: items have no text"] : []),
     ],
   };
 }
 
-/** Reads an interaction file by its extension. */
-export function readInteractions(
-  duck: Duck,
+/** Columns of an item file that has the columns `there`. Throws DataError if it lacks one that is named. */
+export function itemColumnsIn(
+  there: readonly string[],
   file: string,
-  columns: InteractionColumns,
-  quarantine: Quarantine,
-  timeUnit: TimeUnit = "auto",
-): Promise<number> {
-  const format = formatOf(file);
-  if (format === "parquet") return readParquet(duck, file, columns, quarantine, timeUnit);
-  if (format === "jsonl") return readJsonl(duck, file, columns, quarantine, timeUnit);
-  return readDelimited(duck, file, { delimiter: format === "csv" ? "," : "\t", columns, timeUnit }, quarantine);
+  options: Pick<TableOptions, "itemColumns"> & { readonly columns: Pick<InteractionColumns, "item"> },
+): ItemColumns {
+  const named = { ...options.itemColumns };
+  if (Object.values(named).some((c) => /^#\d+$/.test(c))) return { id: "#0", ...named };
+  const id = there.includes(options.columns.item) ? options.columns.item : defaultItemColumns.id;
+  const columns = { ...defaultItemColumns, id, ...named };
+  for (const [role, name] of Object.entries({ id: columns.id, ...named }))
+    if (!there.includes(name) && !there.includes(name.split(".")[0] ?? name))
+      throw new DataError(
+        `${file} has no column "${name}" (data.columns.${role}); it has ${there.map((n) => `"${n}"`).join(", ")}.`,
+      );
+  return columns;
 }
+
+/** Without the keys that are undefined. */
+export const given = <T extends object>(o: T): { [K in keyof T]?: Exclude<T[K], undefined> } =>
+  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };

@@ -61,7 +61,11 @@ describe("layouts, through the configuration", () => {
     const titles = Object.fromEntries(dataset.items.map((i) => [i.id, i.title]));
     expect(titles).toEqual({ a: 'first second, "third"', c: "plain", d: "broken again and whole" });
     const [bad, ...more] = readFileSync(join(dir, "quarantine.jsonl"), "utf8").trim().split("\n");
-    expect(JSON.parse(bad ?? "")).toMatchObject({ line: 4, reason: "unterminated quote", text: 'b,"never ends' });
+    expect(JSON.parse(bad ?? "")).toMatchObject({
+      line: 4,
+      reason: "a quote opens and does not end",
+      text: 'b,"never ends',
+    });
     expect(more).toEqual([]);
   });
 
@@ -140,7 +144,7 @@ describe("bad rows, through the configuration", () => {
     const kept = readFileSync(join(dir, "quarantine.jsonl"), "utf8").trim().split("\n");
     const bad = kept.map((l) => JSON.parse(l) as { line: number }).sort((a, b) => a.line - b.line);
     expect(bad).toMatchObject([
-      { line: 152, file: join(path, "interactions.csv"), reason: "time is not a number" },
+      { line: 152, file: join(path, "interactions.csv"), reason: 'time is not a number or a date: "t" is "soon"' },
       { line: 303, file: join(path, "interactions.csv") },
     ]);
     expect(logs).toContain("left out: 2 rows (malformed)");
