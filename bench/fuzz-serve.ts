@@ -7,7 +7,7 @@
  */
 import { parseArgs } from "node:util";
 import { EnvironmentError } from "../src/core/errors.ts";
-import type { ServedModel } from "../src/serve/types.ts";
+import type { ServedModel } from "../src/serve/request/types.ts";
 import { startService as startFake } from "../tests/serve-fixture.ts";
 import type { Benchmark, Measurement } from "./claim.ts";
 import { hostileCall, hostileChannel } from "./hostile-grpc.ts";

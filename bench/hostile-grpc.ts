@@ -6,7 +6,7 @@
 import { Client, credentials, Metadata, status } from "@grpc/grpc-js";
 import { RerankBatchRequest, RerankRequest, RerankResponse, RerankStreamRequest } from "../src/client/index.ts";
 import { Rng } from "../src/core/rng.ts";
-import type { ServedModel } from "../src/serve/types.ts";
+import type { ServedModel } from "../src/serve/request/types.ts";
 import { forgeries } from "./hostile-http.ts";
 
 export interface HostileCall {

@@ -10,10 +10,9 @@ import { parseArgs } from "node:util";
 import { compileConfig } from "../src/config/load.ts";
 import type { Config } from "../src/config/schema.ts";
 import { Rng } from "../src/core/rng.ts";
+import { planOf, pretrainedSource } from "../src/models/base-model.ts";
 import { tokensOf } from "../src/plan/memory.ts";
-import { planOf, pretrainedSource } from "../src/stages/base-model.ts";
-import { runtimeOf } from "../src/stages/pipeline.ts";
-import { startWorker } from "../src/worker/launcher.ts";
+import { runtimeOf, startWorker } from "../src/worker/launcher.ts";
 import { sampleAll, type WorkerClient } from "../src/worker/types.ts";
 import type { Benchmark } from "./claim.ts";
 

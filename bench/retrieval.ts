@@ -10,6 +10,8 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { openData } from "../src/artifacts/dataset.ts";
+import { readJson, writeJson } from "../src/artifacts/files.ts";
 import { pipeline } from "../src/cli/pipeline.ts";
 import { loadConfig } from "../src/config/load.ts";
 import type { Config } from "../src/config/schema.ts";
@@ -21,12 +23,9 @@ import { ndcgAt, recallAt } from "../src/eval/metrics.ts";
 import { buildSlates, type SlateSegment, viewFor } from "../src/prerank/slates.ts";
 import { readManifest } from "../src/run/manifest.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
-import { openData } from "../src/stages/corpus.ts";
-import { readJson, writeJson } from "../src/stages/files.ts";
-import { runtimeOf } from "../src/stages/pipeline.ts";
-import { preRankerFitter } from "../src/stages/prerankers.ts";
-import type { StageContext } from "../src/stages/stage.ts";
-import { startWorker } from "../src/worker/launcher.ts";
+import type { StageContext } from "../src/run/stage.ts";
+import { preRankerFitter } from "../src/stages/prerankers/fitter.ts";
+import { runtimeOf, startWorker } from "../src/worker/launcher.ts";
 import type { WorkerClient } from "../src/worker/types.ts";
 import type { Benchmark, Measurement } from "./claim.ts";
 
@@ -209,7 +208,7 @@ function contextOf(config: Config, own: string, folder: RunFolder, worker: Worke
     rollout: () => {},
     cursor: {
       read: <T>() => (existsSync(cursorFile) ? readJson<T>(cursorFile) : undefined),
-      write: (_step, value) => writeJson(cursorFile, value),
+      write: (value) => writeJson(cursorFile, value),
     },
   };
 }

@@ -20,7 +20,7 @@ import { markers } from "../src/prompts/pieces.ts";
 import { verify } from "../src/reward/verify.ts";
 import { groupAdvantages, tokenWeights } from "../src/rl/groups.ts";
 import { codeToken } from "../src/sid/semantic-id.ts";
-import { secondsOf } from "../src/stages/rl-seconds.ts";
+import { secondsOf } from "../src/stages/rl/seconds.ts";
 import type { GrpcWorkerClient } from "../src/worker/client.ts";
 import { startWorker } from "../src/worker/launcher.ts";
 import { sampleAll } from "../src/worker/types.ts";

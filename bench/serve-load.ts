@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
+import { readLines } from "../src/artifacts/files.ts";
 import { FallbackReason, Mode, RerankClient, type RerankRequest, type RerankResponse } from "../src/client/index.ts";
 import { RunError } from "../src/core/errors.ts";
 import { repositoryRoot } from "../src/core/paths.ts";
@@ -12,7 +13,6 @@ import { Rng } from "../src/core/rng.ts";
 import { loadDataset } from "../src/data/cache.ts";
 import type { Slate } from "../src/prerank/types.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
-import { readLines } from "../src/stages/files.ts";
 
 /** Of a closed loop's requests: none passes. */
 const patientMs = 50_000;

@@ -5,12 +5,12 @@
  */
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
+import { tokenizerFile } from "../src/artifacts/weights.ts";
 import { loadConfig } from "../src/config/load.ts";
 import { EnvironmentError } from "../src/core/errors.ts";
 import { repositoryRoot } from "../src/core/paths.ts";
 import { loadDataset } from "../src/data/cache.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
-import { tokenizerFile } from "../src/stages/midtrain.ts";
 import type { Measurement } from "./claim.ts";
 import { asksOf, closedLoop, type Question, type Service } from "./serve-load.ts";
 

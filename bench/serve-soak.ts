@@ -8,7 +8,7 @@ import { readFileSync } from "node:fs";
 import { status } from "@grpc/grpc-js";
 import { FallbackReason } from "../src/client/index.ts";
 import { Rng } from "../src/core/rng.ts";
-import type { ServedModel } from "../src/serve/types.ts";
+import type { ServedModel } from "../src/serve/request/types.ts";
 import { workersUnder } from "../tests/integration/served.ts";
 import type { Measurement } from "./claim.ts";
 import { hostileCase, judge, keepAlive } from "./hostile-http.ts";

@@ -15,7 +15,9 @@ done
 [ -n "$python" ] || fail "Python 3.11 or newer is missing; install it, or name it: PYTHON=/path/to/python3.11 make setup."
 
 echo "setup: Node packages"
-npm install --no-audit --no-fund --loglevel=error >/dev/null
+# `npm ci` installs what package-lock.json says and never rewrites it, so that the checkout stays as committed.
+npm ci --no-audit --no-fund --loglevel=error >/dev/null ||
+  fail "npm could not install what package-lock.json says. Out of step with package.json? See CONTRIBUTING.md, Dependencies."
 if [ ! -x .venv/bin/python ]; then
   echo "setup: Python environment ($($python --version))"
   "$python" -m venv .venv || fail "$python cannot create a virtual environment; install its venv module."

@@ -1,10 +1,10 @@
 /** A service without a model: a re-ranker that turns the order around, and an HTTP server in front of it. */
 import { http, limits, security } from "../src/config/schema/serve-http.ts";
-import type { HttpAccess } from "../src/serve/access.ts";
 import { createHttpServer, type HttpServer } from "../src/serve/http/server.ts";
-import { Metrics } from "../src/serve/metrics.ts";
+import type { HttpAccess } from "../src/serve/observe/access.ts";
+import { Metrics } from "../src/serve/observe/metrics.ts";
+import type { RerankAnswer, RerankEvent, Reranker, RerankRequest, ServedModel } from "../src/serve/request/types.ts";
 import { openSecurity, type Security } from "../src/serve/security/security.ts";
-import type { RerankAnswer, RerankEvent, Reranker, RerankRequest, ServedModel } from "../src/serve/types.ts";
 
 export const servedModel: ServedModel = {
   name: "fake",

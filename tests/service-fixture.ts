@@ -1,15 +1,16 @@
 /** A finished run on a fake worker, and fake workers that can be slow, lost or wrong, for the tests of the service. */
 import { join } from "node:path";
 import { expect } from "vitest";
-import { configHash, loadConfig } from "../src/config/load.ts";
+import { configHash, loadConfig, resolvedYaml } from "../src/config/load.ts";
 import { WorkerError } from "../src/core/errors.ts";
 import { Run } from "../src/run/run.ts";
-import { Deployment } from "../src/serve/deployment.ts";
-import { Engine, type EngineSettings } from "../src/serve/engine.ts";
-import type { StartedWorker } from "../src/serve/pool.ts";
-import { openServedRun } from "../src/serve/served-run.ts";
-import type { RerankRequest } from "../src/serve/types.ts";
-import { resolvedYaml, runStages, stageNames } from "../src/stages/pipeline.ts";
+import { stageNames } from "../src/run/stage.ts";
+import { Deployment } from "../src/serve/engine/deployment.ts";
+import { Engine, type EngineSettings } from "../src/serve/engine/engine.ts";
+import type { StartedWorker } from "../src/serve/engine/pool.ts";
+import { openServedRun } from "../src/serve/model/served-run.ts";
+import type { RerankRequest } from "../src/serve/request/types.ts";
+import { runStages } from "../src/stages/pipeline.ts";
 import { FakeWorker } from "../src/worker/fake.ts";
 import { TelemetryBus } from "../src/worker/telemetry.ts";
 import type * as t from "../src/worker/types.ts";

@@ -25,9 +25,9 @@ def main() -> int:
         parser.error("--threads must be >= 0")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-    from .boot import die_with_parent
-    from .errors import WorkerFault
-    from .server import Server
+    from gr2_worker.boot import die_with_parent
+    from gr2_worker.errors import WorkerFault
+    from gr2_worker.rpc.server import Server
 
     try:
         if arguments.parent_pid:

@@ -71,7 +71,7 @@ def _boot(request: Any) -> dict[str, Any]:
     with _lock:
         if _server is None:
             die_with_parent(int(request.get("parent_pid", os.getppid())))
-            from .server import Server  # imports torch: seconds
+            from gr2_worker.rpc.server import Server  # imports torch: seconds
 
             _server = Server(
                 str(request.get("address", DEFAULT_ADDRESS)),

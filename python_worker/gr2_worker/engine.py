@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import beam, checkpoint, export, lm, losses, packing, sampler, vocabulary
-from .errors import FailedPrecondition, NotFound
-from .memory import memory_guard
-from .optimizer import AdamW
-from .prefix_cache import PrefixCache
-from .scoring import Wanted
-from .targets import Targets, scored
-from .targets import read as read_targets
-from .types import (
+from gr2_worker.errors import FailedPrecondition, NotFound
+from gr2_worker.generation import beam, sampler
+from gr2_worker.memory import memory_guard
+from gr2_worker.model import checkpoint, export, lm, packing, vocabulary
+from gr2_worker.model.optimizer import AdamW
+from gr2_worker.model.prefix_cache import PrefixCache
+from gr2_worker.scoring import losses
+from gr2_worker.scoring.logprobs import Wanted
+from gr2_worker.scoring.targets import Targets, scored
+from gr2_worker.scoring.targets import read as read_targets
+from gr2_worker.types import (
     AdamWParams,
     BeamParams,
     BeamResult,
@@ -211,7 +213,10 @@ class Engine:
         weights = torch.from_numpy(spec.weights.copy()).to(device)
         name, inputs = _loss_inputs(spec.loss, device)
         loss_fn = losses.LOSSES[name]
-        wanted_details = Wanted(name != "cross_entropy", 0, _alternatives(spec, targets, model))
+        negatives = spec.loss.negatives if isinstance(spec.loss, CrossEntropy) else 0
+        wanted_details = Wanted(
+            name != "cross_entropy", 0, _alternatives(spec, targets, model), negatives=min(negatives, model.vocab_size)
+        )
         sums = losses.MetricSums()
         total = torch.zeros((), dtype=torch.float64, device=device)
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32) if spec.want_logprobs else None

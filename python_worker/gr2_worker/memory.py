@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .errors import ResourceExhausted
+from gr2_worker.errors import ResourceExhausted
 
 
 @contextlib.contextmanager

@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from .trie import Trie
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -107,7 +103,9 @@ class PermutationConstraint:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """loss_t = -log p_t."""
+    """loss_t = -log p_t; with negatives, normalised over an estimate of the vocabulary (scoring.sampled_logprobs)."""
+
+    negatives: int = 0
 
 
 @dataclass(frozen=True)
@@ -234,6 +232,22 @@ class SampledItem:
     tokens: Int32s
     logprobs: Float32s
     stopped: bool  # False: max_new_tokens reached
+
+
+@dataclass(frozen=True)
+class Trie:
+    """A checked trie: every leaf is one item, every inner node has an item below it, so no node is a dead end."""
+
+    edge_starts_N1: Int64s
+    edge_tokens_E: Int64s  # ascending within a node
+    row_starts_N: Int64s  # items under node n are rows_I[row_starts_N[n] : row_ends_N[n]]
+    row_ends_N: Int64s
+    rows_I: Int64s  # catalogue rows, sorted by their sequences
+    num_levels: int  # tokens of the longest sequence
+
+    @property
+    def is_leaf_N(self) -> Bools:
+        return np.diff(self.edge_starts_N1) == 0
 
 
 @dataclass(frozen=True)

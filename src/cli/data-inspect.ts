@@ -2,8 +2,8 @@
 import { writeFileSync } from "node:fs";
 import pc from "picocolors";
 import { stringify } from "yaml";
+import { type Inspection, inspect } from "../commands/inspect.ts";
 import { dateText } from "../data/clock.ts";
-import { type Inspection, inspect } from "../stages/inspect.ts";
 import { bytes, columns, number, plain } from "./format.ts";
 
 export async function dataInspect(path: string, options: { json?: boolean; output?: string }): Promise<string> {
@@ -95,7 +95,7 @@ const leftColumns = (rows: readonly (readonly string[])[]): string => {
 function measuredLines({ measured: m }: Inspection): string {
   if (!m) return "";
   const facts = [
-    `${m.rowsRead} interactions${m.whole ? "" : " in the part that was looked at"}; ${m.users} users, ${m.items} items${m.catalogue === undefined ? "" : ` (${m.catalogue} in the item file)`}`,
+    `${m.interactions} interactions${m.interactions < m.rowsRead ? ` of ${m.rowsRead} rows` : ""}${m.whole ? "" : " in the part that was looked at"}; ${m.users} users, ${m.items} items${m.catalogue === undefined ? "" : ` (${m.catalogue} in the item file)`}`,
     `sequences: mean ${number(m.lengthMean)}, median ${number(m.lengthMedian)}, longest ${m.lengthMax}; ${percent(m.repeats)} repeats${m.positions ? "" : `, ${percent(m.ties)} of steps at the same time`}`,
     m.time ? `time: ${dateText(m.time.first)} to ${dateText(m.time.last)}` : "time: an order, no clock",
     m.ratings ? `ratings: ${m.ratings.low} to ${m.ratings.high}, ${m.ratings.different} different` : "no ratings",

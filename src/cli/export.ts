@@ -1,7 +1,8 @@
 /** `gr2 export`: arguments, a worker for as long as it is needed, and one line about what was written. */
+
+import { type Exportable, exportable, exportRun } from "../commands/export.ts";
 import { ConfigError } from "../core/errors.ts";
 import { RunFolder } from "../run/run-folder.ts";
-import { type Exportable, exportable, exportRun } from "../stages/export.ts";
 import type { WorkerClient } from "../worker/types.ts";
 import { bytes } from "./format.ts";
 import { withWorkerOnDemand } from "./worker-on-demand.ts";

@@ -1,11 +1,12 @@
 /** `gr2 pipeline`: config, run folder, signals and progress around the stages; then the report and the table. */
 import { basename, extname } from "node:path";
 import type { Readable } from "node:stream";
-import { configHash, loadConfig } from "../config/load.ts";
+import { configHash, loadConfig, resolvedYaml } from "../config/load.ts";
 import { Gr2Error, InterruptedError } from "../core/errors.ts";
 import { writeReport } from "../report/report.ts";
 import { Run } from "../run/run.ts";
-import { resolvedYaml, runStages, stageNames } from "../stages/pipeline.ts";
+import { stageNames } from "../run/stage.ts";
+import { runStages } from "../stages/pipeline.ts";
 import { handleInterrupts } from "../worker/interrupt.ts";
 import { TelemetryBus } from "../worker/telemetry.ts";
 import { duration } from "./format.ts";

@@ -4,10 +4,10 @@ import { totalmem } from "node:os";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError } from "../core/errors.ts";
+import { checkBaseModel, planOf } from "../models/base-model.ts";
+import { addedTokens } from "../models/language-model.ts";
 import { type Device, type MemoryPlan, parts, usable } from "../plan/memory.ts";
 import { knownModels } from "../plan/shape.ts";
-import { checkBaseModel, planOf } from "../stages/base-model.ts";
-import { addedTokens } from "../stages/language-model.ts";
 import { columns } from "./format.ts";
 
 export interface PlanArguments {

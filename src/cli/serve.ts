@@ -1,6 +1,6 @@
 /** `gr2 serve`: arguments, signals, the one line that says it is ready, and the access log. */
 import { ConfigError, exitCodes } from "../core/errors.ts";
-import type { AccessRecord } from "../serve/access.ts";
+import type { AccessRecord } from "../serve/observe/access.ts";
 import { serve } from "../serve/serve.ts";
 
 export interface ServeArguments {

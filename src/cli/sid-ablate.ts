@@ -1,12 +1,11 @@
 /** `gr2 sid ablate` (npm run ablate:sid): arguments, signals, a worker and a line a cell around the semantic-ID ablation. */
 import { basename, extname, join, resolve } from "node:path";
+import { type RowName, rowNames } from "../commands/sid-ablation.ts";
+import { runAblation, type StoredCell } from "../commands/sid-ablation-cells.ts";
 import { loadConfig } from "../config/load.ts";
 import { ConfigError, InterruptedError } from "../core/errors.ts";
-import { runtimeOf } from "../stages/pipeline.ts";
-import { type RowName, rowNames } from "../stages/sid-ablation.ts";
-import { runAblation, type StoredCell } from "../stages/sid-ablation-cells.ts";
 import { handleInterrupts } from "../worker/interrupt.ts";
-import { type RunningWorker, startWorker } from "../worker/launcher.ts";
+import { type RunningWorker, runtimeOf, startWorker } from "../worker/launcher.ts";
 import type { WorkerClient } from "../worker/types.ts";
 import { duration } from "./format.ts";
 

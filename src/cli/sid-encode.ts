@@ -1,7 +1,8 @@
 /** `gr2 sid encode`: arguments, a worker for as long as it is needed, and one line about what was done. */
+
+import { encodeItems } from "../commands/encode-items.ts";
 import { ConfigError } from "../core/errors.ts";
 import { RunFolder } from "../run/run-folder.ts";
-import { encodeItems } from "../stages/encode.ts";
 import type { WorkerClient } from "../worker/types.ts";
 import { withWorkerOnDemand } from "./worker-on-demand.ts";
 

@@ -1,8 +1,7 @@
 /** A worker for commands that may need one: started when it is first asked for, taken down behind the command. */
 import type { Config } from "../config/schema.ts";
-import { runtimeOf } from "../stages/pipeline.ts";
 import { handleInterrupts } from "../worker/interrupt.ts";
-import { type RunningWorker, startWorker } from "../worker/launcher.ts";
+import { type RunningWorker, runtimeOf, startWorker } from "../worker/launcher.ts";
 import type { WorkerClient } from "../worker/types.ts";
 
 /** @param given instead of a Python worker: a fake one, in tests; it is left running */

@@ -14,6 +14,7 @@ function typeOf(node: z.ZodType | undefined): string {
   const inner = unwrap(node);
   if (inner instanceof z.ZodEnum) return inner.options.map(String).join(" \\| ");
   if (inner instanceof z.ZodArray) return `list of ${typeOf(inner.element as z.ZodType)}`;
+  if (inner instanceof z.ZodUnion) return inner.options.map((o) => typeOf(o as z.ZodType)).join(" or ");
   if (inner instanceof z.ZodRecord) return "mapping";
   if (inner instanceof z.ZodUnion) return inner.options.map((o) => typeOf(o as z.ZodType)).join(" or ");
   if (inner instanceof z.ZodPipe) return typeOf(inner.in as z.ZodType);

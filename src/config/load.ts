@@ -5,12 +5,13 @@
 import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { distance } from "fastest-levenshtein";
-import { parseDocument } from "yaml";
+import { parseDocument, stringify } from "yaml";
 import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
 import { hashOf } from "../core/hash.ts";
 import { repositoryRoot } from "../core/paths.ts";
-import { resolveDefaults, resolvePaths } from "./paths.ts";
+import { portable, resolveDefaults, resolvePaths } from "./paths.ts";
+import { columnsFollowed } from "./schema/data.ts";
 import { type Config, configSchema } from "./schema.ts";
 
 type Tree = { [key: string]: unknown };
@@ -139,6 +140,14 @@ function impossible(c: Config): string[] {
   if (c.model.source === "scratch" && c.model.lora.rank > 0)
     out.push("model.lora.rank > 0 needs model.source = pretrained: from scratch there is nothing to freeze");
   if (c.data.adapter !== "ml-100k" && !c.data.path) out.push(`data.adapter = ${c.data.adapter} needs data.path`);
+  const follows: readonly string[] = columnsFollowed[c.data.adapter];
+  const refused = Object.keys(c.data.columns).filter((role) => !follows.includes(role));
+  if (refused.length > 0)
+    out.push(
+      `data.columns.${refused[0]}: the files of data.adapter = ${c.data.adapter} have ${follows.length > 0 ? `no such column to name; it follows ${follows.join(", ")}` : "fixed columns"}; data.adapter = table reads any table`,
+    );
+  if (Object.keys(c.data.keep).length > 0 && !["table", "recbole", "impressions"].includes(c.data.adapter))
+    out.push(`data.keep needs data.adapter = table, recbole or impressions, not ${c.data.adapter}`);
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
@@ -224,3 +233,5 @@ export function checkConfigFile(path: string, overrides: readonly string[] = [])
   const config = loadConfig(path, overrides);
   return `${path}: ok (${configHash(config)})${config.description ? ` — ${config.description}` : ""}`;
 }
+
+export const resolvedYaml = (config: Config): string => stringify(portable(config));

@@ -13,6 +13,12 @@ export const configSchema = z.strictObject({
   extends: z.string().optional().describe("Another config file, relative to this one, whose settings these override."),
   description: z.string().default("").describe("One line for people."),
   seed: z.int().min(0).default(0).describe("Everything random derives from this."),
+  refit: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Once every choice is made, learn from all that comes before the evaluated position: test slates come from pre-rankers fitted through the validation segment, not only through the re-rank segment.",
+    ),
   runtime,
   data,
   embed,

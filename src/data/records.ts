@@ -3,6 +3,7 @@
  * A fault costs its own line: a quote that opens and never ends swallows nothing. Owns no meaning of columns.
  */
 import { DataError } from "../core/errors.ts";
+import { parsePythonLiteral } from "./adapters/python-literal.ts";
 import { type Block, type Encoding, headOf, textBlocks, textPieces } from "./text-file.ts";
 
 /** A record, or the line that is none. */
@@ -251,9 +252,19 @@ export async function* jsonRecords(path: string, encoding: Encoding = "auto"): A
 
 function jsonOf(text: string, line: number, lines: number): Found<unknown> {
   try {
-    return { line, lines, value: parseJson(text) };
+    return { line, lines, value: parseRecord(text) };
   } catch {
     return { line, lines, fault: "not JSON", text };
+  }
+}
+
+/** JSON, or a dict as Python prints it: {u'user': u'x', 'early': False}, as the UCSD data sets have them. */
+export function parseRecord(text: string): unknown {
+  try {
+    return parseJson(text);
+  } catch (e) {
+    if (!/^\s*\{/.test(text)) throw e;
+    return parsePythonLiteral(text);
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { ConfigError } from "../core/errors.ts";
 
-/** Model types the worker supports (FAMILIES in python_worker/gr2_worker/lm.py). */
+/** Model types the worker supports (FAMILIES in python_worker/gr2_worker/model/lm.py). */
 export const families = [
   ...["qwen3", "qwen2", "llama", "smollm3", "mistral", "gemma", "gemma2", "gemma3_text", "gpt2"],
 ] as const;

@@ -14,6 +14,11 @@ export interface Slate {
   readonly candidates: readonly number[];
   /** Scores of the stage before, same order; non-increasing unless an incumbent's order departs from its scores. */
   readonly scores: readonly number[];
+  /**
+   * Of a fused stage before: each pre-ranker's own score of every candidate, by the pre-ranker's name, same order; null where it
+   * cannot score one. Every slate of a run has the same names. `scores` stays the fused score, which defines the order.
+   */
+  readonly experts?: Readonly<Record<string, readonly (number | null)[]>>;
   /** The true next item's row; of a logged slate, the item at targetIndex. */
   readonly target: number;
   /**
@@ -25,6 +30,8 @@ export interface Slate {
   readonly labels?: readonly number[];
   /** When a logged slate was shown, seconds. */
   readonly time?: number;
+  /** Rank of the target among all items by each pre-ranker, from 1; null = not in its list. Says the answer: for tables alone. */
+  readonly targetRanks?: Readonly<Record<string, number | null>>;
 }
 
 /** Relevance of every candidate in input order: what was logged, else 1 for the target; all zeros after a miss. */

@@ -184,3 +184,5 @@ export function constraintTokens(mode: Mode, options: PromptOptions, encoder: En
     terminator: compact ? end : [...encoder.encode([text(jsonParts.close)]), ...end],
   };
 }
+
+export const modes: readonly Mode[] = ["think", "answer"];

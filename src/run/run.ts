@@ -3,16 +3,17 @@
  * only its StageContext. What the stages do is no business of this room.
  */
 import { rmSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Gr2Error, InterruptedError, RunError } from "../core/errors.ts";
 import { TelemetryBus } from "../worker/telemetry.ts";
 import type { WorkerInfo } from "../worker/types.ts";
-import { codeHash } from "./code-hash.ts";
+import { codeHash, type Verb } from "./code-hash.ts";
 import { fileError, guarded, makeFolder, writeAtomic } from "./files.ts";
 import { ManifestFile } from "./manifest.ts";
 import { peakMemory, resetPeakMemory, startTimeOf } from "./processes.ts";
 import { type LogRecord, type MetricsRecord, RecordLog } from "./record-log.ts";
 import { RunFolder } from "./run-folder.ts";
+import type { StageRecorder } from "./stage.ts";
 import * as cache from "./stage-cache.ts";
 
 /** One line of rollouts.jsonl; the rest of the record is the stage's. */
@@ -44,15 +45,17 @@ export interface StagePlan {
   readonly name: string;
   /** The part of the compiled config this stage reads: a change of it runs the stage again. */
   readonly config: unknown;
-  /** Source files and folders it depends on, relative to the repository: "src/sid", "src/stages/tokenize.ts". */
+  /** Source files whose code it depends on, imports included, relative to the repository: "src/stages/sid.ts". */
   readonly code: readonly string[];
+  /** What it asks of the worker: code too. */
+  readonly verbs?: readonly Verb[];
   /** By name: `key` of the stages before, hashes of data from outside. */
   readonly inputs: Readonly<Record<string, string>>;
 }
 
 export interface StageSpec extends StagePlan {
-  /** Writes its outputs under context.dir. Must be able to start over, or to go on from its own cursor. */
-  readonly run: (context: StageContext) => Promise<void>;
+  /** Writes its outputs under `dir`. Must be able to start over, or to resume from its own cursor. */
+  readonly run: (recorder: StageRecorder) => Promise<void>;
 }
 
 export interface StageResult {
@@ -63,32 +66,6 @@ export interface StageResult {
   readonly cached: boolean;
   readonly seconds: number;
   readonly peakBytes: number;
-}
-
-export interface StageContext {
-  readonly name: string;
-  readonly key: string;
-  readonly signal: AbortSignal | undefined;
-  /** The stage's folder: every file in it is an output, except below work/. */
-  readonly dir: string;
-  /** A path among the outputs. */
-  file(...parts: string[]): string;
-  /** A path in the scratch space: kept until the stage is finished, then removed. For checkpoints. */
-  work(...parts: string[]): string;
-  /** What saveCursor was last given by an attempt with the same key that was cut off; undefined = begin at the start. */
-  cursor(): unknown;
-  /** Call after the checkpoint it refers to is on disk. Log records up to here are kept on resume, later ones dropped. */
-  saveCursor(value: unknown): void;
-  /** One line of metrics.jsonl, and a telemetry event. */
-  metrics(step: number, values: Readonly<Record<string, number>>): void;
-  /** One line of rollouts.jsonl. */
-  rollout(step: number, record: Readonly<Record<string, unknown>>): void;
-  progress(done: number, total: number, more?: { unit?: string; note?: string }): void;
-  sample(step: number, text: string, reward?: number): void;
-  info(text: string): void;
-  warn(text: string): void;
-  /** Throws InterruptedError once the user asked to stop. For loops that call no worker. */
-  throwIfInterrupted(): void;
 }
 
 export class Run {
@@ -177,7 +154,7 @@ export class Run {
 
   keyOf(plan: StagePlan): string {
     const { name, config, inputs } = plan;
-    return cache.stageKey({ name, config, code: codeHash(plan.code), inputs });
+    return cache.stageKey({ name, config, code: codeHash(plan.code, plan.verbs), inputs });
   }
 
   /** Whether a stage would be found finished. Changes nothing. */
@@ -208,7 +185,7 @@ export class Run {
     const start = performance.now();
     const elapsed = () => (cursor?.seconds ?? 0) + (performance.now() - start) / 1000;
     try {
-      await spec.run(this.context(name, key, dir, cursor, elapsed));
+      await spec.run(this.recorder(name, key, dir, cursor, elapsed));
       const cost = { seconds: elapsed(), peakBytes: peakMemory([process.pid, ...this.workerPids]) };
       const done = await cache.finish(dir, key, cost);
       this.record(name, { state: "finished", key, inputs: spec.inputs, done, cached: false });
@@ -246,31 +223,26 @@ export class Run {
     if (this.options.signal?.aborted) throw new InterruptedError();
   }
 
-  private context(
+  private recorder(
     name: string,
     key: string,
     dir: string,
     cursor: cache.Cursor | undefined,
     elapsed: () => number,
-  ): StageContext {
+  ): StageRecorder {
     const { bus, metricsLog, rolloutLog } = this;
     return {
-      name,
-      key,
       dir,
-      signal: this.options.signal,
-      file: (...parts) => join(dir, ...parts),
-      work: (...parts) => {
-        const path = join(dir, "work", ...parts);
-        makeFolder(join(path, ".."));
+      signal: this.options.signal ?? new AbortController().signal,
+      work: (file) => {
+        const path = join(dir, "work", file);
+        makeFolder(dirname(path));
         return path;
       },
-      cursor: () => cursor?.value,
-      saveCursor: (value) => {
-        metricsLog.sync();
-        rolloutLog.sync();
-        const seqs = { metricsSeq: metricsLog.lastSeq, rolloutsSeq: rolloutLog.lastSeq };
-        cache.saveCursor(dir, { key, value, ...seqs, seconds: elapsed() });
+      log: (text) => bus.emit({ kind: "log", level: "info", text }),
+      progress: (note, done, total) => {
+        this.throwIfInterrupted();
+        bus.emit({ kind: "progress", stage: name, done, total, note });
       },
       metrics: (step, values) => {
         metricsLog.append({ stage: name, step, time: Date.now() / 1000, values });
@@ -278,12 +250,17 @@ export class Run {
       },
       rollout: (step, record) => {
         rolloutLog.append({ stage: name, step, ...record } as Omit<RolloutRecord, "seq">);
+        bus.emit({ kind: "sample", stage: name, step, text: String(record.text), reward: Number(record.reward) });
       },
-      progress: (done, total, more) => bus.emit({ kind: "progress", stage: name, done, total, ...more }),
-      sample: (step, text, reward) => bus.emit({ kind: "sample", stage: name, step, text, reward }),
-      info: (text) => bus.emit({ kind: "log", level: "info", text }),
-      warn: (text) => bus.emit({ kind: "log", level: "warn", text }),
-      throwIfInterrupted: () => this.throwIfInterrupted(),
+      cursor: {
+        read: <T>() => cursor?.value as T | undefined,
+        write: (value) => {
+          metricsLog.sync();
+          rolloutLog.sync();
+          const seqs = { metricsSeq: metricsLog.lastSeq, rolloutsSeq: rolloutLog.lastSeq };
+          cache.saveCursor(dir, { key, value, ...seqs, seconds: elapsed() });
+        },
+      },
     };
   }
 

@@ -10,19 +10,18 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { Gr2Error } from "../core/errors.ts";
-import { runtimeOf } from "../stages/pipeline.ts";
-import { startWorker } from "../worker/launcher.ts";
+import { runtimeOf, startWorker } from "../worker/launcher.ts";
 import { startWorkerProcess } from "../worker/process.ts";
-import type { AccessRecord } from "./access.ts";
-import { Deployment } from "./deployment.ts";
-import { Engine } from "./engine.ts";
+import { Deployment } from "./engine/deployment.ts";
+import { Engine } from "./engine/engine.ts";
+import { LoopLag } from "./engine/loop-lag.ts";
+import type { StartedWorker } from "./engine/pool.ts";
 import { startGrpcServer } from "./grpc/server.ts";
 import { createHttpServer } from "./http/server.ts";
-import { LoopLag } from "./loop-lag.ts";
-import { Metrics } from "./metrics.ts";
-import type { StartedWorker } from "./pool.ts";
+import { openServedRun, type ServedRun } from "./model/served-run.ts";
+import type { AccessRecord } from "./observe/access.ts";
+import { Metrics } from "./observe/metrics.ts";
 import { assertMayListen, openSecurity, warningsOf } from "./security/security.ts";
-import { openServedRun, type ServedRun } from "./served-run.ts";
 
 export interface ServeOptions {
   /** Folder of all runs. */

@@ -4,21 +4,25 @@
  * fit with the teacher's evidence gives the belief that SFT can distil.
  */
 import { join } from "node:path";
+import type { Priors } from "../artifacts/calibration.ts";
+import { openCorpus } from "../artifacts/corpus.ts";
+import { writeJson } from "../artifacts/files.ts";
+import { conditional, readSlates, viewOf } from "../artifacts/slates.ts";
+import { readEvidence, readReasonings } from "../artifacts/traces.ts";
+import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { softmax } from "../eval/choice-model.ts";
-import { directScores, fitPrior, flatPrior, type Prior, type PriorExample } from "../policy/prior.ts";
+import { openLanguageModel } from "../models/language-model.ts";
+import { checkPromptsOf } from "../models/prompt-check.ts";
+import { directScores, fitPrior, flatPrior, type PriorExample } from "../policy/prior.ts";
 import { type Slate, truthOf } from "../prerank/types.ts";
-import { openCorpus } from "./corpus.ts";
-import { readJson, writeJson } from "./files.ts";
-import { openLanguageModel } from "./language-model.ts";
-import { stateDir, tokenizerFile } from "./midtrain.ts";
-import { checkPromptsOf } from "./prompt-check.ts";
-import { conditional, readSlates, viewOf } from "./slates.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
-import { readEvidence, readReasonings } from "./traces.ts";
+import { modelVerbs } from "../run/code-hash.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 
 export const calibrate: Stage = {
   name: "calibrate",
+  source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "traces"],
+  verbs: modelVerbs,
   settings: (c) => ({ history: c.prompts.historyItems, evidence: c.decoding.evidence }),
   run,
 };
@@ -70,22 +74,3 @@ async function run(context: StageContext): Promise<Summary> {
     lastPlace: prior.place.at(-1) as number,
   };
 }
-
-export interface Priors {
-  readonly withLikelihood: Prior;
-  /** Fitted without the language model: the `prior` control. */
-  readonly alone: Prior;
-}
-
-export const readPriors = (context: StageContext): Priors =>
-  readJson(join(context.inputDir("calibrate"), "prior.json"));
-
-/**
- * How likely each candidate of the re-rank slates of SFT's users is, by slate id: the teacher's evidence, the pre-rank and
- * the mid-trained LM's likelihood, weighed together. The answers enter through the few weights alone.
- */
-export const readBeliefs = (context: StageContext): Readonly<Record<string, readonly number[]>> =>
-  readJson(join(context.inputDir("calibrate"), "beliefs.json"));
-
-/** The prior of generation. */
-export const readPrior = (context: StageContext): Prior => readPriors(context).withLikelihood;

@@ -2,23 +2,22 @@
  * Stage 1a, item embeddings: text (title, brand, categories, description) through a sentence-transformers model.
  * Equal texts under an equal embedder are embedded once: the matrix is kept in data.cacheDir (embedding-cache.ts).
  */
-import { join } from "node:path";
+import { openData } from "../artifacts/dataset.ts";
+import { embedderFile, embeddingFile } from "../artifacts/embeddings.ts";
+import { writeJson, writeMatrix } from "../artifacts/files.ts";
+import { embedderHash, embedderPath, embedTexts, itemText } from "../models/embedder.ts";
+import { cachedEmbeddings, cacheEmbeddings, embeddingKey } from "../models/embedding-cache.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import type { Embedder } from "../sid/identity.ts";
-import { openData } from "./corpus.ts";
-import { embedderHash, embedderPath, embedTexts, itemText } from "./embedder.ts";
-import { cachedEmbeddings, cacheEmbeddings, embeddingKey } from "./embedding-cache.ts";
-import { writeJson, writeMatrix } from "./files.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
 
 export const embed: Stage = {
   name: "embed",
+  source: import.meta.url,
   inputs: ["data"],
+  verbs: ["embed"],
   settings: (c) => c.embed,
   run,
 };
-
-export const embeddingFile = (dir: string): string => join(dir, "embeddings.f32");
-export const embedderFile = (dir: string): string => join(dir, "embedder.json");
 
 async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;

@@ -13,28 +13,32 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { readPrior, readPriors } from "../artifacts/calibration.ts";
+import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
+import { readJson, writeJson } from "../artifacts/files.ts";
+import { type DirectPriors, priorsFile, type Results } from "../artifacts/results.ts";
+import { conditional, readSlates, viewOf } from "../artifacts/slates.ts";
+import { readEvidence } from "../artifacts/traces.ts";
+import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import { kendallTau } from "../eval/kendall.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
-import { type ComparisonRow, type MetricRow, resultsTable, type SystemAnswers } from "../eval/table.ts";
+import { resultsTable, type SystemAnswers } from "../eval/table.ts";
+import { openLanguageModel } from "../models/language-model.ts";
+import { checkPromptsOf } from "../models/prompt-check.ts";
 import type { Rollout, SlateView } from "../policy/policy.ts";
 import { crossFittedScores, directScores, fitPrior, orderBy, type Prior, type PriorExample } from "../policy/prior.ts";
 import { labelsOf, type Slate, truthOf } from "../prerank/types.ts";
 import { markers } from "../prompts/pieces.ts";
+import { modelVerbs } from "../run/code-hash.ts";
+import type { Stage, StageContext, StageName, Summary } from "../run/stage.ts";
 import { findSids } from "../sid/semantic-id.ts";
-import { readPrior, readPriors } from "./calibrate.ts";
-import { type Corpus, openCorpus } from "./corpus.ts";
-import { readJson, writeJson } from "./files.ts";
-import { openLanguageModel } from "./language-model.ts";
-import { stateDir, tokenizerFile } from "./midtrain.ts";
-import { checkPromptsOf } from "./prompt-check.ts";
-import { conditional, readSlates, viewOf } from "./slates.ts";
-import type { Stage, StageContext, StageName, Summary } from "./stage.ts";
-import { readEvidence } from "./traces.ts";
 
 export const evaluate: Stage = {
   name: "evaluate",
+  source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft", "rl"],
+  verbs: modelVerbs,
   settings: (c) => ({ eval: c.eval, prompts: c.prompts, decoding: c.decoding, seed: c.seed }),
   run,
 };
@@ -57,19 +61,6 @@ interface SystemResult {
   /** Generated texts on test slates that the report shows. */
   readonly shown?: readonly { readonly slate: string; readonly text: string; readonly order: readonly number[] }[];
 }
-
-/** What the report and the command line print. */
-export interface Results {
-  readonly rows: readonly MetricRow[];
-  readonly comparisons: readonly ComparisonRow[];
-  readonly health: Readonly<Record<string, number>>;
-  /** The system with the best validation N@5 among GR2's (controls left out). */
-  readonly selected: { readonly system: string; readonly validation: Readonly<Record<string, number>> };
-}
-
-/** By direct system: the prior its likelihood is weighed with, fitted on all of validation. */
-export type DirectPriors = Readonly<Record<string, Prior>>;
-export const priorsFile = (dir: string): string => join(dir, "priors.json");
 
 const folds = 5;
 
@@ -105,7 +96,7 @@ async function run(context: StageContext): Promise<Summary> {
     const file = join(context.dir, `${stage}.json`);
     if (!existsSync(file)) {
       writeJson(file, await systemsOf(stage, asked));
-      context.cursor.write(systems.length, stage); // a killed evaluation goes on behind it
+      context.cursor.write(stage); // a killed evaluation resumes after it
     }
     systems.push(...readJson<SystemResult[]>(file));
   }

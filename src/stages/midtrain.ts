@@ -4,30 +4,28 @@
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { type Corpus, dominantCategories, openCorpus } from "../artifacts/corpus.ts";
+import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import type { Config } from "../config/schema.ts";
 import { EnvironmentError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import { checkTrainingView } from "../data/leakage.ts";
-import { type TrainingView, trainingView } from "../data/split.ts";
+import { trainingView } from "../data/split.ts";
+import { resume, saveCheckpoint } from "../models/checkpoint.ts";
+import { type Document, intoBatches, sequentialDocuments } from "../models/documents.ts";
+import { addedTokens, openLanguageModel, weightsChanged } from "../models/language-model.ts";
 import type { Encoder, Piece } from "../prompts/pieces.ts";
-import { captioningTask, describe, languageTask, personaTask, sequentialTask } from "../prompts/tasks.ts";
+import { captioningTask, describe, languageTask, personaTask } from "../prompts/tasks.ts";
 import { learningRateAt } from "../rl/groups.ts";
-import { resume, saveCheckpoint } from "./checkpoint.ts";
-import { type Corpus, dominantCategories, openCorpus } from "./corpus.ts";
-import { addedTokens, openLanguageModel, weightsChanged } from "./language-model.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
-
-/** A training document: the first token is given, the rest is learned. */
-export type Document = readonly number[];
-
-export const tokenizerFile = (dir: string): string => join(dir, "tokenizer.json");
-export const stateDir = (dir: string): string => join(dir, "state");
+import { modelVerbs } from "../run/code-hash.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 
 export const midtrain: Stage = {
   name: "midtrain",
+  source: import.meta.url,
   inputs: ["data", "sid"],
+  verbs: ["trainTokenizer", ...modelVerbs],
   settings: (c) => ({
     midtrain: c.midtrain,
     language:
@@ -97,46 +95,6 @@ async function run(context: StageContext): Promise<Summary> {
   return { steps: batches.length, tokens, parameters: model.numParameters, finalLoss: smooth };
 }
 
-/** Windows over a sequence, the last one flush with its end. */
-export function windows(length: number, size: number, stride: number, offset: number): [start: number, end: number][] {
-  if (length < 2) return [];
-  const out: [number, number][] = [];
-  for (let end = length; end > 1; end -= stride) {
-    out.push([Math.max(0, end - size), end]);
-    if (end - size <= 0) break;
-    if (out.length === 1 && offset > 0) end += stride - offset; // every epoch cuts elsewhere
-  }
-  return out;
-}
-
-/** Next-item windows of one epoch over the users' learnable items. */
-export function sequentialDocuments(
-  config: Config,
-  view: Pick<TrainingView, "sequences" | "times">,
-  encoder: Encoder,
-  epoch: number,
-): Document[] {
-  const { windowItems, windowStride, shuffleTies } = config.midtrain;
-  const rng = Rng.of(config.seed, "windows", epoch);
-  return view.sequences.flatMap((sequence, user) => {
-    const items = shuffleTies ? withShuffledTies(sequence, view.times[user] as Float64Array, rng) : sequence;
-    return windows(items.length, windowItems, windowStride, rng.int(windowStride)).map(([start, end]) =>
-      encoder.encode(sequentialTask(items.subarray(start, end))),
-    );
-  });
-}
-
-/** The items with every run of equal times in a new order. */
-export function withShuffledTies(items: Int32Array, times: Float64Array, rng: Rng): Int32Array {
-  const out = items.slice();
-  for (let start = 0, end = 0; start < out.length; start = end) {
-    end = start + 1;
-    while (end < out.length && times[end] === times[start]) end++;
-    if (end - start > 1) out.set(rng.shuffle(Array.from(out.subarray(start, end))), start);
-  }
-  return out;
-}
-
 /** All optimizer batches of all epochs, in order. Other tasks are drawn until they hold their share of tokens. */
 function planBatches(config: Config, corpus: Corpus, encoder: Encoder, language: readonly string[]): Document[][] {
   const { epochs, mixture, batchTokens, windowItems } = config.midtrain;
@@ -181,24 +139,6 @@ function planBatches(config: Config, corpus: Corpus, encoder: Encoder, language:
 
 /** Tokens of one document at most. */
 const maxDocument = 512;
-
-export function intoBatches(documents: readonly Document[], batchTokens: number): Document[][] {
-  const out: Document[][] = [];
-  let batch: Document[] = [];
-  let tokens = 0;
-  for (const document of documents) {
-    if (document.length < 2) continue;
-    if (batch.length > 0 && tokens + document.length > batchTokens) {
-      out.push(batch);
-      batch = [];
-      tokens = 0;
-    }
-    batch.push(document);
-    tokens += document.length;
-  }
-  if (batch.length > 0) out.push(batch);
-  return out;
-}
 
 /** Paragraphs of plain prose: the configured file, or Python's own language reference (on every machine, PSF licence). */
 function languageParagraphs(config: Config): string[] {

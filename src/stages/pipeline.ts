@@ -3,91 +3,40 @@
  * evaluation. Each stage is skipped when nothing it depends on has changed, and goes on where a killed run stopped.
  */
 import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { stringify } from "yaml";
+import { join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { readJson, writeJson } from "../artifacts/files.ts";
+import type { Metrics, Results } from "../artifacts/results.ts";
 import { configHash } from "../config/load.ts";
-import { portable } from "../config/paths.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
+import { hashOf } from "../core/hash.ts";
+import { repositoryRoot } from "../core/paths.ts";
 import { sourceHash } from "../data/source.ts";
+import { checkBaseModel } from "../models/base-model.ts";
 import { writeAtomic } from "../run/files.ts";
-import type { Run, StageContext as RunStage, StagePlan } from "../run/run.ts";
-import { type RunningWorker, type Runtime, startWorker } from "../worker/launcher.ts";
+import type { Run, StagePlan } from "../run/run.ts";
+import type { Stage, StageContext, StageName, StageRecorder } from "../run/stage.ts";
+import { type RunningWorker, runtimeOf, startWorker } from "../worker/launcher.ts";
 import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
-import { checkBaseModel } from "./base-model.ts";
 import { calibrate } from "./calibrate.ts";
-import { checkTeachers, type Outlook } from "./check-teachers.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
-import { evaluate, type Results } from "./evaluate.ts";
-import { readJson, writeJson } from "./files.ts";
+import { evaluate } from "./evaluate.ts";
 import { midtrain } from "./midtrain.ts";
-import { rl } from "./rl.ts";
+import { rl } from "./rl/rl.ts";
 import { sft } from "./sft.ts";
 import { sid } from "./sid.ts";
 import { slates } from "./slates.ts";
-import { type Stage, type StageContext, type StageName, stageNames } from "./stage.ts";
+import { checkTeachers, type Outlook } from "./teachers/preflight.ts";
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
 export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
 
-/** Rooms whose code a stage's result depends on, next to its own file. A change there runs it again. */
-const commonCode = ["src/core", "src/data", "src/sid", "src/stages/corpus.ts", "src/stages/files.ts"];
-const modelCode = [
-  "src/prompts",
-  "src/policy",
-  "src/stages/base-model.ts",
-  "src/stages/language-model.ts",
-  "src/stages/checkpoint.ts",
-  "src/stages/midtrain.ts",
-  "src/stages/prompt-check.ts",
-  "python_worker/gr2_worker",
-];
-const preRankerCode = [
-  "src/stages/sid-recall.ts",
-  "src/stages/prerankers.ts",
-  "src/stages/beam-prerank.ts",
-  "src/stages/sasrec.ts",
-];
-const codeOf: Readonly<Record<StageName, readonly string[]>> = {
-  data: [],
-  embed: [
-    "src/data/fetch.ts",
-    "src/stages/embedder.ts",
-    "src/stages/embedding-cache.ts",
-    "python_worker/gr2_worker/embed.py",
-  ],
-  sid: [
-    "src/prerank/neighbours.ts",
-    "python_worker/gr2_worker/quantizer.py",
-    "python_worker/gr2_worker/rqvae.py",
-    "python_worker/gr2_worker/rqkmeans.py",
-    "python_worker/gr2_worker/factorize.py",
-  ],
-  midtrain: [...modelCode, "src/rl/groups.ts"],
-  slates: [...modelCode, "src/prerank", ...preRankerCode],
-  calibrate: [...modelCode, "src/eval/choice-model.ts", "src/stages/slates.ts"],
-  traces: [
-    ...["src/teacher", "src/endpoint", "src/eval/choice-model.ts", "src/prompts", "src/stages/slates.ts"],
-    ...["src/prerank", "src/stages/teachers.ts", "src/stages/worker-teacher.ts", "src/stages/base-model.ts"],
-  ],
-  sft: [...modelCode, "src/rl/groups.ts", "src/stages/examples.ts", "src/stages/slates.ts"],
-  rl: [
-    ...modelCode,
-    "src/reward",
-    "src/rl",
-    "src/eval",
-    "src/stages/rl-update.ts",
-    "src/stages/distill.ts",
-    "src/stages/distill-teacher.ts",
-    "src/stages/rl-policy.ts",
-    "src/stages/rl-seconds.ts",
-    "src/stages/slates.ts",
-  ],
-  evaluate: [...modelCode, "src/eval", "src/stages/slates.ts"],
-};
+/** Stages that make the semantic IDs. */
+const idStages: readonly Stage[] = [data, embed, sid];
 
 export interface PipelineOptions {
   readonly config: Config;
@@ -101,16 +50,6 @@ export interface PipelineOptions {
   readonly bus: TelemetryBus;
   /** Instead of a Python worker: a fake one, in tests. */
   readonly worker?: WorkerClient;
-}
-
-/** What a finished pipeline leaves in metrics.json. */
-export interface Metrics extends Results {
-  readonly schema: "gr2.metrics/1";
-  readonly run: string;
-  readonly config_hash: string;
-  readonly seed: number;
-  /** Seconds of each stage, as measured when it ran. */
-  readonly timings: Readonly<Record<string, number>>;
 }
 
 /** Runs every stage that has to run. Returns undefined if `until` stops it before evaluation. */
@@ -145,7 +84,7 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
     for (const stage of stages) {
       const result = await run.stage({
         ...planOf(stage, config, source, keys),
-        run: (own) => runOne(stage, own, config, dirs, worker, signal),
+        run: (recorder) => runOne(stage, recorder, config, dirs, worker),
       });
       keys[stage.name] = result.key;
       dirs[stage.name] = result.dir;
@@ -175,13 +114,18 @@ function planOf(
   return {
     name: stage.name,
     config: { settings: stage.settings(config), numerics: { threads, device, dtype, microBatchTokens } },
-    code: [`src/stages/${stage.name}.ts`, ...commonCode, ...codeOf[stage.name]],
+    code: [relative(repositoryRoot, fileURLToPath(stage.source))],
+    verbs: stage.verbs,
     inputs: {
       ...Object.fromEntries(stage.inputs.map((i) => [i, keys[i] as string])),
       ...(stage.name === "data" && source !== undefined ? { source } : {}),
     },
   };
 }
+
+/** Stages up to the semantic IDs whose settings differ between two recipes. */
+export const otherIds = (a: Config, b: Config): StageName[] =>
+  idStages.filter((s) => hashOf(s.settings(a)) !== hashOf(s.settings(b))).map((s) => s.name);
 
 /** Keys follow from settings, code and data alone, so that what is finished is known before anything runs. */
 function outlookOf(run: Run, config: Config, source: string | undefined): Outlook {
@@ -201,56 +145,49 @@ function outlookOf(run: Run, config: Config, source: string | undefined): Outloo
     reaches: (name) => run.reaches(name),
     finished: (name) => run.isFinished(planned(name)),
     folder: (name) => run.folder.file("stages", name),
+    otherIds: (theirs) => otherIds(theirs, config),
   };
 }
 
 async function runOne(
   stage: Stage,
-  own: RunStage,
+  recorder: StageRecorder,
   config: Config,
   dirs: Partial<Record<StageName, string>>,
   worker: () => Promise<WorkerClient>,
-  signal: AbortSignal,
 ): Promise<void> {
+  let client: WorkerClient | undefined;
+  let before: VerbCounts = {};
   const context: StageContext = {
+    ...recorder,
     config,
-    dir: own.dir,
-    signal,
-    worker,
-    work: (name) => own.work(name),
+    worker: async () => {
+      if (client) return client;
+      client = await worker();
+      before = client.stats();
+      return client;
+    },
     inputDir: (name) => {
       const dir = dirs[name];
       if (!dir || !stage.inputs.includes(name))
-        throw new RunError(`stage ${stage.name} reads ${name} without naming it`);
+        throw new RunError(`stage ${stage.name} reads ${name} without declaring it as an input`);
       return dir;
     },
-    log: (message) => own.info(message),
-    progress: (note, done, total) => {
-      own.throwIfInterrupted();
-      own.progress(done, total, { note });
-    },
-    metrics: (step, values) => own.metrics(step, values),
-    rollout: (step, record) => {
-      own.rollout(step, record);
-      own.sample(step, String(record.text), Number(record.reward));
-    },
-    cursor: { read: <T>() => own.cursor() as T | undefined, write: (_step, value) => own.saveCursor(value) },
   };
   const summary = await stage.run(context);
-  writeJson(join(own.dir, "summary.json"), summary);
+  if (client) checkVerbs(stage, before, client.stats());
+  writeJson(join(recorder.dir, "summary.json"), summary);
 }
 
-/** How the recipe's worker is started; `logPath` is where an embedded one prints. */
-export const runtimeOf = (config: Config, logPath?: string): Runtime =>
-  config.runtime.mode === "remote"
-    ? { mode: "remote", address: config.runtime.address }
-    : {
-        mode: "embedded",
-        python: config.runtime.python,
-        threads: config.runtime.threads,
-        device: config.runtime.device,
-        ...(logPath ? { logPath } : {}),
-      };
+type VerbCounts = ReturnType<WorkerClient["stats"]>;
+
+/** A verb the stage does not declare is code its key does not know: a change there would not rerun it. */
+function checkVerbs({ name, verbs }: Stage, before: VerbCounts, after: VerbCounts): void {
+  const declared = new Set<string>([...verbs, "getInfo", "shutdown"]);
+  for (const [verb, { calls }] of Object.entries(after))
+    if (calls > (before[verb]?.calls ?? 0) && !declared.has(verb))
+      throw new RunError(`stage ${name} asks the worker for ${verb} without declaring the verb`);
+}
 
 /** What the data stage noted as the identity of files and cleaning. */
 const datasetHash = (dir: string): string => readJson<{ hash: string }>(join(dir, "dataset.json")).hash;
@@ -297,6 +234,3 @@ async function writeCosts(path: string, client: WorkerClient, stages: WorkerCost
     // a full disk
   }
 }
-
-export const resolvedYaml = (config: Config): string => stringify(portable(config));
-export { stageNames };

@@ -3,24 +3,35 @@
  * log p(ranking). The ranking part is trained under the same permutation constraint and prior it is decoded with, so
  * that the gradient is what the prior does not already say. Next-item replay keeps and refreshes the LM's knowledge.
  */
+
+import { readBeliefs, readPrior } from "../artifacts/calibration.ts";
+import { openCorpus } from "../artifacts/corpus.ts";
+import { isSftUser, readSlates, viewOf } from "../artifacts/slates.ts";
+import {
+  type ReasoningRecord,
+  readEvidence,
+  readReasonings,
+  readTraces,
+  type TraceRecord,
+} from "../artifacts/traces.ts";
+import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
+import { resume, saveCheckpoint } from "../models/checkpoint.ts";
+import type { Document } from "../models/documents.ts";
+import { openLanguageModel, weightsChanged } from "../models/language-model.ts";
+import { checkPromptsOf } from "../models/prompt-check.ts";
+import { type Example, replayBatches, supervisedBatch } from "../models/supervised.ts";
 import { type Slate, truthOf } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
-import { readBeliefs, readPrior } from "./calibrate.ts";
-import { resume, saveCheckpoint } from "./checkpoint.ts";
-import { openCorpus } from "./corpus.ts";
-import { type Example, replayBatches, supervisedBatch } from "./examples.ts";
-import { openLanguageModel, weightsChanged } from "./language-model.ts";
-import { type Document, stateDir, tokenizerFile } from "./midtrain.ts";
-import { checkPromptsOf } from "./prompt-check.ts";
-import { isSftUser, readSlates, viewOf } from "./slates.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
-import { type ReasoningRecord, readEvidence, readReasonings, readTraces, type TraceRecord } from "./traces.ts";
+import { modelVerbs } from "../run/code-hash.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 
 export const sft: Stage = {
   name: "sft",
+  source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces"],
+  verbs: modelVerbs,
   settings: (c) => ({
     sft: c.sft,
     prompts: c.prompts,

@@ -4,36 +4,31 @@
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { openData } from "../artifacts/dataset.ts";
+import { embedderFile, embeddingFile } from "../artifacts/embeddings.ts";
+import { readJson, readMatrix, writeJson, writeMatrix } from "../artifacts/files.ts";
+import { artifactFile, catalogueFile, codeVectorsFile, identityFile } from "../artifacts/semantic-ids.ts";
 import { deriveSeed, unitHash } from "../core/rng.ts";
 import { checkTrainingView } from "../data/leakage.ts";
 import { type TrainingView, trainingView } from "../data/split.ts";
 import type { Item, SplitDataset } from "../data/types.ts";
 import { neighboursOf } from "../prerank/neighbours.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { Catalogue } from "../sid/catalogue.ts";
 import { checkUniqueness } from "../sid/gate.ts";
 import { type Embedder, identityOf } from "../sid/identity.ts";
 import { type Near, nearestRows } from "../sid/nearest.ts";
 import { sidReport } from "../sid/report.ts";
 import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
-import { openData } from "./corpus.ts";
-import { embedderFile, embeddingFile } from "./embed.ts";
-import { readJson, readMatrix, writeJson, writeMatrix } from "./files.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
 
 export const sid: Stage = {
   name: "sid",
+  source: import.meta.url,
   inputs: ["data", "embed"],
+  verbs: ["factorize", "fitSemanticIds", "encodeSemanticIds"],
   settings: (c) => ({ sid: c.sid, seed: c.seed }),
   run,
 };
-
-export const catalogueFile = (dir: string): string => join(dir, "catalogue.json");
-export const artifactFile = (dir: string): string => join(dir, "quantizer.safetensors");
-/** What the artifact is: sid/identity.ts. */
-export const identityFile = (dir: string): string => join(dir, "quantizer.json");
-
-/** Where each code lies in the space of the embeddings: [levels * codes, dims]. */
-export const codeVectorsFile = (dir: string): string => join(dir, "code-vectors.f32");
 
 async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;

@@ -1,25 +1,28 @@
 /**
- * The candidates (GR2 v1 §3.3): as an incumbent ranker logged them, or every position of the rerank, validation and test segments becomes a slate of
- * the pre-ranker's top N. The pre-ranker never saw the answer: rerank slates come from one fitted on the mid-training
- * segment, validation and test slates from one fitted through the rerank segment.
+ * The candidates (GR2 v1 §3.3): as an incumbent ranker logged them, or every position of the rerank, validation and test
+ * segments becomes a slate of the pre-ranker's top N. The pre-ranker never saw the answer: rerank slates come from one
+ * fitted on the mid-training segment, validation and test slates from one fitted through the rerank segment.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
+import { writeJson, writeLines } from "../artifacts/files.ts";
+import { slateFile } from "../artifacts/slates.ts";
+import { maxCandidates } from "../config/schema/data.ts";
 import { RunError } from "../core/errors.ts";
-import { deriveSeed, unitHash } from "../core/rng.ts";
 import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
 import { loggedSlates } from "../prerank/logged.ts";
 import { buildAllSlates, defaultSlates, type SlateSegment, slateStats } from "../prerank/slates.ts";
 import { labelsOf, type Slate } from "../prerank/types.ts";
-import { type Corpus, openCorpus } from "./corpus.ts";
-import { readLines, writeJson, writeLines } from "./files.ts";
-import { preRankerFitter } from "./prerankers.ts";
-import { unloadSasrec } from "./sasrec.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
+import { modelVerbs } from "../run/code-hash.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { preRankerFitter } from "./prerankers/fitter.ts";
+import { unloadSasrec } from "./prerankers/sasrec.ts";
 
 export const slates: Stage = {
   name: "slates",
+  source: import.meta.url,
   inputs: ["data", "sid", "midtrain"],
+  verbs: modelVerbs,
   settings: ({ prerank: { sasrec, ...prerank }, prompts, seed }) => ({
     prerank,
     ...(prerank.kind === "generative" ? { historyItems: prompts.historyItems } : {}),
@@ -86,15 +89,12 @@ async function slatesOf(
     if (kind === "sasrec") await unloadSasrec(await context.worker(), context.signal);
     return built;
   }
-  const { slates, skipped } = loggedSlates(corpus.split, maxLoggedCandidates);
+  const { slates, skipped } = loggedSlates(corpus.split, maxCandidates);
   context.log(
-    `logged slates left out: ${skipped.midtrain} of the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across the end of a segment, ${skipped.nothingToOrder} with nothing to order; ${skipped.cutCandidates} candidates beyond ${maxLoggedCandidates} cut`,
+    `logged slates left out: ${skipped.midtrain} of the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across the end of a segment, ${skipped.nothingToOrder} with nothing to order; ${skipped.cutCandidates} candidates beyond ${maxCandidates} cut`,
   );
   return { slates };
 }
-
-/** As many as prerank.candidates may be. */
-const maxLoggedCandidates = 64;
 
 /** The latest slates of each user; 0 = all. */
 function capPerUser(list: readonly Slate[], cap: number): Slate[] {
@@ -109,26 +109,3 @@ function capPerUser(list: readonly Slate[], cap: number): Slate[] {
     })
     .reverse();
 }
-
-const slateFile = (dir: string, segment: SlateSegment): string => join(dir, `${segment}.jsonl`);
-
-/** All slates of a segment, misses included. */
-export function readSlates(context: StageContext, segment: SlateSegment): Slate[] {
-  const file = slateFile(context.inputDir("slates"), segment);
-  return existsSync(file) ? readLines<Slate>(file) : [];
-}
-
-/** Slates with the true item among the candidates: what re-ranking can change. */
-export const conditional = (list: readonly Slate[]): Slate[] => list.filter((s) => s.targetIndex >= 0);
-
-/** Users whose rerank slates train SFT; the others' are kept for RL, unseen until then. */
-export const isSftUser = (seed: number, share: number, user: number): boolean =>
-  unitHash(deriveSeed(seed, "sft-users"), user) < share;
-
-/** A slate as the model and the prior see it. */
-export const viewOf = (corpus: Corpus, slate: Slate, evidence?: Readonly<Record<string, readonly number[]>>) => ({
-  ...(evidence ? { evidence: evidence[slate.id] as readonly number[] } : {}),
-  history: (corpus.split.dataset.sequences[slate.user]?.items ?? new Int32Array()).subarray(0, slate.position),
-  candidates: slate.candidates,
-  scores: slate.scores,
-});

@@ -8,6 +8,10 @@
  *   rejected.jsonl    answers in words that were of no use         teacher.json      acceptance by difficulty, reasons
  */
 import { join } from "node:path";
+import { openCorpus } from "../artifacts/corpus.ts";
+import { writeJson, writeLines } from "../artifacts/files.ts";
+import { conditional, isSftUser, readSlates } from "../artifacts/slates.ts";
+import type { ReasoningRecord, TraceRecord } from "../artifacts/traces.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
@@ -17,21 +21,20 @@ import type { SplitDataset } from "../data/types.ts";
 import { type CrossFittedSlates, crossFittedSlates } from "../prerank/cross-fit.ts";
 import { defaultSlates } from "../prerank/slates.ts";
 import type { Slate } from "../prerank/types.ts";
-import type { Reasoning, Thought } from "../prompts/rerank.ts";
+import type { Reasoning } from "../prompts/rerank.ts";
+import { modelVerbs } from "../run/code-hash.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { type SlateView, viewOf } from "../teacher/features.ts";
 import { sampleTraces, statisticalTeacher } from "../teacher/sampling.ts";
 import { defaultTeacher, type Evidence, fitTeacher } from "../teacher/statistical.ts";
-import type { Teacher } from "../teacher/teacher.ts";
-import { openCorpus } from "./corpus.ts";
-import { readJson, readLines, writeJson, writeLines } from "./files.ts";
-import { preRankerFitter } from "./prerankers.ts";
-import { conditional, isSftUser, readSlates } from "./slates.ts";
-import type { Stage, StageContext, Summary } from "./stage.ts";
-import { teacherInWords } from "./teachers.ts";
+import { preRankerFitter } from "./prerankers/fitter.ts";
+import { teacherInWords } from "./teachers/in-words.ts";
 
 export const traces: Stage = {
   name: "traces",
+  source: import.meta.url,
   inputs: ["data", "sid", "slates"],
+  verbs: modelVerbs,
   settings: (c) => ({
     teacher: c.teacher,
     userShare: c.sft.userShare,
@@ -41,31 +44,6 @@ export const traces: Stage = {
   }),
   run,
 };
-
-/** One line of reasonings.jsonl: what the teacher says of a slate by its own first choice; the answer plays no part. */
-export interface ReasoningRecord {
-  readonly slate: string;
-  readonly reasoning: Reasoning;
-}
-
-/** One line of traces.jsonl. */
-export interface TraceRecord {
-  readonly slate: string;
-  /** Candidate indices, best first; the true item is first. */
-  readonly order: readonly number[];
-  readonly reasoning: Thought;
-  /** Asked so often, from 1. */
-  readonly tries: number;
-  readonly teacher: Teacher["kind"];
-  readonly model: string;
-  readonly sampling: "rejection" | "targeted";
-  /** Of drawing the answer; null: it follows from the run's. */
-  readonly seed: number | null;
-  /** When a server gave the answer; null where it was computed and could be again. */
-  readonly time: string | null;
-  /** SHA-256 of the question in words. */
-  readonly prompt: string | null;
-}
 
 async function run(context: StageContext): Promise<Summary> {
   const { config } = context;
@@ -200,14 +178,3 @@ function reasoningOf(
     choice: o.stateChoice ? (slate.candidates[choice] as number) : null,
   };
 }
-
-/** Of every re-rank slate of SFT's users, hit or miss. */
-export const readReasonings = (context: StageContext): ReasoningRecord[] =>
-  readLines<ReasoningRecord>(join(context.inputDir("traces"), "reasonings.jsonl"));
-
-export const readTraces = (context: StageContext): TraceRecord[] =>
-  readLines<TraceRecord>(join(context.inputDir("traces"), "traces.jsonl"));
-
-/** The teacher's score of every candidate by slate id: out of sample for each slate. */
-export const readEvidence = (context: StageContext): Readonly<Record<string, readonly number[]>> =>
-  readJson(join(context.inputDir("traces"), "evidence.json"));

@@ -307,7 +307,8 @@ function expectTargets(name: string, values: Float32Array, targets: number): voi
 }
 
 function toLoss(loss: t.Loss, targets: number): pb.Loss {
-  if (loss.kind === "cross_entropy") return { kind: { $case: "crossEntropy", value: {} } };
+  if (loss.kind === "cross_entropy")
+    return { kind: { $case: "crossEntropy", value: { negatives: loss.negatives ?? 0 } } };
   if (loss.kind === "distill") {
     const { ids, logprobs } = loss.teacher;
     if (ids.rows !== targets) throw new RangeError(`the teacher has ${ids.rows} rows for ${targets} response tokens`);

@@ -6,6 +6,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Config } from "../config/schema.ts";
 import { EnvironmentError, Gr2Error, InterruptedError, WorkerError } from "../core/errors.ts";
 import { GrpcWorkerClient } from "./client.ts";
 import { checkPython, defaultPythonBin, describeEnd, type PythonProcess, startPython } from "./python.ts";
@@ -199,3 +200,15 @@ function interruptible<T>(promise: Promise<T>, signal: AbortSignal | undefined):
     promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
   });
 }
+
+/** How the recipe's worker is started; `logPath` is where an embedded one prints. */
+export const runtimeOf = (config: Config, logPath?: string): Runtime =>
+  config.runtime.mode === "remote"
+    ? { mode: "remote", address: config.runtime.address }
+    : {
+        mode: "embedded",
+        python: config.runtime.python,
+        threads: config.runtime.threads,
+        device: config.runtime.device,
+        ...(logPath ? { logPath } : {}),
+      };

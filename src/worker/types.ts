@@ -126,7 +126,11 @@ export interface ForwardResult {
 }
 
 export type Loss =
-  | { readonly kind: "cross_entropy" }
+  | {
+      readonly kind: "cross_entropy";
+      /** Normalise over the micro-batch's own targets and so many drawn tokens for all others; 0 = the whole vocabulary. */
+      readonly negatives?: number;
+    }
   | {
       readonly kind: "policy";
       /** All per target. */

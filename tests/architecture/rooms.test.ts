@@ -5,9 +5,15 @@ import { describe, expect, it } from "vitest";
 import { repositoryRoot } from "../../src/core/paths.ts";
 
 /**
- * What each room may import, next to itself. Top to bottom: a room only ever names rooms above it.
+ * What each room may import, besides itself. Top to bottom: a room only ever names rooms above it. A sub-room
+ * ("stages/rl") is a room of its own; a room without an entry for its sub-rooms is one room to the bottom.
  * Narrower than "everything above" where that says something: what is pure stays away from workers and files.
  */
+const pureRooms = ["plan", "data", "sid", "prompts", "eval", "reward", "rl", "prerank", "teacher"];
+const modelRooms = [...pureRooms, "core", "config", "worker", "policy", "run", "artifacts"];
+const stageRooms = [...modelRooms, "endpoint", "models"];
+const served = ["core", "config", "data", "sid", "prompts", "eval", "prerank", "teacher", "worker", "policy", "run"];
+const parts = ["request", "observe", "security", "model", "engine", "grpc", "http"];
 const rooms: Readonly<Record<string, readonly string[]>> = {
   core: [],
   config: ["core"],
@@ -24,29 +30,39 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   worker: ["core", "config"],
   policy: ["core", "eval", "prompts", "worker"],
   run: ["core", "config", "worker"],
-  stages: [
-    ...["core", "config", "plan", "data", "sid", "prompts", "reward", "rl", "eval"],
-    ...["prerank", "teacher", "endpoint", "worker", "policy", "run"],
-  ],
+  artifacts: ["core", "config", "data", "sid", "prompts", "eval", "prerank", "teacher", "worker", "policy", "run"],
+  models: modelRooms,
+  "stages/prerankers": stageRooms,
+  "stages/rl": stageRooms,
+  "stages/teachers": [...stageRooms, "stages/rl"],
+  stages: [...stageRooms, "stages/prerankers", "stages/rl", "stages/teachers"],
+  commands: [...stageRooms, "stages"],
   report: ["core", "data", "eval", "rl", "run"],
   client: [],
-  serve: ["client", "core", "config", "data", "sid", "prompts", "eval", "prerank", "worker", "policy", "run", "stages"],
-  cli: [
-    "core",
-    "config",
-    "plan",
-    "data",
-    "sid",
-    "prompts",
-    "reward",
-    "rl",
-    "prerank",
-    "worker",
-    "run",
-    "stages",
-    "report",
-    "serve",
-  ],
+  "serve/request": ["core", "sid"],
+  "serve/observe": ["serve/request"],
+  "serve/security": ["core", "config", "serve/request"],
+  "serve/model": [...served, "artifacts", "models", "serve/request"],
+  "serve/engine": [...served, "models", "serve/request", "serve/model"],
+  "serve/grpc": ["client", "core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],
+  "serve/http": ["core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],
+  serve: ["core", "config", "worker", "run", ...parts.map((part) => `serve/${part}`)],
+  cli: [...stageRooms, "stages", "commands", "report", "serve", "serve/security", "serve/observe"],
+};
+/** The worker's rooms, likewise; files at its root are named one by one. */
+const workerRooms: Readonly<Record<string, readonly string[]>> = {
+  errors: [],
+  types: ["errors"],
+  memory: ["errors"],
+  items: ["errors", "types"],
+  model: ["errors", "types", "memory"],
+  scoring: ["errors", "types", "model"],
+  generation: ["errors", "types", "model", "scoring"],
+  engine: ["errors", "types", "memory", "model", "scoring", "generation"],
+  rpc: ["errors", "types", "memory", "items", "generation", "engine"],
+  boot: ["rpc", "errors"],
+  doctor: [],
+  __main__: ["boot", "rpc", "errors"],
 };
 
 const src = join(repositoryRoot, "src");
@@ -86,10 +102,14 @@ const sources: Source[] = readdirSync(src, { recursive: true, withFileTypes: tru
       specifier,
       path: specifier.startsWith(".") ? posix(relative(src, resolve(dirname(file), specifier))) : undefined,
     }));
-    return { path, room: path.split("/")[0] as string, text, imports };
+    return { path, room: roomOf(path), text, imports };
   });
 
-const roomOf = (path: string): string => path.split("/")[0] as string;
+/** "stages/rl" for a file of a sub-room that has rules of its own, "stages" otherwise. */
+function roomOf(path: string): string {
+  const [room, sub] = path.split("/") as [string, string];
+  return `${room}/${sub}` in rooms ? `${room}/${sub}` : room;
+}
 
 describe("rooms", () => {
   it("are all known, and each names only rooms above it", () => {
@@ -154,6 +174,40 @@ describe("rooms", () => {
   });
 });
 
+describe("the worker's rooms", () => {
+  const base = join(repositoryRoot, "python_worker/gr2_worker");
+  const modules = readdirSync(base, { recursive: true, withFileTypes: true })
+    .filter((e) => e.isFile() && e.name.endsWith(".py"))
+    .map((e) => posix(relative(base, join(e.parentPath, e.name))).replace(/\.py$/, ""))
+    .filter((path) => !path.startsWith("generated/") && !path.endsWith("__init__"))
+    .sort();
+  const importsOf = (path: string): string[] => pythonImports(readFileSync(join(base, `${path}.py`), "utf8"), modules);
+
+  it("import only from rooms above them, relative imports unknown", () => {
+    expect([...new Set(modules.map((m) => m.split("/")[0] as string))].filter((r) => !(r in workerRooms))).toEqual([]);
+    const order = Object.keys(workerRooms);
+    for (const [room, allowed] of Object.entries(workerRooms))
+      for (const other of allowed)
+        expect(order.indexOf(other), `${room} names ${other}`).toBeLessThan(order.indexOf(room));
+    const offences = modules.flatMap((path) => {
+      const room = path.split("/")[0] as string;
+      const text = readFileSync(join(base, `${path}.py`), "utf8");
+      const relativeImports = [...text.matchAll(/^\s*from \.+\w* import/gm)].map(([line]) => `${path}: ${line.trim()}`);
+      const wrong = importsOf(path)
+        .filter(
+          (target) => target.split("/")[0] !== room && !workerRooms[room]?.includes(target.split("/")[0] as string),
+        )
+        .map((target) => `${path} imports ${target}`);
+      return [...relativeImports, ...wrong];
+    });
+    expect(offences).toEqual([]);
+  });
+
+  it("have no import cycles, types included", () => {
+    expect(cyclesIn(new Map(modules.map((path) => [path, importsOf(path)])))).toEqual([]);
+  });
+});
+
 describe("files", () => {
   it(`have at most ${maxLines} lines`, () => {
     const long = sources
@@ -176,6 +230,20 @@ describe("files", () => {
     expect(names.map((s) => s.path)).toEqual([]);
   });
 });
+
+/** Modules a Python text imports, also for types; `from gr2_worker.model import lm` names a module or a name in one. */
+function pythonImports(text: string, modules: readonly string[]): string[] {
+  const named = [
+    ...text.matchAll(/^[ \t]*(?:from (gr2_worker[\w.]*) import (?:\(([^)]*)\)|([^\n]*))|import (gr2_worker[\w.]*))/gm),
+  ];
+  const found = named.flatMap(([, from, inBraces = "", inLine = "", whole]) =>
+    whole !== undefined
+      ? [whole]
+      : [from as string, ...`${inBraces},${inLine}`.split(",").map((name) => `${from}.${name.trim().split(" ")[0]}`)],
+  );
+  const paths = found.map((name) => name.replace(/^gr2_worker\.?/, "").replaceAll(".", "/"));
+  return [...new Set(paths.filter((path) => modules.includes(path)))];
+}
 
 /** One line a cycle found by depth-first search. */
 function cyclesIn(graph: ReadonlyMap<string, readonly string[]>): string[] {

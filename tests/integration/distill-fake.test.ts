@@ -3,12 +3,13 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { configHash, loadConfig } from "../../src/config/load.ts";
+import { exportRun } from "../../src/commands/export.ts";
+import { configHash, loadConfig, resolvedYaml } from "../../src/config/load.ts";
 import { CheckpointError, InterruptedError } from "../../src/core/errors.ts";
 import { Run } from "../../src/run/run.ts";
 import { RunFolder } from "../../src/run/run-folder.ts";
-import { exportRun } from "../../src/stages/export.ts";
-import { resolvedYaml, runStages, stageNames } from "../../src/stages/pipeline.ts";
+import { stageNames } from "../../src/run/stage.ts";
+import { runStages } from "../../src/stages/pipeline.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { TelemetryBus } from "../../src/worker/telemetry.ts";
 import { writePipelineFixture } from "../pipeline-fixture.ts";

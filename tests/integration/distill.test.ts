@@ -6,13 +6,12 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { compileConfig } from "../../src/config/load.ts";
+import { compileConfig, resolvedYaml } from "../../src/config/load.ts";
 import { sha256 } from "../../src/core/hash.ts";
-import { checkTeachers } from "../../src/stages/check-teachers.ts";
-import { openTeacher } from "../../src/stages/distill-teacher.ts";
-import { addedTokens, type Belonging, modelRequest } from "../../src/stages/language-model.ts";
-import { resolvedYaml } from "../../src/stages/pipeline.ts";
-import type { StageContext } from "../../src/stages/stage.ts";
+import { addedTokens, type Belonging, modelRequest } from "../../src/models/language-model.ts";
+import type { StageContext } from "../../src/run/stage.ts";
+import { openTeacher } from "../../src/stages/rl/opd-teacher.ts";
+import { checkTeachers } from "../../src/stages/teachers/preflight.ts";
 import { type RunningWorker, startWorker } from "../../src/worker/launcher.ts";
 import type { ForwardRequest, LoadedModel } from "../../src/worker/types.ts";
 
@@ -100,7 +99,7 @@ describe("a teacher of distillation in the real worker", { timeout: 120_000 }, (
     expect(theirs.some((l) => l < -0.1)).toBe(true);
     for (const path of [state("whole"), state("adapted"), exported]) {
       // What the look before the first stage reads of these folders is what the worker really writes.
-      const outlook = { reaches: () => true, finished: async () => false, folder: () => "" };
+      const outlook = { reaches: () => true, finished: async () => false, folder: () => "", otherIds: () => [] };
       await checkTeachers(configOf(path), outlook, () => {}, signal);
       const teacher = await open(path);
       expect((await running.client.getInfo()).modelIds).toEqual(["policy", "teacher"]);

@@ -6,11 +6,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { configHash, loadConfig } from "../../src/config/load.ts";
+import { configHash, loadConfig, resolvedYaml } from "../../src/config/load.ts";
 import { RunError } from "../../src/core/errors.ts";
 import type { TrainingView } from "../../src/data/split.ts";
 import { Run } from "../../src/run/run.ts";
-import { resolvedYaml, runStages, stageNames } from "../../src/stages/pipeline.ts";
+import { stageNames } from "../../src/run/stage.ts";
+import { runStages } from "../../src/stages/pipeline.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { TelemetryBus } from "../../src/worker/telemetry.ts";
 import { writePipelineFixture } from "../pipeline-fixture.ts";
@@ -28,8 +29,8 @@ vi.mock("../../src/data/split.ts", async (original) => {
     }),
   };
 });
-vi.mock("../../src/stages/slates.ts", async (original) => {
-  const real = await original<typeof import("../../src/stages/slates.ts")>();
+vi.mock("../../src/artifacts/slates.ts", async (original) => {
+  const real = await original<typeof import("../../src/artifacts/slates.ts")>();
   return {
     ...real,
     viewOf: (...[corpus, slate, evidence]: Parameters<typeof real.viewOf>) =>

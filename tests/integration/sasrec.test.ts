@@ -8,10 +8,10 @@ import { InterruptedError } from "../../src/core/errors.ts";
 import { leaveOneOut, trainingView } from "../../src/data/split.ts";
 import type { SplitDataset } from "../../src/data/types.ts";
 import { buildAllSlates, defaultSlates } from "../../src/prerank/slates.ts";
+import type { StageContext } from "../../src/run/stage.ts";
 import { Trie } from "../../src/sid/trie.ts";
-import { beamPreRanker } from "../../src/stages/beam-prerank.ts";
-import { sasrecFitter } from "../../src/stages/sasrec.ts";
-import type { StageContext } from "../../src/stages/stage.ts";
+import { beamPreRanker } from "../../src/stages/prerankers/beam.ts";
+import { sasrecFitter } from "../../src/stages/prerankers/sasrec.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { startWorker } from "../../src/worker/launcher.ts";
 import type { BeamSearchRequest, ForwardBackwardRequest, WorkerClient } from "../../src/worker/types.ts";
@@ -41,7 +41,7 @@ function stageIn(name: string, config: Config) {
     rollout: () => {},
     cursor: {
       read: <T>() => (before === undefined ? undefined : (JSON.parse(before) as T)),
-      write: (_step, value) => {
+      write: (value) => {
         cursor = JSON.stringify(value);
       },
     },

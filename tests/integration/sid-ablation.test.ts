@@ -4,11 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ablateSid } from "../../src/cli/sid-ablate.ts";
+import { cellConfig, changesOf, rowNames } from "../../src/commands/sid-ablation.ts";
 import { loadConfig } from "../../src/config/load.ts";
 import { ConfigError } from "../../src/core/errors.ts";
 import type { AblationRow } from "../../src/eval/ablation.ts";
 import { makeFolder } from "../../src/run/files.ts";
-import { cellConfig, changesOf, rowNames } from "../../src/stages/sid-ablation.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { writePipelineFixture } from "../pipeline-fixture.ts";
 

@@ -6,12 +6,13 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { configHash, loadConfig } from "../../src/config/load.ts";
+import type { TraceRecord } from "../../src/artifacts/traces.ts";
+import { configHash, loadConfig, resolvedYaml } from "../../src/config/load.ts";
 import type { Gr2Error } from "../../src/core/errors.ts";
 import { Rng } from "../../src/core/rng.ts";
 import { Run } from "../../src/run/run.ts";
-import { resolvedYaml, runStages, stageNames } from "../../src/stages/pipeline.ts";
-import type { TraceRecord } from "../../src/stages/traces.ts";
+import { stageNames } from "../../src/run/stage.ts";
+import { runStages } from "../../src/stages/pipeline.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { TelemetryBus } from "../../src/worker/telemetry.ts";
 import { writePipelineFixture } from "../pipeline-fixture.ts";

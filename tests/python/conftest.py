@@ -14,8 +14,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python_worker"))
 
 from gr2_worker.engine import Engine
-from gr2_worker.trie import Trie, checked_trie
-from gr2_worker.types import GroupBatch, LoadSpec
+from gr2_worker.generation.trie import checked_trie
+from gr2_worker.types import GroupBatch, LoadSpec, Trie
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 

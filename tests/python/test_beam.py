@@ -10,7 +10,7 @@ import torch
 from conftest import VOCAB, spec, trie_of
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest
-from gr2_worker.trie import checked_trie
+from gr2_worker.generation.trie import checked_trie
 from gr2_worker.types import BeamParams, ForwardSpec, GroupBatch, never_cancelled
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from gr2_worker.bpe import train_bpe
 from gr2_worker.errors import InvalidRequest
+from gr2_worker.items.bpe import train_bpe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -41,7 +41,8 @@ def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
 
 
 def test_same_bytes_in_another_process() -> None:
-    code = f"import sys; from gr2_worker.bpe import train_bpe; sys.stdout.buffer.write(train_bpe({TEXTS!r}, 400, {SPECIAL!r}))"
+    trained = f"train_bpe({TEXTS!r}, 400, {SPECIAL!r})"
+    code = f"import sys; from gr2_worker.items.bpe import train_bpe; sys.stdout.buffer.write({trained})"
     here = train_bpe(TEXTS, 400, SPECIAL)
     env = {"PYTHONPATH": ":".join(sys.path), "RAYON_NUM_THREADS": "1", "PYTHONHASHSEED": "7"}
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=env).stdout

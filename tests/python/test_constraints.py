@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCAB, spec
-from gr2_worker.constraints import Automaton, compile_constraint
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest
+from gr2_worker.scoring.constraints import Automaton, compile_constraint
 from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCAB, architecture, tokenizer_json
-from gr2_worker.decoder import Decoder, for_generation
 from gr2_worker.engine import Engine
-from gr2_worker.prefill import prefill
-from gr2_worker.sampler import decode
+from gr2_worker.generation.decoder import Decoder, for_generation
+from gr2_worker.generation.prefill import prefill
+from gr2_worker.generation.sampler import decode
 from gr2_worker.types import LoadSpec, never_cancelled
 
 PROMPTS = [np.random.default_rng(p).integers(0, VOCAB, size=n).astype(np.int32) for p, n in enumerate((17, 5, 11))]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gr2_worker.embed import embed_texts
 from gr2_worker.errors import NotFound
+from gr2_worker.items.embed import embed_texts
 
 MODEL = os.environ.get("GR2_TEST_EMBED_MODEL", "")
 needs_model = pytest.mark.skipif(not MODEL, reason="GR2_TEST_EMBED_MODEL names no embedding model folder")

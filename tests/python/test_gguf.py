@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from gguf.quants import dequantize, quantize
-from gr2_worker.bpe import train_bpe
 from gr2_worker.engine import Engine
 from gr2_worker.errors import NotFound, WorkerFault
+from gr2_worker.items.bpe import train_bpe
 from gr2_worker.types import ForwardSpec, GroupBatch, LoadSpec, LoraSpec
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_batch
-from gr2_worker import server
 from gr2_worker.errors import FailedPrecondition, ResourceExhausted
 from gr2_worker.memory import is_out_of_memory, memory_guard
+from gr2_worker.rpc import server
 from gr2_worker.types import ForwardSpec
 
 PETABYTE = 1 << 50

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCAB, random_batch, spec, unpack
-from gr2_worker import vocabulary
 from gr2_worker.engine import Engine
 from gr2_worker.errors import FailedPrecondition, InvalidRequest
+from gr2_worker.model import vocabulary
 from gr2_worker.types import AdamWParams, CrossEntropy, ForwardSpec, GroupBatch, LoadSpec, LoraSpec, TrainSpec
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -268,7 +268,7 @@ def test_an_export_holds_tokenizer_template_and_files_and_is_replaced_as_a_whole
 
 def test_lora_needs_a_pretrained_model():
     from gr2.v1 import worker_pb2 as pb
-    from gr2_worker import wire
+    from gr2_worker.rpc import wire
 
     request = pb.LoadModelRequest(
         scratch=pb.ScratchModel(architecture_json=spec().architecture_json), lora=pb.Lora(rank=2)

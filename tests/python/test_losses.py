@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gr2_worker.losses import LossInputs, MetricSums, cross_entropy, distill, policy
+from gr2_worker.scoring.losses import LossInputs, MetricSums, cross_entropy, distill, policy
 
 
 def numpy_policy(logp, old, adv, ref, low, high, kl_coef):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import as_batch, random_batch, unpack
-from gr2_worker import packing
+from gr2_worker.model import packing
 from gr2_worker.types import CrossEntropy, ForwardSpec, TrainSpec
 
 

@@ -10,7 +10,7 @@ import torch
 from conftest import VOCAB, spec
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest, ResourceExhausted
-from gr2_worker.prefix_cache import BLOCK
+from gr2_worker.model.prefix_cache import BLOCK
 from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from gr2_worker import quantizer
 from gr2_worker.errors import InvalidRequest
-from gr2_worker.quantizer import QuantizerConfig, encode, fit, uniqueness
+from gr2_worker.items import quantizer
+from gr2_worker.items.config import QuantizerConfig
+from gr2_worker.items.quantizer import encode, fit, uniqueness
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gr2_worker.errors import InvalidRequest
-from gr2_worker.ranking import choice_logprobs, draw_order
+from gr2_worker.scoring.plackett_luce import choice_logprobs, draw_order
 from gr2_worker.types import CrossEntropy, ForwardSpec, GroupBatch, SampleParams, TrainSpec
 from test_sampler import batch_of, constraint_of, draw, prompts_of
 

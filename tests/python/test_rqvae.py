@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from gr2_worker.errors import FailedPrecondition
-from gr2_worker.quantizer import QuantizerConfig
-from gr2_worker.rqkmeans import fit_residual_codebooks, kmeans_codebook, nearest_codes, principal_components
-from gr2_worker.rqvae import (
+from gr2_worker.items.config import QuantizerConfig
+from gr2_worker.items.rqkmeans import fit_residual_codebooks, kmeans_codebook, nearest_codes, principal_components
+from gr2_worker.items.rqvae import (
     EMA_EPSILON,
     RqVae,
     contrastive_loss,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCAB
-from gr2_worker import prefill
 from gr2_worker.errors import Cancelled, InvalidRequest
+from gr2_worker.generation import prefill
 from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
 
 

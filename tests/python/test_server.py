@@ -18,7 +18,7 @@ import pytest
 from conftest import VOCAB, architecture, tokenizer_json
 from gr2.v1 import worker_pb2 as pb
 from gr2.v1 import worker_pb2_grpc as pb_grpc
-from gr2_worker.server import Server
+from gr2_worker.rpc.server import Server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 PYTHON_WORKER = Path(__file__).resolve().parents[2] / "python_worker"

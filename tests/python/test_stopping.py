@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import VOCAB
-from gr2_worker.bpe import train_bpe
-from gr2_worker.stopping import Stops
+from gr2_worker.generation.stopping import Stops
+from gr2_worker.items.bpe import train_bpe
 from gr2_worker.types import SampleParams
 from tokenizers import Tokenizer
 

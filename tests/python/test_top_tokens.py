@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCAB, spec, unpack
-from gr2_worker import scoring
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest
+from gr2_worker.scoring import logprobs
 from gr2_worker.types import Distill, ForwardSpec, SampleParams, TopTokens, TrainSpec
 from test_sampler import batch_of, constraint_of, draw, prompts_of
 
@@ -107,12 +107,12 @@ def test_top_tokens_equal_plain_pytorch(kind, k):
         expected = reference(engine, "", batch, constraint, 0.8)
     assert len(expected) == batch.num_targets
     sizes = set()
-    for (names, log_probs), ids, logprobs in zip(expected, result.top.ids, result.top.logprobs, strict=True):
+    for (names, log_probs), ids, found in zip(expected, result.top.ids, result.top.logprobs, strict=True):
         n = min(k, len(names))
         sizes.add(len(names))
         values, order = log_probs.topk(n)
-        np.testing.assert_allclose(logprobs[:n], values.numpy(), atol=3e-5)
-        assert (ids[n:] == -1).all() and (logprobs[n:] == -np.inf).all()
+        np.testing.assert_allclose(found[:n], values.numpy(), atol=3e-5)
+        assert (ids[n:] == -1).all() and (found[n:] == -np.inf).all()
         if n < len(names) and values[-1] - log_probs.sort(descending=True).values[n] < 1e-4:
             continue  # a tie at the end
         assert set(ids[:n].tolist()) == {names[c] for c in order.tolist()}
@@ -175,8 +175,8 @@ def test_chunks_do_not_change_anything(kind, monkeypatch):
     weights = np.ones(batch.num_targets, dtype=np.float32)
     found = []
     for logits, rows, budget in ((1 << 21, 64, 16384), (1, 3, 64)):  # all at once; three tokens at a time
-        monkeypatch.setattr(scoring, "MAX_LOGITS_CPU", logits)
-        monkeypatch.setattr(scoring, "MIN_ROWS", rows)
+        monkeypatch.setattr(logprobs, "MAX_LOGITS_CPU", logits)
+        monkeypatch.setattr(logprobs, "MIN_ROWS", rows)
         spec_ = TrainSpec(batch, weights, Distill(teacher), constraint, micro_batch_tokens=budget)
         result = engine.forward_backward("", "", spec_)
         gradient = torch.cat([p.grad.flatten().clone() for p in engine.model("").lm.model.parameters()])
@@ -205,7 +205,7 @@ def test_a_rest_of_almost_nothing_keeps_its_digits():
     logits = torch.zeros(1, 10, dtype=torch.float32)
     logits[0, 0] = 30.0  # the nine others together: 9 exp(-30), far below float32's 1 - p
     logits.requires_grad_()
-    both = scoring.given_and_rest(logits.log_softmax(dim=1), torch.tensor([[0, -1]]))
+    both = logprobs.given_and_rest(logits.log_softmax(dim=1), torch.tensor([[0, -1]]))
     assert float(both[0, -1].detach()) == pytest.approx(np.log(9) - 30, rel=1e-6)
     both[0, -1].backward()
     assert torch.isfinite(logits.grad).all()
@@ -213,7 +213,7 @@ def test_a_rest_of_almost_nothing_keeps_its_digits():
 
 def test_nothing_left_besides_the_given_has_a_gradient():
     logits = torch.tensor([[1.0, 2.0, -np.inf]], requires_grad=True)
-    both = scoring.given_and_rest(logits.log_softmax(dim=1), torch.tensor([[1, 0]]))
+    both = logprobs.given_and_rest(logits.log_softmax(dim=1), torch.tensor([[1, 0]]))
     assert both[0, 2] == -np.inf
     both[0, :2].sum().backward()
     assert torch.isfinite(logits.grad[0, :2]).all()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCAB, as_batch, random_batch, spec, tokenizer_json, unpack
-from gr2_worker import scoring
 from gr2_worker.engine import Engine
 from gr2_worker.errors import Cancelled, FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
+from gr2_worker.scoring import logprobs
 from gr2_worker.types import AdamWParams, CrossEntropy, ForwardSpec, LoadSpec, PermutationConstraint, Policy, TrainSpec
 
 STEP = AdamWParams(learning_rate=1e-2, weight_decay=0.1, max_grad_norm=1.0)
@@ -209,8 +209,8 @@ def test_logits_are_computed_where_a_token_is_predicted_and_a_few_at_a_time(engi
     assert sum(rows) == int((weights != 0).sum())
     engine.model("").optimizer.zero_grad()
     rows.clear()
-    monkeypatch.setattr(scoring, "MIN_ROWS", 1)
-    monkeypatch.setattr(scoring, "MAX_LOGITS_CPU", 3 * model.vocab_size)
+    monkeypatch.setattr(logprobs, "MIN_ROWS", 1)
+    monkeypatch.setattr(logprobs, "MAX_LOGITS_CPU", 3 * model.vocab_size)
     chunked = engine.forward_backward("", "", spec_)
     assert max(rows) == 3 and sum(rows) == int((weights != 0).sum())
     assert chunked.loss == pytest.approx(one.loss, rel=1e-6)
@@ -320,3 +320,29 @@ def test_a_policy_gradient_sees_the_policy_that_was_sampled_from(make_engine):
     # Supervised losses keep their dropout.
     noisy = engine.forward_backward("", "", TrainSpec(batch, weights, CrossEntropy(), want_logprobs=True, seed=1))
     assert np.abs(noisy.logprobs - logprobs).max() > 1e-3
+
+
+def test_sampled_cross_entropy_is_exact_without_anything_left_out_and_close_with(engine):
+    """Z over the batch's targets and drawn others: with all others it is the softmax, with some an estimate of it."""
+    batch = random_batch(7, groups=6)
+    ones = np.ones(batch.num_targets, dtype=np.float32)
+
+    def logprobs(negatives, seed=0):
+        spec_ = TrainSpec(batch, ones, CrossEntropy(negatives), want_logprobs=True, seed=seed)
+        result = engine.forward_backward("", "", spec_)
+        gradients = gradients_of(engine)
+        engine.model("").optimizer.zero_grad()
+        return result.logprobs, gradients
+
+    exact, exact_gradients = logprobs(0)
+    every, every_gradients = logprobs(VOCAB)
+    np.testing.assert_allclose(every, exact, atol=1e-5)
+    for name, gradient in every_gradients.items():
+        torch.testing.assert_close(gradient, exact_gradients[name], atol=1e-5, rtol=1e-4)
+    few = [logprobs(VOCAB // 4, seed)[0] for seed in range(40)]
+    assert not np.allclose(few[0], few[1]), "another seed draws others"
+    np.testing.assert_array_equal(few[0], logprobs(VOCAB // 4, 0)[0])
+    # The estimate of Z is unbiased: Z' / Z = exp(exact log p - estimated log p) is 1 on average.
+    ratios = np.exp(exact[None] - np.stack(few))
+    assert ratios.mean() == pytest.approx(1.0, abs=4 * ratios.mean(axis=1).std() / np.sqrt(len(few)))
+    assert ratios.std() > 0.01, "and it is an estimate"

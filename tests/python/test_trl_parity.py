@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
-from gr2_worker.losses import LossInputs, policy
+from gr2_worker.scoring.losses import LossInputs, policy
 
 grpo = pytest.importorskip("trl.trainer.grpo_trainer", reason="trl is not installed")
 

@@ -3,15 +3,17 @@ import { z } from "zod";
 import { count, countOrZero, positive, share } from "./numbers.ts";
 
 /** A column by its name, or by its number from 0 in a file without a header line. */
-const column = z
-  .union([
-    z.string().min(1),
-    z
-      .int()
-      .nonnegative()
-      .transform((n) => `#${n}`),
-  ])
-  .optional();
+const named = z.union([
+  z.string().min(1),
+  z
+    .int()
+    .nonnegative()
+    .transform((n) => `#${n}`),
+]);
+const column = named.optional();
+
+/** A column, or several. */
+const columns = z.union([named, z.array(named).min(1)]).optional();
 
 /** File names within the folder. */
 const files = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]).optional();
@@ -70,8 +72,10 @@ export const data = z
         ),
         title: column.describe("Item file: title or name."),
         brand: column.describe("Item file: brand, store, author."),
-        categories: column.describe("Item file: categories, a list or one string cut at data.categorySeparator."),
-        description: column.describe("Item file: longer text."),
+        categories: columns.describe(
+          "Item file: categories, a list or one string cut at data.categorySeparator; or several columns.",
+        ),
+        description: columns.describe("Item file: longer text; or several columns, one after the other."),
         slate: column.describe("Log, a row a shown item: which request it belongs to."),
         position: column.describe("Log, a row a shown item: its place in the slate."),
         score: column.describe("Log, a row a shown item: the incumbent ranker's score."),
@@ -83,7 +87,7 @@ export const data = z
       })
       .prefault({})
       .describe(
-        "table, impressions and recbole adapters: which column holds what, by name; in files without a header line by number, from 0 (docs/data.md, docs/impressions.md).",
+        "Which column holds what, by name, or by number (from 0) in files without a header line (docs/data.md, docs/impressions.md); refused where an adapter's are fixed.",
       ),
     categorySeparator: z
       .string()
@@ -123,6 +127,13 @@ export const data = z
         items: files.describe(
           "File of items or metadata within the folder, several, or a pattern; default: found by its published name.",
         ),
+        itemIds: z
+          .string()
+          .min(1)
+          .optional()
+          .describe(
+            "table adapter: a table of two columns, an item's id in the interactions and in the item file, where these differ (Goodreads' book_id_map.csv).",
+          ),
       })
       .prefault({}),
     split: z
@@ -149,6 +160,27 @@ export const data = z
   })
   .prefault({});
 
+const interactionRoles = ["user", "item", "time", "rating"] as const;
+const itemRoles = ["id", "title", "brand", "categories", "description"] as const;
+const logRoles = ["slate", "position", "score", "label", "candidates", "scores", "labels", "positives"] as const;
+type ColumnRole = keyof z.output<typeof data>["columns"];
+
+/** Which of data.columns each adapter follows; the others are refused, not ignored. */
+export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], readonly ColumnRole[]>> = {
+  "ml-100k": [],
+  movielens: [],
+  sequences: itemRoles,
+  recbole: [...interactionRoles, ...itemRoles],
+  table: [...interactionRoles, ...itemRoles],
+  impressions: [...interactionRoles, ...itemRoles, ...logRoles],
+  amazon2014: [...interactionRoles, ...itemRoles],
+  amazon2018: [...interactionRoles, ...itemRoles],
+  amazon2023: [...interactionRoles, ...itemRoles],
+};
+
+/** Most candidates of any slate, logged ones included. */
+export const maxCandidates = 100;
+
 export const prerank = z
   .strictObject({
     kind: z
@@ -160,9 +192,9 @@ export const prerank = z
     candidates: z
       .int()
       .min(2)
-      .max(64)
+      .max(maxCandidates)
       .default(10)
-      .describe("N, candidates per slate (GR2 v1: 10). Logged slates keep the sizes they have, up to 64."),
+      .describe("N, candidates per slate (GR2 v1: 10). Logged slates keep the sizes they have, up to 100."),
     beamWidth: count
       .default(40)
       .describe("Beams of the generative pre-ranker; items already seen are dropped from its results."),
@@ -176,6 +208,11 @@ export const prerank = z
         batchSequences: count.default(128).describe("Sequences per optimizer step."),
         learningRate: positive.default(1e-3).describe("AdamW's step size, constant."),
         weightDecay: z.number().nonnegative().default(0).describe("Decoupled; not on norms, biases, item vectors."),
+        negatives: countOrZero
+          .default(0)
+          .describe(
+            "Softmax over the batch's own items and so many drawn ones in place of all others, for catalogues of 10,000 and more; 0 = over all.",
+          ),
         maxEpochs: count.default(100).describe("Most passes over the sequences."),
         evalEpochs: count
           .default(2)

@@ -30,6 +30,9 @@ export interface AmazonOptions {
   readonly reviews?: string;
   /** Metadata file name. Default: found by its published name; without one items have no text. */
   readonly metadata?: string;
+  /** In place of the edition's own, for example `asin` for `parent_asin`. */
+  readonly columns?: Partial<InteractionColumns>;
+  readonly itemColumns?: Partial<ItemColumns>;
 }
 
 const reviewColumns: Readonly<Record<Edition, InteractionColumns>> = {
@@ -93,8 +96,10 @@ export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine:
   const names = amazonFiles[kind];
   const reviewFile = options.reviews === undefined ? locateOrFail(path, names.reviews) : join(path, options.reviews);
   const metaFile = options.metadata === undefined ? locate(path, names.metadata) : join(path, options.metadata);
-  const read = await readInteractions(duck, reviewFile, reviewColumns[kind], quarantine);
-  if (metaFile !== undefined) await writeItems(duck, amazonItems(kind, metaFile, quarantine));
+  const columns = { ...reviewColumns[kind], ...options.columns };
+  const read = await readInteractions(duck, reviewFile, columns, quarantine);
+  if (metaFile !== undefined)
+    await writeItems(duck, amazonItems(kind, metaFile, options.itemColumns ?? {}, quarantine));
   return {
     files: metaFile === undefined ? [reviewFile] : [reviewFile, metaFile],
     rowsRead: read.rows,
@@ -107,14 +112,21 @@ export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine:
   };
 }
 
-/** Items of a metadata file. */
-export const amazonItems = (kind: Edition, file: string, quarantine: Quarantine): AsyncGenerator<RawItem> =>
-  itemLines(file, quarantine, (text) => {
+/** Items of a metadata file. @param named fields that have other names than the published ones */
+export function amazonItems(
+  kind: Edition,
+  file: string,
+  named: Partial<ItemColumns>,
+  quarantine: Quarantine,
+): AsyncGenerator<RawItem> {
+  const columns = { ...itemColumns[kind], ...named };
+  return itemLines(file, quarantine, (text) => {
     try {
       const record = kind === "amazon2014" ? parsePythonLiteral(text) : parseJson(text);
       if (typeof record !== "object" || record === null || Array.isArray(record)) return "not a record";
-      return itemOf(record as Record<string, unknown>, itemColumns[kind], noSeparator);
+      return itemOf(record as Record<string, unknown>, columns, noSeparator);
     } catch (e) {
       return e instanceof Error ? e.message : "unreadable";
     }
   });
+}

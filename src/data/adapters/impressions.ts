@@ -17,7 +17,7 @@ import type { Encoding } from "../text-file.ts";
 import { idSql, isNoIdSql } from "../values.ts";
 import { cellSql, isTime, refuseRounded, withFields } from "./fields.ts";
 import { columnsOf, type ItemColumns, readItemTable } from "./items.ts";
-import { type FileNames, filesNamed } from "./locate.ts";
+import { type FileNames, filesNamed, given } from "./locate.ts";
 import {
   type AdapterReport,
   chooseClock,
@@ -27,7 +27,7 @@ import {
   readInteractions,
   writeItems,
 } from "./readers.ts";
-import { given, itemColumnsIn } from "./table.ts";
+import { itemColumnsIn } from "./table.ts";
 
 /** Columns of the log. `candidates` makes it wide; then slate, item, position, score and label mean nothing. */
 export interface ImpressionColumns {

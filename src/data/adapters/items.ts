@@ -1,7 +1,7 @@
 /** Reading item files of any layout with a field mapping: CSV, TSV, JSON, Parquet. Values become plain RawItems. */
 import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
-import { delimitedRecords, type Found, jsonRecords, parseJson } from "../records.ts";
+import { delimitedRecords, type Found, jsonRecords, parseJson, parseRecord } from "../records.ts";
 import { type Encoding, headOf, requireFile } from "../text-file.ts";
 import { idOf, listOf, textOf } from "../values.ts";
 import { cellSql, columnIndex, formatOf, headerCells, parquetColumns, valueAt } from "./fields.ts";
@@ -12,8 +12,9 @@ export interface ItemColumns {
   readonly id: string;
   readonly title?: string;
   readonly brand?: string;
-  readonly categories?: string;
-  readonly description?: string;
+  /** One column, or several whose values come one after the other. */
+  readonly categories?: string | readonly string[];
+  readonly description?: string | readonly string[];
 }
 
 /** Column names of a table; of JSON, every key that the records in its first 64 KB have. */
@@ -30,7 +31,7 @@ function jsonKeys(head: string): readonly string[] {
   const keys = new Set<string>();
   for (const line of head.split(/\r\n|\n|\r/)) {
     try {
-      const record = parseJson(line.replace(/^\s*\[?\s*|\s*[,\]]?\s*$/g, ""));
+      const record = parseRecord(line.replace(/^\s*\[?\s*|\s*[,\]]?\s*$/g, ""));
       if (typeof record === "object" && record !== null) for (const key of Object.keys(record)) keys.add(key);
     } catch {
       // an object over several lines, or one that is cut: its keys one by one
@@ -39,6 +40,9 @@ function jsonKeys(head: string): readonly string[] {
   }
   return [...keys];
 }
+
+/** Every column that is named. */
+export const namesIn = (columns: Partial<ItemColumns>): string[] => Object.values(columns).flat();
 
 /** How an item file is read, beyond its columns. */
 export interface ItemOptions {
@@ -71,7 +75,7 @@ export async function* readItemTable(
     const headerless = /^#\d+$/.test(columns.id);
     let at: Readonly<Record<string, number>> | undefined;
     const whereColumns = (names: readonly string[]): Record<string, number> => {
-      const own = Object.values(columns).filter((c) => c === columns.id || headerless || names.includes(c));
+      const own = namesIn(columns).filter((c) => c === columns.id || headerless || names.includes(c));
       return Object.fromEntries(own.map((c) => [c, columnIndex(c, names, `${file}:1`)]));
     };
     yield* takeItems(file, quarantine, delimitedRecords(file, dialect, options.encoding), (cells) => {
@@ -92,7 +96,7 @@ async function* parquetRecords(
 ): AsyncGenerator<Found<Record<string, unknown>>[]> {
   const types = await parquetColumns(duck, file);
   columnIndex(columns.id, [...types.keys()], file);
-  const names = [...new Set<string>(Object.values(columns))].filter((c) => types.has(c));
+  const names = [...new Set(namesIn(columns))].filter((c) => types.has(c));
   const select = names.map((c) => cellSql(sqlName(c), types.get(c) ?? "VARCHAR"));
   const nested = names.map((c) => /\[\d*\]$|^(STRUCT|MAP)/.test(types.get(c) ?? ""));
   let rows: readonly (readonly unknown[])[];
@@ -117,7 +121,10 @@ export function itemOf(
   columns: ItemColumns,
   separator: string,
 ): RawItem | string {
-  const value = (name: string | undefined): unknown => (name === undefined ? undefined : valueAt(record, name));
+  const value = (names: string | readonly string[] | undefined): unknown =>
+    names === undefined || typeof names === "string"
+      ? valueAt(record, names ?? "")
+      : names.map((name) => valueAt(record, name));
   const id = idOf(value(columns.id));
   if (id === undefined) return `no "${columns.id}"`;
   return {

@@ -80,3 +80,9 @@ export function locateOrFail(folder: string, wanted: Wanted): string {
     { advice: `Name the file with ${wanted.setting}, or see what GR2 makes of the folder: gr2 data inspect ${folder}` },
   );
 }
+
+/** Without the keys that are undefined. */
+export const given = <T extends object>(o: T): { [K in keyof T]?: Exclude<T[K], undefined> } =>
+  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };

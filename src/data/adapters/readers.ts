@@ -231,8 +231,9 @@ async function dropOthers(duck: Duck, file: string, keep: readonly (readonly [st
     throw new DataError(`${file}: none of ${rows} rows has ${what} (data.keep).`, {
       advice: "Compare with what the column holds: gr2 data inspect.",
     });
+  if (left === rows) return [];
   await duck.run("DELETE FROM staged WHERE NOT kept");
-  return [`${left} of ${rows} rows have ${what} (data.keep)`];
+  return [`${rows - left} of ${rows} rows are left out by data.keep`];
 }
 
 /** Adds the usable rows to raw_interactions. The first file's stay where they are: a copy would double the memory. */

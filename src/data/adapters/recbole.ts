@@ -1,16 +1,17 @@
 /**
- * RecBole atomic files: tab-separated `NAME.inter` and `NAME.item` whose header cells are `name:type`; any file name may end
- * in .gz. Layout: https://recbole.io/docs/user_guide/data/atomic_files.html. Example: `{kind: "recbole", path: "data/ml-100k"}`.
- * Users are `user_id` or, in session data sets, `session_id`; items `item_id` or what the files name instead (`artist_id`).
+ * RecBole atomic files: tab-separated `NAME.inter` and `NAME.item` whose header cells are `name:type`.
+ * Layout: https://recbole.io/docs/user_guide/data/atomic_files.html. Example: `{kind: "recbole", path: "data/ml-100k"}`.
+ * Columns are RecBole's usual ones unless `columns` names others (`session_id`, `artist_id`, ...).
  */
-import { existsSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import type { TimeUnit } from "../clock.ts";
 import type { Duck, Quarantine } from "../duck.ts";
-import type { Encoding } from "../text-file.ts";
+import { type Encoding, requireFile } from "../text-file.ts";
 import { idOf } from "../values.ts";
 import { headerCells } from "./fields.ts";
+import type { ItemColumns } from "./items.ts";
+import { given, locate, locateOrFail, type Wanted } from "./locate.ts";
 import {
   type AdapterReport,
   type InteractionColumns,
@@ -23,129 +24,126 @@ import {
 
 export interface RecboleOptions {
   readonly kind: "recbole";
-  /** Folder with one .inter and, if there is one, one .item file. */
+  /** Folder. */
   readonly path: string;
-  /** File names within the folder. Default: the only ones. */
+  /** File names within the folder. Default: the only .inter and, if there is one, the only .item file. */
   readonly interactions?: string;
   readonly items?: string;
-  /** Names without their types. Default: the usual ones that the files have. */
+  /** Names without their types. Default: user_id, item_id, rating and timestamp, as far as there are such columns. */
   readonly columns?: Partial<InteractionColumns>;
-  readonly itemColumns?: RecboleItemColumns;
+  /** Default: the item column of the interactions; title, year, brand, class and so on by their names. */
+  readonly itemColumns?: Partial<ItemColumns>;
   readonly timeUnit?: TimeUnit;
   readonly keep?: Keep;
   readonly encoding?: Encoding;
 }
 
-type ItemRole = "id" | "title" | "brand" | "categories" | "description";
-export type RecboleItemColumns = Readonly<Partial<Record<ItemRole, string>>>;
-
-const nameOf = (cell: string): string => cell.trim().split(":")[0] ?? cell;
+/** The name in a header cell `name:type`. */
+export const recboleName = (cell: string): string => cell.trim().split(":")[0] ?? cell;
 const typeOf = (cell: string): string => cell.trim().split(":")[1] ?? "token";
+const quoted = (names: readonly string[]): string => names.map((n) => `"${n}"`).join(", ");
 
-function onlyFile(folder: string, extension: string): string | undefined {
-  if (!existsSync(folder)) throw new DataError(`Data folder ${folder} does not exist.`, { advice: "Set data.path." });
-  const found = readdirSync(folder).filter((f) => f.replace(/\.(gz|zst)$/i, "").endsWith(extension));
-  if (found.length > 1)
-    throw new DataError(`${folder} has ${found.length} ${extension} files; keep one data set a folder.`, {
-      advice: "Or say which one with data.files.",
-    });
-  return found[0] === undefined ? undefined : join(folder, found[0]);
-}
-
-const usualUsers = ["user_id", "session_id", "userid", "sessionid", "visitor_id"];
-const usualItems = ["item_id", "artist_id", "movie_id", "product_id", "business_id", "news_id", "book_id", "track_id"];
-const usualTimes = ["timestamp", "time", "event_time", "date"];
-
-/** Columns of interactions: named ones, else the usual ones. */
-export function recboleColumns(names: readonly string[], given: Partial<InteractionColumns> = {}): InteractionColumns {
-  const usual = (role: "user" | "item" | "time", all: readonly string[]): string | undefined =>
-    given[role] ?? all.find((n) => names.includes(n));
-  const rating = given.rating ?? (names.includes("rating") ? "rating" : undefined);
-  const time = usual("time", usualTimes);
-  return {
-    user: usual("user", usualUsers) ?? "user_id",
-    item: usual("item", usualItems) ?? "item_id",
-    ...(rating === undefined ? {} : { rating }),
-    ...(time === undefined ? {} : { time }),
-  };
-}
+const wanted = (what: string, setting: string, extension: string): Wanted => ({
+  what,
+  setting,
+  patterns: [{ name: `*.${extension}`, fits: new RegExp(`\\.${extension}(\\.(gz|zst))?$`, "i") }],
+});
 
 /** Fills the raw tables from RecBole files. A year column joins the title: "Toy Story (1995)". */
 export async function loadRecbole(duck: Duck, options: RecboleOptions, quarantine: Quarantine): Promise<AdapterReport> {
-  const { path, interactions, items, timeUnit, keep, encoding } = options;
-  const inter = interactions === undefined ? onlyFile(path, ".inter") : join(path, interactions);
-  if (inter === undefined) throw new DataError(`${path} has no .inter file.`);
-  const names = headerCells(inter, "\t", encoding).map(nameOf);
-  const columns = recboleColumns(names, options.columns);
+  const { path, timeUnit, keep, encoding } = options;
+  const inter =
+    options.interactions === undefined
+      ? locateOrFail(path, wanted("interactions", "data.files.interactions", "inter"))
+      : join(path, options.interactions);
+  requireFile(inter, "Interactions");
+  const names = headerCells(inter, "\t", encoding).map(recboleName);
+  const usual = { user: "user_id", item: "item_id", rating: "rating", time: "timestamp" };
+  const column = (role: keyof typeof usual, needed: boolean): string | undefined => {
+    const session = role === "user" && !names.includes(usual.user) && names.includes("session_id");
+    const name = options.columns?.[role] ?? (session ? "session_id" : usual[role]);
+    if (names.includes(name)) return name;
+    if (!needed && options.columns?.[role] === undefined) return undefined;
+    throw new DataError(`${inter}:1 has no column "${name}"; it has ${quoted(names)}.`, {
+      advice: `Say which one it is with data.columns.${role}.`,
+    });
+  };
+  const [user, item] = [column("user", true) as string, column("item", true) as string];
+  const [rating, time] = [column("rating", false), column("time", false)];
+  const columns = { user, item, ...(rating ? { rating } : {}), ...(time ? { time } : {}) };
   const read = await readInteractions(duck, inter, columns, quarantine, {
-    delimiter: "\t",
-    quoted: false,
-    rename: nameOf,
-    ...(timeUnit === undefined ? {} : { timeUnit }),
-    ...(keep === undefined ? {} : { keep }),
-    ...(encoding === undefined ? {} : { encoding }),
+    ...{ delimiter: "\t", quoted: false, rename: recboleName },
+    ...given({ timeUnit, keep, encoding }),
   });
-  const item = items === undefined ? onlyFile(path, ".item") : join(path, items);
-  if (item !== undefined) {
-    const own = { ...options.itemColumns, id: options.itemColumns?.id ?? columns.item };
-    await writeItems(duck, recboleItems(item, quarantine, own, encoding));
-  }
-  const hasClock = columns.time !== undefined;
+  const items =
+    options.items === undefined ? locate(path, wanted("items", "data.files.items", "item")) : join(path, options.items);
+  if (items !== undefined)
+    await writeItems(duck, recboleItems(items, item, options.itemColumns ?? {}, quarantine, encoding));
   return {
-    files: item === undefined ? [inter] : [inter, item],
+    files: items === undefined ? [inter] : [inter, items],
     rowsRead: read.rows,
-    hasItems: item !== undefined,
-    hasClock,
-    notes: [...read.notes, ...(hasClock ? [] : [`${basename(inter)} has no timestamp: file order is time order`])],
+    hasItems: items !== undefined,
+    hasClock: time !== undefined,
+    notes: [
+      ...read.notes,
+      ...(time === undefined ? [`${basename(inter)} has no timestamp: file order is time order`] : []),
+    ],
   };
 }
 
-/** Items of a .item file. */
+/** @param named columns the user named; the others are found by the names RecBole's data sets give them */
 export async function* recboleItems(
   file: string,
+  itemColumn: string,
+  named: Partial<ItemColumns>,
   quarantine: Quarantine,
-  columns: RecboleItemColumns = {},
   encoding?: Encoding,
 ): AsyncGenerator<RawItem> {
+  requireFile(file, "Items");
   const header = headerCells(file, "\t", encoding);
-  const names = header.map(nameOf);
-  const at = (role: ItemRole, pattern: RegExp): number => {
-    const named = columns[role];
-    if (named === undefined) return names.findIndex((name) => pattern.test(name));
-    const k = names.indexOf(named);
-    if (k < 0)
-      throw new DataError(`${file}:1 has no column "${named}"; it has ${names.map((n) => `"${n}"`).join(", ")}.`);
-    return k;
+  const names = header.map(recboleName);
+  const at = (role: keyof ItemColumns, usual: RegExp): number[] => {
+    if (named[role] === undefined) return names.flatMap((n, k) => (usual.test(n) ? [k] : [])).slice(0, 1);
+    return [named[role]].flat().map((name) => {
+      if (names.includes(name)) return names.indexOf(name);
+      throw new DataError(`${file}:1 has no column "${name}" (data.columns.${role}); it has ${quoted(names)}.`);
+    });
   };
-  const id = at("id", /^item_id$/);
-  if (id < 0) throw new DataError(`${file}:1 has no item_id column; it has ${names.join(", ")}.`);
-  const [title, brand, description] = [
-    at("title", /title|^name$|(item|movie|artist|product|book|track|business)_?name/i),
-    at("brand", /brand/i),
-    at("description", /descri/i),
-  ];
-  const year = names.findIndex((name) => /year/i.test(name));
-  const category = at("categories", /^class$|genre|categor/i);
-  const categoryIsSequence = category >= 0 && typeOf(header[category] ?? "") === "token_seq";
+  const own = names.indexOf(itemColumn);
+  const [id] = named.id === undefined && own >= 0 ? [own] : at("id", /^item_id$/);
+  if (id === undefined)
+    throw new DataError(`${file}:1 has no column "${itemColumn}"; it has ${quoted(names)}.`, {
+      advice: "Say which column is the item's id with data.columns.id.",
+    });
+  const title = at("title", /title|^(item_|product_|artist_|track_|game_|app_|business_|venue_)?name$/i);
+  const [brand, description] = [at("brand", /brand|author|publisher|developer/i), at("description", /descri/i)];
+  const year = names.flatMap((n, k) => (/year/i.test(n) ? [k] : [])).slice(0, 1);
+  const categories = at("categories", /^class$|genre|categor/i);
   yield* itemLines(
     file,
     quarantine,
     (text) => {
       const cells = text.split("\t");
-      const cell = (k: number): string => (k < 0 ? "" : (cells[k] ?? "").trim());
       if (cells.length !== header.length) return `${cells.length} columns, expected ${header.length}`;
-      const own = idOf(cell(id));
+      const cell = (at: readonly number[]): string =>
+        at
+          .map((k) => (cells[k] ?? "").trim())
+          .join(" ")
+          .trim();
+      const own = idOf(cell([id]));
       if (own === undefined) return "no item id";
       const withYear = cell(year) === "" || cell(title) === "" ? cell(title) : `${cell(title)} (${cell(year)})`;
-      const classes = cell(category);
+      const classes = categories.flatMap((k) =>
+        typeOf(header[k] ?? "") === "token_seq" ? cell([k]).split(" ") : cell([k]),
+      );
       return {
         id: own,
         title: withYear,
         brand: cell(brand),
-        categories: classes === "" ? [] : categoryIsSequence ? classes.split(" ").filter((c) => c !== "") : [classes],
+        categories: classes.filter((c) => c !== ""),
         description: cell(description),
       };
     },
-    { skipHeader: true, ...(encoding === undefined ? {} : { encoding }) },
+    { skipHeader: true, ...given({ encoding }) },
   );
 }

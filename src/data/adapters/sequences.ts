@@ -25,6 +25,8 @@ export interface SequencesOptions {
   readonly interactions?: string;
   /** Default: found by its usual name; without one items have no text. */
   readonly items?: string;
+  /** Fields of the item file that have other names. */
+  readonly itemColumns?: Partial<ItemColumns>;
 }
 
 export const sequenceFile: Wanted = {
@@ -67,7 +69,8 @@ export async function loadSequences(
   requireFile(file, "Sequences");
   const rowsRead = await readSequenceLines(duck, file, quarantine);
   const itemFile = options.items === undefined ? locate(path, sequenceItems) : join(path, options.items);
-  if (itemFile !== undefined) await writeItems(duck, sequenceItemsOf(duck, itemFile, quarantine));
+  if (itemFile !== undefined)
+    await writeItems(duck, sequenceItemsOf(duck, itemFile, { ...itemColumns, ...options.itemColumns }, quarantine));
   return {
     files: itemFile === undefined ? [file] : [file, itemFile],
     rowsRead,
@@ -125,18 +128,23 @@ async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantin
 }
 
 /** Items of any layout above, told apart by name and first character. */
-export function sequenceItemsOf(duck: Duck, file: string, quarantine: Quarantine): AsyncGenerator<RawItem> {
+export function sequenceItemsOf(
+  duck: Duck,
+  file: string,
+  columns: ItemColumns,
+  quarantine: Quarantine,
+): AsyncGenerator<RawItem> {
   requireFile(file, "Items");
   if (file.endsWith(".txt")) return plainTextItems(file, quarantine);
-  if (file.endsWith(".json") && !isJsonLines(file)) return keyedItems(file, quarantine);
-  return readItemTable(duck, file, itemColumns, quarantine);
+  if (file.endsWith(".json") && !isJsonLines(file, columns.id)) return keyedItems(file, columns, quarantine);
+  return readItemTable(duck, file, columns, quarantine);
 }
 
 /** `{"item_id": ...}` on every line, rather than one object over the whole file. */
-const isJsonLines = (file: string): boolean => {
+const isJsonLines = (file: string, id: string): boolean => {
   try {
     const first: unknown = parseJson(headOf(file).split(/\r\n|\n|\r/)[0] ?? "");
-    return typeof first === "object" && first !== null && "item_id" in first;
+    return typeof first === "object" && first !== null && id in first;
   } catch {
     return false;
   }
@@ -151,7 +159,7 @@ const plainTextItems = (file: string, quarantine: Quarantine): AsyncGenerator<Ra
       : { id: own, title: title.trim(), brand: "", categories: [], description: "" };
   });
 
-async function* keyedItems(file: string, quarantine: Quarantine): AsyncGenerator<RawItem> {
+async function* keyedItems(file: string, columns: ItemColumns, quarantine: Quarantine): AsyncGenerator<RawItem> {
   let tree: unknown;
   try {
     const pieces: string[] = [];
@@ -167,7 +175,7 @@ async function* keyedItems(file: string, quarantine: Quarantine): AsyncGenerator
     const record = Array.isArray(value) ? { categories: value } : value;
     const item =
       typeof record === "object" && record !== null
-        ? itemOf({ ...record, item_id: id }, itemColumns, " > ")
+        ? itemOf({ ...record, [columns.id]: id }, columns, " > ")
         : "not a record or a list";
     if (typeof item !== "string") yield item;
     else quarantine.add({ file, line: k + 1, reason: item, text: JSON.stringify(value) ?? "" });

@@ -4,13 +4,23 @@
  * Example: `{kind: "table", path: "data/shop", interactions: "interactions.csv", items: "items.jsonl",
  * columns: {user: "user_id", item: "item_id", time: "timestamp"}, itemColumns: {id: "item_id", title: "title"}}`.
  */
+import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import type { TimeUnit } from "../clock.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import type { Encoding } from "../text-file.ts";
-import { columnsOf, type ItemColumns, readItemTable } from "./items.ts";
-import { type FileNames, filesNamed, locate, locateOrFail, type Wanted } from "./locate.ts";
-import { type AdapterReport, type InteractionColumns, type Keep, readInteractions, writeItems } from "./readers.ts";
+import { idSql } from "../values.ts";
+import { cellSql, withFields } from "./fields.ts";
+import { columnsOf, type ItemColumns, namesIn, readItemTable } from "./items.ts";
+import { type FileNames, filesNamed, given, locate, locateOrFail, type Wanted } from "./locate.ts";
+import {
+  type AdapterReport,
+  type InteractionColumns,
+  type Keep,
+  mendFloats,
+  readInteractions,
+  writeItems,
+} from "./readers.ts";
 
 export interface TableOptions {
   readonly kind: "table";
@@ -19,6 +29,8 @@ export interface TableOptions {
   /** File names within the folder. Default: interactions.* and, if there is one, items.* */
   readonly interactions?: FileNames;
   readonly items?: FileNames;
+  /** Two columns under a header: an item's id in the interactions, then in the item file. */
+  readonly itemIds?: string;
   readonly columns: InteractionColumns;
   readonly itemColumns?: Partial<ItemColumns>;
   /** Splits categories given as one string. Default "|". */
@@ -65,12 +77,14 @@ export async function loadTable(duck: Duck, options: TableOptions, quarantine: Q
     rowsRead += read.rows;
     notes.push(...read.notes);
   }
+  const idFile = options.itemIds === undefined ? undefined : join(path, options.itemIds);
+  if (idFile !== undefined) await translateItems(duck, idFile, quarantine);
   for (const file of itemFiles) {
     const columns = itemColumnsIn(await columnsOf(duck, file, encoding), file, options);
     await writeItems(duck, readItemTable(duck, file, columns, quarantine, given({ separator, encoding })));
   }
   return {
-    files: [...files, ...itemFiles],
+    files: [...files, ...(idFile === undefined ? [] : [idFile]), ...itemFiles],
     rowsRead,
     hasItems: itemFiles.length > 0,
     hasClock: (options.clock ?? true) && named.time !== undefined,
@@ -82,6 +96,24 @@ export async function loadTable(duck: Duck, options: TableOptions, quarantine: Q
   };
 }
 
+/** Gives interactions the item ids that the item file has. An id without a translation stays, and is an unknown item. */
+async function translateItems(duck: Duck, file: string, quarantine: Quarantine): Promise<void> {
+  const [own, theirs] = await columnsOf(duck, file);
+  if (own === undefined || theirs === undefined)
+    throw new DataError(`${file} is not a table of two columns under a header (data.files.itemIds).`);
+  await withFields(duck, file, { own, theirs }, quarantine, {}, async (source) => {
+    const text = (f: string): string => idSql(cellSql(f, source.types.get(f) ?? "VARCHAR"));
+    await duck.run(`DROP TABLE IF EXISTS staged; CREATE TEMP TABLE staged AS
+      SELECT ${text("own")} AS own, ${text("theirs")} AS theirs FROM ${source.relation}`);
+    if ((await source.settle()) === undefined) return undefined;
+    await mendFloats(duck, "staged", ["own", "theirs"]);
+    await duck.run(`UPDATE raw_interactions SET i = theirs FROM
+      (SELECT own, any_value(theirs) AS theirs FROM staged WHERE theirs <> '' GROUP BY own) WHERE own = i;
+      DROP TABLE staged`);
+    return true;
+  });
+}
+
 /** Columns of an item file that has the columns `there`. Throws DataError if it lacks one that is named. */
 export function itemColumnsIn(
   there: readonly string[],
@@ -89,19 +121,14 @@ export function itemColumnsIn(
   options: Pick<TableOptions, "itemColumns"> & { readonly columns: Pick<InteractionColumns, "item"> },
 ): ItemColumns {
   const named = { ...options.itemColumns };
-  if (Object.values(named).some((c) => /^#\d+$/.test(c))) return { id: "#0", ...named };
+  if (namesIn(named).some((c) => /^#\d+$/.test(c))) return { id: "#0", ...named };
   const id = there.includes(options.columns.item) ? options.columns.item : defaultItemColumns.id;
   const columns = { ...defaultItemColumns, id, ...named };
-  for (const [role, name] of Object.entries({ id: columns.id, ...named }))
+  const needed = Object.entries({ id: columns.id, ...named });
+  for (const [role, name] of needed.flatMap(([r, names]) => [names].flat().map((n) => [r, n] as const)))
     if (!there.includes(name) && !there.includes(name.split(".")[0] ?? name))
       throw new DataError(
         `${file} has no column "${name}" (data.columns.${role}); it has ${there.map((n) => `"${n}"`).join(", ")}.`,
       );
   return columns;
 }
-
-/** Without the keys that are undefined. */
-export const given = <T extends object>(o: T): { [K in keyof T]?: Exclude<T[K], undefined> } =>
-  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as {
-    [K in keyof T]?: Exclude<T[K], undefined>;
-  };

@@ -2,7 +2,10 @@
  * Recognises a layout and names the settings that read it. Each layout is one entry of `recognisers`, tried in order; a
  * new layout is a new entry. Pure: works on what look.ts saw.
  */
+import { recboleName } from "../adapters/recbole.ts";
+import { knownTables } from "./known-tables.ts";
 import type { FileView, FolderView } from "./look.ts";
+import { type Outcome, outcomeOf } from "./outcomes.ts";
 import { type Guesses, type InteractionRole, type ItemRole, interactionRoles, itemRoles } from "./roles.ts";
 
 export interface Recognised {
@@ -14,6 +17,8 @@ export interface Recognised {
   readonly more?: Readonly<Record<string, unknown>>;
   readonly interactions: string;
   readonly items?: string;
+  /** More files that the proposal reads. */
+  readonly others?: readonly string[];
   /** Column -> role, with the reason. */
   readonly roles: readonly {
     readonly file: string;
@@ -51,13 +56,23 @@ const recbole: Recogniser = (view) => {
   const inter = named(view, /\.inter$/);
   if (inter === undefined) return undefined;
   const items = named(view, /\.item$/);
+  const roles = interactionRoles(inter.columns, inter.records.length);
+  const usual: Readonly<Record<string, string>> = {
+    ...{ user: "user_id", item: "item_id", time: "timestamp", rating: "rating" },
+  };
+  const other = Object.entries(roles).filter(([role, g]) => g && recboleName(g.column) !== usual[role]);
+  const columns = Object.fromEntries(other.map(([role, g]) => [role, recboleName(g?.column ?? "")]));
   return {
     layout: "RecBole's atomic files",
-    settings: { adapter: "recbole" },
+    settings: {
+      adapter: "recbole",
+      ...filesOf(view, inter, items, view.files.filter((f) => /\.(inter|item)$/.test(f.name)).length > 2),
+      ...(other.length > 0 ? { columns } : {}),
+    },
     interactions: inter.name,
     ...(items ? { items: items.name } : {}),
-    roles: [],
-    notes: [],
+    roles: described(inter, roles),
+    notes: items ? [] : ["there is no .item file: items would have no text, and semantic IDs need text"],
   };
 };
 
@@ -215,6 +230,71 @@ const readable = (f: FileView): boolean =>
   f.problem === undefined &&
   /\.(csv|tsv|jsonl|json|ndjson)(\.gz)?$|\.parquet$/i.test(f.name);
 
+/** A public data set that is two tables: known-tables.ts. */
+const knownTable: Recogniser = (view) => {
+  for (const known of knownTables) {
+    const candidates = view.files.filter(
+      (f) => known.interactions.files.test(f.name) && has(f, ...known.interactions.has),
+    );
+    const file = pick(view, candidates);
+    if (file === undefined) continue;
+    const found = known.items.flatMap((k) => {
+      const own = view.files.find((f) => k.files.test(f.name));
+      return own === undefined ? [] : [{ ...k, file: own }];
+    })[0];
+    const there = new Set(found?.file.columns.map((c) => c.name));
+    const texts = Object.fromEntries(
+      Object.entries(found?.columns ?? {}).flatMap(([role, names]) => {
+        const left = [names].flat().filter((n) => there.has(n));
+        return left.length === 0 ? [] : [[role, left.length === 1 ? left[0] : left]];
+      }),
+    );
+    const outcome = outcomeOf(file, new Set(Object.values(known.columns)));
+    const map = known.itemIds && view.files.find((f) => known.itemIds?.test(f.name));
+    return {
+      layout: known.layout,
+      settings: {
+        adapter: "table",
+        files: {
+          interactions: file.name,
+          ...(found ? { items: found.file.name } : {}),
+          ...(map ? { itemIds: map.name } : {}),
+        },
+        columns: { ...known.columns, ...texts },
+        ...keeping(outcome),
+        ...(found?.settings ?? {}),
+        ...(known.settings ?? {}),
+      },
+      interactions: file.name,
+      ...(found ? { items: found.file.name } : {}),
+      ...(map ? { others: [map.name] } : {}),
+      roles: [
+        ...Object.entries(known.columns).map(([role, column]) => ({
+          file: file.name,
+          role,
+          column,
+          why: "as published",
+        })),
+        ...Object.entries(texts).flatMap(([role, names]) =>
+          [names]
+            .flat()
+            .map((column) => ({ file: found?.file.name ?? "", role, column: column ?? "", why: "as published" })),
+        ),
+      ],
+      notes: [
+        ...(known.notes ?? []),
+        ...(outcome ? [outcome.note] : []),
+        ...(known.itemIds && !map ? [known.withoutIds ?? ""] : []),
+        ...(candidates.length > 1
+          ? [`${candidates.map((f) => f.name).join(", ")} hold interactions; ${file.name} is proposed`]
+          : []),
+        ...(found ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"]),
+      ],
+    };
+  }
+  return undefined;
+};
+
 const table: Recogniser = (view) => {
   const tables = view.files.filter(readable);
   const scored = tables
@@ -236,12 +316,14 @@ const table: Recogniser = (view) => {
   const unit = file.columns.find((c) => c.name === roles.time?.column)?.kind;
   const separator = items && separatorOf(items.file, items.roles);
   const columns = columnsOf(roles, items?.roles ?? {});
+  const outcome = outcomeOf(file, new Set(Object.values(roles).map((g) => g?.column ?? "")));
   return {
     layout: `a table of interactions${items ? " and a table of items" : ""}`,
     settings: {
       adapter: "table",
       files: { interactions: file.name, ...(items ? { items: items.file.name } : {}) },
       columns,
+      ...keeping(outcome),
       ...(separator ? { categorySeparator: separator } : {}),
       ...(unit === "seconds" || unit === "milliseconds" ? { timeUnit: unit } : {}),
     },
@@ -249,12 +331,15 @@ const table: Recogniser = (view) => {
     ...(items ? { items: items.file.name } : {}),
     roles: [...described(file, roles), ...(items ? described(items.file, items.roles) : [])],
     notes: [
+      ...(outcome ? [outcome.note] : []),
       ...(roles.time ? [] : ["no column looks like a time: the order of the file would be the order of time"]),
       ...(items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"]),
       ...(others.length > 0 ? [`${others.map((t) => t.file.name).join(", ")} could be interactions too`] : []),
     ],
   };
 };
+
+const keeping = (o: Outcome | undefined) => (o?.keep ? { keep: { [o.column]: o.keep } } : {});
 
 /** Named roles count; a file that looks like items (a title, no named user) does not. */
 function scoreOf(file: FileView, roles: Guesses<InteractionRole>, view: FolderView): number {
@@ -294,6 +379,7 @@ export const recognisers: readonly Recogniser[] = [
   amazon,
   sequences,
   impressions,
+  knownTable,
   shownItems,
   table,
 ];

@@ -31,6 +31,7 @@ export type ColumnKind =
   | "milliseconds"
   | "microseconds"
   | "nanoseconds"
+  | "days as YYYYMMDD"
   | "dates"
   | "lists"
   | "text"
@@ -261,8 +262,8 @@ function kindOf(values: readonly unknown[], texts: readonly string[]): ColumnKin
     if (nearlyAll(within(4.7e11, 4.1e12))) return "milliseconds";
     if (nearlyAll(within(4.7e14, 4.1e15))) return "microseconds";
     if (nearlyAll(within(4.7e17, 4.1e18))) return "nanoseconds";
-    const compact = /^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$/;
-    if (nearlyAll(numeric.filter((t) => compact.test(t.trim())).length)) return "dates";
+    const days = numeric.filter((t) => /^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$/.test(t.trim()));
+    if (nearlyAll(days.length)) return "days as YYYYMMDD";
     return numeric.every((t) => /^-?\d+$/.test(t.trim())) ? "whole numbers" : "numbers";
   }
   return nearlyAll(texts.filter((t) => /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$/.test(t.trim())).length)

@@ -6,6 +6,7 @@ import { createReadStream, mkdtempSync, rmSync, statSync, symlinkSync, writeFile
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createGunzip, gzipSync } from "node:zlib";
+import { DataError } from "../../core/errors.ts";
 import { type AdapterOptions, loadRaw } from "../adapters/index.ts";
 import { type Duck, openDuck, Quarantine, sqlText } from "../duck.ts";
 
@@ -13,6 +14,8 @@ export interface Measured {
   /** False: the files are larger than the limits, and the numbers are of their first part. */
   readonly whole: boolean;
   readonly rowsRead: number;
+  /** Rows that count: well-formed, kept, and liked enough where the proposal asks for it. */
+  readonly interactions: number;
   readonly malformed: number;
   /** file:line: reason */
   readonly firstMalformed?: string;
@@ -58,6 +61,7 @@ export async function measure(
   options: AdapterOptions,
   files: readonly string[],
   limits: Limits = defaultLimits,
+  minRating = 0,
 ): Promise<Measured> {
   const folder = mkdtempSync(join(tmpdir(), "gr2-inspect-"));
   const duck = await openDuck();
@@ -66,6 +70,7 @@ export async function measure(
     for (const name of files) if (await lay(duck, join(options.path, name), join(folder, name), limits)) cut.add(name);
     const quarantine = new Quarantine();
     const report = await loadRaw(duck, { ...options, path: folder }, quarantine);
+    if (minRating > 0) await duck.run(`DELETE FROM raw_interactions WHERE r < ${minRating}`);
     const first = quarantine.kept[0];
     return {
       whole: cut.size === 0,
@@ -74,6 +79,14 @@ export async function measure(
       ...(first ? { firstMalformed: `${first.file.slice(folder.length + 1)}:${first.line}: ${first.reason}` } : {}),
       ...(await numbers(duck, report.hasItems, report.hasClock, cut.size === 0)),
     };
+  } catch (e) {
+    // Whoever reads the message knows the data's folder, not this one.
+    if (e instanceof DataError)
+      throw new DataError(e.message.replaceAll(folder, options.path), {
+        cause: e,
+        ...(e.advice ? { advice: e.advice } : {}),
+      });
+    throw e;
   } finally {
     duck.close();
     rmSync(folder, { recursive: true, force: true });
@@ -131,6 +144,7 @@ async function numbers(duck: Duck, hasItems: boolean, hasClock: boolean, whole: 
         SELECT avg((begin_t < edge)::INT) AS share FROM raw_interactions JOIN begun USING (u), cut WHERE t >= edge`)
     : {};
   return {
+    interactions: n(total.rows),
     users: n(total.users),
     items: n(total.items),
     ...(hasItems ? { catalogue: n(catalogue.items) } : {}),

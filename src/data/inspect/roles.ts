@@ -1,5 +1,5 @@
 /** Which column holds what: by its name, else by its values. Every guess says why. Pure. */
-import type { ColumnView } from "./look.ts";
+import type { ColumnKind, ColumnView } from "./look.ts";
 
 export interface Guess {
   readonly column: string;
@@ -14,7 +14,20 @@ export type Guesses<R extends string> = Partial<Record<R, Guess>>;
 
 const itemNames = [
   ...["itemid", "item", "iid", "productid", "product", "asin", "parentasin", "sku", "movieid", "articleid", "trackid"],
-  ...["songid", "bookid", "isbn", "newsid", "videoid", "gameid", "businessid", "listingid", "contentid", "docid"],
+  ...[
+    "artistid",
+    "songid",
+    "bookid",
+    "isbn",
+    "newsid",
+    "videoid",
+    "gameid",
+    "businessid",
+    "listingid",
+    "contentid",
+    "docid",
+  ],
+  ...["poiid", "venueid", "courseid", "recipeid", "hotelid", "adid", "creativeid", "gid", "goodsid", "photoid"],
 ];
 
 /** Names without case and punctuation, most telling first. */
@@ -37,6 +50,7 @@ const synonyms: Readonly<Record<InteractionRole | ItemRole, readonly string[]>> 
   item: itemNames,
   time: [
     ...["timestamp", "time", "unixreviewtime", "ts", "datetime", "eventtime", "createdat", "orderedat", "purchasedat"],
+    ...["timestampms", "timems", "eventtimems", "tsms", "unixtime", "epoch", "dateadded"],
     ...[
       "date",
       "tdat",
@@ -61,6 +75,8 @@ const synonyms: Readonly<Record<InteractionRole | ItemRole, readonly string[]>> 
     "prodname",
     "headline",
     "titlename",
+    "appname",
+    "caption",
   ],
   brand: ["brand", "brandname", "store", "manufacturer", "author", "artist", "publisher", "vendor", "seller"],
   categories: [
@@ -84,6 +100,27 @@ function byName(
   return undefined;
 }
 
+const clocks: ReadonlySet<ColumnKind> = new Set(["seconds", "milliseconds", "microseconds", "nanoseconds", "dates"]);
+
+/** A named clock, else any clock, else days, else a named order (0, 1, 2, ...). */
+function clockOf(columns: readonly ColumnView[], taken: ReadonlySet<string>): Guess | undefined {
+  const free = columns.filter((c) => !taken.has(c.name) && c.kind !== "text");
+  const clock = free.find((c) => clocks.has(c.kind));
+  const days = free.find((c) => c.kind === "days as YYYYMMDD");
+  const byValues = (c: ColumnView | undefined): Guess | undefined =>
+    c && { column: c.name, why: `its values are ${c.kind}`, byName: false };
+  return (
+    byName(
+      free.filter((c) => clocks.has(c.kind)),
+      "time",
+      taken,
+    ) ??
+    byValues(clock) ??
+    byValues(days) ??
+    byName(free, "time", taken)
+  );
+}
+
 /** `rows`: how many rows the views were made of. */
 export function interactionRoles(columns: readonly ColumnView[], rows: number): Guesses<InteractionRole> {
   const out: Guesses<InteractionRole> = {};
@@ -95,16 +132,11 @@ export function interactionRoles(columns: readonly ColumnView[], rows: number): 
   };
   const isId = (c: ColumnView): boolean => (c.kind === "text" || c.kind === "whole numbers") && c.missing < 0.5;
   const usable = columns.filter((c) => c.kind !== "lists");
-  take("user", byName(usable.filter(isId), "user", taken));
-  take("item", byName(usable.filter(isId), "item", taken));
-  take(
-    "time",
-    byName(
-      usable.filter((c) => c.kind !== "text"),
-      "time",
-      taken,
-    ),
-  );
+  // By name any column but a measure will do: numbers of ten digits are ids as well as seconds.
+  const nameable = usable.filter((c) => c.kind !== "numbers" && c.kind !== "dates" && c.missing < 0.5);
+  take("user", byName(nameable, "user", taken));
+  take("item", byName(nameable, "item", taken));
+  take("time", clockOf(usable, taken));
   take(
     "rating",
     byName(
@@ -113,8 +145,6 @@ export function interactionRoles(columns: readonly ColumnView[], rows: number): 
       taken,
     ),
   );
-  const clock = usable.find((c) => !taken.has(c.name) && ["seconds", "milliseconds", "dates"].includes(c.kind));
-  if (clock) take("time", { column: clock.name, why: `its values are ${clock.kind}`, byName: false });
   // Ids come back: the same user, the same item. What is new in every row is neither.
   const repeated = usable.filter((c) => !taken.has(c.name) && isId(c) && c.distinct >= 2 && c.distinct < rows);
   for (const role of ["user", "item"] as const) {

@@ -18,10 +18,10 @@ import { HealthImplementation, protoPath as healthProto } from "grpc-health-chec
 import * as pb from "../../client/generated/gr2/v1/rerank.ts";
 import { EnvironmentError } from "../../core/errors.ts";
 import { repositoryRoot } from "../../core/paths.ts";
-import { type GrpcAccess, requestIdOf, traceOf } from "../access.ts";
-import type { Metrics } from "../metrics.ts";
+import { type GrpcAccess, requestIdOf, traceOf } from "../observe/access.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import { Refusal, type RerankAnswer, type Reranker } from "../request/types.ts";
 import type { Security } from "../security/security.ts";
-import { Refusal, type RerankAnswer, type Reranker } from "../types.ts";
 import { serverCertificates } from "./certificates.ts";
 import { lenient, type Malformed, statusOf, toModel, toRequest, toResponse, wellFormed } from "./translate.ts";
 

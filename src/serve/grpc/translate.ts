@@ -12,7 +12,7 @@ import {
   type RerankRequest,
   type ServedModel,
   type ServeMode,
-} from "../types.ts";
+} from "../request/types.ts";
 
 const modes: Readonly<Record<ServeMode, pb.Mode>> = { think: pb.Mode.MODE_THINK, direct: pb.Mode.MODE_DIRECT };
 

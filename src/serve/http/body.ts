@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage } from "node:http";
 import type { LimitSettings } from "../../config/schema/serve-http.ts";
-import { Refusal } from "../types.ts";
+import { Refusal } from "../request/types.ts";
 import { Problem } from "./problem.ts";
 
 /** The client went away before its request was whole. */

@@ -5,10 +5,10 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { TLSSocket } from "node:tls";
 import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
-import { type HttpAccess, requestIdOf, traceOf } from "../access.ts";
-import type { Metrics } from "../metrics.ts";
+import { type HttpAccess, requestIdOf, traceOf } from "../observe/access.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import { Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../request/types.ts";
 import { isLoopback, type Security } from "../security/security.ts";
-import { Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../types.ts";
 import { ClientGone, checkHeaders, discardBody, parseJson, readBody } from "./body.ts";
 import type { Dialect, ReadContext } from "./dialects/dialect.ts";
 import { gr2, renderAnswer } from "./dialects/gr2.ts";

@@ -6,8 +6,8 @@
  * `{item_id?, text?}`. A document is a text, or `{text?, id?, item_id?, score?}`. Texts of documents are never looked into.
  */
 import { z } from "zod";
-import { checkRequest, type FieldNames } from "../check.ts";
-import type { CandidateReference, ItemReference, RerankRequest } from "../types.ts";
+import { checkRequest, type FieldNames } from "../request/check.ts";
+import type { CandidateReference, ItemReference, RerankRequest } from "../request/types.ts";
 import { parseJson } from "./body.ts";
 import { isObject, parseBody, type ReadContext } from "./dialects/dialect.ts";
 import { Problem } from "./problem.ts";

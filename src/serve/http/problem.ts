@@ -1,5 +1,5 @@
 /** Everything HTTP can say no for: the refusals of any transport, and those only HTTP knows. */
-import { Refusal, type RefusalCode } from "../types.ts";
+import { Refusal, type RefusalCode } from "../request/types.ts";
 
 export type ProblemCode =
   | RefusalCode

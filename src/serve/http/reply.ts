@@ -1,7 +1,7 @@
 /** Writing answers: JSON and text at once, server-sent events at the speed the client takes them. */
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
-import type { RerankAnswer, RerankEvent } from "../types.ts";
+import type { RerankAnswer, RerankEvent } from "../request/types.ts";
 
 const always = { "cache-control": "no-store", "x-content-type-options": "nosniff" };
 

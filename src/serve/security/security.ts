@@ -4,8 +4,8 @@
  */
 import type { SecuritySettings } from "../../config/schema/serve-http.ts";
 import { ConfigError } from "../../core/errors.ts";
-import { Refusal } from "../types.ts";
-import { RateLimiter } from "./rate.ts";
+import { Refusal } from "../request/types.ts";
+import { RateLimiter } from "./rate-limit.ts";
 import { readTls, type TlsMaterial } from "./tls.ts";
 import { findToken, readTokens, type StoredToken } from "./tokens.ts";
 

@@ -155,19 +155,19 @@ describe("run show, rollout show, watch", () => {
     const gate = new Promise<void>((done) => {
       go = done;
     });
-    await run.stage({ name: "one", config: {}, code: ["src/core"], inputs: {}, run: async () => {} });
+    await run.stage({ name: "one", config: {}, code: ["src/core/hash.ts"], inputs: {}, run: async () => {} });
     const working = run.stage({
       name: "two",
       config: {},
-      code: ["src/core"],
+      code: ["src/core/hash.ts"],
       inputs: {},
       run: async (c) => {
         c.metrics(1, { loss: 2.5 });
         c.rollout(1, { text: `bad${esc}[2Jtext`, reward: 0.25, parse: { kind: "ranking" } });
         await gate;
         c.metrics(2, { loss: 1.5 });
-        c.sample(2, "a sampled answer", 0.75);
-        c.progress(5, 10);
+        c.rollout(2, { text: "a sampled answer", reward: 0.75 });
+        c.progress("", 5, 10);
       },
     });
     await new Promise((done) => setTimeout(done, 50));

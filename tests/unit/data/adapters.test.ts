@@ -71,8 +71,10 @@ describe("recbole", () => {
   });
 
   it("says what is missing", async () => {
-    await expect(build({ kind: "recbole", path: join(root, "nowhere") })).rejects.toThrow(/does not exist/);
-    await expect(build({ kind: "recbole", path: folder({}) })).rejects.toThrow(/no \.inter file/);
+    await expect(build({ kind: "recbole", path: join(root, "nowhere") })).rejects.toThrow(/there is no such folder/);
+    await expect(build({ kind: "recbole", path: folder({}) })).rejects.toThrow(
+      /no file with the interactions; looked for \*\.inter/,
+    );
     await expect(build({ kind: "recbole", path: folder({ "x.inter": "" }) })).rejects.toThrow(/is empty/);
     await expect(build({ kind: "recbole", path: folder({ "x.inter": "a:token\tb:token\n1\t2\n" }) })).rejects.toThrow(
       /x\.inter:1 has no column "user_id"/,

@@ -5,13 +5,15 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, describe, expect, it } from "vitest";
 import { dataInspect, renderInspection } from "../../../src/cli/data-inspect.ts";
+import { inspect } from "../../../src/commands/inspect.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import { columnViews } from "../../../src/data/inspect/look.ts";
 import type { Measured } from "../../../src/data/inspect/measure.ts";
+import { outcomeOf } from "../../../src/data/inspect/outcomes.ts";
 import { advise } from "../../../src/data/inspect/propose.ts";
 import { interactionRoles, itemRoles } from "../../../src/data/inspect/roles.ts";
-import { inspect } from "../../../src/stages/inspect.ts";
 import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
+import { publicLayouts } from "./public-layouts.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-inspect-test-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -19,7 +21,7 @@ afterAll(() => rmSync(root, { recursive: true, force: true }));
 const dataOf = (recipe: unknown): Record<string, unknown> => (recipe as { data: Record<string, unknown> }).data;
 
 describe("the proposed recipe", () => {
-  it.each(layouts)("reads $name", async (layout) => {
+  it.each([...layouts, ...publicLayouts])("reads $name", async (layout) => {
     const path = writeLayout(root, layout);
     const { recipe, measured, fault } = await inspect(path);
     expect(fault).toBeUndefined();
@@ -188,11 +190,43 @@ describe("roles", () => {
   });
 });
 
+describe("what came of a row", () => {
+  const file = (column: string, values: readonly unknown[]) => {
+    const records = values.map((v, k) => ({ user_id: `u${k % 3}`, item_id: `i${k}`, [column]: v }));
+    return { name: "x.csv", bytes: 1, format: "csv" as const, lines: [], records, columns: columnViews(records) };
+  };
+  const of = (column: string, values: readonly unknown[]) => outcomeOf(file(column, values), new Set(["user_id"]));
+  it.each([
+    ["is_click", ["0", "1", "1", "0"], ["1"]],
+    ["clicked", [true, false, true], ["true"]],
+    ["label:float", ["1.0", "0.0"], ["1.0"]],
+    ["event", ["impression", "click", "impression"], ["click"]],
+  ])("%s %j: keep %j", (column, values, keep) => {
+    expect(of(column, values)).toMatchObject({ column, keep });
+  });
+  it("asks where kinds of events are all something that people did", () => {
+    const told = of("event", ["view", "view", "view", "transaction"]);
+    expect(told?.keep).toBeUndefined();
+    expect(told?.note).toBe(
+      "event holds view (75 %), transaction (25 %): each counts as an interaction. Is that meant? data.keep: { event: [transaction] } would keep one kind alone",
+    );
+  });
+  it.each([
+    ["is_click", ["1", "1"]],
+    ["rating", ["0", "1"]],
+    ["label", ["3", "7"]],
+    ["event", Array.from({ length: 30 }, (_, k) => `e${k}`)],
+  ])("%s %j: no outcome", (column, values) => {
+    expect(of(column, values)).toBeUndefined();
+  });
+});
+
 describe("advice", () => {
   const m: Measured = {
     ...{
       whole: true,
       rowsRead: 1000,
+      interactions: 1000,
       malformed: 0,
       users: 100,
       items: 300,

@@ -3,8 +3,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { compileConfig } from "../../../src/config/load.ts";
 import { sourceHash } from "../../../src/data/source.ts";
 import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
+import { publicLayouts } from "./public-layouts.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-layouts-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -12,13 +14,51 @@ afterAll(() => rmSync(root, { recursive: true, force: true }));
 const rowsOf = (n: number): string => Array.from({ length: n }, (_, k) => `u${k % 7},i${k % 5},${k}\n`).join("");
 
 describe("layouts, through the configuration", () => {
-  it.each(layouts)("$name", async (layout) => {
+  it.each([...layouts, ...publicLayouts])("$name", async (layout) => {
     const path = writeLayout(root, layout);
     const { dataset } = await runDataStage(root, { ...layout.settings, path });
     expect(sequencesOf(dataset)).toEqual(layout.sequences);
     for (const [id, fields] of Object.entries(layout.items))
       expect(dataset.items.find((i) => i.id === id)).toMatchObject(fields);
-    expect(dataset.stats.dropped).toEqual({});
+    expect(dataset.stats.dropped).toEqual(layout.dropped ?? {});
+  });
+
+  it("says how many rows data.keep leaves out", async () => {
+    const kuaiRand = publicLayouts.find((l) => l.name === "KuaiRand") as (typeof publicLayouts)[number];
+    const path = writeLayout(root, kuaiRand);
+    const { dataset } = await runDataStage(root, { ...kuaiRand.settings, path });
+    expect(dataset.stats.notes).toEqual(["1 of 4 rows are left out by data.keep"]);
+    await expect(runDataStage(root, { ...kuaiRand.settings, path, keep: { clicked: [1] } })).rejects.toThrow(
+      /log_standard_4_08_to_4_21_pure\.csv:1 has no column "clicked"/,
+    );
+  });
+
+  it("malformed Python literals cost their own line, which is named", async () => {
+    const lines = ["{'u': 'a', 'i': 'x'}", "", "{'u': 'a', 'i': }", "{'u': 'b', 'i': 'x'}"];
+    const path = writeLayout(root, { files: { "interactions.jsonl": lines.join("\n") } });
+    const settings = { adapter: "table", path, columns: { user: "u", item: "i" }, maxBadShare: 0.5 };
+    const { dataset, dir } = await runDataStage(root, settings);
+    expect(sequencesOf(dataset)).toEqual({ a: ["x"], b: ["x"] });
+    expect(JSON.parse(readFileSync(join(dir, "quarantine.jsonl"), "utf8"))).toMatchObject({
+      ...{ file: join(path, "interactions.jsonl"), line: 3, reason: "not JSON", text: "{'u': 'a', 'i': }" },
+    });
+  });
+
+  it("columns that an adapter does not follow are refused", () => {
+    const check = (adapter: string) => compileConfig({ data: { adapter, path: "x", columns: { user: "u" } } }, "test");
+    for (const adapter of ["movielens", "sequences"])
+      expect(() => check(adapter)).toThrow(
+        new RegExp(`data.columns.user: the files of data.adapter = ${adapter} have`),
+      );
+    for (const adapter of ["table", "recbole", "amazon2023", "impressions"]) check(adapter);
+  });
+
+  it("RecBole: a column that is not there is named, with those that are", async () => {
+    const path = writeLayout(root, { files: { "x.inter": "session_id:token\titem_id:token\n1\ta\n" } });
+    await expect(runDataStage(root, { adapter: "recbole", path })).rejects.toThrow(
+      /x\.inter:1 has no column "user_id"; it has "session_id", "item_id"/,
+    );
+    await expect(runDataStage(root, { adapter: "recbole", path, columns: { user: "who" } })).rejects.toThrow(/"who"/);
   });
 
   it("Parquet, and a path that names the file of interactions", async () => {

@@ -6,8 +6,8 @@ import { compileConfig } from "../../../src/config/load.ts";
 import { loadDataset } from "../../../src/data/cache.ts";
 import { openDuck } from "../../../src/data/duck.ts";
 import type { Dataset } from "../../../src/data/types.ts";
+import type { StageContext } from "../../../src/run/stage.ts";
 import { data } from "../../../src/stages/data.ts";
-import type { StageContext } from "../../../src/stages/stage.ts";
 
 export interface Layout {
   readonly name: string;
@@ -18,6 +18,8 @@ export interface Layout {
   readonly sequences: Readonly<Record<string, readonly string[]>>;
   /** Item id -> some of its fields. */
   readonly items: Readonly<Record<string, object>>;
+  /** Rows left out, by reason; default none. */
+  readonly dropped?: Readonly<Record<string, number>>;
 }
 
 const jsonLines = (...records: object[]): string => records.map((r) => `${JSON.stringify(r)}\n`).join("");

@@ -65,7 +65,7 @@ describe("the shape of a model", () => {
   });
 
   it("knows the families the worker supports", () => {
-    const source = readFileSync(join(repositoryRoot, "python_worker/gr2_worker/lm.py"), "utf8");
+    const source = readFileSync(join(repositoryRoot, "python_worker/gr2_worker/model/lm.py"), "utf8");
     const list = /^FAMILIES = \(([^)]*)\)/m.exec(source)?.[1] ?? "";
     expect([...list.matchAll(/"(\w+)"/g)].map((m) => m[1])).toEqual([...families]);
   });

@@ -4,13 +4,14 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, describe, expect, it } from "vitest";
 import { InterruptedError } from "../../../src/core/errors.ts";
-import { codeHash } from "../../../src/run/code-hash.ts";
+import { codeFiles, codeHash } from "../../../src/run/code-hash.ts";
 import { fileError, writeAtomic } from "../../../src/run/files.ts";
 import { readManifest } from "../../../src/run/manifest.ts";
 import { isAlive, startTimeOf } from "../../../src/run/processes.ts";
 import { RecordLog, readRecords } from "../../../src/run/record-log.ts";
-import { Run, type RunOptions, type StageContext, type StageSpec } from "../../../src/run/run.ts";
+import { Run, type RunOptions, type StageSpec } from "../../../src/run/run.ts";
 import { listRuns, RunFolder } from "../../../src/run/run-folder.ts";
+import type { StageRecorder } from "../../../src/run/stage.ts";
 import { TelemetryBus, type TelemetryMessage } from "../../../src/worker/telemetry.ts";
 
 let root: string;
@@ -25,13 +26,13 @@ const open = (more: Partial<RunOptions> = {}) =>
 const spec = (name: string, run: StageSpec["run"], more: Partial<StageSpec> = {}): StageSpec => ({
   name,
   config: { x: 1 },
-  code: ["src/core"],
+  code: ["src/core/hash.ts"],
   inputs: {},
   run,
   ...more,
 });
 
-const write = (text: string) => async (c: StageContext) => writeAtomic(c.file("out.txt"), text);
+const write = (text: string) => async (c: StageRecorder) => writeAtomic(join(c.dir, "out.txt"), text);
 
 describe("stages of a run", () => {
   async function twice(second: (run: Run, calls: string[]) => Promise<void>, more: Partial<RunOptions> = {}) {
@@ -97,13 +98,13 @@ describe("stages of a run", () => {
   it("go on from the cursor after a crash, without repeated or lost records", async () => {
     let crashAt = 5;
     const loop: StageSpec["run"] = async (c) => {
-      const from = (c.cursor() as { step: number } | undefined)?.step ?? 0;
+      const from = c.cursor.read<{ step: number }>()?.step ?? 0;
       for (let step = from + 1; step <= 8; step++) {
         c.metrics(step, { loss: 1 / step });
         c.rollout(step, { text: `t${step}` });
         if (step % 2 === 0) {
           writeAtomic(c.work("state.txt"), String(step));
-          c.saveCursor({ step });
+          c.cursor.write({ step });
         }
         if (step === crashAt) throw new Error("crash");
       }
@@ -138,7 +139,7 @@ describe("stages of a run", () => {
   it("throw away an unfinished attempt made with other settings", async () => {
     const half: StageSpec["run"] = async (c) => {
       c.metrics(1, { old: 1 });
-      c.saveCursor({ step: 1 });
+      c.cursor.write({ step: 1 });
       throw new Error("crash");
     };
     const run = await open();
@@ -147,7 +148,7 @@ describe("stages of a run", () => {
     const again = await open();
     let cursor: unknown = "unset";
     const check: StageSpec["run"] = async (c) => {
-      cursor = c.cursor();
+      cursor = c.cursor.read();
     };
     await again.stage(spec("one", check, { config: { x: 2 } }));
     await again.close("finished");
@@ -161,7 +162,7 @@ describe("stages of a run", () => {
     const stage = run.stage(
       spec("one", async (c) => {
         controller.abort();
-        c.throwIfInterrupted();
+        c.progress("", 1, 2);
       }),
     );
     await expect(stage).rejects.toBeInstanceOf(InterruptedError);
@@ -273,17 +274,47 @@ describe("record log", () => {
 });
 
 describe("code hash and processes", () => {
-  it("changes with any source file of a part, and only with those", () => {
+  it("follows the imports of values, in both languages, and nothing else", () => {
     const write = (f: string, s: string) => writeAtomic(join(root, f), s);
-    write("a/x.ts", "1");
-    write("a/generated/y.ts", "1");
-    write("b/z.py", "1");
-    const before = codeHash(["a"], root);
-    write("a/generated/y.ts", "2");
-    write("b/z.py", "2");
-    expect(codeHash(["a", "a"], root)).toBe(before);
-    expect(codeHash(["a", "b"], root)).not.toBe(before);
-    expect(() => codeHash(["c"], root)).toThrow("does not exist");
+    write(
+      "src/x.ts",
+      'import { y } from "./y.ts";\nimport type { T } from "./types.ts";\nimport { type U } from "./types.ts";',
+    );
+    write("src/y.ts", 'export * from "./deep/z.ts";\nimport g from "./generated/g.ts";\n// from "./none.ts"');
+    write("src/deep/z.ts", 'const a = await import("../late.ts");\n/* import "./none.ts" */');
+    write("src/late.ts", "");
+    write("src/types.ts", "");
+    write("src/worker/client.ts", "");
+    const py = "python_worker/gr2_worker";
+    write(`${py}/rpc/wire.py`, "");
+    write(
+      `${py}/items/embed.py`,
+      "from gr2_worker.items import vectors\nfrom gr2_worker.errors import (\n    A,\n    B,\n)\nimport numpy",
+    );
+    write(`${py}/items/vectors.py`, "if TYPE_CHECKING:\n    from gr2_worker.only_types import T\nx = 1");
+    write(`${py}/only_types.py`, "");
+    write(`${py}/errors.py`, "");
+    expect(codeFiles(["src/x.ts"], [], root)).toEqual(["src/deep/z.ts", "src/late.ts", "src/x.ts", "src/y.ts"]);
+    expect(codeFiles(["src/late.ts"], ["embed"], root)).toEqual([
+      `${py}/errors.py`,
+      `${py}/items/embed.py`,
+      `${py}/items/vectors.py`,
+      `${py}/rpc/wire.py`,
+      "src/late.ts",
+      "src/worker/client.ts",
+    ]);
+    expect(() => codeFiles(["src/none.ts"], [], root)).toThrow("src/none.ts does not exist");
+    write("src/y.ts", 'import "./gone.ts";');
+    expect(() => codeFiles(["src/x.ts"], [], root)).toThrow("src/gone.ts does not exist");
+  });
+
+  it("changes with what any of these files holds", () => {
+    const write = (f: string, s: string) => writeAtomic(join(root, f), s);
+    write("a.ts", 'import "./b.ts";');
+    write("b.ts", "1");
+    const before = codeHash(["a.ts"], [], root);
+    expect(codeHash(["a.ts"], [], root)).toBe(before);
+    expect(codeHash(["a.ts", "b.ts"], [], root)).not.toBe(codeHash(["b.ts"], [], root));
   });
 
   it("knows a process by pid and start time", () => {

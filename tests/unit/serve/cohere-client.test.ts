@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CohereClient, CohereClientV2, CohereError } from "cohere-ai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Refusal } from "../../../src/serve/request/types.ts";
 import { newToken } from "../../../src/serve/security/tokens.ts";
-import { Refusal } from "../../../src/serve/types.ts";
 import { reversed, startService, type TestService } from "../../serve-fixture.ts";
 
 const { token, line } = newToken("shop");

@@ -1,6 +1,6 @@
 /** Every dialect, field by field: what it takes, what it answers, how it says no. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Refusal, type RefusalCode } from "../../../src/serve/types.ts";
+import { Refusal, type RefusalCode } from "../../../src/serve/request/types.ts";
 import { FakeReranker, reversed, startService, type TestService } from "../../serve-fixture.ts";
 
 let service: TestService;

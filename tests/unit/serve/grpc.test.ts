@@ -11,11 +11,11 @@ import { hostileCall, hostileChannel } from "../../../bench/hostile-grpc.ts";
 import { FallbackReason, Mode, RerankClient, RerankRequest, RerankResponse } from "../../../src/client/index.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
-import type { GrpcAccess } from "../../../src/serve/access.ts";
 import { type GrpcServer, startGrpcServer } from "../../../src/serve/grpc/server.ts";
-import { Metrics } from "../../../src/serve/metrics.ts";
+import type { GrpcAccess } from "../../../src/serve/observe/access.ts";
+import { Metrics } from "../../../src/serve/observe/metrics.ts";
+import { Refusal, type ServedModel } from "../../../src/serve/request/types.ts";
 import { openSecurity, type Security } from "../../../src/serve/security/security.ts";
-import { Refusal, type ServedModel } from "../../../src/serve/types.ts";
 import { forever, type GatedWorker, makeRuns, type Setup, setUp } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-grpc-"));

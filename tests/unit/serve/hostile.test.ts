@@ -6,7 +6,7 @@ import { hostileCase, judge, keepAlive } from "../../../bench/hostile-http.ts";
 import { Rng } from "../../../src/core/rng.ts";
 import { parseJson } from "../../../src/serve/http/body.ts";
 import { Problem } from "../../../src/serve/http/problem.ts";
-import { Refusal } from "../../../src/serve/types.ts";
+import { Refusal } from "../../../src/serve/request/types.ts";
 import { startService, type TestService } from "../../serve-fixture.ts";
 
 const limits = { maxCandidates: 50, maxTextBytes: 2048, maxRequestBytes: 300_000 };

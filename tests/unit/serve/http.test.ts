@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
+import { Refusal } from "../../../src/serve/request/types.ts";
 import { newToken } from "../../../src/serve/security/tokens.ts";
-import { Refusal } from "../../../src/serve/types.ts";
 import { FakeReranker, reversed, startService, type TestService } from "../../serve-fixture.ts";
 
 const open: TestService[] = [];

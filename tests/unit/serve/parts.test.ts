@@ -1,11 +1,11 @@
 /** The service's small parts: what is remembered, what is expected of batches, thoughts as text, texts encoded together. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { LoopLag } from "../../../src/serve/loop-lag.ts";
-import { Lru } from "../../../src/serve/lru.ts";
-import { NewItems } from "../../../src/serve/new-items.ts";
-import { BatchTimes, expectedWait } from "../../../src/serve/rates.ts";
-import { ThoughtStream, thoughtText } from "../../../src/serve/thought.ts";
+import { BatchTimes, expectedWait } from "../../../src/serve/engine/batch-time.ts";
+import { LoopLag } from "../../../src/serve/engine/loop-lag.ts";
+import { Lru } from "../../../src/serve/model/lru.ts";
+import { NewItems } from "../../../src/serve/model/new-items.ts";
+import { ThoughtStream, thoughtText } from "../../../src/serve/request/thought.ts";
 
 describe("Lru", () => {
   it("holds as many as it may and forgets what was used longest ago", () => {

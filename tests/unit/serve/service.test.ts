@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { RerankClient } from "../../../src/client/index.ts";
+import { openServedRun } from "../../../src/serve/model/served-run.ts";
+import type { RerankAnswer } from "../../../src/serve/request/types.ts";
 import { serve } from "../../../src/serve/serve.ts";
-import { openServedRun } from "../../../src/serve/served-run.ts";
-import type { RerankAnswer } from "../../../src/serve/types.ts";
 import { GatedWorker, makeRuns, requestOf, until } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-service-"));

@@ -1,6 +1,6 @@
 /** Cohere's re-rank API: POST /v2/rerank, and the older POST /v1/rerank. */
 import { z } from "zod";
-import type { RerankAnswer } from "../../types.ts";
+import type { RerankAnswer } from "../../request/types.ts";
 import { callersId, type Document, document, query, textOf, toRequest } from "../mapping.ts";
 import { type Problem, problemStatus } from "../problem.ts";
 import { type Dialect, parseBody } from "./dialect.ts";

@@ -1,8 +1,8 @@
 /** What an HTTP dialect is: one body shape, one answer shape, one error shape, around the same request and answer. */
 import type { IncomingHttpHeaders } from "node:http";
 import { z } from "zod";
-import type { RerankAnswer, RerankRequest, ServedModel, ServeMode } from "../../types.ts";
-import { Refusal } from "../../types.ts";
+import type { RerankAnswer, RerankRequest, ServedModel, ServeMode } from "../../request/types.ts";
+import { Refusal } from "../../request/types.ts";
 import type { JsonLimits } from "../body.ts";
 import type { Problem } from "../problem.ts";
 

@@ -1,7 +1,7 @@
 /** Our own endpoint, POST /gr2/v1/rerank: all that a request and an answer hold, and the thought as it comes. */
 import { z } from "zod";
-import { checkRequest } from "../../check.ts";
-import type { RerankAnswer } from "../../types.ts";
+import { checkRequest } from "../../request/check.ts";
+import type { RerankAnswer } from "../../request/types.ts";
 import { historyEntry, toItem } from "../mapping.ts";
 import { problemStatus } from "../problem.ts";
 import { type Dialect, ownError, parseBody } from "./dialect.ts";

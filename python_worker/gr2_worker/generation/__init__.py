@@ -1,0 +1,1 @@
+"""Writing tokens: sampling, beam search, prefill and decoding."""

@@ -1,0 +1,1 @@
+"""Items without a language model: text embeddings, semantic-ID quantizers, matrix factorization, the tokenizer's training."""

@@ -1,0 +1,1 @@
+"""A language model and its state: loading, vocabulary, LoRA, packing, attention, optimizer, checkpoints."""

@@ -1,0 +1,192 @@
+"""Prompts computed before: keys and values that a request with the same beginning need not compute again.
+
+Belongs to one frozen model; whoever changes its weights must clear it. Tokens are held in blocks of BLOCK, each known by its own
+tokens and the block before it, so that any shared beginning is found, whatever follows, and is held once (as in PagedAttention,
+2309.06180). All memory is taken at the start. The block used longest ago makes room: a prompt's end before its beginning, and
+never what the running request uses. What is packed behind a beginning is packing's business (Tree.cached).
+
+Shape legend: N tokens held, P tokens of a request's past, L layers, K key-value heads, D head size, C hidden size, n targets.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gr2_worker.errors import InvalidRequest
+from gr2_worker.memory import memory_guard
+from gr2_worker.model.lm import LanguageModel
+from gr2_worker.model.packing import MicroBatch, PastTokens, PlacedPrompt, Tree
+from gr2_worker.model.past import Earlier, Past
+from gr2_worker.types import Int32s, Int64s
+
+# Tokens a block. Fewer share more of a beginning, more take fewer steps to find it.
+BLOCK = 8
+# A shorter shared beginning is computed again: it spares less than a row of its own costs.
+MIN_REUSED = 16
+
+# A block's tokens, behind the block of this number (0 = a prompt begins with them).
+_Key = tuple[int, bytes]
+
+
+@dataclass
+class _Block:
+    number: int  # never given twice
+    slot: int  # holds tokens slot * BLOCK ..
+    request: int  # that used it last
+
+
+class PrefixCache:
+    """The prompts of one model."""
+
+    def __init__(self, model: LanguageModel, max_bytes: int) -> None:
+        """Takes at most max_bytes. Raises InvalidRequest if that holds no block, ResourceExhausted if there is not so much."""
+        if model.trainable:
+            raise InvalidRequest(
+                "prefix_cache_bytes needs trainable = false: training changes what would be remembered"
+            )
+        keys, values = _one_token(model)
+        block_bytes = BLOCK * (keys.numel() * keys.element_size() + values.numel() * values.element_size())
+        self._slots = max_bytes // block_bytes
+        if not self._slots:
+            raise InvalidRequest(
+                f"prefix_cache_bytes = {max_bytes} holds not even {BLOCK} tokens of this model, which take {block_bytes}"
+            )
+        with memory_guard("prefix_cache_bytes"), torch.no_grad():
+            self._keys_NLKD = keys.new_empty((self._slots * BLOCK, *keys.shape))
+            self._values_NLKD = values.new_empty((self._slots * BLOCK, *values.shape))
+        self._device = model.device
+        self._request = 0
+        self.reused_tokens = 0  # of prompts, so far
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything: the weights are others."""
+        # Used longest ago first, a block before the one it follows.
+        self._blocks: OrderedDict[_Key, _Block] = OrderedDict()
+        self._numbers = 0
+        self._free = list(range(self._slots))
+
+    def __len__(self) -> int:
+        """Tokens held."""
+        return BLOCK * len(self._blocks)
+
+    # ------------------------------------------------------------ finding
+
+    def length(self, tokens: Int32s) -> int:
+        """How many of the first tokens are held."""
+        return BLOCK * len(self._chain(tokens))
+
+    def find(self, trees: Sequence[Tree]) -> list[Tree]:
+        """A request's trees with the beginnings that are held. These stay until the next request is asked for."""
+        self._request += 1
+        return [replace(tree, cached=self._cached(tree.prompt)) for tree in trees]
+
+    def count(self, trees: Sequence[Tree], apart: int = 0) -> None:
+        """Counts what is reused of a request's prompts; apart: tokens computed for it that all of them begin with."""
+        self.reused_tokens += max(0, sum(len(tree.cached) for tree in trees) - apart)
+
+    def _cached(self, prompt: Int32s) -> Int64s:
+        chain = self._chain(prompt[:-1])  # the last token's hidden state is not held, so it has to be computed
+        self._touch(chain)
+        return _tokens_of([self._blocks[key].slot for key in chain] if BLOCK * len(chain) >= MIN_REUSED else [])
+
+    def _chain(self, tokens: Int32s) -> list[_Key]:
+        """The blocks held of a beginning."""
+        chain: list[_Key] = []
+        before = 0
+        for part in _parts(tokens):
+            block = self._blocks.get((before, part))
+            if block is None:
+                break
+            chain.append((before, part))
+            before = block.number
+        return chain
+
+    def _touch(self, chain: list[_Key]) -> None:
+        for key in reversed(chain):
+            self._blocks[key].request = self._request
+            self._blocks.move_to_end(key)
+
+    # ------------------------------------------------------------ computing
+
+    def compute(self, model: LanguageModel, micro_batch: MicroBatch) -> tuple[Tensor, Past]:
+        """Hidden states [n, C] that predict a micro-batch's targets; its prompts are held from now on, if there is room."""
+        past = Past(None if micro_batch.past is None else self._earlier(micro_batch.past))
+        hidden = model.predicting_states(micro_batch, past)
+        self._hold(micro_batch.prompts, past)
+        return hidden, past
+
+    def _earlier(self, tokens: PastTokens) -> Earlier:
+        at = torch.from_numpy(tokens.cached).to(self._device)
+        positions = torch.from_numpy(tokens.positions).to(self._device)
+        return Earlier(self._keys_NLKD.index_select(0, at), self._values_NLKD.index_select(0, at), positions)
+
+    def _hold(self, prompts: Sequence[PlacedPrompt], past: Past) -> None:
+        slots: list[int] = []
+        sources: list[Int64s] = []
+        for prompt in prompts:
+            chain: list[_Key] = []
+            before = 0
+            for number, part in enumerate(_parts(prompt.tokens)):
+                key = (before, part)
+                if key not in self._blocks:
+                    slot = self._room()
+                    if slot is None:
+                        break
+                    self._numbers += 1
+                    self._blocks[key] = _Block(self._numbers, slot, self._request)
+                    slots.append(slot)
+                    sources.append(prompt.at[number * BLOCK : (number + 1) * BLOCK])
+                self._touch([key])
+                chain.append(key)
+                before = self._blocks[key].number
+            self._touch(chain)
+        if slots:
+            self._write(_tokens_of(slots), np.concatenate(sources), past)
+
+    def _room(self) -> int | None:
+        """A free slot; None if the running request uses all."""
+        if self._free:
+            return self._free.pop()
+        key, oldest = next(iter(self._blocks.items()))
+        if oldest.request == self._request:
+            return None
+        del self._blocks[key]
+        return oldest.slot
+
+    def _write(self, at: Int64s, sources: Int64s, past: Past) -> None:
+        try:
+            to, of = torch.from_numpy(at).to(self._device), torch.from_numpy(sources).to(self._device)
+            for layer, (keys, values) in enumerate(past.computed):
+                self._keys_NLKD[to, layer] = keys[of]
+                self._values_NLKD[to, layer] = values[of]
+        except BaseException:
+            self.clear()  # the blocks are known already, but hold nothing
+            raise
+
+
+def _parts(tokens: Int32s) -> Iterator[bytes]:
+    """The whole blocks of some tokens."""
+    for end in range(BLOCK, len(tokens) + 1, BLOCK):
+        yield tokens[end - BLOCK : end].tobytes()
+
+
+def _tokens_of(slots: list[int]) -> Int64s:
+    """Where the tokens of slots are held."""
+    return (np.asarray(slots, dtype=np.int64)[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
+
+
+def _one_token(model: LanguageModel) -> tuple[Tensor, Tensor]:
+    """Keys and values [L, K, D] of a token: what they are like."""
+    past = Past()
+    one = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
+    with torch.no_grad(), model.autocast():
+        model.hidden(one, one, past=past)
+    keys, values = zip(*past.computed, strict=True)
+    return torch.cat(keys), torch.cat(values)

@@ -1,0 +1,6 @@
+/** What stage embed left: the items' text embeddings, and which model made them. */
+import { join } from "node:path";
+
+export const embeddingFile = (dir: string): string => join(dir, "embeddings.f32");
+
+export const embedderFile = (dir: string): string => join(dir, "embedder.json");

@@ -1,0 +1,32 @@
+/** What stage slates left: slates by segment, which of them re-ranking can change, and whose they are to learn from. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { deriveSeed, unitHash } from "../core/rng.ts";
+import type { SlateSegment } from "../prerank/slates.ts";
+import type { Slate } from "../prerank/types.ts";
+import type { StageContext } from "../run/stage.ts";
+import type { Corpus } from "./corpus.ts";
+import { readLines } from "./files.ts";
+
+/** All slates of a segment, misses included. */
+export function readSlates(context: StageContext, segment: SlateSegment): Slate[] {
+  const file = slateFile(context.inputDir("slates"), segment);
+  return existsSync(file) ? readLines<Slate>(file) : [];
+}
+
+/** Slates with the true item among the candidates: what re-ranking can change. */
+export const conditional = (list: readonly Slate[]): Slate[] => list.filter((s) => s.targetIndex >= 0);
+
+/** Users whose rerank slates train SFT; the others' are kept for RL, unseen until then. */
+export const isSftUser = (seed: number, share: number, user: number): boolean =>
+  unitHash(deriveSeed(seed, "sft-users"), user) < share;
+
+/** A slate as the model and the prior see it. */
+export const viewOf = (corpus: Corpus, slate: Slate, evidence?: Readonly<Record<string, readonly number[]>>) => ({
+  ...(evidence ? { evidence: evidence[slate.id] as readonly number[] } : {}),
+  history: (corpus.split.dataset.sequences[slate.user]?.items ?? new Int32Array()).subarray(0, slate.position),
+  candidates: slate.candidates,
+  scores: slate.scores,
+});
+
+export const slateFile = (dir: string, segment: SlateSegment): string => join(dir, `${segment}.jsonl`);

@@ -1,0 +1,6 @@
+/** What a training stage leaves: the tokenizer of a model from scratch, and the folder of its weights. */
+import { join } from "node:path";
+
+export const tokenizerFile = (dir: string): string => join(dir, "tokenizer.json");
+
+export const stateDir = (dir: string): string => join(dir, "state");

@@ -1,0 +1,189 @@
+/**
+ * IDs for items that come later: read, neutralised, embedded and encoded as the run's own items were, without changing any ID
+ * given out before. What OUT already holds counts as given out and stays as it is, so one file can grow with the catalogue.
+ *
+ * A new item has no co-occurrence: with sid.collaborativeDims that part of its embedding is zeros, as for the run's items
+ * without evidence. Its ID then rests on its text alone, and means less for recommendation than those of the run's items do.
+ */
+import { existsSync } from "node:fs";
+import { embeddingFile } from "../artifacts/embeddings.ts";
+import { readLines, readMatrix, writeLines } from "../artifacts/files.ts";
+import type { EncodedItem } from "../artifacts/semantic-ids.ts";
+import { loadConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
+import { CheckpointError, DataError, WorkerError } from "../core/errors.ts";
+import { type ItemColumns, readItemTable } from "../data/adapters/items.ts";
+import type { RawItem } from "../data/adapters/readers.ts";
+import { loadDataset } from "../data/cache.ts";
+import { openDuck, Quarantine } from "../data/duck.ts";
+import { embedTexts, itemText } from "../models/embedder.ts";
+import { checkEmbedder, codesOf, openTokenizer, type Tokenizer, withoutEvidence } from "../models/item-encoder.ts";
+import type { RunFolder } from "../run/run-folder.ts";
+import type { Catalogue } from "../sid/catalogue.ts";
+import type { TokenizerIdentity } from "../sid/identity.ts";
+import { nearestRows } from "../sid/nearest.ts";
+import { neutralise } from "../sid/sanitise.ts";
+import { type Codes, formatSid, parseSid } from "../sid/semantic-id.ts";
+import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
+
+export interface EncodeOptions {
+  readonly run: RunFolder;
+  /** CSV, TSV, JSONL (each may end in .gz) or Parquet. */
+  readonly items: string;
+  /** Which column holds what; left out: those of the recipe, or item_id, title, brand, categories, description. */
+  readonly columns: Partial<ItemColumns>;
+  readonly out: string;
+  /** Started only if there is something to encode. */
+  readonly worker: (config: Config) => Promise<WorkerClient>;
+  readonly log: (message: string) => void;
+  readonly signal: AbortSignal;
+}
+
+export interface EncodeSummary {
+  /** Items that had an ID in the run. */
+  readonly known: number;
+  /** Items that OUT already held. */
+  readonly earlier: number;
+  readonly added: number;
+}
+
+const maxNearest = 3;
+
+export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary> {
+  const { run, out } = options;
+  const config = loadConfig(run.file("config.resolved.yaml"), []);
+  const tokenizer = openTokenizer(run);
+  const { catalogue, identity } = tokenizer;
+  const { items } = await loadDataset(run.file("stages", "data"));
+  const rowOf = new Map<string, number>(items.map((item, row) => [item.id, row]));
+  const earlier = existsSync(out) ? readLines<EncodedItem>(out) : [];
+  checkEarlier(out, earlier, identity, catalogue, rowOf);
+
+  const asked = await readItems(options, config);
+  const held = new Set(earlier.map((e) => e.item_id));
+  const fresh = asked.filter((item) => !held.has(item.id));
+  const unknown = fresh.filter((item) => !rowOf.has(item.id));
+  const given = await encodeUnknown(options, config, tokenizer, unknown, earlier);
+
+  const points = readMatrix(embeddingFile(run.file("stages", "embed")));
+  const rows = fresh.map((item) => rowOf.get(item.id));
+  const queries = new Float32Array(fresh.length * points.cols);
+  let next = 0;
+  const ids = rows.map((row, i): Codes => {
+    const [from, at] = row === undefined ? [given.text, next] : [points, row];
+    queries.set(from.data.subarray(at * points.cols, (at + 1) * points.cols), i * points.cols);
+    return row === undefined ? (given.codes[next++] as Codes) : catalogue.codesOf(row);
+  });
+  const near = nearestRows(points, { rows: fresh.length, cols: points.cols, data: queries }, maxNearest, rows);
+  const added = fresh.map((item, i): EncodedItem => {
+    const codes = ids[i] as Codes;
+    return {
+      item_id: item.id,
+      codes,
+      sid: formatSid(codes, catalogue.shape.format),
+      known: rows[i] !== undefined,
+      nearest: (near[i] ?? []).map((n) => ({
+        item_id: String(items[n.row]?.id),
+        title: items[n.row]?.title ?? "",
+        sid: catalogue.textOf(n.row),
+        similarity: Math.round(1e4 * n.similarity) / 1e4,
+      })),
+      tokenizer: identity.hash,
+    };
+  });
+  if (added.length > 0) writeLines(out, [...earlier, ...added]);
+  return { known: fresh.length - unknown.length, earlier: asked.length - fresh.length, added: unknown.length };
+}
+
+/** Text embeddings and codes of items that nobody has given an ID to. Starts the worker only if there are any. */
+async function encodeUnknown(
+  options: EncodeOptions,
+  config: Config,
+  { catalogue, artifact, identity }: Tokenizer,
+  unknown: readonly RawItem[],
+  earlier: readonly EncodedItem[],
+): Promise<{ text: Matrix; codes: readonly Codes[] }> {
+  const { signal, log } = options;
+  if (unknown.length === 0) return { text: { rows: 0, cols: 0, data: new Float32Array() }, codes: [] };
+  const worker = await options.worker(config);
+  const modelPath = await checkEmbedder(config, identity, log, signal);
+  // One text at a time: padding to a batch would move the last bits, and an ID must not depend on what else is in the file.
+  const texts = unknown.map((item) => itemText(item, config.embed.fields));
+  const text = await embedTexts(worker, modelPath, texts, 1, { signal });
+  const taken = matrixOf([...catalogue.allCodes(), ...earlier.map((e) => e.codes)], catalogue.shape.levels);
+  const embeddings = withoutEvidence(text, config.sid.collaborativeDims);
+  const codes = codesOf(await worker.encodeSemanticIds({ artifact, embeddings, taken }, { signal }));
+  const used = new Set(codesOf(taken).map((c) => c.join()));
+  for (const id of codes) {
+    if (used.has(id.join()))
+      throw new WorkerError(`the worker gave the semantic ID [${id.join(", ")}] a second time`, { retryable: false });
+    used.add(id.join());
+  }
+  return { text, codes };
+}
+
+/** Throws unless every line of OUT is an ID this tokenizer may have given. */
+function checkEarlier(
+  out: string,
+  earlier: readonly EncodedItem[],
+  identity: TokenizerIdentity,
+  catalogue: Catalogue,
+  rowOf: ReadonlyMap<string, number>,
+): void {
+  const advice = "Write to another --out, or restore the file.";
+  const seen = new Set<string>();
+  earlier.forEach((e, i) => {
+    if (e.tokenizer !== identity.hash)
+      throw new CheckpointError(
+        `${out}:${i + 1}: given by tokenizer ${e.tokenizer ?? "(not recorded)"}, this run's is ${identity.hash}`,
+        { advice },
+      );
+    const row = rowOf.get(e.item_id);
+    const codes = parseSid(e.sid, catalogue.shape);
+    const fits = codes !== undefined && Array.isArray(e.codes) && codes.join() === e.codes.join();
+    const own = fits && (row === undefined ? catalogue.rowsOf(codes).length === 0 : e.sid === catalogue.textOf(row));
+    if (!own || seen.has(e.item_id) || (row === undefined && seen.has(e.sid)))
+      throw new CheckpointError(`${out}:${i + 1}: item ${e.item_id} has an ID that is not its own`, { advice });
+    seen.add(e.item_id).add(e.sid);
+  });
+}
+
+/** The items of the file in order, neutralised; of several with one id the first. */
+async function readItems({ items: file, columns, log }: EncodeOptions, config: Config): Promise<RawItem[]> {
+  const duck = await openDuck();
+  const quarantine = new Quarantine();
+  const found = new Map<string, RawItem>();
+  try {
+    for await (const item of readItemTable(duck, file, columnsOf(columns, config), quarantine)) {
+      if (found.has(item.id)) continue;
+      const plain = (text: string): string => neutralise(text, []);
+      found.set(item.id, {
+        id: item.id,
+        title: plain(item.title),
+        brand: plain(item.brand),
+        categories: item.categories.map(plain).filter((c) => c !== ""),
+        description: plain(item.description),
+      });
+    }
+    quarantine.settle(config.data.maxBadShare, undefined);
+  } finally {
+    duck.close();
+  }
+  if (quarantine.count() > 0) log(`left out: ${quarantine.count()} malformed rows of ${file}`);
+  if (found.size === 0) throw new DataError(`${file}: there is no item in it`);
+  return [...found.values()];
+}
+
+function columnsOf(given: Partial<ItemColumns>, config: Config): ItemColumns {
+  const { id, item, title, brand, categories, description } = config.data.columns;
+  const recipe = config.data.adapter === "table" ? { id: id ?? item, title, brand, categories, description } : {};
+  const named = Object.entries(recipe).filter((e): e is [string, string] => e[1] !== undefined);
+  const usual = { id: "item_id", title: "title", brand: "brand", categories: "categories", description: "description" };
+  return { ...usual, ...Object.fromEntries(named), ...given };
+}
+
+const matrixOf = (ids: readonly Codes[], levels: number): IntMatrix => ({
+  rows: ids.length,
+  cols: levels,
+  data: Int32Array.from(ids.flat()),
+});

@@ -1,0 +1,191 @@
+/**
+ * A trained model of a run as an ordinary checkpoint: LoRA merged, tokenizer with the run's tokens, chat template, and what it
+ * was made from. Also the semantic IDs, without which its answers name nothing.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { openCorpus } from "../artifacts/corpus.ts";
+import { catalogueFile } from "../artifacts/semantic-ids.ts";
+import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
+import { configHash, loadConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
+import { RunError } from "../core/errors.ts";
+import { openLanguageModel } from "../models/language-model.ts";
+import { readManifest } from "../run/manifest.ts";
+import type { RunFolder } from "../run/run-folder.ts";
+import type { StageContext } from "../run/stage.ts";
+import type { WorkerClient } from "../worker/types.ts";
+
+/** Stages that leave weights, best first. */
+export const exportable = ["rl", "sft", "midtrain"] as const;
+export type Exportable = (typeof exportable)[number];
+
+export interface ExportOptions {
+  readonly run: RunFolder;
+  /** Left out: the last of rl, sft, midtrain that is finished. */
+  readonly stage?: Exportable;
+  readonly out: string;
+  /** Left out: the recipe's compute type. */
+  readonly dtype?: "float32" | "bfloat16";
+  readonly worker: (config: Config) => Promise<WorkerClient>;
+  readonly log: (message: string) => void;
+  readonly signal: AbortSignal;
+}
+
+export interface Exported {
+  readonly stage: Exportable;
+  readonly bytes: number;
+}
+
+/** Throws RunError if the stage is not finished; what the worker refuses is a WorkerError. */
+export async function exportRun(options: ExportOptions): Promise<Exported> {
+  const { run, out, signal, log } = options;
+  const config = loadConfig(run.file("config.resolved.yaml"));
+  const stage = finishedStage(run, options.stage);
+  const dtype = options.dtype ?? config.runtime.dtype;
+  const worker = await options.worker(config);
+  // Frozen, and stored in the type that is written: no optimizer, no second rounding.
+  const frozen: Config = { ...config, runtime: { ...config.runtime, dtype } };
+  const context = contextOf(run, frozen, worker, log, signal);
+  const corpus = await openCorpus(context);
+  const weights = stateDir(run.file("stages", stage));
+  const modelId = "reference";
+  const model = await openLanguageModel(
+    context,
+    corpus,
+    weights,
+    tokenizerFile(run.file("stages", "midtrain")),
+    modelId,
+  );
+  const catalogue = readFileSync(catalogueFile(run.file("stages", "sid")), "utf8");
+  const about = provenance(run, config, stage, dtype, model.belongsTo, weights);
+  const files = {
+    "gr2_export.json": `${JSON.stringify(about, null, 2)}\n`,
+    "semantic_ids.json": catalogue,
+    "README.md": modelCard(about, config),
+  };
+  const bytes = await worker.exportModel({ modelId, path: resolve(out), dtype, files }, { signal });
+  return { stage, bytes };
+}
+
+function finishedStage(run: RunFolder, asked: Exportable | undefined): Exportable {
+  const done = exportable.filter((s) => existsSync(run.file("stages", s, "done.json")));
+  const stage = asked ?? done[0];
+  if (stage === undefined || !done.includes(stage))
+    throw new RunError(
+      `run ${run.name} has no finished ${asked ? `stage ${asked}` : "model"} to export`,
+      done.length > 0
+        ? { advice: `Finished are: ${done.join(", ")}.` }
+        : { advice: "The first is made by the stage midtrain." },
+    );
+  return stage;
+}
+
+/** As a stage sees a run, for reading. */
+function contextOf(
+  run: RunFolder,
+  config: Config,
+  worker: WorkerClient,
+  log: (message: string) => void,
+  signal: AbortSignal,
+): StageContext {
+  const nothing = (): void => {};
+  return {
+    config,
+    dir: run.path,
+    signal,
+    log,
+    work: (name) => run.file(name),
+    inputDir: (name) => run.file("stages", name),
+    worker: async () => worker,
+    progress: nothing,
+    metrics: nothing,
+    rollout: nothing,
+    cursor: { read: () => undefined, write: nothing },
+  };
+}
+
+interface Provenance {
+  readonly schema: "gr2.export/1";
+  readonly run: string;
+  readonly stage: Exportable;
+  readonly base_model: string;
+  readonly lora_rank: number;
+  readonly dtype: string;
+  readonly config_hash: string;
+  readonly seed: number;
+  readonly catalogue: string;
+  readonly tokenizer: string;
+  readonly weights_sha256: string;
+  readonly code_revision: string;
+  readonly data: Readonly<Record<string, string>>;
+}
+
+function provenance(
+  run: RunFolder,
+  config: Config,
+  stage: Exportable,
+  dtype: string,
+  belongsTo: Readonly<Record<"catalogue" | "tokenizer", string>>,
+  weights: string,
+): Provenance {
+  const { source, path, ggufFile, lora } = config.model;
+  const manifest = readManifest(run.path);
+  const state = join(weights, "gr2_state.json");
+  const { sha256 } = (existsSync(state) ? JSON.parse(readFileSync(state, "utf8")) : {}) as { sha256?: string };
+  return {
+    schema: "gr2.export/1",
+    run: run.name,
+    stage,
+    base_model: source === "scratch" ? "" : ggufFile ? `${path} (${ggufFile}, dequantised)` : path,
+    lora_rank: lora.rank,
+    dtype,
+    config_hash: configHash(config),
+    seed: config.seed,
+    ...belongsTo,
+    weights_sha256: sha256 ?? "",
+    code_revision: manifest?.code.revision ?? "",
+    data: manifest?.data ?? {},
+  };
+}
+
+/** README.md of the folder. */
+export function modelCard(about: Provenance, config: Config): string {
+  const made = {
+    rl: "mid-trained on semantic IDs, fine-tuned on reasoning traces, trained by reinforcement learning (DAPO)",
+    sft: "mid-trained on semantic IDs and fine-tuned on reasoning traces",
+    midtrain: "mid-trained on semantic IDs",
+  }[about.stage];
+  const base = about.base_model || "none (from scratch)";
+  const rows = Object.entries(about).filter(([key]) => key !== "schema");
+  const shown = (value: unknown): string => (typeof value === "object" ? JSON.stringify(value) : String(value));
+  return `---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [gr2, recommendation, re-ranking]
+---
+# ${about.run}, stage ${about.stage}
+
+A generative re-ranker made with GR2: ${made}. Base model: ${base}.${config.description ? ` ${config.description}` : ""}
+
+It reads a user's history and candidates, written as semantic IDs (${config.sid.levels} codes of ${config.sid.codes} an item), and
+answers with an order of the candidates. \`semantic_ids.json\` holds the ID of every item. The codes are special tokens of the
+tokenizer: decode with \`skip_special_tokens=False\`.
+
+\`\`\`python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+\`\`\`
+
+\`\`\`sh
+vllm serve FOLDER   # requests: "skip_special_tokens": false
+\`\`\`
+
+| | |
+|---|---|
+${rows.map(([key, value]) => `| ${key} | ${shown(value)} |`).join("\n")}
+
+Prompts, constrained decoding and the calibrated prior are GR2's own; without them answers may be invalid and rank otherwise.
+`;
+}

@@ -1,0 +1,72 @@
+/**
+ * Columns that say what came of a row: a view that was not clicked is no interaction. Two values of which one is "it
+ * happened" become a filter (data.keep); kinds of events are named, and left to the person to choose. Pure.
+ */
+import type { FileView } from "./look.ts";
+
+export interface Outcome {
+  readonly column: string;
+  /** What is proposed to be kept; undefined: a question, not a proposal. */
+  readonly keep?: readonly string[];
+  /** For the person who decides. */
+  readonly note: string;
+}
+
+/** Yes or no, most telling first. */
+const happened = [
+  ...[/^is_?click(ed)?$/i, /^click(ed)?(_?label)?$/i, /^(is_?)?(purchased?|bought|buy|converted|conversion)$/i],
+  ...[/^is_?read$/i, /^label$/i, /^(is_?)?(positive|relevant|liked?)$/i, /^target$/i],
+];
+const kinds = /^(event|action|behaviou?r|interaction|activity|feedback)(_?(type|name|kind))?$/i;
+/** Kinds that are by their name what was shown, not what was chosen. */
+const onlyShown = /^(impressions?|impress|shown?|show|exposures?|exposed?|display(ed)?)$/i;
+
+/** The outcome column of a table of interactions, if it has one. `taken`: columns that have a role already. */
+export function outcomeOf(file: FileView, taken: ReadonlySet<string>): Outcome | undefined {
+  const free = file.columns.filter((c) => !taken.has(c.name) && c.distinct >= 2);
+  for (const pattern of happened) {
+    const column = free.find((c) => pattern.test(bare(c.name)) && c.distinct === 2);
+    const found = column && yesOrNo(column.name, sharesOf(file, column.name));
+    if (found) return found;
+  }
+  const column = free.find((c) => kinds.test(bare(c.name)) && c.distinct <= 12);
+  return column && kindsOf(column.name, sharesOf(file, column.name));
+}
+
+/** RecBole's `label:float` is label. */
+const bare = (name: string): string => name.split(":")[0] ?? name;
+
+type Shares = readonly (readonly [value: string, share: number])[];
+
+/** Values among the sampled rows, most frequent first. */
+function sharesOf(file: FileView, column: string): Shares {
+  const counts = new Map<string, number>();
+  const values = file.records.map((r) => r[column]).filter((v) => v !== undefined && v !== null && v !== "");
+  for (const v of values) counts.set(String(v), (counts.get(String(v)) ?? 0) + 1);
+  return [...counts].sort((a, b) => b[1] - a[1]).map(([v, n]) => [v, n / values.length] as const);
+}
+
+const percent = (share: number): string => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+
+function yesOrNo(column: string, shares: Shares): Outcome | undefined {
+  const yes = shares.find(([v]) => /^(1(\.0+)?|true|t|yes|y)$/i.test(v));
+  const no = shares.find(([v]) => /^(0(\.0+)?|-1|false|f|no|n)$/i.test(v));
+  if (!yes || !no) return undefined;
+  return {
+    column,
+    keep: [yes[0]],
+    note: `${column} = ${no[0]} in ${percent(no[1])} of the rows looked at: it did not happen there, and they are no interactions; data.keep keeps the rows with ${yes[0]}`,
+  };
+}
+
+function kindsOf(column: string, shares: Shares): Outcome {
+  const told = shares.map(([v, s]) => `${v} (${percent(s)})`).join(", ");
+  const chosen = shares.map(([v]) => v).filter((v) => !onlyShown.test(v));
+  if (chosen.length > 0 && chosen.length < shares.length)
+    return { column, keep: chosen, note: `${column} holds ${told}; what was only shown is left out by data.keep` };
+  const rarest = shares.at(-1)?.[0] ?? "";
+  return {
+    column,
+    note: `${column} holds ${told}: each counts as an interaction. Is that meant? data.keep: { ${column}: [${rarest}] } would keep one kind alone`,
+  };
+}

@@ -1,0 +1,80 @@
+/** A run's semantic-ID tokenizer outside of the pipeline: opens it, checks its embedder, gives texts their codes. */
+import { existsSync, readFileSync } from "node:fs";
+import { readJson } from "../artifacts/files.ts";
+import { artifactFile, catalogueFile, identityFile } from "../artifacts/semantic-ids.ts";
+import type { Config } from "../config/schema.ts";
+import { CheckpointError, RunError } from "../core/errors.ts";
+import type { RunFolder } from "../run/run-folder.ts";
+import { Catalogue } from "../sid/catalogue.ts";
+import { checkIdentity, type TokenizerIdentity } from "../sid/identity.ts";
+import type { Codes } from "../sid/semantic-id.ts";
+import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
+import { embedderHash, embedderPath, embedTexts } from "./embedder.ts";
+
+/** What gives a run's items their IDs. */
+export interface Tokenizer {
+  readonly catalogue: Catalogue;
+  readonly artifact: Uint8Array;
+  readonly identity: TokenizerIdentity;
+}
+
+/**
+ * Codes of texts, each as if it came alone: they depend on the text and the tokenizer, never on what else is asked. Two texts
+ * may get one ID, and a text that equals a fitted item's gets that item's. For serving; IDs that last come from encodeItems.
+ * @param modelPath the embedding model the tokenizer was fitted with (checkEmbedder)
+ */
+export async function codesOfTexts(
+  worker: WorkerClient,
+  { artifact }: Pick<Tokenizer, "artifact">,
+  modelPath: string,
+  texts: readonly string[],
+  options: { readonly collaborativeDims: number; readonly signal: AbortSignal },
+): Promise<Codes[]> {
+  const text = await embedTexts(worker, modelPath, texts, 1, { signal: options.signal });
+  const embeddings = withoutEvidence(text, options.collaborativeDims);
+  const taken = { rows: 0, cols: 0, data: new Int32Array() };
+  return codesOf(
+    await worker.encodeSemanticIds({ artifact, embeddings, taken, apart: true }, { signal: options.signal }),
+  );
+}
+
+/** The embedding model of a run, if it is the one its tokenizer was fitted with; else throws CheckpointError. */
+export async function checkEmbedder(
+  config: Config,
+  identity: TokenizerIdentity,
+  log: (message: string) => void,
+  signal: AbortSignal,
+): Promise<string> {
+  const modelPath = await embedderPath(config, log, signal);
+  const hash = await embedderHash(modelPath);
+  if (hash !== identity.embedder.hash)
+    throw new CheckpointError(
+      `the embedding model ${config.embed.model} is ${hash}, the tokenizer was fitted with ${identity.embedder.hash}`,
+      {
+        advice: "Put back the model the run used: another one places texts elsewhere, and its IDs would mean nothing.",
+      },
+    );
+  return modelPath;
+}
+
+/** A run's catalogue with the artifact it came from. Throws CheckpointError if they do not belong together. */
+export function openTokenizer(run: RunFolder): Tokenizer {
+  const dir = run.file("stages", "sid");
+  if (!existsSync(identityFile(dir)))
+    throw new RunError(`run ${run.name} has no semantic IDs yet`, { advice: "They are made by the stage sid." });
+  const catalogue = Catalogue.fromJSON(readJson(catalogueFile(dir)));
+  const artifact = readFileSync(artifactFile(dir));
+  return { catalogue, artifact, identity: checkIdentity(readJson(identityFile(dir)), artifact, catalogue) };
+}
+
+export const codesOf = ({ rows, cols, data }: IntMatrix): Codes[] =>
+  Array.from({ length: rows }, (_, row) => Array.from(data.subarray(row * cols, (row + 1) * cols)));
+
+/** What the quantizer was fitted on: text embeddings, and zeros where co-occurrence would stand. */
+export function withoutEvidence(text: Matrix, dims: number): Matrix {
+  const cols = text.cols + dims;
+  const data = new Float32Array(text.rows * cols);
+  for (let row = 0; row < text.rows; row++)
+    data.set(text.data.subarray(row * text.cols, (row + 1) * text.cols), row * cols);
+  return { rows: text.rows, cols, data };
+}

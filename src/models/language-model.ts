@@ -1,0 +1,209 @@
+/**
+ * Opens the run's language model in the worker: architecture or pretrained weights, tokenizer, semantic-ID tokens, and
+ * the weights of the stage asked for. One model stays loaded between stages; only its weights change.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Corpus } from "../artifacts/corpus.ts";
+import { readMatrix } from "../artifacts/files.ts";
+import { codeVectorsFile } from "../artifacts/semantic-ids.ts";
+import type { Config } from "../config/schema.ts";
+import { CheckpointError, ConfigError } from "../core/errors.ts";
+import { sha256 } from "../core/hash.ts";
+import { deriveSeed } from "../core/rng.ts";
+import { Policy } from "../policy/policy.ts";
+import type { Prior } from "../policy/prior.ts";
+import { chatFrame } from "../prompts/chat.ts";
+import { compressorOf } from "../prompts/compress.ts";
+import { type ChatFrame, Encoder, markers } from "../prompts/pieces.ts";
+import type { StageContext } from "../run/stage.ts";
+import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
+import { Tokenizer } from "../worker/tokenizer.ts";
+import type { LoadedModel, LoadedState, LoadModelRequest, Matrix, WorkerClient } from "../worker/types.ts";
+import { checkCodesOf, checkMemory, pretrainedSource } from "./base-model.ts";
+
+/** All tokens GR2 adds to a vocabulary: markers, begin and end of an ID, every code. */
+export const addedTokens = (config: Config): string[] => [
+  ...Object.values(markers),
+  ...sidTokens({ levels: config.sid.levels, codes: config.sid.codes, format: config.sid.format }),
+];
+
+/** Vectors of all added tokens: those of codes from the quantiser, zeros for the others. */
+function placement(context: StageContext): Matrix {
+  const { config } = context;
+  const vectors = readMatrix(codeVectorsFile(context.inputDir("sid")));
+  const tokens = addedTokens(config);
+  const rowOf = new Map(codeTokens(config.sid.levels, config.sid.codes).map((token, row) => [token, row]));
+  const data = new Float32Array(tokens.length * vectors.cols);
+  tokens.forEach((token, t) => {
+    const row = rowOf.get(token);
+    if (row !== undefined)
+      data.set(vectors.data.subarray(row * vectors.cols, (row + 1) * vectors.cols), t * vectors.cols);
+  });
+  return { rows: tokens.length, cols: vectors.cols, data };
+}
+
+export interface LanguageModel {
+  readonly tokenizer: Tokenizer;
+  /** What its weights belong to; saved with every state of it. */
+  readonly belongsTo: Belonging;
+  readonly encoder: Encoder;
+  readonly numParameters: number;
+  /** @param compress how far its prompts are shortened; default: as the recipe says */
+  policy(prior: Prior, compress?: Config["prompts"]["compress"]): Policy;
+}
+
+/** A code means nothing without the catalogue it was learned with, nor a token id without its tokenizer. */
+export type Belonging = Readonly<Record<"catalogue" | "tokenizer", string>>;
+
+/** Throws CheckpointError if the state at `path` was saved for another catalogue or tokenizer. */
+export function checkBelonging(path: string, state: Pick<LoadedState, "metadata">, expected: Partial<Belonging>): void {
+  for (const [what, hash] of Object.entries(expected))
+    if (state.metadata[what] !== hash)
+      throw new CheckpointError(
+        `${path}: these weights were trained with ${what} ${state.metadata[what] ?? "(not recorded)"}, this run has ${hash}`,
+        {
+          advice:
+            "Rerun the stage that trains them, gr2 pipeline --from STAGE, or put back the semantic IDs they learned.",
+        },
+      );
+}
+
+/** What a worker currently has loaded, so that stages do not reload what is there. */
+const loaded = new WeakMap<WorkerClient, Map<string, { key: string; model: LoadedModel; weights: string }>>();
+
+const slotsOf = (worker: WorkerClient) => {
+  const slots = loaded.get(worker) ?? new Map<string, { key: string; model: LoadedModel; weights: string }>();
+  loaded.set(worker, slots);
+  return slots;
+};
+
+/** Forgets what is loaded: call before training changes the weights. */
+export function weightsChanged(worker: WorkerClient): void {
+  const entry = slotsOf(worker).get("policy");
+  if (entry) entry.weights = "changed";
+}
+
+/** The model's chat template as a frame around question and answer; undefined if it is not asked in one. */
+export function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatFrame | undefined {
+  const { chat, format } = config.prompts;
+  if (chat === "off" || (chat === "auto" && (format !== "json" || model.chatTemplate === ""))) return undefined;
+  if (model.chatTemplate === "")
+    throw new ConfigError(
+      `prompts.chat = on, but ${config.model.path || "a model from scratch"} has no chat template`,
+      {
+        advice: "Set prompts.chat=auto, or use an instruction-tuned checkpoint.",
+      },
+    );
+  return chatFrame({
+    template: model.chatTemplate,
+    bosToken: model.bosToken,
+    eosToken: tokenizer.idToken(model.eosTokenId) ?? "",
+    specialTokens: [...tokenizer.special.values()],
+  });
+}
+
+/**
+ * What makes two loaded models alike, as a state's weights need it: source, vocabulary, LoRA, compute type.
+ * @param tokenizerJson of a model from scratch
+ */
+export async function modelRequest(
+  config: Config,
+  tokenizerJson: Uint8Array | undefined,
+  log: (message: string) => void,
+  signal: AbortSignal,
+): Promise<LoadModelRequest> {
+  const { architecture, padVocabMultiple, lora } = config.model;
+  const { rank, alpha, dropout, targets } = lora;
+  return {
+    source: tokenizerJson
+      ? { kind: "scratch", architecture, tokenizerJson }
+      : await pretrainedSource(config.model, config, log, signal),
+    addedTokens: addedTokens(config),
+    dtype: config.runtime.dtype,
+    seed: deriveSeed(config.seed, "model"),
+    padVocabMultiple,
+    ...(rank > 0 ? { lora: { rank, alpha, dropout, targets } } : {}),
+  };
+}
+
+/**
+ * @param weights folder of a saved state; undefined = fresh weights (mid-training starts here)
+ * @param tokenizerFile written by mid-training for models from scratch
+ * @param modelId reference = a frozen second copy, for RL's KL term
+ */
+export async function openLanguageModel(
+  context: StageContext,
+  corpus: Corpus,
+  weights: string | undefined,
+  tokenizerFile: string,
+  modelId: "policy" | "reference" = "policy",
+): Promise<LanguageModel> {
+  const { config } = context;
+  const worker = await context.worker();
+  const scratch = config.model.source === "scratch";
+  const tokenizerJson = scratch ? readFileSync(tokenizerFile) : undefined;
+  const key = `${corpus.hash} ${tokenizerFile}`;
+  let entry = slotsOf(worker).get(modelId);
+  if (!entry || entry.key !== key || (weights === undefined && entry.weights !== "fresh")) {
+    const { signal } = context;
+    const log = (message: string): void => context.log(message);
+    if (modelId === "policy") checkMemory(config, addedTokens(config).length, await worker.getInfo({ signal }), log);
+    checkCodesOf(config, corpus.catalogue.hash());
+    const model = await worker.loadModel(
+      {
+        modelId,
+        ...(await modelRequest(config, tokenizerJson, log, signal)),
+        gradientCheckpointing: config.model.gradientCheckpointing,
+        trainable: modelId === "policy",
+        ...(config.model.placeCodes && weights === undefined ? { addedTokenVectors: placement(context) } : {}),
+      },
+      { signal },
+    );
+    entry = { key, model, weights: "fresh" };
+    slotsOf(worker).set(modelId, entry);
+  }
+  const belongsTo = { catalogue: corpus.catalogue.hash(), tokenizer: sha256(entry.model.tokenizerJson) };
+  if (weights !== undefined && entry.weights !== weights) {
+    if (config.runtime.mode === "embedded" && !existsSync(join(weights)))
+      throw new CheckpointError(`${weights}: saved weights are missing`, {
+        advice: "Rerun the stage that trains them.",
+      });
+    entry.weights = "unknown"; // until they are found to belong here
+    const state = await worker.loadState(
+      { modelId, path: weights, includeOptimizer: false },
+      { signal: context.signal },
+    );
+    checkBelonging(weights, state, belongsTo);
+    entry.weights = weights;
+  }
+  const tokenizer = Tokenizer.fromJson(entry.model.tokenizerJson);
+  const chat = chatOf(config, entry.model, tokenizer);
+  const encoder = new Encoder(
+    { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) },
+    { tokensOf: (row) => tokensOfSid(corpus.catalogue.codesOf(row), corpus.catalogue.shape.format) },
+    { special: tokenizer.special, chat },
+  );
+  return {
+    tokenizer,
+    belongsTo,
+    encoder,
+    numParameters: entry.model.numParameters,
+    policy: (prior, compress = config.prompts.compress) =>
+      new Policy({
+        compressor: compressorOf({ ...config.prompts, compress }, encoder),
+        worker,
+        encoder,
+        decoder: { decode: (ids) => tokenizer.decode(ids) },
+        spell: (row) => corpus.catalogue.textOf(row),
+        titleOf: (row) => corpus.items[row]?.title ?? "",
+        prior,
+        options: {
+          prompts: config.prompts,
+          decoding: config.decoding,
+          microBatchTokens: config.runtime.microBatchTokens,
+          sampleBatchTokens: config.runtime.sampleBatchTokens,
+        },
+      }),
+  };
+}

@@ -1,0 +1,221 @@
+/**
+ * Dynamic batching: questions wait in one queue a mode; whenever a worker is free it takes as many of one mode as came
+ * together. Every job is settled exactly once, by an answer, by a failure or by whoever put it in (deadline, caller gone);
+ * a call whose jobs are all settled is cancelled in the worker.
+ *
+ * A worker that is lost: its jobs go once to another one that is ready, to the head of the queue; else they fail. A call
+ * the worker refuses is asked again question by question, so that one bad question costs no other its answer.
+ */
+import { WorkerError } from "../../core/errors.ts";
+import type { Order, Question } from "../model/question.ts";
+import type { ServeMode } from "../request/types.ts";
+import { BatchTimes, expectedWait } from "./batch-time.ts";
+import type { PoolWorker, WorkerPool } from "./pool.ts";
+
+export type JobResult =
+  | { readonly kind: "order"; readonly order: Order; readonly queueMs: number; readonly modelMs: number }
+  | { readonly kind: "invalid"; readonly queueMs: number; readonly modelMs: number }
+  | { readonly kind: "lost"; readonly queueMs: number; readonly modelMs: number };
+
+export class Job {
+  readonly question: Question;
+  readonly result: Promise<JobResult>;
+  readonly onToken: ((index: number, token: number) => void) | undefined;
+  readonly queuedAt = performance.now();
+  startedAt: number | undefined;
+  /** Workers it was lost with. */
+  losses = 0;
+  settled = false;
+  private resolve: (result: JobResult) => void = () => {};
+  private readonly watchers: (() => void)[] = [];
+
+  constructor(question: Question, onToken?: (index: number, token: number) => void) {
+    this.question = question;
+    this.onToken = onToken;
+    this.result = new Promise((resolve) => {
+      this.resolve = resolve;
+    });
+  }
+
+  /** The first settling counts. */
+  settle(kind: "order" | "invalid" | "lost", order?: Order): void {
+    if (this.settled) return;
+    this.settled = true;
+    const now = performance.now();
+    const from = this.startedAt ?? now;
+    const times = { queueMs: from - this.queuedAt, modelMs: now - from };
+    this.resolve(kind === "order" ? { kind, order: order as Order, ...times } : { kind, ...times });
+    for (const watch of this.watchers) watch();
+  }
+
+  onSettled(watch: () => void): void {
+    if (this.settled) watch();
+    else this.watchers.push(watch);
+  }
+}
+
+export interface BatcherOptions {
+  readonly maxBatch: number;
+  readonly batchWaitMs: number;
+  readonly pool: Pick<WorkerPool, "ready" | "drop">;
+  /** One call of the worker: one order a question, undefined where the answer is none. */
+  readonly answer: (
+    worker: PoolWorker,
+    mode: ServeMode,
+    questions: readonly Question[],
+    signal: AbortSignal,
+    onToken: ((question: number, index: number, token: number) => void) | undefined,
+  ) => Promise<(Order | undefined)[]>;
+  /** Resolves once the worker is free again after a cancelled call; rejects if it is stuck. */
+  readonly probe: (worker: PoolWorker) => Promise<void>;
+}
+
+const modes: readonly ServeMode[] = ["direct", "think"];
+
+export class Batcher {
+  private readonly options: BatcherOptions;
+  private readonly queues: Readonly<Record<ServeMode, Job[]>> = { direct: [], think: [] };
+  private readonly times: Readonly<Record<ServeMode, BatchTimes>> = {
+    direct: new BatchTimes(),
+    think: new BatchTimes(),
+  };
+  private readonly running = new Map<PoolWorker, { mode: ServeMode; size: number; since: number }>();
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(options: BatcherOptions) {
+    this.options = options;
+  }
+
+  /** Jobs waiting and jobs being computed. */
+  load(): { readonly queued: number; readonly running: number } {
+    let running = 0;
+    for (const { size } of this.running.values()) running += size;
+    return { queued: this.queues.direct.length + this.queues.think.length, running };
+  }
+
+  /** Milliseconds a request of the mode that comes now would wait for its worker, and then take. */
+  expected(mode: ServeMode): { readonly wait: number; readonly own: number } {
+    const now = performance.now();
+    let left = 0;
+    for (const { mode: m, size, since } of this.running.values())
+      left += Math.max(0, (this.times[m].expect(size) ?? 0) - (now - since));
+    const queued = modes.map((m) => ({ waiting: this.queues[m].length, times: this.times[m] }));
+    const workers = this.options.pool.ready().length;
+    return expectedWait(queued, this.times[mode], workers, this.options.maxBatch, left);
+  }
+
+  push(job: Job): void {
+    const queue = this.queues[job.question.mode];
+    queue.push(job);
+    job.onSettled(() => {
+      const at = queue.indexOf(job);
+      if (at >= 0) queue.splice(at, 1);
+    });
+    this.pump();
+  }
+
+  /** Gives work to every idle worker. Called whenever one of the two may have changed. */
+  pump(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    for (const worker of this.options.pool.ready()) {
+      if (worker.busy) continue;
+      const mode = this.longestWaiting();
+      if (mode === undefined) return;
+      const queue = this.queues[mode];
+      const patience = this.options.batchWaitMs - (performance.now() - (queue[0] as Job).queuedAt);
+      if (queue.length < this.options.maxBatch && patience > 0) {
+        this.timer = setTimeout(() => this.pump(), patience);
+        return;
+      }
+      void this.run(worker, mode, queue.splice(0, this.options.maxBatch));
+    }
+  }
+
+  private longestWaiting(): ServeMode | undefined {
+    const waiting = modes.filter((m) => this.queues[m].length > 0);
+    return waiting.sort((a, b) => (this.queues[a][0] as Job).queuedAt - (this.queues[b][0] as Job).queuedAt)[0];
+  }
+
+  private async run(worker: PoolWorker, mode: ServeMode, jobs: readonly Job[]): Promise<void> {
+    worker.busy = true;
+    const since = performance.now();
+    this.running.set(worker, { mode, size: jobs.length, since });
+    try {
+      if (await this.call(worker, mode, jobs)) this.times[mode].observe(jobs.length, performance.now() - since);
+    } finally {
+      this.running.delete(worker);
+      worker.busy = false;
+      this.pump();
+    }
+  }
+
+  /** Asks, and settles every job. True if the worker answered. */
+  private async call(worker: PoolWorker, mode: ServeMode, jobs: readonly Job[]): Promise<boolean> {
+    const wanted = jobs.filter((job) => !job.settled);
+    const cancel = new AbortController();
+    let open = wanted.length;
+    for (const job of wanted) {
+      job.startedAt ??= performance.now();
+      job.onSettled(() => {
+        if (--open === 0) cancel.abort();
+      });
+    }
+    if (open === 0) return false;
+    const began = performance.now();
+    const told = wanted.some((job) => job.onToken)
+      ? (q: number, index: number, token: number) => wanted[q]?.onToken?.(index, token)
+      : undefined;
+    try {
+      const questions = wanted.map((job) => job.question);
+      const orders = await this.options.answer(worker, mode, questions, cancel.signal, told);
+      wanted.forEach((job, i) => {
+        const order = orders[i];
+        if (order) job.settle("order", order);
+        else job.settle("invalid");
+      });
+      return true;
+    } catch (e) {
+      if (cancel.signal.aborted) {
+        this.tookAtLeast(mode, wanted.length, performance.now() - began);
+        await this.waitUntilFree(worker);
+      } else if (e instanceof WorkerError && !e.retryable) await this.askApart(worker, mode, wanted);
+      else this.lose(worker, wanted, e);
+      return false;
+    }
+  }
+
+  /** A cancelled batch teaches too, or a worker too slow for every deadline would never be known to be. */
+  private tookAtLeast(mode: ServeMode, size: number, ms: number): void {
+    const times = this.times[mode];
+    times.observe(size, Math.max(ms, times.expect(size) ?? 0));
+  }
+
+  /** Nobody waits for the call any more; the next one must not queue behind it. */
+  private async waitUntilFree(worker: PoolWorker): Promise<void> {
+    try {
+      await this.options.probe(worker);
+    } catch (e) {
+      this.options.pool.drop(
+        worker,
+        `it does not come back from a cancelled call (${e instanceof Error ? e.message : e})`,
+      );
+    }
+  }
+
+  private async askApart(worker: PoolWorker, mode: ServeMode, jobs: readonly Job[]): Promise<void> {
+    const [only] = jobs;
+    if (jobs.length === 1) return only?.settle("invalid");
+    for (const job of jobs) await this.call(worker, mode, [job]);
+  }
+
+  private lose(worker: PoolWorker, jobs: readonly Job[], e: unknown): void {
+    this.options.pool.drop(worker, e instanceof Error ? e.message : String(e));
+    const others = this.options.pool.ready().some((w) => w !== worker);
+    for (const job of [...jobs].reverse()) {
+      if (job.settled) continue;
+      if (others && job.losses++ === 0) this.queues[job.question.mode].unshift(job);
+      else job.settle("lost");
+    }
+  }
+}

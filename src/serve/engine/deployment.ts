@@ -1,0 +1,179 @@
+/**
+ * One run in service: its workers with the models in them, and the queues in front. A hot swap makes a second one and lets
+ * the first finish; nothing in here knows about other runs.
+ */
+import { CheckpointError, WorkerError } from "../../core/errors.ts";
+import { hashOf, sha256 } from "../../core/hash.ts";
+import { checkEmbedder } from "../../models/item-encoder.ts";
+import { Tokenizer } from "../../worker/tokenizer.ts";
+import type { WorkerClient } from "../../worker/types.ts";
+import { ItemBook } from "../model/items.ts";
+import { Lru } from "../model/lru.ts";
+import { type LoadedRun, RunModel } from "../model/model.ts";
+import { NewItems } from "../model/new-items.ts";
+import { type Order, Questions } from "../model/question.ts";
+import type { ServedRun } from "../model/served-run.ts";
+import type { ThoughtParts } from "../request/thought.ts";
+import type { PromptTokens, ServedModel, ServeMode } from "../request/types.ts";
+import { Batcher } from "./batcher.ts";
+import { type StartedWorker, WorkerPool } from "./pool.ts";
+
+export interface DeploymentOptions {
+  readonly run: ServedRun;
+  /** Keeps the models of services that share a worker apart. */
+  readonly label: string;
+  readonly start: (number: number, signal: AbortSignal) => Promise<StartedWorker>;
+  readonly log: (message: string) => void;
+  readonly onPrompts?: (tokens: PromptTokens) => void;
+  readonly backoffMs?: readonly number[];
+}
+
+/** A worker must come back from a question about its health within this. */
+const healthTimeoutMs = 10_000;
+
+export class Deployment {
+  readonly model: ServedModel;
+  readonly pool: WorkerPool;
+  readonly batcher: Batcher;
+  readonly items: ItemBook;
+  readonly questions: Questions;
+  /** Direct answers by their question's key. */
+  readonly answers: Lru<string, Order>;
+  private readonly runModel: RunModel;
+  private readonly tokenizer: Tokenizer;
+
+  private constructor(
+    run: ServedRun,
+    runModel: RunModel,
+    pool: WorkerPool,
+    loaded: LoadedRun,
+    readyCalls: { notify: () => void },
+  ) {
+    const { serve } = run.config;
+    this.runModel = runModel;
+    this.pool = pool;
+    this.tokenizer = Tokenizer.fromJson(loaded.tokenizerJson);
+    this.questions = new Questions(run, this.tokenizer, loaded.chat);
+    this.model = modelOf(run, loaded, this.questions);
+    this.batcher = new Batcher({
+      maxBatch: serve.maxBatch,
+      batchWaitMs: serve.batchWaitMs,
+      pool,
+      answer: (worker, mode, asked, signal, onToken) =>
+        runModel.answer(worker.client, mode, asked, this.questions, signal, onToken),
+      probe: (worker) => runModel.probe(worker.client, serve.stallMs),
+    });
+    this.items = new ItemBook(
+      run,
+      new NewItems(async (texts, signal) => runModel.encode(this.anyWorker(), texts, signal), serve.newItems),
+    );
+    this.answers = new Lru(serve.cache);
+    readyCalls.notify = () => this.batcher.pump();
+  }
+
+  /** Resolves once the first worker is ready; rejects with what is wrong with run or workers. */
+  static async open(
+    { run, label, start, log, onPrompts, backoffMs }: DeploymentOptions,
+    signal: AbortSignal,
+  ): Promise<Deployment> {
+    const embedder = await checkEmbedder(run.config, run.tokenizer.identity, log, signal);
+    const runModel = new RunModel(run, label, embedder, onPrompts);
+    const { serve } = run.config;
+    let first: LoadedRun | undefined;
+    const readyCalls = { notify: () => {} };
+    const remote = serve.addresses.length > 0;
+    const pool = new WorkerPool({
+      count: remote ? serve.addresses.length : serve.workers,
+      start: async (number, ending) => {
+        const started = await start(number, ending);
+        if (!remote) return started;
+        const close = async (): Promise<void> => {
+          await runModel.unload(started.client);
+          await started.close();
+        };
+        return { ...started, close };
+      },
+      prepare: async (client, ending) => {
+        const loaded = await runModel.load(client, ending);
+        first ??= loaded;
+        if (loaded.weights !== first.weights || sha256(loaded.tokenizerJson) !== sha256(first.tokenizerJson))
+          throw new CheckpointError(`the weights of run ${run.name} have changed since the service loaded them`, {
+            advice: "Tell the service to load the run again: kill -HUP PID.",
+          });
+      },
+      healthMs: serve.healthMs,
+      healthTimeoutMs,
+      ...(backoffMs ? { backoffMs } : {}),
+      log,
+      onReady: () => readyCalls.notify(),
+    });
+    const stop = () => void pool.close();
+    signal.addEventListener("abort", stop);
+    try {
+      await pool.begin();
+      return new Deployment(run, runModel, pool, first as LoadedRun, readyCalls);
+    } catch (e) {
+      await pool.close();
+      throw e;
+    } finally {
+      signal.removeEventListener("abort", stop);
+    }
+  }
+
+  private anyWorker(): WorkerClient {
+    const ready = this.pool.ready();
+    const worker = ready.find((w) => !w.busy) ?? ready[0];
+    if (!worker) throw new WorkerError("no worker is ready", { retryable: true });
+    return worker.client;
+  }
+
+  /** For turning a thought of this model into text. */
+  thoughtParts(titles: ReadonlyMap<string, string>): ThoughtParts {
+    const { run } = this.runModel;
+    return {
+      shape: run.catalogue.shape,
+      decode: (ids) => this.tokenizer.decode(ids),
+      trigger: this.questions.constraintTokens().trigger,
+      titleOf: (codes) => {
+        const row = run.catalogue.rowOf(codes);
+        return titles.get(codes.join()) ?? (row === undefined ? undefined : run.items[row]?.title || "untitled");
+      },
+    };
+  }
+
+  close(): Promise<void> {
+    return this.pool.close();
+  }
+}
+
+function modelOf(run: ServedRun, loaded: LoadedRun, questions: Questions): ServedModel {
+  const { limits, maxBatch } = run.config.serve;
+  const { systems, catalogue } = run;
+  const hashes = {
+    config: run.configHash,
+    weights: loaded.weights,
+    tokenizer: sha256(loaded.tokenizerJson),
+    data: hashOf({ data: run.dataHash, catalogue: catalogue.hash() }),
+  };
+  const named = {
+    ...(systems.think ? { think: systems.think.name } : {}),
+    ...(systems.direct ? { direct: systems.direct.name } : {}),
+  };
+  return {
+    name: run.name,
+    version: `${run.name}-${hashOf({ ...hashes, named, priors: Object.values(systems).map((s) => s.prior) }).slice(0, 12)}`,
+    systems: named,
+    hashes,
+    numParameters: loaded.numParameters,
+    modes: (["think", "direct"] as const).filter((mode: ServeMode) => systems[mode] !== undefined),
+    limits: {
+      maxCandidates: limits.maxCandidates,
+      maxThinkCandidates: Math.min(limits.maxCandidates, questions.mostThinkCandidates(loaded.maxPositions)),
+      maxHistory: limits.maxHistory,
+      maxTextBytes: limits.maxTextBytes,
+      maxRequestBytes: limits.maxRequestBytes,
+      maxBatch,
+      maxDeadlineMs: limits.maxDeadlineMs,
+    },
+  };
+}

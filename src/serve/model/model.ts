@@ -1,0 +1,195 @@
+/**
+ * The run's models inside one worker: loading them (and making sure they are the ones the service stands for), and asking
+ * them batches of questions. Every batch is one call of the worker.
+ */
+import { readFileSync } from "node:fs";
+import { CheckpointError, WorkerError } from "../../core/errors.ts";
+import { hashOf, sha256 } from "../../core/hash.ts";
+import { codesOfTexts } from "../../models/item-encoder.ts";
+import { chatOf, checkBelonging, modelRequest } from "../../models/language-model.ts";
+import type { ChatFrame } from "../../prompts/pieces.ts";
+import { Tokenizer } from "../../worker/tokenizer.ts";
+import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
+import type { PromptTokens, ServeMode } from "../request/types.ts";
+import {
+  constraintOf,
+  directOrder,
+  groupOf,
+  type Order,
+  type Question,
+  type Questions,
+  thinkOrder,
+} from "./question.ts";
+import type { ServedRun, ServedSystem } from "./served-run.ts";
+
+/** What loading found; equal for every worker of a service. */
+export interface LoadedRun {
+  readonly tokenizerJson: Uint8Array;
+  readonly numParameters: number;
+  readonly maxPositions: number;
+  /** How the model is addressed; undefined = without a chat template. */
+  readonly chat: ChatFrame | undefined;
+  /** Of the weights in use. */
+  readonly weights: string;
+}
+
+/** Told of tokens as they are drawn: index of the question, place in the response, token. */
+export type OnToken = (question: number, index: number, token: number) => void;
+
+export class RunModel {
+  readonly run: ServedRun;
+  private readonly label: string;
+  private readonly embedder: string;
+  private readonly onPrompts: (tokens: PromptTokens) => void;
+
+  /**
+   * @param label keeps the models of services that share a worker apart
+   * @param embedder folder of the embedding model
+   * @param onPrompts told of every batch's prompts that were answered
+   */
+  constructor(run: ServedRun, label: string, embedder: string, onPrompts: (tokens: PromptTokens) => void = () => {}) {
+    this.run = run;
+    this.label = label;
+    this.embedder = embedder;
+    this.onPrompts = onPrompts;
+  }
+
+  /** Loads every model that answers; one copy where two modes share their weights. Throws CheckpointError or WorkerError. */
+  async load(client: WorkerClient, signal: AbortSignal): Promise<LoadedRun> {
+    const { config, tokenizer, systems } = this.run;
+    const hashes: Record<string, string> = {};
+    let loaded: LoadedModel | undefined;
+    const own = config.model.source === "scratch" ? readFileSync(this.run.tokenizerFile) : undefined;
+    for (const weights of this.weights()) {
+      const modelId = this.idOf(weights);
+      loaded = await client.loadModel(
+        {
+          modelId,
+          ...(await modelRequest(config, own, () => {}, signal)),
+          trainable: false,
+          prefixCacheBytes: config.serve.prefixCacheMb * 2 ** 20,
+        },
+        { signal },
+      );
+      const state = await client.loadState({ modelId, path: weights, includeOptimizer: false }, { signal });
+      checkBelonging(weights, state, {
+        catalogue: tokenizer.catalogue.hash(),
+        tokenizer: sha256(loaded.tokenizerJson),
+      });
+      for (const [mode, system] of Object.entries(systems)) if (system.weights === weights) hashes[mode] = state.sha256;
+    }
+    if (!loaded) throw new CheckpointError(`run ${this.run.name} has no system to serve`);
+    await this.encode(client, [""], signal); // the first use loads the embedding model: seconds
+    const { tokenizerJson, numParameters, maxPositions } = loaded;
+    const chat = chatOf(config, loaded, Tokenizer.fromJson(tokenizerJson));
+    return { tokenizerJson, numParameters, maxPositions, chat, weights: hashOf(hashes) };
+  }
+
+  /** Takes the models out of a worker that lives on. Never throws. */
+  async unload(client: WorkerClient): Promise<void> {
+    for (const weights of this.weights())
+      await client.unloadModel(this.idOf(weights), { timeoutMs: 5_000 }).catch(() => {});
+  }
+
+  /** Resolves once the worker has come to a new call: it has finished, or given up, all before. */
+  async probe(client: WorkerClient, timeoutMs: number): Promise<void> {
+    const modelId = this.idOf(this.weights()[0] as string);
+    await client.forward({ modelId, batch: { groups: [{ prompt: [0], responses: [[0]] }] } }, { timeoutMs });
+  }
+
+  encode(client: WorkerClient, texts: readonly string[], signal: AbortSignal) {
+    const { collaborativeDims } = this.run.config.sid;
+    return codesOfTexts(client, this.run.tokenizer, this.embedder, texts, { collaborativeDims, signal });
+  }
+
+  /** One order a question; undefined where the model's answer is none. All questions have the mode. */
+  async answer(
+    client: WorkerClient,
+    mode: ServeMode,
+    asked: readonly Question[],
+    questions: Questions,
+    signal: AbortSignal,
+    onToken?: OnToken,
+  ): Promise<(Order | undefined)[]> {
+    const system = this.run.systems[mode] as ServedSystem;
+    return mode === "direct"
+      ? this.direct(client, system, asked, signal)
+      : this.think(client, system, asked, questions, signal, onToken);
+  }
+
+  private async direct(
+    client: WorkerClient,
+    { weights, prior }: ServedSystem,
+    asked: readonly Question[],
+    signal: AbortSignal,
+  ): Promise<Order[]> {
+    const { logprobs, reusedPromptTokens } = await client.forward(
+      {
+        modelId: this.idOf(weights),
+        batch: { groups: asked.map(groupOf) },
+        microBatchTokens: this.run.config.runtime.microBatchTokens,
+      },
+      { signal },
+    );
+    this.count(asked, reusedPromptTokens);
+    let at = 0;
+    return asked.map((q) => {
+      const length = q.sequences.reduce((n, s) => n + s.length, 0);
+      at += length;
+      return directOrder(q, prior, logprobs.subarray(at - length, at));
+    });
+  }
+
+  private async think(
+    client: WorkerClient,
+    { weights, prior }: ServedSystem,
+    asked: readonly Question[],
+    questions: Questions,
+    signal: AbortSignal,
+    onToken: OnToken | undefined,
+  ): Promise<(Order | undefined)[]> {
+    const { decoding, runtime } = this.run.config;
+    const tokens = questions.constraintTokens();
+    const constraint = constraintOf(asked, prior, decoding, tokens);
+    const out: (Order | undefined)[] = asked.map(() => undefined);
+    let answered = 0;
+    let reused = 0;
+    const events = client.sample(
+      {
+        modelId: this.idOf(weights),
+        prompts: asked.map((q) => q.prompt),
+        maxNewTokens: Math.max(...asked.map((q) => questions.answerTokens(q))),
+        temperature: 0,
+        seed: 0,
+        ...(constraint ? { constraint } : { stopTokens: tokens.terminator.slice(-1) }),
+        maxBatchTokens: runtime.sampleBatchTokens,
+        streamTokens: onToken !== undefined,
+      },
+      { signal },
+    );
+    for await (const event of events) {
+      for (const t of event.tokens ?? []) onToken?.(t.prompt, t.index, t.token);
+      reused = Math.max(reused, event.reusedPromptTokens);
+      for (const c of event.completions) {
+        answered++;
+        out[c.prompt] = thinkOrder(asked[c.prompt] as Question, c, tokens);
+      }
+    }
+    if (answered < asked.length)
+      throw new WorkerError(`the worker answered ${answered} of ${asked.length} questions`, { retryable: true });
+    this.count(asked, reused);
+    return out;
+  }
+
+  private count(asked: readonly Question[], reused: number): void {
+    this.onPrompts({ computed: asked.reduce((sum, q) => sum + q.prompt.length, 0) - reused, reused });
+  }
+
+  private weights(): string[] {
+    return [...new Set(Object.values(this.run.systems).map((s) => s.weights))];
+  }
+
+  private idOf(weights: string): string {
+    return `serve-${this.label}-${this.weights().indexOf(weights)}`;
+  }
+}

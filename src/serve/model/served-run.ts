@@ -1,0 +1,191 @@
+/**
+ * A finished run as the server needs it: settings, items, semantic IDs, priors, and which weights answer in which mode.
+ * Reads the run folder alone; refuses one that is not finished or that is damaged. Not here: workers and models in them.
+ */
+import { realpathSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import type { Priors } from "../../artifacts/calibration.ts";
+import { splitOptions } from "../../artifacts/dataset.ts";
+import { readJson, readLines } from "../../artifacts/files.ts";
+import { type DirectPriors, priorsFile, type Results } from "../../artifacts/results.ts";
+import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
+import { loadConfig } from "../../config/load.ts";
+import type { Config } from "../../config/schema.ts";
+import { CheckpointError, ConfigError, RunError } from "../../core/errors.ts";
+import { loadDataset } from "../../data/cache.ts";
+import { split } from "../../data/split.ts";
+import type { Item } from "../../data/types.ts";
+import { openTokenizer, type Tokenizer } from "../../models/item-encoder.ts";
+import { type Prior, standardise } from "../../policy/prior.ts";
+import type { Slate } from "../../prerank/types.ts";
+import { readJson as readIfThere } from "../../run/files.ts";
+import { readManifest } from "../../run/manifest.ts";
+import { RunFolder } from "../../run/run-folder.ts";
+import type { StageName } from "../../run/stage.ts";
+import { type Done, finishedWith } from "../../run/stage-cache.ts";
+import type { Catalogue } from "../../sid/catalogue.ts";
+import type { ServeMode } from "../request/types.ts";
+import { type EvidenceOf, servingEvidence } from "./evidence.ts";
+
+/** What answers in one mode. */
+export interface ServedSystem {
+  /** Its name in the results table. */
+  readonly name: string;
+  /** Folder of its weights. */
+  readonly weights: string;
+  readonly prior: Prior;
+}
+
+/** Per place, the mean over the run's slates: what stands in for what a caller does not say. */
+export interface Usual {
+  /** Pre-rank score, standardised within the slate. */
+  readonly score: readonly number[];
+}
+
+export interface ServedRun {
+  readonly name: string;
+  readonly config: Config;
+  readonly configHash: string;
+  readonly dataHash: string;
+  readonly items: readonly Item[];
+  readonly rowOf: ReadonlyMap<string, number>;
+  /** Rows by title, lower case; titles that several items have are left out. */
+  readonly rowOfTitle: ReadonlyMap<string, number>;
+  readonly catalogue: Catalogue;
+  readonly tokenizer: Tokenizer;
+  /** tokenizer.json of a language model from scratch. */
+  readonly tokenizerFile: string;
+  readonly systems: Readonly<Partial<Record<ServeMode, ServedSystem>>>;
+  readonly usual: Usual;
+  /** Undefined unless a prior weighs evidence. */
+  readonly evidence: EvidenceOf | undefined;
+}
+
+const thinking = ["sft", "rl"];
+const stageOf: Readonly<Record<string, StageName>> = {
+  direct: "midtrain",
+  sft: "sft",
+  rl: "rl",
+  sft_direct: "sft",
+  rl_direct: "rl",
+};
+
+/** Throws RunError, CheckpointError or ConfigError; `name` may be a symbolic link to the run's folder. */
+export async function openServedRun(root: string, name: string, overrides: readonly string[]): Promise<ServedRun> {
+  const view = RunFolder.view(root, name);
+  const real = realpathSync(view.path);
+  const folder = RunFolder.view(dirname(real), basename(real));
+  checkOverrides(overrides);
+  const dirOf = (stage: StageName): string => folder.file("stages", stage);
+  await checkFinished(folder, [
+    ...["data", "sid", "midtrain", "slates", "traces", "calibrate"],
+    ...["sft", "rl", "evaluate"],
+  ] as StageName[]);
+  const config = loadConfig(folder.file("config.resolved.yaml"), overrides);
+  const dataset = await loadDataset(dirOf("data"));
+  const tokenizer = openTokenizer(folder);
+  const names = choose(config.serve.system, readJson<Results>(join(dirOf("evaluate"), "results.json")));
+  const priors = readJson<Priors>(join(dirOf("calibrate"), "prior.json"));
+  const direct = (readIfThere(priorsFile(dirOf("evaluate"))) ?? {}) as DirectPriors;
+  const systemOf = (system: string): ServedSystem => ({
+    name: system,
+    weights: stateDir(dirOf(stageOf[system] as StageName)),
+    prior: (thinking.includes(system) ? undefined : direct[system]) ?? priors.withLikelihood,
+  });
+  const systems = {
+    ...(names.think ? { think: systemOf(names.think) } : {}),
+    ...(names.direct ? { direct: systemOf(names.direct) } : {}),
+  };
+  const weighsEvidence = Object.values(systems).some((s) => s.prior.evidence !== 0);
+  const titles = dataset.items.map((item) => item.title.toLowerCase());
+  return {
+    name: folder.name,
+    config,
+    configHash: readManifest(folder.path)?.config_hash ?? "",
+    dataHash: dataset.hash,
+    items: dataset.items,
+    rowOf: new Map(dataset.items.map((item, row) => [item.id, row])),
+    rowOfTitle: uniqueRows(titles),
+    catalogue: tokenizer.catalogue,
+    tokenizer,
+    tokenizerFile: tokenizerFile(dirOf("midtrain")),
+    systems,
+    usual: usualOf(readLines<Slate>(join(dirOf("slates"), "validation.jsonl"))),
+    evidence: weighsEvidence
+      ? servingEvidence(split(dataset, splitOptions(config.data.split)), dirOf("traces"))
+      : undefined,
+  };
+}
+
+/** Anything but how it is served and where it computes would make another model of it. */
+function checkOverrides(overrides: readonly string[]): void {
+  for (const o of overrides)
+    if (!/^\s*(serve|runtime)\./.test(o))
+      throw new ConfigError(`--set ${o}: a run is served with the settings it was made with`, {
+        advice: "Only serve.* and runtime.* may be set here.",
+      });
+}
+
+async function checkFinished(folder: RunFolder, stages: readonly StageName[]): Promise<void> {
+  const manifest = readManifest(folder.path);
+  const rerun = { advice: `Run it to its end first: gr2 pipeline --run ${folder.name} with its recipe.` };
+  if (!manifest) throw new RunError(`run ${folder.name} has no manifest.json`, rerun);
+  const open = stages.filter((stage) => manifest.stages[stage]?.state !== "finished");
+  if (open.length > 0)
+    throw new RunError(
+      `run ${folder.name} is not finished: ${open.join(", ")} ${open.length > 1 ? "are" : "is"} missing`,
+      rerun,
+    );
+  for (const stage of stages) {
+    const dir = folder.file("stages", stage);
+    const done = readIfThere(join(dir, "done.json")) as Done | undefined;
+    if (!done || !(await finishedWith(dir, done.key)))
+      throw new CheckpointError(`${dir}: files are missing or not what the stage wrote`, {
+        advice: `Put them back, or rerun the stage: gr2 pipeline --run ${folder.name} --from ${stage}.`,
+      });
+  }
+}
+
+/** The systems that answer; see the setting serve.system. */
+function choose(asked: string, { selected }: Results): { think?: string; direct?: string } {
+  const best = (names: readonly string[]): string | undefined =>
+    names
+      .filter((n) => selected.validation[n] !== undefined)
+      .reduce<string | undefined>(
+        (top, n) =>
+          top === undefined || (selected.validation[n] as number) > (selected.validation[top] as number) ? n : top,
+        undefined,
+      );
+  if (asked === "auto") {
+    const think = best(thinking);
+    const direct = best(["direct", "sft_direct", "rl_direct"]);
+    return { ...(think ? { think } : {}), ...(direct ? { direct } : {}) };
+  }
+  if (asked === "direct") return { direct: "direct" };
+  if (thinking.includes(asked)) return { think: asked, direct: `${asked}_direct` };
+  throw new ConfigError(`serve.system = ${asked}: there is no such system to serve`, {
+    advice: "Choose auto, sft, rl or direct.",
+  });
+}
+
+function uniqueRows(titles: readonly string[]): ReadonlyMap<string, number> {
+  const rows = new Map<string, number>();
+  const twice = new Set<string>();
+  titles.forEach((title, row) => {
+    if (rows.has(title)) twice.add(title);
+    rows.set(title, row);
+  });
+  for (const title of ["", ...twice]) rows.delete(title);
+  return rows;
+}
+
+function usualOf(slates: readonly Slate[]): Usual {
+  const sums: number[] = [];
+  const counts: number[] = [];
+  for (const slate of slates)
+    standardise(slate.scores).forEach((z, place) => {
+      sums[place] = (sums[place] ?? 0) + z;
+      counts[place] = (counts[place] ?? 0) + 1;
+    });
+  return { score: sums.map((sum, place) => sum / (counts[place] as number)) };
+}

@@ -1,0 +1,59 @@
+/** A thought's tokens as text for people, piece by piece as they come: items by title, no half characters, no half items. */
+import { type Codes, findSids, type SidShape } from "../../sid/semantic-id.ts";
+
+export interface ThoughtParts {
+  readonly shape: SidShape;
+  readonly decode: (ids: readonly number[]) => string;
+  /** What closes a thought; never shown, not even begun. */
+  readonly trigger: readonly number[];
+  readonly titleOf: (codes: Codes) => string | undefined;
+}
+
+/** The whole thought. */
+export function thoughtText(tokens: readonly number[], parts: ThoughtParts): string {
+  return named(parts.decode(tokens), parts).trim();
+}
+
+export class ThoughtStream {
+  private readonly parts: ThoughtParts;
+  private readonly tokens: number[] = [];
+  private sent = 0;
+  private closed = false;
+
+  constructor(parts: ThoughtParts) {
+    this.parts = parts;
+  }
+
+  /** @param index place of the token in the response; a repeated one is passed over. @returns the next piece, often "" */
+  push(index: number, token: number): string {
+    if (this.closed || index !== this.tokens.length) return "";
+    this.tokens.push(token);
+    const { trigger, decode } = this.parts;
+    const opens = this.tokens.length - trigger.length;
+    if (trigger.length > 0 && opens >= 0 && trigger.every((t, k) => this.tokens[opens + k] === t)) {
+      this.closed = true;
+      return this.upTo(decode(this.tokens.slice(0, opens)));
+    }
+    return this.upTo(decode(this.tokens.slice(0, this.tokens.length - trigger.length + 1)).replace(unfinished, ""));
+  }
+
+  private upTo(text: string): string {
+    const said = named(text, this.parts).trimStart();
+    const piece = said.slice(this.sent);
+    this.sent = Math.max(this.sent, said.length);
+    return piece;
+  }
+}
+
+/** A character or an item that may go on: bytes that are no text yet, tokens of an ID at the end. */
+const unfinished = /(\uFFFD+|(<\|sid_begin\|>)?(<s_[a-z]_\d+>)+)$/u;
+
+function named(text: string, { shape, titleOf }: ThoughtParts): string {
+  let out = "";
+  let at = 0;
+  for (const { start, end, codes } of findSids(text, shape)) {
+    out += `${text.slice(at, start)} “${titleOf(codes) ?? "no such item"}”`;
+    at = end;
+  }
+  return out + text.slice(at);
+}

@@ -1,0 +1,230 @@
+/**
+ * SASRec (Kang & McAuley, 1808.09781) as a pre-ranker: a causal transformer over items with a softmax over all of them
+ * (full cross-entropy: Klenitskiy & Vasilev, 2309.07602). A second model of the worker, a small GPT-2 whose vocabulary
+ * is the catalogue: token id = item row. So training is next-token prediction, and a beam search over one-token items
+ * is the full ranking, exactly.
+ *
+ * Differences from the 2018 model: layer norms before the blocks and a last one behind them (GPT-2's), positions
+ * counted from a sequence's start.
+ *
+ * The number of epochs is chosen on validation positions, in the fit through `rerank`; the fit through `midtrain`, whose
+ * slates are training data, then takes as many and looks at nothing. After every evaluation a checkpoint is written
+ * that a killed stage goes on from.
+ */
+import { readdirSync, rmSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { sha256 } from "../../core/hash.ts";
+import { deriveSeed, Rng, unitHash } from "../../core/rng.ts";
+import type { TrainingView } from "../../data/split.ts";
+import type { SplitDataset } from "../../data/types.ts";
+import { ndcgAt } from "../../eval/metrics.ts";
+import { checkpointValue, resume, saveCheckpoint } from "../../models/checkpoint.ts";
+import { windows, withShuffledTies } from "../../models/documents.ts";
+import { type Belonging, checkBelonging } from "../../models/language-model.ts";
+import { buildSlates, defaultSlates } from "../../prerank/slates.ts";
+import type { FitPreRanker, PreRanker } from "../../prerank/types.ts";
+import type { StageContext } from "../../run/stage.ts";
+import { Trie } from "../../sid/trie.ts";
+import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
+import { beamPreRanker } from "./beam.ts";
+
+const modelId = "sasrec";
+
+/** Where a fit stands; everything it depends on beyond seed and data. */
+interface Progress {
+  readonly through: string;
+  readonly epoch: number;
+  /** Epochs of both fits, for logs. */
+  readonly epochs: number;
+  readonly best: { readonly epoch: number; readonly ndcg: number };
+  /** Finished fits: the epochs they took. */
+  readonly finished: Readonly<Record<string, number>>;
+}
+
+/** Fits one view after the other; the fit through `rerank` comes first. */
+export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreRanker {
+  let progress = checkpointValue<Progress>(context);
+  return async (view) => {
+    const worker = await context.worker();
+    const model = await load(context, worker, view);
+    const preRanker = beamPreRanker(worker, context.signal, {
+      name: "sasrec",
+      parameters: model.numParameters,
+      modelId,
+      trie: new Trie(Array.from({ length: view.numItems }, (_, row) => [row])),
+      itemsOf: (row) => [row],
+      rowOf: (item) => item,
+      beamWidth: 1,
+      promptOf: (history) => history.subarray(-context.config.prerank.sasrec.historyItems),
+    });
+    const belongsTo = { catalogue: data.dataset.hash, tokenizer: sha256(model.tokenizerJson) };
+    const state = join(context.dir, `sasrec-${view.through}`);
+    if (progress?.finished[view.through] === undefined)
+      progress = await train(context, worker, data, view, preRanker, state, belongsTo, progress);
+    else {
+      const loaded = await worker.loadState(
+        { modelId, path: state, includeOptimizer: false },
+        { signal: context.signal },
+      );
+      checkBelonging(state, loaded, belongsTo);
+    }
+    return preRanker;
+  };
+}
+
+/** Frees the model; for the end of a stage. */
+export const unloadSasrec = (worker: WorkerClient, signal: AbortSignal): Promise<void> =>
+  worker.unloadModel(modelId, { signal });
+
+async function load(context: StageContext, worker: WorkerClient, view: TrainingView): Promise<LoadedModel> {
+  const { seed, runtime, prerank } = context.config;
+  const o = prerank.sasrec;
+  return worker.loadModel(
+    {
+      modelId,
+      source: {
+        kind: "scratch",
+        architecture: {
+          model_type: "gpt2",
+          n_layer: o.layers,
+          n_head: o.heads,
+          n_embd: o.hiddenSize,
+          n_inner: o.hiddenSize,
+          n_positions: o.historyItems + 1,
+          activation_function: "relu",
+          embd_pdrop: o.dropout,
+          resid_pdrop: o.dropout,
+          attn_pdrop: o.dropout,
+          tie_word_embeddings: true,
+        },
+        tokenizerJson: itemTokenizer(view.numItems),
+      },
+      dtype: runtime.dtype,
+      seed: deriveSeed(seed, "sasrec", view.through),
+    },
+    { signal: context.signal },
+  );
+}
+
+/** A tokenizer whose token k is item row k. */
+function itemTokenizer(numItems: number): Uint8Array {
+  const vocab = Object.fromEntries(Array.from({ length: numItems }, (_, row) => [`item${row}`, row]));
+  const model = { type: "WordLevel", vocab, unk_token: "item0" };
+  const none = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
+  const json = { version: "1.0", truncation: null, padding: null, added_tokens: [], ...none, model };
+  return new TextEncoder().encode(JSON.stringify(json));
+}
+
+/** Trains on the view, from where `before` stands; leaves the chosen weights loaded and in `state`. */
+async function train(
+  context: StageContext,
+  worker: WorkerClient,
+  data: SplitDataset,
+  view: TrainingView,
+  preRanker: PreRanker,
+  state: string,
+  belongsTo: Belonging,
+  before: Progress | undefined,
+): Promise<Progress> {
+  const { signal, config } = context;
+  const o = config.prerank.sasrec;
+  const { through } = view;
+  const finished = before?.finished ?? {};
+  const resumed = before?.through === through ? await resume<Progress>(context, worker, belongsTo, modelId) : undefined;
+  const chosen = finished.rerank;
+  const bestState = (epoch: number): string => context.work(`best-${epoch}`);
+  let epochs = before?.epochs ?? 0;
+  let best = resumed?.best ?? { epoch: 0, ndcg: -1 };
+  for (let epoch = 1 + (resumed?.epoch ?? 0); ; epoch++) {
+    const loss = await trainEpoch(context, worker, view, epoch);
+    const evaluates = chosen === undefined && (epoch % o.evalEpochs === 0 || epoch === o.maxEpochs);
+    const ndcg = evaluates ? await validationNdcg(context, data, preRanker) : undefined;
+    context.metrics(epochs++, { loss, ...(ndcg === undefined ? {} : { "validation N@10": ndcg }) });
+    if (ndcg !== undefined && ndcg > best.ndcg) {
+      best = { epoch, ndcg };
+      await worker.saveState(
+        { modelId, path: bestState(epoch), includeOptimizer: false, metadata: belongsTo },
+        { signal },
+      );
+    }
+    if (ndcg !== undefined)
+      context.log(`sasrec, epoch ${epoch}: loss ${loss.toFixed(3)}, validation N@10 ${ndcg.toFixed(4)}`);
+    if (epoch === (chosen ?? o.maxEpochs)) break;
+    if (chosen === undefined && epoch >= best.epoch + o.patience * o.evalEpochs) break;
+    if (epoch % o.evalEpochs === 0) {
+      await saveCheckpoint(context, worker, belongsTo, epochs, { through, epoch, epochs, best, finished }, modelId);
+      removeOthers(bestState(best.epoch));
+    }
+  }
+  const took = chosen ?? best.epoch;
+  if (chosen === undefined)
+    await worker.loadState({ modelId, path: bestState(took), includeOptimizer: false }, { signal });
+  await worker.saveState({ modelId, path: state, includeOptimizer: false, metadata: belongsTo }, { signal });
+  const done: Progress = { through, epoch: took, epochs, best, finished: { ...finished, [through]: took } };
+  await saveCheckpoint(context, worker, belongsTo, epochs, done, modelId);
+  context.log(`sasrec, fitted through ${through}: ${took} epochs, ${preRanker.parameters} parameters`);
+  return done;
+}
+
+/** One pass over all windows; returns the mean loss in nats an item. */
+async function trainEpoch(
+  context: StageContext,
+  worker: WorkerClient,
+  view: TrainingView,
+  epoch: number,
+): Promise<number> {
+  const { signal, config } = context;
+  const o = config.prerank.sasrec;
+  const rng = Rng.of(config.seed, "sasrec", view.through, epoch);
+  const documents = view.sequences.flatMap((sequence, user) => {
+    const items = withShuffledTies(sequence, view.times[user] as Float64Array, rng);
+    // One item more than a history: the first has none, the last is only predicted. Every epoch cuts elsewhere.
+    const cuts = windows(items.length, o.historyItems + 1, o.historyItems, rng.int(o.historyItems));
+    return cuts.map(([start, end]) => items.subarray(start, end));
+  });
+  rng.shuffle(documents);
+  let nats = 0;
+  let learned = 0;
+  for (let start = 0; start < documents.length; start += o.batchSequences) {
+    const batch = documents.slice(start, start + o.batchSequences);
+    const targets = batch.reduce((n, d) => n + d.length - 1, 0);
+    const { loss } = await worker.forwardBackward(
+      {
+        modelId,
+        batch: { groups: batch.map((d) => ({ prompt: d.subarray(0, 1), responses: [d.subarray(1)] })) },
+        weights: new Float32Array(targets).fill(1 / targets),
+        loss: { kind: "cross_entropy", negatives: o.negatives },
+        microBatchTokens: config.runtime.microBatchTokens,
+        seed: deriveSeed(config.seed, "sasrec", view.through, "dropout", epoch, start),
+      },
+      { signal },
+    );
+    const { learningRate, weightDecay } = o;
+    await worker.optimStep({ modelId, learningRate, beta2: 0.98, weightDecay, maxGradNorm: 1 }, { signal });
+    nats += loss * targets;
+    learned += targets;
+    const done = Math.min(start + o.batchSequences, documents.length);
+    context.progress(`sasrec, through ${view.through}, epoch ${epoch}`, done, documents.length);
+  }
+  return nats / Math.max(1, learned);
+}
+
+/** N@10 over the validation positions of some users. */
+async function validationNdcg(context: StageContext, data: SplitDataset, preRanker: PreRanker): Promise<number> {
+  const { seed, prerank } = context.config;
+  const share = prerank.sasrec.validationUsers / data.splits.length;
+  const keepUser = (user: number): boolean =>
+    share === 0 || unitHash(deriveSeed(seed, "sasrec-validation"), user) < share;
+  const options = { ...defaultSlates, size: 10 };
+  const { slates } = await buildSlates(data, "validation", preRanker, options, keepUser);
+  return (
+    slates.reduce((sum, s) => sum + ndcgAt(s.targetIndex < 0 ? Infinity : s.targetIndex + 1, 10), 0) /
+    Math.max(1, slates.length)
+  );
+}
+
+/** Removes the other best weights, once nothing names them any more. */
+function removeOthers(kept: string): void {
+  for (const name of readdirSync(dirname(kept)))
+    if (name.includes("best-") && name !== basename(kept)) rmSync(join(dirname(kept), name), { recursive: true });
+}

@@ -1,0 +1,134 @@
+/**
+ * The teacher of on-policy distillation: what lies in the folder that rl.opd.teacher names, and how it is loaded.
+ *
+ *   saved state      runs/NAME/stages/STAGE/state: whole weights, which load as a pretrained model
+ *   one with LoRA    holds what was trained alone; the recipe of its run names the model it belongs in front of
+ *   exported model   written by `gr2 export`; gr2_export.json says what it belongs to
+ */
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { readJson } from "../../artifacts/files.ts";
+import { loadConfig } from "../../config/load.ts";
+import type { Config } from "../../config/schema.ts";
+import { CheckpointError, ConfigError } from "../../core/errors.ts";
+import { sha256 } from "../../core/hash.ts";
+import { deriveSeed } from "../../core/rng.ts";
+import { addedTokens, type Belonging, checkBelonging, modelRequest } from "../../models/language-model.ts";
+import type { StageContext } from "../../run/stage.ts";
+import { startWorker } from "../../worker/launcher.ts";
+import type { ForwardRequest, ForwardResult, LoadModelRequest, WorkerClient } from "../../worker/types.ts";
+
+const modelId = "teacher";
+
+export interface TeacherFolder {
+  readonly path: string;
+  readonly kind: "state" | "lora" | "export";
+  /** What its weights belong to, as far as was noted. */
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** Folder that rl.opd.teacher names, absolute. */
+export const teacherPath = (config: Config): string => resolve(config.rl.opd.teacher);
+
+/** The recipe of the run that a state lies in: runs/NAME/stages/STAGE/state. */
+export const recipeOf = (folder: TeacherFolder): string => join(folder.path, "..", "..", "..", "config.resolved.yaml");
+
+/** Undefined: there is nothing there that this machine can see. Throws ConfigError for a folder that is no teacher. */
+export function lookAt(path: string): TeacherFolder | undefined {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (!stat) return undefined;
+  const [exported, state] = ["gr2_export.json", "gr2_state.json"].map((name) => join(path, name)) as [string, string];
+  if (existsSync(exported))
+    return { path, kind: "export", metadata: readJson<Readonly<Record<string, string>>>(exported) };
+  if (existsSync(state)) {
+    const { base = "", metadata = {} } = readJson<{ base?: string; metadata?: TeacherFolder["metadata"] }>(state);
+    return { path, kind: base === "" ? "state" : "lora", metadata };
+  }
+  const inside = stat.isDirectory() ? statesIn(path) : [];
+  throw new ConfigError(`rl.opd.teacher = ${path}: holds neither saved weights nor an exported model`, {
+    advice:
+      inside.length > 0
+        ? `Name one of ${inside.join(", ")}.`
+        : "Name runs/NAME/stages/rl/state, or a folder that gr2 export wrote.",
+  });
+}
+
+/** Saved weights below the folder of a run. */
+function statesIn(path: string): string[] {
+  const stages = join(path, "stages");
+  return existsSync(stages)
+    ? readdirSync(stages)
+        .map((stage) => join(stages, stage, "state"))
+        .filter((state) => existsSync(join(state, "gr2_state.json")))
+    : [];
+}
+
+/** Of the run whose LoRA weights lie in a folder. Throws CheckpointError if its recipe is not there. */
+export function loraRecipe(folder: TeacherFolder): Config {
+  const file = recipeOf(folder);
+  if (existsSync(file)) return loadConfig(file);
+  throw new CheckpointError(
+    `rl.opd.teacher = ${folder.path}: holds LoRA weights, but not in the folder of their run, whose recipe (${file}) names the model they belong in front of`,
+    { advice: "Name the state in its run's folder, or write a whole model first: gr2 export RUN --out FOLDER." },
+  );
+}
+
+export interface DistillationTeacher {
+  /** What it makes of the student's answers. */
+  score(request: ForwardRequest): Promise<ForwardResult>;
+  close(): Promise<void>;
+}
+
+/** Loads the teacher next to the student, or into the worker at rl.opd.address. Throws CheckpointError if it reads other tokens. */
+export async function openTeacher(
+  context: StageContext,
+  own: WorkerClient,
+  belongsTo: Belonging,
+): Promise<DistillationTeacher> {
+  const { config, signal } = context;
+  const { address } = config.rl.opd;
+  const path = teacherPath(config);
+  const folder = lookAt(path);
+  const other = address === "" ? undefined : await startWorker({ mode: "remote", address }, signal);
+  const worker = other?.client ?? own;
+  const close = async (): Promise<void> => {
+    await worker.unloadModel(modelId).catch(() => undefined); // a worker that is gone holds nothing
+    await other?.close();
+  };
+  try {
+    const request = await requestOf(context, path, folder);
+    const loaded = await worker.loadModel(
+      { ...request, modelId, dtype: config.runtime.dtype, trainable: false },
+      { signal },
+    );
+    if (sha256(loaded.tokenizerJson) !== belongsTo.tokenizer)
+      throw new CheckpointError(`rl.opd.teacher = ${path}: its tokenizer is another one than this run's`, {
+        advice:
+          "Train teacher and student on the same data, semantic IDs and tokenizer (model.bpeVocab, or one family).",
+      });
+    const state =
+      folder?.kind === "export"
+        ? folder
+        : await worker.loadState({ modelId, path, includeOptimizer: false }, { signal });
+    checkBelonging(path, state, belongsTo);
+    context.log(`teacher: ${(loaded.numParameters / 1e6).toFixed(2)}M parameters, from ${path}`);
+  } catch (e) {
+    await close();
+    throw e;
+  }
+  return { score: (request) => worker.forward({ ...request, modelId }, { signal }), close };
+}
+
+/** A folder that only the worker sees is taken for whole weights. */
+function requestOf(
+  { config, log, signal }: StageContext,
+  path: string,
+  folder: TeacherFolder | undefined,
+): LoadModelRequest | Promise<LoadModelRequest> {
+  if (folder?.kind === "lora") return modelRequest(loraRecipe(folder), undefined, log, signal);
+  return {
+    source: { kind: "pretrained", path },
+    addedTokens: addedTokens(config),
+    seed: deriveSeed(config.seed, "model"),
+  };
+}

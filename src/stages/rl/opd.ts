@@ -1,0 +1,197 @@
+/**
+ * On-policy distillation (OPD: GR2 TR, Diffusion-GR2), in RL's place: the student answers, a frozen teacher says how likely
+ * it finds every token of the student's own answers, and the student moves toward it. No reward, no true item.
+ *
+ *   surrogate    A_t = log p_teacher(t) - log p_student(t), clipped to ± advantageCap: on average the negative reverse KL;
+ *                loss = the clipped surrogate with A_t a token, + anchor x k3(student, teacher)
+ *   forward-kl   loss = KL(teacher || student) at every token, over the teacher's topK alternatives and all others as one
+ *                (losses.py). At a choice among whole sequences the alternatives are the candidates that are left.
+ *
+ * Where the teacher lies and how it is loaded is distill-teacher.ts's.
+ */
+
+import { readPrior } from "../../artifacts/calibration.ts";
+import { openCorpus } from "../../artifacts/corpus.ts";
+import { isSftUser, readSlates, viewOf } from "../../artifacts/slates.ts";
+import { readEvidence } from "../../artifacts/traces.ts";
+import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
+import type { Config } from "../../config/schema.ts";
+import { RunError, WorkerError } from "../../core/errors.ts";
+import { deriveSeed, Rng } from "../../core/rng.ts";
+import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
+import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
+import { checkPromptsOf } from "../../models/prompt-check.ts";
+import type { Policy, Rollout, SlateView } from "../../policy/policy.ts";
+import type { Slate } from "../../prerank/types.ts";
+import { type Mode, modes } from "../../prompts/rerank.ts";
+import { learningRateAt } from "../../rl/groups.ts";
+import type { StageContext, Summary } from "../../run/stage.ts";
+import type { ForwardRequest, ForwardResult, Loss } from "../../worker/types.ts";
+import { openTeacher } from "./opd-teacher.ts";
+import { evaluatePolicy, evaluationSlates, startOf } from "./validation.ts";
+
+/** What each loss brings down, as metrics and progress call it. */
+const measures = {
+  surrogate: { name: "reverseKl", title: "reverse KL" },
+  "forward-kl": { name: "forwardKl", title: "forward KL" },
+} as const;
+
+/** More of the teacher's mass than this outside of its alternatives is said: little of it is then taught. */
+const largeRest = 0.2;
+
+/** The run of the rl stage when rl.kind is opd; leaves what RL leaves. */
+export async function distil(context: StageContext): Promise<Summary> {
+  const { config, signal } = context;
+  const o = config.rl;
+  const measure = measures[o.opd.loss];
+  const worker = await context.worker();
+  const corpus = await openCorpus(context);
+  const model = await openLanguageModel(context, corpus, startOf(context), tokenizerFile(context.inputDir("midtrain")));
+  const policy = model.policy(readPrior(context));
+  const evidence = readEvidence(context);
+  const view = (slate: Slate): SlateView => viewOf(corpus, slate, evidence);
+  const pool = readSlates(context, "rerank").filter((s) => !isSftUser(config.seed, config.sft.userShare, s.user));
+  if (pool.length === 0)
+    throw new RunError("no slate is left to distil on: every user's went to SFT", { advice: "Lower sft.userShare." });
+  const validation = evaluationSlates(context, o.evalSlates);
+  checkPromptsOf(context, corpus, [...pool, ...validation], "distillation");
+  const evaluate = (step: number): Promise<number> => evaluatePolicy(context, policy, validation, view, step);
+  const teacher = await openTeacher(context, worker, model.belongsTo);
+  try {
+    const best = stateDir(context.dir);
+    const save = () => worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
+    const resumed = await resume<{ step: number; best: number; bestStep: number; kl: number }>(
+      context,
+      worker,
+      model.belongsTo,
+    );
+    weightsChanged(worker);
+    let state = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0, kl: Number.NaN };
+    if (!resumed) await save();
+    for (let step = state.step; step < o.steps; step++) {
+      const slates = Rng.of(config.seed, "opd-slates", step)
+        .shuffle([...pool])
+        .slice(0, o.prompts);
+      const rollouts = await answer(slates, step);
+      const values = await update(rollouts, step);
+      context.metrics(step, values);
+      const kl = values[measure.name] ?? 0;
+      context.progress(`${measure.title} ${kl.toFixed(4)}`, step + 1, o.steps);
+      state = { ...state, step: step + 1, kl };
+      if ((step + 1) % o.evalSteps === 0 || step + 1 === o.steps) {
+        const value = await evaluate(step + 1);
+        if (value > state.best || !o.keepBest) {
+          state = { ...state, best: value, bestStep: step + 1 };
+          await save();
+        }
+      }
+      if ((step + 1) % o.checkpointSteps === 0 && step + 1 < o.steps)
+        await saveCheckpoint(context, worker, model.belongsTo, step + 1, state);
+    }
+    context.log(`best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}`);
+    return {
+      ...{ steps: o.steps, bestValidation: state.best, bestStep: state.bestStep },
+      ...{ slates: pool.length, [measure.name]: state.kl },
+    };
+  } finally {
+    await teacher.close();
+  }
+
+  /** The student's answers, by mode. */
+  async function answer(slates: readonly Slate[], step: number): Promise<ReadonlyMap<Mode, Answered>> {
+    const rng = Rng.of(config.seed, "opd-mode", step);
+    const modeOf = slates.map((): Mode => (rng.uniform() < o.thinkShare ? "think" : "answer"));
+    const out = new Map<Mode, Answered>();
+    for (const mode of modes) {
+      const views = slates.filter((_, i) => modeOf[i] === mode).map(view);
+      if (views.length === 0) continue;
+      const seed = deriveSeed(config.seed, "opd", step, mode);
+      const rollouts = await policy.sample(views, { mode, group: o.group, temperature: o.temperature, seed, signal });
+      out.set(mode, { views, rollouts });
+    }
+    return out;
+  }
+
+  /** One optimizer step; the teacher scores every answer once. */
+  async function update(answered: ReadonlyMap<Mode, Answered>, step: number): Promise<Record<string, number>> {
+    const tokens = [...answered.values()].reduce((n, a) => n + numTokens(a.rollouts), 0);
+    const values: Record<string, number> = { loss: 0, reverseKl: 0 };
+    for (const [mode, part] of answered) {
+      const request = requestOf(part, mode, policy, config);
+      const student = Float32Array.from(part.rollouts.flatMap((r) => Array.from(r.logprobs)));
+      const theirs = await teacher.score(o.opd.loss === "forward-kl" ? { ...request, topK: o.opd.topK } : request);
+      const gap = student.map((s, t) => (theirs.logprobs[t] as number) - s);
+      const result = await worker.forwardBackward(
+        {
+          ...request,
+          weights: new Float32Array(student.length).fill(1 / tokens),
+          loss: lossOf(student, theirs, gap, o),
+          seed: deriveSeed(config.seed, "opd", "dropout", step),
+        },
+        { signal },
+      );
+      const own = -gap.reduce((a, b) => a + b, 0);
+      values.loss = (values.loss ?? 0) + result.loss;
+      values.reverseKl = (values.reverseKl ?? 0) + own / tokens;
+      values[`reverseKl_${mode}`] = own / student.length;
+      if (o.opd.loss === "forward-kl") {
+        const { forward_kl = 0, teacher_rest = 0 } = result.metrics;
+        values.forwardKl = (values.forwardKl ?? 0) + (forward_kl * student.length) / tokens;
+        values[`forwardKl_${mode}`] = forward_kl;
+        values[`teacherRest_${mode}`] = teacher_rest; // its mass outside of the topK, a token
+        if (step === 0 && teacher_rest > largeRest)
+          context.log(
+            `! ${(100 * teacher_rest).toFixed(0)} % of the teacher's mass lies outside of its ${o.opd.topK} likeliest alternatives (${mode}); raise rl.opd.topK`,
+          );
+      }
+    }
+    const learningRate = learningRateAt(step, o.steps, o);
+    const { gradNorm } = await worker.optimStep(
+      { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
+      { signal },
+    );
+    return { ...values, gradNorm, learningRate, tokens };
+  }
+}
+
+/** Slates and the answers to them, a group of answers a slate. */
+interface Answered {
+  readonly views: readonly SlateView[];
+  readonly rollouts: readonly Rollout[];
+}
+
+const numTokens = (rollouts: readonly Rollout[]): number => rollouts.reduce((n, r) => n + r.tokens.length, 0);
+
+/** @param gap log p_teacher - log p_student of every token the student wrote */
+function lossOf(student: Float32Array, theirs: ForwardResult, gap: Float32Array, o: Config["rl"]): Loss {
+  const { advantageCap, anchor, loss } = o.opd;
+  if (loss === "forward-kl") {
+    if (!theirs.top) throw new WorkerError("the teacher's worker gives no alternatives", { retryable: false });
+    return { kind: "distill", teacher: theirs.top };
+  }
+  return {
+    kind: "policy",
+    advantages: gap.map((g) => Math.max(-advantageCap, Math.min(advantageCap, g))),
+    oldLogprobs: student,
+    ...(anchor > 0 ? { referenceLogprobs: theirs.logprobs, klCoef: anchor } : {}),
+    clipLow: o.clipLow,
+    clipHigh: o.clipHigh,
+  };
+}
+
+/** Both models judge the answers under the constraint and the temperature that they were drawn with. */
+function requestOf({ views, rollouts }: Answered, mode: Mode, policy: Policy, config: Config): ForwardRequest {
+  const { group, temperature } = config.rl;
+  const constraint = policy.constraint(views, mode);
+  return {
+    batch: {
+      groups: views.map((_, p) => {
+        const own = rollouts.slice(p * group, (p + 1) * group);
+        return { prompt: (own[0] as Rollout).prompt, responses: own.map((r) => r.tokens) };
+      }),
+    },
+    ...(constraint ? { constraint } : {}),
+    temperature,
+    microBatchTokens: config.runtime.microBatchTokens,
+  };
+}

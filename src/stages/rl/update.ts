@@ -1,0 +1,201 @@
+/**
+ * The update of a DAPO step: from verified answers to clipped policy-gradient steps (arXiv 2503.14476 eq. 8). Owns which
+ * log-probs are "old", the corrections and what a step reports of itself; sampling and rewards are rl.ts's.
+ *
+ *   pi_old      the trainer's policy before the step's first update. The sampler's log-probs stand for it, unless
+ *               importanceCap > 0: then the trainer computes them, and the advantage of a token is multiplied by
+ *               min(pi_old / pi_sampler, importanceCap) (truncated importance sampling: both never agree to the last bit)
+ *   KL          to the SFT policy: k3 as a term of the loss (GRPO), or k1 = log pi_old - log pi_ref off the advantage (PPO)
+ */
+import type { Config } from "../../config/schema.ts";
+import { deriveSeed } from "../../core/rng.ts";
+import type { Policy, Rollout, SlateView } from "../../policy/policy.ts";
+import type { Slate } from "../../prerank/types.ts";
+import { type Mode, modes } from "../../prompts/rerank.ts";
+import { groupAdvantages, learningRateAt, tokenWeights } from "../../rl/groups.ts";
+import type { Answers } from "../../rl/health.ts";
+import type { ForwardRequest, WorkerClient } from "../../worker/types.ts";
+
+/** A slate's answers with what they earned; G of each. */
+export interface GroupOfAnswers extends Answers {
+  readonly slate: Slate;
+  readonly mode: Mode;
+  readonly rollouts_G: readonly Rollout[];
+}
+
+export interface UpdateOptions {
+  readonly worker: WorkerClient;
+  readonly policy: Policy;
+  readonly config: Config;
+  readonly viewOf: (slate: Slate) => SlateView;
+  readonly step: number;
+  readonly signal: AbortSignal;
+}
+
+/** Log-probs of one response's tokens that a step needs besides those it was sampled with. */
+interface Fixed {
+  readonly old: ArrayLike<number>;
+  readonly reference: ArrayLike<number> | undefined;
+}
+
+/** All optimizer steps over one batch of groups; returns what the step says of itself. */
+export async function update(
+  groups: readonly GroupOfAnswers[],
+  options: UpdateOptions,
+): Promise<Record<string, number>> {
+  const { worker, config, step, signal } = options;
+  const o = config.rl;
+  const values: Record<string, number> = {};
+  const fixed = await fixedLogprobs(groups, options);
+  const size = Math.ceil(groups.length / o.minibatches);
+  for (let epoch = 0, count = 0; epoch < o.epochs; epoch++) {
+    for (let at = 0; at < groups.length; at += size, count++) {
+      const batch = groups.slice(at, at + size);
+      const weightOf = weights(batch, o);
+      for (const mode of modes) {
+        const part = batch.filter((g) => g.mode === mode);
+        if (part.length > 0) await accumulate(part, mode, fixed, weightOf, count, values, options);
+      }
+      const learningRate = learningRateAt(step, o.steps, o);
+      const { gradNorm, weightVersion } = await worker.optimStep(
+        { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
+        { signal },
+      );
+      // Updates between the oldest answer and this one's first step; 0: the policy that sampled is the one that learns.
+      values.weight_version_lag ??= weightVersion - 1 - oldestVersion(groups);
+      Object.assign(values, { gradNorm, learningRate, weightVersion });
+    }
+  }
+  const { gapSum = 0, gapTokens = 1, ...rest } = values;
+  return { ...rest, logprobGapMean: gapSum / gapTokens };
+}
+
+const oldestVersion = (groups: readonly GroupOfAnswers[]): number =>
+  Math.min(...groups.flatMap((g) => g.rollouts_G.map((r) => r.weightVersion)));
+
+/** Adds the gradient of one mode's part of a batch; notes its metrics in `values`. */
+async function accumulate(
+  part: readonly GroupOfAnswers[],
+  mode: Mode,
+  fixed: ReadonlyMap<Rollout, Fixed>,
+  weightOf: ReadonlyMap<Rollout, number>,
+  count: number,
+  values: Record<string, number>,
+  options: UpdateOptions,
+): Promise<void> {
+  const { worker, config, step, signal } = options;
+  const o = config.rl;
+  const advantages = new Map<Rollout, number>();
+  for (const g of part) {
+    const advantages_G = groupAdvantages(g.rewards_G, o.normaliseStd);
+    for (const [i, rollout] of g.rollouts_G.entries()) advantages.set(rollout, advantages_G[i] as number);
+  }
+  const sampled = flat(part, (r) => r.logprobs);
+  const old = flat(part, (r) => fixed.get(r)?.old ?? r.logprobs);
+  const reference = o.klCoef > 0 ? flat(part, (r) => fixed.get(r)?.reference ?? r.logprobs) : undefined;
+  const corrected = flat(part, (r) => advantages.get(r) as number).map((a, t) => {
+    const trust =
+      o.importanceCap > 0 ? Math.min(Math.exp((old[t] as number) - (sampled[t] as number)), o.importanceCap) : 1;
+    const k1 = reference && o.klEstimator === "k1" ? (old[t] as number) - (reference[t] as number) : 0;
+    return trust * (a - o.klCoef * k1);
+  });
+  const result = await worker.forwardBackward(
+    {
+      ...requestOf(part, mode, options),
+      weights: flat(part, (r) => weightOf.get(r) as number),
+      loss: {
+        kind: "policy",
+        advantages: corrected,
+        oldLogprobs: old,
+        ...(reference && o.klEstimator === "k3" ? { referenceLogprobs: reference, klCoef: o.klCoef } : {}),
+        clipLow: o.clipLow,
+        clipHigh: o.clipHigh,
+      },
+      seed: deriveSeed(config.seed, "rl", "dropout", step, count),
+      wantLogprobs: count === 0,
+    },
+    { signal },
+  );
+  for (const [name, value] of Object.entries(result.metrics)) values[`${name}_${mode}`] = value;
+  values.loss = (values.loss ?? 0) + result.loss;
+  // Before the first update sampler and trainer have the same weights: what they differ by is an error of one of them.
+  result.logprobs.forEach((logprob, t) => {
+    const gap = Math.abs(logprob - (sampled[t] as number));
+    values.gapSum = (values.gapSum ?? 0) + gap;
+    values.gapTokens = (values.gapTokens ?? 0) + 1;
+    values.logprobGapMax = Math.max(values.logprobGapMax ?? 0, gap);
+  });
+}
+
+/** The trainer's and the reference's log-probs, where the settings ask for them, before anything changes the weights. */
+async function fixedLogprobs(
+  groups: readonly GroupOfAnswers[],
+  options: UpdateOptions,
+): Promise<ReadonlyMap<Rollout, Fixed>> {
+  const { worker, config, signal } = options;
+  const { importanceCap, klCoef } = config.rl;
+  const out = new Map<Rollout, Fixed>();
+  if (importanceCap === 0 && klCoef === 0) return out;
+  for (const mode of modes) {
+    const part = groups.filter((g) => g.mode === mode);
+    if (part.length === 0) continue;
+    const request = requestOf(part, mode, options);
+    const own = importanceCap > 0 ? (await worker.forward(request, { signal })).logprobs : undefined;
+    const theirs =
+      klCoef > 0 ? (await worker.forward({ ...request, modelId: "reference" }, { signal })).logprobs : undefined;
+    let at = 0;
+    for (const rollout of part.flatMap((g) => g.rollouts_G)) {
+      const end = at + rollout.tokens.length;
+      out.set(rollout, { old: own?.subarray(at, end) ?? rollout.logprobs, reference: theirs?.subarray(at, end) });
+      at = end;
+    }
+  }
+  return out;
+}
+
+function requestOf(
+  part: readonly GroupOfAnswers[],
+  mode: Mode,
+  { policy, config, viewOf }: UpdateOptions,
+): ForwardRequest {
+  const constraint = policy.constraint(
+    part.map((g) => viewOf(g.slate)),
+    mode,
+  );
+  return {
+    batch: {
+      groups: part.map((g) => ({
+        prompt: (g.rollouts_G[0] as Rollout).prompt,
+        responses: g.rollouts_G.map((r) => r.tokens),
+      })),
+    },
+    ...(constraint ? { constraint } : {}),
+    temperature: config.rl.temperature,
+    microBatchTokens: config.runtime.microBatchTokens,
+  };
+}
+
+/** Weight of every token of a response; over the whole batch, both modes. */
+function weights(batch: readonly GroupOfAnswers[], o: Config["rl"]): ReadonlyMap<Rollout, number> {
+  const rollouts = batch.flatMap((g) => g.rollouts_G);
+  const all = tokenWeights(
+    rollouts.map((r) => r.tokens.length),
+    rollouts.map((r) => !(o.maskTruncated && r.truncated)),
+    o.lossAggregation,
+  );
+  return new Map(rollouts.map((r, i) => [r, all[i] as number]));
+}
+
+/** One value per response token, in the order of the batch. */
+function flat(part: readonly GroupOfAnswers[], f: (rollout: Rollout) => ArrayLike<number> | number): Float32Array {
+  const rollouts = part.flatMap((g) => g.rollouts_G);
+  const out = new Float32Array(rollouts.reduce((n, r) => n + r.tokens.length, 0));
+  let at = 0;
+  for (const r of rollouts) {
+    const value = f(r);
+    if (typeof value === "number") out.fill(value, at, at + r.tokens.length);
+    else out.set(value, at);
+    at += r.tokens.length;
+  }
+  return out;
+}

@@ -1,0 +1,141 @@
+/**
+ * What is plainly wrong with the teachers of a recipe, found before its first stage: the one that writes traces is needed
+ * hours later, behind mid-training, and the one that distils later still. Only of stages that will run.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { readJson } from "../../artifacts/files.ts";
+import { catalogueFile } from "../../artifacts/semantic-ids.ts";
+import { loadConfig } from "../../config/load.ts";
+import type { Config } from "../../config/schema.ts";
+import { CheckpointError, ConfigError, EnvironmentError } from "../../core/errors.ts";
+import { listModels } from "../../endpoint/models.ts";
+import { Secret } from "../../endpoint/secret.ts";
+import { checkPretrained } from "../../models/base-model.ts";
+import { addedTokens, checkBelonging } from "../../models/language-model.ts";
+import type { StageName } from "../../run/stage.ts";
+import { Catalogue } from "../../sid/catalogue.ts";
+import { lookAt, loraRecipe, recipeOf, type TeacherFolder, teacherPath } from "../rl/opd-teacher.ts";
+import { keptAnswers } from "./in-words.ts";
+
+/** What is known of the stages before any of them runs. */
+export interface Outlook {
+  /** Whether the run comes to the stage at all (--until). */
+  reaches(stage: StageName): boolean;
+  /** Whether it is finished as it would be made now. */
+  finished(stage: StageName): Promise<boolean>;
+  /** The stage's folder. */
+  folder(stage: StageName): string;
+  /** Stages up to the semantic IDs whose settings differ in another recipe. */
+  otherIds(theirs: Config): StageName[];
+}
+
+/** Seconds that a server has to say which models it has. Longer than it takes to find that nobody listens. */
+const patienceSeconds = 15;
+/** Names of models shown at most. */
+const shownModels = 10;
+
+/** Throws ConfigError, CheckpointError or EnvironmentError; `log` is told of what may be wrong. */
+export async function checkTeachers(
+  config: Config,
+  outlook: Outlook,
+  log: (message: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const willRun = async (stage: StageName): Promise<boolean> =>
+    outlook.reaches(stage) && !(await outlook.finished(stage));
+  const { kind, model, ggufFile } = config.teacher;
+  if (kind === "openai" && (await willRun("traces"))) await checkEndpoint(config, outlook, log, signal);
+  if (kind === "worker" && (await willRun("traces")))
+    checkPretrained(
+      { path: model, ggufFile, settings: { path: "teacher.model", ggufFile: "teacher.ggufFile" } },
+      config.runtime,
+    );
+  if (config.rl.kind === "opd" && (await willRun("rl"))) await checkDistillation(config, outlook, log);
+}
+
+/** Stages that must be finished before the teacher is asked. */
+const beforeTraces: readonly StageName[] = ["data", "embed", "sid", "midtrain", "slates"];
+
+async function checkEndpoint(
+  config: Config,
+  outlook: Outlook,
+  log: (message: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const { model, endpoint } = config.teacher;
+  const { baseUrl, apiKeyEnv, timeoutSeconds } = endpoint;
+  const secret = Secret.fromEnvironment(apiKeyEnv);
+  const timeoutMs = 1000 * Math.min(timeoutSeconds, patienceSeconds);
+  const found = await listModels(baseUrl, { secret, timeoutMs, signal });
+  if (found.kind === "unknown") log(`teacher.model = ${model} is not checked: ${found.reason} at ${baseUrl}`);
+  if (found.kind === "models" && !found.names.includes(model)) {
+    const more = found.names.length > shownModels ? `, and ${found.names.length - shownModels} more` : "";
+    log(`! teacher.model = ${model}: ${baseUrl} has ${found.names.slice(0, shownModels).join(", ")}${more}`);
+  }
+  if (found.kind !== "unusable") return;
+  // Nothing lies before the teacher, and answers are kept that may be all it needs: the stage itself will soon say.
+  const ready = (await Promise.all(beforeTraces.map((s) => outlook.finished(s)))).every(Boolean);
+  const kept = ready ? keptAnswers(config).size : 0;
+  if (kept > 0) log(`! the teacher at ${baseUrl} cannot be used: ${found.reason}; ${kept} answers are kept`);
+  else
+    throw new EnvironmentError(`the teacher at ${baseUrl} cannot be used: ${found.reason}`, {
+      advice: `${found.advice} What comes before it runs without it: gr2 pipeline --until slates.`,
+    });
+}
+
+async function checkDistillation(config: Config, outlook: Outlook, log: (message: string) => void): Promise<void> {
+  const path = teacherPath(config);
+  const folder = lookAt(path);
+  if (!folder) {
+    if (config.rl.opd.address !== "" || config.runtime.mode === "remote") return; // the worker may see it
+    throw new ConfigError(`rl.opd.teacher = ${path}: there is no such folder`, {
+      advice: "Train the teacher first, or name its folder: runs/NAME/stages/rl/state, or one that gr2 export wrote.",
+    });
+  }
+  if (folder.kind === "lora") {
+    const file = recipeOf(folder);
+    const settings = { path: `${file}: model.path`, ggufFile: `${file}: model.ggufFile` };
+    const recipe = loraRecipe(folder);
+    checkPretrained({ ...recipe.model, settings }, config.runtime);
+  }
+  checkCodes(folder, config);
+  if (await outlook.finished("sid")) {
+    const catalogue = Catalogue.fromJSON(readJson(catalogueFile(outlook.folder("sid"))));
+    checkBelonging(path, folder, { catalogue: catalogue.hash() });
+  } else warnOfOtherSettings(folder, outlook, log);
+}
+
+/** The tokenizer of a teacher of these semantic IDs has all of their tokens, and no codes besides. */
+function checkCodes({ path }: TeacherFolder, config: Config): void {
+  const file = join(path, "tokenizer.json");
+  if (!existsSync(file)) return;
+  const { added_tokens = [] } = readJson<{ added_tokens?: readonly { content: string }[] }>(file);
+  const theirs = new Set(added_tokens.map((t) => t.content));
+  const ours = addedTokens(config);
+  const own = new Set(ours);
+  const lacks = ours.find((token) => !theirs.has(token));
+  const besides = [...theirs].find((token) => /^<s_[a-z]_\d+>$/.test(token) && !own.has(token));
+  if (lacks === undefined && besides === undefined) return;
+  throw new CheckpointError(
+    `rl.opd.teacher = ${path}: it knows other semantic IDs: ${lacks ? `it lacks the token ${lacks}` : `it has the token ${besides}, this recipe has none such`}`,
+    { advice: "Give both runs the same sid.levels, sid.codes and sid.format." },
+  );
+}
+
+/** Before this run has semantic IDs of its own, only the settings they are made with can be compared. */
+function warnOfOtherSettings(folder: TeacherFolder, outlook: Outlook, log: (message: string) => void): void {
+  const file = recipeOf(folder);
+  if (!existsSync(file)) return;
+  let theirs: Config;
+  try {
+    theirs = loadConfig(file);
+  } catch {
+    return; // the recipe of another version
+  }
+  const others = outlook.otherIds(theirs);
+  if (others.length > 0)
+    log(
+      `! rl.opd.teacher = ${folder.path}: its run has other settings of ${others.join(", ")}; if they make other semantic IDs, distillation will refuse it`,
+    );
+}
