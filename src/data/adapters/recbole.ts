@@ -60,8 +60,7 @@ export async function loadRecbole(duck: Duck, options: RecboleOptions, quarantin
   const names = headerCells(inter, "\t", encoding).map(recboleName);
   const usual = { user: "user_id", item: "item_id", rating: "rating", time: "timestamp" };
   const column = (role: keyof typeof usual, needed: boolean): string | undefined => {
-    const session = role === "user" && !names.includes(usual.user) && names.includes("session_id");
-    const name = options.columns?.[role] ?? (session ? "session_id" : usual[role]);
+    const name = options.columns?.[role] ?? usual[role];
     if (names.includes(name)) return name;
     if (!needed && options.columns?.[role] === undefined) return undefined;
     throw new DataError(`${inter}:1 has no column "${name}"; it has ${quoted(names)}.`, {
