@@ -18,14 +18,8 @@ setup: .setup/done ## Install Node and Python dependencies, generate code
 proto: ## Generate TypeScript and Python code from proto/
 	@bash scripts/proto.sh
 
-check: setup ## Lint, format, types and known vulnerabilities, TypeScript and Python
-	npx --no-install biome check .
-	npx --no-install tsc -p .
-	npx --no-install buf lint proto
-	.venv/bin/ruff check --config python_worker/pyproject.toml python_worker tests/python bench
-	.venv/bin/ruff format --check --config python_worker/pyproject.toml python_worker tests/python bench
-	.venv/bin/mypy --config-file python_worker/pyproject.toml python_worker/gr2_worker
-	@bash scripts/audit.sh
+check: setup ## Lint, format, types, broken protos and known vulnerabilities, TypeScript and Python
+	@bash scripts/check.sh
 
 format: setup ## Rewrite files in the house style
 	npx --no-install biome check --write .

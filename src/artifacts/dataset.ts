@@ -24,7 +24,8 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
     ...(Object.keys(o.keep).length > 0 ? { keep: o.keep } : {}),
     ...(o.encoding === "auto" ? {} : { encoding: o.encoding }),
   };
-  const one = given({ interactions: oneFile(interactions), items: oneFile(items) });
+  const several = o.adapter === "table" || o.adapter === "impressions";
+  const one = several ? {} : given({ interactions: oneFile(interactions), items: oneFile(items) });
   switch (o.adapter) {
     case "recbole":
       return { kind: o.adapter, path, ...one, columns, itemColumns, ...reading };
@@ -59,6 +60,16 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
         clock: o.clock,
         ...reading,
       };
+    case "mind":
+      return {
+        kind: o.adapter,
+        path,
+        ...given({ impressions: oneFile(o.files.impressions) ?? one.interactions, items: one.items }),
+      };
+    case "next-item":
+      return { kind: o.adapter, path, ...one };
+    case "retailrocket":
+      return { kind: o.adapter, path, ...given({ interactions: one.interactions }), ...given({ keep: reading.keep }) };
     default:
       return {
         kind: o.adapter,

@@ -2,15 +2,16 @@
  * What lies at a path, and the recipe that reads it: look (heads of files), recognise (layout), measure (through the
  * adapter, as the data stage would), propose. No stage; writes nothing.
  */
-import { basename } from "node:path";
+import { basename, join } from "node:path";
 import { adapterOptions } from "../artifacts/dataset.ts";
 import { compileConfig } from "../config/load.ts";
 import { Gr2Error } from "../core/errors.ts";
-import { openDuck } from "../data/duck.ts";
-import { type Recognised, recognise } from "../data/inspect/layouts.ts";
+import { type Duck, openDuck } from "../data/duck.ts";
+import { recognise } from "../data/inspect/layouts.ts";
 import { type FolderView, lookAt } from "../data/inspect/look.ts";
 import { defaultLimits, type Limits, type Measured, measure } from "../data/inspect/measure.ts";
 import { type Advice, advise } from "../data/inspect/propose.ts";
+import type { Recognised } from "../data/inspect/recogniser.ts";
 
 export interface Inspection {
   readonly view: FolderView;
@@ -29,13 +30,13 @@ type Tree = { [key: string]: unknown };
 /** Throws DataError if there is nothing at the path. */
 export async function inspect(path: string, limits: Limits = defaultLimits): Promise<Inspection> {
   const duck = await openDuck();
-  let view: FolderView;
+  let look: { view: FolderView; found?: Recognised };
   try {
-    view = await lookAt(duck, path);
+    look = await find(duck, path, foldersWithin);
   } finally {
     duck.close();
   }
-  const found = recognise(view);
+  const { view, found } = look;
   if (found === undefined) return { view, advice: [] };
   const name = basename(view.folder).replace(/[^\w.-]+/g, "-") || "data";
   const recipe: Tree = {
@@ -56,6 +57,27 @@ export async function inspect(path: string, limits: Limits = defaultLimits): Pro
     if (!(e instanceof Gr2Error)) throw e;
     return { view, found, advice: [], fault: e.message };
   }
+}
+
+/** How deep archives nest their data: `KuaiRec 2.0/data/big_matrix.csv`. */
+const foldersWithin = 2;
+
+/** The layout at the path or, if there is none, of the first folder within that has one; the others are named. */
+async function find(duck: Duck, path: string, depth: number): Promise<{ view: FolderView; found?: Recognised }> {
+  const view = await lookAt(duck, path);
+  const found = recognise(view);
+  if (found !== undefined) return { view, found };
+  if (depth === 0 || view.only !== undefined) return { view };
+  const inner: { view: FolderView; found: Recognised }[] = [];
+  for (const name of view.subfolders.slice(0, 20)) {
+    const within = await find(duck, join(view.folder, name), depth - 1);
+    if (within.found) inner.push({ view: within.view, found: within.found });
+  }
+  const [first, ...more] = inner;
+  if (first === undefined) return { view };
+  if (more.length === 0) return first;
+  const note = `there is data in ${inner.map((i) => i.view.folder).join(", ")}; the first is proposed, the others have recipes of their own`;
+  return { view: first.view, found: { ...first.found, notes: [note, ...first.found.notes] } };
 }
 
 function put(tree: Tree, path: readonly string[], value: unknown): void {

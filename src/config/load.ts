@@ -128,6 +128,9 @@ function explain(issue: z.core.$ZodIssue, tree: Tree): string {
   return `${path} = ${JSON.stringify(valueAt(tree, issue.path))}: ${issue.message}`;
 }
 
+/** Adapters that follow data.keep. */
+const keepers: readonly string[] = ["table", "recbole", "impressions", "retailrocket"];
+
 /** Combinations that each setting alone allows and that together cannot work. */
 function impossible(c: Config): string[] {
   const out: string[] = [];
@@ -146,13 +149,15 @@ function impossible(c: Config): string[] {
     out.push(
       `data.columns.${refused[0]}: the files of data.adapter = ${c.data.adapter} have ${follows.length > 0 ? `no such column to name; it follows ${follows.join(", ")}` : "fixed columns"}; data.adapter = table reads any table`,
     );
-  if (Object.keys(c.data.keep).length > 0 && !["table", "recbole", "impressions"].includes(c.data.adapter))
-    out.push(`data.keep needs data.adapter = table, recbole or impressions, not ${c.data.adapter}`);
+  if (Object.keys(c.data.keep).length > 0 && !keepers.includes(c.data.adapter))
+    out.push(`data.keep needs data.adapter = ${keepers.join(" or ")}, not ${c.data.adapter}`);
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
-  if (c.prerank.kind === "logged" && c.data.adapter !== "impressions")
-    out.push(`prerank.kind = logged needs data.adapter = impressions, not ${c.data.adapter}: only a log has slates`);
+  if (c.prerank.kind === "logged" && c.data.adapter !== "impressions" && c.data.adapter !== "mind")
+    out.push(
+      `prerank.kind = logged needs data.adapter = impressions or mind, not ${c.data.adapter}: only a log has slates`,
+    );
   if (c.sft.lambdaReasoning >= c.sft.lambdaRanking)
     out.push(
       `sft.lambdaReasoning = ${c.sft.lambdaReasoning} must be below sft.lambdaRanking = ${c.sft.lambdaRanking} (GR2 v1)`,

@@ -46,6 +46,8 @@ const slashed: readonly (readonly [separator: string, rest: string])[] = [
   ["/", ""],
   ["/", " %H:%M"],
   ["/", " %H:%M:%S"],
+  ["/", " %I:%M:%S %p"],
+  ["/", " %I:%M %p"],
   [".", ""],
   [".", " %H:%M"],
   [".", " %H:%M:%S"],
@@ -116,7 +118,8 @@ function slashedFormats(sample: readonly string[]): string[] {
   const first = Math.max(...parts.map((p) => Number(p?.[1])));
   const second = Math.max(...parts.map((p) => Number(p?.[3])));
   const dayFirst = first > 12 && second <= 12;
-  const monthFirst = second > 12 && first <= 12;
+  const american = sample.every((v) => /\b[AP]M\b/i.test(v)); // 11/9/2019 8:55:22 AM
+  const monthFirst = first <= 12 && (second > 12 || american);
   if (dayFirst === monthFirst) return [];
   const separator = parts[0]?.[2] ?? "/";
   const year = (parts[0]?.[4] ?? "").length === 4 ? "%Y" : "%y";

@@ -33,5 +33,14 @@ export async function sourceHash(data: { readonly path: string }): Promise<strin
     const byTime = size > contentLimitBytes || (stat.isFile() && basename(file) !== basename(path));
     entries.push([basename(file), size, byTime ? mtimeMs : await sha256File(file)]);
   }
+  // Parts of a data set in folders of their own (next-item): by size and time of change.
+  for (const part of ["train", "valid", "test", "index"]) {
+    const inner = join(folder, part);
+    if (!stat.isDirectory() || !statSync(inner, { throwIfNoEntry: false })?.isDirectory()) continue;
+    for (const name of readdirSync(inner).sort()) {
+      const own = statSync(join(inner, name), { throwIfNoEntry: false });
+      if (own?.isFile()) entries.push([`${part}/${name}`, own.size, own.mtimeMs]);
+    }
+  }
   return hashOf(entries);
 }

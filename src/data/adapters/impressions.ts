@@ -15,7 +15,7 @@ import { calendarFrom, implausibleSql, precisions, type TimeUnit } from "../cloc
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
 import type { Encoding } from "../text-file.ts";
 import { idSql, isNoIdSql } from "../values.ts";
-import { cellSql, isTime, refuseRounded, withFields } from "./fields.ts";
+import { cellSql, isTime, type ReadOptions, refuseRounded, withFields } from "./fields.ts";
 import { columnsOf, type ItemColumns, readItemTable } from "./items.ts";
 import { type FileNames, filesNamed, given } from "./locate.ts";
 import {
@@ -91,13 +91,20 @@ export async function loadImpressions(
     }
   }
   const wide = columns.candidates !== undefined;
-  rowsRead += await stageLog(duck, file, wide ? wideFields(columns) : longFields(columns), quarantine, options);
+  rowsRead += await stageLog(
+    duck,
+    file,
+    wide ? wideFields(columns) : longFields(columns),
+    quarantine,
+    given({ timeUnit, encoding }),
+  );
   const known = options.interactions === undefined ? "" : "u NOT IN (SELECT DISTINCT u FROM raw_interactions)";
-  if (wide) await typeWide(duck, columns, known);
-  else await typeLong(duck, columns, known);
-  await setAside(duck, file, quarantine);
-  await duck.run(wide ? fromWide(columns) : fromLong(columns));
-  await duck.run("DROP TABLE typed; DROP TABLE staged");
+  if (wide) await takeWide(duck, file, columns, quarantine, known);
+  else {
+    await typeLong(duck, columns, known);
+    await setAside(duck, file, quarantine);
+    await duck.run(`${fromLong(columns)}; DROP TABLE typed; DROP TABLE staged`);
+  }
   if (options.interactions === undefined)
     await duck.run("INSERT INTO raw_interactions SELECT u, i, y, t FROM raw_impressions WHERE y > 0");
   else notes.push(...(await alignClocks(duck)));
@@ -122,15 +129,31 @@ export async function loadImpressions(
   };
 }
 
+/**
+ * Fills raw_impressions from `staged` rows of a wide log: n, line, u, t, sec, c (candidates, a JSON list), y or p, x.
+ * @param unknownUser SQL of a row whose user is to be refused; "" for none
+ */
+export async function takeWide(
+  duck: Duck,
+  file: string,
+  columns: ImpressionColumns,
+  quarantine: Quarantine,
+  unknownUser = "",
+): Promise<void> {
+  await typeWide(duck, columns, unknownUser);
+  await setAside(duck, file, quarantine);
+  await duck.run(`${fromWide(columns)}; DROP TABLE typed; DROP TABLE staged`);
+}
+
 /** `staged(n, line, FIELD VARCHAR ..., sec, q)`: the log's fields as text, with their times. Returns rows of the file. */
-function stageLog(
+export function stageLog(
   duck: Duck,
   file: string,
   fields: Readonly<Record<string, string>>,
   quarantine: Quarantine,
-  { timeUnit = "auto", encoding }: ImpressionsOptions,
+  { timeUnit = "auto", ...options }: ReadOptions & { readonly timeUnit?: TimeUnit },
 ): Promise<number> {
-  return withFields(duck, file, fields, quarantine, given({ encoding }), async (source) => {
+  return withFields(duck, file, fields, quarantine, options, async (source) => {
     const ids = ["u", "i", "s"].filter((f) => f in fields);
     await refuseRounded(duck, file, source, ids);
     const clock = await chooseClock(duck, source, "t", timeUnit);

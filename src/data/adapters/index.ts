@@ -2,9 +2,12 @@
 import type { Duck, Quarantine } from "../duck.ts";
 import { type AmazonOptions, loadAmazon } from "./amazon.ts";
 import { type ImpressionsOptions, loadImpressions } from "./impressions.ts";
+import { loadMind, type MindOptions } from "./mind.ts";
 import { loadMovielens, type MovielensOptions } from "./movielens.ts";
+import { loadNextItem, type NextItemOptions } from "./next-item.ts";
 import type { AdapterReport } from "./readers.ts";
 import { loadRecbole, type RecboleOptions } from "./recbole.ts";
+import { loadRetailrocket, type RetailrocketOptions } from "./retailrocket.ts";
 import { loadSequences, type SequencesOptions } from "./sequences.ts";
 import { loadTable, type TableOptions } from "./table.ts";
 
@@ -14,6 +17,9 @@ export type AdapterOptions =
   | SequencesOptions
   | TableOptions
   | ImpressionsOptions
+  | MindOptions
+  | NextItemOptions
+  | RetailrocketOptions
   | AmazonOptions;
 
 /** Throws DataError for missing or unreadable files; malformed rows go to the quarantine. */
@@ -29,6 +35,12 @@ export function loadRaw(duck: Duck, options: AdapterOptions, quarantine: Quarant
       return loadTable(duck, options, quarantine);
     case "impressions":
       return loadImpressions(duck, options, quarantine);
+    case "mind":
+      return loadMind(duck, options, quarantine);
+    case "next-item":
+      return loadNextItem(duck, options, quarantine);
+    case "retailrocket":
+      return loadRetailrocket(duck, options, quarantine);
     case "amazon2014":
     case "amazon2018":
     case "amazon2023":

@@ -159,7 +159,7 @@ const plainTextItems = (file: string, quarantine: Quarantine): AsyncGenerator<Ra
       : { id: own, title: title.trim(), brand: "", categories: [], description: "" };
   });
 
-async function* keyedItems(file: string, columns: ItemColumns, quarantine: Quarantine): AsyncGenerator<RawItem> {
+export async function* keyedItems(file: string, columns: ItemColumns, quarantine: Quarantine): AsyncGenerator<RawItem> {
   let tree: unknown;
   try {
     const pieces: string[] = [];

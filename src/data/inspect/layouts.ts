@@ -2,55 +2,79 @@
  * Recognises a layout and names the settings that read it. Each layout is one entry of `recognisers`, tried in order; a
  * new layout is a new entry. Pure: works on what look.ts saw.
  */
+import { nextItemFiles } from "../adapters/next-item.ts";
 import { recboleName } from "../adapters/recbole.ts";
 import { knownTables } from "./known-tables.ts";
+import { impressions, shownItems } from "./logs.ts";
 import type { FileView, FolderView } from "./look.ts";
 import { type Outcome, outcomeOf } from "./outcomes.ts";
+import { described, filesOf, has, named, pick, type Recognised, type Recogniser, readable } from "./recogniser.ts";
 import { type Guesses, type InteractionRole, type ItemRole, interactionRoles, itemRoles } from "./roles.ts";
 
-export interface Recognised {
-  /** In plain words. */
-  readonly layout: string;
-  /** Settings under `data`, all but name and path. */
-  readonly settings: Readonly<Record<string, unknown>>;
-  /** Settings outside `data` that belong to the layout. */
-  readonly more?: Readonly<Record<string, unknown>>;
-  readonly interactions: string;
-  readonly items?: string;
-  /** More files that the proposal reads. */
-  readonly others?: readonly string[];
-  /** Column -> role, with the reason. */
-  readonly roles: readonly {
-    readonly file: string;
-    readonly role: string;
-    readonly column: string;
-    readonly why: string;
-  }[];
-  /** What the reader should know or check. */
-  readonly notes: readonly string[];
-}
-
-type Recogniser = (view: FolderView) => Recognised | undefined;
-
-const named = (view: FolderView, pattern: RegExp): FileView | undefined =>
-  pick(
-    view,
-    view.files.filter((f) => pattern.test(f.name)),
-  );
-
-/** The file that was pointed at, else the largest. */
-const pick = (view: FolderView, files: readonly FileView[]): FileView | undefined =>
-  files.find((f) => f.name === view.only) ?? [...files].sort((a, b) => b.bytes - a.bytes)[0];
-
-const has = (f: FileView, ...columns: readonly string[]): boolean => {
-  const names = new Set(f.columns.map((c) => c.name));
-  return columns.every((c) => names.has(c));
+/** MIND: behaviors.tsv and news.tsv, without headers. */
+const mind: Recogniser = (view) => {
+  const at = (name: string) => view.files.find((f) => f.name === name);
+  const [behaviors, news] = [at("behaviors.tsv"), at("news.tsv")];
+  if (behaviors?.lines[0]?.split("\t").length !== 5 || news === undefined) return undefined;
+  return {
+    layout: "MIND, Microsoft News: logged impressions",
+    settings: { adapter: "mind" },
+    more: { prerank: { kind: "logged" } },
+    interactions: behaviors.name,
+    items: news.name,
+    roles: [],
+    notes: ["MIND shuffles what it shows: the logged order is nobody's ranking, and beating it says little"],
+  };
 };
 
-const filesOf = (view: FolderView, interactions: FileView, items: FileView | undefined, several: boolean) =>
-  view.only !== undefined || several
-    ? { files: { interactions: interactions.name, ...(items ? { items: items.name } : {}) } }
-    : {};
+const retailrocket: Recogniser = (view) => {
+  const events = named(view, /^events\.csv/);
+  if (events === undefined || !has(events, "timestamp", "visitorid", "event", "itemid")) return undefined;
+  const others = view.files.filter((f) => /^(item_properties.*|category_tree)\.csv/.test(f.name)).map((f) => f.name);
+  const outcome = outcomeOf(events, new Set());
+  return {
+    layout: "Retailrocket's e-commerce events",
+    settings: {
+      adapter: "retailrocket",
+      ...(events.name === "events.csv" ? {} : { files: { interactions: events.name } }),
+    },
+    interactions: events.name,
+    others,
+    roles: [],
+    notes: [
+      ...(outcome ? [outcome.note] : []),
+      others.length > 0
+        ? "item texts are hashed words: categories and words can be compared, not read; a language model has little to work with"
+        : "there is no item_properties*.csv: items would have no text, and semantic IDs need text",
+    ],
+  };
+};
+
+/** Rows of a history and its next item: MiniOneRec, RecBole's benchmark files. */
+const nextItem: Recogniser = (view) => {
+  const names = view.files.map((f) => f.name);
+  const chosen = view.only !== undefined && /\.train\.inter$/.test(view.only) ? view.only : undefined;
+  const found = nextItemFiles(names, chosen);
+  const [train = "", ...later] = found?.rows ?? [];
+  const file = view.files.find((f) => f.name === train);
+  if (found === undefined || file === undefined) return undefined;
+  const isInter = train.endsWith(".inter");
+  const columns = file.columns.map((c) => recboleName(c.name));
+  if (!columns.includes(isInter ? "item_id_list" : "history_item_id") || !columns.includes("item_id")) return undefined;
+  const several = names.filter((n) => (isInter ? /\.train\.inter$/ : /^train\/.*\.csv$/).test(n));
+  return {
+    layout: `${isInter ? "RecBole's benchmark files" : "MiniOneRec's files"}: a history and its next item`,
+    settings: { adapter: "next-item", ...(several.length > 1 ? { files: { interactions: train } } : {}) },
+    interactions: train,
+    ...(found.items ? { items: found.items } : {}),
+    others: later,
+    roles: [],
+    notes: [
+      ...(several.length > 1 ? [`there are several data sets (${several.join(", ")}); ${train} is proposed`] : []),
+      ...(found.items ? [] : ["there is no item file: items would have no text, and semantic IDs need text"]),
+    ],
+  };
+};
 
 const recbole: Recogniser = (view) => {
   const inter = named(view, /\.inter$/);
@@ -145,90 +169,6 @@ const sequences: Recogniser = (view) => {
     notes: items ? [] : ["there is no item file: items would have no text, and semantic IDs need text"],
   };
 };
-
-/** Names that columns of logged slates have, by role. */
-const slateColumns: readonly (readonly [role: string, names: RegExp])[] = [
-  ["candidates", /^(candidates|slate|slates|shown|impressions?|exposed|item_?ids)$/i],
-  ["scores", /^(scores?|predictions?)$/i],
-  ["labels", /^(labels?|grades?|relevance)$/i],
-  ["positives", /^(positives|clicked|clicks|purchased|chosen)$/i],
-];
-
-/** Logged slates, a row a request: a column of lists of items, with what came of it. */
-const impressions: Recogniser = (view) => {
-  for (const file of view.files) {
-    const roles = slateColumns.flatMap(([role, names]) => {
-      const column = file.columns.find((c) => names.test(c.name) && c.kind === "lists");
-      return column ? [{ file: file.name, role, column: column.name, why: "its values are lists" }] : [];
-    });
-    const { user, time } = interactionRoles(file.columns, file.records.length);
-    if (!roles.some((r) => r.role === "candidates") || !user?.byName) continue;
-    return aLog(view, file, "a log of slates, a row a request", [
-      ...roles,
-      ...described(file, { user, ...(time ? { time } : {}) }),
-    ]);
-  }
-  return undefined;
-};
-
-/** Names that columns of a log have where every row is a shown item. */
-const shownColumns: readonly (readonly [role: string, names: RegExp])[] = [
-  ["slate", /^(slate|request|impression|search|query|page_?view|session_?request)(_?id)?$/i],
-  ["label", /^(label|grade|relevance|clicked|click|is_?click(ed)?|purchased|converted|target)$/i],
-  ["position", /^(position|pos|rank|place|slot)$/i],
-  ["score", /^(score|prediction|pred|incumbent_?score|model_?score)$/i],
-];
-
-/** Logged slates, a row a shown item: a request id that several rows share, and what came of each item. */
-const shownItems: Recogniser = (view) => {
-  for (const file of view.files.filter(readable)) {
-    const found = new Map(
-      shownColumns.flatMap(([role, names]) => {
-        const column = file.columns.find((c) => names.test(c.name) && c.kind !== "lists" && c.kind !== "empty");
-        return column ? [[role, column.name]] : [];
-      }),
-    );
-    const [slate, label] = [found.get("slate"), found.get("label")];
-    if (slate === undefined || label === undefined) continue;
-    const requests = new Set(file.records.map((r) => String(r[slate])));
-    if (requests.size > 0.7 * file.records.length) continue; // hardly any two rows of one request
-    const taken = new Set(found.values());
-    const { user, item, time } = interactionRoles(
-      file.columns.filter((c) => !taken.has(c.name)),
-      file.records.length,
-    );
-    if (!user?.byName || !item) continue;
-    return aLog(view, file, "a log of slates, a row a shown item", [
-      ...[...found].map(([role, column]) => ({ file: file.name, role, column, why: "by its name" })),
-      ...described(file, { user, item, ...(time ? { time } : {}) }),
-    ]);
-  }
-  return undefined;
-};
-
-/** What both forms of a log propose: the impressions adapter, with the items next to it. */
-function aLog(view: FolderView, file: FileView, layout: string, own: Recognised["roles"]): Recognised {
-  const items = view.files.find((f) => f !== file && /^(items?|products?|meta)/i.test(f.name) && readable(f));
-  const roles = [...own, ...(items ? described(items, itemRoles(items.columns, items.records)) : [])];
-  return {
-    layout,
-    settings: {
-      adapter: "impressions",
-      files: { impressions: file.name, ...(items ? { items: items.name } : {}) },
-      columns: Object.fromEntries(roles.map((r) => [r.role, r.column])),
-    },
-    more: { prerank: { kind: "logged" } },
-    interactions: file.name,
-    ...(items ? { items: items.name } : {}),
-    roles,
-    notes: items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"],
-  };
-}
-
-const readable = (f: FileView): boolean =>
-  ["csv", "tsv", "jsonl", "parquet"].includes(f.format) &&
-  f.problem === undefined &&
-  /\.(csv|tsv|jsonl|json|ndjson)(\.gz)?$|\.parquet$/i.test(f.name);
 
 /** A public data set that is two tables: known-tables.ts. */
 const knownTable: Recogniser = (view) => {
@@ -358,11 +298,6 @@ function columnsOf(roles: Guesses<InteractionRole>, items: Guesses<ItemRole>): R
   );
 }
 
-const described = (file: FileView, roles: Guesses<string>): Recognised["roles"] =>
-  Object.entries(roles).flatMap(([role, guess]) =>
-    guess ? [{ file: file.name, role, column: guess.column, why: guess.why }] : [],
-  );
-
 /** The separator that most categories in one string hold, if it is not the default. */
 function separatorOf(file: FileView, roles: Guesses<ItemRole>): string | undefined {
   const column = roles.categories?.column;
@@ -374,6 +309,9 @@ function separatorOf(file: FileView, roles: Guesses<ItemRole>): string | undefin
 }
 
 export const recognisers: readonly Recogniser[] = [
+  mind,
+  retailrocket,
+  nextItem,
   recbole,
   movielens,
   amazon,

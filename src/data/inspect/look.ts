@@ -74,6 +74,8 @@ export interface FolderView {
 
 const headBytes = 1 << 18;
 const maxFiles = 40;
+/** Folders that hold parts of one data set: their files are looked at too, as `train/NAME`. */
+const partFolders = /^(train|valid|test|index)$/;
 const maxRecords = 2000;
 
 /** Looks at a folder, or at a file and its neighbours. Throws DataError if there is no such thing. */
@@ -83,13 +85,20 @@ export async function lookAt(duck: Duck, path: string): Promise<FolderView> {
   if (stat === undefined)
     throw new DataError(`${path}: there is no such file or folder.`, { advice: "Name the folder of the data." });
   const folder = stat.isDirectory() ? full : dirname(full);
+  const subfolders = subfoldersOf(folder);
   const names = filesIn(folder).slice(0, maxFiles);
+  for (const inner of subfolders.filter((f) => partFolders.test(f)))
+    names.push(
+      ...filesIn(join(folder, inner))
+        .slice(0, maxFiles)
+        .map((n) => `${inner}/${n}`),
+    );
   const files: FileView[] = [];
   for (const name of names) files.push(await lookAtFile(duck, folder, name));
   return {
     folder,
     files,
-    subfolders: subfoldersOf(folder),
+    subfolders,
     ...(stat.isDirectory() ? {} : { only: basename(full) }),
   };
 }

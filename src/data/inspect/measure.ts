@@ -2,9 +2,9 @@
  * Reads what a proposal names, through its adapter, and measures what the choice of split, k-core and semantic IDs
  * depends on. Bounded: files above a limit are cut to their first part, and the numbers say so.
  */
-import { createReadStream, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { createReadStream, mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { createGunzip, gzipSync } from "node:zlib";
 import { DataError } from "../../core/errors.ts";
 import { type AdapterOptions, loadRaw } from "../adapters/index.ts";
@@ -67,6 +67,7 @@ export async function measure(
   const duck = await openDuck();
   try {
     const cut = new Set<string>();
+    for (const name of files) mkdirSync(dirname(join(folder, name)), { recursive: true });
     for (const name of files) if (await lay(duck, join(options.path, name), join(folder, name), limits)) cut.add(name);
     const quarantine = new Quarantine();
     const report = await loadRaw(duck, { ...options, path: folder }, quarantine);

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { inspect } from "../../../src/commands/inspect.ts";
 import { compileConfig } from "../../../src/config/load.ts";
 import { sourceHash } from "../../../src/data/source.ts";
 import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
@@ -42,6 +43,75 @@ describe("layouts, through the configuration", () => {
     expect(JSON.parse(readFileSync(join(dir, "quarantine.jsonl"), "utf8"))).toMatchObject({
       ...{ file: join(path, "interactions.jsonl"), line: 3, reason: "not JSON", text: "{'u': 'a', 'i': }" },
     });
+  });
+
+  const history = { "1": "N1 N2", "2": "", "3": "N3" };
+  const shown = (id: keyof typeof history, user: string, time: string, news: string): string =>
+    `${id}\t${user}\t${time}\t${history[id]}\t${news}\n`;
+  const article = (id: string, title: string): string =>
+    `${id}\tsports\tgolf\t${title}\tAbout it.\thttps://news.example/${id}.html\t[{"Label": "PGA"}]\t[]\n`;
+  const mind = {
+    "behaviors.tsv":
+      shown("1", "U1", "11/15/2019 8:55:22 AM", "N4-0 N5-1 N6-0") +
+      shown("2", "U2", "11/11/2019 1:00:00 PM", "N4-1 N6-0") +
+      shown("3", "U1", "11/11/2019 12:00:00 AM", "N6-1 N7-0"),
+    "news.tsv": ["N1", "N2", "N3", "N4", "N5", "N6", "N7"].map((n) => article(n, `The "title of ${n}`)).join(""),
+    "entity_embedding.vec": "Q41\t-0.063388\t-0.181451\n",
+  };
+
+  it("MIND, whose proposal reads it too", async () => {
+    const path = writeLayout(root, { files: mind });
+    const { recipe, measured, fault } = await inspect(path);
+    expect(fault).toBeUndefined();
+    expect(recipe).toMatchObject({ data: { adapter: "mind" }, prerank: { kind: "logged" } });
+    expect(measured).toMatchObject({
+      users: 2,
+      malformed: 0,
+      time: { last: Date.UTC(2019, 10, 15, 8, 55, 22) / 1000 },
+    });
+    const { dataset } = await runDataStage(root, { adapter: "mind", path });
+    // U1's first impression is the third row, with N3 clicked before the log; it clicked N6 and then N5.
+    expect(sequencesOf(dataset)).toEqual({ U1: ["N3", "N6", "N5"], U2: ["N4"] });
+    const start = Date.UTC(2019, 10, 11) / 1000;
+    const u1 = dataset.sequences.find((s) => s.user === "U1");
+    expect(Array.from(u1?.times ?? [])).toEqual([start - 1, start, Date.UTC(2019, 10, 15, 8, 55, 22) / 1000]);
+    const log = dataset.impressions;
+    const first = Array.from(log?.items.subarray(0, 2) ?? [], (i) => dataset.items[i]?.id);
+    expect([log?.users.length, log?.items.length]).toEqual([3, 7]);
+    expect([
+      ["N6", "N7"],
+      ["N4", "N6"],
+    ]).toContainEqual(first);
+    expect(dataset.items.find((i) => i.id === "N5")).toMatchObject({
+      ...{ title: 'The "title of N5', categories: ["sports", "golf"], description: "About it." },
+    });
+  });
+
+  it("MIND's test split, whose labels are not published, is refused by name", async () => {
+    const path = writeLayout(root, {
+      files: { ...mind, "behaviors.tsv": shown("1", "U1", "11/15/2019 8:55:22 AM", "N4 N5") },
+    });
+    await expect(runDataStage(root, { adapter: "mind", path })).rejects.toThrow(
+      /behaviors.tsv:1 shows news without what was clicked/,
+    );
+  });
+
+  it("rows of a history and its next item that do not fit together are malformed", async () => {
+    const header = "user_id:token\titem_id_list:token_seq\titem_id:token\n";
+    const path = writeLayout(root, { files: { "x.train.inter": `${header}1\ta b\tc\n1\ta x\tc\n1\ta b\tc\n` } });
+    const { dataset, dir } = await runDataStage(root, { adapter: "next-item", path, maxBadShare: 0.5 });
+    expect(sequencesOf(dataset)).toEqual({ 1: ["a", "b", "c"] }); // the third row says what is known
+    expect(JSON.parse(readFileSync(join(dir, "quarantine.jsonl"), "utf8"))).toMatchObject({
+      ...{ line: 3, reason: "its history does not continue what the user's earlier rows say" },
+    });
+  });
+
+  it("an archive's folders within are looked at", async () => {
+    const kuaiRec = publicLayouts.find((l) => l.name === "KuaiRec") as (typeof publicLayouts)[number];
+    const files = Object.fromEntries(Object.entries(kuaiRec.files).map(([n, f]) => [`KuaiRec 2.0/data/${n}`, f]));
+    const path = writeLayout(root, { files: { ...files, "KuaiRec 2.0/LICENSE": "free\n" } });
+    const { recipe } = await inspect(path);
+    expect(recipe).toMatchObject({ data: { path: join(path, "KuaiRec 2.0/data"), name: "data" } });
   });
 
   it("columns that an adapter does not follow are refused", () => {

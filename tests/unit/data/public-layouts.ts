@@ -254,4 +254,54 @@ export const publicLayouts: readonly Layout[] = [
     sequences: { 7: ["46", "137"], 9: ["46"] },
     items: { 46: { title: "Linkin Park" } },
   },
+  {
+    name: "RecBole benchmark files",
+    files: {
+      "ml.train.inter": "user_id:token\titem_id_list:token_seq\titem_id:token\n1\ta b\tc\n2\tb\ta\n",
+      "ml.valid.inter": "user_id:token\titem_id_list:token_seq\titem_id:token\n1\ta b c\td\n",
+      "ml.test.inter": "user_id:token\titem_id_list:token_seq\titem_id:token\n1\tb c d\te\n",
+      "ml.item": "item_id:token\tmovie_title:token_seq\na\tAlpha\nb\tBeta\nc\tGamma\nd\tDelta\ne\t\n",
+    },
+    settings: { adapter: "next-item" },
+    sequences: { 1: ["a", "b", "c", "d", "e"], 2: ["b", "a"] },
+    items: { c: { title: "Gamma" } },
+  },
+  {
+    name: "MiniOneRec",
+    files: {
+      "train/Office_Products_5_2016-10-2018-11.csv": `user_id,history_item_title,item_title,history_item_id,item_id,history_item_sid,item_sid\nA22,"['Gorilla ""Glue"", 2 oz']",Grizzly G9849,"[117]",118,"['<a_165><b_107><c_44>']",<a_104><b_118><c_176>\nA22,"['Gorilla ""Glue"", 2 oz', 'Grizzly G9849']",Pen,"[117, 118]",119,"['<a_165><b_107><c_44>', '<a_104><b_118><c_176>']",<a_1><b_2><c_3>\nA7,['Pen'],Grizzly G9849,[119],118,['<a_1><b_2><c_3>'],<a_104><b_118><c_176>\n`,
+      "valid/Office_Products_5_2016-10-2018-11.csv": `user_id,history_item_title,item_title,history_item_id,item_id,history_item_sid,item_sid\nA22,"['Grizzly G9849', 'Pen']",Ink,"[118, 119]",120,"['x', 'y']",<a_9><b_9><c_9>\n`,
+      "test/Office_Products_5_2016-10-2018-11.csv": `user_id,history_item_title,item_title,history_item_id,item_id,history_item_sid,item_sid\nA7,"['Pen', 'Grizzly G9849']",Ink,"[119, 118]",120,"['x', 'y']",<a_9><b_9><c_9>\n`,
+      "info/Office_Products_5_2016-10-2018-11.txt": "<a_104><b_118><c_176>\tGrizzly G9849\t118\n",
+      "index/Office_Products.index.json": '{"117": ["<a_165>", "<b_107>", "<c_44>"]}',
+      "index/Office_Products.item.json": JSON.stringify({
+        117: { title: 'Gorilla "Glue", 2 oz', description: "Sticks.", brand: "Gorilla" },
+        118: { title: "Grizzly G9849", description: "", brand: "Grizzly" },
+        119: { title: "Pen", description: "Writes." },
+        120: { title: "Ink" },
+      }),
+    },
+    settings: { adapter: "next-item" },
+    sequences: { A22: ["117", "118", "119", "120"], A7: ["119", "118", "120"] },
+    items: { 117: { title: 'Gorilla "Glue", 2 oz', brand: "Gorilla", description: "Sticks." } },
+  },
+  {
+    name: "Retailrocket",
+    files: {
+      "events.csv":
+        "timestamp,visitorid,event,itemid,transactionid\n1433221332117,257597,view,355908,\n1433224214164,992329,view,248676,\n1433221999827,257597,addtocart,248676,\n1433222276276,257597,transaction,318965,4000\n",
+      "item_properties_part1.csv":
+        "timestamp,itemid,property,value\n1435460400000,355908,categoryid,1338\n1441508400000,355908,888,1116713 960601 n277.200\n1431226800000,355908,categoryid,7\n",
+      "item_properties_part2.csv":
+        "timestamp,itemid,property,value\n1433041200000,248676,categoryid,1016\n1439694000000,248676,790,n26.400 1135780\n1439694000000,248676,available,1\n",
+      "category_tree.csv": "categoryid,parentid\n1338,1016\n1016,213\n213,\n",
+    },
+    settings: { adapter: "retailrocket" },
+    sequences: { 257597: ["355908", "248676", "318965"], 992329: ["248676"] },
+    items: {
+      355908: { categories: ["category 213", "category 1016", "category 1338"], description: "1116713 960601" },
+      248676: { categories: ["category 213", "category 1016"], description: "" },
+      318965: { categories: [] },
+    },
+  },
 ];

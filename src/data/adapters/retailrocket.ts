@@ -1,0 +1,94 @@
+/**
+ * Retailrocket's e-commerce data set: events.csv (a table: timestamp in milliseconds, visitorid, event, itemid,
+ * transactionid), item_properties_part1.csv and _part2.csv (a row a property of an item at a time) and category_tree.csv.
+ * All words are hashed by the publisher: an item's categories are its path in the tree, its description the latest values
+ * of its properties, whose words can be compared but not read.
+ */
+import { basename, join } from "node:path";
+import { DataError } from "../../core/errors.ts";
+import { type Duck, type Quarantine, sqlText } from "../duck.ts";
+import { filesIn } from "./locate.ts";
+import { type AdapterReport, type Keep, type RawItem, readInteractions, writeItems } from "./readers.ts";
+
+export interface RetailrocketOptions {
+  readonly kind: "retailrocket";
+  /** Folder with the original files. */
+  readonly path: string;
+  /** Default events.csv. */
+  readonly interactions?: string;
+  /** For example `{event: ["addtocart", "transaction"]}`. */
+  readonly keep?: Keep;
+}
+
+/** Hashed words of an item's description at most. */
+const maxWords = 40;
+
+export async function loadRetailrocket(
+  duck: Duck,
+  options: RetailrocketOptions,
+  quarantine: Quarantine,
+): Promise<AdapterReport> {
+  const { path } = options;
+  const events = join(path, options.interactions ?? "events.csv");
+  const columns = { user: "visitorid", item: "itemid", time: "timestamp" };
+  const { keep } = options;
+  const read = await readInteractions(duck, events, columns, quarantine, {
+    timeUnit: "milliseconds",
+    ...(keep === undefined ? {} : { keep }),
+  });
+  const names = filesIn(path);
+  const properties = names.filter((n) => /^item_properties.*\.csv(\.gz)?$/.test(n)).map((n) => join(path, n));
+  const tree = names.filter((n) => /^category_tree\.csv(\.gz)?$/.test(n)).map((n) => join(path, n));
+  if (properties.length > 0) await writeItems(duck, await itemsOf(duck, properties, tree[0]));
+  return {
+    files: [events, ...properties, ...tree],
+    rowsRead: read.rows,
+    hasItems: false, // properties are known for about nine of ten items; the others are items all the same
+    hasClock: true,
+    notes: [
+      ...read.notes,
+      properties.length > 0
+        ? `items from ${properties.map((p) => basename(p)).join(", ")}: words are hashed, no title can be read`
+        : "no item_properties*.csv: items have no text",
+    ],
+  };
+}
+
+async function itemsOf(duck: Duck, files: readonly string[], treeFile: string | undefined): Promise<RawItem[]> {
+  const csv = (paths: readonly string[]): string =>
+    `read_csv([${paths.map(sqlText).join(", ")}], header=true, all_varchar=true)`;
+  try {
+    const parents = new Map<string, string>();
+    if (treeFile !== undefined)
+      for (const { categoryid, parentid } of await duck.rows(`SELECT categoryid, parentid FROM ${csv([treeFile])}`))
+        if (parentid !== null) parents.set(String(categoryid), String(parentid));
+    const rows = await duck.rows(`SELECT itemid, max(value) FILTER (property = 'categoryid') AS category,
+        string_agg(value, ' ' ORDER BY property) FILTER (property NOT IN ('categoryid', 'available', '790')) AS words
+      FROM (SELECT itemid, property, arg_max(value, TRY_CAST(timestamp AS BIGINT)) AS value FROM ${csv(files)} GROUP BY ALL)
+      GROUP BY itemid ORDER BY itemid`);
+    return rows.map((r) => ({
+      id: String(r.itemid),
+      title: "",
+      brand: "",
+      categories: r.category === null ? [] : pathTo(String(r.category), parents),
+      description: String(r.words ?? "")
+        .split(" ")
+        .filter((w) => !/^n-?\d/.test(w)) // numbers; words are hashes
+        .slice(0, maxWords)
+        .join(" "),
+    }));
+  } catch (cause) {
+    if (cause instanceof DataError) throw cause;
+    throw new DataError(`${files.join(", ")}: cannot be read as item properties.`, {
+      cause,
+      advice: "They need the columns timestamp, itemid, property and value.",
+    });
+  }
+}
+
+/** From the root down. */
+function pathTo(category: string, parents: ReadonlyMap<string, string>): string[] {
+  const path = [category];
+  for (let at = parents.get(category); at !== undefined && !path.includes(at); at = parents.get(at)) path.unshift(at);
+  return path.map((c) => `category ${c}`);
+}
