@@ -20,7 +20,8 @@ import { hashOf } from "../src/core/hash.ts";
 import { unitHash } from "../src/core/rng.ts";
 import { checkSlates } from "../src/data/leakage.ts";
 import { ndcgAt, recallAt } from "../src/eval/metrics.ts";
-import { buildSlates, type SlateSegment, viewFor } from "../src/prerank/slates.ts";
+import { planFits } from "../src/prerank/fits.ts";
+import { buildSlates, type SlateSegment } from "../src/prerank/slates.ts";
 import { readManifest } from "../src/run/manifest.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
 import type { StageContext } from "../src/run/stage.ts";
@@ -110,7 +111,9 @@ async function measure(
     const context = contextOf(config, own, folder, running?.client);
     const data = await openData(context);
     let begin = performance.now();
-    const preRanker = await preRankerFitter(context, data, kind)(viewFor(data, "test"));
+    const [late] = planFits(data, { folds: 0, refit: false, seed, midtrain: false });
+    if (!late) throw new ConfigError("nothing to fit");
+    const preRanker = await preRankerFitter(context, data, kind)(late.view, late);
     const fit = costOfFit(folder.path, own, kind, {
       seconds: (performance.now() - begin) / 1000,
       bytes: await peakBytes(running?.client),

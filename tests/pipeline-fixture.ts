@@ -4,12 +4,11 @@ import { join } from "node:path";
 import { Rng } from "../src/core/rng.ts";
 
 const numUsers = 60;
-const numItems = 30;
 const length = 20;
 const genres = ["Drama", "Comedy", "Western"];
 
 /** Writes data in RecBole's layout and a recipe into `folder`; returns the recipe's path. */
-export function writePipelineFixture(folder: string): string {
+export function writePipelineFixture(folder: string, numItems = 30): string {
   const data = join(folder, "data");
   mkdirSync(data, { recursive: true });
   const rng = Rng.of(7, "pipeline fixture");
@@ -28,7 +27,9 @@ export function writePipelineFixture(folder: string): string {
   writeFileSync(join(data, "small.inter"), `${inter.join("\n")}\n`);
   const items = ["item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"];
   for (let i = 0; i < numItems; i++)
-    items.push(`i${i}\tFilm number ${i}\t${1950 + i}\t${genres[Math.floor(i / 10)]} ${i % 2 ? "Long" : "Short"}`);
+    items.push(
+      `i${i}\tFilm number ${i}\t${1950 + i}\t${genres[Math.floor((3 * i) / numItems)]} ${i % 2 ? "Long" : "Short"}`,
+    );
   writeFileSync(join(data, "small.item"), `${items.join("\n")}\n`);
   const prose = Array.from({ length: 4 }, (_, k) =>
     `Paragraph ${k}: plain words about nothing in particular, `.repeat(3),

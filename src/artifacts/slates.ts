@@ -2,14 +2,14 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { deriveSeed, unitHash } from "../core/rng.ts";
-import type { SlateSegment } from "../prerank/slates.ts";
+import type { Segment } from "../data/types.ts";
 import type { Slate } from "../prerank/types.ts";
 import type { StageContext } from "../run/stage.ts";
 import type { Corpus } from "./corpus.ts";
 import { readLines } from "./files.ts";
 
-/** All slates of a segment, misses included. */
-export function readSlates(context: StageContext, segment: SlateSegment): Slate[] {
+/** All slates of a segment, misses included; of the mid-training segment those that prerank.trainSlates asks for. */
+export function readSlates(context: StageContext, segment: Segment): Slate[] {
   const file = slateFile(context.inputDir("slates"), segment);
   return existsSync(file) ? readLines<Slate>(file) : [];
 }
@@ -29,4 +29,4 @@ export const viewOf = (corpus: Corpus, slate: Slate, evidence?: Readonly<Record<
   scores: slate.scores,
 });
 
-export const slateFile = (dir: string, segment: SlateSegment): string => join(dir, `${segment}.jsonl`);
+export const slateFile = (dir: string, segment: Segment): string => join(dir, `${segment}.jsonl`);

@@ -154,6 +154,14 @@ function impossible(c: Config): string[] {
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
+  const p = c.prerank;
+  if (p.folds === 1) out.push("prerank.folds = 1 leaves nobody to learn from: use 0 (by segment) or 2 and more");
+  if (p.trainSlates > 0 && (p.folds === 0 || p.kind === "logged"))
+    out.push("prerank.trainSlates needs prerank.folds: a pre-ranker fitted by segment has seen those answers");
+  if (p.kind !== "fused" && Object.keys(p.scores).length > 0)
+    out.push(`prerank.scores needs prerank.kind = fused, not ${p.kind}`);
+  const clash = p.experts.find((name) => Object.hasOwn(p.scores, name)) ?? ("fused" in p.scores ? "fused" : undefined);
+  if (clash) out.push(`prerank.scores.${clash}: that name is taken; choose another`);
   if (c.prerank.kind === "logged" && c.data.adapter !== "impressions" && c.data.adapter !== "mind")
     out.push(
       `prerank.kind = logged needs data.adapter = impressions or mind, not ${c.data.adapter}: only a log has slates`,

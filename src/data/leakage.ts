@@ -87,9 +87,14 @@ export function checkPrompts(prompts: Iterable<ShownPrompt>, consumer: string): 
   failIfAny(`prompts of ${consumer} give their answer away`, offenders);
 }
 
-/** What a training input of slates of `segment` may see at most: everything before that segment's own stage. */
-export const allowedFor = (segment: Segment): Segment =>
-  segment === "validation" || segment === "test" ? "rerank" : "midtrain";
+/**
+ * What a training input of slates of `segment` may see at most: everything before that segment's own stage. Test comes after
+ * every choice is made, so with `refit` all that comes before it.
+ */
+export const allowedFor = (segment: Segment, refit = false): "midtrain" | "rerank" | "validation" => {
+  if (segment === "test") return refit ? "validation" : "rerank";
+  return segment === "validation" ? "rerank" : "midtrain";
+};
 
 /** Slates are consistent with the data and do not show their own answer. */
 export function checkSlates(

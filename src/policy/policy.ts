@@ -1,15 +1,28 @@
 /**
- * A language model as a re-ranker: renders slates, asks the worker, parses the answers. It owns nothing about training;
- * every stage and the server go through it, so that all of them ask the model in exactly the same way.
+ * A language model as a re-ranker of the run's own slates: asks the worker about them, batch by batch, and reads the
+ * answers. Every stage goes through it. How a slate is asked and an answer is read is in ask.ts, which the service shares.
  */
 
 import { WorkerError } from "../core/errors.ts";
 import type { Compressor } from "../prompts/compress.ts";
-import { type Parsed, parseResponse } from "../prompts/parse.ts";
-import { type Encoder, item, markers, turn } from "../prompts/pieces.ts";
-import { constraintTokens, type Mode, type PromptOptions, renderPrompt } from "../prompts/rerank.ts";
-import { sequentialTask } from "../prompts/tasks.ts";
+import type { Parsed } from "../prompts/parse.ts";
+import type { Encoder } from "../prompts/pieces.ts";
+import { constraintTokens, type Mode, type PromptOptions } from "../prompts/rerank.ts";
 import type { PermutationConstraint, TokenIds, WorkerClient } from "../worker/types.ts";
+import {
+  type AskOptions,
+  type Choices,
+  type DecodingOptions,
+  decodeResponse,
+  decodingRules,
+  directPrompt,
+  findTrigger,
+  maxResponseTokens,
+  permutationConstraint,
+  readResponse,
+  rerankPrompt,
+  sumLogLikelihoods,
+} from "./ask.ts";
 import { type Prior, priorOf } from "./prior.ts";
 
 /** What the model sees of a re-ranking problem. */
@@ -42,12 +55,7 @@ export interface Rollout {
 
 export interface PolicyOptions {
   readonly prompts: PromptOptions;
-  readonly decoding: {
-    readonly constrained: boolean;
-    readonly choice: "item" | "token";
-    readonly prior: boolean;
-    readonly maxReasoningTokens: number;
-  };
+  readonly decoding: DecodingOptions;
   readonly microBatchTokens: number;
   readonly sampleBatchTokens: number;
 }
@@ -78,7 +86,7 @@ export class Policy {
   private readonly spell: (row: number) => string;
   private readonly titleOf: (row: number) => string;
   private readonly prior: Prior;
-  private readonly compressor: Compressor | undefined;
+  private readonly ask: AskOptions;
 
   constructor(parts: {
     worker: WorkerClient;
@@ -98,41 +106,32 @@ export class Policy {
     this.spell = parts.spell;
     this.titleOf = parts.titleOf;
     this.prior = parts.prior;
-    this.compressor = parts.compressor;
     this.options = parts.options;
+    const { prompts, decoding } = parts.options;
+    this.ask = { encoder: parts.encoder, prompts, decoding, compressor: parts.compressor };
   }
 
   prompt(slate: SlateView, mode: Mode): number[] {
-    const input = { history: slate.history, candidates: slate.shown ?? slate.candidates, titleOf: this.titleOf };
-    const shown = this.compressor?.compress(input) ?? input;
-    return this.encoder.encode(renderPrompt(shown, mode, this.options.prompts));
+    const { history, candidates, shown = candidates } = slate;
+    return rerankPrompt(this.ask, { history, candidates: shown, titleOf: this.titleOf }, mode);
   }
 
   /** The permutation constraint of these slates, or undefined when decoding is free. */
   constraint(slates: readonly SlateView[], mode: Mode): PermutationConstraint | undefined {
-    const { constrained, prior } = this.options.decoding;
-    if (!constrained) return undefined;
-    return {
-      groups: slates.map((s) => ({
-        sequences: s.candidates.map((row) => this.encoder.item(row)),
-        prior: prior ? priorOf(this.prior, s) : s.candidates.map(() => 0),
-      })),
-      scale: prior ? this.prior.likelihood : 1,
-      wholeSequences: this.options.decoding.choice === "item",
-      maxFreeTokens: mode === "think" ? this.options.decoding.maxReasoningTokens : 0,
-      ...constraintTokens(mode, this.options.prompts, this.encoder),
-    };
+    return permutationConstraint(this.ask, this.choices(slates), this.prior, mode);
   }
 
-  /** Most tokens a response may have: a full thought and a full answer. */
+  /** Most tokens a response may have: the longest reasoning and a full answer. */
   maxNewTokens(slates: readonly SlateView[], mode: Mode): number {
-    const { separator, terminator, trigger } = constraintTokens(mode, this.options.prompts, this.encoder);
-    const answer = Math.max(
-      ...slates.map((s) => s.candidates.reduce((n, row) => n + this.encoder.item(row).length + separator.length, 0)),
-    );
-    return (
-      (mode === "think" ? this.options.decoding.maxReasoningTokens + trigger.length : 0) + answer + terminator.length
-    );
+    return maxResponseTokens(this.ask, this.choices(slates), mode);
+  }
+
+  private choices(slates: readonly SlateView[]): Choices[] {
+    const weighed = this.options.decoding.constrained && this.options.decoding.prior;
+    return slates.map((s) => ({
+      sequences: s.candidates.map((row) => this.encoder.item(row)),
+      prior: weighed ? priorOf(this.prior, s) : s.candidates.map(() => 0),
+    }));
   }
 
   /** Samples `group` answers per slate; results are ordered by slate, then by sample. */
@@ -144,25 +143,22 @@ export class Policy {
       ...(o.thoughts ? [...(o.thoughts[i] as readonly number[]), ...trigger] : []),
     ]);
     const answerMode: Mode = o.thoughts ? "answer" : o.mode;
-    const constraint = this.constraint(slates, answerMode);
-    const end = this.encoder.encode([turn("end")]);
     const out: (Rollout | undefined)[] = new Array<undefined>(slates.length * o.group).fill(undefined);
     const stream = this.worker.sample(
       {
         ...(o.modelId ? { modelId: o.modelId } : {}),
         prompts,
         numSamples: o.group,
-        maxNewTokens: this.maxNewTokens(slates, answerMode),
+        ...decodingRules(this.ask, this.choices(slates), this.prior, answerMode),
         temperature: o.temperature,
         seed: o.seed,
-        ...(constraint ? { constraint } : { stopTokens: end }),
         maxBatchTokens: this.options.sampleBatchTokens,
       },
       o.signal ? { signal: o.signal } : {},
     );
     for await (const event of stream) {
       for (const c of event.completions) {
-        const text = this.textOf(c.tokens);
+        const text = decodeResponse(this.encoder, c.tokens, (ids) => this.decoder.decode(ids));
         const slate = slates[c.prompt] as SlateView;
         const spellings = slate.candidates.map(this.spell);
         out[c.prompt * o.group + c.sample] = {
@@ -172,7 +168,7 @@ export class Policy {
           logprobs: c.logprobs,
           truncated: c.finishReason === "length",
           text,
-          parsed: parseResponse(text, spellings, answerMode, this.options.prompts),
+          parsed: readResponse(this.ask, text, spellings, answerMode),
           weightVersion: event.weightVersion,
         };
       }
@@ -186,20 +182,9 @@ export class Policy {
     return out as Rollout[];
   }
 
-  /** A response as text; what ends a turn of the model's chat is written as GR2's own end. */
-  private textOf(tokens: Int32Array): string {
-    const [end] = this.encoder.encode([turn("end")]);
-    return this.encoder.chat && tokens.at(-1) === end
-      ? this.decoder.decode(tokens.subarray(0, -1)) + markers.end
-      : this.decoder.decode(tokens);
-  }
-
   /** The thought of a response (mode think): its tokens up to where the answer begins. */
   thoughtOf(rollout: Rollout): number[] {
-    const { trigger } = constraintTokens("think", this.options.prompts, this.encoder);
-    const tokens = Array.from(rollout.tokens);
-    const at = tokens.findIndex((_, i) => trigger.every((t, k) => tokens[i + k] === t));
-    return at < 0 ? [] : tokens.slice(0, at);
+    return Array.from(rollout.tokens.subarray(0, Math.max(0, findTrigger(this.ask, rollout.tokens))));
   }
 
   /**
@@ -215,8 +200,8 @@ export class Policy {
     for (let start = 0; start < slates.length; start += chunk) {
       const part = slates.slice(start, start + chunk);
       const groups = part.map((s) => ({
-        prompt: this.encoder.encode(sequentialTask(recent(s.history, this.options.prompts.historyItems))),
-        responses: s.candidates.map((row) => this.encoder.encode([item(row)])),
+        prompt: directPrompt(this.ask, s.history),
+        responses: s.candidates.map((row) => this.encoder.item(row)),
       }));
       const { logprobs } = await this.worker.forward(
         {
@@ -226,20 +211,9 @@ export class Policy {
         },
         o.signal ? { signal: o.signal } : {},
       );
-      let at = 0;
-      for (const group of groups)
-        out.push(
-          group.responses.map((tokens) => {
-            let sum = 0;
-            for (let t = 0; t < tokens.length; t++) sum += logprobs[at++] as number;
-            return sum;
-          }),
-        );
+      out.push(...sumLogLikelihoods(groups, logprobs));
       o.onProgress?.(out.length, slates.length);
     }
     return out;
   }
 }
-
-const recent = (rows: ArrayLike<number>, n: number): number[] =>
-  Array.prototype.slice.call(rows, Math.max(0, rows.length - n)) as number[];

@@ -66,7 +66,20 @@ export interface Terms {
   readonly evidence: boolean;
 }
 
-/** @param places most candidates of any slate: the number of place weights; a shorter slate leaves the last ones unused */
+/** Beyond the tenth, places share a weight up to each of these: few true items stand so low, and a fit costs their square. */
+const sharedUpTo = [15, 20, 30, 50, 75];
+
+/** Which weight a place of the input order has, from 0. */
+function weightOfPlace(place: number): number {
+  if (place < 10) return place;
+  const bin = sharedUpTo.findIndex((end) => place < end);
+  return 10 + (bin < 0 ? sharedUpTo.length : bin);
+}
+
+/** Weights for places of slates of up to n candidates. */
+const numPlaceWeights = (n: number): number => (n === 0 ? 0 : weightOfPlace(n - 1) + 1);
+
+/** @param places place weights, by the largest slate; a shorter slate leaves the last ones unused */
 function toChoice(e: PriorExample, places: number, terms: Terms): ChoiceExample {
   const n = e.scores.length;
   const columns = [
@@ -74,10 +87,10 @@ function toChoice(e: PriorExample, places: number, terms: Terms): ChoiceExample 
     ...(terms.likelihood ? [e.logLikelihood] : []),
     ...(terms.evidence ? [e.evidence] : []),
   ];
-  const k = places - 1 + columns.length; // places 1..N-1, then the columns
+  const k = places - 1 + columns.length; // all place weights but the first, then the columns
   const features = new Float64Array(n * k);
   for (let j = 0; j < n; j++) {
-    if (j > 0) features[j * k + j - 1] = 1;
+    if (j > 0) features[j * k + weightOfPlace(j) - 1] = 1;
     columns.forEach((column, c) => {
       features[j * k + places - 1 + c] = column?.[j] as number;
     });
@@ -86,19 +99,20 @@ function toChoice(e: PriorExample, places: number, terms: Terms): ChoiceExample 
 }
 
 /**
- * Fits the prior on held-out slates of any sizes; there is a weight for every place of the largest. At least a thousand are advised (in a prototype 300 gave half the lift,
- * 100 hurt). With `centre` the fit starts from that prior and leaves it as far as the slates ask for (MAP).
+ * Fits the prior on held-out slates of any sizes; there is a weight for every place of the largest up to the tenth, and
+ * shared ones beyond. At least a thousand are advised (in a prototype 300 gave half the lift, 100 hurt). With `centre` the fit starts from that prior and leaves it as far as the slates ask for (MAP).
  */
 export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre?: Prior): Prior {
   const n = examples.reduce((most, e) => Math.max(most, e.scores.length), centre?.place.length ?? 0);
+  const places = numPlaceWeights(n);
   const names = [
-    ...Array.from({ length: n - 1 }, (_, j) => `place ${j + 2}`),
+    ...Array.from({ length: places - 1 }, (_, j) => `place ${j + 2}`),
     "pre-rank",
     ...(terms.likelihood ? ["likelihood"] : []),
     ...(terms.evidence ? ["evidence"] : []),
   ];
   const { weights } = fitChoiceModel(
-    examples.map((e) => toChoice(e, n, terms)),
+    examples.map((e) => toChoice(e, places, terms)),
     names,
     centre ? centrePenalty : undefined,
     centre ? weightsOf(centre, n, terms) : undefined,
@@ -106,7 +120,7 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
   const weightOf = (name: string): number => weights[names.indexOf(name)] ?? 0;
   return {
     likelihood: terms.likelihood ? Math.max(minLikelihood, weightOf("likelihood")) : 0,
-    place: [0, ...weights.slice(0, n - 1)],
+    place: Array.from({ length: n }, (_, j) => (j === 0 ? 0 : (weights[weightOfPlace(j) - 1] as number))),
     preRank: weightOf("pre-rank"),
     evidence: terms.evidence ? weightOf("evidence") : 0,
   };
@@ -116,7 +130,10 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
 const centrePenalty = 0.03;
 
 const weightsOf = (p: Prior, n: number, terms: Terms): number[] => [
-  ...Array.from({ length: n - 1 }, (_, j) => (p.place[j + 1] ?? 0) - (p.place[0] ?? 0)),
+  ...Array.from({ length: numPlaceWeights(n) - 1 }, (_, w) => {
+    const place = Array.from({ length: n }, (__, j) => j).find((j) => weightOfPlace(j) === w + 1) ?? 0;
+    return (p.place[place] ?? p.place.at(-1) ?? 0) - (p.place[0] ?? 0);
+  }),
   p.preRank,
   ...(terms.likelihood ? [p.likelihood] : []),
   ...(terms.evidence ? [p.evidence] : []),
@@ -127,7 +144,14 @@ const minLikelihood = 0.05;
 
 /** Direct-mode scores of a slate. */
 export const directScores = (prior: Prior, input: PriorInput, logLikelihood: readonly number[] | undefined): number[] =>
-  priorOf(prior, input).map((p, j) => p + (logLikelihood ? prior.likelihood * (logLikelihood[j] as number) : 0));
+  addLikelihood(prior, priorOf(prior, input), logLikelihood);
+
+/** Direct-mode scores where the prior's part is known. */
+export const addLikelihood = (
+  { likelihood }: Pick<Prior, "likelihood">,
+  weighed: readonly number[],
+  logLikelihood: readonly number[] | undefined,
+): number[] => weighed.map((p, j) => p + (logLikelihood ? likelihood * (logLikelihood[j] as number) : 0));
 
 /** Fits on all users but one fold, scores that fold, for every fold: honest scores on the slates it is fitted on. */
 export function crossFittedScores(

@@ -31,13 +31,9 @@ export async function crossFittedSlates(
   for (let fold = 0; fold < folds; fold++) {
     const view = trainingView(data, "midtrain", (user) => foldOf(user) !== fold);
     checkTrainingView(data, view, allowedFor("rerank"), "the pre-ranker of mid-training slates");
-    const { slates } = await buildSlates(
-      data,
-      "midtrain",
-      await fitted(view),
-      options,
-      (user) => foldOf(user) === fold,
-    );
+    const asks = (user: number): boolean => foldOf(user) === fold;
+    const preRanker = await fitted(view, { name: `midtrain-${fold}`, asks });
+    const { slates } = await buildSlates(data, "midtrain", preRanker, options, asks);
     all.push({ view, slates });
     onProgress(fold + 1, folds);
   }

@@ -48,6 +48,9 @@ export const defaultItemKnn: ItemKnnOptions = {
   transitionRecency: 0.6,
 };
 
+/** Scores of items that no neighbour reaches are popularity shares times this: below any vote. */
+const fallbackScale = 1e-6;
+
 /** Fits in one pass over the training view; deterministic. Memory: one entry a co-occurring pair. */
 export function fitItemKnn(training: TrainingView, options: ItemKnnOptions = defaultItemKnn): PreRanker {
   const { numItems } = training;
@@ -67,9 +70,15 @@ export function fitItemKnn(training: TrainingView, options: ItemKnnOptions = def
     1,
     counts.reduce((a, b) => a + b, 0),
   );
-  const fallback = Float64Array.from(counts, (n) => (1e-6 * n) / total);
+  const fallback = Float64Array.from(counts, (n) => (fallbackScale * n) / total);
   const scores = new Float64Array(numItems);
-  return oneByOne("item-knn", 2 * columns.length + numItems, (history, n, exclude) => {
+  const about = {
+    name: "item-knn",
+    parameters: 2 * columns.length + numItems,
+    scale: "log",
+    floor: fallbackScale,
+  } as const;
+  return oneByOne(about, (history, n, exclude) => {
     scores.set(fallback);
     const first = Math.max(0, history.length - options.history);
     let vote = 1;

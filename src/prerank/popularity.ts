@@ -7,5 +7,7 @@ export function fitPopularity(training: TrainingView): PreRanker {
   const counts = new Float64Array(training.numItems);
   for (const s of training.sequences) for (const i of s) counts[i] = (counts[i] ?? 0) + 1;
   const ties = tieKeys(training.numItems);
-  return oneByOne("popularity", counts.length, (_history, n, exclude) => selectTop(counts, n, exclude, ties));
+  return oneByOne({ name: "popularity", parameters: counts.length, scale: "log" }, (_history, n, exclude) =>
+    selectTop(counts, n, exclude, ties),
+  );
 }

@@ -1,15 +1,12 @@
 /**
- * Builds slates: for every position of a segment the pre-ranker's top N given everything before it.
- *
- * What may be learnt from (checked in data/leakage): rerank slates come from a pre-ranker fitted on midtrain;
- * validation and test slates from one fitted on midtrain + rerank. A slate's history may reach past the fit: it is
- * what the user had really done by then.
+ * Builds slates: for every position of a segment the pre-ranker's top N given everything before it. What the pre-ranker
+ * may have learned from: fits.ts. A slate's history may reach past the fit: it is what the user had really done by then.
  */
 import { createHash } from "node:crypto";
-import { allowedFor, checkTrainingView } from "../data/leakage.ts";
-import { segmentRange, type TrainingView, trainingView } from "../data/split.ts";
+import { segmentRange } from "../data/split.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
-import type { FitPreRanker, PreRanker, Repeats, Slate } from "./types.ts";
+import { planFits } from "./fits.ts";
+import type { FitPreRanker, PreRanker, Ranked, Repeats, Slate } from "./types.ts";
 
 export interface SlateOptions {
   /** Candidates a slate, N. Paper: 10. */
@@ -38,10 +35,6 @@ export interface SlateStats {
 }
 
 export type SlateSegment = Exclude<Segment, "midtrain">;
-
-/** The segment through which a pre-ranker for `segment`'s slates may learn. */
-export const fitThrough = (segment: SlateSegment): "midtrain" | "rerank" =>
-  segment === "rerank" ? "midtrain" : "rerank";
 
 /** Opaque and stable: 20 hex digits of SHA-256 over data set hash, user row and position. */
 export const slateId = (datasetHash: string, user: number, position: number): string =>
@@ -84,6 +77,41 @@ export function queriesOf(
   return { queries, skipped };
 }
 
+/** Asks a pre-ranker about many positions, some at a time. */
+export async function rankInBatches(
+  preRanker: PreRanker,
+  queries: readonly Query[],
+  n: number,
+  repeats: Repeats,
+  onProgress: (done: number, total: number) => void = () => {},
+): Promise<Ranked[]> {
+  const ranked: Ranked[] = [];
+  for (let start = 0; start < queries.length; start += batchSize) {
+    const batch = queries.slice(start, start + batchSize);
+    const histories = batch.map((q) => q.history);
+    const users = batch.map((q) => q.user);
+    ranked.push(...(await preRanker.topOf(histories, n, repeats, users)));
+    onProgress(ranked.length, queries.length);
+  }
+  return ranked;
+}
+
+/** The slate of a position, from what was proposed for it. */
+export function slateOf(data: SplitDataset, segment: Segment, query: Query, proposed: Ranked): Slate {
+  const { user, position, target } = query;
+  const candidates = Array.from(proposed.items);
+  return {
+    id: slateId(data.dataset.hash, user, position),
+    user,
+    position,
+    segment,
+    candidates,
+    scores: Array.from(proposed.scores),
+    target,
+    targetIndex: candidates.indexOf(target),
+  };
+}
+
 /** All slates of one segment, by user row and position. */
 export async function buildSlates(
   data: SplitDataset,
@@ -94,34 +122,16 @@ export async function buildSlates(
   onProgress: (done: number, total: number) => void = () => {},
 ): Promise<{ slates: Slate[]; stats: SlateStats }> {
   const { queries, skipped } = queriesOf(data, segment, options, keepUser);
-  const slates: Slate[] = [];
-  let fewCandidates = 0;
-  for (let start = 0; start < queries.length; start += batchSize) {
-    const batch = queries.slice(start, start + batchSize);
-    const histories = batch.map((q) => q.history);
-    const ranked = await preRanker.topOf(histories, options.size, options.repeats);
-    batch.forEach(({ user, position, target }, i) => {
-      const { items: candidates = [], scores = [] } = ranked[i] ?? {};
-      const id = slateId(data.dataset.hash, user, position);
-      const targetIndex = candidates.indexOf(target);
-      if (candidates.length < options.size) fewCandidates++;
-      else slates.push({ id, user, position, segment, candidates, scores, target, targetIndex });
-    });
-    onProgress(start + batch.length, queries.length);
-  }
+  const ranked = await rankInBatches(preRanker, queries, options.size, options.repeats, onProgress);
+  const made = queries.map((query, i) => slateOf(data, segment, query, ranked[i] as Ranked));
+  const slates = made.filter((s) => s.candidates.length === options.size);
+  const fewCandidates = made.length - slates.length;
   return { slates, stats: slateStats(slates, options.size, { ...skipped, fewCandidates }) };
 }
 
-/** The view that a pre-ranker for `segment`'s slates learns from, checked for leaks. */
-export function viewFor(data: SplitDataset, segment: SlateSegment): TrainingView {
-  const view = trainingView(data, fitThrough(segment));
-  checkTrainingView(data, view, allowedFor(segment), `the pre-ranker of ${segment} slates`);
-  return view;
-}
-
 /**
- * Fits twice and builds the slates of the three segments: through rerank for validation and test, then through midtrain
- * for rerank. A pre-ranker is asked for slates only until the next one is fitted.
+ * The slates of the three segments by one pre-ranker, fitted by segment (prerank/fits). It is asked for slates only until
+ * the next one is fitted.
  */
 export async function buildAllSlates(
   data: SplitDataset,
@@ -129,16 +139,21 @@ export async function buildAllSlates(
   options: SlateOptions = defaultSlates,
   onProgress: (segment: SlateSegment, done: number, total: number) => void = () => {},
 ): Promise<{ slates: Record<SlateSegment, Slate[]>; stats: Record<SlateSegment, SlateStats> }> {
-  const build = (segment: SlateSegment, preRanker: PreRanker) =>
-    buildSlates(data, segment, preRanker, options, undefined, (done, total) => onProgress(segment, done, total));
-  const late = await fitted(viewFor(data, "test"));
-  const validation = await build("validation", late);
-  const test = await build("test", late);
-  const rerank = await build("rerank", await fitted(viewFor(data, "rerank")));
-  return {
-    slates: { rerank: rerank.slates, validation: validation.slates, test: test.slates },
-    stats: { rerank: rerank.stats, validation: validation.stats, test: test.stats },
-  };
+  const slates: Record<SlateSegment, Slate[]> = { rerank: [], validation: [], test: [] };
+  const stats: Partial<Record<SlateSegment, SlateStats>> = {};
+  for (const plan of planFits(data, { folds: 0, refit: false, seed: 0, midtrain: false })) {
+    const preRanker = await fitted(plan.view, plan);
+    for (const segment of plan.segments) {
+      if (segment === "midtrain") continue;
+      const built = await buildSlates(data, segment, preRanker, options, plan.asks, (done, total) =>
+        onProgress(segment, done, total),
+      );
+      slates[segment] = built.slates;
+      stats[segment] = built.stats;
+    }
+  }
+  const { rerank = slateStats([], 0), validation = rerank, test = rerank } = stats;
+  return { slates, stats: { rerank, validation, test } };
 }
 
 /** Counts over finished slates. */

@@ -47,8 +47,8 @@ export function truthOf(slate: Pick<Slate, "candidates" | "targetIndex" | "label
 
 /** Item rows, best first, and their scores. */
 export interface Ranked {
-  readonly items: readonly number[];
-  readonly scores: readonly number[];
+  readonly items: readonly number[] | Int32Array;
+  readonly scores: readonly number[] | Float64Array;
 }
 
 /** `unseen`: items of the history are not ranked; `allow`: they may come again. */
@@ -59,23 +59,39 @@ export interface PreRanker {
   readonly name: string;
   /** Numbers it stores: weights of a model, entries of a table. */
   readonly parameters: number;
-  /** The best `n` items for every history, in order; fewer where fewer are left. Ties never by row order. */
-  topOf(histories: readonly Int32Array[], n: number, repeats: Repeats): Promise<readonly Ranked[]>;
+  /** How its scores become additive: log: positive shares, counts or similarities; none: log-probabilities and the like. */
+  readonly scale: "log" | "none";
+  /** Scores at or below it only fill up the list and say nothing of the history; absent = all say something. */
+  readonly floor?: number;
+  /**
+   * The best `n` items for every history, in order; fewer where fewer are left. Ties never by row order.
+   * @param users rows of whose histories they are, for scores that were computed elsewhere
+   */
+  topOf(
+    histories: readonly Int32Array[],
+    n: number,
+    repeats: Repeats,
+    users?: readonly number[],
+  ): Promise<readonly Ranked[]>;
+}
+
+/** What a fit is for: its name for seeds and files, and the users its slates will be of. */
+export interface FitPurpose {
+  readonly name: string;
+  readonly asks: (user: number) => boolean;
 }
 
 /** Learns from a view, and from nothing else of the data. A later fit may take an earlier one's place in the worker. */
-export type FitPreRanker = (training: TrainingView) => PreRanker | Promise<PreRanker>;
+export type FitPreRanker = (training: TrainingView, purpose: FitPurpose) => PreRanker | Promise<PreRanker>;
 
 const none: ReadonlySet<number> = new Set();
 
 /** A pre-ranker that takes one history at a time. */
 export const oneByOne = (
-  name: string,
-  parameters: number,
-  top: (history: Int32Array, n: number, exclude: ReadonlySet<number>) => Ranked,
+  about: Omit<PreRanker, "topOf">,
+  top: (history: Int32Array, n: number, exclude: ReadonlySet<number>, user: number | undefined) => Ranked,
 ): PreRanker => ({
-  name,
-  parameters,
-  topOf: (histories, n, repeats) =>
-    Promise.resolve(histories.map((h) => top(h, n, repeats === "unseen" ? new Set(h) : none))),
+  ...about,
+  topOf: (histories, n, repeats, users) =>
+    Promise.resolve(histories.map((h, i) => top(h, n, repeats === "unseen" ? new Set(h) : none, users?.[i]))),
 });

@@ -19,7 +19,7 @@ export type UnparseableReason =
 export type Parsed =
   | {
       readonly kind: "ranking";
-      /** Indices into the slate's candidates, best first; a permutation. */
+      /** Indices into the slate's candidates, best first; a permutation, or the beginning of one where less was asked for. */
       readonly order: readonly number[];
       readonly reasoning: string;
     }
@@ -58,27 +58,30 @@ function pastSpace(text: string, at: number): number {
   return end;
 }
 
-function permutation(found: readonly number[], n: number, reasoning: string): Parsed {
+function permutation(found: readonly number[], n: number, fewest: number, reasoning: string): Parsed {
   const twice = found.find((x, i) => found.indexOf(x) !== i);
   if (twice !== undefined) return unparseable("repeated candidate", `candidate ${twice} appears twice`);
-  if (found.length < n) return unparseable("missing candidates", `${found.length} of ${n} candidates`);
+  if (found.length < fewest) return unparseable("missing candidates", `${found.length} of ${n} candidates`);
   return { kind: "ranking", order: found, reasoning };
 }
 
 /**
  * @param response decoded text of the response, special tokens included; what ends a turn of a chat reads as <|end|>
  * @param spellings the candidates' semantic IDs as text, in slate order; distinct
+ * @param fewest candidates that a complete answer has; default: all
  */
 export function parseResponse(
   response: string,
   spellings: readonly string[],
   mode: Mode,
   options: Pick<PromptOptions, "format">,
+  fewest: number = spellings.length,
 ): Parsed {
-  return options.format === "compact" ? parseCompact(response, spellings, mode) : parseJson(response, spellings, mode);
+  const parse = options.format === "compact" ? parseCompact : parseJson;
+  return parse(response, spellings, mode, fewest);
 }
 
-function parseCompact(response: string, spellings: readonly string[], mode: Mode): Parsed {
+function parseCompact(response: string, spellings: readonly string[], mode: Mode, fewest: number): Parsed {
   let reasoning = "";
   let body = response;
   if (mode === "think") {
@@ -96,20 +99,20 @@ function parseCompact(response: string, spellings: readonly string[], mode: Mode
   if (ended && rest.slice(markers.end.length).trim() !== "")
     return unparseable("trailing text", rest.slice(markers.end.length, markers.end.length + 60));
   if (!ended) return unparseable("not ended", `stopped behind ${found.length} of ${spellings.length} candidates`);
-  return permutation(found, spellings.length, reasoning);
+  return permutation(found, spellings.length, fewest, reasoning);
 }
 
-function parseJson(response: string, spellings: readonly string[], mode: Mode): Parsed {
+function parseJson(response: string, spellings: readonly string[], mode: Mode, fewest: number): Parsed {
   const written = response.trimEnd();
   if (!written.endsWith(markers.end)) return unparseable("not ended", `no ${markers.end}`);
-  return parseJsonAnswer(jsonOpening[mode] + written.slice(0, -markers.end.length), spellings);
+  return parseJsonAnswer(jsonOpening[mode] + written.slice(0, -markers.end.length), spellings, fewest);
 }
 
 /**
  * A whole json answer: {"reasoning": string, "ranking": [every candidate's ID once]}, those two keys in that order and
  * nothing around them. White space is forgiven, line breaks within strings included.
  */
-export function parseJsonAnswer(body: string, spellings: readonly string[]): Parsed {
+export function parseJsonAnswer(body: string, spellings: readonly string[], fewest: number = spellings.length): Parsed {
   let value: unknown;
   try {
     value = JSON.parse(body.replace(/[\n\r\t]/g, " "));
@@ -130,7 +133,7 @@ export function parseJsonAnswer(body: string, spellings: readonly string[]): Par
       return unparseable("not a candidate", typeof entry === "string" ? entry.slice(0, 60) : `a ${typeof entry}`);
     found.push(index);
   }
-  return permutation(found, spellings.length, reasoning.trim());
+  return permutation(found, spellings.length, fewest, reasoning.trim());
 }
 
 /** Every key of a valid JSON text in order, at any depth; JSON.parse would drop the first of two equal ones. */

@@ -8,6 +8,7 @@ import type { Verb } from "./code-hash.ts";
 
 export const stageNames = [
   "data",
+  "candidates",
   "embed",
   "sid",
   "midtrain",

@@ -21,6 +21,7 @@ import { type RunningWorker, runtimeOf, startWorker } from "../worker/launcher.t
 import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { calibrate } from "./calibrate.ts";
+import { candidates } from "./candidates.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
 import { evaluate } from "./evaluate.ts";
@@ -33,7 +34,19 @@ import { checkTeachers, type Outlook } from "./teachers/preflight.ts";
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
-export const stages: readonly Stage[] = [data, embed, sid, midtrain, slates, traces, calibrate, sft, rl, evaluate];
+export const stages: readonly Stage[] = [
+  data,
+  candidates,
+  embed,
+  sid,
+  midtrain,
+  slates,
+  traces,
+  calibrate,
+  sft,
+  rl,
+  evaluate,
+];
 
 /** Stages that make the semantic IDs. */
 const idStages: readonly Stage[] = [data, embed, sid];

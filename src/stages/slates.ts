@@ -1,33 +1,36 @@
 /**
- * The candidates (GR2 v1 §3.3): as an incumbent ranker logged them, or every position of the rerank, validation and test
- * segments becomes a slate of the pre-ranker's top N. The pre-ranker never saw the answer: rerank slates come from one
- * fitted on the mid-training segment, validation and test slates from one fitted through the rerank segment.
+ * The slates (GR2 v1 §3.3): as an incumbent ranker logged them, or as stage candidates proposed them; here those of the
+ * language model's own beams are made. Candidates that share a semantic ID with a better one are left out, since no model
+ * could tell them apart. No pre-ranker saw the answers of its slates (prerank/fits).
  */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
-import { writeJson, writeLines } from "../artifacts/files.ts";
+import { readLines, writeJson, writeLines } from "../artifacts/files.ts";
 import { slateFile } from "../artifacts/slates.ts";
 import { maxCandidates } from "../config/schema/data.ts";
 import { RunError } from "../core/errors.ts";
 import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
+import type { Segment } from "../data/types.ts";
 import { loggedSlates } from "../prerank/logged.ts";
-import { buildAllSlates, defaultSlates, type SlateSegment, slateStats } from "../prerank/slates.ts";
+import { type SlateSegment, slateStats } from "../prerank/slates.ts";
 import { labelsOf, type Slate } from "../prerank/types.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
-import { preRankerFitter } from "./prerankers/fitter.ts";
-import { unloadSasrec } from "./prerankers/sasrec.ts";
+import { needsLanguageModel } from "./prerankers/fitter.ts";
+import { proposalSettings, proposeCandidates } from "./prerankers/propose.ts";
 
 export const slates: Stage = {
   name: "slates",
   source: import.meta.url,
-  inputs: ["data", "sid", "midtrain"],
+  inputs: ["data", "candidates", "sid", "midtrain"],
   verbs: modelVerbs,
-  settings: ({ prerank: { sasrec, ...prerank }, prompts, seed }) => ({
-    prerank,
-    ...(prerank.kind === "generative" ? { historyItems: prompts.historyItems } : {}),
-    ...(prerank.kind === "sasrec" ? { sasrec } : {}),
-    seed,
+  settings: ({ prerank, prompts, refit, seed }) => ({
+    kind: prerank.kind,
+    maxSlatesPerUser: prerank.maxSlatesPerUser,
+    ...(needsLanguageModel(prerank)
+      ? { proposed: proposalSettings(prerank, refit), historyItems: prompts.historyItems, seed }
+      : {}),
   }),
   run,
 };
@@ -41,12 +44,13 @@ async function run(context: StageContext): Promise<Summary> {
   const logged = config.prerank.kind === "logged";
   const summary: Record<string, number> = {};
   for (const segment of segments) {
-    let list = built.slates[segment];
-    const distinct = list.filter(
-      (s) => new Set(s.candidates.map((c) => corpus.catalogue.textOf(c))).size === s.candidates.length,
+    const proposed = built.slates[segment];
+    const distinct = proposed.map((s) => withDistinctIds(s, (row) => corpus.catalogue.textOf(row)));
+    summary[`${segment}_candidates_same_sid`] = distinct.reduce(
+      (n, s, k) => n + (proposed[k]?.candidates.length ?? 0) - s.candidates.length,
+      0,
     );
-    summary[`${segment}_dropped_same_sid`] = list.length - distinct.length;
-    list = capPerUser(distinct, config.prerank.maxSlatesPerUser);
+    const list = capPerUser(distinct.filter(isProblem), config.prerank.maxSlatesPerUser);
     if (logged) checkLoggedSlates(corpus.split, list);
     else checkSlates(corpus.split, list, { repeats: "unseen" });
     const size = logged ? list.reduce((most, s) => Math.max(most, s.candidates.length), 0) : config.prerank.candidates;
@@ -64,7 +68,7 @@ async function run(context: StageContext): Promise<Summary> {
     context.log(
       logged
         ? `${segment}: ${stats.slates} logged slates of ${stats.users} users, on average ${mean((s) => s.candidates.length)} candidates, ${mean((s) => labelsOf(s).filter((l) => l > 0).length)} of them positive`
-        : `${segment}: ${stats.slates} slates of ${stats.users} users, true item among the ${size} in ${stats.conditional} (HR@${size} ${stats.hitRate.toFixed(4)})`,
+        : `${segment}: ${stats.slates} slates of ${stats.users} users, the true item is among the ${size} in ${stats.conditional} (HR@${size} ${stats.hitRate.toFixed(4)})`,
     );
     writeLines(slateFile(context.dir, segment), list);
     writeJson(join(context.dir, `${segment}.stats.json`), stats);
@@ -72,29 +76,60 @@ async function run(context: StageContext): Promise<Summary> {
     summary[`${segment}_conditional`] = stats.conditional;
     summary[`${segment}_hit_rate`] = stats.hitRate;
   }
+  if (built.midtrain.length > 0) {
+    const distinct = built.midtrain.map((s) => withDistinctIds(s, (row) => corpus.catalogue.textOf(row)));
+    checkSlates(corpus.split, distinct, { repeats: "unseen" });
+    writeLines(slateFile(context.dir, "midtrain"), distinct.filter(isProblem));
+    summary.midtrain_slates = distinct.length;
+    context.log(`midtrain: ${distinct.length} slates for rankers that learn from evidence`);
+  }
   return summary;
 }
 
-/** Slates of the three segments, from whoever proposes the candidates. */
+/** Slates by segment, from whoever proposes the candidates. */
 async function slatesOf(
   context: StageContext,
   corpus: Corpus,
-): Promise<{ slates: Readonly<Record<SlateSegment, readonly Slate[]>> }> {
-  const { kind, candidates: size } = context.config.prerank;
-  if (kind !== "logged") {
-    const fitted = preRankerFitter(context, corpus.split, kind);
-    const built = await buildAllSlates(corpus.split, fitted, { ...defaultSlates, size }, (segment, done, total) =>
-      context.progress(`${segment} slates`, done, total),
-    );
-    if (kind === "sasrec") await unloadSasrec(await context.worker(), context.signal);
-    return built;
+): Promise<{ slates: Readonly<Record<SlateSegment, readonly Slate[]>>; midtrain: readonly Slate[] }> {
+  const { prerank } = context.config;
+  if (prerank.kind !== "logged") {
+    const own = needsLanguageModel(prerank);
+    if (own) await proposeCandidates(context, corpus.split);
+    const dir = own ? context.dir : context.inputDir("candidates");
+    const read = (segment: Segment): Slate[] => readLines<Slate>(slateFile(dir, segment));
+    return {
+      slates: { rerank: read("rerank"), validation: read("validation"), test: read("test") },
+      midtrain: existsSync(slateFile(dir, "midtrain")) ? read("midtrain") : [],
+    };
   }
   const { slates, skipped } = loggedSlates(corpus.split, maxCandidates);
   context.log(
     `logged slates left out: ${skipped.midtrain} of the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across the end of a segment, ${skipped.nothingToOrder} with nothing to order; ${skipped.cutCandidates} candidates beyond ${maxCandidates} cut`,
   );
-  return { slates };
+  return { slates, midtrain: [] };
 }
+
+/** Without candidates that share a semantic ID with a better one: the model could not tell them apart. */
+export function withDistinctIds(slate: Slate, spell: (row: number) => string): Slate {
+  const ids = slate.candidates.map(spell);
+  const kept = ids.flatMap((id, k) => (ids.indexOf(id) === k ? [k] : []));
+  if (kept.length === ids.length) return slate;
+  const pick = <T>(values: readonly T[]): T[] => kept.map((k) => values[k] as T);
+  const { experts, labels } = slate;
+  return {
+    ...slate,
+    candidates: pick(slate.candidates),
+    scores: pick(slate.scores),
+    targetIndex: kept.indexOf(slate.targetIndex),
+    ...(labels ? { labels: pick(labels) } : {}),
+    ...(experts ? { experts: Object.fromEntries(Object.entries(experts).map(([e, v]) => [e, pick(v)])) } : {}),
+  };
+}
+
+/** Something is left to order: two candidates and, in a log, two different labels whose best one is there. */
+const isProblem = (s: Slate): boolean =>
+  s.candidates.length >= 2 &&
+  (s.labels === undefined || (s.targetIndex >= 0 && Math.min(...s.labels) < Math.max(...s.labels)));
 
 /** The latest slates of each user; 0 = all. */
 function capPerUser(list: readonly Slate[], cap: number): Slate[] {

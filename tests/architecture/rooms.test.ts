@@ -24,7 +24,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   eval: ["core"],
   reward: ["core", "prompts", "eval"],
   rl: ["core", "prompts", "eval", "reward"],
-  prerank: ["core", "data"],
+  prerank: ["core", "data", "eval"],
   teacher: ["core", "data", "prompts", "eval", "prerank"],
   endpoint: ["core"],
   worker: ["core", "config"],

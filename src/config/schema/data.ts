@@ -190,10 +190,38 @@ export const maxCandidates = 100;
 export const prerank = z
   .strictObject({
     kind: z
-      .enum(["itemknn", "popularity", "sasrec", "generative", "logged"])
+      .enum(["itemknn", "popularity", "sasrec", "generative", "fused", "logged"])
       .default("itemknn")
       .describe(
-        "Who proposes the candidates: item-kNN with transitions, popularity, SASRec, the mid-trained LM's own trie-constrained beam search (GR2 v1), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions).",
+        "Who proposes the candidates: item-kNN with transitions, popularity, SASRec, the mid-trained LM's own trie-constrained beam search (GR2 v1), several of them together (fused, docs/candidates.md), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions).",
+      ),
+    experts: z
+      .array(z.enum(["itemknn", "popularity", "sasrec", "generative"]))
+      .min(1)
+      .refine((names) => new Set(names).size === names.length, { error: "each pre-ranker once" })
+      .default(["popularity", "itemknn", "sasrec"])
+      .describe("kind: fused. Pre-rankers whose lists are fused, log-linearly, with weights fitted out of sample."),
+    scores: z
+      .record(z.string().regex(/^[A-Za-z][A-Za-z0-9_-]*$/, "expected a short name"), z.string().min(1))
+      .default({})
+      .describe(
+        "kind: fused. Your own rankers by name: a table (CSV, TSV, JSONL, Parquet) with columns user, item, score. They must not have learned from the validation and test segments.",
+      ),
+    depth: z
+      .int()
+      .min(10)
+      .max(1000)
+      .default(100)
+      .describe("Items each pre-ranker lists: what a fused pool is made of, and how far R@K is reported."),
+    folds: countOrZero
+      .default(0)
+      .describe(
+        "Folds of users: pre-rankers learn from the other folds' users alone, all slates look alike, and little is held back (best for short sequences and leave-one-out). 0 = by segment, from what all users did before. Cheap pre-rankers take 10 folds at least.",
+      ),
+    trainSlates: countOrZero
+      .default(0)
+      .describe(
+        "With folds: so many slates of the mid-training segment are made as well, for rankers that learn from evidence.",
       ),
     candidates: z
       .int()

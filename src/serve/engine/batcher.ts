@@ -7,9 +7,10 @@
  * the worker refuses is asked again question by question, so that one bad question costs no other its answer.
  */
 import { WorkerError } from "../../core/errors.ts";
-import type { Order, Question } from "../model/question.ts";
+import type { Order } from "../model/order.ts";
+import type { Question } from "../model/question.ts";
 import type { ServeMode } from "../request/types.ts";
-import { BatchTimes, expectedWait } from "./batch-time.ts";
+import { BatchTimes, expectedWait } from "./latency.ts";
 import type { PoolWorker, WorkerPool } from "./pool.ts";
 
 export type JobResult =

@@ -11,7 +11,8 @@ import { ItemBook } from "../model/items.ts";
 import { Lru } from "../model/lru.ts";
 import { type LoadedRun, RunModel } from "../model/model.ts";
 import { NewItems } from "../model/new-items.ts";
-import { type Order, Questions } from "../model/question.ts";
+import type { Order } from "../model/order.ts";
+import { Questions } from "../model/question.ts";
 import type { ServedRun } from "../model/served-run.ts";
 import type { ThoughtParts } from "../request/thought.ts";
 import type { PromptTokens, ServedModel, ServeMode } from "../request/types.ts";
@@ -42,13 +43,7 @@ export class Deployment {
   private readonly runModel: RunModel;
   private readonly tokenizer: Tokenizer;
 
-  private constructor(
-    run: ServedRun,
-    runModel: RunModel,
-    pool: WorkerPool,
-    loaded: LoadedRun,
-    readyCalls: { notify: () => void },
-  ) {
+  private constructor(run: ServedRun, runModel: RunModel, pool: WorkerPool, loaded: LoadedRun) {
     const { serve } = run.config;
     this.runModel = runModel;
     this.pool = pool;
@@ -68,7 +63,7 @@ export class Deployment {
       new NewItems(async (texts, signal) => runModel.encode(this.anyWorker(), texts, signal), serve.newItems),
     );
     this.answers = new Lru(serve.cache);
-    readyCalls.notify = () => this.batcher.pump();
+    pool.onReady(() => this.batcher.pump());
   }
 
   /** Resolves once the first worker is ready; rejects with what is wrong with run or workers. */
@@ -80,7 +75,6 @@ export class Deployment {
     const runModel = new RunModel(run, label, embedder, onPrompts);
     const { serve } = run.config;
     let first: LoadedRun | undefined;
-    const readyCalls = { notify: () => {} };
     const remote = serve.addresses.length > 0;
     const pool = new WorkerPool({
       count: remote ? serve.addresses.length : serve.workers,
@@ -105,13 +99,12 @@ export class Deployment {
       healthTimeoutMs,
       ...(backoffMs ? { backoffMs } : {}),
       log,
-      onReady: () => readyCalls.notify(),
     });
     const stop = () => void pool.close();
     signal.addEventListener("abort", stop);
     try {
       await pool.begin();
-      return new Deployment(run, runModel, pool, first as LoadedRun, readyCalls);
+      return new Deployment(run, runModel, pool, first as LoadedRun);
     } catch (e) {
       await pool.close();
       throw e;

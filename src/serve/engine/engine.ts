@@ -1,11 +1,12 @@
 /**
- * The re-ranker behind every transport: admits, finds items, queues, and answers within the deadline whatever happens: by
- * the model, or by the caller's own order with the reason why. Swaps runs without losing a request; drains at the end.
+ * The re-ranker behind every transport: takes a request from arrival to answer, within the deadline whatever happens: by the
+ * model, or by the caller's own order with the reason why. Who is let in decides admission.ts; which run answers, rotation.ts.
  *
  *   arrival ─ check ─ admission ─ items (unknown ones encoded) ─ question ─ cache ─ batcher ─ answer
  */
 import { Gr2Error } from "../../core/errors.ts";
-import type { Order, Question } from "../model/question.ts";
+import type { Order } from "../model/order.ts";
+import type { Question } from "../model/question.ts";
 import { checkRequest } from "../request/check.ts";
 import { ThoughtStream, thoughtText } from "../request/thought.ts";
 import {
@@ -17,15 +18,14 @@ import {
   type RerankRequest,
   type ServedModel,
 } from "../request/types.ts";
+import { Admission, type AdmissionSettings } from "./admission.ts";
 import { Job } from "./batcher.ts";
 import type { Deployment } from "./deployment.ts";
 import type { LoopLag } from "./loop-lag.ts";
+import { Rotation } from "./rotation.ts";
 
-export interface EngineSettings {
-  readonly maxQueue: number;
+export interface EngineSettings extends AdmissionSettings {
   readonly defaultDeadlineMs: number;
-  readonly overload: "refuse" | "own-order";
-  readonly maxLagMs: number;
 }
 
 type OnThought = (piece: string) => void;
@@ -42,6 +42,9 @@ type Outcome =
   | { readonly kind: "fallback"; readonly reason: FallbackReason; readonly queueMs: number; readonly modelMs: number }
   | { readonly kind: "gone" };
 
+/** @param jobs what it queues: settled once nobody waits any more */
+type Work = (stop: AbortSignal, jobs: Job[]) => Promise<Outcome>;
+
 const fallback = (reason: FallbackReason, times: { queueMs?: number; modelMs?: number } = {}): Outcome => ({
   kind: "fallback",
   reason,
@@ -55,26 +58,17 @@ const reserveMs = (deadlineMs: number): number => Math.min(20, 0.05 * deadlineMs
 export class Engine implements Reranker {
   private readonly settings: EngineSettings;
   private readonly log: (message: string) => void;
-  private readonly lag: Pick<LoopLag, "standing">;
-  private current: Deployment | undefined;
-  /** Requests under way, by the run that answers them; retired runs included. */
-  private readonly underWay = new Map<Deployment, Set<(reason: FallbackReason) => void>>();
-  private readonly retiring = new Set<Promise<void>>();
-  private idle: (() => void)[] = [];
-  private draining = false;
+  private readonly admission: Admission;
+  private readonly rotation = new Rotation();
 
   constructor(settings: EngineSettings, log: (message: string) => void, lag: Pick<LoopLag, "standing">) {
     this.settings = settings;
     this.log = log;
-    this.lag = lag;
+    this.admission = new Admission(settings, lag);
   }
 
   shed(): void {
-    const lag = this.lag.standing();
-    if (lag <= this.settings.maxLagMs || this.settings.overload === "own-order") return;
-    throw new Refusal("overloaded", `more requests come than can be read: the service is ${Math.ceil(lag)} ms late`, {
-      retryAfterMs: 2 * Math.ceil(lag),
-    });
+    this.admission.shed();
   }
 
   rerank(request: RerankRequest, options: { readonly signal?: AbortSignal } = {}): Promise<RerankAnswer> {
@@ -114,59 +108,26 @@ export class Engine implements Reranker {
   }
 
   model(): ServedModel | undefined {
-    return this.current?.model;
+    return this.rotation.current?.model;
   }
 
   ready(): boolean {
-    return !this.draining && (this.current?.pool.ready().length ?? 0) > 0;
+    return !this.rotation.draining && (this.rotation.current?.pool.ready().length ?? 0) > 0;
   }
 
   load() {
-    let [queued, running] = [0, 0];
-    for (const deployment of this.underWay.keys()) {
-      const load = deployment.batcher.load();
-      queued += load.queued;
-      running += load.running;
-    }
-    const pool = this.current?.pool;
-    return { queued, running, workers: pool?.size ?? 0, workersReady: pool?.ready().length ?? 0 };
+    const pool = this.rotation.current?.pool;
+    return { ...this.rotation.load(), workers: pool?.size ?? 0, workersReady: pool?.ready().length ?? 0 };
   }
 
   /** Answers from now on with this run; the one before finishes what it has accepted and closes. */
   deploy(next: Deployment): void {
-    const before = this.current;
-    this.underWay.set(next, new Set());
-    this.current = next;
-    if (before) {
-      const retired = this.whenIdle(before).then(() => this.close(before));
-      this.retiring.add(retired);
-      void retired.finally(() => this.retiring.delete(retired));
-    }
+    this.rotation.deploy(next);
   }
 
   /** Accepts nothing more, finishes what is accepted; what is not finished in time gets the caller's own order. */
-  async drain(withinMs: number): Promise<void> {
-    this.draining = true;
-    const force = setTimeout(() => {
-      for (const requests of this.underWay.values()) for (const end of [...requests]) end("shutting_down");
-    }, withinMs);
-    await Promise.all([...this.underWay.keys()].map((d) => this.whenIdle(d)));
-    clearTimeout(force);
-    await Promise.all(this.retiring);
-    if (this.current) await this.close(this.current);
-    this.current = undefined;
-  }
-
-  private async close(deployment: Deployment): Promise<void> {
-    await deployment.close();
-    this.underWay.delete(deployment);
-  }
-
-  private async whenIdle(deployment: Deployment): Promise<void> {
-    while ((this.underWay.get(deployment)?.size ?? 0) > 0)
-      await new Promise<void>((resolve) => {
-        this.idle.push(resolve);
-      });
+  drain(withinMs: number): Promise<void> {
+    return this.rotation.drain(withinMs);
   }
 
   private async answer(
@@ -174,23 +135,19 @@ export class Engine implements Reranker {
     signal: AbortSignal | undefined,
     onThought: OnThought | undefined,
   ): Promise<RerankAnswer> {
-    const lag = this.lag.standing();
+    const lag = this.admission.lagMs();
     const arrived = performance.now() - lag;
-    const deployment = this.current;
-    if (!deployment || this.draining)
-      throw new Refusal("unavailable", this.draining ? "the service is shutting down" : "no model is loaded", {
+    const { current: deployment, draining } = this.rotation;
+    if (!deployment || draining)
+      throw new Refusal("unavailable", draining ? "the service is shutting down" : "no model is loaded", {
         retryAfterMs: 1_000,
       });
     checkRequest(request, deployment.model);
     const deadlineMs = (request.deadlineMs || this.settings.defaultDeadlineMs) - lag;
     const times = { encode: 0 };
-    const outcome =
-      deployment.pool.ready().length === 0
-        ? fallback("worker_lost")
-        : (this.admission(deployment, request, deadlineMs) ??
-          (await this.within(deployment, deadlineMs - reserveMs(deadlineMs), signal, (stop, jobs) =>
-            this.work(deployment, request, stop, jobs, times, onThought),
-          )));
+    const outcome = await this.outcome(deployment, request, deadlineMs, signal, (stop, jobs) =>
+      this.work(deployment, request, stop, jobs, times, onThought),
+    );
     if (outcome.kind === "gone") throw new Refusal("unavailable", "the caller has gone away");
     const ranking = outcome.kind === "order" ? outcome.order.ranking : ownOrder(request);
     return {
@@ -216,24 +173,18 @@ export class Engine implements Reranker {
     };
   }
 
-  /** Undefined: let it in. Throws Refusal, or says that the caller's order is to come back. */
-  private admission(deployment: Deployment, request: RerankRequest, deadlineMs: number): Outcome | undefined {
-    if (this.lag.standing() > this.settings.maxLagMs && this.settings.overload === "own-order")
-      return fallback("overload");
-    const waiting = (this.underWay.get(deployment)?.size ?? 0) - deployment.batcher.load().running;
-    const { wait, own } = deployment.batcher.expected(request.mode);
-    // With nothing ahead a request is tried whatever it takes: what is known of the time may be wrong.
-    const late = wait > 0 && wait + own > deadlineMs;
-    if (waiting < this.settings.maxQueue && !late) return undefined;
-    if (this.settings.overload === "own-order") return fallback("overload");
-    const retryAfterMs = Math.ceil(Math.max(10, waiting < this.settings.maxQueue ? wait + own - deadlineMs : wait));
-    throw new Refusal(
-      "overloaded",
-      late
-        ? `an answer would take about ${Math.ceil(wait + own)} ms, the deadline is ${Math.round(deadlineMs)} ms`
-        : `${this.settings.maxQueue} requests are waiting`,
-      { retryAfterMs },
-    );
+  /** Throws Refusal if the request is not let in. */
+  private async outcome(
+    deployment: Deployment,
+    { mode }: RerankRequest,
+    deadlineMs: number,
+    signal: AbortSignal | undefined,
+    work: Work,
+  ): Promise<Outcome> {
+    if (deployment.pool.ready().length === 0) return fallback("worker_lost");
+    const queue = { batcher: deployment.batcher, accepted: this.rotation.accepted(deployment) };
+    if (!this.admission.admits(queue, mode, deadlineMs)) return fallback("overload");
+    return this.within(deployment, deadlineMs - reserveMs(deadlineMs), signal, work);
   }
 
   /** Runs `work` against the clock, the caller's signal and the end of the service; then nothing of it goes on. */
@@ -241,20 +192,18 @@ export class Engine implements Reranker {
     deployment: Deployment,
     ms: number,
     signal: AbortSignal | undefined,
-    work: (stop: AbortSignal, jobs: Job[]) => Promise<Outcome>,
+    work: Work,
   ): Promise<Outcome> {
     const stop = new AbortController();
     const jobs: Job[] = [];
-    const requests = this.underWay.get(deployment) as Set<(reason: FallbackReason) => void>;
     let end: (outcome: Outcome) => void = () => {};
     const ended = new Promise<Outcome>((resolve) => {
       end = resolve;
     });
-    const onEnd = (reason: FallbackReason) => end(fallback(reason));
     const onAbort = () => end({ kind: "gone" });
     const late = () => end(fallback(deployment.pool.ready().length === 0 ? "worker_lost" : "deadline"));
     const timer = setTimeout(late, ms);
-    requests.add(onEnd);
+    const leave = this.rotation.enter(deployment, (reason) => end(fallback(reason)));
     if (signal?.aborted) onAbort();
     signal?.addEventListener("abort", onAbort);
     try {
@@ -264,8 +213,7 @@ export class Engine implements Reranker {
       signal?.removeEventListener("abort", onAbort);
       stop.abort();
       for (const job of jobs) job.settle("lost");
-      requests.delete(onEnd);
-      if (requests.size === 0) for (const wake of this.idle.splice(0)) wake();
+      leave();
     }
   }
 

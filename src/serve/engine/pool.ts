@@ -32,8 +32,6 @@ export interface PoolOptions {
   /** Pauses before the second, third, ... start in a row that fails; the last one repeats. */
   readonly backoffMs?: readonly number[];
   readonly log: (message: string) => void;
-  /** A worker can be given work. */
-  readonly onReady: () => void;
 }
 
 const defaultBackoffMs = [500, 1_000, 2_000, 5_000, 10_000, 30_000];
@@ -52,6 +50,7 @@ export class WorkerPool {
   private readonly ending = new AbortController();
   private readonly lost = new Map<PoolWorker, (reason: string) => void>();
   private readonly lives: Promise<void>[] = [];
+  private readonly readyListeners: (() => void)[] = [];
 
   constructor(options: PoolOptions) {
     this.options = options;
@@ -64,6 +63,11 @@ export class WorkerPool {
 
   ready(): PoolWorker[] {
     return this.slots.flatMap(({ worker }) => (worker ? [worker] : []));
+  }
+
+  /** Called whenever one more worker can be given work, from now on. */
+  onReady(listener: () => void): void {
+    this.readyListeners.push(listener);
   }
 
   /** Starts all workers; resolves with the first that is ready, rejects if the first attempts of all failed. */
@@ -128,7 +132,7 @@ export class WorkerPool {
     health.unref();
     slot.worker = worker;
     first();
-    this.options.onReady();
+    for (const listener of this.readyListeners) listener();
     const reason = await Promise.race([lost, ...(started.gone ? [started.gone] : [])]);
     clearInterval(health);
     this.lost.delete(worker);

@@ -7,19 +7,13 @@ import { CheckpointError, WorkerError } from "../../core/errors.ts";
 import { hashOf, sha256 } from "../../core/hash.ts";
 import { codesOfTexts } from "../../models/item-encoder.ts";
 import { chatOf, checkBelonging, modelRequest } from "../../models/language-model.ts";
+import { decodingRules, sumLogLikelihoods } from "../../policy/ask.ts";
 import type { ChatFrame } from "../../prompts/pieces.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
 import type { PromptTokens, ServeMode } from "../request/types.ts";
-import {
-  constraintOf,
-  directOrder,
-  groupOf,
-  type Order,
-  type Question,
-  type Questions,
-  thinkOrder,
-} from "./question.ts";
+import { directOrder, type Order, thinkOrder, wantedOf } from "./order.ts";
+import type { Question, Questions } from "./question.ts";
 import type { ServedRun, ServedSystem } from "./served-run.ts";
 
 /** What loading found; equal for every worker of a service. */
@@ -123,21 +117,14 @@ export class RunModel {
     asked: readonly Question[],
     signal: AbortSignal,
   ): Promise<Order[]> {
+    const groups = asked.map((q) => ({ prompt: q.prompt, responses: q.sequences }));
     const { logprobs, reusedPromptTokens } = await client.forward(
-      {
-        modelId: this.idOf(weights),
-        batch: { groups: asked.map(groupOf) },
-        microBatchTokens: this.run.config.runtime.microBatchTokens,
-      },
+      { modelId: this.idOf(weights), batch: { groups }, microBatchTokens: this.run.config.runtime.microBatchTokens },
       { signal },
     );
     this.count(asked, reusedPromptTokens);
-    let at = 0;
-    return asked.map((q) => {
-      const length = q.sequences.reduce((n, s) => n + s.length, 0);
-      at += length;
-      return directOrder(q, prior, logprobs.subarray(at - length, at));
-    });
+    const sums = sumLogLikelihoods(groups, logprobs);
+    return asked.map((q, i) => directOrder(q, prior, sums[i] as number[]));
   }
 
   private async think(
@@ -148,9 +135,7 @@ export class RunModel {
     signal: AbortSignal,
     onToken: OnToken | undefined,
   ): Promise<(Order | undefined)[]> {
-    const { decoding, runtime } = this.run.config;
-    const tokens = questions.constraintTokens();
-    const constraint = constraintOf(asked, prior, decoding, tokens);
+    const wanted = wantedOf(asked);
     const out: (Order | undefined)[] = asked.map(() => undefined);
     let answered = 0;
     let reused = 0;
@@ -158,11 +143,10 @@ export class RunModel {
       {
         modelId: this.idOf(weights),
         prompts: asked.map((q) => q.prompt),
-        maxNewTokens: Math.max(...asked.map((q) => questions.answerTokens(q))),
+        ...decodingRules(questions.options, asked, prior, "think", wanted),
         temperature: 0,
         seed: 0,
-        ...(constraint ? { constraint } : { stopTokens: tokens.terminator.slice(-1) }),
-        maxBatchTokens: runtime.sampleBatchTokens,
+        maxBatchTokens: this.run.config.runtime.sampleBatchTokens,
         streamTokens: onToken !== undefined,
       },
       { signal },
@@ -172,7 +156,8 @@ export class RunModel {
       reused = Math.max(reused, event.reusedPromptTokens);
       for (const c of event.completions) {
         answered++;
-        out[c.prompt] = thinkOrder(asked[c.prompt] as Question, c, tokens);
+        const question = asked[c.prompt] as Question;
+        out[c.prompt] = thinkOrder(questions.options, question, c, wanted, questions.decode);
       }
     }
     if (answered < asked.length)

@@ -22,6 +22,7 @@ export function beamPreRanker(worker: WorkerClient, signal: AbortSignal, o: Beam
   return {
     name: o.name,
     parameters: o.parameters,
+    scale: "none",
     async topOf(histories, n, repeats) {
       const beamWidth = Math.max(n, o.beamWidth);
       const seen = histories.map((h) => new Set(repeats === "unseen" ? h : []));

@@ -7,9 +7,9 @@
  * Differences from the 2018 model: layer norms before the blocks and a last one behind them (GPT-2's), positions
  * counted from a sequence's start.
  *
- * The number of epochs is chosen on validation positions, in the fit through `rerank`; the fit through `midtrain`, whose
- * slates are training data, then takes as many and looks at nothing. After every evaluation a checkpoint is written
- * that a killed stage goes on from.
+ * The number of epochs is chosen on validation positions, in the first fit of a plan (prerank/fits), of the users it is
+ * asked about; the later fits then take as many and look at nothing. After every evaluation a checkpoint is written that a
+ * killed stage resumes from.
  */
 import { readdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -22,7 +22,7 @@ import { checkpointValue, resume, saveCheckpoint } from "../../models/checkpoint
 import { windows, withShuffledTies } from "../../models/documents.ts";
 import { type Belonging, checkBelonging } from "../../models/language-model.ts";
 import { buildSlates, defaultSlates } from "../../prerank/slates.ts";
-import type { FitPreRanker, PreRanker } from "../../prerank/types.ts";
+import type { FitPreRanker, FitPurpose, PreRanker } from "../../prerank/types.ts";
 import type { StageContext } from "../../run/stage.ts";
 import { Trie } from "../../sid/trie.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
@@ -32,21 +32,22 @@ const modelId = "sasrec";
 
 /** Where a fit stands; everything it depends on beyond seed and data. */
 interface Progress {
+  /** Name of the fit. */
   readonly through: string;
   readonly epoch: number;
-  /** Epochs of both fits, for logs. */
+  /** Epochs of all fits so far: names a checkpoint. */
   readonly epochs: number;
   readonly best: { readonly epoch: number; readonly ndcg: number };
-  /** Finished fits: the epochs they took. */
+  /** Finished fits, the first one first: the epochs they took. */
   readonly finished: Readonly<Record<string, number>>;
 }
 
-/** Fits one view after the other; the fit through `rerank` comes first. */
+/** Fits one view after the other. */
 export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreRanker {
   let progress = checkpointValue<Progress>(context);
-  return async (view) => {
+  return async (view, purpose) => {
     const worker = await context.worker();
-    const model = await load(context, worker, view);
+    const model = await load(context, worker, view, purpose.name);
     const preRanker = beamPreRanker(worker, context.signal, {
       name: "sasrec",
       parameters: model.numParameters,
@@ -58,9 +59,9 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
       promptOf: (history) => history.subarray(-context.config.prerank.sasrec.historyItems),
     });
     const belongsTo = { catalogue: data.dataset.hash, tokenizer: sha256(model.tokenizerJson) };
-    const state = join(context.dir, `sasrec-${view.through}`);
-    if (progress?.finished[view.through] === undefined)
-      progress = await train(context, worker, data, view, preRanker, state, belongsTo, progress);
+    const state = join(context.dir, `sasrec-${purpose.name}`);
+    if (progress?.finished[purpose.name] === undefined)
+      progress = await train({ context, worker, data, view, purpose, preRanker, state, belongsTo }, progress);
     else {
       const loaded = await worker.loadState(
         { modelId, path: state, includeOptimizer: false },
@@ -76,7 +77,12 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
 export const unloadSasrec = (worker: WorkerClient, signal: AbortSignal): Promise<void> =>
   worker.unloadModel(modelId, { signal });
 
-async function load(context: StageContext, worker: WorkerClient, view: TrainingView): Promise<LoadedModel> {
+async function load(
+  context: StageContext,
+  worker: WorkerClient,
+  view: TrainingView,
+  name: string,
+): Promise<LoadedModel> {
   const { seed, runtime, prerank } = context.config;
   const o = prerank.sasrec;
   return worker.loadModel(
@@ -100,7 +106,7 @@ async function load(context: StageContext, worker: WorkerClient, view: TrainingV
         tokenizerJson: itemTokenizer(view.numItems),
       },
       dtype: runtime.dtype,
-      seed: deriveSeed(seed, "sasrec", view.through),
+      seed: deriveSeed(seed, "sasrec", name),
     },
     { signal: context.signal },
   );
@@ -115,30 +121,35 @@ function itemTokenizer(numItems: number): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(json));
 }
 
+/** One fit and all it works with. */
+interface Fit {
+  readonly context: StageContext;
+  readonly worker: WorkerClient;
+  readonly data: SplitDataset;
+  readonly view: TrainingView;
+  readonly purpose: FitPurpose;
+  readonly preRanker: PreRanker;
+  /** Folder of the finished weights. */
+  readonly state: string;
+  readonly belongsTo: Belonging;
+}
+
 /** Trains on the view, from where `before` stands; leaves the chosen weights loaded and in `state`. */
-async function train(
-  context: StageContext,
-  worker: WorkerClient,
-  data: SplitDataset,
-  view: TrainingView,
-  preRanker: PreRanker,
-  state: string,
-  belongsTo: Belonging,
-  before: Progress | undefined,
-): Promise<Progress> {
+async function train(fit: Fit, before: Progress | undefined): Promise<Progress> {
+  const { context, worker, preRanker, state, belongsTo } = fit;
   const { signal, config } = context;
   const o = config.prerank.sasrec;
-  const { through } = view;
+  const through = fit.purpose.name;
   const finished = before?.finished ?? {};
   const resumed = before?.through === through ? await resume<Progress>(context, worker, belongsTo, modelId) : undefined;
-  const chosen = finished.rerank;
+  const [chosen] = Object.values(finished);
   const bestState = (epoch: number): string => context.work(`best-${epoch}`);
   let epochs = before?.epochs ?? 0;
   let best = resumed?.best ?? { epoch: 0, ndcg: -1 };
   for (let epoch = 1 + (resumed?.epoch ?? 0); ; epoch++) {
-    const loss = await trainEpoch(context, worker, view, epoch);
+    const loss = await trainEpoch(fit, epoch);
     const evaluates = chosen === undefined && (epoch % o.evalEpochs === 0 || epoch === o.maxEpochs);
-    const ndcg = evaluates ? await validationNdcg(context, data, preRanker) : undefined;
+    const ndcg = evaluates ? await validationNdcg(fit) : undefined;
     context.metrics(epochs++, { loss, ...(ndcg === undefined ? {} : { "validation N@10": ndcg }) });
     if (ndcg !== undefined && ndcg > best.ndcg) {
       best = { epoch, ndcg };
@@ -162,20 +173,15 @@ async function train(
   await worker.saveState({ modelId, path: state, includeOptimizer: false, metadata: belongsTo }, { signal });
   const done: Progress = { through, epoch: took, epochs, best, finished: { ...finished, [through]: took } };
   await saveCheckpoint(context, worker, belongsTo, epochs, done, modelId);
-  context.log(`sasrec, fitted through ${through}: ${took} epochs, ${preRanker.parameters} parameters`);
+  context.log(`sasrec, fit ${through}: ${took} epochs, ${preRanker.parameters} parameters`);
   return done;
 }
 
 /** One pass over all windows; returns the mean loss in nats an item. */
-async function trainEpoch(
-  context: StageContext,
-  worker: WorkerClient,
-  view: TrainingView,
-  epoch: number,
-): Promise<number> {
+async function trainEpoch({ context, worker, view, purpose }: Fit, epoch: number): Promise<number> {
   const { signal, config } = context;
   const o = config.prerank.sasrec;
-  const rng = Rng.of(config.seed, "sasrec", view.through, epoch);
+  const rng = Rng.of(config.seed, "sasrec", purpose.name, epoch);
   const documents = view.sequences.flatMap((sequence, user) => {
     const items = withShuffledTies(sequence, view.times[user] as Float64Array, rng);
     // One item more than a history: the first has none, the last is only predicted. Every epoch cuts elsewhere.
@@ -195,7 +201,7 @@ async function trainEpoch(
         weights: new Float32Array(targets).fill(1 / targets),
         loss: { kind: "cross_entropy", negatives: o.negatives },
         microBatchTokens: config.runtime.microBatchTokens,
-        seed: deriveSeed(config.seed, "sasrec", view.through, "dropout", epoch, start),
+        seed: deriveSeed(config.seed, "sasrec", purpose.name, "dropout", epoch, start),
       },
       { signal },
     );
@@ -204,17 +210,18 @@ async function trainEpoch(
     nats += loss * targets;
     learned += targets;
     const done = Math.min(start + o.batchSequences, documents.length);
-    context.progress(`sasrec, through ${view.through}, epoch ${epoch}`, done, documents.length);
+    context.progress(`sasrec, fit ${purpose.name}, epoch ${epoch}`, done, documents.length);
   }
   return nats / Math.max(1, learned);
 }
 
-/** N@10 over the validation positions of some users. */
-async function validationNdcg(context: StageContext, data: SplitDataset, preRanker: PreRanker): Promise<number> {
+/** N@10 over the validation positions of some of the users asked about. */
+async function validationNdcg({ context, data, preRanker, purpose }: Fit): Promise<number> {
   const { seed, prerank } = context.config;
-  const share = prerank.sasrec.validationUsers / data.splits.length;
+  const asked = data.splits.reduce((n, _, user) => n + Number(purpose.asks(user)), 0);
+  const share = prerank.sasrec.validationUsers / asked;
   const keepUser = (user: number): boolean =>
-    share === 0 || unitHash(deriveSeed(seed, "sasrec-validation"), user) < share;
+    purpose.asks(user) && (share === 0 || unitHash(deriveSeed(seed, "sasrec-validation"), user) < share);
   const options = { ...defaultSlates, size: 10 };
   const { slates } = await buildSlates(data, "validation", preRanker, options, keepUser);
   return (

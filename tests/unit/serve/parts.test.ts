@@ -1,7 +1,7 @@
 /** The service's small parts: what is remembered, what is expected of batches, thoughts as text, texts encoded together. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { BatchTimes, expectedWait } from "../../../src/serve/engine/batch-time.ts";
+import { BatchTimes, expectedWait } from "../../../src/serve/engine/latency.ts";
 import { LoopLag } from "../../../src/serve/engine/loop-lag.ts";
 import { Lru } from "../../../src/serve/model/lru.ts";
 import { NewItems } from "../../../src/serve/model/new-items.ts";

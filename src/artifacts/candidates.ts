@@ -1,0 +1,39 @@
+/** What the pre-rankers of a run are worth: recall.json of stage candidates, or of stage slates where the LM is one of them. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { Segment } from "../data/types.ts";
+import type { Fusion } from "../prerank/fuse.ts";
+import type { ListMetrics } from "../prerank/lists.ts";
+import type { StageContext } from "../run/stage.ts";
+import { readJson } from "./files.ts";
+
+export const recallFile = (dir: string): string => join(dir, "recall.json");
+
+export interface CandidatesReport {
+  /** N. */
+  readonly candidates: number;
+  readonly kind: string;
+  /** Whose lists the slates are: `fused`, or one pre-ranker. */
+  readonly chosen: string;
+  /** Of those that were fused, or the only one: highest N@10 on validation. Results are reported against it. */
+  readonly bestSingle: string;
+  /** Weights of the fused score. */
+  readonly fusion?: Fusion;
+  /** By segment and pre-ranker, over all positions. */
+  readonly metrics: Readonly<Partial<Record<Segment, Readonly<Record<string, ListMetrics>>>>>;
+  /** The chosen order minus the best single one's, all positions, paired over users. */
+  readonly comparisons: readonly {
+    readonly segment: Segment;
+    readonly metric: string;
+    readonly delta: number;
+    readonly ciLow: number;
+    readonly ciHigh: number;
+  }[];
+}
+
+/** Of whichever stage made the slates; undefined where they were logged. */
+export function readCandidatesReport(context: StageContext): CandidatesReport | undefined {
+  const files = (["slates", "candidates"] as const).map((stage) => recallFile(context.inputDir(stage)));
+  const file = files.find((path) => existsSync(path));
+  return file === undefined ? undefined : readJson<CandidatesReport>(file);
+}

@@ -1,0 +1,67 @@
+/**
+ * Stage 0b, candidates: the slates of pre-rankers that need nothing but the data, right after the data, so that their hit
+ * rate, which bounds every re-ranker, is known before anything expensive runs. Where the language model's own beams are
+ * among the pre-rankers, stage slates makes them; here only item-kNN is asked, for an idea of what is in reach. How
+ * slates are made: prerankers/propose.ts.
+ */
+import { openData } from "../artifacts/dataset.ts";
+import { deriveSeed, unitHash } from "../core/rng.ts";
+import type { Segment, SplitDataset } from "../data/types.ts";
+import { planFits } from "../prerank/fits.ts";
+import { fitItemKnn } from "../prerank/item-knn.ts";
+import { listMetrics, ranksOf } from "../prerank/lists.ts";
+import { defaultSlates, queriesOf, rankInBatches } from "../prerank/slates.ts";
+import { modelVerbs } from "../run/code-hash.ts";
+import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { expertsOf, needsLanguageModel } from "./prerankers/fitter.ts";
+import { proposalSettings, proposeCandidates } from "./prerankers/propose.ts";
+
+export const candidates: Stage = {
+  name: "candidates",
+  source: import.meta.url,
+  inputs: ["data"],
+  verbs: modelVerbs,
+  settings: ({ prerank, refit, seed }) => ({
+    // Slates that are made elsewhere change nothing here.
+    ...(needsLanguageModel(prerank) || prerank.kind === "logged"
+      ? { kind: prerank.kind }
+      : proposalSettings(prerank, refit)),
+    seed,
+  }),
+  run,
+};
+
+async function run(context: StageContext): Promise<Summary> {
+  const { prerank } = context.config;
+  if (prerank.kind === "logged") {
+    context.log("slates were logged: none are made here");
+    return {};
+  }
+  const data = await openData(context);
+  if (!expertsOf(prerank).some((name) => name === "itemknn")) await sayWhatNeighboursReach(context, data);
+  if (needsLanguageModel(prerank)) {
+    context.log("the language model's own beams are among the pre-rankers: stage slates makes the candidates");
+    return {};
+  }
+  const { metrics, chosen, candidates: size } = await proposeCandidates(context, data);
+  const of = (segment: Segment): number => metrics[segment]?.[chosen]?.[`R@${size}`] ?? 0;
+  return { validation_hit_rate: of("validation"), rerank_hit_rate: of("rerank") };
+}
+
+/** What item-kNN would propose to some users: seconds, before a pre-ranker that takes minutes or hours. */
+async function sayWhatNeighboursReach(context: StageContext, data: SplitDataset): Promise<void> {
+  const { seed, prerank } = context.config;
+  const share = probeUsers / Math.max(1, data.splits.length);
+  const keepUser = (user: number): boolean => unitHash(deriveSeed(seed, "probe-users"), user) < share;
+  const { queries } = queriesOf(data, "validation", defaultSlates, keepUser);
+  const [plan] = planFits(data, { folds: 0, refit: false, seed, midtrain: false });
+  if (!plan) return;
+  const depth = Math.max(prerank.candidates, prerank.depth);
+  const ranks = ranksOf(await rankInBatches(fitItemKnn(plan.view), queries, depth, defaultSlates.repeats), queries);
+  const metrics = Object.entries(listMetrics(ranks, depth)).filter(([name]) => name.startsWith("R@"));
+  context.log(
+    `for comparison, item-kNN would propose the true item of ${queries.length} validation positions: ${metrics.map(([name, value]) => `${name} ${(100 * value).toFixed(1)} %`).join(", ")}`,
+  );
+}
+
+const probeUsers = 2000;
