@@ -18,6 +18,7 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   pipeline: () => import("./pipeline.ts"),
   eval: () => import("./eval.ts"),
   prerank: () => import("./prerank.ts"),
+  evidence: () => import("./evidence.ts"),
   rl: () => import("./rl.ts"),
   retrieval: () => import("./retrieval.ts"),
   data: () => import("./data.ts"),

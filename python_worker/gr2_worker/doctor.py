@@ -43,6 +43,10 @@ def _report(request: dict[str, Any]) -> dict[str, Any]:
         ]
     except Exception as error:  # a broken build raises OSError, RuntimeError, ImportError, ...
         facts["torch_error"] = f"{type(error).__name__}: {error}"
+    try:
+        import lightgbm  # noqa: F401
+    except Exception as error:  # without the system's OpenMP library: OSError
+        facts["lightgbm_error"] = f"{type(error).__name__}: {error}"
     return facts
 
 

@@ -3,6 +3,7 @@
  * resumed stage may take a file's existence for its completeness.
  */
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { CheckpointError } from "../core/errors.ts";
 import { writeAtomic } from "../run/files.ts";
 import type { Matrix } from "../worker/types.ts";
@@ -64,4 +65,32 @@ export function readMatrix(path: string): Matrix {
   const cols = bytes.readUInt32LE(4);
   if (bytes.length !== 8 + rows * cols * 4) throw new CheckpointError(`${path}: damaged (${bytes.length} bytes)`);
   return { rows, cols, data: new Float32Array(Uint8Array.prototype.slice.call(bytes, 8).buffer) };
+}
+
+/** Lists of numbers by name: NAME.json has names and lengths in order, NAME.f64 the numbers, to the last bit. */
+export function writeScores(dir: string, name: string, scores: ReadonlyMap<string, readonly number[]>): void {
+  const flat = Float64Array.from([...scores.values()].flat());
+  writeAtomic(join(dir, `${name}.f64`), Buffer.from(flat.buffer));
+  writeJson(join(dir, `${name}.json`), {
+    names: [...scores.keys()],
+    lengths: [...scores.values()].map((s) => s.length),
+  });
+}
+
+export function readScores(dir: string, name: string): Readonly<Record<string, readonly number[]>> {
+  const { names, lengths } = readJson<{ names: readonly string[]; lengths: readonly number[] }>(
+    join(dir, `${name}.json`),
+  );
+  const bytes = read(join(dir, `${name}.f64`));
+  const total = lengths.reduce((a, b) => a + b, 0);
+  if (bytes.length !== 8 * total) throw new CheckpointError(`${join(dir, name)}.f64: damaged (${bytes.length} bytes)`);
+  const flat = new Float64Array(Uint8Array.prototype.slice.call(bytes).buffer);
+  let at = 0;
+  return Object.fromEntries(
+    names.map((key, k): [string, readonly number[]] => {
+      const from = at;
+      at += lengths[k] as number;
+      return [key, Array.from(flat.subarray(from, at))];
+    }),
+  );
 }

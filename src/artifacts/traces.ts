@@ -1,9 +1,9 @@
-/** What stage traces left: the teacher's traces and reasonings, and its score of every candidate. */
+/** What stage traces left: the teacher's traces and reasonings. */
 import { join } from "node:path";
 import type { Reasoning, Thought } from "../prompts/rerank.ts";
 import type { StageContext } from "../run/stage.ts";
 import type { Teacher } from "../teacher/teacher.ts";
-import { readJson, readLines } from "./files.ts";
+import { readLines } from "./files.ts";
 
 /** One line of traces.jsonl. */
 export interface TraceRecord {
@@ -36,7 +36,3 @@ export const readReasonings = (context: StageContext): ReasoningRecord[] =>
 
 export const readTraces = (context: StageContext): TraceRecord[] =>
   readLines<TraceRecord>(join(context.inputDir("traces"), "traces.jsonl"));
-
-/** The teacher's score of every candidate by slate id: out of sample for each slate. */
-export const readEvidence = (context: StageContext): Readonly<Record<string, readonly number[]>> =>
-  readJson(join(context.inputDir("traces"), "evidence.json"));

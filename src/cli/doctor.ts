@@ -34,6 +34,7 @@ interface PythonReport {
   readonly packages?: Readonly<Record<string, string | null>>;
   readonly torch?: string;
   readonly torch_error?: string;
+  readonly lightgbm_error?: string;
   readonly threads?: number;
   readonly devices?: readonly { name: string; memory: number }[];
   readonly cuda_build?: string | null;
@@ -122,6 +123,7 @@ const essential: ReadonlySet<string> = new Set([
   "peft",
   "numpy",
   "scikit-learn",
+  "lightgbm",
   "grpcio",
   "grpcio-health-checking",
   "protobuf",
@@ -154,6 +156,11 @@ export function judgePython(report: PythonReport, wanted: Readonly<Record<string
   if (report.torch_error) {
     const advice = "Run `make setup`; if it stays, remove .venv first.";
     return [...checks, { name: "torch", state: "problem", found: `cannot be imported: ${report.torch_error}`, advice }];
+  }
+  if (report.lightgbm_error) {
+    const advice =
+      "Install the system package libgomp1 (OpenMP), or run `make setup` if LightGBM is missing; evidence.model: listwise does without.";
+    checks.push({ name: "LightGBM", state: "problem", found: `cannot be imported: ${report.lightgbm_error}`, advice });
   }
   const devices = (report.devices ?? []).map((d) => `${d.name} ${bytes(d.memory)}`);
   checks.push({ name: "torch", state: "ok", found: `${report.torch}, ${report.threads} threads` });

@@ -154,6 +154,10 @@ function impossible(c: Config): string[] {
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
+  if (c.evidence.modelFolds > c.evidence.folds)
+    out.push(
+      `evidence.modelFolds = ${c.evidence.modelFolds} is above evidence.folds = ${c.evidence.folds}: every fold of the model is made of folds of the statistics`,
+    );
   const p = c.prerank;
   if (p.folds === 1) out.push("prerank.folds = 1 leaves nobody to learn from: use 0 (by segment) or 2 and more");
   if (p.trainSlates > 0 && (p.folds === 0 || p.kind === "logged"))
@@ -177,9 +181,10 @@ function impossible(c: Config): string[] {
   if (c.rl.kind === "opd" && !c.rl.opd.teacher) out.push("rl.kind = opd needs rl.opd.teacher");
   const t = c.teacher;
   const cheap = c.prerank.kind === "itemknn" || c.prerank.kind === "popularity";
-  if (t.midtrainFolds === 1 || (t.midtrainFolds > 1 && !cheap))
+  const { midtrainFolds } = c.evidence;
+  if (midtrainFolds === 1 || (midtrainFolds > 1 && !cheap))
     out.push(
-      `teacher.midtrainFolds = ${t.midtrainFolds} must be 0, or 2 or more with prerank.kind itemknn or popularity (not ${c.prerank.kind}), which are cheap to fit so often`,
+      `evidence.midtrainFolds = ${midtrainFolds} must be 0, or 2 or more with prerank.kind itemknn or popularity (not ${c.prerank.kind}), which are cheap to fit so often`,
     );
   if (t.kind !== "statistical" && !t.model) out.push(`teacher.kind = ${t.kind} needs teacher.model`);
   if (t.kind === "openai" && !t.endpoint.baseUrl) out.push("teacher.kind = openai needs teacher.endpoint.baseUrl");

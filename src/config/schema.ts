@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { data, prerank } from "./schema/data.ts";
+import { evidence } from "./schema/evidence.ts";
 import { embed, sid } from "./schema/items.ts";
 import { decoding, model, prompts, runtime } from "./schema/model.ts";
 import { serve } from "./schema/serve.ts";
@@ -28,6 +29,7 @@ export const configSchema = z.strictObject({
   prerank,
   prompts,
   decoding,
+  evidence,
   teacher,
   sft,
   rl,

@@ -64,6 +64,18 @@ export function checkTrainingView(
   failIfAny(`${consumer} sees interactions past ${typeof allowed === "string" ? allowed : "what it may"}`, offenders);
 }
 
+/** Whatever learns from `view` has seen nothing at all of some users. */
+export function checkHeldOut(
+  view: Pick<TrainingView, "sequences">,
+  heldOut: (user: number) => boolean,
+  consumer: string,
+): void {
+  const offenders = view.sequences.flatMap((seen, user) =>
+    heldOut(user) && seen.length > 0 ? [`user row ${user}: ${seen.length} interactions`] : [],
+  );
+  failIfAny(`${consumer} sees users whose slates it judges`, offenders);
+}
+
 /** What a rendered prompt shows of the past, next to the answer it asks for. */
 export interface ShownPrompt {
   readonly id: string;

@@ -23,6 +23,7 @@ export const verbModules: Readonly<Record<Verb, string>> = {
   trainTokenizer: "items/bpe.py",
   embed: "items/embed.py",
   factorize: "items/factorize.py",
+  fitTrees: "trees.py",
   fitSemanticIds: quantizer,
   encodeSemanticIds: quantizer,
   loadModel: engine,

@@ -13,6 +13,7 @@ export const stageNames = [
   "sid",
   "midtrain",
   "slates",
+  "evidence",
   "traces",
   "calibrate",
   "sft",

@@ -3,12 +3,14 @@
  * slates, which neither the LM nor their pre-ranker has seen. Generation uses it as the constraint's logit prior. The same
  * fit with the teacher's evidence gives the belief that SFT can distil.
  */
+
 import { join } from "node:path";
 import type { Priors } from "../artifacts/calibration.ts";
 import { openCorpus } from "../artifacts/corpus.ts";
+import { readEvidence } from "../artifacts/evidence.ts";
 import { writeJson } from "../artifacts/files.ts";
 import { conditional, readSlates, viewOf } from "../artifacts/slates.ts";
-import { readEvidence, readReasonings } from "../artifacts/traces.ts";
+import { readReasonings } from "../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { softmax } from "../eval/choice-model.ts";
 import { openLanguageModel } from "../models/language-model.ts";
@@ -21,7 +23,7 @@ import type { Stage, StageContext, Summary } from "../run/stage.ts";
 export const calibrate: Stage = {
   name: "calibrate",
   source: import.meta.url,
-  inputs: ["data", "sid", "midtrain", "slates", "traces"],
+  inputs: ["data", "sid", "midtrain", "slates", "evidence", "traces"],
   verbs: modelVerbs,
   settings: (c) => ({ history: c.prompts.historyItems, evidence: c.decoding.evidence }),
   run,

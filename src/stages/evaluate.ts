@@ -11,14 +11,15 @@
  *
  * Calibrations are fitted on validation: cross-fitted over users for validation's own numbers, whole for test.
  */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readPrior, readPriors } from "../artifacts/calibration.ts";
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
+import { readEvidence } from "../artifacts/evidence.ts";
 import { readJson, writeJson } from "../artifacts/files.ts";
 import { type DirectPriors, priorsFile, type Results } from "../artifacts/results.ts";
 import { conditional, readSlates, viewOf } from "../artifacts/slates.ts";
-import { readEvidence } from "../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import { kendallTau } from "../eval/kendall.ts";
@@ -37,7 +38,7 @@ import { findSids } from "../sid/semantic-id.ts";
 export const evaluate: Stage = {
   name: "evaluate",
   source: import.meta.url,
-  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft", "rl"],
+  inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft", "rl"],
   verbs: modelVerbs,
   settings: (c) => ({ eval: c.eval, prompts: c.prompts, decoding: c.decoding, seed: c.seed }),
   run,

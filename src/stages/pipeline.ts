@@ -1,5 +1,5 @@
 /**
- * The whole of GR2, in order: data, embeddings, semantic IDs, mid-training, slates, calibration, traces, SFT, RL,
+ * The whole of GR2, in order: data, embeddings, semantic IDs, mid-training, slates, evidence, traces, calibration, SFT, RL,
  * evaluation. Each stage is skipped when nothing it depends on has changed, and goes on where a killed run stopped.
  */
 import { readFileSync, writeFileSync } from "node:fs";
@@ -25,6 +25,7 @@ import { candidates } from "./candidates.ts";
 import { data } from "./data.ts";
 import { embed } from "./embed.ts";
 import { evaluate } from "./evaluate.ts";
+import { evidence } from "./evidence.ts";
 import { midtrain } from "./midtrain.ts";
 import { rl } from "./rl/rl.ts";
 import { sft } from "./sft.ts";
@@ -41,6 +42,7 @@ export const stages: readonly Stage[] = [
   sid,
   midtrain,
   slates,
+  evidence,
   traces,
   calibrate,
   sft,

@@ -6,14 +6,9 @@
 
 import { readBeliefs, readPrior } from "../artifacts/calibration.ts";
 import { openCorpus } from "../artifacts/corpus.ts";
+import { readEvidence } from "../artifacts/evidence.ts";
 import { isSftUser, readSlates, viewOf } from "../artifacts/slates.ts";
-import {
-  type ReasoningRecord,
-  readEvidence,
-  readReasonings,
-  readTraces,
-  type TraceRecord,
-} from "../artifacts/traces.ts";
+import { type ReasoningRecord, readReasonings, readTraces, type TraceRecord } from "../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
@@ -30,7 +25,7 @@ import type { Stage, StageContext, Summary } from "../run/stage.ts";
 export const sft: Stage = {
   name: "sft",
   source: import.meta.url,
-  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces"],
+  inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces"],
   verbs: modelVerbs,
   settings: (c) => ({
     sft: c.sft,

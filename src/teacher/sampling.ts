@@ -10,7 +10,7 @@ import { Rng } from "../core/rng.ts";
 import { softmax } from "../eval/choice-model.ts";
 import { labelsOf, type Slate } from "../prerank/types.ts";
 import type { Thought } from "../prompts/rerank.ts";
-import { type SlateView, viewOf } from "./features.ts";
+import { type SlateView, viewOf } from "./slate-view.ts";
 import type { StatisticalTeacher } from "./statistical.ts";
 import type { Question, Reply, Teacher } from "./teacher.ts";
 

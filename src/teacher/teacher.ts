@@ -4,7 +4,7 @@
  * asked in the same way; sampling.ts decides which replies become traces.
  */
 import type { Thought } from "../prompts/rerank.ts";
-import type { SlateView } from "./features.ts";
+import type { SlateView } from "./slate-view.ts";
 
 export interface Question {
   /** Without its answer. */

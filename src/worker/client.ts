@@ -3,6 +3,7 @@
  * costs live in channel.ts, packing in batch.ts.
  */
 import { randomUUID } from "node:crypto";
+import { WorkerError } from "../core/errors.ts";
 import * as batch from "./batch.ts";
 import { checkBeams } from "./beams.ts";
 import { Channel, type ChannelOptions, type MethodDefinition } from "./channel.ts";
@@ -203,6 +204,29 @@ export class GrpcWorkerClient implements t.WorkerClient {
     };
     const r = await this.channel.unary("factorize", service.factorize, message, call);
     return batch.unpackMatrix(r.factors, "factors");
+  }
+
+  async fitTrees(
+    request: t.FitTreesRequest,
+    onProgress?: (progress: t.FitProgress) => void,
+    call?: t.CallOptions,
+  ): Promise<t.FittedTrees> {
+    const message: pb.FitTreesRequest = {
+      features: batch.packMatrix(request.features),
+      labels: batch.toBytes(request.labels),
+      gains: [...request.gains],
+      groupSizes: batch.toBytes(request.groupSizes),
+      folds: batch.toBytes(request.folds),
+      config: request.config,
+    };
+    let result: pb.TreesResult | undefined;
+    const onMessage = ({ event }: pb.FitTreesResponse) => {
+      if (event?.$case === "progress") onProgress?.({ ...event.value, metrics: byName(event.value.metrics) });
+      else if (event?.$case === "result") result = event.value;
+    };
+    await this.channel.stream("fitTrees", service.fitTrees, message, onMessage, call);
+    if (result === undefined) throw new WorkerError("the worker sent no trees", { retryable: false });
+    return result;
   }
 
   async fitSemanticIds(

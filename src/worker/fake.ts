@@ -9,7 +9,7 @@ import { dirname, join } from "node:path";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { numTargets } from "./batch.ts";
-import { embeddings, encodedIds, fittedIds } from "./fake-items.ts";
+import { embeddings, encodedIds, fittedIds, fittedTrees } from "./fake-items.ts";
 import { emptyTop, fillTop, lossAt } from "./fake-losses.ts";
 import {
   BigramModel,
@@ -225,6 +225,16 @@ export class FakeWorker implements t.WorkerClient {
   async embed(request: t.EmbedRequest, call?: t.CallOptions): Promise<t.Matrix> {
     this.enter("embed", call);
     return embeddings(request);
+  }
+
+  async fitTrees(
+    request: t.FitTreesRequest,
+    onProgress?: (progress: t.FitProgress) => void,
+    call?: t.CallOptions,
+  ): Promise<t.FittedTrees> {
+    this.enter("fitTrees", call);
+    onProgress?.({ epoch: 1, epochs: 1, metrics: { ndcg: 0 } });
+    return fittedTrees(request);
   }
 
   async fitSemanticIds(

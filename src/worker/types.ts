@@ -18,7 +18,10 @@ import type {
   SaveStateRequest,
 } from "./model-types.ts";
 
+import type { FitTreesRequest, FittedTrees } from "./tree-types.ts";
+
 export type * from "./model-types.ts";
+export type * from "./tree-types.ts";
 
 export type TokenIds = readonly number[] | Int32Array;
 
@@ -373,6 +376,12 @@ export interface WorkerClient {
   embed(request: EmbedRequest, options?: CallOptions): Promise<Matrix>;
   /** U sqrt(S) of a truncated singular value decomposition, one row a row of the matrix. */
   factorize(request: FactorizeRequest, options?: CallOptions): Promise<Matrix>;
+  /** Boosted trees that order the rows of groups: one model without each fold, one on all. Deterministic. */
+  fitTrees(
+    request: FitTreesRequest,
+    onProgress?: (progress: FitProgress) => void,
+    options?: CallOptions,
+  ): Promise<FittedTrees>;
   fitSemanticIds(
     request: FitSemanticIdsRequest,
     onProgress?: (progress: FitProgress) => void,

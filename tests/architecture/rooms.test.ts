@@ -9,10 +9,23 @@ import { repositoryRoot } from "../../src/core/paths.ts";
  * ("stages/rl") is a room of its own; a room without an entry for its sub-rooms is one room to the bottom.
  * Narrower than "everything above" where that says something: what is pure stays away from workers and files.
  */
-const pureRooms = ["plan", "data", "sid", "prompts", "eval", "reward", "rl", "prerank", "teacher"];
+const pureRooms = ["plan", "data", "sid", "prompts", "eval", "reward", "rl", "prerank", "evidence", "teacher"];
 const modelRooms = [...pureRooms, "core", "config", "worker", "policy", "run", "artifacts"];
 const stageRooms = [...modelRooms, "endpoint", "models"];
-const served = ["core", "config", "data", "sid", "prompts", "eval", "prerank", "teacher", "worker", "policy", "run"];
+const served = [
+  "core",
+  "config",
+  "data",
+  "sid",
+  "prompts",
+  "eval",
+  "prerank",
+  "evidence",
+  "teacher",
+  "worker",
+  "policy",
+  "run",
+];
 const parts = ["request", "observe", "security", "model", "engine", "grpc", "http"];
 const rooms: Readonly<Record<string, readonly string[]>> = {
   core: [],
@@ -25,12 +38,26 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   reward: ["core", "prompts", "eval"],
   rl: ["core", "prompts", "eval", "reward"],
   prerank: ["core", "data", "eval"],
-  teacher: ["core", "data", "prompts", "eval", "prerank"],
+  evidence: ["core", "config", "data", "eval", "prerank"],
+  teacher: ["core", "data", "prompts", "eval", "prerank", "evidence"],
   endpoint: ["core"],
   worker: ["core", "config"],
   policy: ["core", "eval", "prompts", "worker"],
   run: ["core", "config", "worker"],
-  artifacts: ["core", "config", "data", "sid", "prompts", "eval", "prerank", "teacher", "worker", "policy", "run"],
+  artifacts: [
+    "core",
+    "config",
+    "data",
+    "sid",
+    "prompts",
+    "eval",
+    "prerank",
+    "evidence",
+    "teacher",
+    "worker",
+    "policy",
+    "run",
+  ],
   models: modelRooms,
   "stages/prerankers": stageRooms,
   "stages/rl": stageRooms,
@@ -55,11 +82,12 @@ const workerRooms: Readonly<Record<string, readonly string[]>> = {
   types: ["errors"],
   memory: ["errors"],
   items: ["errors", "types"],
+  trees: ["errors"],
   model: ["errors", "types", "memory"],
   scoring: ["errors", "types", "model"],
   generation: ["errors", "types", "model", "scoring"],
   engine: ["errors", "types", "memory", "model", "scoring", "generation"],
-  rpc: ["errors", "types", "memory", "items", "generation", "engine"],
+  rpc: ["errors", "types", "memory", "items", "trees", "generation", "engine"],
   boot: ["rpc", "errors"],
   doctor: [],
   __main__: ["boot", "rpc", "errors"],

@@ -221,7 +221,11 @@ describe("the whole pipeline on a fake worker", () => {
     { set: ["rl.steps=4"], ran: ["rl", "evaluate"] },
     { set: ["eval.bootstrap=100"], ran: ["evaluate"] },
     { set: ["sft.lambdaReasoning=0.1"], ran: ["sft", "rl", "evaluate"] },
-    { set: ["prerank.candidates=6"], ran: ["candidates", "slates", "traces", "calibrate", "sft", "rl", "evaluate"] },
+    {
+      set: ["prerank.candidates=6"],
+      ran: ["candidates", "slates", "evidence", "traces", "calibrate", "sft", "rl", "evaluate"],
+    },
+    { set: ["evidence.trees.top=5"], ran: ["evidence", "traces", "calibrate", "sft", "rl", "evaluate"] },
     { set: ["description=another"], ran: [] },
   ])(
     "runs again what $set changes, and what depends on it: $ran",

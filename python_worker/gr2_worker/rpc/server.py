@@ -229,6 +229,30 @@ class WorkerService(pb_grpc.WorkerServicer):
 
         return self._unary(context, verb)
 
+    def FitTrees(self, request: pb.FitTreesRequest, context: grpc.ServicerContext) -> Iterator[pb.FitTreesResponse]:
+        def verb(check: CancelCheck, emit: Emit) -> None:
+            from gr2_worker.trees import TreesConfig, fit_trees
+
+            def on_progress(trees: int, most: int, ndcg: float) -> None:
+                check()
+                progress = pb.FitProgress(epoch=trees, epochs=most, metrics={"ndcg": ndcg})
+                emit(pb.FitTreesResponse(progress=progress))
+
+            fitted = fit_trees(
+                wire.matrix_in(request.features, "features", "<f4"),
+                wire.ints(request.labels, "labels"),
+                list(request.gains),
+                wire.ints(request.group_sizes, "group_sizes"),
+                wire.ints(request.folds, "folds"),
+                TreesConfig(**wire.trees_config(request.config)),
+                self._num_threads,
+                on_progress,
+            )
+            result = pb.TreesResult(models=fitted.models, gains=fitted.gains, trees=fitted.trees, ndcg=fitted.ndcg)
+            emit(pb.FitTreesResponse(result=result))
+
+        return self._stream(context, verb)
+
     def FitSemanticIds(
         self, request: pb.FitSemanticIdsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.FitSemanticIdsResponse]:

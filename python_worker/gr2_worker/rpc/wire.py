@@ -413,3 +413,8 @@ def quantizer_config(message: pb.QuantizerConfig) -> dict[str, Any]:
     fields["method"] = METHODS[message.method]
     fields["hidden_dims"] = tuple(message.hidden_dims)
     return fields
+
+
+def trees_config(message: pb.TreesConfig) -> dict[str, Any]:
+    """Keyword arguments of `trees.TreesConfig`, which has the message's field names."""
+    return {f.name: getattr(message, f.name) for f in pb.TreesConfig.DESCRIPTOR.fields}

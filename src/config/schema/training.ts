@@ -133,11 +133,6 @@ export const teacher = z
       .describe(
         "What follows the first choice of a trace: the others as the teacher has them, or as the pre-rank had them, which a small model that is shown them can learn to copy.",
       ),
-    midtrainFolds: countOrZero
-      .default(0)
-      .describe(
-        "Folds of users for slates of the mid-training segment that the statistical teacher's weights learn from as well, each made without its user; needs a pre-ranker that is cheap to fit so often (itemknn, popularity). 0 = the re-rank slates of SFT's users alone. Ours.",
-      ),
     stateChoice: z
       .boolean()
       .default(true)

@@ -1,19 +1,15 @@
 /**
- * The statistical teacher's score for a slate that no stage has seen: what a prior fitted with decoding.evidence needs when
- * the re-ranker serves. Statistics of the same segments and the same weights as the run's own validation and test slates
- * were scored with (stage traces), so equal slates get equal scores.
+ * The evidence for a slate that no stage has seen: what a prior fitted with decoding.evidence needs when the re-ranker serves.
+ * The model and the statistics that the run's own test slates were scored with (stage evidence), so equal slates get equal
+ * scores.
  *
  * Items the data set does not hold have no statistics: in the history they are passed over, as candidates they get the mean
  * of the others. The clock is the end of the statistics, unless a time is given.
  */
-import { join } from "node:path";
-import { readJson } from "../../artifacts/files.ts";
-import { RunError } from "../../core/errors.ts";
-import { userId } from "../../core/ids.ts";
+import { openEvidence } from "../../artifacts/evidence.ts";
 import { trainingView } from "../../data/split.ts";
-import type { SplitDataset, UserSequence } from "../../data/types.ts";
-import { choiceScores } from "../../eval/choice-model.ts";
-import { featureNames, featuresOf, TeacherStatistics } from "../../teacher/features.ts";
+import type { SplitDataset } from "../../data/types.ts";
+import { Statistics } from "../../evidence/statistics.ts";
 
 /** @param time of the last history item, seconds */
 export type EvidenceOf = (
@@ -23,38 +19,22 @@ export type EvidenceOf = (
   time?: number,
 ) => number[];
 
-/** @param tracesDir folder of the stage traces, whose teacher.json has the weights */
-export function servingEvidence(split: SplitDataset, tracesDir: string): EvidenceOf {
-  const { dataset } = split;
-  const { weights: folds } = readJson<{ weights: readonly Readonly<Record<string, number>>[] }>(
-    join(tracesDir, "teacher.json"),
-  );
-  const named = folds.at(-1); // fitted on all rerank slates
-  const weights = featureNames.map((name) => named?.[name] ?? Number.NaN);
-  if (weights.some(Number.isNaN))
-    throw new RunError(`${join(tracesDir, "teacher.json")}: the teacher's weights do not fit this version`, {
-      advice: "Rerun the stage that fits them: gr2 pipeline --from traces.",
-    });
-  const view = trainingView(split, "rerank");
+/** @param evidenceDir folder of the stage evidence; @param refit as the run was made */
+export function servingEvidence(split: SplitDataset, evidenceDir: string, refit: boolean): EvidenceOf {
+  const view = trainingView(split, refit ? "validation" : "rerank");
+  const statistics = new Statistics(view, split.dataset.stats.hasClock !== false);
+  const { model, features } = openEvidence(evidenceDir, split.dataset.items, statistics);
   const end = view.times.reduce((latest, times) => Math.max(latest, times.at(-1) ?? latest), 0);
-  // One more user, who is whoever asks.
-  const sequences: UserSequence[] = [...dataset.sequences];
-  const asker = sequences.length;
-  const statistics = new TeacherStatistics({ ...dataset, sequences }, view);
-  const known = (row: number): boolean => row < dataset.items.length;
+  const known = (row: number): boolean => row < split.dataset.items.length;
   return (history, candidates, scores, time = end) => {
-    const items = Int32Array.from(history.filter(known));
-    sequences[asker] = { user: userId("asker"), items, times: new Float64Array(items.length).fill(time) };
     const places = candidates.flatMap((row, place) => (known(row) ? [place] : []));
-    const slate = {
-      id: "",
-      user: asker,
-      position: items.length,
-      segment: "test" as const,
+    const question = {
+      history: Int32Array.from(history.filter(known)),
+      now: time,
       candidates: places.map((place) => candidates[place] as number),
       scores: places.map((place) => scores[place] as number),
     };
-    const found = choiceScores(weights, featuresOf(statistics, slate), places.length);
+    const found = model.scores(features.of(question), places.length);
     const mean = found.reduce((sum, e) => sum + e, 0) / Math.max(1, found.length);
     const out = candidates.map(() => mean);
     places.forEach((place, i) => {

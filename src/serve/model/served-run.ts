@@ -78,7 +78,7 @@ export async function openServedRun(root: string, name: string, overrides: reado
   checkOverrides(overrides);
   const dirOf = (stage: StageName): string => folder.file("stages", stage);
   await checkFinished(folder, [
-    ...["data", "sid", "midtrain", "slates", "traces", "calibrate"],
+    ...["data", "sid", "midtrain", "slates", "evidence", "traces", "calibrate"],
     ...["sft", "rl", "evaluate"],
   ] as StageName[]);
   const config = loadConfig(folder.file("config.resolved.yaml"), overrides);
@@ -112,7 +112,7 @@ export async function openServedRun(root: string, name: string, overrides: reado
     systems,
     usual: usualOf(readLines<Slate>(join(dirOf("slates"), "validation.jsonl"))),
     evidence: weighsEvidence
-      ? servingEvidence(split(dataset, splitOptions(config.data.split)), dirOf("traces"))
+      ? servingEvidence(split(dataset, splitOptions(config.data.split)), dirOf("evidence"), config.refit)
       : undefined,
   };
 }

@@ -12,8 +12,8 @@
 
 import { readPrior } from "../../artifacts/calibration.ts";
 import { openCorpus } from "../../artifacts/corpus.ts";
+import { readEvidence } from "../../artifacts/evidence.ts";
 import { isSftUser, readSlates, viewOf } from "../../artifacts/slates.ts";
-import { readEvidence } from "../../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { RunError, WorkerError } from "../../core/errors.ts";

@@ -4,12 +4,13 @@
  *
  * Shape suffixes: P prompts, G group.
  */
+
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { readPrior } from "../../artifacts/calibration.ts";
 import { type Corpus, openCorpus } from "../../artifacts/corpus.ts";
+import { readEvidence } from "../../artifacts/evidence.ts";
 import { conditional, isSftUser, readSlates, viewOf } from "../../artifacts/slates.ts";
-import { readEvidence } from "../../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { RunError } from "../../core/errors.ts";
@@ -34,7 +35,7 @@ import { average, evaluatePolicy, evaluationSlates, startOf } from "./validation
 export const rl: Stage = {
   name: "rl",
   source: import.meta.url,
-  inputs: ["data", "sid", "midtrain", "slates", "calibrate", "traces", "sft"],
+  inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft"],
   verbs: modelVerbs,
   settings: (c) => ({
     rl: c.rl,

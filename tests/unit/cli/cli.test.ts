@@ -255,6 +255,8 @@ describe("doctor", () => {
     expect(judgePython({ ...good, torch_error: "OSError: libx" }, wanted, "py").at(-1)).toMatchObject({
       state: "problem",
     });
+    const noTrees = judgePython({ ...good, lightgbm_error: "OSError: libgomp.so.1" }, wanted, "py");
+    expect(noTrees.find((c) => c.name === "LightGBM")).toMatchObject({ state: "problem" });
     expect(judgePython({ ...good, cuda_build: "12.8" }, wanted, "py").at(-1)).toMatchObject({
       name: "device",
       state: "warning",

@@ -43,8 +43,8 @@ describe("loadConfig", () => {
     expect(messageOf("data: {split: {kind: global-time, test: .5}}")).toContain("must add up to 1");
     expect(messageOf("model: {source: pretrained}")).toContain("needs model.path");
     expect(messageOf("sft: {lambdaReasoning: 2}")).toContain("must be below sft.lambdaRanking");
-    expect(messageOf("teacher: {midtrainFolds: 1}")).toContain("2 or more");
-    expect(messageOf("{teacher: {midtrainFolds: 3}, prerank: {kind: sasrec}}")).toContain("not sasrec");
+    expect(messageOf("evidence: {midtrainFolds: 1}")).toContain("2 or more");
+    expect(messageOf("{evidence: {midtrainFolds: 3}, prerank: {kind: sasrec}}")).toContain("not sasrec");
     expect(messageOf("runtime: {mode: remote}")).toContain("needs runtime.address");
     expect(messageOf("rl: {reward: {dehacked: true}}")).toContain("needs rl.reward.kind = ndcg or auc");
   });

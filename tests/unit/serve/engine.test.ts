@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { splitOptions } from "../../../src/artifacts/dataset.ts";
-import { readJson, readLines } from "../../../src/artifacts/files.ts";
+import { readJson, readLines, readScores } from "../../../src/artifacts/files.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import { loadDataset } from "../../../src/data/cache.ts";
 import { split } from "../../../src/data/split.ts";
@@ -56,21 +56,25 @@ describe("an answer", () => {
     const system = engine.model()?.systems.direct as string;
     const prior = readJson<Record<string, Prior>>(join(stage("evaluate"), "priors.json"))[system] as Prior;
     expect(prior.evidence).not.toBe(0);
-    const evidence = readJson<Record<string, number[]>>(join(stage("traces"), "evidence.json"));
+    const evidence = readScores(stage("evidence"), "evidence");
     const dataset = await loadDataset(stage("data"));
     const slates = readLines<Slate>(join(stage("slates"), "test.jsonl"))
       .filter((s) => s.id in evidence)
       .slice(0, 8);
     expect(slates.length).toBe(8);
     const config = loadConfig(join(root, "first", "config.resolved.yaml"));
-    const evidenceOf = servingEvidence(split(dataset, splitOptions(config.data.split)), stage("traces"));
+    const evidenceOf = servingEvidence(
+      split(dataset, splitOptions(config.data.split)),
+      stage("evidence"),
+      config.refit,
+    );
     for (const slate of slates) {
       const sequence = dataset.sequences[slate.user];
       const rows = Array.from(sequence?.items.subarray(0, slate.position) ?? []);
       const time = sequence?.times[slate.position - 1];
       const served = evidenceOf(rows, slate.candidates, slate.scores, time);
       served.forEach((e, i) => {
-        expect(e).toBeCloseTo(evidence[slate.id]?.[i] as number, 9);
+        expect(e).toBe(evidence[slate.id]?.[i]);
       });
       const idOf = (row: number): string => dataset.items[row]?.id as string;
       const answer = await engine.rerank({

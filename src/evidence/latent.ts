@@ -1,6 +1,7 @@
 /**
  * Latent factors of who-interacted-with-what: the leading right singular vectors V of the binary user × item matrix
  * (PureSVD: Cremonesi et al. 2010). Affinity of a history H to item j = Σ_{h∈H} V_h · V_j; rotation of V changes nothing.
+ * The same iteration finds the principal axes of item embeddings.
  */
 import { Rng } from "../core/rng.ts";
 import type { TrainingView } from "../data/split.ts";
@@ -35,20 +36,49 @@ export function fitLatentFactors(training: TrainingView, dimensions = 16, iterat
   return { dimensions: D, factors_ID: V };
 }
 
-/** Σ_{h ∈ history} V_h · V_candidate for each candidate. */
-export function latentAffinity(
-  factors: LatentFactors,
-  history: Int32Array,
-  candidates: readonly number[],
-): readonly number[] {
-  const { dimensions: D, factors_ID: V } = factors;
-  const user = new Float64Array(D);
-  for (const h of history) for (let d = 0; d < D; d++) user[d] = (user[d] as number) + (V[h * D + d] as number);
-  return candidates.map((c) => {
-    let s = 0;
-    for (let d = 0; d < D; d++) s += (user[d] as number) * (V[c * D + d] as number);
-    return s;
-  });
+/** Rows looked at for principal axes at most, spread evenly. */
+const axisRows = 20_000;
+
+/**
+ * The leading `dims` principal axes of the rows of data_RC, [cols × dims], row-major, orthonormal columns, by subspace
+ * iteration on the covariance. Deterministic.
+ */
+export function principalAxes(
+  data_RC: Float32Array,
+  rows: number,
+  cols: number,
+  mean_C: Float64Array,
+  dims: number,
+  iterations = 20,
+): Float64Array {
+  const covariance = new Float64Array(cols * cols);
+  const step = Math.max(1, Math.ceil(rows / axisRows));
+  const x = new Float64Array(cols);
+  for (let r = 0; r < rows; r += step) {
+    for (let c = 0; c < cols; c++) x[c] = (data_RC[r * cols + c] as number) - (mean_C[c] as number);
+    for (let a = 0; a < cols; a++) {
+      const xa = x[a] as number;
+      const row = a * cols;
+      for (let b = 0; b <= a; b++) covariance[row + b] = (covariance[row + b] as number) + xa * (x[b] as number);
+    }
+  }
+  for (let a = 0; a < cols; a++)
+    for (let b = 0; b < a; b++) covariance[b * cols + a] = covariance[a * cols + b] as number;
+  const rng = Rng.of(0, "principal-axes");
+  let V = Float64Array.from({ length: cols * dims }, () => rng.uniform() - 0.5);
+  orthonormalise(V, cols, dims);
+  for (let k = 0; k < iterations; k++) {
+    const next = new Float64Array(cols * dims);
+    for (let a = 0; a < cols; a++)
+      for (let b = 0; b < cols; b++) {
+        const w = covariance[a * cols + b] as number;
+        for (let d = 0; d < dims; d++)
+          next[a * dims + d] = (next[a * dims + d] as number) + w * (V[b * dims + d] as number);
+      }
+    orthonormalise(next, cols, dims);
+    V = next;
+  }
+  return V;
 }
 
 /** Modified Gram–Schmidt on the columns; a column without a part of its own becomes zero. */

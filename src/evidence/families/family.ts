@@ -1,0 +1,32 @@
+/** What a family of features is: named columns, written for one slate at a time. */
+import type { familyNames } from "../../config/schema/evidence.ts";
+
+/** A slate as features see it: without its answer. */
+export interface Question {
+  /** Item rows, oldest first; everything before the answer. */
+  readonly history: Int32Array;
+  /** Time of the last history item, seconds: the clock. The answer's own time is not used. */
+  readonly now: number;
+  /** Item rows, in pre-rank order; distinct. */
+  readonly candidates: readonly number[];
+  readonly scores: readonly number[];
+  /** See prerank's Slate. */
+  readonly experts?: Readonly<Record<string, readonly (number | null)[]>>;
+}
+
+export type FamilyName = (typeof familyNames)[number];
+
+export interface Family {
+  readonly name: FamilyName;
+  readonly columns: readonly string[];
+  /**
+   * Writes its columns for every candidate: column f of candidate i goes to out[at + i * stride + f]. NaN: not known.
+   * Nothing else of `out` is touched.
+   */
+  write(question: Question, out: Float32Array, at: number, stride: number): void;
+}
+
+/** Latest items of the history that are compared with every candidate. */
+export const compared = 20;
+/** Of those, the ones whose texts are. */
+export const comparedTexts = 10;

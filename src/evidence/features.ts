@@ -1,0 +1,54 @@
+/**
+ * Feature rows of a slate: the columns of the families that are switched on and for which the data has something. Raw
+ * values, NaN where something is not known; trees take them as they are, the listwise regression standardises them.
+ *
+ * Shapes: N candidates, F features; features_NF row-major.
+ */
+import { collaborative } from "./families/collaborative.ts";
+import type { Family, FamilyName, Question } from "./families/family.ts";
+import { metadata } from "./families/metadata.ts";
+import { embedding, lexical } from "./families/text.ts";
+import { time } from "./families/time.ts";
+import type { ItemTable } from "./items.ts";
+import type { Statistics } from "./statistics.ts";
+
+export class Features {
+  readonly names: readonly string[];
+  /** Family of each column. */
+  readonly families: readonly FamilyName[];
+  private readonly parts: readonly Family[];
+
+  /** @param experts names of the pre-rankers whose own scores the slates carry */
+  constructor(items: ItemTable, statistics: Statistics, on: readonly FamilyName[], experts: readonly string[] = []) {
+    const make: Readonly<Record<FamilyName, () => Family | undefined>> = {
+      collaborative: () => collaborative(statistics, experts),
+      metadata: () => metadata(items),
+      lexical: () => lexical(items),
+      embedding: () => embedding(items),
+      time: () => time(statistics),
+    };
+    this.parts = on.flatMap((name) => make[name]() ?? []);
+    this.names = this.parts.flatMap((part) => part.columns);
+    this.families = this.parts.flatMap((part) => part.columns.map(() => part.name));
+  }
+
+  get count(): number {
+    return this.names.length;
+  }
+
+  /** Writes the rows of all candidates from out[at] on. */
+  write(question: Question, out: Float32Array, at = 0): void {
+    let column = at;
+    for (const part of this.parts) {
+      part.write(question, out, column, this.names.length);
+      column += part.columns.length;
+    }
+  }
+
+  /** features_NF of a slate. */
+  of(question: Question): Float32Array {
+    const out_NF = new Float32Array(question.candidates.length * this.names.length);
+    this.write(question, out_NF);
+    return out_NF;
+  }
+}
