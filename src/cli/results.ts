@@ -1,5 +1,6 @@
 /** metrics.json as a table for the terminal. */
 import pc from "picocolors";
+import { findSystem } from "../eval/systems.ts";
 import { columns } from "./format.ts";
 
 interface Row {
@@ -50,8 +51,8 @@ export function resultsTable(results: ResultsFile): string {
     results.selected ? "* chosen on validation." : "",
   ];
   const added = systems
-    .map((s) => [s, s.replace("rl", "sft")] as const)
-    .filter(([s, sft]) => s !== sft && lift(s, sft) !== "")
+    .flatMap((s) => (findSystem(s)?.comparedWith ?? []).map((sft) => [s, sft] as const))
+    .filter(([s, sft]) => lift(s, sft) !== "")
     .map(([s, sft]) => `${s} over ${sft} ${lift(s, sft)}`);
   if (added.length > 0) legend.push(`ΔN@5 by RL: ${added.join("; ")}.`);
   return [pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" "))].join("\n");

@@ -1,9 +1,10 @@
 /** Which plots a run gets, and what is said about them. A plot whose data a run lacks is left out. */
+import { isPolicy } from "../eval/systems.ts";
 import { alarmHistory } from "../rl/health.ts";
 import type { ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
 import * as plots from "./plots.ts";
-import { healthTable, isControl } from "./sections.ts";
+import { healthTable } from "./sections.ts";
 
 type Spec = Record<string, unknown>;
 
@@ -42,7 +43,7 @@ export async function comparisonFigure(data: ReportData): Promise<Html> {
   );
   if (chosen.length === 0) return html``;
   const systems = [...new Set(chosen.map((c) => c.system))];
-  const order = [...systems.filter((s) => !isControl(s)), ...systems.filter(isControl)];
+  const order = [...systems.filter(isPolicy), ...systems.filter((s) => !isPolicy(s))];
   const spec = plots.forest(chosen, metrics, order);
   return section(
     "Against the pre-rank",

@@ -1,31 +1,11 @@
 /** The parts of the page that are text and tables. What they say follows from the numbers, good or bad. */
+import { findSystem, isPolicy } from "../eval/systems.ts";
 import type { ComparisonRow, MetricRow, Slice } from "../eval/table.ts";
 import type { Example, ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
 import { verdictOf } from "./plots.ts";
 
 const metricOrder = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR", "AUC"] as const;
-
-const descriptions: Readonly<Record<string, string>> = {
-  prerank: "the input order",
-  prior: "learned prior alone, no language model",
-  direct: "likelihood × prior, mid-trained model",
-  sft: "generated after visible reasoning, SFT",
-  sft_nothink: "generated at once, SFT",
-  sft_direct: "likelihood × prior, SFT model",
-  rl: "generated after visible reasoning, RL",
-  rl_nothink: "generated at once, RL",
-  rl_direct: "likelihood × prior, RL model",
-  direct_other_history: "the history of another user",
-  rl_other_thought: "the reasoning of another slate",
-  rl_other_order: "candidates listed in a random order",
-  rl_nothink_other_order: "the same, generated at once",
-  rl_compressed: "prompts shortened, RL",
-};
-
-/** Systems that are not candidates: baselines and controls. */
-export const isControl = (system: string): boolean =>
-  system === "prerank" || system === "prior" || system.includes("_other_") || system.endsWith("_compressed");
 
 const signed = (x: number, digits = 4): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(digits)}`;
 const percent = (x: number, digits = 1): string => `${(100 * x).toFixed(digits)} %`;
@@ -45,7 +25,7 @@ export const liftOf = (
 export function headlineSystem(data: ReportData): string | undefined {
   if (data.metrics.selected) return data.metrics.selected.system;
   const lifts = data.metrics.comparisons.filter(
-    (c) => c.baseline === "prerank" && c.slice === "conditional" && c.metric === "N@5" && !isControl(c.system),
+    (c) => c.baseline === "prerank" && c.slice === "conditional" && c.metric === "N@5" && isPolicy(c.system),
   );
   return lifts.sort((a, b) => b.ci_low - a.ci_low)[0]?.system;
 }
@@ -109,18 +89,15 @@ function resultTable(data: ReportData, slice: Slice): Html {
   const chosen = headlineSystem(data);
   const metrics = metricOrder.filter((m) => rows.some((r) => r.metric === m));
   const best = new Map(
-    metrics.map((m) => [
-      m,
-      Math.max(...rows.filter((r) => r.metric === m && !isControl(r.system)).map((r) => r.value)),
-    ]),
+    metrics.map((m) => [m, Math.max(...rows.filter((r) => r.metric === m && isPolicy(r.system)).map((r) => r.value))]),
   );
   const cell = (r: MetricRow | undefined): Html =>
     r
-      ? html`<td class="${!isControl(r.system) && r.value === best.get(r.metric) ? "best" : ""}">${r.value.toFixed(4)}<small>${r.ci_low.toFixed(3)}–${r.ci_high.toFixed(3)}</small></td>`
+      ? html`<td class="${isPolicy(r.system) && r.value === best.get(r.metric) ? "best" : ""}">${r.value.toFixed(4)}<small>${r.ci_low.toFixed(3)}–${r.ci_high.toFixed(3)}</small></td>`
       : html`<td>–</td>`;
   return html`<p class="lead">${(rows[0]?.n ?? 0).toLocaleString("en")} slates; ${sliceText[slice][1]}.</p><div class="scroll"><table><thead><tr><th>system</th>${metrics.map((m) => html`<th>${m}</th>`)}<th>Δ N@5</th></tr></thead><tbody>${systems.map(
     (system) =>
-      html`<tr class="${system === chosen ? "chosen" : ""} ${isControl(system) ? "control" : ""}"><td>${system}${system === chosen && html`<span class="tag">chosen</span>`}<small>${descriptions[system] ?? ""}</small></td>${metrics.map(
+      html`<tr class="${system === chosen ? "chosen" : ""} ${isPolicy(system) ? "" : "control"}"><td>${system}${system === chosen && html`<span class="tag">chosen</span>`}<small>${findSystem(system)?.description ?? ""}</small></td>${metrics.map(
         (m) => cell(rows.find((r) => r.system === system && r.metric === m)),
       )}${liftCell(liftOf(data, system, "N@5", slice))}</tr>`,
   )}</tbody></table></div>`;
@@ -167,9 +144,7 @@ function slate(e: Example, index: number): Html {
 export function healthTable(data: ReportData): Html {
   const kinds = ["valid_rate", "identity_rate", "kendall_tau", "tokens"] as const;
   const { health } = data.metrics;
-  const systems = Object.keys(health).flatMap((k) =>
-    k.endsWith("_valid_rate") ? [k.slice(0, -"_valid_rate".length)] : [],
-  );
+  const systems = [...new Set(data.metrics.rows.map((r) => r.system))].filter((s) => `${s}_valid_rate` in health);
   if (systems.length === 0) return html``;
   const show = (value: number | undefined, kind: string): string =>
     value === undefined

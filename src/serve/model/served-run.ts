@@ -15,6 +15,7 @@ import { CheckpointError, ConfigError, RunError } from "../../core/errors.ts";
 import { loadDataset } from "../../data/cache.ts";
 import { split } from "../../data/split.ts";
 import type { Item } from "../../data/types.ts";
+import { findSystem, servable, sibling, systems } from "../../eval/systems.ts";
 import { openTokenizer, type Tokenizer } from "../../models/item-encoder.ts";
 import { type Prior, standardise } from "../../policy/prior.ts";
 import type { Slate } from "../../prerank/types.ts";
@@ -61,15 +62,6 @@ export interface ServedRun {
   readonly evidence: EvidenceOf | undefined;
 }
 
-const thinking = ["sft", "rl"];
-const stageOf: Readonly<Record<string, StageName>> = {
-  direct: "midtrain",
-  sft: "sft",
-  rl: "rl",
-  sft_direct: "sft",
-  rl_direct: "rl",
-};
-
 /** Throws RunError, CheckpointError or ConfigError; `name` may be a symbolic link to the run's folder. */
 export async function openServedRun(root: string, name: string, overrides: readonly string[]): Promise<ServedRun> {
   const view = RunFolder.view(root, name);
@@ -89,14 +81,14 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const direct = (readIfThere(priorsFile(dirOf("evaluate"))) ?? {}) as DirectPriors;
   const systemOf = (system: string): ServedSystem => ({
     name: system,
-    weights: stateDir(dirOf(stageOf[system] as StageName)),
-    prior: (thinking.includes(system) ? undefined : direct[system]) ?? priors.withLikelihood,
+    weights: stateDir(dirOf(findSystem(system)?.stage ?? "midtrain")),
+    prior: direct[system] ?? priors.withLikelihood,
   });
-  const systems = {
+  const served = {
     ...(names.think ? { think: systemOf(names.think) } : {}),
     ...(names.direct ? { direct: systemOf(names.direct) } : {}),
   };
-  const weighsEvidence = Object.values(systems).some((s) => s.prior.evidence !== 0);
+  const weighsEvidence = Object.values(served).some((s) => s.prior.evidence !== 0);
   const titles = dataset.items.map((item) => item.title.toLowerCase());
   return {
     name: folder.name,
@@ -109,7 +101,7 @@ export async function openServedRun(root: string, name: string, overrides: reado
     catalogue: tokenizer.catalogue,
     tokenizer,
     tokenizerFile: tokenizerFile(dirOf("midtrain")),
-    systems,
+    systems: served,
     usual: usualOf(readLines<Slate>(join(dirOf("slates"), "validation.jsonl"))),
     evidence: weighsEvidence
       ? servingEvidence(split(dataset, splitOptions(config.data.split)), dirOf("evidence"), config.refit)
@@ -148,25 +140,36 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
 
 /** The systems that answer; see the setting serve.system. */
 function choose(asked: string, { selected }: Results): { think?: string; direct?: string } {
-  const best = (names: readonly string[]): string | undefined =>
-    names
-      .filter((n) => selected.validation[n] !== undefined)
-      .reduce<string | undefined>(
-        (top, n) =>
-          top === undefined || (selected.validation[n] as number) > (selected.validation[top] as number) ? n : top,
-        undefined,
-      );
   if (asked === "auto") {
-    const think = best(thinking);
-    const direct = best(["direct", "sft_direct", "rl_direct"]);
-    return { ...(think ? { think } : {}), ...(direct ? { direct } : {}) };
+    const best = (mode: "think" | "direct"): string | undefined =>
+      servable(mode)
+        .map((s) => s.name)
+        .filter((n) => selected.validation[n] !== undefined)
+        .reduce<string | undefined>(
+          (top, n) =>
+            top === undefined || (selected.validation[n] as number) > (selected.validation[top] as number) ? n : top,
+          undefined,
+        );
+    return named(best("think"), best("direct"));
   }
-  if (asked === "direct") return { direct: "direct" };
-  if (thinking.includes(asked)) return { think: asked, direct: `${asked}_direct` };
-  throw new ConfigError(`serve.system = ${asked}: there is no such system to serve`, {
-    advice: "Choose auto, sft, rl or direct.",
-  });
+  const system = findSystem(asked);
+  if (!system?.servable)
+    throw new ConfigError(`serve.system = ${asked}: there is no such system to serve`, {
+      advice: `Choose auto or one of ${systems
+        .filter((s) => s.servable)
+        .map((s) => s.name)
+        .join(", ")}.`,
+    });
+  return named(
+    system.mode === "think" ? system.name : undefined,
+    (system.mode === "direct" ? system : sibling(system, "direct"))?.name,
+  );
 }
+
+const named = (think: string | undefined, direct: string | undefined) => ({
+  ...(think ? { think } : {}),
+  ...(direct ? { direct } : {}),
+});
 
 function uniqueRows(titles: readonly string[]): ReadonlyMap<string, number> {
   const rows = new Map<string, number>();

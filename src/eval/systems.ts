@@ -1,0 +1,221 @@
+/**
+ * The systems that the evaluation compares: whatever orders the candidates of a slate. One entry says all that the
+ * evaluation, the report, the command line and the service need to know of a system; a new system or control is one entry.
+ * Entries stand in the order of the results table.
+ *
+ * Not here: how an order is computed (stages/evaluation), how orders are compared (table.ts).
+ */
+
+/** Stages that leave a language model. */
+export type LanguageModelStage = "midtrain" | "sft" | "rl";
+
+/**
+ *   input     the order that came in
+ *   prior     the fitted prior's scores, no language model
+ *   direct    likelihood x prior, one forward pass
+ *   think     generated after visible reasoning
+ *   answer    generated at once
+ */
+export type SystemMode = "input" | "prior" | "direct" | "think" | "answer";
+
+/**
+ * What a control changes of the system it is a control of.
+ *
+ *   other-history     the history of another user
+ *   other-reasoning   the reasoning of another slate
+ *   other-order       the prompt lists the candidates in a random order; prior and positions stay
+ *   compressed        prompts shortened as eval.compress says
+ */
+export type Change = "other-history" | "other-reasoning" | "other-order" | "compressed";
+
+/** What an answer costs, cheapest first. */
+export const costClasses = ["none", "statistics", "one pass", "generation", "reasoning"] as const;
+export type CostClass = (typeof costClasses)[number];
+
+interface Entry {
+  /** As in metrics.json. */
+  readonly name: string;
+  /** Whose weights answer; absent: no language model. */
+  readonly stage?: LanguageModelStage;
+  readonly mode: SystemMode;
+  /** Systems that it is compared with, besides prerank and prior. */
+  readonly comparedWith?: readonly string[];
+  /** `gr2 serve` can answer with it. */
+  readonly servable: boolean;
+  readonly cost: CostClass;
+  /** For people, in a few words. */
+  readonly description: string;
+}
+
+/** baseline: what is there without GR2's models; policy: what is trained; control: a policy that something was taken from. */
+export type System =
+  | (Entry & { readonly kind: "baseline" | "policy" })
+  | (Entry & {
+      readonly kind: "control";
+      /** The system that it is a control of. */
+      readonly of: string;
+      readonly change: Change;
+      readonly servable: false;
+    });
+
+export const systems: readonly System[] = [
+  {
+    name: "prerank",
+    mode: "input",
+    kind: "baseline",
+    servable: false,
+    cost: "none",
+    description: "the input order",
+  },
+  {
+    name: "prior",
+    mode: "prior",
+    kind: "baseline",
+    servable: false,
+    cost: "statistics",
+    description: "learned prior alone, no language model",
+  },
+  {
+    name: "direct",
+    stage: "midtrain",
+    mode: "direct",
+    kind: "policy",
+    servable: true,
+    cost: "one pass",
+    description: "likelihood × prior, mid-trained model",
+  },
+  {
+    name: "direct_other_history",
+    stage: "midtrain",
+    mode: "direct",
+    kind: "control",
+    of: "direct",
+    change: "other-history",
+    servable: false,
+    cost: "one pass",
+    description: "the history of another user",
+  },
+  {
+    name: "sft_direct",
+    stage: "sft",
+    mode: "direct",
+    kind: "policy",
+    servable: true,
+    cost: "one pass",
+    description: "likelihood × prior, SFT model",
+  },
+  {
+    name: "sft",
+    stage: "sft",
+    mode: "think",
+    kind: "policy",
+    servable: true,
+    cost: "reasoning",
+    description: "generated after visible reasoning, SFT",
+  },
+  {
+    name: "sft_nothink",
+    stage: "sft",
+    mode: "answer",
+    kind: "policy",
+    servable: false,
+    cost: "generation",
+    description: "generated at once, SFT",
+  },
+  {
+    name: "rl_direct",
+    stage: "rl",
+    mode: "direct",
+    kind: "policy",
+    comparedWith: ["sft_direct"],
+    servable: true,
+    cost: "one pass",
+    description: "likelihood × prior, RL model",
+  },
+  {
+    name: "rl",
+    stage: "rl",
+    mode: "think",
+    kind: "policy",
+    comparedWith: ["sft"],
+    servable: true,
+    cost: "reasoning",
+    description: "generated after visible reasoning, RL",
+  },
+  {
+    name: "rl_compressed",
+    stage: "rl",
+    mode: "think",
+    kind: "control",
+    of: "rl",
+    change: "compressed",
+    servable: false,
+    cost: "reasoning",
+    description: "prompts shortened, RL",
+  },
+  {
+    name: "rl_other_thought",
+    stage: "rl",
+    mode: "think",
+    kind: "control",
+    of: "rl",
+    change: "other-reasoning",
+    servable: false,
+    cost: "reasoning",
+    description: "the reasoning of another slate",
+  },
+  {
+    name: "rl_other_order",
+    stage: "rl",
+    mode: "think",
+    kind: "control",
+    of: "rl",
+    change: "other-order",
+    servable: false,
+    cost: "reasoning",
+    description: "candidates listed in a random order",
+  },
+  {
+    name: "rl_nothink",
+    stage: "rl",
+    mode: "answer",
+    kind: "policy",
+    comparedWith: ["sft_nothink"],
+    servable: false,
+    cost: "generation",
+    description: "generated at once, RL",
+  },
+  {
+    name: "rl_nothink_other_order",
+    stage: "rl",
+    mode: "answer",
+    kind: "control",
+    of: "rl_nothink",
+    change: "other-order",
+    servable: false,
+    cost: "generation",
+    description: "the same, generated at once",
+  },
+];
+
+const byName: ReadonlyMap<string, System> = new Map(systems.map((s) => [s.name, s]));
+
+/** Undefined: metrics of another version name a system that this one does not have. */
+export const findSystem = (name: string): System | undefined => byName.get(name);
+
+/** Whether it is one of GR2's own, not a baseline nor a control. Unknown names count as their own. */
+export const isPolicy = (name: string): boolean => (findSystem(name)?.kind ?? "policy") === "policy";
+
+/** What a system is compared with: the pre-rank, the best without a language model, and what it was trained from. */
+export const baselinesFor = (name: string): readonly string[] => [
+  "prerank",
+  "prior",
+  ...(findSystem(name)?.comparedWith ?? []),
+];
+
+/** The servable systems of a mode. */
+export const servable = (mode: SystemMode): readonly System[] => systems.filter((s) => s.servable && s.mode === mode);
+
+/** The system of the same weights that answers in another mode. */
+export const sibling = (system: System, mode: SystemMode): System | undefined =>
+  systems.find((s) => s.stage === system.stage && s.mode === mode && s.kind === system.kind);
