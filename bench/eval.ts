@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Rng } from "../src/core/rng.ts";
 import { PairedBootstrap } from "../src/eval/bootstrap.ts";
-import { metricsOfRank } from "../src/eval/metrics.ts";
+import { metricsFromRank } from "../src/eval/metrics.ts";
 import { type Benchmark, timed } from "./claim.ts";
 
 const numSlates = 3000;
@@ -116,7 +116,7 @@ function sample(): { users: number[]; quantities: { values: Float64Array }[]; nu
   const base = users.map(() => 1 + Math.floor(10 * rng.uniform() ** 1.6));
   const quantities = Array.from({ length: numSystems }, (_, s) => {
     const ranks = base.map((r) => (rng.uniform() < 0.3 ? 1 + Math.floor(10 * rng.uniform() ** (1.5 + s / 20)) : r));
-    const rows = ranks.map((r) => metricsOfRank(r));
+    const rows = ranks.map((r) => metricsFromRank(r));
     return (rows[0] ?? []).map((_, m) => ({ values: Float64Array.from(rows, (row) => row[m] ?? 0) }));
   });
   return { users, quantities: quantities.flat(), numMetrics: quantities[0]?.length ?? 0 };

@@ -10,7 +10,7 @@ import { Rng } from "../src/core/rng.ts";
 import { buildDataset } from "../src/data/dataset.ts";
 import { fetchMovieLens100k } from "../src/data/fetch.ts";
 import { splitByPosition, trainingView } from "../src/data/split.ts";
-import type { Question } from "../src/evidence/families/family.ts";
+import type { FeatureInput } from "../src/evidence/families/family.ts";
 import { Features } from "../src/evidence/features.ts";
 import { itemTable } from "../src/evidence/items.ts";
 import { Statistics } from "../src/evidence/statistics.ts";
@@ -40,7 +40,7 @@ export const bench: Benchmark = async (emit, [dir = "data", python = ".venv/bin/
   const vectors = Float32Array.from({ length: dataset.items.length * cols }, () => rng.uniform() - 0.5);
   const items = itemTable(dataset.items, { rows: dataset.items.length, cols, data: vectors });
   const features = new Features(items, new Statistics(view, true), familyNames);
-  const questions = slates.map(({ user, position, candidates, scores }): Question => {
+  const questions = slates.map(({ user, position, candidates, scores }): FeatureInput => {
     const { items: sequence, times } = dataset.sequences[user] as (typeof dataset.sequences)[number];
     return { history: sequence.subarray(0, position), now: times[position - 1] as number, candidates, scores };
   });

@@ -46,7 +46,7 @@ export const bench: Benchmark = async (emit, args) => {
   const fake = served || values.url !== undefined ? undefined : await startFake();
   try {
     const url = new URL(served?.url ?? fake?.url ?? values.url ?? "");
-    const limits = await limitsOf(url, token);
+    const limits = await fetchLimits(url, token);
     const run: Run = { numRequests: Number(values.requests), callers: Number(values.callers), url, token };
     const agent = keepAlive();
     const target = { host: url.hostname, port: Number(url.port || 80), ...(token === undefined ? {} : { token }) };
@@ -102,7 +102,7 @@ async function storm(emit: (m: Measurement) => void, transport: string, run: Run
 const authorization = (token: string | undefined): Record<string, string> =>
   token === undefined ? {} : { authorization: `Bearer ${token}` };
 
-async function limitsOf(url: URL, token: string | undefined): Promise<ServedModel["limits"]> {
+async function fetchLimits(url: URL, token: string | undefined): Promise<ServedModel["limits"]> {
   const response = await fetch(new URL("/gr2/v1/model", url), { headers: authorization(token) }).catch(() => undefined);
   if (response?.status !== 200)
     throw new EnvironmentError(`no model answers at ${url.origin} (${response?.status ?? "nobody listens"})`, {

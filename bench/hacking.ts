@@ -16,7 +16,7 @@ import { type MetricsRecord, readRecords } from "../src/run/record-log.ts";
 import type { Benchmark } from "./claim.ts";
 
 const base = "configs/ablations/hacking.yaml";
-const recipeOf = (variant: string): string => base.replace(".yaml", `-${variant}.yaml`);
+const recipePath = (variant: string): string => base.replace(".yaml", `-${variant}.yaml`);
 
 /** What is drawn, and how its axis is called. */
 const pictures = [
@@ -53,8 +53,8 @@ export const bench: Benchmark = async (emit, args) => {
     },
   });
   const variants = o.variants.split(",");
-  const missing = variants.find((v) => !existsSync(recipeOf(v)));
-  if (missing) throw new ConfigError(`--variants ${missing}: there is no ${recipeOf(missing)}`);
+  const missing = variants.find((v) => !existsSync(recipePath(v)));
+  if (missing) throw new ConfigError(`--variants ${missing}: there is no ${recipePath(missing)}`);
   const seeds = o.seeds.split(",");
   const observed: Observed[] = [];
   for (const seed of seeds) {
@@ -65,7 +65,7 @@ export const bench: Benchmark = async (emit, args) => {
       const run = `${common}-${variant}`;
       const folder = join(o.root, run);
       if (!existsSync(folder)) cpSync(join(o.root, common), folder, { recursive: true, preserveTimestamps: true });
-      await pipeline({ ...shared, config: recipeOf(variant), run, until: "rl" }, process.stderr);
+      await pipeline({ ...shared, config: recipePath(variant), run, until: "rl" }, process.stderr);
       observed.push(...observe(folder, variant, seed));
     }
   }
@@ -132,12 +132,12 @@ async function draw(observed: readonly Observed[], folder: string): Promise<void
   const variants = [...new Set(observed.map((v) => v.variant))].filter((v) => v !== prerank);
   const short = variants.map((v) => v.split("-")[0] as string);
   const distinct = new Set(short).size === variants.length;
-  const nameOf = (variant: string): string => (distinct ? (short[variants.indexOf(variant)] ?? variant) : variant);
+  const shortName = (variant: string): string => (distinct ? (short[variants.indexOf(variant)] ?? variant) : variant);
   for (const { metric, y, percent } of pictures) {
     const at = new Map<string, number[]>();
     const own = observed.filter((v) => v.metric === metric);
     for (const v of [...own.filter((v) => v.variant !== prerank), ...own.filter((v) => v.variant === prerank)]) {
-      const key = `${nameOf(v.variant)}\t${v.step}`;
+      const key = `${shortName(v.variant)}\t${v.step}`;
       at.set(key, [...(at.get(key) ?? []), v.value]);
     }
     const points = [...at].map(([key, values]): Point => {

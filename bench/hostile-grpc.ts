@@ -41,37 +41,37 @@ export function hostileCall(seed: number, n: number, limits: ServedModel["limits
       candidates: list(numCandidates),
       ...changes,
     });
-  const bytesOf = (message: RerankRequest): Buffer => Buffer.from(RerankRequest.encode(message).finish());
+  const encodeRequest = (message: RerankRequest): Buffer => Buffer.from(RerankRequest.encode(message).finish());
   const call = (kind: string, bytes: Buffer, statuses: readonly status[], more: Partial<HostileCall> = {}) => ({
     ...{ kind, method: "Rerank", bytes, statuses, numCandidates: -1 },
     ...more,
   });
   const invalid = (kind: string, changes: Partial<RerankRequest>): HostileCall =>
-    call(kind, bytesOf(request(changes)), [INVALID_ARGUMENT]);
+    call(kind, encodeRequest(request(changes)), [INVALID_ARGUMENT]);
   const tooLarge = (kind: string, changes: Partial<RerankRequest>): HostileCall =>
-    call(kind, bytesOf(request(changes)), [RESOURCE_EXHAUSTED]);
+    call(kind, encodeRequest(request(changes)), [RESOURCE_EXHAUSTED]);
   const noise = (): Buffer => Buffer.from(Array.from({ length: 1 + rng.int(300) }, () => rng.int(256)));
   const candidate = (changes: object): Partial<RerankRequest> => ({
     candidates: RerankRequest.fromPartial({ candidates: [{ id: "a", text: "A", ...changes }] }).candidates,
   });
 
   const kinds: readonly (() => HostileCall)[] = [
-    () => call("forged texts", bytesOf(request()), [OK], { numCandidates }),
+    () => call("forged texts", encodeRequest(request()), [OK], { numCandidates }),
     // A length-delimited candidate that never ends, and a field of no type there is.
     () => call("never ends", Buffer.from([0x12, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x61]), [INVALID_ARGUMENT]),
     () => call("no such wire type", Buffer.from([0x17]), [INVALID_ARGUMENT]),
     () => call("noise", noise(), [INVALID_ARGUMENT, OK], { method: pick(methods) }),
     () => {
-      const whole = bytesOf(request());
+      const whole = encodeRequest(request());
       return call("cut off", whole.subarray(0, rng.int(whole.length)), [INVALID_ARGUMENT, OK]);
     },
     () => {
-      const whole = bytesOf(request());
+      const whole = encodeRequest(request());
       for (let i = 0; i <= rng.int(4); i++) whole[rng.int(whole.length)] = rng.int(256);
       return call("bits flipped", whole, [OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED]);
     },
     () => {
-      const whole = bytesOf(request(candidate({ text: "\u0001\u0001\u0001\u0001" })));
+      const whole = encodeRequest(request(candidate({ text: "\u0001\u0001\u0001\u0001" })));
       whole.set(
         pick([[0xff], [0xc3, 0x28], [0xed, 0xa0, 0x80], [0xc0, 0xaf]]),
         whole.indexOf("\u0001\u0001\u0001\u0001"),
@@ -108,9 +108,11 @@ export function hostileCall(seed: number, n: number, limits: ServedModel["limits
         history: Array.from({ length: limits.maxHistory + 1 }, () => ({ itemId: "50", text: "" })),
       }),
     // The call's own deadline is shorter, and counts.
-    () => call("a deadline of weeks", bytesOf(request({ deadlineMs: 2 ** 31 })), [OK], { numCandidates }),
+    () => call("a deadline of weeks", encodeRequest(request({ deadlineMs: 2 ** 31 })), [OK], { numCandidates }),
     () =>
-      call("a mode from tomorrow", bytesOf(request({ mode: 1000 as RerankRequest["mode"] })), [OK], { numCandidates }),
+      call("a mode from tomorrow", encodeRequest(request({ mode: 1000 as RerankRequest["mode"] })), [OK], {
+        numCandidates,
+      }),
     () => {
       const batch = { requests: Array.from({ length: limits.maxBatch + 1 }, () => request()) };
       const bytes = Buffer.from(RerankBatchRequest.encode(batch).finish());
@@ -131,9 +133,11 @@ export function hostileCall(seed: number, n: number, limits: ServedModel["limits
       return call("left", bytes, [CANCELLED, OK, RESOURCE_EXHAUSTED], { method: "RerankStream", leaveMs: rng.int(30) });
     },
     () =>
-      call("out of time", bytesOf(request()), [DEADLINE_EXCEEDED, OK, RESOURCE_EXHAUSTED], { deadlineMs: rng.int(4) }),
+      call("out of time", encodeRequest(request()), [DEADLINE_EXCEEDED, OK, RESOURCE_EXHAUSTED], {
+        deadlineMs: rng.int(4),
+      }),
     () =>
-      call("no such method", bytesOf(request()), [UNIMPLEMENTED], {
+      call("no such method", encodeRequest(request()), [UNIMPLEMENTED], {
         method: pick(["Rerank2", "rerank", "/gr2.v1.Worker/Shutdown", "/gr2.v1.RerankService/", "/a/b", "/%00/x"]),
       }),
   ];

@@ -5,7 +5,7 @@
  * Exit code 1: a bar was missed; 8: no bar was missed, but something regressed; 2 to 7: an error, see src/core/errors.ts.
  */
 import { fileURLToPath } from "node:url";
-import { describeError, exitCodeOf } from "../src/cli/errors.ts";
+import { describeError, exitCodeFor } from "../src/cli/errors.ts";
 import { ConfigError } from "../src/core/errors.ts";
 import { codeRevision } from "../src/run/manifest.ts";
 import { type Benchmark, type Claim, toClaim } from "./claim.ts";
@@ -66,7 +66,7 @@ async function main([name, ...args]: readonly string[]): Promise<number> {
     return comparison && comparison.regressed.length > 0 ? regressionExitCode : 0;
   } catch (e) {
     process.stderr.write(`${describeError(e, false)}\n`);
-    return exitCodeOf(e);
+    return exitCodeFor(e);
   }
 }
 

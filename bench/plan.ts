@@ -10,9 +10,9 @@ import { parseArgs } from "node:util";
 import { compileConfig } from "../src/config/load.ts";
 import type { Config } from "../src/config/schema.ts";
 import { Rng } from "../src/core/rng.ts";
-import { planOf, pretrainedSource } from "../src/models/base-model.ts";
-import { tokensOf } from "../src/plan/memory.ts";
-import { runtimeOf, startWorker } from "../src/worker/launcher.ts";
+import { planModelMemory, pretrainedSource } from "../src/models/base-model.ts";
+import { countTokens } from "../src/plan/memory.ts";
+import { runtimeOptions, startWorker } from "../src/worker/launcher.ts";
 import { sampleAll, type WorkerClient } from "../src/worker/types.ts";
 import type { Benchmark } from "./claim.ts";
 
@@ -45,9 +45,9 @@ export const bench: Benchmark = async (emit, args) => {
   for (const [name, recipe] of Object.entries(recipes)) {
     if (values.only && !values.only.split(",").includes(name)) continue;
     const config = compileConfig(recipe, name);
-    const plan = planOf(config, added, { kind: "cpu", memoryBytes: 2 ** 35 });
+    const plan = planModelMemory(config, added, { kind: "cpu", memoryBytes: 2 ** 35 });
     if (!plan) throw new RangeError(`${name} has no known shape`);
-    const measured = await peakOf(config, values.sample ?? false);
+    const measured = await measurePeak(config, values.sample ?? false);
     const phase = (of: string): number => plan.phases.find((p) => p.name === of)?.total ?? 0;
     const update = ["update", measured.update, phase("sft")] as const;
     const sample = ["sample", measured.sample, Math.max(phase("sft"), phase("rl: sample"))] as const;
@@ -73,8 +73,8 @@ export const bench: Benchmark = async (emit, args) => {
 };
 
 /** Peak bytes of a worker behind two updates, and behind sampling after them. */
-async function peakOf(config: Config, sampling: boolean): Promise<{ update: number; sample: number }> {
-  const running = await startWorker(runtimeOf(config, join(tmpdir(), "gr2-bench-plan.log")));
+async function measurePeak(config: Config, sampling: boolean): Promise<{ update: number; sample: number }> {
+  const running = await startWorker(runtimeOptions(config, join(tmpdir(), "gr2-bench-plan.log")));
   const worker: WorkerClient = running.client;
   try {
     const { signal } = new AbortController();
@@ -88,7 +88,7 @@ async function peakOf(config: Config, sampling: boolean): Promise<{ update: numb
       gradientCheckpointing: config.model.gradientCheckpointing,
       ...(rank > 0 ? { lora: { rank, alpha, dropout, targets } } : {}),
     });
-    const text = tokensOf(config);
+    const text = countTokens(config);
     const rng = Rng.of(0, "bench plan");
     const tokens = (n: number): number[] => Array.from({ length: n }, () => rng.int(16000));
     const groups = Array.from({ length: 6 }, () => ({

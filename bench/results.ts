@@ -43,17 +43,17 @@ export interface Comparison {
   readonly compared: number;
 }
 
-const fileOf = (folder: string, name: string): string => join(folder, `${name}.json`);
+const cacheFile = (folder: string, name: string): string => join(folder, `${name}.json`);
 
 export function writeKept(folder: string, results: KeptResults): string {
   mkdirSync(folder, { recursive: true });
-  const file = fileOf(folder, results.bench);
+  const file = cacheFile(folder, results.bench);
   writeFileSync(file, `${JSON.stringify(results, null, 2)}\n`);
   return file;
 }
 
 export function readKept(folder: string, name: string): KeptResults {
-  const file = fileOf(folder, name);
+  const file = cacheFile(folder, name);
   if (!existsSync(file)) {
     throw new ConfigError(`no kept results of ${name}: ${file} does not exist`, {
       advice: `Make them at the revision to compare with: npm run bench -- ${name} --keep`,

@@ -16,7 +16,7 @@ import { pipeline } from "../src/cli/pipeline.ts";
 import { loadConfig } from "../src/config/load.ts";
 import type { Config } from "../src/config/schema.ts";
 import { ConfigError } from "../src/core/errors.ts";
-import { hashOf } from "../src/core/hash.ts";
+import { hashJson } from "../src/core/hash.ts";
 import { unitHash } from "../src/core/rng.ts";
 import { checkSlates } from "../src/data/leakage.ts";
 import { ndcgAt, recallAt } from "../src/eval/metrics.ts";
@@ -26,25 +26,25 @@ import { readManifest } from "../src/run/manifest.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
 import type { StageContext } from "../src/run/stage.ts";
 import { preRankerFitter } from "../src/stages/prerankers/fitter.ts";
-import { runtimeOf, startWorker } from "../src/worker/launcher.ts";
+import { runtimeOptions, startWorker } from "../src/worker/launcher.ts";
 import type { WorkerClient } from "../src/worker/types.ts";
 import type { Benchmark, Measurement } from "./claim.ts";
 
 const kinds = ["popularity", "itemknn", "sasrec", "generative"] as const;
 type Kind = (typeof kinds)[number];
 
-/** Amazon Beauty 5-core, leave one out, test, as published; R@K of one positive is HR@K. `peerOf`: what it is held against. */
+/** Amazon Beauty 5-core, leave one out, test, as published; R@K of one positive is HR@K. `peerKind`: what it is held against. */
 const publishedOnBeauty: readonly Published[] = [
-  { system: "SASRec as OneRec-Think reports it", values: { "R@5": 0.0402, "N@5": 0.0254 }, peerOf: "sasrec" },
-  { system: "a well-trained full-softmax SASRec, about", values: { "R@10": 0.083 }, peerOf: "sasrec" },
-  { system: "TIGER", values: { "R@5": 0.0405, "N@5": 0.0267 }, peerOf: "generative" },
+  { system: "SASRec as OneRec-Think reports it", values: { "R@5": 0.0402, "N@5": 0.0254 }, peerKind: "sasrec" },
+  { system: "a well-trained full-softmax SASRec, about", values: { "R@10": 0.083 }, peerKind: "sasrec" },
+  { system: "TIGER", values: { "R@5": 0.0405, "N@5": 0.0267 }, peerKind: "generative" },
   { system: "OneRec-Think", values: { "R@5": 0.0563, "N@5": 0.0398 } },
 ];
 
 interface Published {
   readonly system: string;
   readonly values: Readonly<Record<string, number>>;
-  readonly peerOf?: Kind;
+  readonly peerKind?: Kind;
 }
 
 /** What one row of the table is. */
@@ -102,19 +102,19 @@ async function measure(
   const kind = config.prerank.kind as Kind; // --kinds set it
   const folder = RunFolder.view(root, run);
   const { seed, runtime } = config;
-  const key = hashOf({ kind, sasrec: config.prerank.sasrec, seed, runtime, data: config.data }).slice(0, 8);
+  const key = hashJson({ kind, sasrec: config.prerank.sasrec, seed, runtime, data: config.data }).slice(0, 8);
   const own = join(folder.path, "retrieval", `${kind}-${key}`);
   mkdirSync(join(own, "work"), { recursive: true });
   const needsWorker = kind === "sasrec" || kind === "generative";
-  const running = needsWorker ? await startWorker(runtimeOf(config, folder.file("worker.log"))) : undefined;
+  const running = needsWorker ? await startWorker(runtimeOptions(config, folder.file("worker.log"))) : undefined;
   try {
-    const context = contextOf(config, own, folder, running?.client);
+    const context = makeContext(config, own, folder, running?.client);
     const data = await openData(context);
     let begin = performance.now();
     const [late] = planFits(data, { folds: 0, refit: false, seed, midtrain: false });
     if (!late) throw new ConfigError("nothing to fit");
     const preRanker = await preRankerFitter(context, data, kind)(late.view, late);
-    const fit = costOfFit(folder.path, own, kind, {
+    const fit = readFitCost(folder.path, own, kind, {
       seconds: (performance.now() - begin) / 1000,
       bytes: await peakBytes(running?.client),
     });
@@ -145,7 +145,7 @@ async function measure(
       }
       rows.push({ kind, segment, values: { ...values, users: ranks.length, "fit s": fit.seconds } });
       for (const [metric, value] of Object.entries(values)) {
-        const published = publishedOnBeauty.find((p) => p.peerOf === kind && p.values[metric] !== undefined);
+        const published = publishedOnBeauty.find((p) => p.peerKind === kind && p.values[metric] !== undefined);
         const peer = config.data.name === "beauty" && segment === "test" ? published : undefined;
         const held = peer ? { peer: peer.system, peerValue: peer.values[metric] as number } : {};
         measured.push({ claim: label(`${segment} ${metric}`), value, unit: metric, n: ranks.length, ...held });
@@ -172,7 +172,7 @@ interface Cost {
 }
 
 /** What the fit cost when it was made: of mid-training by the manifest, of SASRec by the last attempt that finished it. */
-function costOfFit(run: string, own: string, kind: Kind, now: Cost): Cost {
+function readFitCost(run: string, own: string, kind: Kind, now: Cost): Cost {
   if (kind === "generative") {
     const stage = readManifest(run)?.stages.midtrain;
     return stage ? { seconds: stage.seconds, bytes: stage.peak_bytes } : now;
@@ -188,7 +188,7 @@ const peakBytes = async (worker: WorkerClient | undefined): Promise<number> =>
   worker ? (await worker.getInfo()).memoryUsedBytes : process.resourceUsage().maxRSS * 1024;
 
 /** A stage's context whose folder is `own` and whose inputs are the run's finished stages. */
-function contextOf(config: Config, own: string, folder: RunFolder, worker: WorkerClient | undefined): StageContext {
+function makeContext(config: Config, own: string, folder: RunFolder, worker: WorkerClient | undefined): StageContext {
   const cursorFile = join(own, "work", "cursor.json");
   let said = 0;
   return {

@@ -20,7 +20,7 @@ import { markers } from "../src/prompts/pieces.ts";
 import { verify } from "../src/reward/verify.ts";
 import { groupAdvantages, tokenWeights } from "../src/rl/groups.ts";
 import { codeToken } from "../src/sid/semantic-id.ts";
-import { secondsOf } from "../src/stages/rl/seconds.ts";
+import { attributeSeconds } from "../src/stages/rl/seconds.ts";
 import type { GrpcWorkerClient } from "../src/worker/client.ts";
 import { startWorker } from "../src/worker/launcher.ts";
 import { sampleAll } from "../src/worker/types.ts";
@@ -71,17 +71,17 @@ export const bench: Benchmark = async (emit, args) => {
       "peak-tflops": { type: "string" },
     },
   });
-  const oneOf = <T extends string>(option: string, value: string, allowed: readonly T[]): T => {
+  const parseChoice = <T extends string>(option: string, value: string, allowed: readonly T[]): T => {
     const found = allowed.find((a) => a === value);
     if (found === undefined) throw new ConfigError(`--${option} ${value}: there are ${allowed.join(", ")}`);
     return found;
   };
-  const only = values.only.split(",").map((kind) => oneOf("only", kind, kinds));
+  const only = values.only.split(",").map((kind) => parseChoice("only", kind, kinds));
   const own = join(repositoryRoot, ".venv/bin/python");
   const setting: Setting = {
-    model: oneOf("shape", values.shape, Object.keys(models) as ModelName[]),
+    model: parseChoice("shape", values.shape, Object.keys(models) as ModelName[]),
     device: values.device,
-    dtype: oneOf("dtype", values.dtype === "bf16" ? "bfloat16" : values.dtype, ["float32", "bfloat16"]),
+    dtype: parseChoice("dtype", values.dtype === "bf16" ? "bfloat16" : values.dtype, ["float32", "bfloat16"]),
     repetitions: Number(values.repetitions),
     python: values.alone ? undefined : (values.python ?? own),
     peakTflops: values["peak-tflops"] === undefined ? undefined : Number(values["peak-tflops"]),
@@ -192,7 +192,7 @@ async function ownCost(what: Work, shape: Shape, { model, device, dtype, repetit
       await once(client, what, shape, rows, repetition);
       const clock = (performance.now() - began) / 1000;
       seconds.push(device === "cpu" ? cpuSeconds(pid) - before : clock);
-      const { seconds_wire = 0, seconds_typescript = 0 } = secondsOf(costs, client.stats(), clock);
+      const { seconds_wire = 0, seconds_typescript = 0 } = attributeSeconds(costs, client.stats(), clock);
       outside.push((seconds_wire + seconds_typescript) / clock);
     }
     const { memoryUsedBytes } = await client.getInfo();

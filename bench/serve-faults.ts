@@ -6,7 +6,7 @@
 import { RerankClient } from "../src/client/index.ts";
 import { workersUnder } from "../tests/integration/served.ts";
 import type { Measurement } from "./claim.ts";
-import { asksOf, capacityOf, openLoop, type Question, recovered, type Service } from "./serve-load.ts";
+import { type LoadedRequest, makeAsk, measureCapacity, openLoop, recovered, type Service } from "./serve-load.ts";
 
 const stillMs = 3_000;
 /** A slow worker has a fifth of the time, for so long. */
@@ -15,13 +15,13 @@ const slow = { forMs: 10_000, everyMs: 100, standsMs: 80 };
 /** @param start a service; on given ports, if it takes the place of another one */
 export async function faults(
   emit: (measured: Measurement) => void,
-  questions: readonly Question[],
+  questions: readonly LoadedRequest[],
   start: (like?: Service) => Promise<Service>,
   seconds: number,
 ): Promise<void> {
   let service = await start();
   let again: Promise<void> | undefined;
-  const rate = 0.3 * (await capacityOf(service, questions, "direct", Math.min(5, seconds)));
+  const rate = 0.3 * (await measureCapacity(service, questions, "direct", Math.min(5, seconds)));
   const strikes: Readonly<Record<string, () => void>> = {
     "worker killed": () => signalWorker(service, "SIGKILL"),
     [`worker stands still for ${stillMs / 1000} s`]: () => standStill(service, stillMs),
@@ -41,7 +41,7 @@ export async function faults(
   };
   for (const [what, strike] of Object.entries(strikes)) {
     const client = new RerankClient(service.address, { ownOrder: true });
-    const ask = asksOf(questions, "direct");
+    const ask = makeAsk(questions, "direct");
     await recovered({ client }, ask);
     const o = await openLoop({ client }, ask, rate, Math.max(30, seconds), strike);
     client.close();

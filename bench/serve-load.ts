@@ -20,37 +20,42 @@ const patientMs = 50_000;
 export const hurriedMs = 2_000;
 
 /** A test slate of the run. */
-export type Question = Omit<RerankRequest, "mode" | "deadlineMs">;
+export type LoadedRequest = Omit<RerankRequest, "mode" | "deadlineMs">;
 export type Ask = (deadlineMs: number) => RerankRequest;
 
 /**
  * The run's test slates as requests without mode and deadline.
  * @param which all slates, or every user's last one
  */
-export async function requestsOf(
+export async function loadRequests(
   root: string,
   name: string,
   which: "slates" | "users" = "slates",
-): Promise<Question[]> {
+): Promise<LoadedRequest[]> {
   const run = RunFolder.view(root, name);
   const { items, sequences } = await loadDataset(run.file("stages", "data"));
-  const idOf = (row: number): string => items[row]?.id as string;
+  const itemIdAt = (row: number): string => items[row]?.id as string;
   const slates = readLines<Slate>(run.file("stages", "slates", "test.jsonl"));
   const chosen = which === "slates" ? slates : [...new Map(slates.map((s) => [s.user, s])).values()];
   return chosen.slice(0, 2_000).map((s) => ({
     history: Array.from(sequences[s.user]?.items.subarray(0, s.position).slice(-50) ?? [], (row) => ({
-      itemId: idOf(row),
+      itemId: itemIdAt(row),
       text: "",
     })),
-    candidates: s.candidates.map((row, i) => ({ id: idOf(row), itemId: idOf(row), text: "", score: s.scores[i] })),
+    candidates: s.candidates.map((row, i) => ({
+      id: itemIdAt(row),
+      itemId: itemIdAt(row),
+      text: "",
+      score: s.scores[i],
+    })),
     topN: 0,
   }));
 }
 
-export function asksOf(requests: readonly Question[], mode: "direct" | "think"): Ask {
+export function makeAsk(requests: readonly LoadedRequest[], mode: "direct" | "think"): Ask {
   let next = 0;
   return (deadlineMs) => ({
-    ...(requests[next++ % requests.length] as Question),
+    ...(requests[next++ % requests.length] as LoadedRequest),
     mode: mode === "think" ? Mode.MODE_THINK : Mode.MODE_DIRECT,
     deadlineMs,
   });
@@ -78,13 +83,13 @@ export async function closedLoop({ client }: Service, ask: Ask, numCallers: numb
 }
 
 /** What it takes a second with 64 callers. */
-export async function capacityOf(
+export async function measureCapacity(
   service: Service,
-  questions: readonly Question[],
+  questions: readonly LoadedRequest[],
   mode: "direct" | "think",
   seconds: number,
 ) {
-  const asks = asksOf(questions, mode);
+  const asks = makeAsk(questions, mode);
   await closedLoop(service, asks, 64, Math.min(2, seconds)); // warm
   return (await closedLoop(service, asks, 64, seconds)).perSecond;
 }

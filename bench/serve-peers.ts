@@ -12,7 +12,7 @@ import { repositoryRoot } from "../src/core/paths.ts";
 import { loadDataset } from "../src/data/cache.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
 import type { Measurement } from "./claim.ts";
-import { asksOf, closedLoop, type Question, type Service } from "./serve-load.ts";
+import { closedLoop, type LoadedRequest, makeAsk, type Service } from "./serve-load.ts";
 
 const atOnce = 32;
 const names = { cross_encoder: "CrossEncoder of the same size", generate: "generate() of the same size" } as const;
@@ -23,20 +23,20 @@ type Peers = Readonly<Record<keyof typeof names, Record<"one" | "batch", { slate
 export async function besidePeers(
   emit: (measured: Measurement) => void,
   service: Service,
-  questions: readonly Question[],
+  questions: readonly LoadedRequest[],
   run: { readonly root: string; readonly name: string; readonly threads: number; readonly seconds: number },
 ): Promise<void> {
   const folder = RunFolder.view(run.root, run.name);
   const config = loadConfig(folder.file("config.resolved.yaml"));
   const { items } = await loadDataset(folder.file("stages", "data"));
   const titles = new Map<string, string>(items.map((item) => [item.id, item.title]));
-  const titleOf = ({ itemId }: { readonly itemId: string }): string => titles.get(itemId) ?? "";
+  const getTitle = ({ itemId }: { readonly itemId: string }): string => titles.get(itemId) ?? "";
   const job = {
     architecture: config.model.architecture,
     tokenizer: tokenizerFile(folder.file("stages", "midtrain")),
     slates: questions.slice(0, 512).map(({ history, candidates }) => ({
-      history: history.slice(-config.prompts.historyItems).map(titleOf),
-      candidates: candidates.map(titleOf),
+      history: history.slice(-config.prompts.historyItems).map(getTitle),
+      candidates: candidates.map(getTitle),
     })),
     answer_tokens: config.sid.levels,
     batch: atOnce,
@@ -47,7 +47,7 @@ export async function besidePeers(
   const counted = { one: 0, batch: 0 };
   const callers = { one: 1, batch: atOnce };
   for (const which of ["one", "batch"] as const) {
-    const asks = asksOf(questions, "direct");
+    const asks = makeAsk(questions, "direct");
     await closedLoop(service, asks, callers[which], Math.min(2, run.seconds)); // warm
     const load = await closedLoop(service, asks, callers[which], run.seconds);
     own[which] = load.perSecond;

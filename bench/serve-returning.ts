@@ -10,7 +10,7 @@ import { readFileSync } from "node:fs";
 import { FallbackReason, Mode } from "../src/client/index.ts";
 import { workersUnder } from "../tests/integration/served.ts";
 import type { Measurement } from "./claim.ts";
-import { isWhole, type Question, type Service } from "./serve-load.ts";
+import { isWhole, type LoadedRequest, type Service } from "./serve-load.ts";
 
 const visits = 8;
 const maxUsers = 100;
@@ -19,7 +19,7 @@ const numCallers = 32;
 const ticksPerSecond = 100;
 
 /** A user's visits, first to last. */
-type Visits = readonly Question[];
+type Visits = readonly LoadedRequest[];
 const sides = ["off", "on"] as const;
 type Side = (typeof sides)[number];
 
@@ -36,27 +36,30 @@ interface Round {
  */
 export async function returning(
   emit: (measured: Measurement) => void,
-  questions: readonly Question[],
+  questions: readonly LoadedRequest[],
   services: { readonly on: Service; readonly off: Service },
   historyItems: number,
 ): Promise<void> {
   const long = questions.filter(({ history }) => history.length >= historyItems + visits).slice(0, maxUsers);
-  const kinds: Record<string, (q: Question, user: number) => Visits> = {
+  const kinds: Record<string, (q: LoadedRequest, user: number) => Visits> = {
     "other candidates": ({ history }, user) =>
-      each((visit) => ({ ...(long[(user + visit) % long.length] as Question), history: history.slice(-historyItems) })),
+      each((visit) => ({
+        ...(long[(user + visit) % long.length] as LoadedRequest),
+        history: history.slice(-historyItems),
+      })),
     "a growing history": (q) =>
       each((visit) => ({ ...q, history: q.history.slice(0, historyItems - visits + visit + 1) })),
     "a full history": (q) => each((visit) => ({ ...q, history: q.history.slice(0, historyItems + visit + 1) })),
   };
-  for (const [kind, visitsOf] of Object.entries(kinds)) {
-    const users = long.map(visitsOf);
-    const before = await tokensOf(services.on);
+  for (const [kind, makeVisits] of Object.entries(kinds)) {
+    const users = long.map(makeVisits);
+    const before = await fetchTokenCounts(services.on);
     const rounds: Record<Side, Round[]> = { off: [], on: [] };
     for (let visit = 0; visit < visits; visit++) {
-      const requests = users.map((own) => own[visit] as Question);
+      const requests = users.map((own) => own[visit] as LoadedRequest);
       for (const side of visit % 2 ? sides : sides.toReversed()) rounds[side].push(await all(services[side], requests));
     }
-    const after = await tokensOf(services.on);
+    const after = await fetchTokenCounts(services.on);
     const name = `serve/returning, ${kind}`;
     const n = (visits - 1) * users.length;
     const of = (side: Side, what: "seconds" | "workerSeconds"): number =>
@@ -88,18 +91,18 @@ export async function returning(
 const difference = (some: ReadonlyMap<string, number>, other: ReadonlyMap<string, number>): number =>
   Math.max(...[...some].map(([id, score]) => Math.abs(score - (other.get(id) ?? Number.POSITIVE_INFINITY))));
 
-const each = (visit: (number: number) => Question): Visits =>
+const each = (visit: (number: number) => LoadedRequest): Visits =>
   Array.from({ length: visits }, (_, number) => visit(number));
 
 /** Every request once, from as many callers as there are. */
-async function all({ client, pid }: Service, requests: readonly Question[]): Promise<Round> {
+async function all({ client, pid }: Service, requests: readonly LoadedRequest[]): Promise<Round> {
   const cpu = workerSeconds(pid);
   const begin = performance.now();
   const answers: (ReadonlyMap<string, number> | undefined)[] = [];
   let next = 0;
   const caller = async (): Promise<void> => {
     for (let i = next++; i < requests.length; i = next++) {
-      const request = { ...(requests[i] as Question), mode: Mode.MODE_DIRECT, deadlineMs: 50_000 };
+      const request = { ...(requests[i] as LoadedRequest), mode: Mode.MODE_DIRECT, deadlineMs: 50_000 };
       const answer = await client.rerank(request).catch(() => undefined);
       const good = answer?.fallback === FallbackReason.FALLBACK_REASON_UNSPECIFIED && isWhole(request, answer);
       answers[i] = good ? new Map(answer.ranking.map(({ id, score }) => [id, score])) : undefined;
@@ -121,7 +124,7 @@ function workerSeconds(pid: number): number {
 }
 
 /** Of the service's counters. */
-async function tokensOf({ url }: Service): Promise<{ computed: number; reused: number }> {
+async function fetchTokenCounts({ url }: Service): Promise<{ computed: number; reused: number }> {
   const text = await (await fetch(new URL("/metrics", url))).text();
   const of = (how: string): number =>
     Number(new RegExp(`^gr2_prompt_tokens_total\\{how="${how}"\\} (\\d+)$`, "m").exec(text)?.[1] ?? 0);

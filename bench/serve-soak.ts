@@ -12,7 +12,7 @@ import type { ServedModel } from "../src/serve/request/types.ts";
 import { workersUnder } from "../tests/integration/served.ts";
 import type { Measurement } from "./claim.ts";
 import { hostileCase, judge, keepAlive } from "./hostile-http.ts";
-import { asksOf, hurriedMs, isWhole, type Question, type Service } from "./serve-load.ts";
+import { hurriedMs, isWhole, type LoadedRequest, makeAsk, type Service } from "./serve-load.ts";
 
 const sampleMs = 5_000;
 
@@ -24,20 +24,20 @@ interface Memory {
 export async function soak(
   emit: (measured: Measurement) => void,
   service: Service,
-  questions: readonly Question[],
+  questions: readonly LoadedRequest[],
   minutes: number,
   perSecond: number,
 ): Promise<void> {
   const { client, url, pid } = service;
   const rng = Rng.of(0, "soak");
   const counts = { sent: 0, flagged: 0, refused: 0, wrong: 0 };
-  const direct = asksOf(questions, "direct");
-  const think = asksOf(questions, "think");
+  const direct = makeAsk(questions, "direct");
+  const think = makeAsk(questions, "think");
   const agent = keepAlive();
   const target = { host: new URL(url).hostname, port: Number(new URL(url).port) };
   const model = (await (await fetch(new URL("/gr2/v1/model", url))).json()) as ServedModel;
 
-  const codeOf = (e: unknown): status | undefined => (e as { code?: status }).code;
+  const statusCode = (e: unknown): status | undefined => (e as { code?: status }).code;
   const wrong = (what: string): void => {
     if (counts.wrong++ < 20) process.stderr.write(`wrong: ${what}\n`);
   };
@@ -48,19 +48,19 @@ export async function soak(
       if (!isWhole(request, answer)) wrong("not every candidate once");
       else if (answer.fallback !== FallbackReason.FALLBACK_REASON_UNSPECIFIED) counts.flagged++;
     } catch (e) {
-      if (codeOf(e) === status.RESOURCE_EXHAUSTED) counts.refused++;
+      if (statusCode(e) === status.RESOURCE_EXHAUSTED) counts.refused++;
       else wrong(String(e));
     }
   };
   const malformed = async (): Promise<void> => {
-    const code = await client.rerank({ candidates: [{ id: "a" }, { id: "a" }] }).then(() => status.OK, codeOf);
+    const code = await client.rerank({ candidates: [{ id: "a" }, { id: "a" }] }).then(() => status.OK, statusCode);
     if (code === status.RESOURCE_EXHAUSTED) counts.refused++;
     else if (code !== status.INVALID_ARGUMENT) wrong(`a malformed request got ${status[code ?? status.UNKNOWN]}`);
   };
   const left = async (afterMs: number): Promise<void> => {
     const leave = new AbortController();
     setTimeout(() => leave.abort(), afterMs);
-    const code = await client.rerank(think(hurriedMs), { signal: leave.signal }).then(() => status.OK, codeOf);
+    const code = await client.rerank(think(hurriedMs), { signal: leave.signal }).then(() => status.OK, statusCode);
     if (![status.OK, status.CANCELLED, status.RESOURCE_EXHAUSTED].includes(code ?? status.UNKNOWN))
       wrong(`a request its caller left got ${status[code ?? status.UNKNOWN]}`);
   };
@@ -78,7 +78,7 @@ export async function soak(
   };
 
   const samples: Memory[] = [];
-  const sampling = setInterval(() => samples.push(memoryOf(pid)), sampleMs);
+  const sampling = setInterval(() => samples.push(readMemory(pid)), sampleMs);
   const begin = performance.now();
   const printing = setInterval(() => {
     const { service: s, workers: w } = samples.at(-1) as Memory;
@@ -118,7 +118,7 @@ export async function soak(
 }
 
 /** Resident memory, MiB. */
-function memoryOf(pid: number): Memory {
+function readMemory(pid: number): Memory {
   return { service: residentMiB(pid), workers: workersUnder(pid).reduce((sum, w) => sum + residentMiB(w), 0) };
 }
 

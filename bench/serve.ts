@@ -16,14 +16,14 @@ import { RunFolder } from "../src/run/run-folder.ts";
 import type { Benchmark, Measurement } from "./claim.ts";
 import { faults } from "./serve-faults.ts";
 import {
-  asksOf,
-  capacityOf,
   closedLoop,
   hurriedMs,
+  type LoadedRequest,
+  loadRequests,
+  makeAsk,
+  measureCapacity,
   openLoop,
   percentile,
-  type Question,
-  requestsOf,
   type Service,
   startService,
 } from "./serve-load.ts";
@@ -58,7 +58,7 @@ export const bench: Benchmark = async (emit, args) => {
   const wanted = values.only.split(",");
   const unknown = wanted.find((part) => !(parts as readonly string[]).includes(part));
   if (unknown !== undefined) throw new RunError(`bench serve has no part "${unknown}"; there are ${parts.join(", ")}`);
-  const questions = await requestsOf(root, name);
+  const questions = await loadRequests(root, name);
   const seconds = Number(values.seconds);
   const started: Service[] = [];
   const startLike = async (like: Service | undefined, ...more: string[]): Promise<Service> => {
@@ -85,26 +85,26 @@ export const bench: Benchmark = async (emit, args) => {
       const on = await start("serve.cache=0", "serve.prefixCacheMb=256", "runtime.threads=1");
       const off = await start(...noMemory, "runtime.threads=1");
       const { prompts } = loadConfig(RunFolder.view(root, name).file("config.resolved.yaml"));
-      await returning(emit, await requestsOf(root, name, "users"), { on, off }, prompts.historyItems);
+      await returning(emit, await loadRequests(root, name, "users"), { on, off }, prompts.historyItems);
     }
   } finally {
     for (const service of started) await service.stop();
   }
 };
 
-async function load(emit: Emit, questions: readonly Question[], start: Start, seconds: number): Promise<void> {
+async function load(emit: Emit, questions: readonly LoadedRequest[], start: Start, seconds: number): Promise<void> {
   const single: Record<string, number> = {};
   const alone = await start(...noMemory, "serve.maxBatch=1");
   for (const mode of modes) {
-    await closedLoop(alone, asksOf(questions, mode), 8, Math.min(2, seconds)); // warm
-    single[mode] = (await closedLoop(alone, asksOf(questions, mode), 8, seconds)).perSecond;
+    await closedLoop(alone, makeAsk(questions, mode), 8, Math.min(2, seconds)); // warm
+    single[mode] = (await closedLoop(alone, makeAsk(questions, mode), 8, seconds)).perSecond;
   }
   await alone.stop();
 
   const service = await start(...noMemory);
   for (const mode of modes)
     for (const c of callers) {
-      const asks = asksOf(questions, mode);
+      const asks = makeAsk(questions, mode);
       await closedLoop(service, asks, c, Math.min(2, seconds)); // warm
       const served = await closedLoop(service, asks, c, seconds);
       const name = `serve/${mode}, ${c} caller${c > 1 ? "s" : ""}`;
@@ -126,10 +126,15 @@ async function load(emit: Emit, questions: readonly Question[], start: Start, se
   await service.stop();
 }
 
-async function overload(emit: Emit, questions: readonly Question[], service: Service, seconds: number): Promise<void> {
+async function overload(
+  emit: Emit,
+  questions: readonly LoadedRequest[],
+  service: Service,
+  seconds: number,
+): Promise<void> {
   for (const mode of modes) {
-    const rate = 2 * (await capacityOf(service, questions, mode, seconds));
-    const o = await openLoop(service, asksOf(questions, mode), rate, seconds);
+    const rate = 2 * (await measureCapacity(service, questions, mode, seconds));
+    const o = await openLoop(service, makeAsk(questions, mode), rate, seconds);
     const name = `serve/${mode}, twice the load (${rate.toFixed(0)}/s)`;
     const n = o.sent;
     emit({ claim: `${name}: answered`, value: o.answered.length / n, unit: "share", n });

@@ -22,7 +22,7 @@ import { fetchMiniLm } from "../src/data/fetch.ts";
 import { itemText } from "../src/models/embedder.ts";
 import { Catalogue } from "../src/sid/catalogue.ts";
 import { sidReport } from "../src/sid/report.ts";
-import { runtimeOf, startWorker } from "../src/worker/launcher.ts";
+import { runtimeOptions, startWorker } from "../src/worker/launcher.ts";
 import type { Matrix, WorkerClient } from "../src/worker/types.ts";
 import { type Benchmark, timed } from "./claim.ts";
 
@@ -60,7 +60,7 @@ export const bench: Benchmark = async (emit, args) => {
   });
   const config = loadConfig(o.config, [...o.set, "runtime.threads=1", "runtime.device=cpu"]);
   const folder = mkdtempSync(join(tmpdir(), "gr2-bench-"));
-  const running = await startWorker(runtimeOf(config, join(folder, "worker.log")));
+  const running = await startWorker(runtimeOptions(config, join(folder, "worker.log")));
   try {
     const worker = running.client;
     const cpu = cpuClock(worker, running.pid);
@@ -70,7 +70,7 @@ export const bench: Benchmark = async (emit, args) => {
     let embeddings: Matrix;
     if (o.embeddings !== undefined) embeddings = readMatrix(o.embeddings);
     else {
-      const items = await itemsOf(config, worker, folder);
+      const items = await loadItems(config, worker, folder);
       titles = items.map((item) => item.title);
       await cpu();
       embeddings = await embed(
@@ -149,7 +149,7 @@ function ownShare({ rows, cols, data }: Matrix): number {
   return keys.filter((key) => counts.get(key) === 1).length / Math.max(1, rows);
 }
 
-async function itemsOf(config: Config, worker: WorkerClient, folder: string) {
+async function loadItems(config: Config, worker: WorkerClient, folder: string) {
   const signal = new AbortController().signal;
   const place = { dir: folder, worker: async () => worker, signal, log: () => {}, progress: () => {} };
   return (await loadDataset(await prepareData(place, config))).items;

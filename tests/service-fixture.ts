@@ -141,7 +141,7 @@ export async function setUp(
 }
 
 /** Items of the fixture are i0 to i29, "Film number 0" to "Film number 29". */
-export const requestOf = (candidates: readonly number[], change: Partial<RerankRequest> = {}): RerankRequest => ({
+export const makeRequest = (candidates: readonly number[], change: Partial<RerankRequest> = {}): RerankRequest => ({
   history: [{ itemId: "i1" }, { itemId: "i2" }, { itemId: "i3" }],
   candidates: candidates.map((i, place) => ({ id: `c${i}`, itemId: `i${i}`, score: 1 / (1 + place) })),
   topN: 0,

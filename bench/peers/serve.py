@@ -32,7 +32,7 @@ from transformers import (
 Slate = dict[str, list[str]]
 
 
-def tokenizer_of(job: dict[str, Any]) -> PreTrainedTokenizerFast:
+def make_tokenizer(job: dict[str, Any]) -> PreTrainedTokenizerFast:
     """The run's own, with token 0 as the padding."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=job["tokenizer"], padding_side="left")
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
@@ -42,7 +42,7 @@ def tokenizer_of(job: dict[str, Any]) -> PreTrainedTokenizerFast:
 
 def cross_encoder(job: dict[str, Any], folder: str) -> Callable[[list[Slate]], None]:
     """Saved and loaded as a user would: CrossEncoder takes a folder."""
-    tokenizer, a = tokenizer_of(job), job["architecture"]
+    tokenizer, a = make_tokenizer(job), job["architecture"]
     tokenizer.padding_side = "right"
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -67,7 +67,7 @@ def cross_encoder(job: dict[str, Any], folder: str) -> Callable[[list[Slate]], N
 
 def generate(job: dict[str, Any]) -> Callable[[list[Slate]], None]:
     """Greedy, no early end: every order is written whole."""
-    tokenizer, settings = tokenizer_of(job), dict(job["architecture"])
+    tokenizer, settings = make_tokenizer(job), dict(job["architecture"])
     settings.pop("embedding_dropout", None)
     config = AutoConfig.for_model(settings.pop("model_type"), vocab_size=len(tokenizer), **settings)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

@@ -25,7 +25,7 @@ def never_cancelled() -> None:
     """The CancelCheck of callers that cannot go away."""
 
 
-def starts_of(lengths: Int64s) -> Int64s:
+def segment_starts(lengths: Int64s) -> Int64s:
     """Exclusive prefix sum: where each of the concatenated pieces starts; shape [len(lengths)]."""
     starts = np.zeros(len(lengths), dtype=np.int64)
     np.cumsum(lengths[:-1], out=starts[1:])
@@ -61,13 +61,13 @@ class GroupBatch:
     @cached_property
     def target_starts(self) -> Int64s:
         """[R] first flat target of each response."""
-        return starts_of(self.response_lengths)
+        return segment_starts(self.response_lengths)
 
     @cached_property
     def prompt_starts(self) -> Int64s:
         """[G] where each prompt starts in `tokens`."""
         prompts_before = np.cumsum(self.prompt_lengths) - self.prompt_lengths
-        first_response = starts_of(self.group_sizes)
+        first_response = segment_starts(self.group_sizes)
         return prompts_before + self.target_starts[first_response] if self.num_groups else prompts_before
 
     @cached_property

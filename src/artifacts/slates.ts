@@ -22,7 +22,7 @@ export const isSftUser = (seed: number, share: number, user: number): boolean =>
   unitHash(deriveSeed(seed, "sft-users"), user) < share;
 
 /** A slate as the model and the prior see it. */
-export const viewOf = (corpus: Corpus, slate: Slate, evidence?: Readonly<Record<string, readonly number[]>>) => ({
+export const toSlateInput = (corpus: Corpus, slate: Slate, evidence?: Readonly<Record<string, readonly number[]>>) => ({
   ...(evidence ? { evidence: evidence[slate.id] as readonly number[] } : {}),
   history: (corpus.split.dataset.sequences[slate.user]?.items ?? new Int32Array()).subarray(0, slate.position),
   candidates: slate.candidates,

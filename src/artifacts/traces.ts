@@ -1,6 +1,6 @@
 /** What stage traces left: the teacher's traces and reasonings. */
 import { join } from "node:path";
-import type { Reasoning, Thought } from "../prompts/rerank.ts";
+import type { AnyReasoning, ReasoningSteps } from "../prompts/rerank.ts";
 import type { StageContext } from "../run/stage.ts";
 import type { Teacher } from "../teacher/teacher.ts";
 import { readLines } from "./files.ts";
@@ -10,7 +10,7 @@ export interface TraceRecord {
   readonly slate: string;
   /** Candidate indices, best first; the true item is first. */
   readonly order: readonly number[];
-  readonly reasoning: Thought;
+  readonly reasoning: AnyReasoning;
   /** Asked so often, from 1. */
   readonly tries: number;
   readonly teacher: Teacher["kind"];
@@ -27,7 +27,7 @@ export interface TraceRecord {
 /** One line of reasonings.jsonl: what the teacher says of a slate by its own first choice; the answer plays no part. */
 export interface ReasoningRecord {
   readonly slate: string;
-  readonly reasoning: Reasoning;
+  readonly reasoning: ReasoningSteps;
 }
 
 /** Of every re-rank slate of SFT's users, hit or miss. */

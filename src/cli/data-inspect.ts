@@ -26,7 +26,7 @@ export function renderInspection(o: Inspection, output?: string): string {
   if (!o.found) return [...parts, "", unknownLayout(o)].join("\n");
   parts.push("", `This looks like ${pc.bold(o.found.layout)}.`, ...columnTables(o));
   if (o.measured) parts.push("", measuredLines(o));
-  const remarks = remarksOf(o);
+  const remarks = listRemarks(o);
   if (remarks.length > 0) parts.push("", ...remarks.map((r) => `! ${r}`));
   if (o.fault) parts.push("", `It cannot be read this way: ${o.fault}`, "", whatTableNeeds);
   else {
@@ -106,7 +106,7 @@ function measuredLines({ measured: m }: Inspection): string {
   return facts.map((f) => `  ${f}`).join("\n");
 }
 
-function remarksOf({ found, measured: m }: Inspection): string[] {
+function listRemarks({ found, measured: m }: Inspection): string[] {
   const out = [...(found?.notes ?? [])];
   if (!m) return out;
   if (!m.whole)

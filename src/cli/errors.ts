@@ -2,7 +2,7 @@
 import { exitCodes, Gr2Error } from "../core/errors.ts";
 
 /** Exit code for an error: by its family, 1 for what we did not foresee. */
-export const exitCodeOf = (error: unknown): number => (error instanceof Gr2Error ? exitCodes[error.code] : 1);
+export const exitCodeFor = (error: unknown): number => (error instanceof Gr2Error ? exitCodes[error.code] : 1);
 
 /** The text for stderr, without a newline at its end. */
 export function describeError(error: unknown, debug: boolean): string {

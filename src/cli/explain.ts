@@ -7,10 +7,10 @@ import pc from "picocolors";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError, RunError } from "../core/errors.ts";
-import { labelsOf } from "../prerank/types.ts";
+import { slateLabels } from "../prerank/types.ts";
 import { parseResponse } from "../prompts/parse.ts";
 import { markers } from "../prompts/pieces.ts";
-import type { Mode } from "../prompts/rerank.ts";
+import type { PromptMode } from "../prompts/rerank.ts";
 import { isIdeal, type Verdict, verify } from "../reward/verify.ts";
 import { RunFolder } from "../run/run-folder.ts";
 import { Catalogue } from "../sid/catalogue.ts";
@@ -33,14 +33,14 @@ export interface ExplainArguments {
   readonly root: string;
 }
 
-interface Question {
+interface ExplainedResponse {
   readonly config: Config;
   readonly response: string;
   readonly spellings: readonly string[];
   /** Relevance of every candidate, in input order. */
   readonly labels: readonly number[];
   /** What a candidate is called in the explanation. */
-  readonly nameOf: (index: number) => string;
+  readonly getName: (index: number) => string;
   /** The parser's words with the names of the candidates in them. */
   readonly named: (text: string) => string;
 }
@@ -48,8 +48,8 @@ interface Question {
 /** The verdict as text. Throws ConfigError or RunError for what cannot be asked. */
 export function explainReward(args: ExplainArguments): string {
   const question = args.run === undefined ? fromNumbers(args) : fromRun(args, args.run);
-  const { config, response, spellings, labels, nameOf, named } = question;
-  const mode = modeOf(args.mode, config, response);
+  const { config, response, spellings, labels, getName, named } = question;
+  const mode = chooseMode(args.mode, config, response);
   const parsed = parseResponse(response, spellings, mode, config.prompts);
   const verdict = verify(parsed, labels, config.rl.reward);
   const steps: [string, string][] = [
@@ -66,7 +66,7 @@ export function explainReward(args: ExplainArguments): string {
   else {
     if (parsed.reasoning !== "") steps.push(["thought", plain(named(parsed.reasoning), 300)]);
     steps.push(
-      ["parse", `${parsed.order.map(nameOf).join(" > ")}: a complete permutation`],
+      ["parse", `${parsed.order.map(getName).join(" > ")}: a complete permutation`],
       ...labels.flatMap((label, i): [string, string][] => (label > 0 ? [trueItem(i, parsed.order)] : [])),
       ["ranking", rankingText(verdict, labels, parsed.order, config)],
       ["format", formatText(verdict, labels, parsed.order, config)],
@@ -81,7 +81,7 @@ export function explainReward(args: ExplainArguments): string {
     const graded = labels[i] === 1 ? "" : ` (label ${labels[i]})`;
     return [
       "true item",
-      `${nameOf(i)}${graded}: place ${i + 1} in the input order, place ${order.indexOf(i) + 1} in the answer`,
+      `${getName(i)}${graded}: place ${i + 1} in the input order, place ${order.indexOf(i) + 1} in the answer`,
     ];
   }
 }
@@ -118,14 +118,14 @@ function formatText(verdict: Verdict, labels: readonly number[], order: readonly
   return `${paid}: the true item did not move up (rl.reward.format = conditional)`;
 }
 
-function modeOf(asked: string | undefined, config: Config, response: string): Mode {
+function chooseMode(asked: string | undefined, config: Config, response: string): PromptMode {
   if (asked === "think" || asked === "answer") return asked;
   if (asked !== undefined) throw new ConfigError(`--mode ${asked}: expected think or answer`);
   if (config.prompts.format === "json") return response.includes('"ranking"') ? "think" : "answer";
   return response.includes(markers.answer) ? "think" : "answer";
 }
 
-function responseOf(args: ExplainArguments): string {
+function readResponse(args: ExplainArguments): string {
   if ((args.response === undefined) === (args.file === undefined))
     throw new ConfigError("give the answer to explain either as an argument or with --file", {
       advice: `For example: gr2 reward explain --candidates 3 --target 2 'c2 c1 c3${markers.end}'`,
@@ -141,7 +141,7 @@ function responseOf(args: ExplainArguments): string {
 }
 
 /** c1 to cN stand for semantic IDs of one code, so that the parser sees what it sees in a run. */
-function fromNumbers(args: ExplainArguments): Question {
+function fromNumbers(args: ExplainArguments): ExplainedResponse {
   const { candidates: n, target } = args;
   if (n === undefined || target === undefined)
     throw new ConfigError("--candidates N and --target K are needed, or --run NAME and --slate ID");
@@ -149,10 +149,10 @@ function fromNumbers(args: ExplainArguments): Question {
   const spell = (k: number): string => codeToken(0, k);
   return {
     config: loadConfig(args.config, args.set),
-    response: responseOf(args).replace(/\bc([1-9][0-9]*)\b/g, (_, k: string) => spell(Number(k))),
+    response: readResponse(args).replace(/\bc([1-9][0-9]*)\b/g, (_, k: string) => spell(Number(k))),
     spellings: Array.from({ length: n }, (_, i) => spell(i + 1)),
     labels: Array.from({ length: n }, (_, i) => (i === target - 1 ? 1 : 0)),
-    nameOf: (i) => `c${i + 1}`,
+    getName: (i) => `c${i + 1}`,
     named: (text) => text.replace(/<s_a_(\d+)>/g, "c$1").replace(/^candidate (\d+) /, (_, i) => `c${Number(i) + 1} `),
   };
 }
@@ -164,7 +164,7 @@ interface SlateLine {
   readonly labels?: readonly number[];
 }
 
-function fromRun(args: ExplainArguments, name: string): Question {
+function fromRun(args: ExplainArguments, name: string): ExplainedResponse {
   const folder = RunFolder.view(args.root, name);
   if (args.slate === undefined) throw new ConfigError("--run needs --slate ID, as in rollouts.jsonl");
   const slate = findSlate(folder, args.slate);
@@ -173,10 +173,10 @@ function fromRun(args: ExplainArguments, name: string): Question {
   const catalogue = Catalogue.fromJSON(JSON.parse(readRunFile(folder, "stages", "sid", "catalogue.json")));
   return {
     config: loadConfig(folder.file("config.resolved.yaml"), args.set),
-    response: responseOf(args),
-    spellings: slate.candidates.map((row) => catalogue.textOf(row)),
-    labels: labelsOf(slate),
-    nameOf: (i) => catalogue.textOf(slate.candidates[i] as number),
+    response: readResponse(args),
+    spellings: slate.candidates.map((row) => catalogue.textAt(row)),
+    labels: slateLabels(slate),
+    getName: (i) => catalogue.textAt(slate.candidates[i] as number),
     named: (text) => text,
   };
 }

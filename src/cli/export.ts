@@ -20,8 +20,8 @@ export interface ExportArguments {
 const dtypes = ["float32", "bfloat16"] as const;
 
 export async function exportModel(args: ExportArguments, log: (message: string) => void): Promise<string> {
-  const stage = oneOf<Exportable>("--stage", args.stage, exportable);
-  const dtype = oneOf("--dtype", args.dtype, dtypes);
+  const stage = parseChoice<Exportable>("--stage", args.stage, exportable);
+  const dtype = parseChoice("--dtype", args.dtype, dtypes);
   const run = RunFolder.view(args.root, args.name);
   const written = await withWorkerOnDemand(args.worker, (o) =>
     exportRun({ run, ...(stage ? { stage } : {}), ...(dtype ? { dtype } : {}), out: args.out, log, ...o }),
@@ -29,7 +29,7 @@ export async function exportModel(args: ExportArguments, log: (message: string) 
   return `${args.out}: the model of stage ${written.stage}, ${bytes(written.bytes)} of weights, tokenizer, semantic IDs and README.md`;
 }
 
-function oneOf<T extends string>(option: string, value: string | undefined, known: readonly T[]): T | undefined {
+function parseChoice<T extends string>(option: string, value: string | undefined, known: readonly T[]): T | undefined {
   if (value === undefined) return undefined;
   const found = known.find((k) => k === value);
   if (found === undefined) throw new ConfigError(`${option} ${value}: expected one of ${known.join(", ")}`);

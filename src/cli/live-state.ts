@@ -1,5 +1,5 @@
 /** What is known of a run from its telemetry so far: the model behind progress bars and `watch`. Draws nothing. */
-import { type Alarm, alarmsOf, alarmWindow } from "../rl/health.ts";
+import { type Alarm, alarmWindow, raiseAlarms } from "../rl/health.ts";
 import type { TelemetryEvent, TelemetryMessage } from "../worker/telemetry.ts";
 
 export type StageView = Extract<TelemetryEvent, { kind: "stage" }>;
@@ -67,7 +67,7 @@ export class LiveState {
       this.recent = [];
     }
     this.recent = [...this.recent, m.values].slice(-alarmWindow);
-    for (const alarm of alarmsOf(this.recent))
+    for (const alarm of raiseAlarms(this.recent))
       if (!this.alarms.has(alarm.name)) this.alarms.set(alarm.name, { ...alarm, step: m.step });
   }
 

@@ -64,7 +64,7 @@ export async function pipeline(args: PipelineArguments, out: Output & Partial<Re
     // A call that was cut off by the user's signal may fail in many ways; what counts is that they asked to stop.
     const reason = signal.aborted && !(e instanceof InterruptedError) ? new InterruptedError() : e;
     const closed =
-      reason instanceof InterruptedError ? run?.close("interrupted") : run?.close("failed", messageOf(reason));
+      reason instanceof InterruptedError ? run?.close("interrupted") : run?.close("failed", toMessage(reason));
     await closed?.catch(() => {});
     throw reason;
   } finally {
@@ -72,4 +72,4 @@ export async function pipeline(args: PipelineArguments, out: Output & Partial<Re
   }
 }
 
-const messageOf = (e: unknown): string => (e instanceof Gr2Error ? e.message : String(e));
+const toMessage = (e: unknown): string => (e instanceof Gr2Error ? e.message : String(e));

@@ -4,7 +4,7 @@ import { totalmem } from "node:os";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError } from "../core/errors.ts";
-import { checkBaseModel, planOf } from "../models/base-model.ts";
+import { checkBaseModel, planModelMemory } from "../models/base-model.ts";
 import { addedTokens } from "../models/language-model.ts";
 import { type Device, type MemoryPlan, parts, usable } from "../plan/memory.ts";
 import { knownModels } from "../plan/shape.ts";
@@ -22,8 +22,8 @@ const gib = 2 ** 30;
 export function plan(args: PlanArguments): string {
   const config = loadConfig(args.config, args.set);
   checkBaseModel(config);
-  const device = deviceOf(config, args.memory);
-  const found = planOf(config, addedTokens(config).length, device);
+  const device = chooseDevice(config, args.memory);
+  const found = planModelMemory(config, addedTokens(config).length, device);
   if (!found)
     throw new ConfigError(`model.path = ${config.model.path}: its dimensions are not known here`, {
       advice: `Use a folder with a config.json, or one of ${knownModels.join(", ")}.`,
@@ -56,7 +56,7 @@ export function renderPlan(config: Config, found: MemoryPlan, device: Device): s
 }
 
 /** What --memory says, else the first GPU that nvidia-smi knows, else this machine. */
-function deviceOf(config: Config, memory: number | undefined): Device {
+function chooseDevice(config: Config, memory: number | undefined): Device {
   const { device } = config.runtime;
   const gpu = memory === undefined && device !== "cpu" ? gpuMemory() : undefined;
   if (memory !== undefined) return { kind: device === "cpu" ? "cpu" : "cuda", memoryBytes: memory * gib };

@@ -1,7 +1,7 @@
 /** `gr2`: arguments and exit codes, nothing else. Every command is loaded on demand, so that `gr2 doctor` runs on a broken setup. */
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../core/errors.ts";
-import { describeError, exitCodeOf } from "./errors.ts";
+import { describeError, exitCodeFor } from "./errors.ts";
 import { addServeToken } from "./serve-token.ts";
 
 const collect = (value: string, before: string[]): string[] => [...before, value];
@@ -234,6 +234,6 @@ export async function main(argv: readonly string[]): Promise<number> {
   } catch (e) {
     if (e instanceof CommanderError) return e.exitCode === 0 ? 0 : exitCodes.CONFIG; // commander has printed it
     process.stderr.write(`${describeError(e, Boolean(process.env.GR2_DEBUG))}\n`);
-    return exitCodeOf(e);
+    return exitCodeFor(e);
   }
 }

@@ -5,7 +5,7 @@ import { runAblation, type StoredCell } from "../commands/sid-ablation-cells.ts"
 import { loadConfig } from "../config/load.ts";
 import { ConfigError, InterruptedError } from "../core/errors.ts";
 import { handleInterrupts } from "../worker/interrupt.ts";
-import { type RunningWorker, runtimeOf, startWorker } from "../worker/launcher.ts";
+import { type RunningWorker, runtimeOptions, startWorker } from "../worker/launcher.ts";
 import type { WorkerClient } from "../worker/types.ts";
 import { duration } from "./format.ts";
 
@@ -37,13 +37,13 @@ export async function ablateSid(
     const table = await runAblation({
       base,
       rows: args.rows === undefined ? rowNames : args.rows.split(",").map(rowNamed),
-      seeds: seedsOf(args.seeds),
+      seeds: parseSeeds(args.seeds),
       positions: args.positions,
       folder,
       asked: { recipe: args.config, set: args.set },
       worker: async () => {
         if (given) return given;
-        running = await startWorker(runtimeOf(base, join(folder, "worker.log")), signal);
+        running = await startWorker(runtimeOptions(base, join(folder, "worker.log")), signal);
         return running.client;
       },
       signal,
@@ -75,7 +75,7 @@ function rowNamed(name: string): RowName {
   return found;
 }
 
-const seedsOf = (text: string): number[] =>
+const parseSeeds = (text: string): number[] =>
   text.split(",").map((part) => {
     const seed = Number(part);
     if (part.trim() === "" || !Number.isInteger(seed) || seed < 0)

@@ -21,7 +21,7 @@ const fields = ["id", "title", "brand", "categories", "description"] as const;
 
 export async function sidEncode(args: SidEncodeArguments, log: (message: string) => void): Promise<string> {
   const run = RunFolder.view(args.root, args.name);
-  const columns = Object.fromEntries(args.column.map(columnOf));
+  const columns = Object.fromEntries(args.column.map(parseColumn));
   const { known, earlier, added } = await withWorkerOnDemand(args.worker, (o) =>
     encodeItems({ run, items: args.items, columns, out: args.out, log, ...o }),
   );
@@ -32,7 +32,7 @@ export async function sidEncode(args: SidEncodeArguments, log: (message: string)
   return `${added} new items have a semantic ID${rest.map((r) => `; ${r}`).join("")}: ${args.out}`;
 }
 
-function columnOf(assignment: string): [field: string, column: string] {
+function parseColumn(assignment: string): [field: string, column: string] {
   const [field = "", ...column] = assignment.split("=");
   if (!fields.some((f) => f === field) || column.join("=") === "")
     throw new ConfigError(`--column ${assignment}: expected FIELD=COLUMN with one of the fields ${fields.join(", ")}`, {

@@ -1,7 +1,7 @@
 /** A worker for commands that may need one: started when it is first asked for, taken down behind the command. */
 import type { Config } from "../config/schema.ts";
 import { handleInterrupts } from "../worker/interrupt.ts";
-import { type RunningWorker, runtimeOf, startWorker } from "../worker/launcher.ts";
+import { type RunningWorker, runtimeOptions, startWorker } from "../worker/launcher.ts";
 import type { WorkerClient } from "../worker/types.ts";
 
 /** @param given instead of a Python worker: a fake one, in tests; it is left running */
@@ -13,7 +13,7 @@ export async function withWorkerOnDemand<T>(
   let running: RunningWorker | undefined;
   const worker = async (config: Config): Promise<WorkerClient> => {
     if (given) return given;
-    running ??= await startWorker(runtimeOf(config), signal);
+    running ??= await startWorker(runtimeOptions(config), signal);
     return running.client;
   };
   try {

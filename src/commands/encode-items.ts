@@ -17,7 +17,7 @@ import type { RawItem } from "../data/adapters/readers.ts";
 import { loadDataset } from "../data/cache.ts";
 import { openDuck, Quarantine } from "../data/duck.ts";
 import { embedTexts, itemText } from "../models/embedder.ts";
-import { checkEmbedder, codesOf, openTokenizer, type Tokenizer, withoutEvidence } from "../models/item-encoder.ts";
+import { checkEmbedder, type ItemEncoder, openItemEncoder, toCodes, withoutEvidence } from "../models/item-encoder.ts";
 import type { RunFolder } from "../run/run-folder.ts";
 import type { Catalogue } from "../sid/catalogue.ts";
 import type { TokenizerIdentity } from "../sid/identity.ts";
@@ -52,27 +52,27 @@ const maxNearest = 3;
 export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary> {
   const { run, out } = options;
   const config = loadConfig(run.file("config.resolved.yaml"), []);
-  const tokenizer = openTokenizer(run);
+  const tokenizer = openItemEncoder(run);
   const { catalogue, identity } = tokenizer;
   const { items } = await loadDataset(run.file("stages", "data"));
-  const rowOf = new Map<string, number>(items.map((item, row) => [item.id, row]));
+  const rowById = new Map<string, number>(items.map((item, row) => [item.id, row]));
   const earlier = existsSync(out) ? readLines<EncodedItem>(out) : [];
-  checkEarlier(out, earlier, identity, catalogue, rowOf);
+  checkEarlier(out, earlier, identity, catalogue, rowById);
 
   const asked = await readItems(options, config);
   const held = new Set(earlier.map((e) => e.item_id));
   const fresh = asked.filter((item) => !held.has(item.id));
-  const unknown = fresh.filter((item) => !rowOf.has(item.id));
+  const unknown = fresh.filter((item) => !rowById.has(item.id));
   const given = await encodeUnknown(options, config, tokenizer, unknown, earlier);
 
   const points = readMatrix(embeddingFile(run.file("stages", "embed")));
-  const rows = fresh.map((item) => rowOf.get(item.id));
+  const rows = fresh.map((item) => rowById.get(item.id));
   const queries = new Float32Array(fresh.length * points.cols);
   let next = 0;
   const ids = rows.map((row, i): Codes => {
     const [from, at] = row === undefined ? [given.text, next] : [points, row];
     queries.set(from.data.subarray(at * points.cols, (at + 1) * points.cols), i * points.cols);
-    return row === undefined ? (given.codes[next++] as Codes) : catalogue.codesOf(row);
+    return row === undefined ? (given.codes[next++] as Codes) : catalogue.codesAt(row);
   });
   const near = nearestRows(points, { rows: fresh.length, cols: points.cols, data: queries }, maxNearest, rows);
   const added = fresh.map((item, i): EncodedItem => {
@@ -85,7 +85,7 @@ export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary
       nearest: (near[i] ?? []).map((n) => ({
         item_id: String(items[n.row]?.id),
         title: items[n.row]?.title ?? "",
-        sid: catalogue.textOf(n.row),
+        sid: catalogue.textAt(n.row),
         similarity: Math.round(1e4 * n.similarity) / 1e4,
       })),
       tokenizer: identity.hash,
@@ -99,7 +99,7 @@ export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary
 async function encodeUnknown(
   options: EncodeOptions,
   config: Config,
-  { catalogue, artifact, identity }: Tokenizer,
+  { catalogue, artifact, identity }: ItemEncoder,
   unknown: readonly RawItem[],
   earlier: readonly EncodedItem[],
 ): Promise<{ text: Matrix; codes: readonly Codes[] }> {
@@ -110,10 +110,10 @@ async function encodeUnknown(
   // One text at a time: padding to a batch would move the last bits, and an ID must not depend on what else is in the file.
   const texts = unknown.map((item) => itemText(item, config.embed.fields));
   const text = await embedTexts(worker, modelPath, texts, 1, { signal });
-  const taken = matrixOf([...catalogue.allCodes(), ...earlier.map((e) => e.codes)], catalogue.shape.levels);
+  const taken = toIntMatrix([...catalogue.allCodes(), ...earlier.map((e) => e.codes)], catalogue.shape.levels);
   const embeddings = withoutEvidence(text, config.sid.collaborativeDims);
-  const codes = codesOf(await worker.encodeSemanticIds({ artifact, embeddings, taken }, { signal }));
-  const used = new Set(codesOf(taken).map((c) => c.join()));
+  const codes = toCodes(await worker.encodeSemanticIds({ artifact, embeddings, taken }, { signal }));
+  const used = new Set(toCodes(taken).map((c) => c.join()));
   for (const id of codes) {
     if (used.has(id.join()))
       throw new WorkerError(`the worker gave the semantic ID [${id.join(", ")}] a second time`, { retryable: false });
@@ -128,7 +128,7 @@ function checkEarlier(
   earlier: readonly EncodedItem[],
   identity: TokenizerIdentity,
   catalogue: Catalogue,
-  rowOf: ReadonlyMap<string, number>,
+  rowById: ReadonlyMap<string, number>,
 ): void {
   const advice = "Write to another --out, or restore the file.";
   const seen = new Set<string>();
@@ -138,10 +138,10 @@ function checkEarlier(
         `${out}:${i + 1}: given by tokenizer ${e.tokenizer ?? "(not recorded)"}, this run's is ${identity.hash}`,
         { advice },
       );
-    const row = rowOf.get(e.item_id);
+    const row = rowById.get(e.item_id);
     const codes = parseSid(e.sid, catalogue.shape);
     const fits = codes !== undefined && Array.isArray(e.codes) && codes.join() === e.codes.join();
-    const own = fits && (row === undefined ? catalogue.rowsOf(codes).length === 0 : e.sid === catalogue.textOf(row));
+    const own = fits && (row === undefined ? catalogue.findRows(codes).length === 0 : e.sid === catalogue.textAt(row));
     if (!own || seen.has(e.item_id) || (row === undefined && seen.has(e.sid)))
       throw new CheckpointError(`${out}:${i + 1}: item ${e.item_id} has an ID that is not its own`, { advice });
     seen.add(e.item_id).add(e.sid);
@@ -154,7 +154,7 @@ async function readItems({ items: file, columns, log }: EncodeOptions, config: C
   const quarantine = new Quarantine();
   const found = new Map<string, RawItem>();
   try {
-    for await (const item of readItemTable(duck, file, columnsOf(columns, config), quarantine)) {
+    for await (const item of readItemTable(duck, file, chooseColumns(columns, config), quarantine)) {
       if (found.has(item.id)) continue;
       const plain = (text: string): string => neutralise(text, []);
       found.set(item.id, {
@@ -174,7 +174,7 @@ async function readItems({ items: file, columns, log }: EncodeOptions, config: C
   return [...found.values()];
 }
 
-function columnsOf(given: Partial<ItemColumns>, config: Config): ItemColumns {
+function chooseColumns(given: Partial<ItemColumns>, config: Config): ItemColumns {
   const { id, item, title, brand, categories, description } = config.data.columns;
   const recipe = config.data.adapter === "table" ? { id: id ?? item, title, brand, categories, description } : {};
   const named = Object.entries(recipe).filter((e): e is [string, string] => e[1] !== undefined);
@@ -182,7 +182,7 @@ function columnsOf(given: Partial<ItemColumns>, config: Config): ItemColumns {
   return { ...usual, ...Object.fromEntries(named), ...given };
 }
 
-const matrixOf = (ids: readonly Codes[], levels: number): IntMatrix => ({
+const toIntMatrix = (ids: readonly Codes[], levels: number): IntMatrix => ({
   rows: ids.length,
   cols: levels,
   data: Int32Array.from(ids.flat()),

@@ -46,7 +46,7 @@ export async function exportRun(options: ExportOptions): Promise<Exported> {
   const worker = await options.worker(config);
   // Frozen, and stored in the type that is written: no optimizer, no second rounding.
   const frozen: Config = { ...config, runtime: { ...config.runtime, dtype } };
-  const context = contextOf(run, frozen, worker, log, signal);
+  const context = makeContext(run, frozen, worker, log, signal);
   const corpus = await openCorpus(context);
   const weights = stateDir(run.file("stages", stage));
   const modelId = "reference";
@@ -58,7 +58,7 @@ export async function exportRun(options: ExportOptions): Promise<Exported> {
     modelId,
   );
   const catalogue = readFileSync(catalogueFile(run.file("stages", "sid")), "utf8");
-  const about = provenance(run, config, stage, dtype, model.belongsTo, weights);
+  const about = provenance(run, config, stage, dtype, model.lineage, weights);
   const files = {
     "gr2_export.json": `${JSON.stringify(about, null, 2)}\n`,
     "semantic_ids.json": catalogue,
@@ -82,7 +82,7 @@ function finishedStage(run: RunFolder, asked: Exportable | undefined): Exportabl
 }
 
 /** As a stage sees a run, for reading. */
-function contextOf(
+function makeContext(
   run: RunFolder,
   config: Config,
   worker: WorkerClient,
@@ -126,7 +126,7 @@ function provenance(
   config: Config,
   stage: Exportable,
   dtype: string,
-  belongsTo: Readonly<Record<"catalogue" | "tokenizer", string>>,
+  lineage: Readonly<Record<"catalogue" | "tokenizer", string>>,
   weights: string,
 ): Provenance {
   const { source, path, ggufFile, lora } = config.model;
@@ -142,7 +142,7 @@ function provenance(
     dtype,
     config_hash: configHash(config),
     seed: config.seed,
-    ...belongsTo,
+    ...lineage,
     weights_sha256: sha256 ?? "",
     code_revision: manifest?.code.revision ?? "",
     data: manifest?.data ?? {},

@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { configHash } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { InterruptedError } from "../core/errors.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashJson } from "../core/hash.ts";
 import { sourceHash } from "../data/source.ts";
 import { type AblationCell, ablationMarkdown, summariseAblation } from "../eval/ablation.ts";
 import { codeHash } from "../run/code-hash.ts";
@@ -23,7 +23,7 @@ import {
   ablationCode,
   cellConfig,
   cellSettings,
-  changesOf,
+  changesFor,
   measureCell,
   prepareCells,
   type RowName,
@@ -84,7 +84,7 @@ async function plan({ base, rows, seeds, positions, folder }: AblationOptions): 
   return seeds.flatMap((seed) =>
     rows.map((row) => {
       const config = cellConfig(base, row, seed);
-      const key = hashOf({ settings: cellSettings(config), source: source ?? "", positions, code });
+      const key = hashJson({ settings: cellSettings(config), source: source ?? "", positions, code });
       return { row, seed, config, key, path: join(folder, "cells", `${row}-${seed}-${key.slice(0, 12)}.json`) };
     }),
   );
@@ -120,7 +120,7 @@ async function measureAll(cells: readonly Planned[], o: AblationOptions): Promis
         key,
         row,
         seed,
-        changes: changesOf(row, o.base),
+        changes: changesFor(row, o.base),
         metrics,
         seconds,
         config_hash: configHash(config),

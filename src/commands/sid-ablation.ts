@@ -49,7 +49,7 @@ export type RowName = keyof typeof ablationRows;
 export const rowNames = Object.keys(ablationRows) as RowName[];
 
 /** The settings a row changes, as the config spells them: {"sid.emaDecay": 0}. */
-export const changesOf = (row: RowName, base: Config): Readonly<Record<string, unknown>> =>
+export const changesFor = (row: RowName, base: Config): Readonly<Record<string, unknown>> =>
   Object.fromEntries(Object.entries(ablationRows[row](base.sid)).map(([key, value]) => [`sid.${key}`, value]));
 
 /** The recipe of one cell. The uniqueness gate is off: how unique the IDs are is what is asked. */
@@ -84,7 +84,7 @@ export const ablationCode = {
   verbs: [...new Set([...data.verbs, ...embed.verbs, ...sid.verbs, ...midtrain.verbs])],
 };
 
-export interface Workplace {
+export interface AblationWorkspace {
   /** Scratch space; what lies there may be deleted between cells. */
   readonly dir: string;
   readonly worker: () => Promise<WorkerClient>;
@@ -94,7 +94,7 @@ export interface Workplace {
 }
 
 /** Runs the stage data; its folder. */
-export async function prepareData(place: Workplace, base: Config): Promise<string> {
+export async function prepareData(place: AblationWorkspace, base: Config): Promise<string> {
   const dirs = { data: join(place.dir, "data") };
   await runStage(data, place, base, dirs);
   return dirs.data;
@@ -102,7 +102,7 @@ export async function prepareData(place: Workplace, base: Config): Promise<strin
 
 /** Data and embeddings, which all cells share. */
 export async function prepareCells(
-  place: Workplace,
+  place: AblationWorkspace,
   base: Config,
 ): Promise<Readonly<Record<"data" | "embed", string>>> {
   const dirs = { data: await prepareData(place, base), embed: join(place.dir, "embed") };
@@ -118,7 +118,7 @@ export interface CellResult {
 
 /** Fits the IDs of one cell, trains its LM on them and measures both. Its folder is removed afterwards. */
 export async function measureCell(
-  place: Workplace,
+  place: AblationWorkspace,
   config: Config,
   shared: Readonly<Record<"data" | "embed", string>>,
   maxPositions: number,
@@ -131,7 +131,7 @@ export async function measureCell(
   const sidSeconds = clock();
   const trained = await runStage(midtrain, place, config, dirs);
   const midtrainSeconds = clock();
-  const recall = await nextItemRecall(contextOf("slates", place, config, dirs), maxPositions);
+  const recall = await nextItemRecall(makeContext("slates", place, config, dirs), maxPositions);
   const report = readJson<{ numCollidingItems: number; numCollisions: number }>(join(dirs.sid, "report.json"));
   rmSync(dir, { recursive: true, force: true });
   return {
@@ -152,14 +152,14 @@ export async function measureCell(
 
 type Dirs = Partial<Record<StageName, string>>;
 
-async function runStage(stage: Stage, place: Workplace, config: Config, dirs: Dirs): Promise<Summary> {
-  const context = contextOf(stage.name, place, config, dirs);
+async function runStage(stage: Stage, place: AblationWorkspace, config: Config, dirs: Dirs): Promise<Summary> {
+  const context = makeContext(stage.name, place, config, dirs);
   makeFolder(context.dir);
   return stage.run(context);
 }
 
 /** A stage's surroundings without a run folder: nothing is resumed within a cell. */
-function contextOf(name: StageName, place: Workplace, config: Config, dirs: Dirs): StageContext {
+function makeContext(name: StageName, place: AblationWorkspace, config: Config, dirs: Dirs): StageContext {
   const { worker, signal, log, progress } = place;
   const dir = dirs[name] ?? place.dir;
   return {

@@ -9,9 +9,9 @@
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { unitHash } from "../core/rng.ts";
-import { ndcgAt, rankOf, recallAt } from "../eval/metrics.ts";
+import { findRank, ndcgAt, recallAt } from "../eval/metrics.ts";
 import { openLanguageModel } from "../models/language-model.ts";
-import { type Query, queriesOf, slateId } from "../prerank/slates.ts";
+import { buildQueries, type Query, slateId } from "../prerank/slates.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
 import type { StageContext } from "../run/stage.ts";
 import { type DistinctIds, distinctIds, seenIds } from "../sid/distinct.ts";
@@ -52,7 +52,7 @@ export async function nextItemRecall(context: StageContext, maxPositions: number
     part.forEach((s, i) => {
       const width = found.rows.cols;
       const list = Array.from(found.rows.data.subarray(i * width, (i + 1) * width));
-      const credit = creditOf(ids, list, s.target, new Set(histories[i]));
+      const credit = creditTarget(ids, list, s.target, new Set(histories[i]));
       recall += credit.recall;
       ndcg += credit.ndcg;
     });
@@ -64,21 +64,21 @@ export async function nextItemRecall(context: StageContext, maxPositions: number
 
 /** Positions whose answer the user has not met before, one hash-drawn sample for every cell of an ablation. */
 function validationPositions({ split }: Corpus, max: number): readonly Query[] {
-  const { queries } = queriesOf(split, "validation");
+  const { queries } = buildQueries(split, "validation");
   if (max === 0 || queries.length <= max) return queries;
   const draw = (q: Query): number => unitHash(0, slateId(split.dataset.hash, q.user, q.position));
   return [...queries].sort((a, b) => draw(a) - draw(b)).slice(0, max);
 }
 
 /** R@10 and N@10 of a best-first list of IDs for one true item, shared IDs divided among their unseen items. */
-export function creditOf(
+export function creditTarget(
   ids: DistinctIds,
   list: readonly number[],
   target: number,
   seen: ReadonlySet<number>,
 ): { readonly recall: number; readonly ndcg: number } {
-  const id = ids.idOf[target] as number;
+  const id = ids.idByRow[target] as number;
   const sharing = (ids.items[id] ?? []).filter((row) => !seen.has(row)).length;
-  const rank = rankOf(list, id);
+  const rank = findRank(list, id);
   return { recall: recallAt(rank, cutoff) / sharing, ndcg: ndcgAt(rank, cutoff) / sharing };
 }

@@ -10,27 +10,27 @@ interface Row {
   readonly description: string;
 }
 
-function typeOf(node: z.ZodType | undefined): string {
+function describeType(node: z.ZodType | undefined): string {
   const inner = unwrap(node);
   if (inner instanceof z.ZodEnum) return inner.options.map(String).join(" \\| ");
-  if (inner instanceof z.ZodArray) return `list of ${typeOf(inner.element as z.ZodType)}`;
-  if (inner instanceof z.ZodUnion) return inner.options.map((o) => typeOf(o as z.ZodType)).join(" or ");
+  if (inner instanceof z.ZodArray) return `list of ${describeType(inner.element as z.ZodType)}`;
+  if (inner instanceof z.ZodUnion) return inner.options.map((o) => describeType(o as z.ZodType)).join(" or ");
   if (inner instanceof z.ZodRecord) return "mapping";
-  if (inner instanceof z.ZodUnion) return inner.options.map((o) => typeOf(o as z.ZodType)).join(" or ");
-  if (inner instanceof z.ZodPipe) return typeOf(inner.in as z.ZodType);
+  if (inner instanceof z.ZodUnion) return inner.options.map((o) => describeType(o as z.ZodType)).join(" or ");
+  if (inner instanceof z.ZodPipe) return describeType(inner.in as z.ZodType);
   return inner?.type ?? "?";
 }
 
-function rowsOf(node: z.ZodType, defaults: unknown, prefix = ""): Row[] {
+function listRows(node: z.ZodType, defaults: unknown, prefix = ""): Row[] {
   const inner = unwrap(node);
   if (inner instanceof z.ZodObject)
     return Object.entries(inner.shape as Record<string, z.ZodType>).flatMap(([key, child]) =>
-      rowsOf(child, (defaults as Record<string, unknown> | undefined)?.[key], prefix ? `${prefix}.${key}` : key),
+      listRows(child, (defaults as Record<string, unknown> | undefined)?.[key], prefix ? `${prefix}.${key}` : key),
     );
   return [
     {
       path: prefix,
-      type: typeOf(node),
+      type: describeType(node),
       fallback: defaults === undefined ? "" : JSON.stringify(defaults).replaceAll("|", "\\|"),
       description: (node.description ?? "").replaceAll("|", "\\|"),
     },
@@ -38,7 +38,7 @@ function rowsOf(node: z.ZodType, defaults: unknown, prefix = ""): Row[] {
 }
 
 /** Every leaf of the schema in order. */
-export const configRows = (): Row[] => rowsOf(configSchema, configSchema.parse({}));
+export const configRows = (): Row[] => listRows(configSchema, configSchema.parse({}));
 
 export function renderConfigDocs(): string {
   const lines = ["| setting | type | default | meaning |", "|---|---|---|---|"];

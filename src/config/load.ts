@@ -8,7 +8,7 @@ import { distance } from "fastest-levenshtein";
 import { parseDocument, stringify } from "yaml";
 import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashJson } from "../core/hash.ts";
 import { repositoryRoot } from "../core/paths.ts";
 import { portable, resolveDefaults, resolvePaths } from "./paths.ts";
 import { columnsFollowed } from "./schema/data.ts";
@@ -243,7 +243,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
 export function configHash(config: Config): string {
   const { description: _, serve: _serve, runtime, data, ...rest } = config;
   const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;
-  return hashOf({ ...rest, runtime: numerics, data: { ...data, cacheDir: "", path: "" } }).slice(0, 16);
+  return hashJson({ ...rest, runtime: numerics, data: { ...data, cacheDir: "", path: "" } }).slice(0, 16);
 }
 
 /** Loads and checks; returns one line for a person. */

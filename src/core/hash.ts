@@ -19,4 +19,4 @@ export function canonicalJson(value: unknown): string {
   });
 }
 
-export const hashOf = (value: unknown): string => sha256(canonicalJson(value));
+export const hashJson = (value: unknown): string => sha256(canonicalJson(value));

@@ -67,7 +67,7 @@ const list = (all: readonly string[]): string => `[${all.map(sqlText).join(", ")
  * @param sample values of the column as text, without the missing ones
  * @param isText whether `x` is VARCHAR; else it is a number
  */
-export function clockOf(x: string, number: string, unit: TimeUnit, sample: readonly string[], isText = true): Clock {
+export function guessClock(x: string, number: string, unit: TimeUnit, sample: readonly string[], isText = true): Clock {
   if (unit !== "auto" && unit !== "iso") {
     const [, , perSecond] = magnitudes.find(([name]) => name === unit) ?? magnitudes[0] ?? ["", 0, 1];
     return { seconds: `${number} / ${perSecond}`, kind: `${kinds.indexOf(unit)}` };

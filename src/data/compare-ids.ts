@@ -21,12 +21,12 @@ export async function compareIds(duck: Duck): Promise<string> {
   const show = async (table: string): Promise<string> =>
     (await duck.rows(`SELECT id FROM ${table} ORDER BY id LIMIT 3`)).map((r) => JSON.stringify(r.id)).join(", ");
   const [here, there] = [await show("ids_here"), await show("ids_there")];
-  const reason = await reasonOf(duck);
+  const reason = await parseReason(duck);
   await duck.run("DROP TABLE ids_here; DROP TABLE ids_there");
   return `ids in the interactions alone: ${here}; in the item file: ${there || "none"}${reason === undefined ? "" : `; ${reason}`}`;
 }
 
-async function reasonOf(duck: Duck): Promise<string | undefined> {
+async function parseReason(duck: Duck): Promise<string | undefined> {
   const here = await duck.number("SELECT count(*) FROM ids_here");
   const rounded = await duck.number("SELECT count(*) FROM ids_here WHERE regexp_matches(id, '[eE]\\+?\\d+$')");
   if (here > 0 && rounded > 0.5 * here)

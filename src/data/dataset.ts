@@ -4,7 +4,7 @@
  */
 import { basename } from "node:path";
 import { DataError } from "../core/errors.ts";
-import { hashOf, sha256File } from "../core/hash.ts";
+import { hashJson, sha256File } from "../core/hash.ts";
 import { itemId, type UserId, userId } from "../core/ids.ts";
 import { type AdapterOptions, loadRaw } from "./adapters/index.ts";
 import type { AdapterReport } from "./adapters/readers.ts";
@@ -36,8 +36,8 @@ const version = 1;
 /** Reads, cleans and numbers a data set. Throws DataError for missing, corrupt or empty data. */
 export async function buildDataset(options: BuildOptions): Promise<Dataset> {
   const { report, dropped, items, logged, columns } = await readAndClean(options);
-  const sequences = sequencesOf(columns, items);
-  const hash = hashOf({
+  const sequences = buildSequences(columns, items);
+  const hash = hashJson({
     version,
     source: { ...options.source, path: "" },
     files: await Promise.all(report.files.map(async (f) => [basename(f), await sha256File(f)])),
@@ -156,7 +156,7 @@ async function readColumns(duck: Duck): Promise<Columns> {
 }
 
 /** Sequences are views into two arrays that they share: at a million users, arrays of their own would cost more than the data. */
-function sequencesOf(columns: Columns, items: readonly Item[]): UserSequence[] {
+function buildSequences(columns: Columns, items: readonly Item[]): UserSequence[] {
   let end = 0;
   return columns.users.map((user, row) => {
     const start = end;

@@ -198,11 +198,11 @@ export function rowOrderShare(dataset: Dataset): {
       if ((items[k] ?? 0) === (items[k - 1] ?? 0) + 1) next++;
     }
   }
-  return { share: steps === 0 ? 0 : next / steps, chance: chanceOfNext(dataset), steps };
+  return { share: steps === 0 ? 0 : next / steps, chance: estimateNextChance(dataset), steps };
 }
 
 /** Probability of "+1" when both items are drawn by popularity. */
-function chanceOfNext(dataset: Dataset): number {
+function estimateNextChance(dataset: Dataset): number {
   const counts = new Float64Array(dataset.items.length + 1);
   let total = 0;
   for (const { items } of dataset.sequences)

@@ -4,7 +4,7 @@
  */
 import { DataError } from "../core/errors.ts";
 import { parsePythonLiteral } from "./adapters/python-literal.ts";
-import { type Block, type Encoding, headOf, textBlocks, textPieces } from "./text-file.ts";
+import { type Block, type Encoding, readStart, textBlocks, textPieces } from "./text-file.ts";
 
 /** A record, or the line that is none. */
 export type Found<T> =
@@ -160,7 +160,7 @@ class DelimitedReader {
       if (read === undefined) break; // the rest of it comes with the next block
       const { lines, end } = read;
       if (own.charCodeAt(0) > 32 || own.trim() !== "" || lines > 1) {
-        const fault = this.faultOf(read, hasNul && own.includes("\u0000"));
+        const fault = this.catchFault(read, hasNul && own.includes("\u0000"));
         if (fault === undefined && read.cells !== undefined) {
           if (this.profile === undefined)
             [this.width, this.profile] = [read.cells.length, new Profile(read.cells.length)];
@@ -198,7 +198,7 @@ class DelimitedReader {
     return { cells, end, lines: linesIn(record) + 1 };
   }
 
-  private faultOf({ cells, lines }: { readonly cells?: string[]; readonly lines: number }, hasNul: boolean) {
+  private catchFault({ cells, lines }: { readonly cells?: string[]; readonly lines: number }, hasNul: boolean) {
     for (let k = this.line; this.bad.size > 0 && k < this.line + lines; k++) if (this.bad.has(k)) return notUtf8;
     if (hasNul) return "holds a NUL byte";
     if (cells === undefined) return openQuote;
@@ -242,7 +242,7 @@ export async function* textLines(path: string, encoding: Encoding = "auto"): Asy
 
 /** Values of a JSON file: one a line; or over lines, the elements of one array or one object after another. */
 export async function* jsonRecords(path: string, encoding: Encoding = "auto"): AsyncGenerator<Found<unknown>[]> {
-  const head = headOf(path, 65_536, encoding).trimStart();
+  const head = readStart(path, 65_536, encoding).trimStart();
   if (head.startsWith("[")) yield* nestedRecords(path, encoding, 1);
   else if (/^\{[ \t]*\r?\n/.test(head)) yield* nestedRecords(path, encoding, 0);
   else

@@ -2,7 +2,7 @@
 import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { DataError } from "../core/errors.ts";
-import { hashOf, sha256File } from "../core/hash.ts";
+import { hashJson, sha256File } from "../core/hash.ts";
 
 /** Larger files count by size and time of change: hashing them at every start would take longer than the start. */
 const contentLimitBytes = 256 * 2 ** 20;
@@ -42,5 +42,5 @@ export async function sourceHash(data: { readonly path: string }): Promise<strin
       if (own?.isFile()) entries.push([`${part}/${name}`, own.size, own.mtimeMs]);
     }
   }
-  return hashOf(entries);
+  return hashJson(entries);
 }

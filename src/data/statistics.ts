@@ -72,8 +72,8 @@ export function dataStatistics(data: SplitDataset): DataStatistics {
     rowsRead: stats.rowsRead,
     dropped: stats.dropped,
     notes: stats.notes ?? [],
-    lengths: { mean: stats.lengthMean, quantiles: quantilesOf(lengths), histogram: histogramOf(lengths) },
-    popularity: popularityOf(data),
+    lengths: { mean: stats.lengthMean, quantiles: computeQuantiles(lengths), histogram: buildHistogram(lengths) },
+    popularity: measurePopularity(data),
     repeatShare: repeatShare(data, stats.interactions),
     tieShare: stats.tieShare,
     itemsWithoutTitle: dataset.items.filter((i) => i.title === "").length,
@@ -83,13 +83,13 @@ export function dataStatistics(data: SplitDataset): DataStatistics {
   };
 }
 
-function quantilesOf(sorted: readonly number[]): DataStatistics["lengths"]["quantiles"] {
+function computeQuantiles(sorted: readonly number[]): DataStatistics["lengths"]["quantiles"] {
   const at = (q: number): number => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? 0;
   return [at(0), at(0.25), at(0.5), at(0.75), at(0.9), at(1)];
 }
 
 /** Bins that double: 1, 2, 3-4, 5-8, 9-16, ..., from the first that holds a user. */
-function histogramOf(sorted: readonly number[]): DataStatistics["lengths"]["histogram"] {
+function buildHistogram(sorted: readonly number[]): DataStatistics["lengths"]["histogram"] {
   const bins: { from: number; to: number; users: number }[] = [];
   for (let from = 1, to = 1; from <= (sorted.at(-1) ?? 0); from = to + 1, to *= 2)
     bins.push({ from, to, users: sorted.filter((n) => n >= from && n <= to).length });
@@ -98,7 +98,7 @@ function histogramOf(sorted: readonly number[]): DataStatistics["lengths"]["hist
 
 const curvePoints = 40;
 
-function popularityOf({ dataset }: SplitDataset): DataStatistics["popularity"] {
+function measurePopularity({ dataset }: SplitDataset): DataStatistics["popularity"] {
   const counts = new Float64Array(dataset.items.length);
   for (const { items } of dataset.sequences) for (const i of items) counts[i] = (counts[i] ?? 0) + 1;
   const falling = counts.sort().reverse();

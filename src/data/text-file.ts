@@ -113,7 +113,7 @@ export function requireFile(path: string, what: string): void {
 }
 
 /** About the first `bytes` of a file as text: decompressed, decoded, without a mark. The last line may be cut. */
-export function headOf(path: string, bytes = 65_536, encoding: Encoding = "auto"): string {
+export function readStart(path: string, bytes = 65_536, encoding: Encoding = "auto"): string {
   const raw = firstBytes(path, bytes);
   const compression = compressionOf(path, raw);
   let head: Uint8Array = raw;
@@ -137,7 +137,7 @@ function unzstd(head: Uint8Array): Uint8Array {
 }
 
 /** A file's bytes, decompressed. */
-async function* bytesOf(path: string): AsyncGenerator<Buffer> {
+async function* phaseBytes(path: string): AsyncGenerator<Buffer> {
   const compression = compressionOf(path, firstBytes(path, 8));
   const file = createReadStream(path, { highWaterMark: blockBytes });
   try {
@@ -169,7 +169,7 @@ async function* bytesOf(path: string): AsyncGenerator<Buffer> {
 export async function* textPieces(path: string, encoding: Encoding = "auto"): AsyncGenerator<string> {
   let decoder: Decoder | undefined;
   try {
-    for await (const chunk of bytesOf(path)) {
+    for await (const chunk of phaseBytes(path)) {
       let bytes = chunk;
       if (decoder === undefined) {
         const { name, mark } = encodingOf(path, chunk, encoding);
@@ -190,7 +190,7 @@ export async function* textBlocks(path: string, encoding: Encoding = "auto"): As
   let rest: Buffer = Buffer.alloc(0);
   let decoder: { readonly name: string; readonly mark: number } | undefined;
   let other: { readonly decoder: Decoder; rest: string } | undefined;
-  for await (const chunk of bytesOf(path)) {
+  for await (const chunk of phaseBytes(path)) {
     let bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
     if (decoder === undefined) {
       if (bytes.length < 1024) {

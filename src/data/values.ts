@@ -14,7 +14,7 @@ const blank = " \t\n\r\u00a0\u2000\u2002\u2003\u2009\u200b\u3000\ufeff";
 const outerBlank = new RegExp(`^[${blank}]+|[${blank}]+$`, "g");
 
 /** An id as text: outer blanks gone, composed (NFC); undefined where there is none. */
-export function idOf(value: unknown): string | undefined {
+export function itemIdAt(value: unknown): string | undefined {
   const plain = unwrapped(value);
   if (typeof plain === "string") {
     const id = trimmed(plain).normalize("NFC");
@@ -51,7 +51,7 @@ function unwrapped(value: unknown): unknown {
 }
 
 /** Text of a value: of lists, their texts with spaces; of objects, those of their values; "" where there is none. */
-export function textOf(value: unknown): string {
+export function toText(value: unknown): string {
   const plain = unwrapped(quotedList(value));
   if (typeof plain === "string") return isNothing.has(plain) ? "" : plain.trim();
   if (typeof plain === "number") return Number.isFinite(plain) ? String(plain) : "";
@@ -59,18 +59,18 @@ export function textOf(value: unknown): string {
   if (plain instanceof Date) return plain.toISOString();
   if (typeof plain !== "object" || plain === null) return "";
   return (Array.isArray(plain) ? plain : Object.values(plain))
-    .map(textOf)
+    .map(toText)
     .filter((s) => s !== "")
     .join(" ");
 }
 
 /** A list, however it is written: nested lists are flattened, strings split, objects named; duplicates and blanks go. */
-export function listOf(value: unknown, separator: string): string[] {
+export function splitList(value: unknown, separator: string): string[] {
   const flat = (v: unknown): string[] => {
     const plain = unwrapped(anyList(v));
     if (Array.isArray(plain)) return plain.flatMap(flat);
     if (typeof plain === "string") return plain.split(separator);
-    return typeof plain === "object" && plain !== null ? flat(nameOf(plain)) : [textOf(plain)];
+    return typeof plain === "object" && plain !== null ? flat(getName(plain)) : [toText(plain)];
   };
   return [...new Set(flat(value).map((s) => s.trim()))].filter(
     (s) => s !== "" && s !== "(no genres listed)" && !isNothing.has(s),
@@ -78,7 +78,7 @@ export function listOf(value: unknown, separator: string): string[] {
 }
 
 /** What an element of a list of objects is called: {"id": 16, "name": "Animation"}. */
-function nameOf(element: object): unknown {
+function getName(element: object): unknown {
   const entries = Object.entries(element);
   for (const key of ["name", "title", "label", "value", "category", "tag", "text"]) {
     const found = entries.find(([k]) => k.toLowerCase() === key);

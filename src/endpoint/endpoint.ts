@@ -3,7 +3,7 @@
  * faults with back-off and jitter, within a budget, each answer on disk as soon as it is there.
  */
 import { EnvironmentError, InterruptedError } from "../core/errors.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashJson } from "../core/hash.ts";
 import { Rng } from "../core/rng.ts";
 import type { AnswerLog } from "./answers.ts";
 import type { Budget, Usage } from "./budget.ts";
@@ -49,7 +49,7 @@ export async function askAll(
 ): Promise<Answer[]> {
   const { budget, answers } = parts;
   const out: (Answer | undefined)[] = requests.map((body) => {
-    const kept = answers.get(keyOf(o, body));
+    const kept = answers.get(hashRequest(o, body));
     if (kept) budget.charge(kept);
     return kept && { kind: "text", text: kept.text, cut: kept.cut, time: kept.time };
   });
@@ -112,7 +112,7 @@ async function askOne(body: ChatRequest, o: EndpointOptions, parts: EndpointPart
   const { budget, secret, signal } = parts;
   const prompt = body.messages.map((m) => m.content).join("");
   const most = { inputTokens: Buffer.byteLength(prompt) + templateTokens, outputTokens: body.max_tokens };
-  const jitter = Rng.of(o.seed, "back-off", hashOf(body));
+  const jitter = Rng.of(o.seed, "back-off", hashJson(body));
   for (let tried = 0; ; tried++) {
     if (!(await budget.reserve(most))) return { kind: "budget" };
     let cost: Usage = { inputTokens: 0, outputTokens: 0 };
@@ -127,7 +127,7 @@ async function askOne(body: ChatRequest, o: EndpointOptions, parts: EndpointPart
       const time = new Date().toISOString();
       const text = secret.redact(outcome.text);
       const { cut } = outcome;
-      parts.answers.add({ key: keyOf(o, body), text, cut, time, ...cost });
+      parts.answers.add({ key: hashRequest(o, body), text, cut, time, ...cost });
       return { kind: "answer", text, cut, time };
     }
     if (outcome.kind === "hopeless") return outcome;
@@ -141,7 +141,7 @@ async function askOne(body: ChatRequest, o: EndpointOptions, parts: EndpointPart
 }
 
 /** Identity of a request: the server and everything it is sent. */
-const keyOf = (o: EndpointOptions, body: ChatRequest): string => hashOf({ baseUrl: o.baseUrl, body });
+const hashRequest = (o: EndpointOptions, body: ChatRequest): string => hashJson({ baseUrl: o.baseUrl, body });
 
 /** What a chat template adds, generously; a text has at most as many tokens as bytes. */
 const templateTokens = 64;

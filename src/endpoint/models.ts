@@ -2,7 +2,7 @@
  * Which models a server says it has (GET /models): whether it is there at all and takes the key, before anything depends
  * on it. Costs no tokens, counts into no budget, is kept nowhere.
  */
-import { causeOf, messageOf, readAll, refusedKey } from "./request.ts";
+import { describeCause, readAll, readMessage, refusedKey } from "./request.ts";
 import type { Secret } from "./secret.ts";
 
 export type Found =
@@ -31,13 +31,13 @@ export async function listModels(
   } catch (cause) {
     o.signal.throwIfAborted();
     if (timeout.aborted) return { kind: "unknown", reason: `no answer within ${o.timeoutMs / 1000} s` };
-    const reason = o.secret.redact(causeOf(cause));
+    const reason = o.secret.redact(describeCause(cause));
     const advice = /ENOTFOUND|EAI_AGAIN/.test(reason)
       ? "Check the host's name in teacher.endpoint.baseUrl."
       : "Start the server, or correct teacher.endpoint.baseUrl.";
     return { kind: "unusable", reason, advice };
   }
-  if (status === 401 || status === 403) return { kind: "unusable", ...refusedKey(status, messageOf(text)) };
+  if (status === 401 || status === 403) return { kind: "unusable", ...refusedKey(status, readMessage(text)) };
   if (status !== 200) return { kind: "unknown", reason: `GET /models is answered with ${status}` };
   const names = namesIn(text);
   return names.length > 0

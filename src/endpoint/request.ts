@@ -51,9 +51,9 @@ export async function chat(
   } catch (cause) {
     o.signal.throwIfAborted();
     if (timeout.aborted) return again(`no answer within ${o.timeoutMs / 1000} s`);
-    return again(causeOf(cause));
+    return again(describeCause(cause));
   }
-  const said = o.secret.redact(messageOf(text));
+  const said = o.secret.redact(readMessage(text));
   if (status === 401 || status === 403) return { kind: "hopeless", ...refusedKey(status, said) };
   if (status === 404)
     return {
@@ -64,7 +64,7 @@ export async function chat(
   if (status === 408 || status === 425 || status === 429 || status >= 500)
     return again(`the server answers ${status}: ${said}`, retryAfterMs(headers.get("retry-after")));
   if (status !== 200) return { kind: "refused", reason: `the server answers ${status}: ${said}` };
-  return answerOf(text) ?? again(`the server's answer is no chat completion: ${said}`);
+  return parseAnswer(text) ?? again(`the server's answer is no chat completion: ${said}`);
 }
 
 /** What 401 and 403 mean. */
@@ -92,7 +92,7 @@ interface Body {
   readonly message?: unknown;
 }
 
-function answerOf(text: string): Outcome | undefined {
+function parseAnswer(text: string): Outcome | undefined {
   const body = parsed(text);
   const content = body?.choices?.[0]?.message?.content;
   if (typeof content !== "string") return undefined;
@@ -112,7 +112,7 @@ function parsed(text: string): Body | undefined {
 }
 
 /** What a server says of itself, in one short line. */
-export function messageOf(text: string): string {
+export function readMessage(text: string): string {
   const body = parsed(text);
   const error = typeof body?.error === "string" ? body.error : (body?.error?.message ?? body?.message);
   const said = typeof error === "string" ? error : text;
@@ -129,7 +129,7 @@ function retryAfterMs(value: string | null): number {
 }
 
 /** fetch says "fetch failed"; the reason stands in its cause. */
-export function causeOf(error: unknown): string {
+export function describeCause(error: unknown): string {
   const inner = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   const { code } = inner as { code?: string };
   const message = inner instanceof Error ? inner.message : String(inner);

@@ -27,7 +27,7 @@ export interface AblationRow {
   readonly metrics: Readonly<Record<string, Spread>>;
 }
 
-export function spreadOf(values: readonly number[]): Spread {
+export function measureSpread(values: readonly number[]): Spread {
   const n = values.length;
   const mean = values.reduce((a, b) => a + b, 0) / n;
   const squares = values.reduce((a, v) => a + (v - mean) ** 2, 0);
@@ -42,7 +42,9 @@ export function summariseAblation(cells: readonly AblationCell[], order: readonl
     if (first === undefined) return [];
     const numbers = own.map(allNumbers);
     const names = Object.keys(numbers[0] ?? {}).filter((name) => numbers.every((m) => name in m));
-    const metrics = Object.fromEntries(names.map((name) => [name, spreadOf(numbers.map((m) => m[name] as number))]));
+    const metrics = Object.fromEntries(
+      names.map((name) => [name, measureSpread(numbers.map((m) => m[name] as number))]),
+    );
     return [{ row, changes: first.changes, seeds: own.map((c) => c.seed), metrics }];
   });
 }

@@ -13,19 +13,19 @@ export const metricNames = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"] as const;
 export type MetricName = (typeof metricNames)[number] | "AUC";
 
 /** All six for one slate whose single positive stands at `rank` (from 1; Infinity: not there), in metricNames order. */
-export function metricsOfRank(rank: number): readonly number[] {
+export function metricsFromRank(rank: number): readonly number[] {
   return [recallAt(rank, 1), recallAt(rank, 3), recallAt(rank, 5), ndcgAt(rank, 3), ndcgAt(rank, 5), reciprocal(rank)];
 }
 
 /**
  * All six for one slate, from the labels (≥ 0) of its candidates in the order of the answer, in metricNames order. Every
- * candidate must be there; an empty list (no answer) scores 0. With one positive the same numbers as metricsOfRank.
+ * candidate must be there; an empty list (no answer) scores 0. With one positive the same numbers as metricsFromRank.
  */
-export function metricsOfLabels(labelsInRankOrder: readonly number[]): readonly number[] {
+export function metricsFromLabels(labelsInRankOrder: readonly number[]): readonly number[] {
   const positive = labelsInRankOrder.map((l) => l > 0);
   const recall = (k: number): number => multiRecall(positive, k);
   const ndcg = (k: number): number => gradedNdcg(labelsInRankOrder, k);
-  return [recall(1), recall(3), recall(5), ndcg(3), ndcg(5), reciprocal(rankOf(positive, true))];
+  return [recall(1), recall(3), recall(5), ndcg(3), ndcg(5), reciprocal(findRank(positive, true))];
 }
 
 export const recallAt = (rank: number, k: number): number => (rank <= k ? 1 : 0);
@@ -34,7 +34,7 @@ export const ndcgAt = (rank: number, k: number): number => (rank <= k ? 1 / Math
 export const reciprocal = (rank: number): number => (Number.isFinite(rank) ? 1 / rank : 0);
 
 /** Rank from 1 of the first `target` in a best-first list; Infinity when it is not there. */
-export function rankOf<T>(ranking: readonly T[], target: T): number {
+export function findRank<T>(ranking: readonly T[], target: T): number {
   const at = ranking.indexOf(target);
   return at < 0 ? Number.POSITIVE_INFINITY : at + 1;
 }

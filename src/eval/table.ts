@@ -7,7 +7,7 @@
  * missed, every system scores 0.
  */
 import { type BootstrapOptions, PairedBootstrap } from "./bootstrap.ts";
-import { gradedAuc, type MetricName, metricNames, metricsOfLabels, metricsOfRank } from "./metrics.ts";
+import { gradedAuc, type MetricName, metricNames, metricsFromLabels, metricsFromRank } from "./metrics.ts";
 
 export type Slice = "conditional" | "end_to_end";
 
@@ -56,7 +56,7 @@ export interface TableInput {
   readonly missedUsers: readonly number[];
   readonly systems: readonly SystemAnswers[];
   /** What each system is compared with; names that are not among the systems do not count. */
-  readonly baselinesOf: (system: string) => readonly string[];
+  readonly baselinesFor: (system: string) => readonly string[];
   readonly bootstrap?: Partial<BootstrapOptions>;
 }
 
@@ -70,7 +70,7 @@ export function resultsTable(input: TableInput): { rows: MetricRow[]; comparison
   for (const slice of slices) {
     const users = slice === "conditional" ? input.users : [...input.users, ...input.missedUsers];
     const quantities = input.systems.flatMap((answers) => {
-      const perSlate = valuesOf(answers);
+      const perSlate = metricValues(answers);
       if (perSlate.length !== input.users.length)
         throw new RangeError(`${answers.system} has ${perSlate.length} answers for ${input.users.length} slates`);
       const columns = names.map(() => new Float64Array(users.length));
@@ -87,7 +87,7 @@ export function resultsTable(input: TableInput): { rows: MetricRow[]; comparison
         const e = bootstrap.estimate(s * M + m);
         rows.push({ system, slice, metric, value: e.value, ci_low: e.ciLow, ci_high: e.ciHigh, n: e.n });
       });
-      for (const baseline of input.baselinesOf(system)) {
+      for (const baseline of input.baselinesFor(system)) {
         const b = input.systems.findIndex((x) => x.system === baseline);
         if (b < 0 || baseline === system) continue;
         names.forEach((metric, m) => {
@@ -104,7 +104,7 @@ const hasSeveralPositives = (answers: SystemAnswers): boolean =>
   "labels" in answers && answers.labels.some((labels) => labels.filter((l) => l > 0).length > 1);
 
 /** Metrics of each slate, in metricNames order, then AUC. */
-const valuesOf = (answers: SystemAnswers): readonly (readonly number[])[] =>
+const metricValues = (answers: SystemAnswers): readonly (readonly number[])[] =>
   "ranks" in answers
-    ? answers.ranks.map(metricsOfRank)
-    : answers.labels.map((labels) => [...metricsOfLabels(labels), gradedAuc(labels) ?? 0]);
+    ? answers.ranks.map(metricsFromRank)
+    : answers.labels.map((labels) => [...metricsFromLabels(labels), gradedAuc(labels) ?? 0]);

@@ -5,7 +5,7 @@
  * Shapes: N candidates, F features; features_NF row-major.
  */
 import { collaborative } from "./families/collaborative.ts";
-import type { Family, FamilyName, Question } from "./families/family.ts";
+import type { Family, FamilyName, FeatureInput } from "./families/family.ts";
 import { metadata } from "./families/metadata.ts";
 import { embedding, lexical } from "./families/text.ts";
 import { time } from "./families/time.ts";
@@ -37,7 +37,7 @@ export class Features {
   }
 
   /** Writes the rows of all candidates from out[at] on. */
-  write(question: Question, out: Float32Array, at = 0): void {
+  write(question: FeatureInput, out: Float32Array, at = 0): void {
     let column = at;
     for (const part of this.parts) {
       part.write(question, out, column, this.names.length);
@@ -46,7 +46,7 @@ export class Features {
   }
 
   /** features_NF of a slate. */
-  of(question: Question): Float32Array {
+  of(question: FeatureInput): Float32Array {
     const out_NF = new Float32Array(question.candidates.length * this.names.length);
     this.write(question, out_NF);
     return out_NF;

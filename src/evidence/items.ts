@@ -106,14 +106,14 @@ function sparse(
 ): SparseRows {
   const frequency = new Map<string, number>();
   for (const row of rows) for (const name of row.keys()) frequency.set(name, (frequency.get(name) ?? 0) + 1);
-  const numberOf = numbering();
+  const assignNumber = numbering();
   const starts = new Int32Array(rows.length + 1);
   const ids: number[] = [];
   const weights: number[] = [];
   rows.forEach((row, i) => {
     const entries = [...row].flatMap(([name, n]): [number, number][] => {
       const df = frequency.get(name) ?? 0;
-      return df < least ? [] : [[numberOf(name), weight(n, Math.log(1 + rows.length / df))]];
+      return df < least ? [] : [[assignNumber(name), weight(n, Math.log(1 + rows.length / df))]];
     });
     for (const [id, w] of entries.sort((a, b) => a[0] - b[0])) {
       ids.push(id);

@@ -3,7 +3,7 @@
  * an item was chosen. Whoever builds it decides whose sequences it holds; features.ts asks it.
  */
 import type { TrainingView } from "../data/split.ts";
-import { type Neighbours, neighboursOf } from "../prerank/neighbours.ts";
+import { countNeighbours, type Neighbours } from "../prerank/neighbours.ts";
 import { fitLatentFactors, type LatentFactors } from "./latent.ts";
 
 const window = 10;
@@ -28,7 +28,7 @@ export class Statistics {
   /** @param hasClock false: the times only order a user's interactions */
   constructor(view: TrainingView, hasClock: boolean) {
     this.numItems = view.numItems;
-    this.neighbours = neighboursOf(view, window, decay);
+    this.neighbours = countNeighbours(view, window, decay);
     this.transitionsBack = transposed(this.neighbours);
     this.latent = fitLatentFactors(view);
     this.logPopularity_I = Float64Array.from(this.neighbours.counts, (n) => Math.log1p(n));
@@ -72,7 +72,7 @@ export class Statistics {
   }
 
   /** Times of the item's interactions, ascending. */
-  timesOf(item: number): Float64Array {
+  getTimes(item: number): Float64Array {
     return this.itemTimes[item] ?? none;
   }
 

@@ -80,12 +80,12 @@ export function parseTrees(model: string): Trees {
   const nodes: Node[] = [];
   const leaves = new Float64Array(32 * sections.length);
   sections.forEach((section, tree) => {
-    const values = fieldsOf(section);
+    const values = parseFields(section);
     const leafValues = values("leaf_value");
     if (leafValues.length > maxLeaves) throw damaged(`tree ${tree} has ${leafValues.length} leaves, more than 32`);
     if (/^is_linear=1$/m.test(section) || values("num_cat")[0] !== 0)
       throw damaged(`tree ${tree} has categories or linear leaves`);
-    nodes.push(...nodesOf(values, leafValues, tree, leaves));
+    nodes.push(...parseNodes(values, leafValues, tree, leaves));
   });
   if (nodes.some((n) => n.feature >= numFeatures)) throw damaged("a node tests a feature that is not there");
   const byFeature = nodes.sort((a, b) => a.feature - b.feature || a.threshold - b.threshold);
@@ -93,11 +93,11 @@ export function parseTrees(model: string): Trees {
   return {
     numFeatures,
     numTrees: sections.length,
-    starts: startsOf(byFeature, numFeatures),
+    starts: segmentStarts(byFeature, numFeatures),
     thresholds: Float64Array.from(byFeature, (n) => n.threshold),
     tree: Int32Array.from(byFeature, (n) => n.tree),
     masks: Int32Array.from(byFeature, (n) => n.mask),
-    nanStarts: startsOf(toTheRight, numFeatures),
+    nanStarts: segmentStarts(toTheRight, numFeatures),
     nanTree: Int32Array.from(toTheRight, (n) => n.tree),
     nanMasks: Int32Array.from(toTheRight, (n) => n.mask),
     leaves,
@@ -105,7 +105,7 @@ export function parseTrees(model: string): Trees {
 }
 
 /** A tree's nodes with their masks; fills in its leaves from left to right. */
-function nodesOf(values: Values, leafValues: readonly number[], tree: number, leaves: Float64Array): Node[] {
+function parseNodes(values: Values, leafValues: readonly number[], tree: number, leaves: Float64Array): Node[] {
   if (leafValues.length === 1) {
     leaves[32 * tree] = leafValues[0] as number;
     return [];
@@ -146,7 +146,7 @@ function nodesOf(values: Values, leafValues: readonly number[], tree: number, le
 
 type Values = (field: string) => readonly number[];
 
-function fieldsOf(section: string): Values {
+function parseFields(section: string): Values {
   const fields = new Map(
     section.split("\n").map((line): [string, string] => {
       const at = line.indexOf("=");
@@ -160,7 +160,7 @@ function fieldsOf(section: string): Values {
   };
 }
 
-function startsOf(nodes: readonly Node[], numFeatures: number): Int32Array {
+function segmentStarts(nodes: readonly Node[], numFeatures: number): Int32Array {
   const starts = new Int32Array(numFeatures + 1);
   for (const { feature } of nodes) starts[feature + 1] = (starts[feature + 1] as number) + 1;
   for (let f = 0; f < numFeatures; f++) starts[f + 1] = (starts[f + 1] as number) + (starts[f] as number);

@@ -32,17 +32,17 @@ export interface ViewOptions {
 }
 
 /** Fold of a user, by the user's id, so that it does not depend on who else is in the data. */
-export const foldOfUser = (data: SplitDataset, user: number, o: Pick<ViewOptions, "folds" | "seed">): number =>
+export const assignUserFold = (data: SplitDataset, user: number, o: Pick<ViewOptions, "folds" | "seed">): number =>
   Math.floor(unitHash(o.seed, "evidence-fold", String(data.dataset.sequences[user]?.user ?? user)) * o.folds);
 
 /** Every slate of every segment belongs to exactly one; the last is that of test slates. Checked for leaks. */
 export function planViews(data: SplitDataset, o: ViewOptions): ViewPlan[] {
   const byTime = data.cuts !== undefined;
   const late = o.refit ? "validation" : "rerank";
-  const foldOf = data.splits.map((_, user) => foldOfUser(data, user, o));
+  const assignFold = data.splits.map((_, user) => assignUserFold(data, user, o));
   const validationByFold = o.refit && !byTime;
   const folds = Array.from({ length: o.folds }, (_, fold): ViewPlan => {
-    const view = trainingView(data, byTime ? "midtrain" : late, (user) => foldOf[user] !== fold);
+    const view = trainingView(data, byTime ? "midtrain" : late, (user) => assignFold[user] !== fold);
     return { view, segments: ["midtrain", "rerank", ...(validationByFold ? (["validation"] as const) : [])], fold };
   });
   const all = (through: Segment, segments: readonly Segment[]): ViewPlan => ({
@@ -62,7 +62,7 @@ export function planViews(data: SplitDataset, o: ViewOptions): ViewPlan[] {
       if (fold === undefined) checkTrainingView(data, view, allowedFor(segment, o.refit), consumer);
       else {
         checkTrainingView(data, view, late, consumer);
-        checkHeldOut(view, (user) => foldOf[user] === fold, consumer);
+        checkHeldOut(view, (user) => assignFold[user] === fold, consumer);
       }
     }
   return plans;

@@ -9,7 +9,7 @@ import type { Config } from "../config/schema.ts";
 import { CheckpointError, ConfigError, EnvironmentError } from "../core/errors.ts";
 import { fetchSmolLm2, smolLm2Asset } from "../data/fetch.ts";
 import { type Device, type MemoryPlan, planMemory } from "../plan/memory.ts";
-import { families, knownShape, linearLayers, type ModelShape, shapeOf } from "../plan/shape.ts";
+import { families, knownShape, linearLayers, type ModelShape, readShape } from "../plan/shape.ts";
 import type { ModelSource, WorkerInfo } from "../worker/types.ts";
 
 /** Value of model.path for the model that a package registry carries. */
@@ -37,7 +37,7 @@ interface Named {
 }
 
 /** The model's folder on this machine; undefined for a hub id, the packaged model, another machine. */
-function folderOf({ path, settings }: Named, runtime: Config["runtime"]): string | undefined {
+function findFolder({ path, settings }: Named, runtime: Config["runtime"]): string | undefined {
   if (runtime.mode === "remote" || path === packagedModel) return undefined;
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return path;
   if (existsSync(path))
@@ -51,7 +51,7 @@ function folderOf({ path, settings }: Named, runtime: Config["runtime"]): string
 
 /** Throws ConfigError for a pretrained model that plainly cannot be loaded. */
 export function checkPretrained(model: Named, runtime: Config["runtime"]): void {
-  const folder = folderOf(model, runtime);
+  const folder = findFolder(model, runtime);
   if (folder !== undefined) checkFolder(folder, model);
 }
 
@@ -62,7 +62,7 @@ const baseModel = ({ model }: Config): Named => ({
 
 /** Folder of the recipe's own model on this machine. */
 const localFolder = (config: Config): string | undefined =>
-  config.model.source === "pretrained" ? folderOf(baseModel(config), config.runtime) : undefined;
+  config.model.source === "pretrained" ? findFolder(baseModel(config), config.runtime) : undefined;
 
 /** Throws ConfigError for a model that cannot be loaded, before any stage has run. */
 export function checkBaseModel(config: Config): void {
@@ -134,10 +134,10 @@ export function modelShape(config: Config): ModelShape | undefined {
   if (source === "scratch")
     return architecture.model_type === "gpt2"
       ? undefined
-      : shapeOf({ ...architecture, vocab_size: bpeVocab }, "model.architecture");
+      : readShape({ ...architecture, vocab_size: bpeVocab }, "model.architecture");
   const folder = localFolder(config);
   if (folder !== undefined && existsSync(join(folder, "config.json")))
-    return shapeOf(readConfig(folder), join(folder, "config.json"));
+    return readShape(readConfig(folder), join(folder, "config.json"));
   return knownShape(path) ?? knownShape(config.model.ggufFile.replace(/[.-](i?q\d\w*|b?f16|f32)\.gguf$/i, ""));
 }
 
@@ -145,7 +145,7 @@ export function modelShape(config: Config): ModelShape | undefined {
  * What the recipe needs on a device; undefined if the model's shape cannot be known.
  * @param added tokens put behind the vocabulary
  */
-export function planOf(config: Config, added: number, device: Device): MemoryPlan | undefined {
+export function planModelMemory(config: Config, added: number, device: Device): MemoryPlan | undefined {
   const shape = modelShape(config);
   return shape && planMemory(config, shape, added, device);
 }
@@ -153,7 +153,7 @@ export function planOf(config: Config, added: number, device: Device): MemoryPla
 /** Before training: throws if weights and optimizer alone exceed the worker's device; says so if the rest might. */
 export function checkMemory(config: Config, added: number, info: WorkerInfo, log: (message: string) => void): void {
   const kind = info.device.startsWith("cuda") ? "cuda" : "cpu";
-  const plan = planOf(config, added, { kind, memoryBytes: info.memoryTotalBytes });
+  const plan = planModelMemory(config, added, { kind, memoryBytes: info.memoryTotalBytes });
   if (plan === undefined || plan.fits) return;
   const gib = (bytes: number): string => (bytes / 2 ** 30).toFixed(1);
   const advice =
@@ -171,7 +171,7 @@ export function checkMemory(config: Config, added: number, info: WorkerInfo, log
  * Throws CheckpointError for weights of an earlier run whose semantic IDs are others than this run's: a code would start out
  * as what it meant there.
  */
-export function checkCodesOf(config: Config, catalogue: string): void {
+export function checkStartingCodes(config: Config, catalogue: string): void {
   const folder = localFolder(config);
   if (folder === undefined) return;
   for (const name of ["gr2_export.json", "gr2_state.json"]) {

@@ -7,7 +7,7 @@ import { readdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { StageContext } from "../run/stage.ts";
 import type { WorkerClient } from "../worker/types.ts";
-import { type Belonging, checkBelonging } from "./language-model.ts";
+import { checkLineage, type Lineage } from "./language-model.ts";
 
 interface Cursor<T> {
   /** Name of the checkpoint's folder among the stage's work. */
@@ -19,7 +19,7 @@ interface Cursor<T> {
 export async function saveCheckpoint<T>(
   context: StageContext,
   worker: WorkerClient,
-  metadata: Belonging,
+  metadata: Lineage,
   step: number,
   value: T,
   modelId = "policy",
@@ -39,13 +39,13 @@ export const checkpointValue = <T>(context: StageContext): T | undefined => cont
 export async function resume<T>(
   context: StageContext,
   worker: WorkerClient,
-  belongsTo: Belonging,
+  lineage: Lineage,
   modelId = "policy",
 ): Promise<T | undefined> {
   const cursor = context.cursor.read<Cursor<T>>();
   if (cursor === undefined) return undefined;
   const path = context.work(cursor.checkpoint);
   const state = await worker.loadState({ modelId, path, includeOptimizer: true }, { signal: context.signal });
-  checkBelonging(path, state, belongsTo);
+  checkLineage(path, state, lineage);
   return cursor.value;
 }

@@ -2,7 +2,7 @@
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
-import { hashOf, sha256File } from "../core/hash.ts";
+import { hashJson, sha256File } from "../core/hash.ts";
 import { fetchMiniLm } from "../data/fetch.ts";
 import type { Item } from "../data/types.ts";
 import type { Matrix, WorkerClient } from "../worker/types.ts";
@@ -22,7 +22,7 @@ export async function embedderPath(
 
 /** SHA-256 over names and contents of a model folder's files, hidden ones aside; of the name, if there is no such folder. */
 export async function embedderHash(path: string): Promise<string> {
-  if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return hashOf({ model: path });
+  if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return hashJson({ model: path });
   const files = readdirSync(path, { recursive: true, withFileTypes: true })
     .filter((e) => e.isFile() && !e.name.startsWith("."))
     .map((e) => join(e.parentPath, e.name).slice(path.length))
@@ -30,7 +30,7 @@ export async function embedderHash(path: string): Promise<string> {
     .sort();
   const hashed: [string, string][] = [];
   for (const name of files) hashed.push([name, await sha256File(join(path, name))]);
-  return hashOf(hashed);
+  return hashJson(hashed);
 }
 
 /** The text an item is embedded by; empty fields are left out. */

@@ -10,7 +10,7 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import { readMatrix, writeJson, writeMatrix } from "../artifacts/files.ts";
 import type { Config } from "../config/schema.ts";
-import { hashOf, sha256File } from "../core/hash.ts";
+import { hashJson, sha256File } from "../core/hash.ts";
 import { codeHash } from "../run/code-hash.ts";
 import { makeFolder, readJson } from "../run/files.ts";
 import type { Matrix, WorkerInfo } from "../worker/types.ts";
@@ -36,7 +36,7 @@ export function embeddingKey(parts: EmbeddingKeyParts): string | undefined {
   const { modelPath, modelHash, texts, batchSize, worker } = parts;
   if (!statSync(modelPath, { throwIfNoEntry: false })?.isDirectory()) return undefined;
   const { device, numThreads, torchVersion, transformersVersion } = worker;
-  return hashOf({
+  return hashJson({
     model: modelHash,
     texts,
     batchSize,
@@ -45,21 +45,21 @@ export function embeddingKey(parts: EmbeddingKeyParts): string | undefined {
   });
 }
 
-const fileOf = (config: Config, key: string, ending: string): string =>
+const cacheFile = (config: Config, key: string, ending: string): string =>
   join(config.data.cacheDir, "embeddings", `${key}.${ending}`);
 
 /** The matrix kept under a key; undefined if there is none or it is damaged. */
 export async function cachedEmbeddings(config: Config, key: string, rows: number): Promise<Matrix | undefined> {
-  const receipt = readJson(fileOf(config, key, "json")) as Receipt | undefined;
-  const path = fileOf(config, key, "f32");
+  const receipt = readJson(cacheFile(config, key, "json")) as Receipt | undefined;
+  const path = cacheFile(config, key, "f32");
   if (receipt?.rows !== rows || !statSync(path, { throwIfNoEntry: false })?.isFile()) return undefined;
   return (await sha256File(path)) === receipt.sha256 ? readMatrix(path) : undefined;
 }
 
 export async function cacheEmbeddings(config: Config, key: string, matrix: Matrix): Promise<void> {
   makeFolder(join(config.data.cacheDir, "embeddings"));
-  const path = fileOf(config, key, "f32");
+  const path = cacheFile(config, key, "f32");
   writeMatrix(path, matrix);
   const receipt: Receipt = { rows: matrix.rows, cols: matrix.cols, sha256: await sha256File(path) };
-  writeJson(fileOf(config, key, "json"), receipt);
+  writeJson(cacheFile(config, key, "json"), receipt);
 }

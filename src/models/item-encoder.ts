@@ -12,7 +12,7 @@ import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
 import { embedderHash, embedderPath, embedTexts } from "./embedder.ts";
 
 /** What gives a run's items their IDs. */
-export interface Tokenizer {
+export interface ItemEncoder {
   readonly catalogue: Catalogue;
   readonly artifact: Uint8Array;
   readonly identity: TokenizerIdentity;
@@ -23,9 +23,9 @@ export interface Tokenizer {
  * may get one ID, and a text that equals a fitted item's gets that item's. For serving; IDs that last come from encodeItems.
  * @param modelPath the embedding model the tokenizer was fitted with (checkEmbedder)
  */
-export async function codesOfTexts(
+export async function encodeTexts(
   worker: WorkerClient,
-  { artifact }: Pick<Tokenizer, "artifact">,
+  { artifact }: Pick<ItemEncoder, "artifact">,
   modelPath: string,
   texts: readonly string[],
   options: { readonly collaborativeDims: number; readonly signal: AbortSignal },
@@ -33,7 +33,7 @@ export async function codesOfTexts(
   const text = await embedTexts(worker, modelPath, texts, 1, { signal: options.signal });
   const embeddings = withoutEvidence(text, options.collaborativeDims);
   const taken = { rows: 0, cols: 0, data: new Int32Array() };
-  return codesOf(
+  return toCodes(
     await worker.encodeSemanticIds({ artifact, embeddings, taken, apart: true }, { signal: options.signal }),
   );
 }
@@ -58,7 +58,7 @@ export async function checkEmbedder(
 }
 
 /** A run's catalogue with the artifact it came from. Throws CheckpointError if they do not belong together. */
-export function openTokenizer(run: RunFolder): Tokenizer {
+export function openItemEncoder(run: RunFolder): ItemEncoder {
   const dir = run.file("stages", "sid");
   if (!existsSync(identityFile(dir)))
     throw new RunError(`run ${run.name} has no semantic IDs yet`, { advice: "They are made by the stage sid." });
@@ -67,7 +67,7 @@ export function openTokenizer(run: RunFolder): Tokenizer {
   return { catalogue, artifact, identity: checkIdentity(readJson(identityFile(dir)), artifact, catalogue) };
 }
 
-export const codesOf = ({ rows, cols, data }: IntMatrix): Codes[] =>
+export const toCodes = ({ rows, cols, data }: IntMatrix): Codes[] =>
   Array.from({ length: rows }, (_, row) => Array.from(data.subarray(row * cols, (row + 1) * cols)));
 
 /** What the quantizer was fitted on: text embeddings, and zeros where co-occurrence would stand. */

@@ -14,13 +14,13 @@ import { deriveSeed } from "../core/rng.ts";
 import { Policy } from "../policy/policy.ts";
 import type { Prior } from "../policy/prior.ts";
 import { chatFrame } from "../prompts/chat.ts";
-import { compressorOf } from "../prompts/compress.ts";
+import { buildCompressor } from "../prompts/compress.ts";
 import { type ChatFrame, Encoder, markers } from "../prompts/pieces.ts";
 import type { StageContext } from "../run/stage.ts";
-import { codeTokens, sidTokens, tokensOfSid } from "../sid/semantic-id.ts";
+import { codeTokens, sidTokens, spellCodes } from "../sid/semantic-id.ts";
 import { Tokenizer } from "../worker/tokenizer.ts";
 import type { LoadedModel, LoadedState, LoadModelRequest, Matrix, WorkerClient } from "../worker/types.ts";
-import { checkCodesOf, checkMemory, pretrainedSource } from "./base-model.ts";
+import { checkMemory, checkStartingCodes, pretrainedSource } from "./base-model.ts";
 
 /** All tokens GR2 adds to a vocabulary: markers, begin and end of an ID, every code. */
 export const addedTokens = (config: Config): string[] => [
@@ -33,10 +33,10 @@ function placement(context: StageContext): Matrix {
   const { config } = context;
   const vectors = readMatrix(codeVectorsFile(context.inputDir("sid")));
   const tokens = addedTokens(config);
-  const rowOf = new Map(codeTokens(config.sid.levels, config.sid.codes).map((token, row) => [token, row]));
+  const rowByToken = new Map(codeTokens(config.sid.levels, config.sid.codes).map((token, row) => [token, row]));
   const data = new Float32Array(tokens.length * vectors.cols);
   tokens.forEach((token, t) => {
-    const row = rowOf.get(token);
+    const row = rowByToken.get(token);
     if (row !== undefined)
       data.set(vectors.data.subarray(row * vectors.cols, (row + 1) * vectors.cols), t * vectors.cols);
   });
@@ -46,7 +46,7 @@ function placement(context: StageContext): Matrix {
 export interface LanguageModel {
   readonly tokenizer: Tokenizer;
   /** What its weights belong to; saved with every state of it. */
-  readonly belongsTo: Belonging;
+  readonly lineage: Lineage;
   readonly encoder: Encoder;
   readonly numParameters: number;
   /** @param compress how far its prompts are shortened; default: as the recipe says */
@@ -54,10 +54,10 @@ export interface LanguageModel {
 }
 
 /** A code means nothing without the catalogue it was learned with, nor a token id without its tokenizer. */
-export type Belonging = Readonly<Record<"catalogue" | "tokenizer", string>>;
+export type Lineage = Readonly<Record<"catalogue" | "tokenizer", string>>;
 
 /** Throws CheckpointError if the state at `path` was saved for another catalogue or tokenizer. */
-export function checkBelonging(path: string, state: Pick<LoadedState, "metadata">, expected: Partial<Belonging>): void {
+export function checkLineage(path: string, state: Pick<LoadedState, "metadata">, expected: Partial<Lineage>): void {
   for (const [what, hash] of Object.entries(expected))
     if (state.metadata[what] !== hash)
       throw new CheckpointError(
@@ -72,7 +72,7 @@ export function checkBelonging(path: string, state: Pick<LoadedState, "metadata"
 /** What a worker currently has loaded, so that stages do not reload what is there. */
 const loaded = new WeakMap<WorkerClient, Map<string, { key: string; model: LoadedModel; weights: string }>>();
 
-const slotsOf = (worker: WorkerClient) => {
+const countSlots = (worker: WorkerClient) => {
   const slots = loaded.get(worker) ?? new Map<string, { key: string; model: LoadedModel; weights: string }>();
   loaded.set(worker, slots);
   return slots;
@@ -80,12 +80,12 @@ const slotsOf = (worker: WorkerClient) => {
 
 /** Forgets what is loaded: call before training changes the weights. */
 export function weightsChanged(worker: WorkerClient): void {
-  const entry = slotsOf(worker).get("policy");
+  const entry = countSlots(worker).get("policy");
   if (entry) entry.weights = "changed";
 }
 
 /** The model's chat template as a frame around question and answer; undefined if it is not asked in one. */
-export function chatOf(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatFrame | undefined {
+export function chooseChatFrame(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatFrame | undefined {
   const { chat, format } = config.prompts;
   if (chat === "off" || (chat === "auto" && (format !== "json" || model.chatTemplate === ""))) return undefined;
   if (model.chatTemplate === "")
@@ -144,12 +144,12 @@ export async function openLanguageModel(
   const scratch = config.model.source === "scratch";
   const tokenizerJson = scratch ? readFileSync(tokenizerFile) : undefined;
   const key = `${corpus.hash} ${tokenizerFile}`;
-  let entry = slotsOf(worker).get(modelId);
+  let entry = countSlots(worker).get(modelId);
   if (!entry || entry.key !== key || (weights === undefined && entry.weights !== "fresh")) {
     const { signal } = context;
     const log = (message: string): void => context.log(message);
     if (modelId === "policy") checkMemory(config, addedTokens(config).length, await worker.getInfo({ signal }), log);
-    checkCodesOf(config, corpus.catalogue.hash());
+    checkStartingCodes(config, corpus.catalogue.hash());
     const model = await worker.loadModel(
       {
         modelId,
@@ -161,9 +161,9 @@ export async function openLanguageModel(
       { signal },
     );
     entry = { key, model, weights: "fresh" };
-    slotsOf(worker).set(modelId, entry);
+    countSlots(worker).set(modelId, entry);
   }
-  const belongsTo = { catalogue: corpus.catalogue.hash(), tokenizer: sha256(entry.model.tokenizerJson) };
+  const lineage = { catalogue: corpus.catalogue.hash(), tokenizer: sha256(entry.model.tokenizerJson) };
   if (weights !== undefined && entry.weights !== weights) {
     if (config.runtime.mode === "embedded" && !existsSync(join(weights)))
       throw new CheckpointError(`${weights}: saved weights are missing`, {
@@ -174,29 +174,29 @@ export async function openLanguageModel(
       { modelId, path: weights, includeOptimizer: false },
       { signal: context.signal },
     );
-    checkBelonging(weights, state, belongsTo);
+    checkLineage(weights, state, lineage);
     entry.weights = weights;
   }
   const tokenizer = Tokenizer.fromJson(entry.model.tokenizerJson);
-  const chat = chatOf(config, entry.model, tokenizer);
+  const chat = chooseChatFrame(config, entry.model, tokenizer);
   const encoder = new Encoder(
     { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) },
-    { tokensOf: (row) => tokensOfSid(corpus.catalogue.codesOf(row), corpus.catalogue.shape.format) },
+    { tokensAt: (row) => spellCodes(corpus.catalogue.codesAt(row), corpus.catalogue.shape.format) },
     { special: tokenizer.special, chat },
   );
   return {
     tokenizer,
-    belongsTo,
+    lineage,
     encoder,
     numParameters: entry.model.numParameters,
     policy: (prior, compress = config.prompts.compress) =>
       new Policy({
-        compressor: compressorOf({ ...config.prompts, compress }, encoder),
+        compressor: buildCompressor({ ...config.prompts, compress }, encoder),
         worker,
         encoder,
         decoder: { decode: (ids) => tokenizer.decode(ids) },
-        spell: (row) => corpus.catalogue.textOf(row),
-        titleOf: (row) => corpus.items[row]?.title ?? "",
+        spell: (row) => corpus.catalogue.textAt(row),
+        getTitle: (row) => corpus.items[row]?.title ?? "",
         prior,
         options: {
           prompts: config.prompts,

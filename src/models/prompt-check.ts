@@ -1,7 +1,7 @@
 /** Stops a stage whose prompts would show their own answers: renders every slate as the stage will, tokens aside. */
 
 import type { Corpus } from "../artifacts/corpus.ts";
-import { viewOf } from "../artifacts/slates.ts";
+import { toSlateInput } from "../artifacts/slates.ts";
 import { checkPrompts, type ShownPrompt } from "../data/leakage.ts";
 import type { Slate } from "../prerank/types.ts";
 import { itemsShown, renderPrompt } from "../prompts/rerank.ts";
@@ -12,7 +12,7 @@ import type { StageContext } from "../run/stage.ts";
  * Both ways of asking: the re-ranking prompt, and the bare history of direct mode. Throws RunError. Slates of a log are left
  * to checkLoggedSlates: there an item of the history may rightly be shown, and chosen, again.
  */
-export function checkPromptsOf(
+export function checkRenderedPrompts(
   context: Pick<StageContext, "config">,
   corpus: Corpus,
   slates: Iterable<Slate>,
@@ -22,8 +22,8 @@ export function checkPromptsOf(
   function* shown(): Generator<ShownPrompt> {
     for (const slate of slates) {
       if (slate.labels) continue;
-      const { history, candidates } = viewOf(corpus, slate);
-      const rerank = renderPrompt({ history, candidates, titleOf: () => "" }, "think", prompts);
+      const { history, candidates } = toSlateInput(corpus, slate);
+      const rerank = renderPrompt({ history, candidates, getTitle: () => "" }, "think", prompts);
       const direct = sequentialTask(history.subarray(-prompts.historyItems));
       for (const pieces of [rerank, direct])
         yield { id: slate.id, target: slate.target, ...itemsShown(pieces), expected: slate.candidates };

@@ -6,16 +6,16 @@ import { RunError } from "../core/errors.ts";
 import { Rng } from "../core/rng.ts";
 import { checkTrainingView } from "../data/leakage.ts";
 import { trainingView } from "../data/split.ts";
-import type { Policy, SlateView } from "../policy/policy.ts";
-import { type Mode, renderResponse, type Thought } from "../prompts/rerank.ts";
+import type { Policy, SlateInput } from "../policy/policy.ts";
+import { type AnyReasoning, type PromptMode, renderResponse } from "../prompts/rerank.ts";
 import type { ForwardBackwardRequest } from "../worker/types.ts";
 import { type Document, intoBatches, sequentialDocuments } from "./documents.ts";
 
 /** A supervised answer, with the thought that led there. */
 export interface Example {
-  readonly slate: SlateView;
-  readonly reasoning: Thought;
-  readonly mode: Mode;
+  readonly slate: SlateInput;
+  readonly reasoning: AnyReasoning;
+  readonly mode: PromptMode;
   /** What is learned: a full order (candidate indices, best first), or how likely each candidate is to be first. */
   readonly answer: { readonly order: readonly number[] } | { readonly first: readonly number[] };
 }
@@ -44,14 +44,14 @@ export function supervisedBatch(
         : answer.first.map((weight, i) => ({ rows: [slate.candidates[i] as number], weight }));
     const responses = answers.map(({ rows, weight }, nth) => {
       const pieces = renderResponse(e.mode === "think" ? e.reasoning : null, rows, policy.options.prompts);
-      const lastOfThought = pieces.findLastIndex((p) => p.part === "reasoning"); // what closes it: never cut
+      const lastReasoningPiece = pieces.findLastIndex((p) => p.part === "reasoning"); // what closes it: never cut
       const tokens: number[] = [];
       pieces.forEach(({ piece, part, rank }, i) => {
         // Answers of one slate share their thought, which is learned once.
         const shared = nth === 0 ? o.lambdaReasoning : 0;
         const own = part === "reasoning" ? shared : o.lambdaRanking * weight * o.rankDecay ** rank;
         const ids = policy.encoder.piece(piece);
-        const room = part === "reasoning" && i < lastOfThought ? Math.max(0, budget - tokens.length) : ids.length;
+        const room = part === "reasoning" && i < lastReasoningPiece ? Math.max(0, budget - tokens.length) : ids.length;
         for (const id of ids.slice(0, room)) {
           tokens.push(id);
           weights.push(own / numExamples);

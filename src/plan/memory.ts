@@ -13,7 +13,7 @@
  *   cache        keys and values of the sampled tokens, and the first logits
  */
 import type { Config } from "../config/schema.ts";
-import { hasQkNorm, linearLayers, loraParameters, type ModelShape, parametersOf } from "./shape.ts";
+import { countParameters, hasQkNorm, linearLayers, loraParameters, type ModelShape } from "./shape.ts";
 
 export const parts = ["weights", "gradients", "optimizer", "activations", "logits", "cache", "runtime"] as const;
 export type Part = (typeof parts)[number];
@@ -66,7 +66,7 @@ export function planMemory(config: Config, shape: ModelShape, added: number, dev
 
 function planned(config: Config, shape: ModelShape, added: number, device: Device): Omit<MemoryPlan, "change"> {
   const rows = padded(shape.vocabSize + added, config.model.padVocabMultiple);
-  const { tables, blocks } = parametersOf(shape, rows);
+  const { tables, blocks } = countParameters(shape, rows);
   const { lora } = config.model;
   const full = lora.rank === 0;
   const half = config.runtime.dtype === "bfloat16";
@@ -75,7 +75,7 @@ function planned(config: Config, shape: ModelShape, added: number, device: Devic
   const runtime = runtimeBytes[device.kind];
   const learning = { weights, gradients: 4 * trained, optimizer: 8 * trained, runtime };
   const logits = logitBytes(rows, shape, full, device);
-  const text = tokensOf(config);
+  const text = countTokens(config);
   const training = (name: string, tokens: number, longest: number, extra: Partial<Record<Part, number>>): Phase => {
     const limit = config.runtime.microBatchTokens;
     const atOnce = Math.min(
@@ -89,7 +89,7 @@ function planned(config: Config, shape: ModelShape, added: number, device: Devic
   const reference = config.rl.klCoef > 0 ? (half ? 2 : 4) * (tables + blocks) : 0;
   const group = Math.min(
     text.prompt + config.rl.group * text.response,
-    Math.max(text.prompt + text.response, limitOf(config)),
+    Math.max(text.prompt + text.response, tokenLimit(config)),
   );
   const twice = { gradients: 8 * trained };
   const laidOut = full && laidOutFamilies.has(shape.family) ? (half ? 2 : 4) * (tables + blocks) : 0;
@@ -100,18 +100,18 @@ function planned(config: Config, shape: ModelShape, added: number, device: Devic
     training("rl: update", config.rl.prompts * group, group, { ...twice, weights: weights + reference }),
   ];
   const largest = phases.reduce((a, b) => (b.total > a.total ? b : a));
-  const fixedOf = ({ bytes }: Phase): number => bytes.weights + bytes.gradients + bytes.optimizer + bytes.runtime;
+  const sumFixed = ({ bytes }: Phase): number => bytes.weights + bytes.gradients + bytes.optimizer + bytes.runtime;
   return {
     parameters: tables + blocks,
     trained,
     phases,
     peak: largest.total,
-    fixed: Math.max(...phases.map(fixedOf)),
+    fixed: Math.max(...phases.map(sumFixed)),
     fits: largest.total <= usable * device.memoryBytes,
   };
 }
 
-const limitOf = (config: Config): number => config.runtime.microBatchTokens;
+const tokenLimit = (config: Config): number => config.runtime.microBatchTokens;
 
 const padded = (rows: number, multiple: number): number =>
   multiple > 0 ? Math.ceil(rows / multiple) * multiple : rows;
@@ -122,7 +122,7 @@ function phase(name: string, some: Partial<Record<Part, number>>): Phase {
 }
 
 /** Tokens of a prompt, of a response behind it, and of a mid-training document, about. */
-export function tokensOf(config: Config): { prompt: number; response: number; document: number } {
+export function countTokens(config: Config): { prompt: number; response: number; document: number } {
   const { prompts, sid, prerank, decoding, midtrain } = config;
   const item = sid.levels + (sid.format === "wrapped" ? 2 : 0);
   const title = prompts.showTitles ? Math.min(prompts.maxTitleTokens || titleTokens, titleTokens) : 0;
@@ -165,7 +165,7 @@ function activationBytes(
   const kept = config.model.gradientCheckpointing ? (full || !half ? 4 : 2) * C * s.layers + block : block * s.layers;
   // bfloat16 copies of float32 masters, which a graph holds on to.
   const copies =
-    full && half ? (2 * parametersOf(s, 0).blocks) / (config.model.gradientCheckpointing ? s.layers : 1) : 0;
+    full && half ? (2 * countParameters(s, 0).blocks) / (config.model.gradientCheckpointing ? s.layers : 1) : 0;
   return tokens * (kept + transient + 3 * 4 * C) + copies;
 }
 

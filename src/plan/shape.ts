@@ -24,7 +24,7 @@ export interface ModelShape {
 }
 
 /** The shape a transformers config describes. Throws ConfigError, naming `origin` and the missing key. */
-export function shapeOf(json: Readonly<Record<string, unknown>>, origin: string): ModelShape {
+export function readShape(json: Readonly<Record<string, unknown>>, origin: string): ModelShape {
   const number = (key: string, fallback?: number): number => {
     const value = json[key] ?? fallback;
     if (typeof value === "number" && Number.isInteger(value) && value > 0) return value;
@@ -110,7 +110,10 @@ export function linearLayers(s: ModelShape): Readonly<Record<string, readonly [i
 export const hasQkNorm = (s: ModelShape): boolean => s.family === "qwen3" || s.family === "gemma3_text";
 
 /** Parameters with so many rows in embedding and output layer. */
-export function parametersOf(s: ModelShape, rows = s.vocabSize): { readonly tables: number; readonly blocks: number } {
+export function countParameters(
+  s: ModelShape,
+  rows = s.vocabSize,
+): { readonly tables: number; readonly blocks: number } {
   const linear = Object.values(linearLayers(s)).reduce((n, [inputs, outputs]) => n + inputs * outputs, 0);
   const bias = s.family === "qwen2" ? (s.heads + 2 * s.kvHeads) * s.headDim : 0;
   const norms = (/^gemma[23]/.test(s.family) ? 4 : 2) * s.hiddenSize + (hasQkNorm(s) ? 2 * s.headDim : 0);

@@ -6,7 +6,13 @@
 import type { Compressor } from "../prompts/compress.ts";
 import { type Parsed, parseResponse } from "../prompts/parse.ts";
 import { type Encoder, markers, turn } from "../prompts/pieces.ts";
-import { constraintTokens, type Mode, type PromptInput, type PromptOptions, renderPrompt } from "../prompts/rerank.ts";
+import {
+  constraintTokens,
+  type PromptInput,
+  type PromptMode,
+  type PromptOptions,
+  renderPrompt,
+} from "../prompts/rerank.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
 import type { Group, PermutationConstraint, SampleRequest, TokenIds } from "../worker/types.ts";
 import type { Prior } from "./prior.ts";
@@ -36,7 +42,11 @@ export interface Choices {
 }
 
 /** The prompt of generation: modes think and answer. */
-export function rerankPrompt({ compressor, encoder, prompts }: AskOptions, input: PromptInput, mode: Mode): number[] {
+export function rerankPrompt(
+  { compressor, encoder, prompts }: AskOptions,
+  input: PromptInput,
+  mode: PromptMode,
+): number[] {
   return encoder.encode(renderPrompt(compressor?.compress(input) ?? input, mode, prompts));
 }
 
@@ -55,7 +65,7 @@ export function permutationConstraint(
   { encoder, prompts, decoding }: AskOptions,
   slates: readonly Choices[],
   { likelihood }: Pick<Prior, "likelihood">,
-  mode: Mode,
+  mode: PromptMode,
   wanted = 0,
 ): PermutationConstraint | undefined {
   if (!decoding.constrained) return undefined;
@@ -76,7 +86,7 @@ export function permutationConstraint(
 export function maxResponseTokens(
   { encoder, prompts, decoding }: AskOptions,
   slates: readonly Pick<Choices, "sequences">[],
-  mode: Mode,
+  mode: PromptMode,
 ): number {
   const { separator, terminator, trigger } = constraintTokens(mode, prompts, encoder);
   const answer = Math.max(
@@ -90,7 +100,7 @@ export function decodingRules(
   ask: AskOptions,
   slates: readonly Choices[],
   prior: Pick<Prior, "likelihood">,
-  mode: Mode,
+  mode: PromptMode,
   wanted = 0,
 ): Pick<SampleRequest, "maxNewTokens" | "constraint" | "stopTokens"> {
   const constraint = permutationConstraint(ask, slates, prior, mode, wanted);
@@ -130,7 +140,7 @@ export function readResponse(
   { prompts, decoding }: Pick<AskOptions, "prompts" | "decoding">,
   text: string,
   spellings: readonly string[],
-  mode: Mode,
+  mode: PromptMode,
   wanted = 0,
 ): Parsed {
   const fewest = decoding.constrained && wanted > 0 ? Math.min(wanted, spellings.length) : spellings.length;

@@ -7,7 +7,7 @@ import { WorkerError } from "../core/errors.ts";
 import type { Compressor } from "../prompts/compress.ts";
 import type { Parsed } from "../prompts/parse.ts";
 import type { Encoder } from "../prompts/pieces.ts";
-import { constraintTokens, type Mode, type PromptOptions } from "../prompts/rerank.ts";
+import { constraintTokens, type PromptMode, type PromptOptions } from "../prompts/rerank.ts";
 import type { PermutationConstraint, TokenIds, WorkerClient } from "../worker/types.ts";
 import {
   type AskOptions,
@@ -23,10 +23,10 @@ import {
   rerankPrompt,
   sumLogLikelihoods,
 } from "./ask.ts";
-import { type Prior, priorOf } from "./prior.ts";
+import { computePrior, type Prior } from "./prior.ts";
 
 /** What the model sees of a re-ranking problem. */
-export interface SlateView {
+export interface SlateInput {
   /** Item rows, oldest first. */
   readonly history: ArrayLike<number>;
   /** Item rows in pre-rank order; their semantic IDs are distinct. */
@@ -65,7 +65,7 @@ export interface Decoder {
 }
 
 export interface SampleOptions {
-  readonly mode: Mode;
+  readonly mode: PromptMode;
   /** Responses per slate. */
   readonly group: number;
   /** 0 = greedy. */
@@ -84,7 +84,7 @@ export class Policy {
   private readonly worker: WorkerClient;
   private readonly decoder: Decoder;
   private readonly spell: (row: number) => string;
-  private readonly titleOf: (row: number) => string;
+  private readonly getTitle: (row: number) => string;
   private readonly prior: Prior;
   private readonly ask: AskOptions;
 
@@ -94,7 +94,7 @@ export class Policy {
     decoder: Decoder;
     /** The semantic ID of an item as text. */
     spell: (row: number) => string;
-    titleOf: (row: number) => string;
+    getTitle: (row: number) => string;
     prior: Prior;
     /** Shortens what re-ranking prompts show. */
     compressor?: Compressor | undefined;
@@ -104,45 +104,45 @@ export class Policy {
     this.encoder = parts.encoder;
     this.decoder = parts.decoder;
     this.spell = parts.spell;
-    this.titleOf = parts.titleOf;
+    this.getTitle = parts.getTitle;
     this.prior = parts.prior;
     this.options = parts.options;
     const { prompts, decoding } = parts.options;
     this.ask = { encoder: parts.encoder, prompts, decoding, compressor: parts.compressor };
   }
 
-  prompt(slate: SlateView, mode: Mode): number[] {
+  prompt(slate: SlateInput, mode: PromptMode): number[] {
     const { history, candidates, shown = candidates } = slate;
-    return rerankPrompt(this.ask, { history, candidates: shown, titleOf: this.titleOf }, mode);
+    return rerankPrompt(this.ask, { history, candidates: shown, getTitle: this.getTitle }, mode);
   }
 
   /** The permutation constraint of these slates, or undefined when decoding is free. */
-  constraint(slates: readonly SlateView[], mode: Mode): PermutationConstraint | undefined {
+  constraint(slates: readonly SlateInput[], mode: PromptMode): PermutationConstraint | undefined {
     return permutationConstraint(this.ask, this.choices(slates), this.prior, mode);
   }
 
   /** Most tokens a response may have: the longest reasoning and a full answer. */
-  maxNewTokens(slates: readonly SlateView[], mode: Mode): number {
+  maxNewTokens(slates: readonly SlateInput[], mode: PromptMode): number {
     return maxResponseTokens(this.ask, this.choices(slates), mode);
   }
 
-  private choices(slates: readonly SlateView[]): Choices[] {
+  private choices(slates: readonly SlateInput[]): Choices[] {
     const weighed = this.options.decoding.constrained && this.options.decoding.prior;
     return slates.map((s) => ({
       sequences: s.candidates.map((row) => this.encoder.item(row)),
-      prior: weighed ? priorOf(this.prior, s) : s.candidates.map(() => 0),
+      prior: weighed ? computePrior(this.prior, s) : s.candidates.map(() => 0),
     }));
   }
 
   /** Samples `group` answers per slate; results are ordered by slate, then by sample. */
-  async sample(slates: readonly SlateView[], o: SampleOptions): Promise<Rollout[]> {
+  async sample(slates: readonly SlateInput[], o: SampleOptions): Promise<Rollout[]> {
     if (slates.length === 0) return [];
     const { trigger } = constraintTokens(o.mode, this.options.prompts, this.encoder);
     const prompts = slates.map((s, i) => [
       ...this.prompt(s, o.mode),
       ...(o.thoughts ? [...(o.thoughts[i] as readonly number[]), ...trigger] : []),
     ]);
-    const answerMode: Mode = o.thoughts ? "answer" : o.mode;
+    const answerMode: PromptMode = o.thoughts ? "answer" : o.mode;
     const out: (Rollout | undefined)[] = new Array<undefined>(slates.length * o.group).fill(undefined);
     const stream = this.worker.sample(
       {
@@ -159,7 +159,7 @@ export class Policy {
     for await (const event of stream) {
       for (const c of event.completions) {
         const text = decodeResponse(this.encoder, c.tokens, (ids) => this.decoder.decode(ids));
-        const slate = slates[c.prompt] as SlateView;
+        const slate = slates[c.prompt] as SlateInput;
         const spellings = slate.candidates.map(this.spell);
         out[c.prompt * o.group + c.sample] = {
           slate: c.prompt,
@@ -183,7 +183,7 @@ export class Policy {
   }
 
   /** The thought of a response (mode think): its tokens up to where the answer begins. */
-  thoughtOf(rollout: Rollout): number[] {
+  readReasoning(rollout: Rollout): number[] {
     return Array.from(rollout.tokens.subarray(0, Math.max(0, findTrigger(this.ask, rollout.tokens))));
   }
 
@@ -192,7 +192,7 @@ export class Policy {
    * @returns per slate, per candidate, nats, summed over the item's tokens
    */
   async logLikelihood(
-    slates: readonly SlateView[],
+    slates: readonly SlateInput[],
     o: { modelId?: string; signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
   ): Promise<number[][]> {
     const out: number[][] = [];

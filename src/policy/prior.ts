@@ -40,7 +40,7 @@ export function standardise(scores: readonly number[]): number[] {
 }
 
 /** The prior's part of the score of each candidate, in input order. */
-export function priorOf(prior: Prior, input: PriorInput): number[] {
+export function computePrior(prior: Prior, input: PriorInput): number[] {
   return standardise(input.scores).map(
     (zj, j) =>
       (prior.place[Math.min(j, prior.place.length - 1)] ?? 0) +
@@ -115,21 +115,21 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
     examples.map((e) => toChoice(e, places, terms)),
     names,
     centre ? centrePenalty : undefined,
-    centre ? weightsOf(centre, n, terms) : undefined,
+    centre ? packWeights(centre, n, terms) : undefined,
   );
-  const weightOf = (name: string): number => weights[names.indexOf(name)] ?? 0;
+  const getWeight = (name: string): number => weights[names.indexOf(name)] ?? 0;
   return {
-    likelihood: terms.likelihood ? Math.max(minLikelihood, weightOf("likelihood")) : 0,
+    likelihood: terms.likelihood ? Math.max(minLikelihood, getWeight("likelihood")) : 0,
     place: Array.from({ length: n }, (_, j) => (j === 0 ? 0 : (weights[weightOfPlace(j) - 1] as number))),
-    preRank: weightOf("pre-rank"),
-    evidence: terms.evidence ? weightOf("evidence") : 0,
+    preRank: getWeight("pre-rank"),
+    evidence: terms.evidence ? getWeight("evidence") : 0,
   };
 }
 
 /** Strength of the pull toward a prior fitted on other slates; a thousand slates move a weight about half-way at this. */
 const centrePenalty = 0.03;
 
-const weightsOf = (p: Prior, n: number, terms: Terms): number[] => [
+const packWeights = (p: Prior, n: number, terms: Terms): number[] => [
   ...Array.from({ length: numPlaceWeights(n) - 1 }, (_, w) => {
     const place = Array.from({ length: n }, (__, j) => j).find((j) => weightOfPlace(j) === w + 1) ?? 0;
     return (p.place[place] ?? p.place.at(-1) ?? 0) - (p.place[0] ?? 0);
@@ -144,7 +144,7 @@ const minLikelihood = 0.05;
 
 /** Direct-mode scores of a slate. */
 export const directScores = (prior: Prior, input: PriorInput, logLikelihood: readonly number[] | undefined): number[] =>
-  addLikelihood(prior, priorOf(prior, input), logLikelihood);
+  addLikelihood(prior, computePrior(prior, input), logLikelihood);
 
 /** Direct-mode scores where the prior's part is known. */
 export const addLikelihood = (

@@ -25,13 +25,13 @@ export async function crossFittedSlates(
   options: SlateOptions,
   onProgress: (done: number, total: number) => void = () => {},
 ): Promise<CrossFittedSlates[]> {
-  const foldOf = (user: number): number =>
+  const assignFold = (user: number): number =>
     Math.floor(unitHash(seed, "cross-fit", String(data.dataset.sequences[user]?.user ?? user)) * folds);
   const all: CrossFittedSlates[] = [];
   for (let fold = 0; fold < folds; fold++) {
-    const view = trainingView(data, "midtrain", (user) => foldOf(user) !== fold);
+    const view = trainingView(data, "midtrain", (user) => assignFold(user) !== fold);
     checkTrainingView(data, view, allowedFor("rerank"), "the pre-ranker of mid-training slates");
-    const asks = (user: number): boolean => foldOf(user) === fold;
+    const asks = (user: number): boolean => assignFold(user) === fold;
     const preRanker = await fitted(view, { name: `midtrain-${fold}`, asks });
     const { slates } = await buildSlates(data, "midtrain", preRanker, options, asks);
     all.push({ view, slates });

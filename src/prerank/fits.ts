@@ -58,11 +58,11 @@ function bySegment(data: SplitDataset, refit: boolean): FitPlan[] {
 }
 
 function byUser(data: SplitDataset, o: FitOptions): FitPlan[] {
-  const foldOf = data.dataset.sequences.map(({ user }) =>
+  const assignFold = data.dataset.sequences.map(({ user }) =>
     Math.floor(unitHash(o.seed, "pre-ranker-fold", String(user)) * o.folds),
   );
   return Array.from({ length: o.folds }, (_, fold) => {
-    const asks = (user: number): boolean => foldOf[user] === fold;
+    const asks = (user: number): boolean => assignFold[user] === fold;
     return {
       name: `fold-${fold}`,
       view: trainingView(data, allowedFor("test", o.refit), (user) => !asks(user)),

@@ -33,7 +33,7 @@ export interface Pool {
 }
 
 /** The union of the experts' lists. */
-export function poolOf(lists: readonly Ranked[], experts: readonly ExpertScale[]): Pool {
+export function buildPool(lists: readonly Ranked[], experts: readonly ExpertScale[]): Pool {
   const at = new Map<number, number>();
   for (const list of lists) for (const item of list.items) if (!at.has(item)) at.set(item, at.size);
   const scores = lists.map((list, e) => {
@@ -79,7 +79,7 @@ export function fitFusion(
   l2 = 1e-4,
 ): Fusion | undefined {
   const choices = examples.flatMap(({ lists, target }): ChoiceExample[] => {
-    const pool = poolOf(lists, experts);
+    const pool = buildPool(lists, experts);
     const at = pool.items.indexOf(target);
     if (at < 0) return [];
     const truth = pool.items.map((_, j) => (j === at ? 1 : 0));
@@ -114,7 +114,7 @@ export function fuse(
   fusion: Fusion,
   n = Number.POSITIVE_INFINITY,
 ): Fused {
-  const pool = poolOf(lists, experts);
+  const pool = buildPool(lists, experts);
   const K = 2 * experts.length;
   const features_JK = poolFeatures(pool, experts);
   const weights = experts.flatMap(({ name }) => [fusion[name]?.value ?? 0, fusion[name]?.missing ?? 0]);

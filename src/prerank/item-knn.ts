@@ -11,7 +11,7 @@
  * The form is an early prototype's (cosine + transitions over the last 20); the values are ours.
  */
 import type { TrainingView } from "../data/split.ts";
-import { neighboursOf } from "./neighbours.ts";
+import { countNeighbours } from "./neighbours.ts";
 import { selectTop, tieKeys } from "./top.ts";
 import { oneByOne, type PreRanker } from "./types.ts";
 
@@ -54,7 +54,11 @@ const fallbackScale = 1e-6;
 /** Fits in one pass over the training view; deterministic. Memory: one entry a co-occurring pair. */
 export function fitItemKnn(training: TrainingView, options: ItemKnnOptions = defaultItemKnn): PreRanker {
   const { numItems } = training;
-  const { starts, columns, cooccurrence, transitions, counts } = neighboursOf(training, options.window, options.decay);
+  const { starts, columns, cooccurrence, transitions, counts } = countNeighbours(
+    training,
+    options.window,
+    options.decay,
+  );
   const together = new Float64Array(columns.length);
   const after = new Float64Array(columns.length);
   for (let i = 0; i < numItems; i++) {

@@ -20,7 +20,7 @@ export interface ExpertLists {
 }
 
 /** Fits one pre-ranker plan by plan, and asks it for its lists. */
-export async function listsOf(
+export async function collectLists(
   name: string,
   plans: readonly FitPlan[],
   fitted: FitPreRanker,
@@ -57,7 +57,7 @@ const compact = ({ items, scores }: Ranked): Ranked => ({
 });
 
 /** Rank of every query's target, from 1; Infinity = not in the list. */
-export const ranksOf = (lists: readonly Ranked[], queries: readonly Query[]): number[] =>
+export const findTargetRanks = (lists: readonly Ranked[], queries: readonly Query[]): number[] =>
   lists.map(({ items }, k) => {
     const at = items.indexOf(queries[k]?.target ?? -1);
     return at < 0 ? Number.POSITIVE_INFINITY : at + 1;
@@ -79,5 +79,5 @@ export function listMetrics(ranks: readonly number[], depth: number): ListMetric
 }
 
 /** The pre-ranker with the highest N@10; of equals the first. */
-export const bestOf = (byName: Readonly<Record<string, ListMetrics>>): string =>
+export const findBest = (byName: Readonly<Record<string, ListMetrics>>): string =>
   Object.entries(byName).reduce((best, next) => ((next[1]["N@10"] ?? 0) > (best[1]["N@10"] ?? 0) ? next : best))[0];

@@ -37,7 +37,7 @@ export function loggedSlates(
     const time = log.times[k] as number;
     const times = data.dataset.sequences[user]?.times ?? new Float64Array();
     const position = countBefore(times, time);
-    const segment = segmentOf(data, user, position, time);
+    const segment = findSegment(data, user, position, time);
     const split = data.splits[user];
     const end = split === undefined ? 0 : segmentRange(split, segment)[1];
     const [from, to] = [log.starts[k] as number, log.starts[k + 1] as number];
@@ -69,7 +69,7 @@ export function loggedSlates(
   return { slates, skipped };
 }
 
-function segmentOf(data: SplitDataset, user: number, position: number, time: number): Segment {
+function findSegment(data: SplitDataset, user: number, position: number, time: number): Segment {
   const split = data.splits[user];
   const ends: readonly number[] =
     data.cuts ?? (split ? [split.midtrainEnd, split.rerankEnd, split.validationEnd] : [0, 0, 0]);

@@ -14,7 +14,7 @@ export interface Neighbours {
 }
 
 /** Counts pairs (i, j), i ≠ j, at most `window` steps apart in a user's sequence. */
-export function neighboursOf(training: TrainingView, window: number, decay: number): Neighbours {
+export function countNeighbours(training: TrainingView, window: number, decay: number): Neighbours {
   const { numItems, sequences } = training;
   const counts = new Float64Array(numItems);
   const degree = new Int32Array(numItems + 1);

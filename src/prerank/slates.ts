@@ -53,7 +53,7 @@ export interface Query {
 }
 
 /** The positions of a segment that slates are built for, by user row and position, and why others are not. */
-export function queriesOf(
+export function buildQueries(
   data: SplitDataset,
   segment: Segment,
   options: SlateOptions = defaultSlates,
@@ -90,14 +90,14 @@ export async function rankInBatches(
     const batch = queries.slice(start, start + batchSize);
     const histories = batch.map((q) => q.history);
     const users = batch.map((q) => q.user);
-    ranked.push(...(await preRanker.topOf(histories, n, repeats, users)));
+    ranked.push(...(await preRanker.rankTop(histories, n, repeats, users)));
     onProgress(ranked.length, queries.length);
   }
   return ranked;
 }
 
 /** The slate of a position, from what was proposed for it. */
-export function slateOf(data: SplitDataset, segment: Segment, query: Query, proposed: Ranked): Slate {
+export function makeSlate(data: SplitDataset, segment: Segment, query: Query, proposed: Ranked): Slate {
   const { user, position, target } = query;
   const candidates = Array.from(proposed.items);
   return {
@@ -121,9 +121,9 @@ export async function buildSlates(
   keepUser: (user: number) => boolean = () => true,
   onProgress: (done: number, total: number) => void = () => {},
 ): Promise<{ slates: Slate[]; stats: SlateStats }> {
-  const { queries, skipped } = queriesOf(data, segment, options, keepUser);
+  const { queries, skipped } = buildQueries(data, segment, options, keepUser);
   const ranked = await rankInBatches(preRanker, queries, options.size, options.repeats, onProgress);
-  const made = queries.map((query, i) => slateOf(data, segment, query, ranked[i] as Ranked));
+  const made = queries.map((query, i) => makeSlate(data, segment, query, ranked[i] as Ranked));
   const slates = made.filter((s) => s.candidates.length === options.size);
   const fewCandidates = made.length - slates.length;
   return { slates, stats: slateStats(slates, options.size, { ...skipped, fewCandidates }) };

@@ -35,12 +35,12 @@ export interface Slate {
 }
 
 /** Relevance of every candidate in input order: what was logged, else 1 for the target; all zeros after a miss. */
-export const labelsOf = (slate: Pick<Slate, "candidates" | "targetIndex" | "labels">): readonly number[] =>
+export const slateLabels = (slate: Pick<Slate, "candidates" | "targetIndex" | "labels">): readonly number[] =>
   slate.labels ?? slate.candidates.map((_, i) => (i === slate.targetIndex ? 1 : 0));
 
 /** The truth as a distribution over candidates, in proportion to their labels; all zeros after a miss. */
-export function truthOf(slate: Pick<Slate, "candidates" | "targetIndex" | "labels">): readonly number[] {
-  const labels = labelsOf(slate);
+export function targetDistribution(slate: Pick<Slate, "candidates" | "targetIndex" | "labels">): readonly number[] {
+  const labels = slateLabels(slate);
   const sum = labels.reduce((a, b) => a + b, 0);
   return sum === 0 ? labels : labels.map((l) => l / sum);
 }
@@ -67,7 +67,7 @@ export interface PreRanker {
    * The best `n` items for every history, in order; fewer where fewer are left. Ties never by row order.
    * @param users rows of whose histories they are, for scores that were computed elsewhere
    */
-  topOf(
+  rankTop(
     histories: readonly Int32Array[],
     n: number,
     repeats: Repeats,
@@ -88,10 +88,10 @@ const none: ReadonlySet<number> = new Set();
 
 /** A pre-ranker that takes one history at a time. */
 export const oneByOne = (
-  about: Omit<PreRanker, "topOf">,
+  about: Omit<PreRanker, "rankTop">,
   top: (history: Int32Array, n: number, exclude: ReadonlySet<number>, user: number | undefined) => Ranked,
 ): PreRanker => ({
   ...about,
-  topOf: (histories, n, repeats, users) =>
+  rankTop: (histories, n, repeats, users) =>
     Promise.resolve(histories.map((h, i) => top(h, n, repeats === "unseen" ? new Set(h) : none, users?.[i]))),
 });

@@ -23,41 +23,41 @@ export interface BudgetOptions {
 /**
  * Of an item seen several times the last time counts. Half of the budget goes to the latest items; the rest to the older
  * ones that share most title words with the candidates, rare words weighing more, the latest first among equals.
- * @param tokensOf what listing an item costs, title included
+ * @param countTokens what listing an item costs, title included
  */
-export function budgetCompressor(o: BudgetOptions, tokensOf: (row: number, title: string) => number): Compressor {
+export function budgetCompressor(o: BudgetOptions, countTokens: (row: number, title: string) => number): Compressor {
   return {
     compress(input) {
-      const titleOf = (row: number): string => firstWords(input.titleOf(row), o.titleWords);
+      const getTitle = (row: number): string => firstWords(input.getTitle(row), o.titleWords);
       const latest = Array.from(input.history).slice(-o.historyItems);
-      if (o.historyTokens === 0) return { ...input, history: latest, titleOf };
+      if (o.historyTokens === 0) return { ...input, history: latest, getTitle };
       const places = latest.map((_, i) => i).filter((i) => latest.lastIndexOf(latest[i] as number) === i);
-      const costOf = (place: number): number => {
+      const estimateCost = (place: number): number => {
         const row = latest[place] as number;
-        return tokensOf(row, titleOf(row));
+        return countTokens(row, getTitle(row));
       };
       const kept = new Set<number>();
       let left = o.historyTokens;
       const keep = (place: number, least: number): void => {
-        const cost = costOf(place);
+        const cost = estimateCost(place);
         if (left - cost < least) return;
         left -= cost;
         kept.add(place);
       };
       for (const place of [...places].reverse()) keep(place, o.historyTokens / 2);
-      const relevance = relevanceTo(input.candidates.map(input.titleOf));
+      const relevance = relevanceTo(input.candidates.map(input.getTitle));
       const byRelevance = places
         .filter((place) => !kept.has(place))
-        .map((place) => ({ place, score: relevance(input.titleOf(latest[place] as number)) }))
+        .map((place) => ({ place, score: relevance(input.getTitle(latest[place] as number)) }))
         .sort((a, b) => b.score - a.score || b.place - a.place);
       for (const { place } of byRelevance) keep(place, 0);
-      return { ...input, history: latest.filter((_, place) => kept.has(place)), titleOf };
+      return { ...input, history: latest.filter((_, place) => kept.has(place)), getTitle };
     },
   };
 }
 
 /** The compressor that the settings ask for, counting tokens as the model does; undefined = none. */
-export function compressorOf(
+export function buildCompressor(
   prompts: PromptOptions & { readonly compress: Pick<BudgetOptions, "historyTokens" | "titleWords"> },
   encoder: Encoder,
 ): Compressor | undefined {
@@ -69,7 +69,7 @@ export function compressorOf(
   );
 }
 
-const wordsOf = (title: string): string[] => title.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+const splitWords = (title: string): string[] => title.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
 
 function firstWords(title: string, n: number): string {
   if (n === 0) return title;
@@ -80,6 +80,7 @@ function firstWords(title: string, n: number): string {
 /** How much a title has in common with the candidates': sum of 1 / (candidates that have the word) over its distinct words. */
 function relevanceTo(titles: readonly string[]): (title: string) => number {
   const counts = new Map<string, number>();
-  for (const title of titles) for (const word of new Set(wordsOf(title))) counts.set(word, (counts.get(word) ?? 0) + 1);
-  return (title) => [...new Set(wordsOf(title))].reduce((sum, word) => sum + 1 / (counts.get(word) ?? Infinity), 0);
+  for (const title of titles)
+    for (const word of new Set(splitWords(title))) counts.set(word, (counts.get(word) ?? 0) + 1);
+  return (title) => [...new Set(splitWords(title))].reduce((sum, word) => sum + 1 / (counts.get(word) ?? Infinity), 0);
 }

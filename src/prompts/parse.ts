@@ -3,7 +3,7 @@
  * Whitespace is forgiven; anything else that is not a complete permutation of the slate is unparseable, with a reason.
  */
 import { markers } from "./pieces.ts";
-import { jsonOpening, type Mode, type PromptOptions } from "./rerank.ts";
+import { jsonOpening, type PromptMode, type PromptOptions } from "./rerank.ts";
 
 export type UnparseableReason =
   | "no answer"
@@ -73,7 +73,7 @@ function permutation(found: readonly number[], n: number, fewest: number, reason
 export function parseResponse(
   response: string,
   spellings: readonly string[],
-  mode: Mode,
+  mode: PromptMode,
   options: Pick<PromptOptions, "format">,
   fewest: number = spellings.length,
 ): Parsed {
@@ -81,7 +81,7 @@ export function parseResponse(
   return parse(response, spellings, mode, fewest);
 }
 
-function parseCompact(response: string, spellings: readonly string[], mode: Mode, fewest: number): Parsed {
+function parseCompact(response: string, spellings: readonly string[], mode: PromptMode, fewest: number): Parsed {
   let reasoning = "";
   let body = response;
   if (mode === "think") {
@@ -102,7 +102,7 @@ function parseCompact(response: string, spellings: readonly string[], mode: Mode
   return permutation(found, spellings.length, fewest, reasoning);
 }
 
-function parseJson(response: string, spellings: readonly string[], mode: Mode, fewest: number): Parsed {
+function parseJson(response: string, spellings: readonly string[], mode: PromptMode, fewest: number): Parsed {
   const written = response.trimEnd();
   if (!written.endsWith(markers.end)) return unparseable("not ended", `no ${markers.end}`);
   return parseJsonAnswer(jsonOpening[mode] + written.slice(0, -markers.end.length), spellings, fewest);
@@ -151,13 +151,13 @@ export interface Citations {
 
 const idLike = /(?:<\|sid_begin\|>)?<s_a_\d+>(?:<s_[b-z]_\d+>)*(?:<\|sid_end\|>)?/g;
 
-/** @param rowOf the item an ID stands for, among those the prompt shows */
-export function readCitations(thought: string, rowOf: (spelling: string) => number | undefined): Citations {
+/** @param findRow the item an ID stands for, among those the prompt shows */
+export function readCitations(thought: string, findRow: (spelling: string) => number | undefined): Citations {
   const words: (string | number)[] = [];
   const unknown: string[] = [];
   let at = 0;
   for (const match of thought.matchAll(idLike)) {
-    const row = rowOf(match[0]);
+    const row = findRow(match[0]);
     if (match.index > at) words.push(thought.slice(at, match.index));
     if (row === undefined) unknown.push(match[0]);
     else words.push(row);

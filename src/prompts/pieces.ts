@@ -52,7 +52,7 @@ export interface TextTokenizer {
 /** What the prompts room needs of the catalogue of semantic IDs; sid/catalogue implements it. */
 export interface ItemSpelling {
   /** The tokens that write an item, with begin and end tokens in the wrapped format. */
-  tokensOf(row: number): readonly string[];
+  tokensAt(row: number): readonly string[];
 }
 
 /** What stands around question and answer in the words of a chat template (chat.ts); special tokens are spelled out. */
@@ -88,7 +88,7 @@ export class Encoder {
   item(row: number): readonly number[] {
     let ids = this.items.get(row);
     if (!ids) {
-      ids = this.spelling.tokensOf(row).map((t) => this.tokenizer.tokenId(t));
+      ids = this.spelling.tokensAt(row).map((t) => this.tokenizer.tokenId(t));
       this.items.set(row, ids);
     }
     return ids;

@@ -4,7 +4,7 @@
  */
 import { instructions, knowledge } from "./rerank.ts";
 
-export interface QuestionInput {
+export interface TeacherPromptInput {
   /** Item rows, oldest first. */
   readonly history: readonly number[];
   /** In pre-rank order. */
@@ -16,12 +16,12 @@ export interface QuestionInput {
   readonly describe: (row: number) => string;
 }
 
-export interface QuestionOptions {
+export interface TeacherPromptOptions {
   readonly knowledgePriming: boolean;
   readonly maxWords: number;
 }
 
-export function renderQuestion(input: QuestionInput, options: QuestionOptions): string {
+export function renderTeacherPrompt(input: TeacherPromptInput, options: TeacherPromptOptions): string {
   const listed = (rows: readonly number[]): string[] =>
     rows.map((row) => `${input.spell(row)} ${input.describe(row)}`.trimEnd());
   const { chosen } = input;

@@ -11,7 +11,7 @@
  */
 import { candidate, type Encoder, type ItemPiece, item, marker, type Piece, text, turn } from "./pieces.ts";
 
-export type Mode = "think" | "answer";
+export type PromptMode = "think" | "answer";
 
 export interface PromptOptions {
   readonly format: "compact" | "json";
@@ -29,7 +29,7 @@ export interface PromptInput {
   readonly history: ArrayLike<number>;
   /** In pre-rank order. */
   readonly candidates: readonly number[];
-  readonly titleOf: (row: number) => string;
+  readonly getTitle: (row: number) => string;
 }
 
 /** Knowledge priming (GR2 v1: KP): what a shopper knows before reading a history. */
@@ -57,12 +57,12 @@ export const jsonParts = {
   close: '"]}',
 } as const;
 /** What the prompt has already written of a json answer; the response goes on behind it. */
-export const jsonOpening: Readonly<Record<Mode, string>> = {
+export const jsonOpening: Readonly<Record<PromptMode, string>> = {
   think: jsonParts.open,
   answer: jsonParts.open + jsonParts.answer,
 };
 
-const lastOf = (rows: ArrayLike<number>, n: number): number[] =>
+const takeLast = (rows: ArrayLike<number>, n: number): number[] =>
   Array.prototype.slice.call(rows, Math.max(0, rows.length - n)) as number[];
 
 /** An item in a list, with its title if titles are shown. */
@@ -70,10 +70,10 @@ export const listing = (piece: ItemPiece, title: string, options: PromptOptions)
   options.showTitles ? [piece, text(` ${title}`, options.maxTitleTokens), text("\n")] : [piece];
 
 /** The prompt up to where the model takes over. */
-export function renderPrompt(input: PromptInput, mode: Mode, options: PromptOptions): Piece[] {
+export function renderPrompt(input: PromptInput, mode: PromptMode, options: PromptOptions): Piece[] {
   const listed = (items: readonly ItemPiece[]): Piece[] =>
-    items.flatMap((piece) => listing(piece, input.titleOf(piece.row), options));
-  const history = listed(lastOf(input.history, options.historyItems).map(item));
+    items.flatMap((piece) => listing(piece, input.getTitle(piece.row), options));
+  const history = listed(takeLast(input.history, options.historyItems).map(item));
   const candidates = listed(input.candidates.map(candidate));
   if (options.format === "compact")
     return [
@@ -107,7 +107,7 @@ export function itemsShown(pieces: readonly Piece[]): { history: number[]; candi
 }
 
 /** The evidence a trace states, by item row (GR2 v1's fixed steps: pattern -> complement -> choice). */
-export interface Reasoning {
+export interface ReasoningSteps {
   /** Dominant categories of the recent history, strongest first. */
   readonly pattern: readonly string[];
   /** Which history items speak for the chosen candidate, strongest first. */
@@ -119,14 +119,14 @@ export interface Reasoning {
 }
 
 /** A thought in a teacher's own words: text, and item rows where it cites one. Untrusted as any text. */
-export interface OwnWords {
+export interface FreeReasoning {
   readonly words: readonly (string | number)[];
 }
 
-export type Thought = Reasoning | OwnWords;
+export type AnyReasoning = ReasoningSteps | FreeReasoning;
 
 /** A visible thought, without what closes it. Inside a json answer it is the inside of a JSON string. */
-export function renderReasoning(thought: Thought, format: PromptOptions["format"]): Piece[] {
+export function renderReasoning(thought: AnyReasoning, format: PromptOptions["format"]): Piece[] {
   const written = format === "json" ? (s: string) => text(JSON.stringify(s).slice(1, -1)) : (s: string) => text(s);
   if ("words" in thought) return thought.words.map((w) => (typeof w === "string" ? written(w) : item(w)));
   const pieces: Piece[] = [];
@@ -150,7 +150,7 @@ export interface ResponsePiece {
 
 /** The full response: the thought (if any), then all candidates best first. */
 export function renderResponse(
-  reasoning: Thought | null,
+  reasoning: AnyReasoning | null,
   order: readonly number[],
   options: PromptOptions,
 ): ResponsePiece[] {
@@ -175,7 +175,7 @@ export interface ConstraintTokens {
   readonly terminator: readonly number[];
 }
 
-export function constraintTokens(mode: Mode, options: PromptOptions, encoder: Encoder): ConstraintTokens {
+export function constraintTokens(mode: PromptMode, options: PromptOptions, encoder: Encoder): ConstraintTokens {
   const compact = options.format === "compact";
   const end = encoder.encode([turn("end")]);
   return {
@@ -185,4 +185,4 @@ export function constraintTokens(mode: Mode, options: PromptOptions, encoder: En
   };
 }
 
-export const modes: readonly Mode[] = ["think", "answer"];
+export const modes: readonly PromptMode[] = ["think", "answer"];

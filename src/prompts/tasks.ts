@@ -34,7 +34,7 @@ export const captioningTask = (row: number, it: Item, direction: "describe" | "i
 /** (3) Interleaved user persona grounding: IDs and words mixed in one history. */
 export function personaTask(
   rows: ArrayLike<number>,
-  itemOf: (row: number) => Item,
+  itemAt: (row: number) => Item,
   categories: readonly string[],
 ): Piece[] {
   const pieces: Piece[] = [
@@ -43,7 +43,7 @@ export function personaTask(
   ];
   for (let i = 0; i < rows.length; i++) {
     const row = rows[i] as number;
-    pieces.push(text(` ${itemOf(row).title || "untitled"}`, maxTitle), item(row));
+    pieces.push(text(` ${itemAt(row).title || "untitled"}`, maxTitle), item(row));
   }
   pieces.push(marker("end"));
   return pieces;

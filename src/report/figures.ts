@@ -77,13 +77,13 @@ export async function trainingFigures(data: ReportData): Promise<Html> {
     ),
     await figure(
       "Where the seconds of an RL step go",
-      drawn(secondsOfSteps(data), { y: "seconds", smooth: true }),
+      drawn(stepSeconds(data), { y: "seconds", smooth: true }),
       shares(data),
     ),
   ]);
 }
 
-const partsOfAStep = {
+const stepParts = {
   seconds_sample: "sampling",
   seconds_score: "scoring",
   seconds_gradient: "forward and backward",
@@ -93,19 +93,21 @@ const partsOfAStep = {
 };
 
 /** Parts that take no time at all are left out. */
-function secondsOfSteps(data: ReportData): plots.Point[] {
-  const points = curve(data, "rl", partsOfAStep);
+function stepSeconds(data: ReportData): plots.Point[] {
+  const points = curve(data, "rl", stepParts);
   const spent = new Set(points.filter((p) => p.value > 0).map((p) => p.series));
   return points.filter((p) => spent.has(p.series));
 }
 
 /** Every part's share of all steps' seconds, in words. */
 function shares(data: ReportData): string {
-  const points = secondsOfSteps(data);
+  const points = stepSeconds(data);
   const total = points.reduce((sum, p) => sum + p.value, 0);
-  const shareOf = (series: string): number =>
+  const seriesShare = (series: string): number =>
     points.reduce((sum, p) => sum + (p.series === series ? p.value : 0), 0) / total;
-  const said = [...new Set(points.map((p) => p.series))].map((s) => `${s} ${(100 * shareOf(s ?? "")).toFixed(1)} %`);
+  const said = [...new Set(points.map((p) => p.series))].map(
+    (s) => `${s} ${(100 * seriesShare(s ?? "")).toFixed(1)} %`,
+  );
   return total > 0 ? `Of all seconds: ${said.join(", ")}.` : "";
 }
 
@@ -167,7 +169,7 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
       await figure(
         "Advantages",
         rewards.length > 0
-          ? plots.histogram(plots.advantagesOf(data.rewardGroups), {
+          ? plots.histogram(plots.listAdvantages(data.rewardGroups), {
               x: "advantage within the group",
               color: plots.palette.teal,
             })

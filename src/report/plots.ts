@@ -161,7 +161,7 @@ export function histogram(values: readonly number[], options: { x: string; color
 
 /** Differences to the pre-rank with their intervals; hollow where the interval holds zero. One panel a metric. */
 export function forest(comparisons: readonly ComparisonRow[], metrics: readonly string[], order: readonly string[]) {
-  const values = comparisons.map((c) => ({ ...c, verdict: verdictOf(c) }));
+  const values = comparisons.map((c) => ({ ...c, verdict: judgeInterval(c) }));
   const domain = ["better", "not distinguishable", "worse"];
   const color = {
     field: "verdict",
@@ -209,7 +209,7 @@ export function forest(comparisons: readonly ComparisonRow[], metrics: readonly 
 }
 
 /** What an interval says. */
-export const verdictOf = (c: { ci_low: number; ci_high: number }): "better" | "worse" | "not distinguishable" =>
+export const judgeInterval = (c: { ci_low: number; ci_high: number }): "better" | "worse" | "not distinguishable" =>
   c.ci_low > 0 ? "better" : c.ci_high < 0 ? "worse" : "not distinguishable";
 
 /** One horizontal bar a name, in the order given, with its value written behind it. */
@@ -271,7 +271,7 @@ export function concentration(points: readonly { readonly x: number; readonly y:
 }
 
 /** (R − mean) / std within each group, as the policy gradient sees it; groups of equal rewards give zeros. */
-export function advantagesOf(groups: readonly RewardGroup[]): number[] {
+export function listAdvantages(groups: readonly RewardGroup[]): number[] {
   return groups.flatMap(({ rewards }) => {
     const mean = rewards.reduce((a, b) => a + b, 0) / rewards.length;
     const std = Math.sqrt(rewards.reduce((a, r) => a + (r - mean) ** 2, 0) / rewards.length);

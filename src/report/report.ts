@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RunError } from "../core/errors.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashJson } from "../core/hash.ts";
 import { writeAtomic } from "../run/files.ts";
 import { type ReportData, readReportData } from "./data.ts";
 import { dataFigures } from "./data-figures.ts";
@@ -30,13 +30,13 @@ export async function writeReport(run: string, options: { force?: boolean } = {}
     });
   }
   const path = join(run, "report.html");
-  const fingerprint = fingerprintOf(data);
+  const fingerprint = computeFingerprint(data);
   if (options.force || !isCurrent(path, fingerprint)) writeAtomic(path, await renderReport(data, fingerprint));
   return path;
 }
 
 /** The whole page. */
-export async function renderReport(data: ReportData, fingerprint = fingerprintOf(data)): Promise<string> {
+export async function renderReport(data: ReportData, fingerprint = computeFingerprint(data)): Promise<string> {
   const body: Html[] = [
     hero(data),
     resultTables(data),
@@ -62,14 +62,14 @@ ${body}</main></body></html>
 }
 
 /** Of what the page shows, without times that change at every rerun. */
-function fingerprintOf(data: ReportData): string {
+function computeFingerprint(data: ReportData): string {
   const { manifest, ...rest } = data;
   const stable = manifest && {
     code: manifest.code,
     data: manifest.data,
     stages: Object.entries(manifest.stages).map(([name, s]) => [name, s.key, s.seconds]),
   };
-  return hashOf(JSON.parse(JSON.stringify([layout, stable ?? null, rest])));
+  return hashJson(JSON.parse(JSON.stringify([layout, stable ?? null, rest])));
 }
 
 function isCurrent(path: string, fingerprint: string): boolean {

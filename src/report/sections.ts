@@ -3,7 +3,7 @@ import { findSystem, isPolicy } from "../eval/systems.ts";
 import type { ComparisonRow, MetricRow, Slice } from "../eval/table.ts";
 import type { Example, ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
-import { verdictOf } from "./plots.ts";
+import { judgeInterval } from "./plots.ts";
 
 const metricOrder = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR", "AUC"] as const;
 
@@ -11,7 +11,7 @@ const signed = (x: number, digits = 4): string => `${x < 0 ? "−" : "+"}${Math.
 const percent = (x: number, digits = 1): string => `${(100 * x).toFixed(digits)} %`;
 
 /** The difference to the pre-rank of one system in one metric. */
-export const liftOf = (
+export const computeLift = (
   data: ReportData,
   system: string,
   metric: string,
@@ -32,9 +32,9 @@ export function headlineSystem(data: ReportData): string | undefined {
 
 export function hero(data: ReportData): Html {
   const system = headlineSystem(data);
-  const lift = system === undefined ? undefined : liftOf(data, system, "N@5");
+  const lift = system === undefined ? undefined : computeLift(data, system, "N@5");
   const { health } = data.metrics;
-  const r1 = system === undefined ? undefined : liftOf(data, system, "R@1");
+  const r1 = system === undefined ? undefined : computeLift(data, system, "R@1");
   const seconds = Object.values(data.metrics.timings).reduce((a, b) => a + b, 0);
   const tiles: [string | undefined, string][] = [
     [r1 && signed(r1.delta), "R@1 difference"],
@@ -44,7 +44,7 @@ export function hero(data: ReportData): Html {
     [health.identity_rate === undefined ? undefined : percent(health.identity_rate), "input order copied"],
     [minutes(seconds), "all stages"],
   ];
-  const verdict = lift && verdictOf(lift);
+  const verdict = lift && judgeInterval(lift);
   const number = lift
     ? html`<div class="big ${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(lift.delta)}<span class="unit">N@5 over the pre-rank</span></div>
       <div class="ci">95 % interval [${signed(lift.ci_low)}, ${signed(lift.ci_high)}] · ${signed(100 * lift.relative, 1)} % relative · p ${pValue(lift.p)}</div>
@@ -99,13 +99,13 @@ function resultTable(data: ReportData, slice: Slice): Html {
     (system) =>
       html`<tr class="${system === chosen ? "chosen" : ""} ${isPolicy(system) ? "" : "control"}"><td>${system}${system === chosen && html`<span class="tag">chosen</span>`}<small>${findSystem(system)?.description ?? ""}</small></td>${metrics.map(
         (m) => cell(rows.find((r) => r.system === system && r.metric === m)),
-      )}${liftCell(liftOf(data, system, "N@5", slice))}</tr>`,
+      )}${liftCell(computeLift(data, system, "N@5", slice))}</tr>`,
   )}</tbody></table></div>`;
 }
 
 function liftCell(c: ComparisonRow | undefined): Html {
   if (!c) return html`<td>–</td>`;
-  const verdict = verdictOf(c);
+  const verdict = judgeInterval(c);
   return html`<td class="${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(c.delta)}<small>${signed(c.ci_low, 3)} … ${signed(c.ci_high, 3)}</small></td>`;
 }
 

@@ -49,7 +49,7 @@ export function isIdeal(labels: readonly number[]): boolean {
  * @throws RangeError when no candidate is relevant
  */
 export function verify(parsed: Parsed, labels: readonly number[], options: RewardOptions): Verdict {
-  const before = bestOf(labels);
+  const before = findBest(labels);
   if (!((labels[before] as number) > 0)) throw new RangeError("a slate without its true item cannot be rewarded");
   if (parsed.kind === "unparseable")
     return {
@@ -72,8 +72,8 @@ export function verify(parsed: Parsed, labels: readonly number[], options: Rewar
     (options.format === "conditional" && (pairsInOrder(answer) > pairsInOrder(labels) || (ideal && isIdeal(answer))));
   const format = paid ? options.formatBonus : 0;
   return new Ranked({ ranking, format, invalid: 0 }, identity, before, order.indexOf(before), () => {
-    const formula = gated ? "sub-optimal input order re-emitted: 0" : formulaOf(labels, answer, ranking, options);
-    return `${movesOf(labels, answer)}: ${formula}; format ${format}`;
+    const formula = gated ? "sub-optimal input order re-emitted: 0" : renderFormula(labels, answer, ranking, options);
+    return `${describeMoves(labels, answer)}: ${formula}; format ${format}`;
   });
 }
 
@@ -102,10 +102,10 @@ class Ranked implements Verdict {
 }
 
 /** Places of the positives, from 1. */
-const placesOf = (labels: readonly number[]): number[] => labels.flatMap((l, i) => (l > 0 ? [i + 1] : []));
+const findPositives = (labels: readonly number[]): number[] => labels.flatMap((l, i) => (l > 0 ? [i + 1] : []));
 
 /** The first of the highest labels. */
-function bestOf(labels: readonly number[]): number {
+function findBest(labels: readonly number[]): number {
   let best = 0;
   for (let i = 1; i < labels.length; i++) if ((labels[i] as number) > (labels[best] as number)) best = i;
   return best;
@@ -132,29 +132,34 @@ function meanPlace(labels: readonly number[]): number {
 }
 
 /** AUC or NDCG@K of labels in rank order. Slates without two different labels have no pair to get wrong. */
-const metricOf = (labels: readonly number[], { kind, ndcgK }: RewardOptions): number =>
+const computeMetric = (labels: readonly number[], { kind, ndcgK }: RewardOptions): number =>
   kind === "auc" ? (gradedAuc(labels) ?? 0) : gradedNdcg(labels, ndcgK);
 
 /** The ranking reward before any gate. */
 function measured(input: readonly number[], answer: readonly number[], options: RewardOptions): number {
   if (options.kind === "rank-promotion") return (meanPlace(input) - meanPlace(answer)) / input.length;
-  return metricOf(answer, options) - (options.dehacked ? 0 : metricOf(input, options));
+  return computeMetric(answer, options) - (options.dehacked ? 0 : computeMetric(input, options));
 }
 
 /** The arithmetic of `measured`. */
-function formulaOf(input: readonly number[], answer: readonly number[], value: number, options: RewardOptions): string {
+function renderFormula(
+  input: readonly number[],
+  answer: readonly number[],
+  value: number,
+  options: RewardOptions,
+): string {
   if (options.kind === "rank-promotion") {
     const place = (labels: readonly number[]): string => String(Number(meanPlace(labels).toFixed(4)));
     return `(${place(input)} - ${place(answer)}) / ${input.length} = ${value.toFixed(4)}`;
   }
   const name = options.kind === "auc" ? "AUC" : `NDCG@${options.ndcgK}`;
   if (options.dehacked) return `${name} ${value.toFixed(4)}`;
-  const [from, to] = [metricOf(input, options), metricOf(answer, options)];
+  const [from, to] = [computeMetric(input, options), computeMetric(answer, options)];
   return `${name} ${from.toFixed(4)} -> ${to.toFixed(4)} = ${value.toFixed(4)}`;
 }
 
-function movesOf(input: readonly number[], answer: readonly number[]): string {
-  const [from, to] = [placesOf(input), placesOf(answer)];
+function describeMoves(input: readonly number[], answer: readonly number[]): string {
+  const [from, to] = [findPositives(input), findPositives(answer)];
   return from.length === 1
     ? `true item from place ${from[0]} to ${to[0]} of ${input.length}`
     : `${from.length} positives from places ${from.join(", ")} to ${to.join(", ")} of ${input.length}`;

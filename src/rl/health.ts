@@ -23,7 +23,7 @@ export interface Answers {
 type Values = Readonly<Record<string, number>>;
 
 /** @param seen everything sampled in the step; @param kept the groups that reached the update */
-export function healthOf(seen: readonly Answers[], kept: readonly Answers[]): Record<string, number> {
+export function measureHealth(seen: readonly Answers[], kept: readonly Answers[]): Record<string, number> {
   const rollouts = seen.flatMap((g) => g.rollouts_G);
   const verdicts = seen.flatMap((g) => g.verdicts_G);
   const rewards = seen.flatMap((g) => g.rewards_G);
@@ -45,7 +45,7 @@ export function healthOf(seen: readonly Answers[], kept: readonly Answers[]): Re
     length_mean: average(rollouts.map((r) => r.tokens.length)),
     truncated_share: average(rollouts.map((r) => (r.truncated ? 1 : 0))),
     // 0: all of a step's answers come from the same weights (rollouts.jsonl has the version of each).
-    weight_version_span: spanOf(rollouts.map((r) => r.weightVersion)),
+    weight_version_span: measureSpan(rollouts.map((r) => r.weightVersion)),
   };
   const places = Math.max(0, ...seen.map((g) => g.slate.candidates.length));
   for (let place = 0; place < places; place++)
@@ -53,7 +53,8 @@ export function healthOf(seen: readonly Answers[], kept: readonly Answers[]): Re
   return values;
 }
 
-const spanOf = (values: readonly number[]): number => (values.length ? Math.max(...values) - Math.min(...values) : 0);
+const measureSpan = (values: readonly number[]): number =>
+  values.length ? Math.max(...values) - Math.min(...values) : 0;
 
 const inputOrder = (order: readonly number[]): number[] => [...order].sort((a, b) => a - b);
 
@@ -72,7 +73,7 @@ export const alarmWindow = 5;
 const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
 
 /** Alarms over the last steps, oldest first; none before there are `alarmWindow` of them. */
-export function alarmsOf(steps: readonly Values[]): Alarm[] {
+export function raiseAlarms(steps: readonly Values[]): Alarm[] {
   const recent = steps.slice(-alarmWindow);
   if (recent.length < alarmWindow) return [];
   const mean = (name: string): number => average(recent.map((s) => s[name] ?? 0));
@@ -150,7 +151,7 @@ export function alarmHistory(
   for (let end = alarmWindow; end <= steps.length; end++) {
     const window = steps.slice(end - alarmWindow, end);
     const step = window.at(-1)?.step ?? 0;
-    for (const alarm of alarmsOf(window.map((s) => s.values)))
+    for (const alarm of raiseAlarms(window.map((s) => s.values)))
       if (!first.has(alarm.name)) first.set(alarm.name, { ...alarm, step });
   }
   return [...first.values()];

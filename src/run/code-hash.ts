@@ -8,7 +8,7 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { RunError } from "../core/errors.ts";
-import { hashOf, sha256 } from "../core/hash.ts";
+import { hashJson, sha256 } from "../core/hash.ts";
 import { repositoryRoot } from "../core/paths.ts";
 import type { WorkerClient } from "../worker/types.ts";
 
@@ -58,7 +58,7 @@ export function codeHash(entries: readonly string[], verbs: readonly Verb[] = []
   const key = JSON.stringify([root, [...entries].sort(), [...verbs].sort()]);
   let hash = known.get(key);
   if (hash === undefined) {
-    hash = hashOf(codeFiles(entries, verbs, root).map((file) => [file, sha256(readFileSync(join(root, file)))]));
+    hash = hashJson(codeFiles(entries, verbs, root).map((file) => [file, sha256(readFileSync(join(root, file)))]));
     known.set(key, hash);
   }
   return hash;

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 
 /** Clock ticks since boot at which a process started; undefined where there is no /proc or no such process. */
-export function startTimeOf(pid: number): string | undefined {
+export function readStartTime(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
     return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
@@ -19,7 +19,7 @@ export function isAlive(pid: number, startTime: string | undefined): boolean {
     return (e as NodeJS.ErrnoException).code === "EPERM";
   }
   if (startTime === undefined) return true;
-  return startTimeOf(pid) === startTime && !isZombie(pid);
+  return readStartTime(pid) === startTime && !isZombie(pid);
 }
 
 function isZombie(pid: number): boolean {

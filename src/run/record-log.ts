@@ -74,7 +74,7 @@ export class RecordLog<T extends LogRecord = LogRecord> {
       return r.stage === stage && r.seq > afterSeq;
     };
     let any = false;
-    for (const line of linesOf(this.path)) {
+    for (const line of streamLines(this.path)) {
       any = isDropped(line);
       if (any) break;
     }
@@ -84,7 +84,7 @@ export class RecordLog<T extends LogRecord = LogRecord> {
     guarded("rewrite", this.path, () => {
       const fd = openSync(temporary, "w");
       try {
-        for (const line of linesOf(this.path)) if (!isDropped(line)) writeAll(fd, Buffer.from(`${line}\n`));
+        for (const line of streamLines(this.path)) if (!isDropped(line)) writeAll(fd, Buffer.from(`${line}\n`));
         fsyncSync(fd);
       } finally {
         closeSync(fd);
@@ -101,10 +101,10 @@ export class RecordLog<T extends LogRecord = LogRecord> {
 
 /** All records of a log, oldest first; an unfinished last line is left out. Empty if the file does not exist. */
 export function* readRecords<T extends LogRecord = LogRecord>(path: string): Generator<T> {
-  for (const line of linesOf(path)) yield parse(line, path) as T;
+  for (const line of streamLines(path)) yield parse(line, path) as T;
 }
 
-function* linesOf(path: string): Generator<string> {
+function* streamLines(path: string): Generator<string> {
   if (!existsSync(path)) return;
   const fd = guarded("read", path, () => openSync(path, "r"));
   try {

@@ -8,7 +8,7 @@ import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { RunError } from "../core/errors.ts";
 import { fileError, makeFolder, readJson, writeAll, writeAtomic } from "./files.ts";
-import { isAlive, startTimeOf } from "./processes.ts";
+import { isAlive, readStartTime } from "./processes.ts";
 
 interface Lock {
   readonly pid: number;
@@ -79,7 +79,7 @@ export class RunFolder {
   private lock(): void {
     const mine: Lock = {
       pid: process.pid,
-      startTime: startTimeOf(process.pid),
+      startTime: readStartTime(process.pid),
       host: hostname(),
       since: new Date().toISOString(),
     };

@@ -10,7 +10,7 @@ import type { WorkerInfo } from "../worker/types.ts";
 import { codeHash, type Verb } from "./code-hash.ts";
 import { fileError, guarded, makeFolder, writeAtomic } from "./files.ts";
 import { ManifestFile } from "./manifest.ts";
-import { peakMemory, resetPeakMemory, startTimeOf } from "./processes.ts";
+import { peakMemory, readStartTime, resetPeakMemory } from "./processes.ts";
 import { type LogRecord, type MetricsRecord, RecordLog } from "./record-log.ts";
 import { RunFolder } from "./run-folder.ts";
 import type { StageRecorder } from "./stage.ts";
@@ -108,7 +108,7 @@ export class Run {
       if (options.fresh && !from) forget(folder);
       for (const stage of from ? stages.slice(stages.indexOf(from)) : []) cache.clear(folder.stageFolder(stage));
       const run = new Run(folder, options);
-      await run.bus.publish(folder.path, startTimeOf(process.pid));
+      await run.bus.publish(folder.path, readStartTime(process.pid));
       return run;
     } catch (e) {
       folder.release();
@@ -117,7 +117,7 @@ export class Run {
   }
 
   /** Processes whose memory counts into a stage's peak, next to this one. */
-  measureMemoryOf(pids: readonly number[]): void {
+  trackMemory(pids: readonly number[]): void {
     this.workerPids = pids;
   }
 
@@ -152,14 +152,14 @@ export class Run {
     return until === undefined || stages.indexOf(stage) <= stages.indexOf(until);
   }
 
-  keyOf(plan: StagePlan): string {
+  cacheKey(plan: StagePlan): string {
     const { name, config, inputs } = plan;
     return cache.stageKey({ name, config, code: codeHash(plan.code, plan.verbs), inputs });
   }
 
   /** Whether a stage would be found finished. Changes nothing. */
   async isFinished(plan: StagePlan): Promise<boolean> {
-    return (await cache.finishedWith(this.folder.file("stages", plan.name), this.keyOf(plan))) !== undefined;
+    return (await cache.finishedWith(this.folder.file("stages", plan.name), this.cacheKey(plan))) !== undefined;
   }
 
   /** Runs a stage, goes on with it, or does nothing because it is finished. */
@@ -167,7 +167,7 @@ export class Run {
     const { name } = spec;
     const position = { index: this.options.stages.indexOf(name) + 1, total: this.options.stages.length };
     const dir = this.folder.stageFolder(name);
-    const key = this.keyOf(spec);
+    const key = this.cacheKey(spec);
     this.throwIfInterrupted();
     const earlier = await cache.finishedWith(dir, key);
     if (earlier) {

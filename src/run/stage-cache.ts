@@ -8,7 +8,7 @@
  */
 import { readdirSync, rmSync, statSync } from "node:fs";
 import { join, relative, sep } from "node:path";
-import { hashOf, sha256File } from "../core/hash.ts";
+import { hashJson, sha256File } from "../core/hash.ts";
 import { guarded, makeFolder, readJson, writeJson } from "./files.ts";
 
 /** Output files above this size are verified by size and time of change, not by content. */
@@ -52,7 +52,7 @@ export interface KeyParts {
 }
 
 export const stageKey = (parts: KeyParts): string =>
-  hashOf({ name: parts.name, config: parts.config ?? null, code: parts.code, inputs: parts.inputs });
+  hashJson({ name: parts.name, config: parts.config ?? null, code: parts.code, inputs: parts.inputs });
 
 /** The finished state of a stage folder if it was made with this key and nothing is missing or damaged. */
 export async function finishedWith(folder: string, key: string): Promise<Done | undefined> {

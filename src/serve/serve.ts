@@ -10,7 +10,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { Gr2Error } from "../core/errors.ts";
-import { runtimeOf, startWorker } from "../worker/launcher.ts";
+import { runtimeOptions, startWorker } from "../worker/launcher.ts";
 import { startWorkerProcess } from "../worker/process.ts";
 import { Deployment } from "./engine/deployment.ts";
 import { Engine } from "./engine/engine.ts";
@@ -21,7 +21,7 @@ import { createHttpServer } from "./http/server.ts";
 import { openServedRun, type ServedRun } from "./model/served-run.ts";
 import type { AccessRecord } from "./observe/access.ts";
 import { Metrics } from "./observe/metrics.ts";
-import { assertMayListen, openSecurity, warningsOf } from "./security/security.ts";
+import { assertMayListen, listWarnings, openSecurity } from "./security/security.ts";
 
 export interface ServeOptions {
   /** Folder of all runs. */
@@ -56,7 +56,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
   const security = openSecurity(settings.security);
   for (const host of new Set([settings.grpc.host, settings.http.host])) {
     assertMayListen(host, settings.security);
-    for (const warning of warningsOf(host, settings.security)) log(`warning: ${warning}`);
+    for (const warning of listWarnings(host, settings.security)) log(`warning: ${warning}`);
   }
   const metrics = new Metrics();
   const open = (which: ServedRun): Promise<Deployment> =>
@@ -159,7 +159,7 @@ function workerStarter(config: Config, folder: string) {
   return async (number: number, signal: AbortSignal): Promise<StartedWorker> => {
     const address = addresses[number];
     if (address !== undefined) return startWorker({ mode: "remote", address }, signal);
-    const runtime = runtimeOf({ ...config, runtime: { ...config.runtime, mode: "embedded" } });
+    const runtime = runtimeOptions({ ...config, runtime: { ...config.runtime, mode: "embedded" } });
     if (runtime.mode !== "embedded") throw new Error("unreachable");
     mkdirSync(folder, { recursive: true });
     return startWorkerProcess(runtime, join(folder, `serve-worker-${number}.log`), signal);

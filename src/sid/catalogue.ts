@@ -3,7 +3,7 @@
  * Immutable: new items make a new catalogue.
  */
 import { CheckpointError, DataError } from "../core/errors.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashJson } from "../core/hash.ts";
 import {
   type Codes,
   checkShape,
@@ -11,7 +11,7 @@ import {
   parseSid,
   type SidFormat,
   type SidShape,
-  tokensOfSid,
+  spellCodes,
 } from "./semantic-id.ts";
 
 /** [items, levels], row-major: the worker client's IntMatrix. */
@@ -76,37 +76,37 @@ export class Catalogue {
   }
 
   /** Throws RangeError if there is no such row. */
-  codesOf(row: number): Codes {
+  codesAt(row: number): Codes {
     const codes = this.ids[row];
     if (codes === undefined) throw new RangeError(`there is no item row ${row}; rows are 0 to ${this.numItems - 1}`);
     return codes;
   }
 
   /** The ID of a row as text, in the catalogue's format. */
-  textOf(row: number): string {
-    return formatSid(this.codesOf(row), this.shape.format);
+  textAt(row: number): string {
+    return formatSid(this.codesAt(row), this.shape.format);
   }
 
   /** The tokens that spell a row's ID, markers included in the wrapped format. */
-  tokensOf(row: number): readonly string[] {
-    return tokensOfSid(this.codesOf(row), this.shape.format);
+  tokensAt(row: number): readonly string[] {
+    return spellCodes(this.codesAt(row), this.shape.format);
   }
 
   /** Rows that have exactly this ID, ascending: none if it is nobody's, several if items collide. */
-  rowsOf(codes: Codes): readonly number[] {
+  findRows(codes: Codes): readonly number[] {
     return this.rowsByKey.get(codes.join()) ?? [];
   }
 
   /** The row whose own ID this is; undefined if it is nobody's or if several items share it. */
-  rowOf(codes: Codes): number | undefined {
-    const rows = this.rowsOf(codes);
+  findRow(codes: Codes): number | undefined {
+    const rows = this.findRows(codes);
     return rows.length === 1 ? rows[0] : undefined;
   }
 
   /** The row whose own ID this text is; undefined if it is not an ID, nobody's, or shared. */
   rowOfText(text: string): number | undefined {
     const codes = parseSid(text, this.shape);
-    return codes === undefined ? undefined : this.rowOf(codes);
+    return codes === undefined ? undefined : this.findRow(codes);
   }
 
   /** Groups of rows that share one ID, in the order of their first row. */
@@ -129,7 +129,7 @@ export class Catalogue {
 
   /** SHA-256 of shape and IDs: equal catalogues, and only they, have equal hashes. */
   hash(): string {
-    return hashOf(this.content());
+    return hashJson(this.content());
   }
 
   toJSON(): CatalogueJson {

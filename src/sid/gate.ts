@@ -24,12 +24,12 @@ export function checkUniqueness(report: SidReport, settings: GateSettings): void
   throw new RunError(
     `only ${(100 * report.uniqueness).toFixed(2)} % of items have a semantic ID of their own, sid.minUniqueness asks for ` +
       `${100 * settings.minUniqueness} %; ${report.numCollidingItems} items share ${report.numCollisions} IDs, for example ${groups.join("; ")}`,
-    { advice: `${causeOf(report, settings)} All collisions: gr2 sid report NAME.` },
+    { advice: `${explainCollisions(report, settings)} All collisions: gr2 sid report NAME.` },
   );
 }
 
 /** What to change, by what went wrong. */
-export function causeOf(report: SidReport, settings: GateSettings): string {
+export function explainCollisions(report: SidReport, settings: GateSettings): string {
   const { numItems, capacity, codes, levels, largestBucket } = report;
   if (capacity < numItems)
     return `${codes} codes on ${levels} levels make ${capacity} IDs for ${numItems} items: raise sid.codes or sid.levels.`;

@@ -4,7 +4,7 @@
  * Pure; the stage writes it, `gr2 sid encode` checks it.
  */
 import { CheckpointError } from "../core/errors.ts";
-import { hashOf, sha256 } from "../core/hash.ts";
+import { hashJson, sha256 } from "../core/hash.ts";
 import type { Catalogue } from "./catalogue.ts";
 
 /** The model that texts go through before they are quantised. */
@@ -38,7 +38,7 @@ export interface TokenizerParts extends Pick<TokenizerIdentity, "embedder" | "da
   readonly catalogue: Catalogue;
 }
 
-export function identityOf({ artifact, catalogue, embedder, data, config, seed, versions }: TokenizerParts) {
+export function buildIdentity({ artifact, catalogue, embedder, data, config, seed, versions }: TokenizerParts) {
   const content: Omit<TokenizerIdentity, "hash"> = {
     schema: "gr2.tokenizer/1",
     artifact: { sha256: sha256(artifact), bytes: artifact.byteLength },
@@ -49,7 +49,7 @@ export function identityOf({ artifact, catalogue, embedder, data, config, seed, 
     seed,
     versions,
   };
-  return { ...content, hash: hashOf(content) } satisfies TokenizerIdentity;
+  return { ...content, hash: hashJson(content) } satisfies TokenizerIdentity;
 }
 
 /**
@@ -65,7 +65,7 @@ export function checkIdentity(value: unknown, artifact: Uint8Array, catalogue: C
   const identity = value as TokenizerIdentity | undefined;
   if (identity?.schema !== "gr2.tokenizer/1") return refuse("the tokenizer has no identity this version can read");
   const { hash, ...content } = identity;
-  if (hashOf(content) !== hash) refuse("the identity of the tokenizer does not match its own hash");
+  if (hashJson(content) !== hash) refuse("the identity of the tokenizer does not match its own hash");
   if (identity.catalogue.hash !== catalogue.hash())
     refuse(`the tokenizer belongs to catalogue ${identity.catalogue.hash}, this one is ${catalogue.hash()}`);
   const found = sha256(artifact);

@@ -111,7 +111,7 @@ export function sidReport(input: SidReportInput): SidReport {
     numCollidingItems: collisions.reduce((sum, rows) => sum + rows.length, 0),
     numCollisions: collisions.length,
     collisions: collisions.slice(0, maxCollisions).map((rows) => ({
-      codes: catalogue.codesOf(rows[0] as number),
+      codes: catalogue.codesAt(rows[0] as number),
       rows,
       titles: rows.map((row) => titles[row] as string),
     })),
@@ -122,13 +122,13 @@ export function sidReport(input: SidReportInput): SidReport {
     neighbourSharing:
       neighbours === undefined ? [] : depths.map((depth) => neighbourSharing(catalogue, neighbours, depth)),
     examples: examples.map(({ row, nearest }) => {
-      const codes = catalogue.codesOf(row);
+      const codes = catalogue.codesAt(row);
       return {
         row,
         title: titles[row] as string,
         codes,
         nearest: nearest.map((near) => {
-          const theirs = catalogue.codesOf(near.row);
+          const theirs = catalogue.codesAt(near.row);
           return { ...near, title: titles[near.row] as string, codes: theirs, sharedCodes: shared(codes, theirs) };
         }),
       };
@@ -160,7 +160,7 @@ function largestBucket(catalogue: Catalogue): SidReport["largestBucket"] {
   let largest: { prefix: Codes; numItems: number } = { prefix: [], numItems: 0 };
   for (const rows of rowsByPrefix(catalogue, catalogue.shape.levels - 1).values())
     if (rows.length > largest.numItems)
-      largest = { prefix: catalogue.codesOf(rows[0] as number).slice(0, -1), numItems: rows.length };
+      largest = { prefix: catalogue.codesAt(rows[0] as number).slice(0, -1), numItems: rows.length };
   return largest;
 }
 
@@ -195,9 +195,9 @@ function neighbourSharing(
 ): NeighbourSharing {
   let [numPairs, numShared] = [0, 0];
   neighbours.forEach((list, row) => {
-    const mine = catalogue.codesOf(row);
+    const mine = catalogue.codesAt(row);
     for (const other of list) {
-      const theirs = catalogue.codesOf(other);
+      const theirs = catalogue.codesAt(other);
       numPairs++;
       if (shared(mine, theirs) >= depth) numShared++;
     }

@@ -15,7 +15,7 @@ export type SpecialTokens = RegExp | readonly string[];
  * No `<` or `>` survives, so no token written with them can arise where two neutralised texts are put together either.
  */
 export function neutralise(text: string, specialTokens: SpecialTokens): string {
-  const pattern = patternOf(specialTokens);
+  const pattern = buildPattern(specialTokens);
   let current = text;
   for (;;) {
     const next = defuse(plain(current), pattern);
@@ -58,7 +58,7 @@ const invisible = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Default_Ignorable_Code_Point}]/gu
 /** `[INST]`, `[/INST]`, `[CLS]`, `[TOOL_CALLS]`, `[control_8]`; a title's own `[Discontinued]` loses nothing by it. */
 const bracketed = /\[ ?(\/? ?[A-Za-z_][A-Za-z0-9_]*) ?\]/g;
 
-function patternOf(specialTokens: SpecialTokens): RegExp | undefined {
+function buildPattern(specialTokens: SpecialTokens): RegExp | undefined {
   if (specialTokens instanceof RegExp)
     return new RegExp(specialTokens.source, `${specialTokens.flags.replace(/[gy]/g, "")}g`);
   const tokens = specialTokens.filter((token) => token.trim() !== "");

@@ -52,12 +52,12 @@ export function sidTokens(shape: SidShape): string[] {
 }
 
 /** The tokens of one ID in order, markers included. */
-export function tokensOfSid(codes: Codes, format: SidFormat): string[] {
+export function spellCodes(codes: Codes, format: SidFormat): string[] {
   const tokens = codes.map((code, level) => codeToken(level, code));
   return format === "wrapped" ? [sidBegin, ...tokens, sidEnd] : tokens;
 }
 
-export const formatSid = (codes: Codes, format: SidFormat): string => tokensOfSid(codes, format).join("");
+export const formatSid = (codes: Codes, format: SidFormat): string => spellCodes(codes, format).join("");
 
 /** The codes of a text that is one ID and nothing else; undefined otherwise (other shape, spaces, leading zeros, code out of range). */
 export function parseSid(text: string, shape: SidShape): Codes | undefined {

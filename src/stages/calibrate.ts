@@ -9,14 +9,14 @@ import type { Priors } from "../artifacts/calibration.ts";
 import { openCorpus } from "../artifacts/corpus.ts";
 import { readEvidence } from "../artifacts/evidence.ts";
 import { writeJson } from "../artifacts/files.ts";
-import { conditional, readSlates, viewOf } from "../artifacts/slates.ts";
+import { conditional, readSlates, toSlateInput } from "../artifacts/slates.ts";
 import { readReasonings } from "../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { softmax } from "../eval/choice-model.ts";
 import { openLanguageModel } from "../models/language-model.ts";
-import { checkPromptsOf } from "../models/prompt-check.ts";
+import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import { directScores, fitPrior, flatPrior, type PriorExample } from "../policy/prior.ts";
-import { type Slate, truthOf } from "../prerank/types.ts";
+import { type Slate, targetDistribution } from "../prerank/types.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 
@@ -40,19 +40,19 @@ async function run(context: StageContext): Promise<Summary> {
     context.log(`only ${slates.length} held-out slates to calibrate on; about 1,000 are needed for a reliable prior`);
   const policy = model.policy(flatPrior(n));
   const evidence = readEvidence(context);
-  const pupils = readReasonings(context).map((r) => r.slate);
-  const wanted = new Set([...pupils, ...slates.map((s) => s.id)]);
+  const explained = readReasonings(context).map((r) => r.slate);
+  const wanted = new Set([...explained, ...slates.map((s) => s.id)]);
   const asked = all.filter((s) => wanted.has(s.id));
-  checkPromptsOf(context, corpus, asked, "the calibration");
+  checkRenderedPrompts(context, corpus, asked, "the calibration");
   const likelihoods = await policy.logLikelihood(
-    asked.map((s) => viewOf(corpus, s)),
+    asked.map((s) => toSlateInput(corpus, s)),
     { signal: context.signal, onProgress: (done, total) => context.progress("scoring candidates", done, total) },
   );
   const example = (s: Slate, i: number): PriorExample => ({
     scores: s.scores,
     evidence: evidence[s.id] as readonly number[],
     logLikelihood: likelihoods[i] as number[],
-    truth: truthOf(s),
+    truth: targetDistribution(s),
   });
   const byId = new Map(asked.map((s, i) => [s.id, example(s, i)]));
   const examples = slates.map((s) => byId.get(s.id) as PriorExample);
@@ -61,10 +61,10 @@ async function run(context: StageContext): Promise<Summary> {
   const priors: Priors = { withLikelihood: prior, alone: fitPrior(examples, { ...terms, likelihood: false }) };
   writeJson(join(context.dir, "prior.json"), priors);
   const ensemble = fitPrior(examples, { likelihood: true, evidence: true });
-  const beliefOf = (e: PriorExample): number[] => softmax(directScores(ensemble, e, e.logLikelihood));
+  const computeBelief = (e: PriorExample): number[] => softmax(directScores(ensemble, e, e.logLikelihood));
   writeJson(
     join(context.dir, "beliefs.json"),
-    Object.fromEntries(pupils.map((id) => [id, beliefOf(byId.get(id) as PriorExample)])),
+    Object.fromEntries(explained.map((id) => [id, computeBelief(byId.get(id) as PriorExample)])),
   );
   context.log(
     `likelihood weight ${prior.likelihood.toFixed(3)}, pre-rank score weight ${prior.preRank.toFixed(3)}, evidence weight ${prior.evidence.toFixed(3)}`,

@@ -9,11 +9,11 @@ import { deriveSeed, unitHash } from "../core/rng.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
 import { planFits } from "../prerank/fits.ts";
 import { fitItemKnn } from "../prerank/item-knn.ts";
-import { listMetrics, ranksOf } from "../prerank/lists.ts";
-import { defaultSlates, queriesOf, rankInBatches } from "../prerank/slates.ts";
+import { findTargetRanks, listMetrics } from "../prerank/lists.ts";
+import { buildQueries, defaultSlates, rankInBatches } from "../prerank/slates.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
-import { expertsOf, needsLanguageModel } from "./prerankers/fitter.ts";
+import { listExperts, needsLanguageModel } from "./prerankers/fitter.ts";
 import { proposalSettings, proposeCandidates } from "./prerankers/propose.ts";
 
 export const candidates: Stage = {
@@ -38,7 +38,7 @@ async function run(context: StageContext): Promise<Summary> {
     return {};
   }
   const data = await openData(context);
-  if (!expertsOf(prerank).some((name) => name === "itemknn")) await sayWhatNeighboursReach(context, data);
+  if (!listExperts(prerank).some((name) => name === "itemknn")) await sayWhatNeighboursReach(context, data);
   if (needsLanguageModel(prerank)) {
     context.log("the language model's own beams are among the pre-rankers: stage slates makes the candidates");
     return {};
@@ -53,11 +53,14 @@ async function sayWhatNeighboursReach(context: StageContext, data: SplitDataset)
   const { seed, prerank } = context.config;
   const share = probeUsers / Math.max(1, data.splits.length);
   const keepUser = (user: number): boolean => unitHash(deriveSeed(seed, "probe-users"), user) < share;
-  const { queries } = queriesOf(data, "validation", defaultSlates, keepUser);
+  const { queries } = buildQueries(data, "validation", defaultSlates, keepUser);
   const [plan] = planFits(data, { folds: 0, refit: false, seed, midtrain: false });
   if (!plan) return;
   const depth = Math.max(prerank.candidates, prerank.depth);
-  const ranks = ranksOf(await rankInBatches(fitItemKnn(plan.view), queries, depth, defaultSlates.repeats), queries);
+  const ranks = findTargetRanks(
+    await rankInBatches(fitItemKnn(plan.view), queries, depth, defaultSlates.repeats),
+    queries,
+  );
   const metrics = Object.entries(listMetrics(ranks, depth)).filter(([name]) => name.startsWith("R@"));
   context.log(
     `for comparison, item-kNN would propose the true item of ${queries.length} validation positions: ${metrics.map(([name, value]) => `${name} ${(100 * value).toFixed(1)} %`).join(", ")}`,

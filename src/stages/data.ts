@@ -26,7 +26,7 @@ async function run(context: StageContext): Promise<Summary> {
   const o = context.config.data;
   const dataset = await buildDataset({
     name: o.name,
-    source: await sourceOf(context),
+    source: await resolveSource(context),
     prepare: {
       minUserInteractions: o.minInteractions,
       minItemInteractions: o.minInteractions,
@@ -67,7 +67,7 @@ async function run(context: StageContext): Promise<Summary> {
 }
 
 /** MovieLens-100K is fetched on first use; anything else lies where the settings say. */
-async function sourceOf(context: StageContext): Promise<AdapterOptions> {
+async function resolveSource(context: StageContext): Promise<AdapterOptions> {
   const { config, signal } = context;
   if (config.data.adapter !== "ml-100k") return adapterOptions(config.data);
   const { path } = config.data;

@@ -13,7 +13,7 @@ import { deriveSeed, Rng } from "../core/rng.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import { baselinesFor, findSystem, isPolicy } from "../eval/systems.ts";
 import { resultsTable } from "../eval/table.ts";
-import { checkPromptsOf } from "../models/prompt-check.ts";
+import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import type { Slate } from "../prerank/types.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
@@ -35,7 +35,7 @@ async function run(context: StageContext): Promise<Summary> {
   const all = { validation: readSlates(context, "validation"), test: wholeUsers(readSlates(context, "test"), context) };
   const validation = conditional(all.validation);
   const test = conditional(all.test);
-  checkPromptsOf(context, corpus, [...validation, ...test], "the evaluation");
+  checkRenderedPrompts(context, corpus, [...validation, ...test], "the evaluation");
   const selection = Rng.of(config.seed, "selection")
     .shuffle(validation.map((_, i) => i))
     .slice(0, config.eval.validationSlates || validation.length)
@@ -88,7 +88,7 @@ function tabulate(
     users: test.map((s) => s.user),
     missedUsers: allTest.filter((s) => s.targetIndex < 0).map((s) => s.user),
     systems: answers.map((a) => ({ system: a.system, labels: a.test })),
-    baselinesOf: baselinesFor,
+    baselinesFor: baselinesFor,
     bootstrap: { resamples: config.eval.bootstrap, seed: deriveSeed(config.seed, "bootstrap") },
   });
   const validation = Object.fromEntries(
@@ -101,11 +101,11 @@ function tabulate(
   );
   const candidates = Object.entries(validation).filter(([system]) => isPolicy(system));
   const [system] = candidates.reduce((best, next) => (next[1] > best[1] ? next : best));
-  return { rows, comparisons, health: healthOf(answers, corpus), selected: { system, validation } };
+  return { rows, comparisons, health: measureHealth(answers, corpus), selected: { system, validation } };
 }
 
 /** How generated answers look: each policy's, and prompt tokens where shortened prompts are compared. */
-function healthOf(answers: readonly SystemResult[], corpus: Corpus): Record<string, number> {
+function measureHealth(answers: readonly SystemResult[], corpus: Corpus): Record<string, number> {
   const health: Record<string, number> = { sid_uniqueness: corpus.catalogue.uniqueness() };
   const generated = answers.filter((a) => a.health && isPolicy(a.system));
   health.valid_rate = Math.min(...generated.map((a) => a.health?.valid ?? 0));

@@ -29,15 +29,15 @@ import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import type { SplitDataset } from "../data/types.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
-import type { Question } from "../evidence/families/family.ts";
+import type { FeatureInput } from "../evidence/families/family.ts";
 import { Features } from "../evidence/features.ts";
 import { itemTable } from "../evidence/items.ts";
 import { type EvidenceModel, fitListwise, type Lesson, logOddsScale, openModel } from "../evidence/model.ts";
 import { Statistics } from "../evidence/statistics.ts";
-import { foldOfUser, planViews, type ViewPlan } from "../evidence/views.ts";
+import { assignUserFold, planViews, type ViewPlan } from "../evidence/views.ts";
 import { crossFittedSlates } from "../prerank/cross-fit.ts";
 import { defaultSlates } from "../prerank/slates.ts";
-import { labelsOf, type Slate, truthOf } from "../prerank/types.ts";
+import { type Slate, slateLabels, targetDistribution } from "../prerank/types.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { preRankerFitter } from "./prerankers/fitter.ts";
 
@@ -72,7 +72,7 @@ async function run(context: StageContext): Promise<Summary> {
   );
   const seed = deriveSeed(config.seed, "evidence");
   const plans = planViews(data, { folds: o.folds, refit: config.refit, seed });
-  const modelFoldOf = (user: number): number => foldOfUser(data, user, { folds: o.folds, seed }) % o.modelFolds;
+  const assignModelFold = (user: number): number => assignUserFold(data, user, { folds: o.folds, seed }) % o.modelFolds;
   const experts = Object.keys(slates.rerank[0]?.experts ?? {});
   const featuresFor = (plan: ViewPlan): Features =>
     new Features(items, new Statistics(plan.view, hasClock(data)), o.families, experts);
@@ -86,17 +86,17 @@ async function run(context: StageContext): Promise<Summary> {
     if (done > 0 && features.names.join() !== names.join())
       throw new RunError("the folds of users differ in what is known of them", { advice: "Lower evidence.folds." });
     ({ names, families } = features);
-    for (const slate of taught.filter((s) => foldOfUser(data, s.user, { folds: o.folds, seed }) === plan.fold))
+    for (const slate of taught.filter((s) => assignUserFold(data, s.user, { folds: o.folds, seed }) === plan.fold))
       lessons.push({
         user: slate.user,
-        features_NF: features.of(questionOf(data, slate)),
+        features_NF: features.of(toFeatureInput(data, slate)),
         numCandidates: slate.candidates.length,
-        truth_N: truthOf(slate),
-        gains_N: labelsOf(slate),
+        truth_N: targetDistribution(slate),
+        gains_N: slateLabels(slate),
       });
     context.progress("features of training slates", done + 1, o.folds);
   }
-  const folds = lessons.map(({ user }) => modelFoldOf(user));
+  const folds = lessons.map(({ user }) => assignModelFold(user));
   if (new Set(folds).size < o.modelFolds)
     throw new RunError(`${lessons.length} training slates of too few users for evidence.modelFolds = ${o.modelFolds}`, {
       advice: "Use more data, or lower evidence.modelFolds.",
@@ -113,9 +113,10 @@ async function run(context: StageContext): Promise<Summary> {
     for (const segment of ["rerank", "validation", "test"] as const) {
       if (!plan.segments.includes(segment)) continue;
       for (const slate of slates[segment]) {
-        if (plan.fold !== undefined && foldOfUser(data, slate.user, { folds: o.folds, seed }) !== plan.fold) continue;
-        const model = segment === "rerank" ? (models[modelFoldOf(slate.user)] as EvidenceModel) : final;
-        scored.set(slate.id, model.scores(features.of(questionOf(data, slate)), slate.candidates.length));
+        if (plan.fold !== undefined && assignUserFold(data, slate.user, { folds: o.folds, seed }) !== plan.fold)
+          continue;
+        const model = segment === "rerank" ? (models[assignModelFold(slate.user)] as EvidenceModel) : final;
+        scored.set(slate.id, model.scores(features.of(toFeatureInput(data, slate)), slate.candidates.length));
       }
     }
     context.progress("scoring slates", done + 1, plans.length);
@@ -131,10 +132,10 @@ async function run(context: StageContext): Promise<Summary> {
     .sort((a, b) => b.share - a.share);
   writeJson(importanceFile(context.dir), ranked);
 
-  const before = (s: Slate): number => gradedNdcg(labelsOf(s), 5);
+  const before = (s: Slate): number => gradedNdcg(slateLabels(s), 5);
   const after = (s: Slate): number => {
     const scores = scored.get(s.id) as readonly number[];
-    const labels = labelsOf(s);
+    const labels = slateLabels(s);
     const order = labels.map((_, i) => i).sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
     return gradedNdcg(
       order.map((i) => labels[i] as number),
@@ -250,7 +251,7 @@ const shares = (values: readonly number[]): number[] => {
 
 const hasClock = (data: SplitDataset): boolean => data.dataset.stats.hasClock !== false;
 
-function questionOf(data: SplitDataset, slate: Slate): Question {
+function toFeatureInput(data: SplitDataset, slate: Slate): FeatureInput {
   const sequence = data.dataset.sequences[slate.user];
   return {
     history: (sequence?.items ?? new Int32Array()).subarray(0, slate.position),

@@ -57,7 +57,7 @@ async function run(context: StageContext): Promise<Summary> {
   context.log(`${(model.numParameters / 1e6).toFixed(2)}M parameters, ${model.tokenizer.vocabSize} tokens`);
 
   const batches = planBatches(config, corpus, model.encoder, language);
-  const resumed = await resume<{ step: number; tokens: number; smooth: number }>(context, worker, model.belongsTo);
+  const resumed = await resume<{ step: number; tokens: number; smooth: number }>(context, worker, model.lineage);
   weightsChanged(worker);
 
   let tokens = resumed?.tokens ?? 0;
@@ -86,12 +86,9 @@ async function run(context: StageContext): Promise<Summary> {
     if (step % 10 === 0 || step + 1 === batches.length)
       context.metrics(step, { loss: result.loss, gradNorm, learningRate, tokens });
     if ((step + 1) % o.checkpointSteps === 0 && step + 1 < batches.length)
-      await saveCheckpoint(context, worker, model.belongsTo, step + 1, { step: step + 1, tokens, smooth });
+      await saveCheckpoint(context, worker, model.lineage, step + 1, { step: step + 1, tokens, smooth });
   }
-  await worker.saveState(
-    { path: stateDir(context.dir), includeOptimizer: false, metadata: model.belongsTo },
-    { signal },
-  );
+  await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false, metadata: model.lineage }, { signal });
   return { steps: batches.length, tokens, parameters: model.numParameters, finalLoss: smooth };
 }
 

@@ -10,14 +10,14 @@ import type { Metrics, Results } from "../artifacts/results.ts";
 import { configHash } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashJson } from "../core/hash.ts";
 import { repositoryRoot } from "../core/paths.ts";
 import { sourceHash } from "../data/source.ts";
 import { checkBaseModel } from "../models/base-model.ts";
 import { writeAtomic } from "../run/files.ts";
 import type { Run, StagePlan } from "../run/run.ts";
 import type { Stage, StageContext, StageName, StageRecorder } from "../run/stage.ts";
-import { type RunningWorker, runtimeOf, startWorker } from "../worker/launcher.ts";
+import { type RunningWorker, runtimeOptions, startWorker } from "../worker/launcher.ts";
 import type { TelemetryBus } from "../worker/telemetry.ts";
 import type { VerbStats, WorkerClient } from "../worker/types.ts";
 import { calibrate } from "./calibrate.ts";
@@ -31,7 +31,7 @@ import { rl } from "./rl/rl.ts";
 import { sft } from "./sft.ts";
 import { sid } from "./sid.ts";
 import { slates } from "./slates.ts";
-import { checkTeachers, type Outlook } from "./teachers/preflight.ts";
+import { checkTeachers, type PlannedStages } from "./teachers/preflight.ts";
 import { traces } from "./traces.ts";
 
 /** In order; every stage comes behind its inputs. */
@@ -76,8 +76,8 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
   const worker = async (): Promise<WorkerClient> => {
     if (client) return client;
     if (!options.worker) {
-      running = await startWorker(runtimeOf(config, run.folder.file("worker.log")), signal);
-      if (running.pid !== undefined) run.measureMemoryOf([running.pid]);
+      running = await startWorker(runtimeOptions(config, run.folder.file("worker.log")), signal);
+      if (running.pid !== undefined) run.trackMemory([running.pid]);
     }
     client = options.worker ?? (running as RunningWorker).client;
     run.describeWorker(await client.getInfo({ signal }));
@@ -91,14 +91,14 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
   const timings: Record<string, number> = {};
   await checkTeachers(
     config,
-    outlookOf(run, config, source),
+    describePlan(run, config, source),
     (text) => run.bus.emit({ kind: "log", level: "info", text }),
     signal,
   );
   try {
     for (const stage of stages) {
       const result = await run.stage({
-        ...planOf(stage, config, source, keys),
+        ...planStage(stage, config, source, keys),
         run: (recorder) => runOne(stage, recorder, config, dirs, worker),
       });
       keys[stage.name] = result.key;
@@ -118,7 +118,7 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
 }
 
 /** What a stage's result depends on. @param keys of the stages before it */
-function planOf(
+function planStage(
   stage: Stage,
   config: Config,
   source: string | undefined,
@@ -140,18 +140,18 @@ function planOf(
 
 /** Stages up to the semantic IDs whose settings differ between two recipes. */
 export const otherIds = (a: Config, b: Config): StageName[] =>
-  idStages.filter((s) => hashOf(s.settings(a)) !== hashOf(s.settings(b))).map((s) => s.name);
+  idStages.filter((s) => hashJson(s.settings(a)) !== hashJson(s.settings(b))).map((s) => s.name);
 
 /** Keys follow from settings, code and data alone, so that what is finished is known before anything runs. */
-function outlookOf(run: Run, config: Config, source: string | undefined): Outlook {
+function describePlan(run: Run, config: Config, source: string | undefined): PlannedStages {
   const plans = new Map<StageName, StagePlan>();
   const planned = (name: StageName): StagePlan => {
     if (plans.size === 0) {
       const keys: Partial<Record<StageName, string>> = {};
       for (const stage of stages) {
-        const plan = planOf(stage, config, source, keys);
+        const plan = planStage(stage, config, source, keys);
         plans.set(stage.name, plan);
-        keys[stage.name] = run.keyOf(plan);
+        keys[stage.name] = run.cacheKey(plan);
       }
     }
     return plans.get(name) as StagePlan;

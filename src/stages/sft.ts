@@ -7,7 +7,7 @@
 import { readBeliefs, readPrior } from "../artifacts/calibration.ts";
 import { openCorpus } from "../artifacts/corpus.ts";
 import { readEvidence } from "../artifacts/evidence.ts";
-import { isSftUser, readSlates, viewOf } from "../artifacts/slates.ts";
+import { isSftUser, readSlates, toSlateInput } from "../artifacts/slates.ts";
 import { type ReasoningRecord, readReasonings, readTraces, type TraceRecord } from "../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { RunError } from "../core/errors.ts";
@@ -15,9 +15,9 @@ import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import { resume, saveCheckpoint } from "../models/checkpoint.ts";
 import type { Document } from "../models/documents.ts";
 import { openLanguageModel, weightsChanged } from "../models/language-model.ts";
-import { checkPromptsOf } from "../models/prompt-check.ts";
+import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import { type Example, replayBatches, supervisedBatch } from "../models/supervised.ts";
-import { type Slate, truthOf } from "../prerank/types.ts";
+import { type Slate, targetDistribution } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
@@ -47,7 +47,7 @@ async function run(context: StageContext): Promise<Summary> {
   const policy = model.policy(readPrior(context));
 
   const byId = new Map(readSlates(context, "rerank").map((s) => [s.id, s]));
-  checkPromptsOf(context, corpus, byId.values(), "SFT");
+  checkRenderedPrompts(context, corpus, byId.values(), "SFT");
   const evidence = readEvidence(context);
   const lessons: readonly (TraceRecord | ReasoningRecord)[] =
     o.target === "order" ? readTraces(context) : readReasonings(context);
@@ -60,33 +60,33 @@ async function run(context: StageContext): Promise<Summary> {
     const slate = byId.get(lesson.slate) as Slate;
     const thinks = unitHash(config.seed, "think", lesson.slate, epoch) >= o.noThinkShare;
     return {
-      slate: viewOf(corpus, slate, evidence),
+      slate: toSlateInput(corpus, slate, evidence),
       reasoning: lesson.reasoning,
       mode: thinks ? "think" : "answer",
       answer:
         "order" in lesson
           ? { order: lesson.order }
-          : { first: mixed(beliefs[lesson.slate] as readonly number[], truthOf(slate), o.truthShare) },
+          : { first: mixed(beliefs[lesson.slate] as readonly number[], targetDistribution(slate), o.truthShare) },
     };
   };
   const stepsPerEpoch = Math.ceil(lessons.length / o.batchSlates);
   const steps = Math.round(stepsPerEpoch * o.epochs);
-  const batchOf = (step: number): Example[] => {
+  const drawBatch = (step: number): Example[] => {
     const epoch = Math.floor(step / stepsPerEpoch);
     const order = Rng.of(config.seed, "sft", epoch).shuffle([...lessons]);
     const start = (step % stepsPerEpoch) * o.batchSlates;
     return order.slice(start, start + o.batchSlates).map((t) => toExample(t, epoch));
   };
 
-  const resumed = await resume<{ step: number; smooth: number }>(context, worker, model.belongsTo);
+  const resumed = await resume<{ step: number; smooth: number }>(context, worker, model.lineage);
   weightsChanged(worker);
   const mayLearn = (user: number): boolean => isSftUser(config.seed, o.userShare, user);
-  const replay = replayBatches(config, corpus, policy, mayLearn, replayTokens(policy, batchOf(0), o.replayShare));
+  const replay = replayBatches(config, corpus, policy, mayLearn, replayTokens(policy, drawBatch(0), o.replayShare));
   for (let skipped = 0; skipped < (resumed?.step ?? 0); skipped++) replay.next();
 
   const smooth = { loss: resumed?.smooth ?? Number.NaN };
   for (let step = resumed?.step ?? 0; step < steps; step++) {
-    const examples = batchOf(step);
+    const examples = drawBatch(step);
     const values: Record<string, number> = {};
     const seed = deriveSeed(config.seed, "sft", "dropout", step);
     let loss = 0;
@@ -129,12 +129,9 @@ async function run(context: StageContext): Promise<Summary> {
     context.metrics(step, { loss, ...values, gradNorm, learningRate });
     context.progress(`loss ${smooth.loss.toFixed(3)}`, step + 1, steps);
     if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps)
-      await saveCheckpoint(context, worker, model.belongsTo, step + 1, { step: step + 1, smooth: smooth.loss });
+      await saveCheckpoint(context, worker, model.lineage, step + 1, { step: step + 1, smooth: smooth.loss });
   }
-  await worker.saveState(
-    { path: stateDir(context.dir), includeOptimizer: false, metadata: model.belongsTo },
-    { signal },
-  );
+  await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false, metadata: model.lineage }, { signal });
   return { steps, lessons: lessons.length, finalLoss: smooth.loss };
 }
 

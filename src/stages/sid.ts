@@ -12,11 +12,11 @@ import { deriveSeed, unitHash } from "../core/rng.ts";
 import { checkTrainingView } from "../data/leakage.ts";
 import { type TrainingView, trainingView } from "../data/split.ts";
 import type { Item, SplitDataset } from "../data/types.ts";
-import { neighboursOf } from "../prerank/neighbours.ts";
+import { countNeighbours } from "../prerank/neighbours.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { Catalogue } from "../sid/catalogue.ts";
 import { checkUniqueness } from "../sid/gate.ts";
-import { type Embedder, identityOf } from "../sid/identity.ts";
+import { buildIdentity, type Embedder } from "../sid/identity.ts";
 import { type Near, nearestRows } from "../sid/nearest.ts";
 import { sidReport } from "../sid/report.ts";
 import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
@@ -77,7 +77,7 @@ async function run(context: StageContext): Promise<Summary> {
   writeJson(catalogueFile(context.dir), catalogue.toJSON());
   const { name, hash, items } = data.dataset;
   const { workerVersion, pythonVersion, torchVersion } = await worker.getInfo({ signal });
-  const identity = identityOf({
+  const identity = buildIdentity({
     artifact: fitted.artifact,
     catalogue,
     embedder: readJson<Embedder>(embedderFile(context.inputDir("embed"))),
@@ -88,8 +88,8 @@ async function run(context: StageContext): Promise<Summary> {
   });
   writeJson(identityFile(context.dir), identity);
 
-  const sample = sampleOf(items, embeddings.cols);
-  const near = nearestRows(embeddings, rowsOf(embeddings, sample), 5, sample);
+  const sample = drawSample(items, embeddings.cols);
+  const near = nearestRows(embeddings, selectRows(embeddings, sample), 5, sample);
   const neighbours: number[][] = items.map(() => []);
   sample.forEach((row, i) => {
     neighbours[row] = (near[i] as Near[]).map((n) => n.row);
@@ -113,7 +113,7 @@ async function run(context: StageContext): Promise<Summary> {
 const numExamples = 12;
 
 /** Items whose neighbours are looked up: the same ones whatever the seed, so that reports can be compared. */
-function sampleOf(items: readonly Item[], dims: number): number[] {
+function drawSample(items: readonly Item[], dims: number): number[] {
   const hashes = items.map((item) => unitHash(0, "sid report", item.id));
   return items
     .map((_, row) => row)
@@ -121,7 +121,7 @@ function sampleOf(items: readonly Item[], dims: number): number[] {
     .slice(0, Math.min(256, Math.max(numExamples, Math.floor(2e9 / (items.length * dims))))); // a few seconds at most
 }
 
-function rowsOf(m: Matrix, rows: readonly number[]): Matrix {
+function selectRows(m: Matrix, rows: readonly number[]): Matrix {
   const data = new Float32Array(rows.length * m.cols);
   rows.forEach((row, i) => {
     data.set(m.data.subarray(row * m.cols, (row + 1) * m.cols), i * m.cols);
@@ -138,7 +138,7 @@ function learnable(data: SplitDataset, consumer: string): TrainingView {
 
 /** Each item's most frequent neighbours within the mid-training segment: positives of the contrastive loss. */
 function positivePairs(data: SplitDataset, perItem: number): IntMatrix {
-  const { starts, columns, cooccurrence } = neighboursOf(learnable(data, "the contrastive pairs"), 3, 1);
+  const { starts, columns, cooccurrence } = countNeighbours(learnable(data, "the contrastive pairs"), 3, 1);
   const flat: number[] = [];
   for (let i = 0; i + 1 < starts.length; i++) {
     const edges = Array.from(
@@ -165,7 +165,7 @@ async function withCollaborative(
   data: SplitDataset,
 ): Promise<Matrix> {
   const { collaborativeDims: dims, collaborativeWeight } = context.config.sid;
-  const { starts, columns, cooccurrence, counts } = neighboursOf(
+  const { starts, columns, cooccurrence, counts } = countNeighbours(
     learnable(data, "the factorised co-occurrence"),
     10,
     1,

@@ -14,7 +14,7 @@ import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
 import type { Segment } from "../data/types.ts";
 import { loggedSlates } from "../prerank/logged.ts";
 import { type SlateSegment, slateStats } from "../prerank/slates.ts";
-import { labelsOf, type Slate } from "../prerank/types.ts";
+import { type Slate, slateLabels } from "../prerank/types.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { needsLanguageModel } from "./prerankers/fitter.ts";
@@ -40,12 +40,12 @@ const segments: readonly SlateSegment[] = ["rerank", "validation", "test"];
 async function run(context: StageContext): Promise<Summary> {
   const { config } = context;
   const corpus = await openCorpus(context);
-  const built = await slatesOf(context, corpus);
+  const built = await collectSlates(context, corpus);
   const logged = config.prerank.kind === "logged";
   const summary: Record<string, number> = {};
   for (const segment of segments) {
     const proposed = built.slates[segment];
-    const distinct = proposed.map((s) => withDistinctIds(s, (row) => corpus.catalogue.textOf(row)));
+    const distinct = proposed.map((s) => withDistinctIds(s, (row) => corpus.catalogue.textAt(row)));
     summary[`${segment}_candidates_same_sid`] = distinct.reduce(
       (n, s, k) => n + (proposed[k]?.candidates.length ?? 0) - s.candidates.length,
       0,
@@ -67,7 +67,7 @@ async function run(context: StageContext): Promise<Summary> {
     const mean = (of: (s: Slate) => number): string => (list.reduce((n, s) => n + of(s), 0) / list.length).toFixed(1);
     context.log(
       logged
-        ? `${segment}: ${stats.slates} logged slates of ${stats.users} users, on average ${mean((s) => s.candidates.length)} candidates, ${mean((s) => labelsOf(s).filter((l) => l > 0).length)} of them positive`
+        ? `${segment}: ${stats.slates} logged slates of ${stats.users} users, on average ${mean((s) => s.candidates.length)} candidates, ${mean((s) => slateLabels(s).filter((l) => l > 0).length)} of them positive`
         : `${segment}: ${stats.slates} slates of ${stats.users} users, the true item is among the ${size} in ${stats.conditional} (HR@${size} ${stats.hitRate.toFixed(4)})`,
     );
     writeLines(slateFile(context.dir, segment), list);
@@ -77,7 +77,7 @@ async function run(context: StageContext): Promise<Summary> {
     summary[`${segment}_hit_rate`] = stats.hitRate;
   }
   if (built.midtrain.length > 0) {
-    const distinct = built.midtrain.map((s) => withDistinctIds(s, (row) => corpus.catalogue.textOf(row)));
+    const distinct = built.midtrain.map((s) => withDistinctIds(s, (row) => corpus.catalogue.textAt(row)));
     checkSlates(corpus.split, distinct, { repeats: "unseen" });
     writeLines(slateFile(context.dir, "midtrain"), distinct.filter(isProblem));
     summary.midtrain_slates = distinct.length;
@@ -87,7 +87,7 @@ async function run(context: StageContext): Promise<Summary> {
 }
 
 /** Slates by segment, from whoever proposes the candidates. */
-async function slatesOf(
+async function collectSlates(
   context: StageContext,
   corpus: Corpus,
 ): Promise<{ slates: Readonly<Record<SlateSegment, readonly Slate[]>>; midtrain: readonly Slate[] }> {

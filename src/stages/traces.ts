@@ -22,11 +22,11 @@ import type { SplitDataset } from "../data/types.ts";
 import { itemTable } from "../evidence/items.ts";
 import { Statistics } from "../evidence/statistics.ts";
 import type { Slate } from "../prerank/types.ts";
-import type { Reasoning } from "../prompts/rerank.ts";
+import type { ReasoningSteps } from "../prompts/rerank.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { sampleTraces, statisticalTeacher } from "../teacher/sampling.ts";
-import { type SlateView, viewOf } from "../teacher/slate-view.ts";
+import { hideAnswer, type UnlabelledSlate } from "../teacher/slate-view.ts";
 import { type Evidence, type StatisticalTeacher, supportFor } from "../teacher/statistical.ts";
 import { teacherInWords } from "./teachers/in-words.ts";
 
@@ -51,8 +51,8 @@ async function run(context: StageContext): Promise<Summary> {
   const { split } = corpus;
   const { dataset } = split;
   const all = readSlates(context, "rerank");
-  const students = conditional(all).filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
-  const pupils = all.filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
+  const sftConditional = conditional(all).filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
+  const sftSlates = all.filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
   const seed = deriveSeed(config.seed, "teacher");
   const view = trainingView(split, "midtrain");
   checkTrainingView(split, view, allowedFor("rerank"), "the teacher, on rerank slates");
@@ -63,20 +63,20 @@ async function run(context: StageContext): Promise<Summary> {
     scores: ({ id }) => evidence[id] as readonly number[],
     evidence: (slate) => supportFor(dataset, table, statistics, slate),
   };
-  const thoughtOf = (slate: SlateView, choice: number): Reasoning =>
-    reasoningOf(fitted.evidence(slate), slate, choice, split, o);
+  const explainChoice = (slate: UnlabelledSlate, choice: number): ReasoningSteps =>
+    citeEvidence(fitted.evidence(slate), slate, choice, split, o);
   writeLines(
     join(context.dir, "reasonings.jsonl"),
-    pupils.map((s): ReasoningRecord => {
-      const scores = fitted.scores(viewOf(s));
+    sftSlates.map((s): ReasoningRecord => {
+      const scores = fitted.scores(hideAnswer(s));
       const first = scores.indexOf(Math.max(...scores));
-      return { slate: s.id, reasoning: thoughtOf(viewOf(s), first) };
+      return { slate: s.id, reasoning: explainChoice(hideAnswer(s), first) };
     }),
   );
-  const asked = o.kind === "statistical" ? students : someOf(students, o.maxSlates, config.seed);
+  const asked = o.kind === "statistical" ? sftConditional : drawSome(sftConditional, o.maxSlates, config.seed);
   const teacher =
     o.kind === "statistical"
-      ? statisticalTeacher(fitted, { temperature: o.temperature, seed, thoughtOf })
+      ? statisticalTeacher(fitted, { temperature: o.temperature, seed, explainChoice })
       : await teacherInWords(context, corpus, seed);
   const {
     traces: kept,
@@ -108,7 +108,7 @@ async function run(context: StageContext): Promise<Summary> {
       },
     );
   return {
-    pupils: pupils.length,
+    pupils: sftSlates.length,
     offered: stats.offered,
     accepted: stats.accepted,
     acceptance: stats.acceptance,
@@ -119,7 +119,7 @@ async function run(context: StageContext): Promise<Summary> {
 }
 
 /** A seeded draw of so many slates; 0 = all. */
-const someOf = (slates: readonly Slate[], n: number, seed: number): readonly Slate[] =>
+const drawSome = (slates: readonly Slate[], n: number, seed: number): readonly Slate[] =>
   n === 0
     ? slates
     : Rng.of(seed, "teacher-slates")
@@ -127,13 +127,13 @@ const someOf = (slates: readonly Slate[], n: number, seed: number): readonly Sla
         .slice(0, n);
 
 /** Evidence by candidate index becomes citations by item row. */
-function reasoningOf(
+function citeEvidence(
   evidence: Evidence,
-  slate: SlateView,
+  slate: UnlabelledSlate,
   choice: number,
   split: SplitDataset,
   o: Config["teacher"],
-): Reasoning {
+): ReasoningSteps {
   const support = evidence.support.find((s) => s.candidate === choice)?.because ?? [];
   const history = (split.dataset.sequences[slate.user]?.items ?? new Int32Array()).subarray(0, slate.position);
   return {

@@ -19,8 +19,8 @@ export interface Fault {
 }
 
 /** @param first the row that the ranking puts first */
-export function faultOf(thought: Citations, first: number, o: QualityOptions): Fault | undefined {
-  const words = wordsOf(thought);
+export function findFault(thought: Citations, first: number, o: QualityOptions): Fault | undefined {
+  const words = listWords(thought);
   const unknown = thought.unknown[0];
   if (unknown !== undefined)
     return { reason: "cites an unknown item", detail: `${unknown} is neither in the history nor in the slate` };
@@ -30,17 +30,17 @@ export function faultOf(thought: Citations, first: number, o: QualityOptions): F
     return { reason: "not in English", detail: words.slice(0, 12).join(" ") };
   if (new Set(thought.cited).size < o.minCitations)
     return { reason: "cites too few items", detail: `${new Set(thought.cited).size} of ${o.minCitations}` };
-  const conclusion = conclusionOf(thought);
+  const conclusion = findConclusion(thought);
   if (conclusion !== undefined && conclusion !== first)
     return { reason: "ranks another item first", detail: "than the one its thought concludes with" };
   return undefined;
 }
 
-const wordsOf = (thought: Citations): string[] =>
+const listWords = (thought: Citations): string[] =>
   thought.words.flatMap((part) => (typeof part === "string" ? (part.match(/[\p{L}\p{N}'’]+/gu) ?? []) : []));
 
 /** The first item cited behind the last "choice", or else the last item cited. */
-function conclusionOf(thought: Citations): number | undefined {
+function findConclusion(thought: Citations): number | undefined {
   const at = thought.words.findLastIndex((part) => typeof part === "string" && /\bchoice\b/i.test(part));
   const behind = at < 0 ? undefined : thought.words.slice(at).find((part) => typeof part === "number");
   return behind ?? thought.cited.at(-1);

@@ -4,15 +4,15 @@
  *              several: one with the highest label), at most maxTries times, else the slate gives no trace.
  *   targeted:  the teacher is shown the answer and puts it first.
  * Everything behind the first choice follows by label where a log has several, then as the teacher (or the input) has it.
- * Only this file compares with the answer; the teacher gets a SlateView, which has none, and in targeted sampling one hint.
+ * Only this file compares with the answer; the teacher gets a UnlabelledSlate, which has none, and in targeted sampling one hint.
  */
 import { Rng } from "../core/rng.ts";
 import { softmax } from "../eval/choice-model.ts";
-import { labelsOf, type Slate } from "../prerank/types.ts";
-import type { Thought } from "../prompts/rerank.ts";
-import { type SlateView, viewOf } from "./slate-view.ts";
+import { type Slate, slateLabels } from "../prerank/types.ts";
+import type { AnyReasoning } from "../prompts/rerank.ts";
+import { hideAnswer, type UnlabelledSlate } from "./slate-view.ts";
 import type { StatisticalTeacher } from "./statistical.ts";
-import type { Question, Reply, Teacher } from "./teacher.ts";
+import type { Reply, Teacher, TeacherQuestion } from "./teacher.ts";
 
 export type TraceMode = "rejection" | "targeted";
 
@@ -21,7 +21,7 @@ export interface Trace {
   readonly slateId: string;
   /** Candidate indices, best first; a permutation of the slate. */
   readonly ranking: readonly number[];
-  readonly thought: Thought;
+  readonly thought: AnyReasoning;
   /** Asked so often, from 1. */
   readonly tries: number;
   readonly mode: TraceMode;
@@ -81,8 +81,8 @@ export async function sampleTraces(
   let open = offered;
   for (let attempt = 1; attempt <= options.maxTries && open.length > 0; attempt++) {
     const questions = open.map(
-      (slate): Question => ({
-        slate: viewOf(slate),
+      (slate): TeacherQuestion => ({
+        slate: hideAnswer(slate),
         hint: options.mode === "targeted" ? slate.targetIndex : null,
         attempt,
       }),
@@ -91,7 +91,7 @@ export async function sampleTraces(
     const again: Slate[] = [];
     open.forEach((slate, i) => {
       const reply = replies[i] as Reply;
-      const labels = labelsOf(slate);
+      const labels = slateLabels(slate);
       const right = reply.kind === "ranking" && labels[reply.order[0] as number] === Math.max(...labels);
       if (right) {
         const { thought, seed, time, prompt } = reply;
@@ -119,10 +119,10 @@ export async function sampleTraces(
     open = again;
   }
   const kept = offered.flatMap((s) => traces.get(s.id) ?? []);
-  return { traces: kept, stats: statsOf(offered, traces, rejected), rejections };
+  return { traces: kept, stats: summariseSampling(offered, traces, rejected), rejections };
 }
 
-function statsOf(
+function summariseSampling(
   offered: readonly Slate[],
   traces: ReadonlyMap<string, Trace>,
   rejected: Readonly<Record<string, number>>,
@@ -159,15 +159,15 @@ function statsOf(
  */
 export function statisticalTeacher(
   fitted: StatisticalTeacher,
-  o: { temperature: number; seed: number; thoughtOf: (slate: SlateView, choice: number) => Thought },
+  o: { temperature: number; seed: number; explainChoice: (slate: UnlabelledSlate, choice: number) => AnyReasoning },
 ): Teacher {
-  const reply = ({ slate, hint, attempt }: Question): Reply => {
+  const reply = ({ slate, hint, attempt }: TeacherQuestion): Reply => {
     const scores = fitted.scores(slate);
     const first = hint ?? draw(scores, Rng.of(o.seed, "trace", slate.id), attempt, o.temperature);
     return {
       kind: "ranking",
       order: rankingFrom(scores, first),
-      thought: o.thoughtOf(slate, first),
+      thought: o.explainChoice(slate, first),
       seed: null,
       time: null,
       prompt: null,

@@ -2,10 +2,10 @@
 import type { Slate } from "../prerank/types.ts";
 
 /** A slate without its answer. */
-export type SlateView = Pick<Slate, "id" | "user" | "position" | "segment" | "candidates" | "scores">;
+export type UnlabelledSlate = Pick<Slate, "id" | "user" | "position" | "segment" | "candidates" | "scores">;
 
 /** Drops the answer; what is handed to a teacher that must not know it. */
-export const viewOf = ({ id, user, position, segment, candidates, scores }: Slate): SlateView => ({
+export const hideAnswer = ({ id, user, position, segment, candidates, scores }: Slate): UnlabelledSlate => ({
   id,
   user,
   position,

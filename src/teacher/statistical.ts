@@ -5,7 +5,7 @@
 import type { Dataset } from "../data/types.ts";
 import { type ItemTable, overlap } from "../evidence/items.ts";
 import type { Statistics } from "../evidence/statistics.ts";
-import type { SlateView } from "./slate-view.ts";
+import type { UnlabelledSlate } from "./slate-view.ts";
 
 export type SupportKind = "transition" | "cooccurrence" | "category";
 
@@ -29,16 +29,21 @@ export interface Evidence {
 
 export interface StatisticalTeacher {
   /** A score a candidate, in log-odds: softmax(scores) is the teacher's belief. Deterministic. */
-  scores(slate: SlateView): readonly number[];
+  scores(slate: UnlabelledSlate): readonly number[];
   /** Facts behind the scores; the same whether or not the answer is known. */
-  evidence(slate: SlateView): Evidence;
+  evidence(slate: UnlabelledSlate): Evidence;
 }
 
 /**
  * What speaks for a slate's candidates: transitions, co-occurrence, categories.
  * @param statistics of a view that holds nothing of the slate's answer
  */
-export function supportFor(dataset: Dataset, table: ItemTable, statistics: Statistics, slate: SlateView): Evidence {
+export function supportFor(
+  dataset: Dataset,
+  table: ItemTable,
+  statistics: Statistics,
+  slate: UnlabelledSlate,
+): Evidence {
   const items = dataset.sequences[slate.user]?.items ?? new Int32Array();
   const history = [...new Set(items.subarray(Math.max(0, slate.position - 20), slate.position))].reverse();
   const mass = new Map<string, number>();

@@ -3,12 +3,12 @@
  * what was wrong. The offline statistical teacher (statistical.ts), any endpoint and the worker's model (words.ts) are
  * asked in the same way; sampling.ts decides which replies become traces.
  */
-import type { Thought } from "../prompts/rerank.ts";
-import type { SlateView } from "./slate-view.ts";
+import type { AnyReasoning } from "../prompts/rerank.ts";
+import type { UnlabelledSlate } from "./slate-view.ts";
 
-export interface Question {
+export interface TeacherQuestion {
   /** Without its answer. */
-  readonly slate: SlateView;
+  readonly slate: UnlabelledSlate;
   /** Candidate index given away as the user's choice (targeted sampling); null: the teacher is not told. */
   readonly hint: number | null;
   /** From 1; every attempt draws anew. */
@@ -20,7 +20,7 @@ export type Reply =
       readonly kind: "ranking";
       /** Candidate indices, best first; a permutation. */
       readonly order: readonly number[];
-      readonly thought: Thought;
+      readonly thought: AnyReasoning;
       /** Of drawing this answer; null where the whole teacher follows from the run's seed. */
       readonly seed: number | null;
       /** When a server gave it, ISO 8601; null where it was computed and could be again. */
@@ -38,7 +38,7 @@ export interface Teacher {
   /** Name of the model behind it. */
   readonly model: string;
   /** One reply a question, in order. */
-  ask(questions: readonly Question[]): Promise<readonly Reply[]>;
+  ask(questions: readonly TeacherQuestion[]): Promise<readonly Reply[]>;
   /** Gives back what it holds, for example the worker's memory. */
   close?(): Promise<void>;
 }

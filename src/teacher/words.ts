@@ -6,9 +6,9 @@ import { RunError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { deriveSeed } from "../core/rng.ts";
 import { parseJsonAnswer, readCitations } from "../prompts/parse.ts";
-import { type QuestionOptions, renderQuestion } from "../prompts/question.ts";
-import { faultOf, type QualityOptions } from "./quality.ts";
-import type { Question, Reply, Teacher } from "./teacher.ts";
+import { renderTeacherPrompt, type TeacherPromptOptions } from "../prompts/question.ts";
+import { findFault, type QualityOptions } from "./quality.ts";
+import type { Reply, Teacher, TeacherQuestion } from "./teacher.ts";
 
 /** One request for text. */
 export interface Wanted {
@@ -32,10 +32,10 @@ export interface WordsOptions {
   readonly complete: Complete;
   readonly close?: () => Promise<void>;
   /** Item rows shown as history, oldest first. */
-  readonly historyOf: (question: Question) => readonly number[];
+  readonly getHistory: (question: TeacherQuestion) => readonly number[];
   readonly spell: (row: number) => string;
   readonly describe: (row: number) => string;
-  readonly question: QuestionOptions;
+  readonly question: TeacherPromptOptions;
   readonly quality: QualityOptions;
   readonly seed: number;
 }
@@ -44,14 +44,14 @@ export interface WordsOptions {
 const probe = 20;
 
 /** Throws RunError, from `ask`, if the first answers are all unusable. */
-export function teacherOfWords(o: WordsOptions): Teacher {
+export function writingTeacher(o: WordsOptions): Teacher {
   let probed = false;
-  const wantedOf = (question: Question): Wanted => {
+  const describeWanted = (question: TeacherQuestion): Wanted => {
     const { slate, hint, attempt } = question;
     return {
-      prompt: renderQuestion(
+      prompt: renderTeacherPrompt(
         {
-          history: o.historyOf(question),
+          history: o.getHistory(question),
           candidates: slate.candidates,
           chosen: hint === null ? null : (slate.candidates[hint] as number),
           spell: o.spell,
@@ -76,9 +76,9 @@ export function teacherOfWords(o: WordsOptions): Teacher {
     },
   };
 
-  async function replyTo(questions: readonly Question[]): Promise<Reply[]> {
+  async function replyTo(questions: readonly TeacherQuestion[]): Promise<Reply[]> {
     if (questions.length === 0) return [];
-    const wanted = questions.map(wantedOf);
+    const wanted = questions.map(describeWanted);
     const written = await o.complete(wanted);
     return questions.map((question, i): Reply => {
       const answer = written[i] as Written;
@@ -86,17 +86,17 @@ export function teacherOfWords(o: WordsOptions): Teacher {
     });
   }
 
-  function read(question: Question, asked: Wanted, answer: Extract<Written, { kind: "text" }>): Reply {
+  function read(question: TeacherQuestion, asked: Wanted, answer: Extract<Written, { kind: "text" }>): Reply {
     const { text, time, cut } = answer;
     const unusable = (reason: string, detail: string): Reply => ({ kind: "unusable", reason, detail, text });
     if (cut) return unusable("cut off", "longer than teacher.maxAnswerTokens");
     const { candidates } = question.slate;
     const parsed = parseJsonAnswer(unwrapped(text), asked.spellings);
     if (parsed.kind === "unparseable") return unusable(parsed.reason, parsed.detail);
-    const shown = [...o.historyOf(question), ...candidates]; // of two items spelled alike the candidate is meant
+    const shown = [...o.getHistory(question), ...candidates]; // of two items spelled alike the candidate is meant
     const rows = new Map(shown.map((row) => [o.spell(row), row]));
     const thought = readCitations(parsed.reasoning, (spelling) => rows.get(spelling));
-    const fault = faultOf(thought, candidates[parsed.order[0] as number] as number, o.quality);
+    const fault = findFault(thought, candidates[parsed.order[0] as number] as number, o.quality);
     if (fault) return unusable(fault.reason, fault.detail);
     return {
       kind: "ranking",

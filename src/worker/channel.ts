@@ -84,7 +84,7 @@ export class Channel {
     return this.attempt(verb, call, () => this.streamOnce(verb, this.metered(verb, method), request, onMessage, call));
   }
 
-  statsOf(verb: string): VerbStats {
+  getStats(verb: string): VerbStats {
     let s = this.stats[verb];
     if (!s) {
       s = { calls: 0, retries: 0, bytesSent: 0, bytesReceived: 0, wallSeconds: 0, packSeconds: 0, computeSeconds: 0 };
@@ -94,7 +94,7 @@ export class Channel {
   }
 
   private metered<Req, Res>(verb: string, method: MethodDefinition<Req, Res>): MethodDefinition<Req, Res> {
-    const s = this.statsOf(verb);
+    const s = this.getStats(verb);
     return {
       path: method.path,
       requestSerialize: (value) => {
@@ -115,7 +115,7 @@ export class Channel {
   }
 
   private async attempt<T>(verb: string, call: CallOptions, once: () => Promise<T>): Promise<T> {
-    const s = this.statsOf(verb);
+    const s = this.getStats(verb);
     s.calls++;
     const start = performance.now();
     try {
@@ -194,7 +194,7 @@ export class Channel {
 
   /** The worker says behind every answer how long it computed, without waiting its turn. */
   private noteCompute(verb: string, { metadata }: { metadata: Metadata }): void {
-    this.statsOf(verb).computeSeconds += Number(metadata.get(computeSeconds)[0] ?? 0);
+    this.getStats(verb).computeSeconds += Number(metadata.get(computeSeconds)[0] ?? 0);
   }
 
   private deadline(call: CallOptions): { deadline?: number } {

@@ -305,7 +305,7 @@ export function pick(options: readonly Option[], temperature: number, u: number)
 }
 
 /** Every item of a trie with its tokens. */
-export function* sequencesOf(
+export function* walkSequences(
   trie: TokenTrie,
   node = 0,
   tokens: readonly number[] = [],
@@ -313,5 +313,5 @@ export function* sequencesOf(
   const [start, end] = [trie.edgeStarts[node] as number, trie.edgeStarts[node + 1] as number];
   if (start === end && tokens.length > 0) yield [trie.rows[trie.rowStarts[node] as number] as number, tokens];
   for (let edge = start; edge < end; edge++)
-    yield* sequencesOf(trie, edge + 1, [...tokens, trie.edgeTokens[edge] as number]);
+    yield* walkSequences(trie, edge + 1, [...tokens, trie.edgeTokens[edge] as number]);
 }

@@ -79,19 +79,19 @@ export function byteTokenizerJson(specialTokens: readonly string[] = []): Uint8A
 export function extendTokenizerJson(
   json: Uint8Array,
   tokens: readonly string[],
-): { json: Uint8Array; ids: number[]; vocabSize: number; idOf: ReadonlyMap<string, number> } {
+): { json: Uint8Array; ids: number[]; vocabSize: number; idByToken: ReadonlyMap<string, number> } {
   const parsed = JSON.parse(new TextDecoder().decode(json)) as TokenizerJson;
-  const idOf = new Map<string, number>(Object.entries(parsed.model.vocab));
-  for (const t of parsed.added_tokens) idOf.set(t.content, t.id);
-  let next = Math.max(-1, ...idOf.values()) + 1;
+  const idByToken = new Map<string, number>(Object.entries(parsed.model.vocab));
+  for (const t of parsed.added_tokens) idByToken.set(t.content, t.id);
+  let next = Math.max(-1, ...idByToken.values()) + 1;
   const ids = tokens.map((token) => {
-    const known = idOf.get(token);
+    const known = idByToken.get(token);
     if (known !== undefined) return known;
     parsed.added_tokens.push(added(next, token));
-    idOf.set(token, next);
+    idByToken.set(token, next);
     return next++;
   });
-  return { json: encode(parsed), ids, vocabSize: next, idOf };
+  return { json: encode(parsed), ids, vocabSize: next, idByToken };
 }
 
 const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));

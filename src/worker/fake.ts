@@ -19,7 +19,7 @@ import {
   hash01,
   type Option,
   pick,
-  sequencesOf,
+  walkSequences,
 } from "./fake-model.ts";
 import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
@@ -84,7 +84,7 @@ export class FakeWorker implements t.WorkerClient {
     this.enter("loadModel", call);
     const modelId = request.modelId || "policy";
     const base = request.source.kind === "scratch" ? request.source.tokenizerJson : byteTokenizerJson(chatMl.tokens);
-    const { json, ids, vocabSize, idOf } = extendTokenizerJson(base, request.addedTokens ?? []);
+    const { json, ids, vocabSize, idByToken } = extendTokenizerJson(base, request.addedTokens ?? []);
     const multiple = request.padVocabMultiple || 1;
     const rows = Math.ceil(vocabSize / multiple) * multiple;
     const lm = new BigramModel(vocabSize, request.seed ?? 0);
@@ -101,7 +101,7 @@ export class FakeWorker implements t.WorkerClient {
       maxPositions: 4096,
       tokenizerJson: json,
       addedTokenIds: ids,
-      eosTokenId: idOf.get("<|endoftext|>") ?? idOf.get("<|im_end|>") ?? -1,
+      eosTokenId: idByToken.get("<|endoftext|>") ?? idByToken.get("<|im_end|>") ?? -1,
       chatTemplate: request.source.kind === "pretrained" ? chatMl.template : "",
       bosToken: "",
       numTrained: (request.trainable ?? true) ? rows * 8 : 0,
@@ -190,7 +190,7 @@ export class FakeWorker implements t.WorkerClient {
     this.enter("beamSearch", call);
     const { lm } = this.model(request.modelId);
     const { trie, beamWidth } = request;
-    const items = [...sequencesOf(trie)];
+    const items = [...walkSequences(trie)];
     const rows = new Int32Array(request.prompts.length * beamWidth).fill(-1);
     const logprobs = new Float32Array(rows.length).fill(-Infinity);
     for (const [p, prompt] of request.prompts.entries()) {

@@ -202,7 +202,7 @@ function interruptible<T>(promise: Promise<T>, signal: AbortSignal | undefined):
 }
 
 /** How the recipe's worker is started; `logPath` is where an embedded one prints. */
-export const runtimeOf = (config: Config, logPath?: string): Runtime =>
+export const runtimeOptions = (config: Config, logPath?: string): Runtime =>
   config.runtime.mode === "remote"
     ? { mode: "remote", address: config.runtime.address }
     : {

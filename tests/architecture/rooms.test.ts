@@ -110,7 +110,7 @@ interface Source {
 const posix = (path: string): string => path.split(sep).join("/");
 
 /** Static imports, re-exports and import(...), of values and of types. */
-function specifiersOf(text: string): string[] {
+function findSpecifiers(text: string): string[] {
   const code = text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
   return [
     ...code.matchAll(/^\s*(?:import|export)\b[^;'"]*?\bfrom\s*["']([^"']+)["']/gm),
@@ -127,15 +127,15 @@ const sources: Source[] = readdirSync(src, { recursive: true, withFileTypes: tru
   .map((file) => {
     const path = posix(relative(src, file));
     const text = readFileSync(file, "utf8");
-    const imports = specifiersOf(text).map((specifier) => ({
+    const imports = findSpecifiers(text).map((specifier) => ({
       specifier,
       path: specifier.startsWith(".") ? posix(relative(src, resolve(dirname(file), specifier))) : undefined,
     }));
-    return { path, room: roomOf(path), text, imports };
+    return { path, room: findRoom(path), text, imports };
   });
 
 /** "stages/rl" for a file of a sub-room that has rules of its own, "stages" otherwise. */
-function roomOf(path: string): string {
+function findRoom(path: string): string {
   const [room, sub] = path.split("/") as [string, string];
   return `${room}/${sub}` in rooms ? `${room}/${sub}` : room;
 }
@@ -152,14 +152,14 @@ describe("rooms", () => {
   it("are read with every kind of import", () => {
     const text = `import a from "./a.ts";\nimport {\n  type B,\n} from "../b.ts";\nexport * from "./c.ts"; // from "./no.ts"\n
       import "./d.ts";\n/* import x from "./no.ts" */\nconst e = await import("./e.ts");\n  // import y from "./no.ts"`;
-    expect(specifiersOf(text).sort()).toEqual(["../b.ts", "./a.ts", "./c.ts", "./d.ts", "./e.ts"]);
+    expect(findSpecifiers(text).sort()).toEqual(["../b.ts", "./a.ts", "./c.ts", "./d.ts", "./e.ts"]);
   });
 
   it("import only what they may", () => {
     const offences = sources.flatMap((s) =>
       s.imports.flatMap(({ path }) => {
         if (path === undefined) return [];
-        const target = roomOf(path);
+        const target = findRoom(path);
         return target === s.room || rooms[s.room]?.includes(target) ? [] : [`${s.path} imports ${path}`];
       }),
     );
@@ -189,7 +189,7 @@ describe("rooms", () => {
     expect(offences).toEqual([]);
     const pythonia = sources
       .filter((s) => s.imports.some((i) => i.specifier === "pythonia"))
-      .map((s) => roomOf(s.path));
+      .map((s) => findRoom(s.path));
     expect(new Set(pythonia)).toEqual(new Set(["worker"]));
   });
 
@@ -210,7 +210,8 @@ describe("the worker's rooms", () => {
     .map((e) => posix(relative(base, join(e.parentPath, e.name))).replace(/\.py$/, ""))
     .filter((path) => !path.startsWith("generated/") && !path.endsWith("__init__"))
     .sort();
-  const importsOf = (path: string): string[] => pythonImports(readFileSync(join(base, `${path}.py`), "utf8"), modules);
+  const readImports = (path: string): string[] =>
+    pythonImports(readFileSync(join(base, `${path}.py`), "utf8"), modules);
 
   it("import only from rooms above them, relative imports unknown", () => {
     expect([...new Set(modules.map((m) => m.split("/")[0] as string))].filter((r) => !(r in workerRooms))).toEqual([]);
@@ -222,7 +223,7 @@ describe("the worker's rooms", () => {
       const room = path.split("/")[0] as string;
       const text = readFileSync(join(base, `${path}.py`), "utf8");
       const relativeImports = [...text.matchAll(/^\s*from \.+\w* import/gm)].map(([line]) => `${path}: ${line.trim()}`);
-      const wrong = importsOf(path)
+      const wrong = readImports(path)
         .filter(
           (target) => target.split("/")[0] !== room && !workerRooms[room]?.includes(target.split("/")[0] as string),
         )
@@ -233,7 +234,7 @@ describe("the worker's rooms", () => {
   });
 
   it("have no import cycles, types included", () => {
-    expect(cyclesIn(new Map(modules.map((path) => [path, importsOf(path)])))).toEqual([]);
+    expect(cyclesIn(new Map(modules.map((path) => [path, readImports(path)])))).toEqual([]);
   });
 });
 

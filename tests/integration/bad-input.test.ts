@@ -8,8 +8,17 @@ import { afterAll, describe, expect, it } from "vitest";
 import { stringify } from "yaml";
 import { type ErrorCode, exitCodes } from "../../src/core/errors.ts";
 import { repositoryRoot } from "../../src/core/paths.ts";
-import { startTimeOf } from "../../src/run/processes.ts";
-import { type Ended, gr2, manifestOf, miniLines, miniRecipe, pipelineArgs, workplace, writeMiniData } from "./mini.ts";
+import { readStartTime } from "../../src/run/processes.ts";
+import {
+  type Ended,
+  gr2,
+  miniLines,
+  miniRecipe,
+  pipelineArgs,
+  readRunManifest,
+  workplace,
+  writeMiniData,
+} from "./mini.ts";
 
 const w = workplace();
 const cleanUp: (() => void)[] = [() => rmSync(w.folder, { recursive: true, force: true })];
@@ -237,7 +246,7 @@ describe("bad surroundings", { timeout: 600_000 }, () => {
   it("refuses a run that another process holds, and takes over a dead one's", async () => {
     const folder = join(w.root, "held");
     mkdirSync(folder, { recursive: true });
-    const lock = { pid: process.pid, startTime: startTimeOf(process.pid), host: hostname(), since: "today" };
+    const lock = { pid: process.pid, startTime: readStartTime(process.pid), host: hostname(), since: "today" };
     const args = [...pipelineArgs(w, "held"), "--until", "data"];
     writeFileSync(join(folder, "lock.json"), JSON.stringify(lock));
     expectFault(
@@ -314,7 +323,7 @@ describe("disks", { timeout: 600_000 }, () => {
     const third = await gr2(args);
     expect(third, third.stderr).toMatchObject({ code: 0, stderr: "" });
     expect(third.stdout).toMatch(/sid\s+unchanged/);
-    expect(manifestOf({ ...w, root: small as string }, "small").state).toBe("finished");
+    expect(readRunManifest({ ...w, root: small as string }, "small").state).toBe("finished");
   });
 
   it.skipIf(!locked)("names a read-only file system", async () => {

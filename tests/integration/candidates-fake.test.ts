@@ -57,12 +57,12 @@ async function invoke(
 }
 
 const file = (run: string, ...path: string[]): string => readFileSync(join(root, run, "stages", ...path), "utf8");
-const slatesOf = (run: string, segment: string, stage = "slates"): Slate[] =>
+const collectSlates = (run: string, segment: string, stage = "slates"): Slate[] =>
   file(run, stage, `${segment}.jsonl`)
     .trimEnd()
     .split("\n")
     .map((line) => JSON.parse(line) as Slate);
-const reportOf = (run: string, stage = "candidates"): CandidatesReport => JSON.parse(file(run, stage, "recall.json"));
+const makeReport = (run: string, stage = "candidates"): CandidatesReport => JSON.parse(file(run, stage, "recall.json"));
 
 const fused = [
   ...["prerank.kind=fused", "prerank.candidates=50", "prerank.folds=3", "prerank.trainSlates=200", "refit=true"],
@@ -73,7 +73,7 @@ describe("fused candidates", () => {
   it("keep what every pre-ranker says, and its rank of the true item", async () => {
     const { lines } = await invoke("fused", { set: fused, until: "candidates" });
     for (const segment of ["midtrain", "rerank", "validation", "test"]) {
-      for (const s of slatesOf("fused", segment, "candidates")) {
+      for (const s of collectSlates("fused", segment, "candidates")) {
         expect(s.candidates).toHaveLength(50);
         expect(Object.keys(s.experts ?? {})).toEqual(["popularity", "itemknn", "sasrec"]);
         for (const [name, scores] of Object.entries(s.experts ?? {})) {
@@ -88,8 +88,8 @@ describe("fused candidates", () => {
         expect([...s.scores].sort((a, b) => b - a)).toEqual(s.scores);
       }
     }
-    const report = reportOf("fused");
-    const ranked = slatesOf("fused", "validation", "candidates");
+    const report = makeReport("fused");
+    const ranked = collectSlates("fused", "validation", "candidates");
     const hits = ranked.filter((s) => s.targetIndex >= 0).length / ranked.length;
     expect(report.metrics.validation?.[report.fusion ? "fused" : report.chosen]?.["R@50"]).toBeCloseTo(hits, 12);
     expect(lines.some((l) => l.includes("the true item is among the 50 candidates for"))).toBe(true);
@@ -122,7 +122,7 @@ describe("fused candidates", () => {
     expect(lines.find((l) => l.startsWith("mine:"))).toMatch(
       /^mine: scores of 30 of 60 users; \d+ rows are of unknown/,
     );
-    const said = slatesOf("own", "test", "candidates").filter((s) => s.experts?.mine?.some((x) => x !== null));
+    const said = collectSlates("own", "test", "candidates").filter((s) => s.experts?.mine?.some((x) => x !== null));
     expect(new Set(said.map((s) => s.user)).size).toBeLessThanOrEqual(30);
     expect(said.length).toBeGreaterThan(0);
     const missing = invoke("none", { set: [...set, "prerank.scores.mine=/nowhere.csv"], until: "candidates" });
@@ -133,8 +133,8 @@ describe("fused candidates", () => {
     const set = ["prerank.kind=fused", "prerank.experts=[itemknn,generative]", "prerank.candidates=12"];
     const { metrics } = await invoke("beams", { set: [...set, "rl.steps=2", "eval.controls=false"] });
     expect(metrics?.rows.length).toBeGreaterThan(0);
-    expect(Object.keys(slatesOf("beams", "test")[0]?.experts ?? {})).toEqual(["itemknn", "generative"]);
-    expect(reportOf("beams", "slates").metrics.test).toBeDefined();
+    expect(Object.keys(collectSlates("beams", "test")[0]?.experts ?? {})).toEqual(["itemknn", "generative"]);
+    expect(makeReport("beams", "slates").metrics.test).toBeDefined();
   }, 120_000);
 });
 
@@ -143,7 +143,7 @@ describe("many candidates", () => {
     const few = ["rl.steps=1", "rl.prompts=2", "sft.epochs=0.3", "eval.maxSlates=20", "eval.validationSlates=20"];
     const set = ["prerank.candidates=100", "prerank.folds=2", ...few, "eval.controls=false"];
     const { metrics } = await invoke("wide", { set });
-    for (const s of slatesOf("wide", "test")) expect(s.candidates.length).toBe(100);
+    for (const s of collectSlates("wide", "test")) expect(s.candidates.length).toBe(100);
     expect(metrics?.health.rl_nothink_valid_rate).toBe(1); // a permutation of all of them
     expect(JSON.parse(file("wide", "calibrate", "prior.json")).withLikelihood.place).toHaveLength(100);
   }, 240_000);

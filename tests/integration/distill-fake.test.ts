@@ -55,7 +55,7 @@ function fresh(name: string): string {
   return name;
 }
 
-const valuesOf = (run: string, name: string): number[] =>
+const readValues = (run: string, name: string): number[] =>
   readFileSync(join(root, run, "metrics.jsonl"), "utf8")
     .trimEnd()
     .split("\n")
@@ -73,12 +73,12 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 describe("on-policy distillation", () => {
   it("brings the student nearer to its teacher, and leaves what RL leaves", async () => {
     const worker = await invoke(fresh("student"), "rl", [...opd, `rl.opd.teacher=${state("teacher", "sft")}`]);
-    const kl = valuesOf("student", "reverseKl");
+    const kl = readValues("student", "reverseKl");
     expect(kl.length).toBe(12);
     expect(mean(kl.slice(0, 3))).toBeGreaterThan(0);
     expect(mean(kl.slice(-3))).toBeLessThan(0.7 * mean(kl.slice(0, 3)));
     expect(existsSync(state("student", "rl"))).toBe(true);
-    expect(valuesOf("student", "validation_ndcg5").length).toBe(3); // before the first step and after steps 6 and 12
+    expect(readValues("student", "validation_ndcg5").length).toBe(3); // before the first step and after steps 6 and 12
     expect((await worker.getInfo()).modelIds).toEqual(["policy"]); // the teacher's memory is given back
   }, 60_000);
 
@@ -88,13 +88,14 @@ describe("on-policy distillation", () => {
     const modes = ["rl.thinkShare=0.5", "decoding.maxReasoningTokens=16"];
     const set = [...opd, ...forwardKl, teacher, "decoding.constrained=true", "decoding.choice=item", ...modes];
     await invoke(fresh("forward"), "rl", set);
-    const kl = valuesOf("forward", "forwardKl");
+    const kl = readValues("forward", "forwardKl");
     expect(kl.length).toBe(12);
     expect(Math.min(...kl)).toBeGreaterThan(0);
     expect(mean(kl.slice(-3))).toBeLessThan(0.7 * mean(kl.slice(0, 3)));
-    expect(valuesOf("forward", "loss")).toEqual(kl.map((x) => expect.closeTo(x, 5)));
-    for (const mode of ["think", "answer"]) expect(valuesOf("forward", `forwardKl_${mode}`).length).toBeGreaterThan(3);
-    expect(Math.max(...valuesOf("forward", "teacherRest_think"))).toBeLessThan(1);
+    expect(readValues("forward", "loss")).toEqual(kl.map((x) => expect.closeTo(x, 5)));
+    for (const mode of ["think", "answer"])
+      expect(readValues("forward", `forwardKl_${mode}`).length).toBeGreaterThan(3);
+    expect(Math.max(...readValues("forward", "teacherRest_think"))).toBeLessThan(1);
     expect(log.some((line) => /^forward KL \d\.\d{4}$/.test(line))).toBe(true);
     expect(log.filter((line) => /^! \d+ % of .* its 8 likeliest alternatives \(think\); raise/.test(line)).length).toBe(
       1,
@@ -107,13 +108,13 @@ describe("on-policy distillation", () => {
     // The student begins with the teacher's weights (rl.initial), which no update then has a reason to leave.
     const own = state("teacher", "sft");
     await invoke(fresh("mirror"), "rl", [...opd, "rl.steps=3", `rl.opd.teacher=${own}`, `rl.initial=${own}`]);
-    expect(valuesOf("mirror", "reverseKl").every((kl) => Math.abs(kl) < 1e-6)).toBe(true);
-    expect(valuesOf("mirror", "gradNorm").every((norm) => norm < 1e-6)).toBe(true);
+    expect(readValues("mirror", "reverseKl").every((kl) => Math.abs(kl) < 1e-6)).toBe(true);
+    expect(readValues("mirror", "gradNorm").every((norm) => norm < 1e-6)).toBe(true);
     // One step: the fake worker's steps are as long for a gradient of rounding errors as for any other.
     const more = [...opd, ...forwardKl, "rl.steps=1", `rl.opd.teacher=${own}`, `rl.initial=${own}`];
     await invoke(fresh("mirror-forward"), "rl", more);
-    expect(valuesOf("mirror-forward", "forwardKl")).toEqual([expect.closeTo(0, 6)]);
-    expect(valuesOf("mirror-forward", "gradNorm").every((norm) => norm < 1e-6)).toBe(true);
+    expect(readValues("mirror-forward", "forwardKl")).toEqual([expect.closeTo(0, 6)]);
+    expect(readValues("mirror-forward", "gradNorm").every((norm) => norm < 1e-6)).toBe(true);
   }, 60_000);
 
   it.each([
@@ -132,8 +133,8 @@ describe("on-policy distillation", () => {
       });
       await expect(cut).rejects.toThrow(InterruptedError);
       await invoke(run, "rl", set);
-      expect(valuesOf(run, name).length).toBe(12);
-      expect(valuesOf(run, name)).toEqual(valuesOf(whole, name));
+      expect(readValues(run, name).length).toBe(12);
+      expect(readValues(run, name)).toEqual(readValues(whole, name));
     },
     60_000,
   );
@@ -144,7 +145,7 @@ describe("on-policy distillation", () => {
     const run = RunFolder.view(root, "teacher");
     await exportRun({ run, stage: "sft", out, worker: async () => new FakeWorker(), log: () => {}, signal });
     await invoke(fresh("from-export"), "rl", [...opd, `rl.opd.teacher=${out}`]);
-    expect(valuesOf("from-export", "reverseKl")).toEqual(valuesOf("student", "reverseKl"));
+    expect(readValues("from-export", "reverseKl")).toEqual(readValues("student", "reverseKl"));
   }, 60_000);
 
   it("refuses a teacher of another tokenizer, of other semantic IDs, or that is not there", async () => {

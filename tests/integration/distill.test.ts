@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compileConfig, resolvedYaml } from "../../src/config/load.ts";
 import { sha256 } from "../../src/core/hash.ts";
-import { addedTokens, type Belonging, modelRequest } from "../../src/models/language-model.ts";
+import { addedTokens, type Lineage, modelRequest } from "../../src/models/language-model.ts";
 import type { StageContext } from "../../src/run/stage.ts";
 import { openTeacher } from "../../src/stages/rl/opd-teacher.ts";
 import { checkTeachers } from "../../src/stages/teachers/preflight.ts";
@@ -31,7 +31,7 @@ const state = (run: string): string => join(root, run, "stages", "rl", "state");
 const exported = join(root, "exported");
 
 let running: RunningWorker;
-let belongsTo: Belonging;
+let lineage: Lineage;
 let theirs: Float32Array;
 let tokenizerJson: Uint8Array;
 
@@ -59,7 +59,7 @@ beforeAll(async () => {
   await client.saveState({ path: base });
 
   const model = await client.loadModel(await modelRequest(recipe, undefined, () => {}, signal));
-  belongsTo = { catalogue: "c0ffee", tokenizer: sha256(model.tokenizerJson) };
+  lineage = { catalogue: "c0ffee", tokenizer: sha256(model.tokenizerJson) };
   const asked = request(model);
   const weights = new Float32Array(4 + 12).fill(1);
   for (let step = 0; step < 3; step++) {
@@ -67,26 +67,26 @@ beforeAll(async () => {
     await client.optimStep({ learningRate: 0.05 });
   }
   theirs = (await client.forward(asked)).logprobs;
-  await client.saveState({ path: state("adapted"), metadata: belongsTo });
+  await client.saveState({ path: state("adapted"), metadata: lineage });
   writeFileSync(join(root, "adapted", "config.resolved.yaml"), resolvedYaml(recipe));
   mkdirSync(join(root, "lost", "stages", "rl"), { recursive: true });
-  await client.saveState({ path: state("lost"), metadata: belongsTo });
-  const files = { "gr2_export.json": JSON.stringify(belongsTo) };
+  await client.saveState({ path: state("lost"), metadata: lineage });
+  const files = { "gr2_export.json": JSON.stringify(lineage) };
   await client.exportModel({ path: exported, dtype: "float32", files });
   // Whole weights: the exported model, saved as a run of its own would save it.
   await client.loadModel({ source: { kind: "pretrained", path: exported } });
-  await client.saveState({ path: state("whole"), metadata: belongsTo });
+  await client.saveState({ path: state("whole"), metadata: lineage });
 }, 120_000);
 afterAll(async () => {
   await running.close();
   rmSync(root, { recursive: true, force: true });
 });
 
-const configOf = (teacher: string, more: object = {}) =>
+const makeConfig = (teacher: string, more: object = {}) =>
   compileConfig({ sid, rl: { kind: "opd", opd: { teacher } }, runtime: { threads: 1 }, ...more }, "test");
 
-const open = (teacher: string, expected = belongsTo) => {
-  const context = { config: configOf(teacher), signal, log: () => {} } as Partial<StageContext> as StageContext;
+const open = (teacher: string, expected = lineage) => {
+  const context = { config: makeConfig(teacher), signal, log: () => {} } as Partial<StageContext> as StageContext;
   return openTeacher(context, running.client, expected);
 };
 
@@ -100,7 +100,7 @@ describe("a teacher of distillation in the real worker", { timeout: 120_000 }, (
     for (const path of [state("whole"), state("adapted"), exported]) {
       // What the look before the first stage reads of these folders is what the worker really writes.
       const outlook = { reaches: () => true, finished: async () => false, folder: () => "", otherIds: () => [] };
-      await checkTeachers(configOf(path), outlook, () => {}, signal);
+      await checkTeachers(makeConfig(path), outlook, () => {}, signal);
       const teacher = await open(path);
       expect((await running.client.getInfo()).modelIds).toEqual(["policy", "teacher"]);
       const { logprobs, top } = await teacher.score({ ...request(student), topK: 3 });
@@ -114,8 +114,8 @@ describe("a teacher of distillation in the real worker", { timeout: 120_000 }, (
 
   it("is refused if it belongs to other semantic IDs or another tokenizer, or if nobody knows its base model", async () => {
     for (const path of [state("whole"), state("adapted"), exported]) {
-      await expect(open(path, { ...belongsTo, catalogue: "another" })).rejects.toThrow(/trained with catalogue c0ffee/);
-      await expect(open(path, { ...belongsTo, tokenizer: "another" })).rejects.toThrow(/its tokenizer is another one/);
+      await expect(open(path, { ...lineage, catalogue: "another" })).rejects.toThrow(/trained with catalogue c0ffee/);
+      await expect(open(path, { ...lineage, tokenizer: "another" })).rejects.toThrow(/its tokenizer is another one/);
     }
     await expect(open(state("lost"))).rejects.toMatchObject({
       advice: expect.stringContaining("gr2 export RUN --out"),

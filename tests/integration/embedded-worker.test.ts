@@ -43,7 +43,7 @@ async function goneWithin(pid: number, ms: number): Promise<boolean> {
 /** A killed orchestrator's worker may wait for init to collect it; it runs no more. */
 const isZombie = (pid: number): boolean => !isAlive(pid, undefined) || !existsSync(`/proc/${pid}/exe`);
 
-const exitOf = (child: ChildProcess) =>
+const waitForExit = (child: ChildProcess) =>
   new Promise<number | null>((done) => {
     if (child.exitCode !== null || child.signalCode !== null) done(child.exitCode);
     else child.on("exit", (code) => done(code));
@@ -119,7 +119,7 @@ describe("an embedded worker", { timeout: 240_000 }, () => {
       cases.map(async ([signal, mode]) => {
         const { child, pid } = await orchestrator(mode);
         expect(isAlive(pid, undefined)).toBe(true);
-        const exit = exitOf(child);
+        const exit = waitForExit(child);
         child.kill(signal);
         expect(await exit, `${signal} while ${mode}`).toBe(signal === "SIGKILL" ? null : 130);
         expect(await goneWithin(pid, 5_000), `worker after ${signal} while ${mode}`).toBe(true);

@@ -21,10 +21,10 @@ import { fitListwise } from "../../src/evidence/model.ts";
 import { Statistics } from "../../src/evidence/statistics.ts";
 import { fitPopularity } from "../../src/prerank/popularity.ts";
 import { buildAllSlates, type SlateSegment } from "../../src/prerank/slates.ts";
-import { type Slate, truthOf } from "../../src/prerank/types.ts";
+import { type Slate, targetDistribution } from "../../src/prerank/types.ts";
 import type { StageContext, StageName } from "../../src/run/stage.ts";
 import { evidence } from "../../src/stages/evidence.ts";
-import { datasetOf, walkers } from "../unit/synthetic.ts";
+import { makeDataset, walkers } from "../unit/synthetic.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-evidence-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -36,7 +36,7 @@ const config = compileConfig(
 );
 type Slates = Record<SlateSegment, Slate[]>;
 
-async function slatesOf(dataset: Dataset): Promise<Slates> {
+async function collectSlates(dataset: Dataset): Promise<Slates> {
   const data = split(dataset, splitOptions(config.data.split));
   const options = { size, repeats: "unseen", minHistory: 1 } as const;
   return (await buildAllSlates(data, (view) => fitPopularity(view), options)).slates;
@@ -44,34 +44,35 @@ async function slatesOf(dataset: Dataset): Promise<Slates> {
 
 /** Runs the stage on a data set and slates of it; returns the scores and where they are. */
 async function judge(name: string, dataset: Dataset, slates: Slates) {
-  const dirOf = (stage: StageName): string => join(root, name, stage);
-  for (const stage of ["data", "embed", "slates", "evidence"] as const) mkdirSync(dirOf(stage), { recursive: true });
-  await saveDataset(dataset, dirOf("data"));
+  const stageDir = (stage: StageName): string => join(root, name, stage);
+  for (const stage of ["data", "embed", "slates", "evidence"] as const) mkdirSync(stageDir(stage), { recursive: true });
+  await saveDataset(dataset, stageDir("data"));
   const rows = dataset.items.length;
   const rng = Rng.of(0, "embeddings");
   const data = Float32Array.from({ length: 4 * rows }, () => rng.uniform());
-  writeMatrix(embeddingFile(dirOf("embed")), { rows, cols: 4, data });
-  for (const [segment, list] of Object.entries(slates)) writeLines(join(dirOf("slates"), `${segment}.jsonl`), list);
+  writeMatrix(embeddingFile(stageDir("embed")), { rows, cols: 4, data });
+  for (const [segment, list] of Object.entries(slates)) writeLines(join(stageDir("slates"), `${segment}.jsonl`), list);
   const nothing = (): void => {};
   const context: StageContext = {
-    ...{ config, dir: dirOf("evidence"), inputDir: dirOf, work: dirOf as (name: string) => string },
+    ...{ config, dir: stageDir("evidence"), inputDir: stageDir, work: stageDir as (name: string) => string },
     ...{ signal: new AbortController().signal, log: nothing, progress: nothing, metrics: nothing, rollout: nothing },
     worker: () => Promise.reject(new Error("no worker is needed")),
     cursor: { read: () => undefined, write: nothing },
   };
   await evidence.run(context);
-  return { scores: readScores(dirOf("evidence"), "evidence"), dir: dirOf("evidence") };
+  return { scores: readScores(stageDir("evidence"), "evidence"), dir: stageDir("evidence") };
 }
 
 const hits = (list: readonly Slate[]): Slate[] => list.filter((s) => s.targetIndex >= 0);
-const firstShare = (list: readonly Slate[], scoresOf: (s: Slate) => readonly number[]): number =>
-  list.filter((s) => scoresOf(s).every((x, i) => i === s.targetIndex || x < (scoresOf(s)[s.targetIndex] as number)))
-    .length / list.length;
+const firstShare = (list: readonly Slate[], scoreSlates: (s: Slate) => readonly number[]): number =>
+  list.filter((s) =>
+    scoreSlates(s).every((x, i) => i === s.targetIndex || x < (scoreSlates(s)[s.targetIndex] as number)),
+  ).length / list.length;
 
 describe("the stage evidence", () => {
   it("orders held-out slates far better than the pre-rank where there is something to find", async () => {
     const dataset = walkers(150, 40, 24);
-    const slates = await slatesOf(dataset);
+    const slates = await collectSlates(dataset);
     const { scores } = await judge("walkers", dataset, slates);
     for (const segment of ["rerank", "validation", "test"] as const) {
       const list = hits(slates[segment]);
@@ -88,8 +89,8 @@ describe("the stage evidence", () => {
     const sequences = Array.from({ length: 150 }, () =>
       rng.shuffle(Array.from({ length: 60 }, (_, i) => i)).slice(0, 24),
     );
-    const dataset = datasetOf(sequences, 60);
-    const slates = await slatesOf(dataset);
+    const dataset = makeDataset(sequences, 60);
+    const slates = await collectSlates(dataset);
     const { scores } = await judge("random", dataset, slates);
     const list = hits([...slates.rerank, ...slates.validation, ...slates.test]);
     const error = Math.sqrt((0.1 * 0.9) / list.length);
@@ -102,7 +103,7 @@ describe("the stage evidence", () => {
     const lessons = list.map((s) => {
       const history = dataset.sequences[s.user]?.items.subarray(0, s.position) ?? new Int32Array();
       const features_NF = leaky.of({ history, now: 0, candidates: s.candidates, scores: s.scores });
-      return { features_NF, numCandidates: size, truth_N: truthOf(s) };
+      return { features_NF, numCandidates: size, truth_N: targetDistribution(s) };
     });
     const model = fitListwise(leaky.names, lessons, 30);
     const seen = new Map(list.map((s, i) => [s.id, model.scores(lessons[i]?.features_NF ?? new Float32Array(), size)]));
@@ -111,7 +112,7 @@ describe("the stage evidence", () => {
 
   it("does not let a user's own answers into that user's scores", async () => {
     const dataset = walkers(60, 40, 24);
-    const slates = await slatesOf(dataset);
+    const slates = await collectSlates(dataset);
     const { scores } = await judge("before", dataset, slates);
     const user = hits(slates.rerank)[0]?.user as number;
     // Another item is chosen wherever one of the user's slates had a hit, in whichever segment.
@@ -138,7 +139,7 @@ describe("the stage evidence", () => {
 
   it("opens to what test slates were scored with", async () => {
     const dataset = walkers(60, 40, 24);
-    const slates = await slatesOf(dataset);
+    const slates = await collectSlates(dataset);
     const { scores, dir } = await judge("opened", dataset, slates);
     const data = split(dataset, splitOptions(config.data.split));
     const { model, features } = openEvidence(dir, dataset.items, new Statistics(trainingView(data, "rerank"), true));

@@ -42,7 +42,7 @@ const lines = <T>(name: string, stage: string, file: string): T[] =>
     .trimEnd()
     .split("\n")
     .map((l) => JSON.parse(l) as T);
-const resultOf = (m: Metrics, system: string, metric: string): number =>
+const findResult = (m: Metrics, system: string, metric: string): number =>
   m.rows.find((r) => r.system === system && r.slice === "conditional" && r.metric === metric)?.value ?? Number.NaN;
 
 describe("the pipeline on logged impressions", () => {
@@ -55,23 +55,23 @@ describe("the pipeline on logged impressions", () => {
 
     // The slates are the log's, to the last label.
     const dataset = await loadDataset(join(root, "log", "stages", "data"));
-    const wordsOf = (user: unknown, time: unknown, c: readonly unknown[], s: unknown, l: unknown): string =>
+    const renderRow = (user: unknown, time: unknown, c: readonly unknown[], s: unknown, l: unknown): string =>
       JSON.stringify([user, time, c, s, l]);
-    const logged = new Set(loggedRequests().map((r) => wordsOf(r.user, r.time, r.candidates, r.scores, r.labels)));
+    const logged = new Set(loggedRequests().map((r) => renderRow(r.user, r.time, r.candidates, r.scores, r.labels)));
     for (const s of test) {
       const user = dataset.sequences[s.user];
       const ids = s.candidates.map((row) => dataset.items[row]?.id);
-      expect(logged).toContain(wordsOf(user?.user, s.time, ids, s.scores, s.labels));
+      expect(logged).toContain(renderRow(user?.user, s.time, ids, s.scores, s.labels));
       const history = Array.from(user?.times.subarray(0, s.position) ?? []);
       expect(history.every((t) => t < (s.time ?? 0))).toBe(true);
     }
     const mean = (f: (labels: readonly number[]) => number): number =>
       test.reduce((sum, s) => sum + f(s.labels ?? []), 0) / test.length;
-    expect(resultOf(metrics, "prerank", "N@5")).toBeCloseTo(
+    expect(findResult(metrics, "prerank", "N@5")).toBeCloseTo(
       mean((l) => gradedNdcg(l, 5)),
       9,
     );
-    expect(resultOf(metrics, "prerank", "AUC")).toBeCloseTo(
+    expect(findResult(metrics, "prerank", "AUC")).toBeCloseTo(
       mean((l) => gradedAuc(l) ?? Number.NaN),
       9,
     );

@@ -33,8 +33,8 @@ vi.mock("../../src/artifacts/slates.ts", async (original) => {
   const real = await original<typeof import("../../src/artifacts/slates.ts")>();
   return {
     ...real,
-    viewOf: (...[corpus, slate, evidence]: Parameters<typeof real.viewOf>) =>
-      real.viewOf(corpus, leak.histories ? { ...slate, position: slate.position + 1 } : slate, evidence),
+    toSlateInput: (...[corpus, slate, evidence]: Parameters<typeof real.toSlateInput>) =>
+      real.toSlateInput(corpus, leak.histories ? { ...slate, position: slate.position + 1 } : slate, evidence),
   };
 });
 

@@ -101,14 +101,14 @@ export const miniRecipe = (data: string) => ({
 
 export type Recipe = ReturnType<typeof miniRecipe>;
 
-export interface Workplace {
+export interface Workspace {
   readonly folder: string;
   readonly config: string;
   readonly root: string;
 }
 
 /** A folder with data, recipe and an empty folder for runs. Removed by nobody: it lies under the system's temp folder. */
-export function workplace(change: (recipe: Recipe) => unknown = (r) => r): Workplace {
+export function workplace(change: (recipe: Recipe) => unknown = (r) => r): Workspace {
   const folder = mkdtempSync(join(tmpdir(), "gr2test-"));
   const config = join(folder, "mini.yaml");
   const recipe = change(miniRecipe(writeMiniData(join(folder, "data"))));
@@ -171,7 +171,7 @@ export function start(
 export const gr2 = (args: readonly string[], options?: Parameters<typeof start>[1]): Promise<Ended> =>
   start(args, options).ended;
 
-export const pipelineArgs = (w: Workplace, run: string, ...more: string[]): string[] => [
+export const pipelineArgs = (w: Workspace, run: string, ...more: string[]): string[] => [
   "pipeline",
   "--config",
   w.config,
@@ -183,7 +183,7 @@ export const pipelineArgs = (w: Workplace, run: string, ...more: string[]): stri
 ];
 
 /** metrics.json without what may differ between two equal runs: the name and the clock. */
-export function metricsOf(w: Workplace, run: string): Record<string, unknown> {
+export function readMetrics(w: Workspace, run: string): Record<string, unknown> {
   const { timings, run: name, ...rest } = JSON.parse(readFileSync(join(w.root, run, "metrics.json"), "utf8"));
   void timings;
   void name;
@@ -191,7 +191,7 @@ export function metricsOf(w: Workplace, run: string): Record<string, unknown> {
 }
 
 /** Every line of metrics.jsonl as text, without number, clocks, and the worker's own count of weight changes. */
-export function metricLines(w: Workplace, run: string): string[] {
+export function metricLines(w: Workspace, run: string): string[] {
   return readFileSync(join(w.root, run, "metrics.jsonl"), "utf8")
     .trim()
     .split("\n")
@@ -205,7 +205,7 @@ export function metricLines(w: Workplace, run: string): string[] {
 }
 
 /** Pids of running Python workers whose environment names this run's log, i.e. workers of this test's runs. */
-export function workersOf(w: Workplace): number[] {
+export function listWorkers(w: Workspace): number[] {
   return readdirSync("/proc").flatMap((entry) => {
     if (!/^\d+$/.test(entry)) return [];
     try {
@@ -235,13 +235,13 @@ interface ManifestPart {
   readonly stages: Record<string, { cached: boolean; peak_bytes: number; outputs: Record<string, string> }>;
 }
 
-export const manifestOf = (w: Workplace, run: string): ManifestPart =>
+export const readRunManifest = (w: Workspace, run: string): ManifestPart =>
   JSON.parse(readFileSync(join(w.root, run, "manifest.json"), "utf8"));
 
 /** sha256 of every stage's outputs, weights included; not of summaries, whose numbers come in the worker's order. */
-export function outputsOf(w: Workplace, run: string): Record<string, string> {
+export function readOutputs(w: Workspace, run: string): Record<string, string> {
   return Object.fromEntries(
-    Object.entries(manifestOf(w, run).stages).flatMap(([stage, { outputs }]) =>
+    Object.entries(readRunManifest(w, run).stages).flatMap(([stage, { outputs }]) =>
       Object.entries(outputs)
         .filter(([file]) => !file.endsWith("summary.json") && !file.endsWith("gr2_state.json"))
         .map(([file, hash]) => [`${stage}/${file}`, hash]),

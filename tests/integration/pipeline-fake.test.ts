@@ -69,13 +69,13 @@ async function invoke(
 }
 
 /** metrics.json without what two runs of one recipe may differ in. */
-function numbersOf(name: string): unknown {
+function readNumbers(name: string): unknown {
   const { run: _name, timings: _timings, ...rest } = metricsFile(name);
   return rest;
 }
 const metricsFile = (name: string): Metrics =>
   JSON.parse(readFileSync(join(root, name, "metrics.json"), "utf8")) as Metrics;
-const manifestOf = (name: string): Manifest =>
+const readRunManifest = (name: string): Manifest =>
   JSON.parse(readFileSync(join(root, name, "manifest.json"), "utf8")) as Manifest;
 
 const systems = [
@@ -98,9 +98,9 @@ function logged(name: string, file: "metrics.jsonl" | "rollouts.jsonl"): unknown
 }
 
 /** Everything a run computed: results, the bytes of every stage's outputs, and its logs. */
-const everythingOf = (name: string) => ({
-  numbers: numbersOf(name),
-  outputs: Object.fromEntries(Object.entries(manifestOf(name).stages).map(([stage, s]) => [stage, s.outputs])),
+const readEverything = (name: string) => ({
+  numbers: readNumbers(name),
+  outputs: Object.fromEntries(Object.entries(readRunManifest(name).stages).map(([stage, s]) => [stage, s.outputs])),
   metrics: logged(name, "metrics.jsonl"),
   rollouts: logged(name, "rollouts.jsonl"),
 });
@@ -112,7 +112,7 @@ describe("the whole pipeline on a fake worker", () => {
   it("goes from data to metrics.json", async () => {
     const { metrics, worker, ran } = await invoke("first", {
       onVerb: () => {
-        const running = Object.entries(manifestOf("first").stages).find(([, s]) => s.state === "running");
+        const running = Object.entries(readRunManifest("first").stages).find(([, s]) => s.state === "running");
         stageOfCall.push(running?.[0] ?? "none");
       },
     });
@@ -126,7 +126,7 @@ describe("the whole pipeline on a fake worker", () => {
     expect(Object.keys(file.timings)).toEqual([...stageNames]);
     for (const seconds of Object.values(file.timings)) expect(seconds).toBeGreaterThanOrEqual(0);
 
-    const manifest = manifestOf("first");
+    const manifest = readRunManifest("first");
     expect(manifest.state).toBe("finished");
     expect(manifest.versions).toMatchObject({ worker: "fake", torch: "none" });
     expect(manifest.hardware).toMatchObject({ device: "cpu", worker_threads: 1 });
@@ -189,13 +189,13 @@ describe("the whole pipeline on a fake worker", () => {
   }, 120_000);
 
   it("does nothing the second time", async () => {
-    const before = everythingOf("first");
+    const before = readEverything("first");
     const { metrics, worker, ran } = await invoke("first");
     expect(ran).toEqual([]);
     expect(worker.log).toEqual([]);
-    expect(everythingOf("first")).toEqual(before);
+    expect(readEverything("first")).toEqual(before);
     expect(metrics?.timings).toEqual(metricsFile("first").timings);
-    expect(Object.values(manifestOf("first").stages).every((s) => s.cached)).toBe(true);
+    expect(Object.values(readRunManifest("first").stages).every((s) => s.cached)).toBe(true);
   });
 
   it("samples every RL step with the weights that the step before it left", () => {
@@ -212,9 +212,9 @@ describe("the whole pipeline on a fake worker", () => {
 
   it("gives the same bytes from the same seed, and others from another seed", async () => {
     await invoke("again");
-    expect(everythingOf("again")).toEqual(everythingOf("first"));
+    expect(readEverything("again")).toEqual(readEverything("first"));
     await invoke("other-seed", { set: ["seed=4"] });
-    expect(everythingOf("other-seed").rollouts).not.toEqual(everythingOf("first").rollouts);
+    expect(readEverything("other-seed").rollouts).not.toEqual(readEverything("first").rollouts);
   }, 120_000);
 
   it.each([
@@ -262,11 +262,11 @@ describe("the whole pipeline on a fake worker", () => {
         },
       });
       await expect(cut).rejects.toThrow(InterruptedError);
-      expect(manifestOf(name).state).toBe("interrupted");
-      expect(manifestOf(name).stages[stage]?.state).toBe("interrupted");
+      expect(readRunManifest(name).state).toBe("interrupted");
+      expect(readRunManifest(name).stages[stage]?.state).toBe("interrupted");
       const { ran } = await invoke(name);
       expect(ran).toEqual(stageNames.slice(stageNames.indexOf(stage as (typeof stageNames)[number])));
-      expect(everythingOf(name)).toEqual(everythingOf("first"));
+      expect(readEverything(name)).toEqual(readEverything("first"));
     },
     120_000,
   );
@@ -320,6 +320,6 @@ describe("the whole pipeline on a fake worker", () => {
       );
     }
     expect(attempts).toBeGreaterThan(3);
-    expect(everythingOf("often")).toEqual(everythingOf("first"));
+    expect(readEverything("often")).toEqual(readEverything("first"));
   }, 120_000);
 });

@@ -13,14 +13,14 @@ import { Catalogue } from "../../src/sid/catalogue.ts";
 import {
   type Ended,
   gr2,
-  manifestOf,
+  listWorkers,
   metricLines,
-  metricsOf,
-  outputsOf,
   pipelineArgs,
+  readMetrics,
+  readOutputs,
+  readRunManifest,
   start,
   until,
-  workersOf,
   workplace,
 } from "./mini.ts";
 import { served, workersUnder } from "./served.ts";
@@ -43,19 +43,19 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
   beforeAll(async () => finished(await gr2(pipelineArgs(w, "whole"), { tmp })), 900_000);
 
   it("leaves results, a report, the worker's versions and the memory of every stage, and nothing else", () => {
-    const metrics = metricsOf(w, "whole") as { rows: { system: string }[]; schema: string };
+    const metrics = readMetrics(w, "whole") as { rows: { system: string }[]; schema: string };
     expect(metrics.schema).toBe("gr2.metrics/1");
     const systems = new Set(metrics.rows.map((r) => r.system));
     for (const system of ["prerank", "direct", "sft", "sft_nothink", "rl", "rl_nothink"])
       expect(systems).toContain(system);
     expect(readFileSync(join(w.root, "whole", "report.html"), "utf8")).toContain("</html>");
-    const manifest = manifestOf(w, "whole");
+    const manifest = readRunManifest(w, "whole");
     expect(manifest.state).toBe("finished");
     expect(manifest.versions.torch).toMatch(/^\d+\./);
     expect(manifest.data.toy).toMatch(/^[0-9a-f]{64}$/);
     expect(Object.keys(manifest.stages)).toHaveLength(10);
     for (const stage of Object.values(manifest.stages)) expect(stage.peak_bytes).toBeGreaterThan(2 ** 20);
-    expect(workersOf(w)).toEqual([]);
+    expect(listWorkers(w)).toEqual([]);
     // tsx and torch keep one cache folder a user, by a fixed name; nothing of ours stays.
     expect(readdirSync(tmp).filter((f) => !/^(tsx-|torchinductor_)/.test(f))).toEqual([]);
     expect(readdirSync(join(w.root, "whole")).filter((f) => /lock|tmp|telemetry/.test(f))).toEqual([]);
@@ -167,17 +167,17 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
   });
 
   const expectSame = (run: string) => {
-    expect(metricsOf(w, run)).toEqual(metricsOf(w, "whole"));
-    expect(outputsOf(w, run)).toEqual(outputsOf(w, "whole"));
+    expect(readMetrics(w, run)).toEqual(readMetrics(w, "whole"));
+    expect(readOutputs(w, run)).toEqual(readOutputs(w, "whole"));
     expect(metricLines(w, run)).toEqual(metricLines(w, "whole"));
   };
 
   it("gives the same bits with --fresh", async () => {
-    const first = [metricsOf(w, "whole"), outputsOf(w, "whole"), metricLines(w, "whole")];
+    const first = [readMetrics(w, "whole"), readOutputs(w, "whole"), metricLines(w, "whole")];
     const again = await gr2(pipelineArgs(w, "whole", "--fresh"));
     finished(again);
     expect(again.stdout).not.toMatch(/unchanged|resumed/);
-    expect([metricsOf(w, "whole"), outputsOf(w, "whole"), metricLines(w, "whole")]).toEqual(first);
+    expect([readMetrics(w, "whole"), readOutputs(w, "whole"), metricLines(w, "whole")]).toEqual(first);
   });
 
   const cursor = (run: string, stage: string) => existsSync(join(w.root, run, "stages", stage, "cursor.json"));
@@ -187,10 +187,10 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
     for (const stage of ["midtrain", "rl", "evaluate"]) {
       const r = start(pipelineArgs(w, run));
       await until(() => cursor(run, stage), `a checkpoint of ${stage}`);
-      expect(workersOf(w).length).toBeGreaterThan(0);
+      expect(listWorkers(w).length).toBeGreaterThan(0);
       r.child.kill("SIGKILL");
       expect((await r.ended).signal).toBe("SIGKILL");
-      await until(() => workersOf(w).length === 0, "the end of the worker", 5_000);
+      await until(() => listWorkers(w).length === 0, "the end of the worker", 5_000);
     }
     const last = await gr2(pipelineArgs(w, run));
     finished(last);
@@ -204,13 +204,13 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
     for (const stage of ["midtrain", "rl"]) {
       const r = start(pipelineArgs(w, run));
       await until(() => cursor(run, stage), `a checkpoint of ${stage}`);
-      for (const pid of workersOf(w)) process.kill(pid, "SIGKILL");
+      for (const pid of listWorkers(w)) process.kill(pid, "SIGKILL");
       failedCleanly(
         await r.ended,
         exitCodes.WORKER,
         /^error: \w+ failed: the worker process is gone \(killed by SIGKILL.*\n\s+A rerun goes on.*worker\.log\.\n$/,
       );
-      expect(manifestOf(w, run).state).toBe("failed");
+      expect(readRunManifest(w, run).state).toBe("failed");
     }
     finished(await gr2(pipelineArgs(w, run)));
     expectSame(run);
@@ -232,8 +232,8 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
       const address = await new Promise<string>((done) => worker.stdout.once("data", (d) => done(String(d).trim())));
       const remote = ["--set", "runtime.mode=remote", "--set", `runtime.address=${address}`];
       finished(await gr2(pipelineArgs(w, "remote", ...remote)));
-      expect({ ...metricsOf(w, "remote"), config_hash: "" }).toEqual({ ...metricsOf(w, "whole"), config_hash: "" });
-      expect(outputsOf(w, "remote")).toEqual(outputsOf(w, "whole"));
+      expect({ ...readMetrics(w, "remote"), config_hash: "" }).toEqual({ ...readMetrics(w, "whole"), config_hash: "" });
+      expect(readOutputs(w, "remote")).toEqual(readOutputs(w, "whole"));
       expect(worker.exitCode).toBeNull();
     } finally {
       worker.kill("SIGTERM");

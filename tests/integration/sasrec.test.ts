@@ -15,12 +15,12 @@ import { sasrecFitter } from "../../src/stages/prerankers/sasrec.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { startWorker } from "../../src/worker/launcher.ts";
 import type { BeamSearchRequest, ForwardBackwardRequest, WorkerClient } from "../../src/worker/types.ts";
-import { datasetOf, walkers } from "../unit/synthetic.ts";
+import { makeDataset, walkers } from "../unit/synthetic.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-sasrec-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const configOf = (sasrec: object): Config =>
+const makeConfig = (sasrec: object): Config =>
   configSchema.parse({ runtime: { threads: 1, device: "cpu" }, prerank: { kind: "sasrec", sasrec } });
 
 /** A stage that begins in an empty folder. Its cursor outlives an attempt, and only the next attempt reads it (run/run.ts). */
@@ -66,7 +66,7 @@ const slates = (worker: WorkerClient, stage: ReturnType<typeof stageIn>, data: S
 
 describe("ranking by beam search", () => {
   // Items 0 and 2 share catalogue row 0; items 1 and 3 have rows 1 and 2. The worker prefers rows 0, 2, 1.
-  const rowOf = [0, 1, 0, 2];
+  const rowFor = [0, 1, 0, 2];
   const asked: BeamSearchRequest[] = [];
   const found = { rows: Int32Array.of(0, 2, 1), logprobs: Float32Array.of(-1, -2, -3) };
   const worker = {
@@ -80,31 +80,33 @@ describe("ranking by beam search", () => {
     name: "beam",
     parameters: 1,
     trie: new Trie([[0], [1], [2]]),
-    itemsOf: (row) => rowOf.flatMap((r, item) => (r === row ? [item] : [])),
-    rowOf: (item) => rowOf[item] as number,
+    itemsAt: (row) => rowFor.flatMap((r, item) => (r === row ? [item] : [])),
+    rowFor: (item) => rowFor[item] as number,
     beamWidth: 3,
-    promptOf: (history) => history,
+    renderHistory: (history) => history,
   });
 
   it("returns every unseen item of a shared ID, and closes the ID only when all of them were seen", async () => {
-    expect(await preRanker.topOf([Int32Array.of(2)], 3, "unseen")).toEqual([
+    expect(await preRanker.rankTop([Int32Array.of(2)], 3, "unseen")).toEqual([
       { items: [0, 3, 1], scores: [-1, -2, -3] },
     ]);
     expect(asked.at(-1)?.excluded).toEqual([[]]);
-    await preRanker.topOf([Int32Array.of(2, 3, 0)], 3, "unseen");
+    await preRanker.rankTop([Int32Array.of(2, 3, 0)], 3, "unseen");
     expect(asked.at(-1)?.excluded).toEqual([[0, 2]]);
-    expect(await preRanker.topOf([Int32Array.of(2)], 3, "allow")).toEqual([{ items: [0, 2, 3], scores: [-1, -1, -2] }]);
+    expect(await preRanker.rankTop([Int32Array.of(2)], 3, "allow")).toEqual([
+      { items: [0, 2, 3], scores: [-1, -1, -2] },
+    ]);
   });
 });
 
 describe("on a fake worker", () => {
-  const config = configOf({ maxEpochs: 6, evalEpochs: 2, patience: 1, historyItems: 6, batchSequences: 16 });
+  const config = makeConfig({ maxEpochs: 6, evalEpochs: 2, patience: 1, historyItems: 6, batchSequences: 16 });
   const dataset = walkers(40, 30, 12);
   const data = leaveOneOut(dataset);
 
   it("learns every item of its view behind its own history, and none beyond it", async () => {
     const worker = new Recorder();
-    const stage = stageIn("view", configOf({ maxEpochs: 1, historyItems: 6 }));
+    const stage = stageIn("view", makeConfig({ maxEpochs: 1, historyItems: 6 }));
     await slates(worker, stage, data);
     // 12 items a user: 10 through rerank, 9 through midtrain; of each, all but the first are learned. Windows may overlap.
     const learned = worker.trained.map((d) => d.length - 1);
@@ -119,7 +121,7 @@ describe("on a fake worker", () => {
     const stage = stageIn("now", config);
     const built = await slates(worker, stage, data);
     const other = leaveOneOut(
-      datasetOf(
+      makeDataset(
         dataset.sequences.map((s) => [...s.items.subarray(0, 11), (Number(s.items[11]) + 1) % 30]),
         30,
       ),
@@ -156,7 +158,7 @@ describe("on a real worker", { timeout: 240_000 }, () => {
     const sequences = Array.from({ length: 60 }, (_, user) =>
       Array.from({ length: 8 }, (_, k) => (user + 7 * k) % numItems),
     );
-    const data = leaveOneOut(datasetOf(sequences, numItems));
+    const data = leaveOneOut(makeDataset(sequences, numItems));
     const sasrec = {
       hiddenSize: 32,
       dropout: 0.1,
@@ -167,7 +169,7 @@ describe("on a real worker", { timeout: 240_000 }, () => {
     };
     const running = await startWorker({ mode: "embedded", threads: 1, device: "cpu" });
     try {
-      const { stats } = await slates(running.client, stageIn("real", configOf(sasrec)), data);
+      const { stats } = await slates(running.client, stageIn("real", makeConfig(sasrec)), data);
       expect(stats.test.slates).toBeGreaterThan(20);
       expect(stats.test.targetPositions[0]).toBeGreaterThan(0.9 * stats.test.slates);
     } finally {

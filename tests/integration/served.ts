@@ -1,6 +1,6 @@
 /** A run of the miniature pipeline as a service of its own process, with real workers. */
 import { readdirSync, readFileSync } from "node:fs";
-import { type Ended, start, until, type Workplace } from "./mini.ts";
+import { type Ended, start, until, type Workspace } from "./mini.ts";
 
 export interface Served {
   readonly grpc: string;
@@ -12,7 +12,7 @@ export interface Served {
 }
 
 /** Starts `gr2 serve RUN` on free ports and waits for its one line. */
-export async function served(w: Workplace, run: string, ...more: string[]): Promise<Served> {
+export async function served(w: Workspace, run: string, ...more: string[]): Promise<Served> {
   const { child, ended } = start(["serve", run, "--root", w.root, "--port", "0", "--http-port", "0", ...more]);
   let out = "";
   child.stdout?.on("data", (data) => {

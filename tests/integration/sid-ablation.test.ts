@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ablateSid } from "../../src/cli/sid-ablate.ts";
-import { cellConfig, changesOf, rowNames } from "../../src/commands/sid-ablation.ts";
+import { cellConfig, changesFor, rowNames } from "../../src/commands/sid-ablation.ts";
 import { loadConfig } from "../../src/config/load.ts";
 import { ConfigError } from "../../src/core/errors.ts";
 import type { AblationRow } from "../../src/eval/ablation.ts";
@@ -116,11 +116,11 @@ describe("IDs that collide", () => {
 describe("rows", () => {
   it("flip one technique each, in both directions", () => {
     const off = loadConfig(recipe);
-    expect(changesOf("contrastive", off)).toEqual({ "sid.contrastiveWeight": 0.1 });
-    expect(changesOf("ema", off)).toEqual({ "sid.emaDecay": 0 });
+    expect(changesFor("contrastive", off)).toEqual({ "sid.contrastiveWeight": 0.1 });
+    expect(changesFor("ema", off)).toEqual({ "sid.emaDecay": 0 });
     const on = loadConfig(recipe, ["sid.contrastiveWeight=.3", "sid.emaDecay=0"]);
-    expect(changesOf("contrastive", on)).toEqual({ "sid.contrastiveWeight": 0 });
-    expect(changesOf("ema", on)).toEqual({ "sid.emaDecay": 0.95 });
+    expect(changesFor("contrastive", on)).toEqual({ "sid.contrastiveWeight": 0 });
+    expect(changesFor("ema", on)).toEqual({ "sid.emaDecay": 0.95 });
     for (const row of rowNames) expect(cellConfig(off, row, 5).seed).toBe(5);
     expect(cellConfig(off, "rqkmeans", 0).sid).toMatchObject({ method: "rqkmeans", minUniqueness: 0 });
   });

@@ -26,7 +26,7 @@ let recipe = "";
 let server: TestServer;
 
 /** Reads the question as a model would, and answers it with a first choice drawn by the request's seed. */
-function answerOf(body: Asked): string {
+function writeAnswer(body: Asked): string {
   const prompt = body.messages[0]?.content ?? "";
   const [, history = "", candidates = ""] =
     /oldest first:\n([\s\S]*)\nThe candidates[^\n]*\n([\s\S]*?)\n(?:The user chose|Reason in)/.exec(prompt) ?? [];
@@ -41,7 +41,7 @@ function answerOf(body: Asked): string {
 beforeAll(async () => {
   recipe = writePipelineFixture(folder);
   process.env[keyName] = key;
-  server = await startServer((body, _n, response) => say(response, answerOf(body)));
+  server = await startServer((body, _n, response) => say(response, writeAnswer(body)));
   await invoke("base", "slates", []);
 });
 afterAll(async () => {
@@ -84,7 +84,7 @@ function fresh(name: string): string {
   cpSync(join(root, "base"), join(root, name), { recursive: true });
   return name;
 }
-const tracesOf = (run: string): TraceRecord[] =>
+const readTraces = (run: string): TraceRecord[] =>
   readFileSync(join(root, run, "stages/traces/traces.jsonl"), "utf8")
     .trimEnd()
     .split("\n")
@@ -93,7 +93,7 @@ const tracesOf = (run: string): TraceRecord[] =>
 describe("an endpoint as the teacher", () => {
   it("gives traces with provenance that SFT learns from", async () => {
     await invoke(fresh("kept"), "sft", [...endpoint("a"), "sft.epochs=0.3"]);
-    const traces = tracesOf("kept");
+    const traces = readTraces("kept");
     expect(traces.length).toBeGreaterThan(10);
     const slates = new Map(
       readFileSync(join(root, "kept/stages/slates/rerank.jsonl"), "utf8")
@@ -141,7 +141,7 @@ describe("an endpoint as the teacher", () => {
     const failed = server.seen.length - asked - 30;
     await invoke(run, "traces", set);
     const without = (traces: TraceRecord[]) => traces.map(({ time: _, ...rest }) => rest);
-    expect(without(tracesOf(run))).toEqual(without(tracesOf("kept")));
+    expect(without(readTraces(run))).toEqual(without(readTraces("kept")));
     expect(server.seen.length - asked - failed).toBe(asked);
   }, 60_000);
 
@@ -151,7 +151,7 @@ describe("an endpoint as the teacher", () => {
       ...endpoint("c"),
       ...["teacher.sampling=targeted", "teacher.endpoint.maxRequests=12", "teacher.endpoint.structured=json_schema"],
     ]);
-    expect(tracesOf(run).length).toBe(12);
+    expect(readTraces(run).length).toBe(12);
     expect(server.seen.at(-1)).toMatchObject({ response_format: { type: "json_schema" } });
     const summary = JSON.parse(readFileSync(join(root, run, "stages/traces/summary.json"), "utf8"));
     expect(summary.rejected_budget_used_up).toBe(summary.offered - 12);
@@ -161,7 +161,7 @@ describe("an endpoint as the teacher", () => {
     const asked = server.seen.length;
     const { behave } = server;
     server.behave = (body, _n, response) => {
-      const { ranking } = JSON.parse(answerOf(body)) as { ranking: string[] };
+      const { ranking } = JSON.parse(writeAnswer(body)) as { ranking: string[] };
       const reasoning = `Muster: der Nutzer mag Filme; Ergänzung: noch einer davon; Wahl: ${ranking[0]}`;
       say(response, JSON.stringify({ reasoning, ranking }));
     };

@@ -75,7 +75,7 @@ describe("a random model behind a real server", () => {
     expect(spent.requests).toBe(1);
     // <|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n, a token a byte: 1 + 5 + 5 + 1 + 1 + 1 + 10
     expect(spent.inputTokens).toBe(24);
-    expect((await ask(baseUrl, "tiny", "hello", "again.jsonl")).answer).toMatchObject({ text: textOf(answer) });
+    expect((await ask(baseUrl, "tiny", "hello", "again.jsonl")).answer).toMatchObject({ text: answerText(answer) });
     await expect(ask(baseUrl, "tiny", "hello", "denied.jsonl", "wrong")).rejects.toThrow(
       /refuses the key.*invalid key/,
     );
@@ -107,7 +107,7 @@ describe("a random model behind a real server", () => {
   }, 120_000);
 });
 
-const textOf = (answer: Awaited<ReturnType<typeof ask>>["answer"]): string =>
+const answerText = (answer: Awaited<ReturnType<typeof ask>>["answer"]): string =>
   answer?.kind === "text" ? answer.text : "";
 
 const smol = join(repositoryRoot, "data/smollm2-135m-instruct");
@@ -119,9 +119,9 @@ describe("SmolLM2-135M-Instruct behind a real server", () => {
     async () => {
       const baseUrl = await serve(["--model", smol, "--gguf", gguf]);
       const { answer, spent } = await ask(baseUrl, "smollm2", "What is soap used for? One sentence.", "smol.jsonl");
-      expect(textOf(answer)).toMatch(/[a-z]{3,}( [a-z]{2,}){2}/i); // words, at least three in a row
+      expect(answerText(answer)).toMatch(/[a-z]{3,}( [a-z]{2,}){2}/i); // words, at least three in a row
       expect(spent.outputTokens).toBeGreaterThan(3);
-      expect(readFileSync(join(folder, "smol.jsonl"), "utf8")).toContain(textOf(answer).slice(0, 8));
+      expect(readFileSync(join(folder, "smol.jsonl"), "utf8")).toContain(answerText(answer).slice(0, 8));
     },
     240_000,
   );

@@ -91,8 +91,8 @@ describe("gr2 sid encode", () => {
     const dataset = await loadDataset(join(root, "first/stages/data"));
     const first = read(out);
     expect(first.map((e) => [e.item_id, e.known])).toEqual([["n1", false], ["i7", true], ["n2", false]]); // biome-ignore format: rows
-    expect(first[1]?.codes).toEqual(catalogue.codesOf(dataset.items.findIndex((i) => i.id === "i7")));
-    for (const e of [first[0], first[2]]) expect(catalogue.rowsOf(e?.codes ?? [])).toEqual([]);
+    expect(first[1]?.codes).toEqual(catalogue.codesAt(dataset.items.findIndex((i) => i.id === "i7")));
+    for (const e of [first[0], first[2]]) expect(catalogue.findRows(e?.codes ?? [])).toEqual([]);
     expect(first[0]?.sid).toBe(`<s_a_${first[0]?.codes[0]}><s_b_${first[0]?.codes[1]}>`);
     expect(first[0]?.nearest).toHaveLength(3);
     expect(first[0]?.nearest[0]).toMatchObject({ item_id: "i3", title: "Film number 3 (1953)" });
@@ -159,7 +159,7 @@ describe("gr2 sid encode", () => {
 });
 
 describe("weights", () => {
-  const contextOf = (worker: FakeWorker): StageContext => ({
+  const makeContext = (worker: FakeWorker): StageContext => ({
     config: loadConfig(recipe),
     dir: folder,
     work: (name) => join(folder, name),
@@ -175,7 +175,7 @@ describe("weights", () => {
 
   it("are refused with semantic IDs they were not trained on, naming both", async () => {
     cpSync(join(root, "first"), join(root, "swapped"), { recursive: true });
-    const context = contextOf(new FakeWorker());
+    const context = makeContext(new FakeWorker());
     const corpus = await openCorpus(context);
     const midtrain = context.inputDir("midtrain");
     const open = () => openLanguageModel(context, corpus, stateDir(midtrain), tokenizerFile(midtrain));

@@ -113,7 +113,7 @@ def as_batch(pairs: list[tuple[np.ndarray, np.ndarray]]) -> GroupBatch:
     )
 
 
-def trie_of(sequences: list[tuple[int, ...]]) -> Trie:
+def make_trie(sequences: list[tuple[int, ...]]) -> Trie:
     """A trie built the slow way: nodes are prefixes, by length, then by their place among sorted prefixes."""
     order = sorted(range(len(sequences)), key=lambda row: sequences[row])
     prefixes = sorted({s[:n] for s in sequences for n in range(len(s) + 1)}, key=lambda p: (len(p), p))

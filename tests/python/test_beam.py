@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import VOCAB, spec, trie_of
+from conftest import VOCAB, make_trie, spec
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest
 from gr2_worker.generation.trie import checked_trie
@@ -34,7 +34,7 @@ def engine() -> Engine:
     return engine
 
 
-def prompts_of(rng: np.random.Generator, count: int) -> list[np.ndarray]:
+def make_prompts(rng: np.random.Generator, count: int) -> list[np.ndarray]:
     return [rng.integers(0, VOCAB, size=int(rng.integers(1, 9))).astype(np.int32) for _ in range(count)]
 
 
@@ -56,10 +56,10 @@ def exhaustive(engine: Engine, prompts: list[np.ndarray], items: list[tuple[int,
 @given(catalogues, st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_results_are_valid_unique_sorted_and_exact_when_wide(engine, items, width, seed):
     rng = np.random.default_rng(seed)
-    prompts = prompts_of(rng, 4)
+    prompts = make_prompts(rng, 4)
     excluded = [rng.choice(len(items), size=int(rng.integers(0, len(items) + 1)), replace=False) for _ in prompts]
     excluded[3] = np.delete(np.arange(len(items)), rng.integers(len(items)))  # all but one
-    result = engine.beam_search("", BeamParams(prompts, trie_of(items), width, excluded), never_cancelled)
+    result = engine.beam_search("", BeamParams(prompts, make_trie(items), width, excluded), never_cancelled)
     brute = exhaustive(engine, prompts, items)
     for p in range(len(prompts)):
         rows = result.rows[p][result.rows[p] >= 0]
@@ -78,7 +78,7 @@ def test_results_are_valid_unique_sorted_and_exact_when_wide(engine, items, widt
 def test_no_generation_setting_of_the_model_has_a_part_in_it(engine):
     rng = np.random.default_rng(0)
     items = [(a, b) for a in range(5) for b in range(5)]
-    params = BeamParams(prompts_of(rng, 3), trie_of(items), 7, [NONE] * 3)
+    params = BeamParams(make_prompts(rng, 3), make_trie(items), 7, [NONE] * 3)
     before = engine.beam_search("", params)
     odd = engine.model("").lm.model.generation_config
     saved = odd.to_dict()
@@ -108,7 +108,7 @@ def test_a_trie_that_is_none_is_refused() -> None:
     def check(**change: list[int]) -> object:
         return checked_trie(**{name: np.asarray(a, dtype=np.int64) for name, a in {**good, **change}.items()})
 
-    built = trie_of([(1, 2), (1, 3), (4,)])
+    built = make_trie([(1, 2), (1, 3), (4,)])
     for name, array in good.items():
         np.testing.assert_array_equal(getattr(built, name), array)
     assert check() is not None and built.num_levels == 2
@@ -135,11 +135,11 @@ def test_a_trie_that_is_none_is_refused() -> None:
 
 
 def test_impossible_requests_are_refused(engine):
-    trie = trie_of([(1, 2), (1, 3)])
+    trie = make_trie([(1, 2), (1, 3)])
     good = BeamParams([np.asarray([1], dtype=np.int32)], trie, 1, [NONE])
     for match, change in (
         ("beam_width", {"beam_width": 0}),
-        ("vocabulary", {"trie": trie_of([(1, VOCAB)])}),
+        ("vocabulary", {"trie": make_trie([(1, VOCAB)])}),
         ("excluded rows of prompt 0", {"excluded": [np.asarray([2])]}),
     ):
         with pytest.raises(InvalidRequest, match=match):

@@ -32,7 +32,7 @@ def reference(engine, tmp_path):
     return AutoModelForCausalLM.from_pretrained(tmp_path / "state", attn_implementation="eager", dtype=torch.float32)
 
 
-def logprobs_of(model, batch):
+def compute_logprobs(model, batch):
     out = []
     for prompt, response in unpack(batch):
         ids = torch.from_numpy(np.concatenate([prompt, response]).astype(np.int64))[None]
@@ -49,10 +49,10 @@ def test_forward_and_gradient_equal_transformers(make_engine, tmp_path, family):
     for micro_batch_tokens in (64, 4096):
         got = engine.forward("", ForwardSpec(batch, micro_batch_tokens=micro_batch_tokens)).logprobs
         with torch.no_grad():
-            np.testing.assert_allclose(got, logprobs_of(model, batch).numpy(), atol=2e-5)
+            np.testing.assert_allclose(got, compute_logprobs(model, batch).numpy(), atol=2e-5)
     ones = np.ones(batch.num_targets, dtype=np.float32)
     engine.forward_backward("", "", TrainSpec(batch, ones, CrossEntropy()))
-    (-logprobs_of(model, batch).sum()).backward()
+    (-compute_logprobs(model, batch).sum()).backward()
     wanted = {n: p.grad for n, p in model.named_parameters()}
     for name, parameter in engine.model("").lm.model.named_parameters():
         torch.testing.assert_close(parameter.grad, wanted[name], atol=1e-4, rtol=1e-3)
@@ -76,17 +76,17 @@ def test_sampler_equals_transformers(make_engine, tmp_path, family, common):
         np.asarray([len(r.tokens) for r in rows]),
     )
     with torch.no_grad():
-        want = logprobs_of(reference(engine, tmp_path), batch).numpy()
+        want = compute_logprobs(reference(engine, tmp_path), batch).numpy()
     np.testing.assert_allclose(np.concatenate([r.logprobs for r in rows]), want, atol=3e-5)
 
 
 def test_beams_within_a_window_score_what_transformers_scores(make_engine, tmp_path):
-    from conftest import trie_of
+    from conftest import make_trie
 
     engine = make_engine(model_type="gemma3_text", trainable=False, **FAMILIES["gemma3_text"])
     sequences = [(a, b, c) for a in (1, 2) for b in (3, 4) for c in (5, 6)]
     prompt = np.arange(10, 21, dtype=np.int32)
-    found = engine.beam_search("", BeamParams([prompt], trie_of(sequences), 8, [np.zeros(0, dtype=np.int64)]))
+    found = engine.beam_search("", BeamParams([prompt], make_trie(sequences), 8, [np.zeros(0, dtype=np.int64)]))
     model = reference(engine, tmp_path)
     for row, logprob in zip(found.rows[0], found.logprobs[0], strict=True):
         batch = GroupBatch(
@@ -96,7 +96,7 @@ def test_beams_within_a_window_score_what_transformers_scores(make_engine, tmp_p
             np.asarray([3]),
         )
         with torch.no_grad():
-            assert logprob == pytest.approx(float(logprobs_of(model, batch).sum()), abs=5e-5)
+            assert logprob == pytest.approx(float(compute_logprobs(model, batch).sum()), abs=5e-5)
 
 
 def test_other_architectures_are_refused_before_their_weights_are_read(tmp_path):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import torch
-from conftest import tokenizer_json, trie_of
+from conftest import make_trie, tokenizer_json
 from gr2_worker.engine import Engine
 from gr2_worker.types import AdamWParams, BeamParams, CrossEntropy, GroupBatch, LoadSpec, TrainSpec
 
@@ -56,7 +56,7 @@ def train(engine: Engine, steps: int) -> list[float]:
 
 
 def rank(engine: Engine, prompts: list[np.ndarray], width: int, exclude: bool) -> tuple[np.ndarray, np.ndarray]:
-    trie = trie_of([(item,) for item in range(ITEMS)])
+    trie = make_trie([(item,) for item in range(ITEMS)])
     excluded = [p.astype(np.int64) if exclude else np.zeros(0, dtype=np.int64) for p in prompts]
     result = engine.beam_search("sasrec", BeamParams(prompts, trie, width, excluded))
     return result.rows, result.logprobs

@@ -91,7 +91,7 @@ def test_an_untrained_adapter_changes_nothing(base, tied):
     with torch.no_grad():
         hidden = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
         tokens = torch.tensor([[0, VOCAB + 1], [7, VOCAB + 4], [60, 3]])
-        picked = lm.logits_of(hidden, tokens)
+        picked = lm.compute_logits(hidden, tokens)
         assert tokens.shape[1] * 4 < lm.vocab_size  # the path that computes these alone
         torch.testing.assert_close(picked, lm.logits(hidden).gather(1, tokens), atol=1e-5, rtol=1e-5)
 

@@ -56,7 +56,7 @@ def test_gradient_equals_unpacked(make_engine, sizes):
 def test_plan_covers_every_wanted_target_once_within_the_bound():
     batch = random_batch(9, groups=12, max_size=6)
     wanted = np.random.default_rng(1).random(batch.num_targets) < 0.5
-    plan = packing.plan(packing.trees_of(batch, wanted), 96)
+    plan = packing.plan(packing.build_group_trees(batch, wanted), 96)
     covered = np.sort(np.concatenate([m.targets.numpy() for m in plan]))
     np.testing.assert_array_equal(covered, np.flatnonzero(wanted))
     assert all(m.num_tokens <= 96 for m in plan)
@@ -71,11 +71,11 @@ def test_shared_prompts_are_computed_once():
         np.array([8]),
         np.full(8, 3),
     )
-    (micro,) = packing.plan(packing.trees_of(group, np.ones(24, dtype=bool)), 4096)
+    (micro,) = packing.plan(packing.build_group_trees(group, np.ones(24, dtype=bool)), 4096)
     assert micro.num_tokens == 40 + 8 * 2
 
 
 def test_plain_sequences_need_no_mask():
     batch = as_batch(unpack(random_batch(4)))
-    trees = packing.trees_of(batch, np.ones(batch.num_targets, bool))
+    trees = packing.build_group_trees(batch, np.ones(batch.num_targets, bool))
     assert all(m.blocks is None for m in packing.plan(trees, 4096))

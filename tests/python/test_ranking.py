@@ -12,14 +12,14 @@ import torch
 from gr2_worker.errors import InvalidRequest
 from gr2_worker.scoring.plackett_luce import choice_logprobs, draw_order
 from gr2_worker.types import CrossEntropy, ForwardSpec, GroupBatch, SampleParams, TrainSpec
-from test_sampler import batch_of, constraint_of, draw, prompts_of
+from test_sampler import draw, make_batch, make_constraint, make_prompts
 
 
 def whole(prompts, **extra):
-    return replace(constraint_of(prompts, **extra), whole_sequences=True)
+    return replace(make_constraint(prompts, **extra), whole_sequences=True)
 
 
-def sequences_of(constraint, entry):
+def entry_sequences(constraint, entry):
     start = int(constraint.sequence_counts[:entry].sum())
     count = int(constraint.sequence_counts[entry])
     return constraint.sequence_tokens.reshape(-1, 3)[start : start + count], constraint.prior[start : start + count]
@@ -27,7 +27,7 @@ def sequences_of(constraint, entry):
 
 def reference_scores(engine, constraint, entry, context, temperature):
     """s_j by one unpacked Forward a sequence."""
-    spelled, prior = sequences_of(constraint, entry)
+    spelled, prior = entry_sequences(constraint, entry)
     out = []
     for tokens, p in zip(spelled, prior, strict=True):
         one = np.ones(1, dtype=np.int64)
@@ -52,7 +52,7 @@ def reference_logprobs(scores, order):
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("trigger", [(), (7,)])
 def test_sampled_rankings_have_the_reference_log_probs(engine, temperature, trigger):
-    prompts = prompts_of(1, 3)
+    prompts = make_prompts(1, 3)
     constraint = replace(whole(prompts, trigger=trigger), max_free_tokens=6)
     params = SampleParams(prompts, 3, 40, temperature=temperature, seed=5, constraint=constraint)
     drawn = draw(engine, params)
@@ -62,7 +62,7 @@ def test_sampled_rankings_have_the_reference_log_probs(engine, temperature, trig
         start = tokens.index(7) + 1 if trigger else 0
         context = np.concatenate([prompts[p], item.tokens[:start]])
         scores = reference_scores(engine, constraint, p, context, temperature)
-        spelled = [tuple(s) for s in sequences_of(constraint, p)[0].tolist()]
+        spelled = [tuple(s) for s in entry_sequences(constraint, p)[0].tolist()]
         places = [start + 4 * k for k in range(len(spelled))]
         order = [spelled.index(tuple(tokens[at : at + 3])) for at in places]
         assert sorted(order) == list(range(len(spelled)))
@@ -74,21 +74,21 @@ def test_sampled_rankings_have_the_reference_log_probs(engine, temperature, trig
 
 @pytest.mark.parametrize("trigger", [(), (7,)])
 def test_sampler_log_probs_equal_forward(engine, trigger):
-    prompts = prompts_of(2, 4)
+    prompts = make_prompts(2, 4)
     constraint = replace(whole(prompts, trigger=trigger, free=(2,)), max_free_tokens=5)
     params = SampleParams(prompts, 2, 30, temperature=0.8, seed=3, constraint=constraint, stop_tokens=(9,))
     drawn = draw(engine, params)
-    batch = batch_of(prompts, drawn, 2)
+    batch = make_batch(prompts, drawn, 2)
     logprobs = engine.forward("", ForwardSpec(batch, constraint, temperature=0.8)).logprobs
     sampled = np.concatenate([drawn[p, s].logprobs for p in range(len(prompts)) for s in range(2)])
     np.testing.assert_allclose(logprobs, sampled, atol=2e-5)
 
 
 def test_micro_batches_do_not_change_loss_or_gradient(engine):
-    prompts = prompts_of(3, 6)
+    prompts = make_prompts(3, 6)
     constraint = replace(whole(prompts, trigger=(7,)), max_free_tokens=4)
     drawn = draw(engine, SampleParams(prompts, 2, 40, temperature=1.0, seed=1, constraint=constraint))
-    batch = batch_of(prompts, drawn, 2)
+    batch = make_batch(prompts, drawn, 2)
     weights = np.random.default_rng(0).random(batch.num_targets).astype(np.float32)
     model = engine.model("").lm.model
     found = []
@@ -106,10 +106,10 @@ def test_micro_batches_do_not_change_loss_or_gradient(engine):
 
 
 def test_gradient_of_a_choice_equals_finite_differences(engine):
-    prompts = prompts_of(4, 1)
+    prompts = make_prompts(4, 1)
     constraint = whole(prompts)
     item = draw(engine, SampleParams(prompts, 1, 40, temperature=1.0, seed=2, constraint=constraint))[0, 0]
-    batch = batch_of(prompts, {(0, 0): item}, 1)
+    batch = make_batch(prompts, {(0, 0): item}, 1)
     weights = np.ones(batch.num_targets, dtype=np.float32)
     parameter = engine.model("").lm.model.model.norm.weight
     engine.forward_backward("", "", TrainSpec(batch, weights, CrossEntropy(), constraint))
@@ -127,7 +127,7 @@ def test_gradient_of_a_choice_equals_finite_differences(engine):
 
 
 def test_the_trigger_is_forced_when_the_free_part_has_used_up_its_tokens(engine):
-    prompts = prompts_of(5, 3)
+    prompts = make_prompts(5, 3)
     constraint = replace(whole(prompts, trigger=(50, 51)), max_free_tokens=4)
     for item in draw(engine, SampleParams(prompts, 2, 60, temperature=1.0, seed=8, constraint=constraint)).values():
         tokens = item.tokens.tolist()
@@ -138,12 +138,12 @@ def test_the_trigger_is_forced_when_the_free_part_has_used_up_its_tokens(engine)
 
 
 def test_greedy_takes_the_best_scores_first(engine):
-    prompts = prompts_of(6, 3)
+    prompts = make_prompts(6, 3)
     constraint = whole(prompts, max_sequences=2)
     for (p, _), item in draw(engine, SampleParams(prompts, 1, 40, temperature=0.0, constraint=constraint)).items():
         scores = reference_scores(engine, constraint, p, prompts[p], 1.0)
         best = np.argsort(-scores, kind="stable")[:2]
-        spelled = sequences_of(constraint, p)[0]
+        spelled = entry_sequences(constraint, p)[0]
         assert item.tokens.tolist() == [*spelled[best[0]], 40, *spelled[best[1]], 41, 42]
 
 
@@ -169,9 +169,9 @@ def test_choice_log_probs_of_padded_and_partial_orders():
 
 
 def test_a_sequence_cut_short_is_refused(engine):
-    prompts = prompts_of(7, 1)
+    prompts = make_prompts(7, 1)
     constraint = whole(prompts)
-    first = sequences_of(constraint, 0)[0][0]
+    first = entry_sequences(constraint, 0)[0][0]
     one = np.ones(1, dtype=np.int64)
     batch = GroupBatch(np.concatenate([prompts[0], first[:2]]).astype(np.int32), one * len(prompts[0]), one, one * 2)
     with pytest.raises(InvalidRequest, match="ends inside a sequence"):

@@ -13,7 +13,7 @@ from gr2_worker.generation import prefill
 from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
 
 
-def prompts_of(seed, count, low=3, high=20):
+def make_prompts(seed, count, low=3, high=20):
     rng = np.random.default_rng(seed)
     return [rng.integers(0, VOCAB, size=int(rng.integers(low, high))).astype(np.int32) for _ in range(count)]
 
@@ -24,7 +24,7 @@ def draw(engine, params):
     return {(i.prompt, i.sample): i for i in items}
 
 
-def batch_of(prompts, drawn, num_samples):
+def make_batch(prompts, drawn, num_samples):
     tokens, lengths = [], []
     for p, prompt in enumerate(prompts):
         tokens.append(prompt)
@@ -39,7 +39,7 @@ def batch_of(prompts, drawn, num_samples):
     )
 
 
-def constraint_of(prompts, seed=0, items=4, trigger=(), scale=0.7, free=(), max_sequences=0):
+def make_constraint(prompts, seed=0, items=4, trigger=(), scale=0.7, free=(), max_sequences=0):
     """Random semantic IDs of 3 codes from a small alphabet, so that prefixes are shared."""
     rng = np.random.default_rng(seed)
     counts, tokens, prior = [], [], []
@@ -65,7 +65,7 @@ def constraint_of(prompts, seed=0, items=4, trigger=(), scale=0.7, free=(), max_
 @pytest.mark.parametrize("model_type", ["qwen3", "llama", "qwen2"])
 def test_greedy_equals_generate(make_engine, model_type):
     engine = make_engine(model_type=model_type, trainable=False)
-    prompts = prompts_of(0, 5)
+    prompts = make_prompts(0, 5)
     drawn = draw(engine, SampleParams(prompts, 1, 24, temperature=0.0, stop_tokens=(7,)))
     model = engine.model("").lm.model
     model.set_attn_implementation("sdpa")
@@ -81,16 +81,16 @@ def test_greedy_equals_generate(make_engine, model_type):
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 0.6])
 @pytest.mark.parametrize("kind", ["free", "constrained", "trigger", "mixed"])
 def test_sampler_logprobs_equal_forward(engine, temperature, kind):
-    prompts = prompts_of(1, 6)
+    prompts = make_prompts(1, 6)
     constraint = {
         "free": None,
-        "constrained": constraint_of(prompts),
-        "trigger": constraint_of(prompts, trigger=(5,), scale=2.0),
-        "mixed": constraint_of(prompts, free=(1, 4), max_sequences=2),
+        "constrained": make_constraint(prompts),
+        "trigger": make_constraint(prompts, trigger=(5,), scale=2.0),
+        "mixed": make_constraint(prompts, free=(1, 4), max_sequences=2),
     }[kind]
     params = SampleParams(prompts, 3, 40, temperature=temperature, seed=3, stop_tokens=(9,), constraint=constraint)
     drawn = draw(engine, params)
-    batch = batch_of(prompts, drawn, 3)
+    batch = make_batch(prompts, drawn, 3)
     got = engine.forward("", ForwardSpec(batch, constraint, temperature=temperature or 1.0)).logprobs
     want = np.concatenate([drawn[p, s].logprobs for p in range(6) for s in range(3)])
     np.testing.assert_allclose(got, want, atol=2e-5)
@@ -99,8 +99,8 @@ def test_sampler_logprobs_equal_forward(engine, temperature, kind):
 
 
 def test_result_does_not_depend_on_batching(engine):
-    prompts = prompts_of(2, 7)
-    constraint = constraint_of(prompts, trigger=(5,))
+    prompts = make_prompts(2, 7)
+    constraint = make_constraint(prompts, trigger=(5,))
 
     def go(bound):
         return draw(
@@ -118,7 +118,7 @@ def test_result_does_not_depend_on_batching(engine):
 
 
 def test_frequencies_follow_the_model(engine):
-    prompt = prompts_of(3, 1)
+    prompt = make_prompts(3, 1)
     drawn = draw(engine, SampleParams(prompt, 4000, 1, temperature=1.0, seed=1))
     counts = np.bincount([int(i.tokens[0]) for i in drawn.values()], minlength=VOCAB) / 4000
     batch = GroupBatch(
@@ -133,7 +133,7 @@ def test_frequencies_follow_the_model(engine):
 
 
 def test_top_p_keeps_the_nucleus(engine):
-    prompt = prompts_of(3, 1)
+    prompt = make_prompts(3, 1)
     drawn = draw(engine, SampleParams(prompt, 500, 1, temperature=1.0, top_p=0.5, seed=1))
     batch = GroupBatch(
         np.concatenate([prompt[0], np.arange(VOCAB, dtype=np.int32)]),
@@ -151,8 +151,8 @@ def test_top_p_keeps_the_nucleus(engine):
 
 
 def test_drawn_tokens_are_told_as_they_are_drawn(engine):
-    prompts = prompts_of(3, 3)
-    token_wise = constraint_of(prompts, trigger=(5,))
+    prompts = make_prompts(3, 3)
+    token_wise = make_constraint(prompts, trigger=(5,))
     for constraint in (None, token_wise, replace(token_wise, whole_sequences=True, max_free_tokens=6)):
         told = {}
 
@@ -184,7 +184,7 @@ def test_cancel_between_steps(engine):
             raise Cancelled("gone")
 
     with pytest.raises(Cancelled):
-        list(engine.sample("", SampleParams(prompts_of(0, 2), 2, 50), check))
+        list(engine.sample("", SampleParams(make_prompts(0, 2), 2, 50), check))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -225,4 +225,4 @@ def test_the_common_beginning_leaves_every_prompt_a_token():
 
 def test_too_long_is_refused(engine):
     with pytest.raises(InvalidRequest, match="256 positions"):
-        list(engine.sample("", SampleParams(prompts_of(0, 2), 2, 5000)))
+        list(engine.sample("", SampleParams(make_prompts(0, 2), 2, 5000)))

@@ -52,10 +52,10 @@ def test_the_earlier_of_token_and_string_counts(bytewise):
 @pytest.mark.parametrize("constrained", [False, True])
 def test_sampling_ends_where_reading_everything_would(engine, constrained):
     """Against the same responses without stop strings, cut where their whole text first holds one."""
-    from test_sampler import constraint_of, draw, prompts_of
+    from test_sampler import draw, make_constraint, make_prompts
 
-    prompts = prompts_of(3, 6)
-    constraint = constraint_of(prompts, trigger=(8,), free=(0, 3)) if constrained else None
+    prompts = make_prompts(3, 6)
+    constraint = make_constraint(prompts, trigger=(8,), free=(0, 3)) if constrained else None
     strings = ("1 w2", "w7")  # the first spans two tokens and is part of many: "w31 w25"
     common = {"temperature": 1.0, "seed": 4, "constraint": constraint}
     whole = draw(engine, SampleParams(prompts, 4, 30, **common))

@@ -13,7 +13,7 @@ from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest
 from gr2_worker.scoring import logprobs
 from gr2_worker.types import Distill, ForwardSpec, SampleParams, TopTokens, TrainSpec
-from test_sampler import batch_of, constraint_of, draw, prompts_of
+from test_sampler import draw, make_batch, make_constraint, make_prompts
 
 TRIGGER, MAX_FREE = 7, 6
 KINDS = ("free", "constrained", "ranked")
@@ -24,18 +24,18 @@ def make(kind, seed=0):
     engine = Engine(torch.device("cpu"))
     engine.load_model("", spec(seed=1))
     engine.load_model("teacher", spec(seed=2, trainable=False, hidden_size=48))
-    prompts = prompts_of(seed, 4)
+    prompts = make_prompts(seed, 4)
     constraint = None
     if kind != "free":
-        constraint = constraint_of(prompts, trigger=(TRIGGER,), free=(2,))
+        constraint = make_constraint(prompts, trigger=(TRIGGER,), free=(2,))
         constraint = replace(constraint, max_free_tokens=MAX_FREE, whole_sequences=kind == "ranked")
     params = SampleParams(
         prompts, 2, 40 if constraint else 8, temperature=0.8, seed=seed, constraint=constraint, stop_tokens=(9,)
     )
-    return engine, batch_of(prompts, draw(engine, params), 2), constraint
+    return engine, make_batch(prompts, draw(engine, params), 2), constraint
 
 
-def log_softmax_of(lm, tokens):
+def compute_log_softmax(lm, tokens):
     """Logits [T, V] of what follows each token of a plain sequence, with graph."""
     ids = torch.tensor([[*map(int, tokens)]])
     return lm.logits(lm.hidden(ids, torch.arange(ids.shape[1])[None])[0])
@@ -44,7 +44,7 @@ def log_softmax_of(lm, tokens):
 def walk(lm, prompt, response, constraint, entry, temperature):
     """(names, log-probs) of everything open at each token of a response, by the definitions in worker.proto."""
     prompt, response = prompt.tolist(), response.tolist()
-    logits = log_softmax_of(lm, prompt + response)[len(prompt) - 1 :]
+    logits = compute_log_softmax(lm, prompt + response)[len(prompt) - 1 :]
     everything = list(range(VOCAB))
     certain = lambda token: ([token], torch.zeros(1))  # noqa: E731
     count = 0 if constraint is None else int(constraint.sequence_counts[entry])
@@ -67,7 +67,7 @@ def walk(lm, prompt, response, constraint, entry, temperature):
     if constraint.whole_sequences and at < len(response):
         likelihood = {}
         for j in left:
-            following = log_softmax_of(lm, context + spelled[j])[len(context) - 1 : -1].log_softmax(1)
+            following = compute_log_softmax(lm, context + spelled[j])[len(context) - 1 : -1].log_softmax(1)
             likelihood[j] = following[torch.arange(3), torch.tensor(spelled[j])].sum()
     while left and at < len(response):
         chosen = spelled.index(response[at : at + 3])
@@ -124,8 +124,8 @@ def test_padding_of_the_vocabulary_is_never_named():
     engine = Engine(torch.device("cpu"))
     engine.load_model("", replace(spec(), pad_vocab_multiple=128))
     assert engine.model("").lm.vocab_size == 128
-    prompts = prompts_of(0, 2)
-    batch = batch_of(prompts, {(p, 0): type("Item", (), {"tokens": np.asarray([1, 2])}) for p in range(2)}, 1)
+    prompts = make_prompts(0, 2)
+    batch = make_batch(prompts, {(p, 0): type("Item", (), {"tokens": np.asarray([1, 2])}) for p in range(2)}, 1)
     top = engine.forward("", ForwardSpec(batch, top_k=100)).top
     assert [sorted(row) for row in top.ids.tolist()] == [[-1] * (100 - VOCAB) + list(range(VOCAB))] * 4
 

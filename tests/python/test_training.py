@@ -23,11 +23,11 @@ def train_spec(seed, **extra):
     return TrainSpec(batch, weights, CrossEntropy(), seed=seed, **extra)
 
 
-def weights_of(engine):
+def copy_weights(engine):
     return {n: p.detach().clone() for n, p in engine.model("").lm.model.named_parameters()}
 
 
-def gradients_of(engine):
+def copy_gradients(engine):
     return {n: p.grad.clone() for n, p in engine.model("").lm.model.named_parameters() if p.grad is not None}
 
 
@@ -45,12 +45,12 @@ def test_accumulation_equals_one_large_batch(engine):
         batch = as_batch(half)
         ones = np.ones(batch.num_targets, dtype=np.float32)
         loss += engine.forward_backward("", "", TrainSpec(batch, ones, CrossEntropy())).loss
-    accumulated = gradients_of(engine)
+    accumulated = copy_gradients(engine)
     engine.model("").optimizer.zero_grad()
     batch = as_batch(pairs)
     whole = engine.forward_backward("", "", TrainSpec(batch, np.ones(batch.num_targets, np.float32), CrossEntropy()))
     assert whole.loss == pytest.approx(loss, rel=1e-6)
-    for name, gradient in gradients_of(engine).items():
+    for name, gradient in copy_gradients(engine).items():
         torch.testing.assert_close(gradient, accumulated[name], atol=1e-5, rtol=1e-4)
 
 
@@ -76,7 +76,7 @@ def test_constrained_gradient_matches_autograd_on_full_logits(engine):
     got = engine.forward_backward(
         "", "", TrainSpec(batch, weights, CrossEntropy(), constraint, temperature=0.5, want_logprobs=True)
     )
-    gradients = gradients_of(engine)
+    gradients = copy_gradients(engine)
     model = engine.model("").lm.model
     model.zero_grad()
     ids = torch.tensor([[1, 2, 3, 10, 20, 40, 11, 21, 41]])
@@ -105,7 +105,7 @@ def test_constrained_gradient_matches_autograd_on_full_logits(engine):
 def test_all_weights_zero_is_a_zero_gradient_free_call(engine):
     spec_ = train_spec(2)
     result = engine.forward_backward("", "", replace(spec_, weights=np.zeros_like(spec_.weights)))
-    assert result.loss == 0 and result.metrics["tokens"] == 0 and not gradients_of(engine)
+    assert result.loss == 0 and result.metrics["tokens"] == 0 and not copy_gradients(engine)
 
 
 @pytest.mark.parametrize("extra", [{}, {"embedding_dropout": 0.2, "attention_dropout": 0.1}])
@@ -120,24 +120,24 @@ def test_resume_equals_uninterrupted_training(make_engine, tmp_path, extra):
     assert (state.step, state.sha256) == (3, info.sha256)
     assert resumed.model("").lm.embedding_dropout == extra.get("embedding_dropout", 0.0)
     train(resumed, range(3, 6))
-    for name, weight in weights_of(whole).items():
-        assert torch.equal(weight, weights_of(resumed)[name]), name
+    for name, weight in copy_weights(whole).items():
+        assert torch.equal(weight, copy_weights(resumed)[name]), name
 
 
 def test_runs_are_bit_identical_and_dropout_follows_the_seed(make_engine):
     engines = [make_engine(embedding_dropout=0.3) for _ in range(2)]
     losses = [[e.forward_backward("", "", replace(train_spec(1), seed=s)).loss for s in (1, 1, 2)] for e in engines]
     assert losses[0] == losses[1] and losses[0][0] == losses[0][1] != losses[0][2]
-    first, second = (gradients_of(e) for e in engines)
+    first, second = (copy_gradients(e) for e in engines)
     assert all(torch.equal(first[n], second[n]) for n in first)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_trainable_parameter_moves_and_a_frozen_model_does_not(make_engine, tied):
     engine = make_engine(tie_word_embeddings=tied)
-    before = weights_of(engine)
+    before = copy_weights(engine)
     train(engine, range(2))
-    assert all(not torch.equal(before[n], w) for n, w in weights_of(engine).items())
+    assert all(not torch.equal(before[n], w) for n, w in copy_weights(engine).items())
     engine.load_model("", spec(trainable=False))
     with pytest.raises(FailedPrecondition, match="trainable=false"):
         engine.forward_backward("", "", train_spec(1))
@@ -154,16 +154,16 @@ def test_decay_spares_norms_and_embeddings(engine):
 def test_adamw_step_matches_the_equation(engine):
     engine.forward_backward("", "", train_spec(1))
     name = "model.layers.0.mlp.up_proj.weight"
-    before, gradient = weights_of(engine)[name], gradients_of(engine)[name]
+    before, gradient = copy_weights(engine)[name], copy_gradients(engine)[name]
     result = engine.optim_step("", "", AdamWParams(1e-2, weight_decay=0.1, eps=1e-8))
     want = before * (1 - 1e-2 * 0.1) - 1e-2 * gradient / (gradient.abs() + 1e-8)
-    torch.testing.assert_close(weights_of(engine)[name], want, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(copy_weights(engine)[name], want, atol=1e-6, rtol=1e-5)
     assert (result.step, result.weight_version) == (1, 2) and result.grad_norm > 0
 
 
 def test_a_cancelled_call_adds_nothing(engine):
     engine.forward_backward("", "", train_spec(1))
-    before = gradients_of(engine)
+    before = copy_gradients(engine)
     calls = iter(range(100))
 
     def check():
@@ -172,7 +172,7 @@ def test_a_cancelled_call_adds_nothing(engine):
 
     with pytest.raises(Cancelled):
         engine.forward_backward("", "x", train_spec(2, micro_batch_tokens=20), check)
-    assert all(torch.equal(before[n], g) for n, g in gradients_of(engine).items())
+    assert all(torch.equal(before[n], g) for n, g in copy_gradients(engine).items())
     assert not engine.model("").lm.model.training
 
 
@@ -187,10 +187,10 @@ def test_out_of_memory_names_the_knob(engine, monkeypatch):
 
 def test_gradient_checkpointing_gives_the_same_gradient(engine):
     engine.forward_backward("", "", train_spec(1))
-    plain = gradients_of(engine)
+    plain = copy_gradients(engine)
     engine.load_model("", replace(spec(), gradient_checkpointing=True))
     engine.forward_backward("", "", train_spec(1))
-    for name, gradient in gradients_of(engine).items():
+    for name, gradient in copy_gradients(engine).items():
         torch.testing.assert_close(gradient, plain[name], atol=1e-6, rtol=1e-5)
 
 
@@ -220,11 +220,11 @@ def test_logits_are_computed_where_a_token_is_predicted_and_a_few_at_a_time(engi
 
 def test_bfloat16_trains_float32_masters(engine):
     engine.load_model("", replace(spec(), dtype="bfloat16"))
-    before = weights_of(engine)
+    before = copy_weights(engine)
     train(engine, range(2))
-    assert all(w.dtype == torch.float32 and not torch.equal(w, before[n]) for n, w in weights_of(engine).items())
+    assert all(w.dtype == torch.float32 and not torch.equal(w, before[n]) for n, w in copy_weights(engine).items())
     engine.load_model("", replace(spec(trainable=False), dtype="bfloat16"))
-    assert {w.dtype for w in weights_of(engine).values()} == {torch.bfloat16}
+    assert {w.dtype for w in copy_weights(engine).values()} == {torch.bfloat16}
     logprobs = engine.forward("", ForwardSpec(random_batch(1))).logprobs
     assert np.isfinite(logprobs).all()
 
@@ -330,7 +330,7 @@ def test_sampled_cross_entropy_is_exact_without_anything_left_out_and_close_with
     def logprobs(negatives, seed=0):
         spec_ = TrainSpec(batch, ones, CrossEntropy(negatives), want_logprobs=True, seed=seed)
         result = engine.forward_backward("", "", spec_)
-        gradients = gradients_of(engine)
+        gradients = copy_gradients(engine)
         engine.model("").optimizer.zero_grad()
         return result.logprobs, gradients
 

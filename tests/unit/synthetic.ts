@@ -5,7 +5,7 @@ import { statistics } from "../../src/data/dataset.ts";
 import type { Dataset } from "../../src/data/types.ts";
 
 /** A data set with the given sequences of item rows; times are positions unless given. */
-export function datasetOf(sequences: number[][], numItems: number, times?: number[][]): Dataset {
+export function makeDataset(sequences: number[][], numItems: number, times?: number[][]): Dataset {
   const items = Array.from({ length: numItems }, (_, i) => ({
     id: itemId(`item-${i}`),
     title: `Title ${i} (${1950 + (i % 50)})`,
@@ -39,5 +39,5 @@ export function walkers(numUsers: number, numItems: number, length: number, seed
     }
     return items;
   });
-  return datasetOf(sequences, numItems);
+  return makeDataset(sequences, numItems);
 }

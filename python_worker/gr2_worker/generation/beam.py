@@ -20,7 +20,7 @@ from gr2_worker.generation.prefill import prefill
 from gr2_worker.generation.sampler import check_prompts, decode
 from gr2_worker.model.attention import SharedPrefixCache
 from gr2_worker.model.lm import LanguageModel
-from gr2_worker.types import BeamParams, BeamResult, Bools, CancelCheck, Int32s, Int64s, Trie, starts_of
+from gr2_worker.types import BeamParams, BeamResult, Bools, CancelCheck, Int32s, Int64s, Trie, segment_starts
 
 # Logits held at once, in elements.
 MAX_LOGITS = 1 << 27
@@ -94,7 +94,7 @@ def _expand(
     first_R = trie.edge_starts_N1[node_R]
     counts = np.where(np.isfinite(score_R), trie.edge_starts_N1[node_R + 1] - first_R, 0)
     beam_K = np.repeat(np.arange(len(node_R)), counts)  # K candidates, ordered by beam, then token
-    edge_K = np.arange(len(beam_K)) - np.repeat(starts_of(counts), counts) + first_R[beam_K]
+    edge_K = np.arange(len(beam_K)) - np.repeat(segment_starts(counts), counts) + first_R[beam_K]
     logits = lm.logits(hidden_RC)
     index = torch.from_numpy(beam_K * logits.shape[1] + trie.edge_tokens_E[edge_K]).to(logits.device)
     normaliser = logits.logsumexp(dim=-1).double().cpu().numpy()
@@ -113,7 +113,7 @@ def _expand(
     # Best first within each prompt; equal scores in the order of the trie.
     ranking = np.lexsort((child_K, -score_K, prompt_K))
     per_prompt = np.bincount(prompt_K, minlength=num_prompts)
-    rank_K = np.arange(len(ranking)) - np.repeat(starts_of(per_prompt), per_prompt)
+    rank_K = np.arange(len(ranking)) - np.repeat(segment_starts(per_prompt), per_prompt)
     kept = ranking[rank_K < beam_width]
     column = rank_K[rank_K < beam_width]
     new_width = max(1, min(beam_width, int(per_prompt.max(initial=0))))

@@ -59,9 +59,9 @@ class Decoder:
         """Logits [n, V] in float32."""
         return self._lm.rescale(self._head(hidden_nC).float())
 
-    def logits_of(self, hidden_nC: Tensor, tokens_nJ: Tensor) -> Tensor:
+    def compute_logits(self, hidden_nC: Tensor, tokens_nJ: Tensor) -> Tensor:
         """Logits [n, J] in float32 of the given tokens only."""
-        return self._lm.logits_of(hidden_nC, tokens_nJ)
+        return self._lm.compute_logits(hidden_nC, tokens_nJ)
 
 
 def for_generation(lm: LanguageModel) -> Decoder | LanguageModel:

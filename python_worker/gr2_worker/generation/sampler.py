@@ -304,7 +304,7 @@ class _Batch:
         branching = np.flatnonzero(self._alive_R & constrained & (allowed.count_R > 1))
         if len(branching):
             ids = allowed.tokens_RJ[branching]
-            logits = self._lm.logits_of(
+            logits = self._lm.compute_logits(
                 self._pick(branching), torch.from_numpy(ids.astype(np.int64)).to(self._lm.device)
             )
             bias = torch.from_numpy(allowed.bias_RJ[branching]).to(self._lm.device)

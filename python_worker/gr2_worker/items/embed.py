@@ -38,8 +38,8 @@ def embed_texts(
         convert_to_numpy=True,
         show_progress_bar=False,
     )
-    row_of = {text: row for row, text in enumerate(distinct)}
-    embeddings = np.asarray(rows, dtype=np.float32)[[row_of[text] for text in texts]]
+    row_by_text = {text: row for row, text in enumerate(distinct)}
+    embeddings = np.asarray(rows, dtype=np.float32)[[row_by_text[text] for text in texts]]
     if not np.isfinite(embeddings).all():
         raise FailedPrecondition(f"the embedding model {model_path} returned numbers that are not finite")
     return np.ascontiguousarray(embeddings)

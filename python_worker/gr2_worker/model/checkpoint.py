@@ -76,7 +76,7 @@ def save(
         info = StateInfo(
             step=step,
             weight_version=weight_version,
-            sha256=sha256_of(staging / weights_file),
+            sha256=hash_file(staging / weights_file),
             weights_bytes=(staging / weights_file).stat().st_size,
             embedding_dropout=lm.embedding_dropout,
             has_optimizer=optimizer_state is not None,
@@ -106,7 +106,7 @@ def load_weights(folder: Path, lm: LanguageModel, info: StateInfo) -> None:
         raise FailedPrecondition(f"the state at {folder} holds {held}, the model was loaded {loaded} LoRA")
     if base != info.base:
         raise FailedPrecondition(f"the LoRA weights at {folder} were trained in front of another base model")
-    if not file_.is_file() or sha256_of(file_) != info.sha256:
+    if not file_.is_file() or hash_file(file_) != info.sha256:
         raise FailedPrecondition(f"{file_} is damaged: its sha256 differs from {STATE_FILE}")
     own = _weights(lm)
     try:
@@ -133,7 +133,7 @@ def load_optimizer(folder: Path) -> dict[str, Tensor]:
         raise FailedPrecondition(f"{folder / OPTIMIZER_FILE} cannot be read") from error
 
 
-def sha256_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

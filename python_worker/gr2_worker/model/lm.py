@@ -170,7 +170,7 @@ class LanguageModel:
         bias = None if head.bias is None else head.bias[tokens_J]
         return self.rescale(F.linear(hidden_nC, head.weight[tokens_J], bias).float())
 
-    def logits_of(self, hidden_nC: Tensor, tokens_nJ: Tensor) -> Tensor:
+    def compute_logits(self, hidden_nC: Tensor, tokens_nJ: Tensor) -> Tensor:
         """Logits [n, J] in float32 of the given tokens only; negative ids are padding and give an arbitrary logit."""
         tokens = tokens_nJ.clamp(min=0)
         head = self.model.get_output_embeddings()
@@ -208,7 +208,7 @@ def load(spec: LoadSpec, device: torch.device) -> LanguageModel:
         if spec.added_tokens or spec.pad_vocab_multiple > 0:
             drawn = spec.seed if spec.path else None
             vocabulary.extend(model, tokenizer, spec.added_tokens, spec.pad_vocab_multiple, drawn)
-        loaded.added_token_ids = [vocabulary.id_of(tokenizer, t) for t in spec.added_tokens]
+        loaded.added_token_ids = [vocabulary.require_token_id(tokenizer, t) for t in spec.added_tokens]
         if spec.added_token_vectors is not None:
             far = vocabulary.PLACEMENT_PRETRAINED if spec.path else vocabulary.PLACEMENT_FROM_SCRATCH
             vocabulary.place(model, loaded.added_token_ids, spec.added_token_vectors, spec.seed, far)

@@ -110,7 +110,7 @@ class MicroBatch:
         return self.input_ids_BT.numel()
 
 
-def trees_of(batch: GroupBatch, wanted_N: Bools) -> list[Tree]:
+def build_group_trees(batch: GroupBatch, wanted_N: Bools) -> list[Tree]:
     """Every group as a tree: its responses cut down to what the wanted targets need."""
     trees = []
     response = 0
@@ -124,7 +124,7 @@ def trees_of(batch: GroupBatch, wanted_N: Bools) -> list[Tree]:
                 branches.append(Branch(batch.tokens[start : start + int(wanted[-1])], wanted - 1, first + wanted))
             response += 1
         if branches:
-            trees.append(Tree(prompt_of(batch, group), tuple(branches)))
+            trees.append(Tree(group_prompt(batch, group), tuple(branches)))
     return trees
 
 
@@ -134,7 +134,7 @@ def prompt_alone(prompt: Int32s, number: int) -> Tree:
     return Tree(prompt, (nothing,))
 
 
-def prompt_of(batch: GroupBatch, group: int) -> Int32s:
+def group_prompt(batch: GroupBatch, group: int) -> Int32s:
     """The tokens of a group's prompt."""
     start = int(batch.prompt_starts[group])
     return batch.tokens[start : start + int(batch.prompt_lengths[group])]

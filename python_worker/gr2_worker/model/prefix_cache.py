@@ -94,7 +94,7 @@ class PrefixCache:
     def _cached(self, prompt: Int32s) -> Int64s:
         chain = self._chain(prompt[:-1])  # the last token's hidden state is not held, so it has to be computed
         self._touch(chain)
-        return _tokens_of([self._blocks[key].slot for key in chain] if BLOCK * len(chain) >= MIN_REUSED else [])
+        return _block_positions([self._blocks[key].slot for key in chain] if BLOCK * len(chain) >= MIN_REUSED else [])
 
     def _chain(self, tokens: Int32s) -> list[_Key]:
         """The blocks held of a beginning."""
@@ -148,7 +148,7 @@ class PrefixCache:
                 before = self._blocks[key].number
             self._touch(chain)
         if slots:
-            self._write(_tokens_of(slots), np.concatenate(sources), past)
+            self._write(_block_positions(slots), np.concatenate(sources), past)
 
     def _room(self) -> int | None:
         """A free slot; None if the running request uses all."""
@@ -177,7 +177,7 @@ def _parts(tokens: Int32s) -> Iterator[bytes]:
         yield tokens[end - BLOCK : end].tobytes()
 
 
-def _tokens_of(slots: list[int]) -> Int64s:
+def _block_positions(slots: list[int]) -> Int64s:
     """Where the tokens of slots are held."""
     return (np.asarray(slots, dtype=np.int64)[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
 

@@ -96,7 +96,7 @@ def rows_needed(tokenizer: Tokenizer) -> int:
     return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
 
-def id_of(tokenizer: Tokenizer, token: str) -> int:
+def require_token_id(tokenizer: Tokenizer, token: str) -> int:
     """The id of an added token."""
     found = tokenizer.token_to_id(token)
     if found is None:

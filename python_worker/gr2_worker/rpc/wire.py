@@ -37,7 +37,7 @@ from gr2_worker.types import (
     TrainResult,
     TrainSpec,
     Trie,
-    starts_of,
+    segment_starts,
 )
 
 DEFAULT_MICRO_BATCH_TOKENS = 16384
@@ -102,7 +102,7 @@ def int_matrix_out(values: np.typing.NDArray[Any]) -> pb.IntMatrix:
 def _split(flat: Int32s, sizes: Int64s, name: str) -> list[Int32s]:
     if int(sizes.sum()) != len(flat):
         raise InvalidRequest(f"{name} has {len(flat)} elements, its lengths add up to {int(sizes.sum())}")
-    return [flat[s : s + n] for s, n in zip(starts_of(sizes).tolist(), sizes.tolist(), strict=True)]
+    return [flat[s : s + n] for s, n in zip(segment_starts(sizes).tolist(), sizes.tolist(), strict=True)]
 
 
 def _number(value: float, name: str, minimum: float = 0.0, default: float | None = None) -> float:

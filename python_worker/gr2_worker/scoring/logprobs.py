@@ -39,7 +39,7 @@ def constrained_logits(logits_nJ: Tensor, bias_nJ: Tensor, scale: float, tempera
     return (scale * logits_nJ + bias_nJ) / temperature
 
 
-def entropy_of(log_probs_nV: Tensor) -> Tensor:
+def compute_entropy(log_probs_nV: Tensor) -> Tensor:
     """Entropy [n] in nats; tokens of probability 0 (log-prob -inf) count 0."""
     return -(log_probs_nV.exp() * log_probs_nV.clamp(min=torch.finfo(torch.float32).min)).sum(dim=-1)
 
@@ -154,7 +154,7 @@ def details(
         top = columns, values
     columns_NK = wanted.columns_NK
     return Details(
-        entropy_of(log_probs_mW.detach()) if wanted.entropy else None,
+        compute_entropy(log_probs_mW.detach()) if wanted.entropy else None,
         top,
         None if columns_NK is None else given_and_rest(log_probs_mW, columns_NK[targets_m]),
     )
@@ -222,7 +222,7 @@ def score(
     width = max(1, table.allowed_BJ.shape[1] * lm.hidden_size)
     for at in branching.split(max(1, budget // width)):
         rows = branch_rows[at]
-        logits = lm.logits_of(hidden_mC.index_select(0, rows_n[at]), table.allowed_BJ[rows])
+        logits = lm.compute_logits(hidden_mC.index_select(0, rows_n[at]), table.allowed_BJ[rows])
         log_probs = constrained_logits(logits, table.bias_BJ[rows], table.scale, temperature).log_softmax(dim=-1)
         logprobs = log_probs.gather(1, table.chosen_B[rows][:, None])[:, 0]
         more = details(log_probs, wanted, targets_n[at], table.allowed_BJ[rows])

@@ -30,8 +30,8 @@ from gr2_worker.model import packing
 from gr2_worker.model.lm import LanguageModel
 from gr2_worker.model.prefix_cache import PrefixCache
 from gr2_worker.scoring.constraints import CompiledConstraint, Replay
-from gr2_worker.scoring.logprobs import TargetTable, Wanted, entropy_of, score
-from gr2_worker.types import Bools, GroupBatch, Int32s, Int64s, starts_of
+from gr2_worker.scoring.logprobs import TargetTable, Wanted, compute_entropy, score
+from gr2_worker.types import Bools, GroupBatch, Int32s, Int64s, segment_starts
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_choices(compiled: CompiledConstraint, found: Replay, batch: GroupBatch)
         key = (entry, free.tobytes())
         if key not in known:
             known[key] = len(contexts)
-            contexts.append(Context(entry, packing.prompt_of(batch, entry), free))
+            contexts.append(Context(entry, packing.group_prompt(batch, entry), free))
         if entry not in spelled:
             spelled[entry] = {tuple(s.tolist()): j for j, s in enumerate(sequences(compiled, entry))}
         order, place = _order(spelled[entry], compiled, targets[start:end], response)
@@ -146,7 +146,7 @@ class Candidates:
             _flat([s for c in contexts for s in sequences(compiled, c.entry)]),
             np.repeat(np.arange(len(contexts)), totals),
             _flat([np.repeat(number, count) for number, count in zip(numbers, counts, strict=True)]),
-            starts_of(totals),
+            segment_starts(totals),
         )
 
     def leaves(self, compiled: CompiledConstraint, context: int) -> tuple[packing.Branch, ...]:
@@ -164,7 +164,7 @@ def _flat(parts: list[npt.NDArray[np.integer]]) -> Int64s:
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts]).astype(np.int64)
 
 
-def trees_of(
+def build_context_trees(
     batch: GroupBatch,
     wanted_N: Bools,
     compiled: CompiledConstraint,
@@ -193,7 +193,7 @@ def trees_of(
             leaves = candidates.leaves(compiled, context)
             branches.append(_behind(candidates.contexts[context].free, own, leaves))
         if branches:
-            trees.append(packing.Tree(packing.prompt_of(batch, group), tuple(branches)))
+            trees.append(packing.Tree(packing.group_prompt(batch, group), tuple(branches)))
     return trees
 
 
@@ -293,7 +293,7 @@ def choice_logprobs(scores_RJ: Tensor, order_RK: Tensor) -> tuple[Tensor, Tensor
         real = order_RK[:, k] >= 0
         picked = log_p.gather(1, order_RK[:, k].clamp(min=0)[:, None])[:, 0]
         logprobs.append(torch.where(real, picked, torch.zeros_like(picked)))
-        entropies.append(torch.where(real, entropy_of(log_p.detach()), torch.zeros_like(picked)))
+        entropies.append(torch.where(real, compute_entropy(log_p.detach()), torch.zeros_like(picked)))
     return torch.stack(logprobs, dim=1), torch.stack(entropies, dim=1)
 
 

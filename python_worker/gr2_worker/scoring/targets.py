@@ -45,12 +45,12 @@ class Targets:
         """What has to be computed for the wanted targets."""
         wanted = wanted_N & self.token_path_N
         if self.ranked is None:
-            return packing.trees_of(self.batch, wanted)
+            return packing.build_group_trees(self.batch, wanted)
         compiled, choices, candidates = self.ranked.compiled, self.ranked.choices, self.ranked.candidates
         needed = np.zeros(len(choices.contexts), dtype=np.bool_)
         asked_RK = (choices.targets_RK >= 0) & wanted_N[choices.targets_RK]
         needed[choices.context_R[asked_RK.any(axis=1)]] = True
-        return plackett_luce.trees_of(self.batch, wanted, compiled, choices, candidates, needed)
+        return plackett_luce.build_context_trees(self.batch, wanted, compiled, choices, candidates, needed)
 
     def nothing_but_certain(self, k: int) -> TopTokens:
         """Alternatives [N, k] to be filled in: the certain targets have their own token, the others nothing yet."""

@@ -8,7 +8,7 @@
 import { join } from "node:path";
 import type { Duck, Quarantine } from "../duck.ts";
 import { parseJson } from "../records.ts";
-import { type ItemColumns, itemOf } from "./items.ts";
+import { type ItemColumns, makeItem } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import { parsePythonLiteral } from "./python-literal.ts";
 import {
@@ -124,7 +124,7 @@ export function amazonItems(
     try {
       const record = kind === "amazon2014" ? parsePythonLiteral(text) : parseJson(text);
       if (typeof record !== "object" || record === null || Array.isArray(record)) return "not a record";
-      return itemOf(record as Record<string, unknown>, columns, noSeparator);
+      return makeItem(record as Record<string, unknown>, columns, noSeparator);
     } catch (e) {
       return e instanceof Error ? e.message : "unreadable";
     }

@@ -7,12 +7,12 @@ import type { DuckDBAppender } from "@duckdb/node-api";
 import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
 import { cellsOf, delimitedRecords, type Found, jsonRecords } from "../records.ts";
-import { type Encoding, headOf, isCompressed, requireFile, scanPlain } from "../text-file.ts";
+import { type Encoding, isCompressed, readStart, requireFile, scanPlain } from "../text-file.ts";
 
 export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
 
 /** Format by file name, compression aside. */
-export function formatOf(file: string): TableFormat {
+export function detectFormat(file: string): TableFormat {
   const name = file.toLowerCase().replace(/\.(gz|zst)$/, "");
   if (name.endsWith(".csv")) return "csv";
   if (name.endsWith(".tsv")) return "tsv";
@@ -96,7 +96,7 @@ export async function withFields<T>(
       });
     }
   };
-  const format = options.delimiter === undefined ? formatOf(file) : "csv";
+  const format = options.delimiter === undefined ? detectFormat(file) : "csv";
   if (format === "parquet") {
     const result = await explained(async () => use(await openParquet(duck, file, fields, quarantine)));
     if (result === undefined) throw new DataError(`${file} cannot be read.`);
@@ -119,7 +119,7 @@ const delimiterOf = (format: "csv" | "tsv" | "jsonl", options: ReadOptions): str
   options.delimiter ?? (format === "tsv" ? "\t" : ",");
 
 /** Columns of a header line, in order; of equal names the first counts. */
-function headerOf(cells: readonly string[], options: ReadOptions): readonly string[] {
+function readHeader(cells: readonly string[], options: ReadOptions): readonly string[] {
   const rename = options.rename ?? ((c: string) => c.trim());
   return options.names ?? cells.map(rename);
 }
@@ -151,10 +151,10 @@ function openFast(
   const look = scanPlain(file);
   if (!look.simple) return undefined;
   const delimiter = delimiterOf(format, options);
-  const first = headOf(file).split("\n")[0] ?? "";
+  const first = readStart(file).split("\n")[0] ?? "";
   const cells = first.split(delimiter);
   const headerless = options.names !== undefined || byNumber(fields);
-  const names = headerOf(cells, options);
+  const names = readHeader(cells, options);
   if (options.names !== undefined && options.names.length !== cells.length) return undefined;
   const all = cells.map((_, k) => `${sqlText(`c${k}`)}: 'VARCHAR'`).join(", ");
   const own = Object.entries(fields).map(
@@ -244,7 +244,7 @@ async function* delimitedFields(
       if (at === undefined) {
         if ("fault" in found)
           throw new DataError(`${file}:${found.line}: the header line cannot be read: ${found.fault}.`);
-        const names = headerOf(found.value, options);
+        const names = readHeader(found.value, options);
         at = Object.values(fields).map((column) => columnIndex(column, names, `${file}:${found.line}`));
         if (options.names === undefined && !byNumber(fields)) continue;
       }
@@ -356,6 +356,6 @@ export async function refuseRounded(duck: Duck, file: string, fields: Fields, id
 
 /** Cells of a header line. */
 export const headerCells = (file: string, delimiter: string, encoding: Encoding = "auto"): readonly string[] => {
-  const line = headOf(file, 65_536, encoding).split(/\r\n|\n|\r/)[0] ?? "";
+  const line = readStart(file, 65_536, encoding).split(/\r\n|\n|\r/)[0] ?? "";
   return cellsOf(line, { delimiter, quoted: true }) ?? line.split(delimiter);
 };

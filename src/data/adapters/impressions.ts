@@ -16,7 +16,7 @@ import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
 import type { Encoding } from "../text-file.ts";
 import { idSql, isNoIdSql } from "../values.ts";
 import { cellSql, isTime, type ReadOptions, refuseRounded, withFields } from "./fields.ts";
-import { columnsOf, type ItemColumns, readItemTable } from "./items.ts";
+import { type ItemColumns, listColumns, readItemTable } from "./items.ts";
 import { type FileNames, filesNamed, given } from "./locate.ts";
 import {
   type AdapterReport,
@@ -110,7 +110,7 @@ export async function loadImpressions(
   else notes.push(...(await alignClocks(duck)));
   for (const itemFile of options.items === undefined ? [] : filesNamed(path, options.items)) {
     const own = { columns: { item: columns.item ?? "item_id" }, ...given({ itemColumns: options.itemColumns }) };
-    const itemColumns = itemColumnsIn(await columnsOf(duck, itemFile, encoding), itemFile, own);
+    const itemColumns = itemColumnsIn(await listColumns(duck, itemFile, encoding), itemFile, own);
     await writeItems(duck, readItemTable(duck, itemFile, itemColumns, quarantine, given({ separator, encoding })));
     files.push(itemFile);
   }
@@ -225,7 +225,7 @@ function wideFields(c: ImpressionColumns): Record<string, string> {
 
 type Fault = readonly [when: string, reason: string];
 /** SQL: the first fault that holds, or NULL. */
-const firstOf = (faults: readonly Fault[]): string =>
+const describeFirst = (faults: readonly Fault[]): string =>
   `CASE ${faults.map(([when, reason]) => `WHEN ${when} THEN ${sqlText(reason)}`).join(" ")} END`;
 const absent = (field: string, column: string): Fault => [`${field} IS NULL`, `no "${column}"`];
 const notFinite = (x: string): string => `(${x} IS NULL OR NOT isfinite(${x}))`;
@@ -243,7 +243,7 @@ async function typeLong(duck: Duck, c: ImpressionColumns, unknownUser: string): 
     ...(c.score === undefined ? [] : [[notFinite("score"), `"${c.score}" is not a number`] as const]),
     ...(unknownUser === "" ? [] : [[unknownUser, "the user is not in the interactions table"] as const]),
   ];
-  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${firstOf(faults)} AS fault FROM (
+  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${describeFirst(faults)} AS fault FROM (
     SELECT n, line, s, u, i, t, sec, ${number("y")} AS label,
       ${c.position === undefined ? "NULL::DOUBLE" : number("k")} AS place,
       ${c.score === undefined ? "NULL::DOUBLE" : number("x")} AS score FROM staged)`);
@@ -303,7 +303,7 @@ async function typeWide(duck: Duck, c: ImpressionColumns, unknownUser: string): 
       : [["NOT list_has_all(items, positives)", "a positive is not among the candidates"] as const]),
     ...(unknownUser === "" ? [] : [[unknownUser, "the user is not in the interactions table"] as const]),
   ];
-  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${firstOf(faults)} AS fault FROM (
+  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${describeFirst(faults)} AS fault FROM (
     SELECT n, line, u, t, sec, c AS i, ${list("c", "VARCHAR", true)} AS items,
       ${list("x", "DOUBLE", c.scores !== undefined)} AS scores, ${list("y", "DOUBLE", c.labels !== undefined)} AS labels,
       ${list("p", "VARCHAR", c.positives !== undefined)} AS positives FROM staged)`);

@@ -2,9 +2,9 @@
 import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
 import { delimitedRecords, type Found, jsonRecords, parseJson, parseRecord } from "../records.ts";
-import { type Encoding, headOf, requireFile } from "../text-file.ts";
-import { idOf, listOf, textOf } from "../values.ts";
-import { cellSql, columnIndex, formatOf, headerCells, parquetColumns, valueAt } from "./fields.ts";
+import { type Encoding, readStart, requireFile } from "../text-file.ts";
+import { itemIdAt, splitList, toText } from "../values.ts";
+import { cellSql, columnIndex, detectFormat, headerCells, parquetColumns, valueAt } from "./fields.ts";
 import { type RawItem, takeItems } from "./readers.ts";
 
 /** Which field holds what; all but `id` may be absent. */
@@ -18,12 +18,12 @@ export interface ItemColumns {
 }
 
 /** Column names of a table; of JSON, every key that the records in its first 64 KB have. */
-export async function columnsOf(duck: Duck, file: string, encoding: Encoding = "auto"): Promise<readonly string[]> {
+export async function listColumns(duck: Duck, file: string, encoding: Encoding = "auto"): Promise<readonly string[]> {
   requireFile(file, "Items");
-  const format = formatOf(file);
+  const format = detectFormat(file);
   if (format === "parquet") return [...(await parquetColumns(duck, file)).keys()];
   if (format !== "jsonl") return headerCells(file, format === "csv" ? "," : "\t", encoding).map((c) => c.trim());
-  return jsonKeys(headOf(file, 65_536, encoding));
+  return jsonKeys(readStart(file, 65_536, encoding));
 }
 
 /** Keys of the objects at the beginning of a JSON text, which may be cut. */
@@ -60,9 +60,9 @@ export async function* readItemTable(
   options: ItemOptions = {},
 ): AsyncGenerator<RawItem> {
   requireFile(file, "Items");
-  const format = formatOf(file);
+  const format = detectFormat(file);
   const toItem = (record: Readonly<Record<string, unknown>>): RawItem | string =>
-    itemOf(record, columns, options.separator ?? "|");
+    makeItem(record, columns, options.separator ?? "|");
   if (format === "jsonl")
     yield* takeItems(file, quarantine, jsonRecords(file, options.encoding), (value) =>
       typeof value === "object" && value !== null && !Array.isArray(value)
@@ -116,7 +116,7 @@ async function* parquetRecords(
 }
 
 /** One record as an item, or the reason why it cannot be one. */
-export function itemOf(
+export function makeItem(
   record: Readonly<Record<string, unknown>>,
   columns: ItemColumns,
   separator: string,
@@ -125,13 +125,13 @@ export function itemOf(
     names === undefined || typeof names === "string"
       ? valueAt(record, names ?? "")
       : names.map((name) => valueAt(record, name));
-  const id = idOf(value(columns.id));
+  const id = itemIdAt(value(columns.id));
   if (id === undefined) return `no "${columns.id}"`;
   return {
     id,
-    title: textOf(value(columns.title)),
-    brand: textOf(value(columns.brand)),
-    categories: listOf(value(columns.categories), separator),
-    description: textOf(value(columns.description)),
+    title: toText(value(columns.title)),
+    brand: toText(value(columns.brand)),
+    categories: splitList(value(columns.categories), separator),
+    description: toText(value(columns.description)),
   };
 }

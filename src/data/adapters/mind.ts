@@ -7,8 +7,8 @@
 import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
-import { headOf, requireFile } from "../text-file.ts";
-import { idOf } from "../values.ts";
+import { readStart, requireFile } from "../text-file.ts";
+import { itemIdAt } from "../values.ts";
 import { stageLog, takeWide } from "./impressions.ts";
 import { type AdapterReport, itemLines, type RawItem, writeItems } from "./readers.ts";
 
@@ -29,7 +29,7 @@ export async function loadMind(duck: Duck, options: MindOptions, quarantine: Qua
   const items = join(options.path, options.items ?? "news.tsv");
   requireFile(file, "Impressions");
   requireFile(items, "News");
-  const first = (headOf(file).split(/\r\n|\n|\r/)[0] ?? "").split("\t");
+  const first = (readStart(file).split(/\r\n|\n|\r/)[0] ?? "").split("\t");
   if (first.length === names.length && !/-[01](\s|$)/.test(first[4] ?? ""))
     throw new DataError(`${file}:1 shows news without what was clicked (N1-1 N2-0).`, {
       advice: "The labels of MIND's test split are not published; use the folder of train or dev.",
@@ -48,7 +48,7 @@ export async function loadMind(duck: Duck, options: MindOptions, quarantine: Qua
     FROM (SELECT u, list_filter(string_split(h, ' '), p -> p <> '') AS items FROM before),
       (SELECT min(t) AS start FROM raw_impressions);
     INSERT INTO raw_interactions SELECT u, i, NULL, t FROM raw_impressions WHERE y > 0; DROP TABLE before`);
-  await writeItems(duck, newsOf(items, quarantine));
+  await writeItems(duck, readNews(items, quarantine));
   return {
     files: [file, items],
     rowsRead,
@@ -62,11 +62,11 @@ export async function loadMind(duck: Duck, options: MindOptions, quarantine: Qua
   };
 }
 
-const newsOf = (file: string, quarantine: Quarantine): AsyncGenerator<RawItem> =>
+const readNews = (file: string, quarantine: Quarantine): AsyncGenerator<RawItem> =>
   itemLines(file, quarantine, (text) => {
     const [id = "", category = "", subcategory = "", title, description = ""] = text.split("\t");
     if (title === undefined) return `${text.split("\t").length} columns, expected 8`;
-    const own = idOf(id);
+    const own = itemIdAt(id);
     if (own === undefined) return "no news id";
     return { id: own, title, brand: "", categories: [category, subcategory].filter((c) => c !== ""), description };
   });

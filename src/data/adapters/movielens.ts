@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { cellsOf } from "../records.ts";
-import { listOf } from "../values.ts";
+import { splitList } from "../values.ts";
 import { type AdapterReport, itemLines, type RawItem, readInteractions, writeItems } from "./readers.ts";
 
 export interface MovielensOptions {
@@ -79,7 +79,7 @@ const layouts: readonly {
     parse(text) {
       const cells = text.split("::");
       return cells.length === 3
-        ? item(cells[0] ?? "", cells[1] ?? "", listOf(cells[2], "|"))
+        ? item(cells[0] ?? "", cells[1] ?? "", splitList(cells[2], "|"))
         : `${cells.length} columns, expected 3`;
     },
   },
@@ -92,7 +92,7 @@ const layouts: readonly {
     parse(text) {
       const cells = cellsOf(text, { delimiter: ",", quoted: true });
       return cells?.length === 3
-        ? item(cells[0] ?? "", cells[1] ?? "", listOf(cells[2], "|"))
+        ? item(cells[0] ?? "", cells[1] ?? "", splitList(cells[2], "|"))
         : `${cells?.length ?? 1} columns, expected 3`;
     },
   },

@@ -3,7 +3,7 @@
  * Owns what makes a row usable: ids, a time in a possible year, a finite rating.
  */
 import { DataError } from "../../core/errors.ts";
-import { type Clock, calendarFrom, clockOf, dateText, implausibleSql, kinds, type TimeUnit } from "../clock.ts";
+import { type Clock, calendarFrom, dateText, guessClock, implausibleSql, kinds, type TimeUnit } from "../clock.ts";
 import { type Duck, type Quarantine, quarantineLimit, sqlName, sqlText } from "../duck.ts";
 import { type Found, textLines } from "../records.ts";
 import { type Encoding, requireFile } from "../text-file.ts";
@@ -126,7 +126,7 @@ export async function chooseClock(duck: Duck, source: Fields, field: string, uni
   const sample = await duck.rows(
     `SELECT ${cellSql(x, type)} AS t FROM ${source.relation} WHERE ${x} IS NOT NULL LIMIT ${sampleRows}`,
   );
-  return clockOf(
+  return guessClock(
     x,
     "num",
     unit,
@@ -193,7 +193,7 @@ async function setAside(
     JOIN (SELECT row_number() OVER () AS n, ${source.line} AS line, ${raw.join(", ")} FROM ${source.relation}) x
     USING (n) ORDER BY n`);
   const name = (role: keyof InteractionColumns): string => `"${columns[role]}"`;
-  const reasonOf = (r: Readonly<Record<string, unknown>>): string =>
+  const parseReason = (r: Readonly<Record<string, unknown>>): string =>
     [
       () => noId("user", name("user"), r.raw_u),
       () => noId("item", name("item"), r.raw_i),
@@ -204,7 +204,7 @@ async function setAside(
   const described = rows.map((r) => ({
     file,
     line: Number(r.line),
-    reason: reasonOf(r),
+    reason: parseReason(r),
     text: own.map((f) => String(r[`raw_${f}`] ?? "")).join(","),
   }));
   quarantine.addMany(file, count, described);

@@ -8,7 +8,7 @@ import { DataError } from "../../core/errors.ts";
 import type { TimeUnit } from "../clock.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { type Encoding, requireFile } from "../text-file.ts";
-import { idOf } from "../values.ts";
+import { itemIdAt } from "../values.ts";
 import { headerCells } from "./fields.ts";
 import type { ItemColumns } from "./items.ts";
 import { given, locate, locateOrFail, type Wanted } from "./locate.ts";
@@ -40,7 +40,7 @@ export interface RecboleOptions {
 
 /** The name in a header cell `name:type`. */
 export const recboleName = (cell: string): string => cell.trim().split(":")[0] ?? cell;
-const typeOf = (cell: string): string => cell.trim().split(":")[1] ?? "token";
+const columnType = (cell: string): string => cell.trim().split(":")[1] ?? "token";
 const quoted = (names: readonly string[]): string => names.map((n) => `"${n}"`).join(", ");
 
 const wanted = (what: string, setting: string, extension: string): Wanted => ({
@@ -129,11 +129,11 @@ export async function* recboleItems(
           .map((k) => (cells[k] ?? "").trim())
           .join(" ")
           .trim();
-      const own = idOf(cell([id]));
+      const own = itemIdAt(cell([id]));
       if (own === undefined) return "no item id";
       const withYear = cell(year) === "" || cell(title) === "" ? cell(title) : `${cell(title)} (${cell(year)})`;
       const classes = categories.flatMap((k) =>
-        typeOf(header[k] ?? "") === "token_seq" ? cell([k]).split(" ") : cell([k]),
+        columnType(header[k] ?? "") === "token_seq" ? cell([k]).split(" ") : cell([k]),
       );
       return {
         id: own,

@@ -39,7 +39,7 @@ export async function loadRetailrocket(
   const names = filesIn(path);
   const properties = names.filter((n) => /^item_properties.*\.csv(\.gz)?$/.test(n)).map((n) => join(path, n));
   const tree = names.filter((n) => /^category_tree\.csv(\.gz)?$/.test(n)).map((n) => join(path, n));
-  if (properties.length > 0) await writeItems(duck, await itemsOf(duck, properties, tree[0]));
+  if (properties.length > 0) await writeItems(duck, await itemsAt(duck, properties, tree[0]));
   return {
     files: [events, ...properties, ...tree],
     rowsRead: read.rows,
@@ -54,7 +54,7 @@ export async function loadRetailrocket(
   };
 }
 
-async function itemsOf(duck: Duck, files: readonly string[], treeFile: string | undefined): Promise<RawItem[]> {
+async function itemsAt(duck: Duck, files: readonly string[], treeFile: string | undefined): Promise<RawItem[]> {
   const csv = (paths: readonly string[]): string =>
     `read_csv([${paths.map(sqlText).join(", ")}], header=true, all_varchar=true)`;
   try {

@@ -11,9 +11,9 @@ import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { parseJson, textLines } from "../records.ts";
-import { headOf, requireFile, textPieces } from "../text-file.ts";
-import { idOf } from "../values.ts";
-import { type ItemColumns, itemOf, readItemTable } from "./items.ts";
+import { readStart, requireFile, textPieces } from "../text-file.ts";
+import { itemIdAt } from "../values.ts";
+import { type ItemColumns, makeItem, readItemTable } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import { type AdapterReport, itemLines, type RawItem, writeItems } from "./readers.ts";
 
@@ -70,7 +70,7 @@ export async function loadSequences(
   const rowsRead = await readSequenceLines(duck, file, quarantine);
   const itemFile = options.items === undefined ? locate(path, sequenceItems) : join(path, options.items);
   if (itemFile !== undefined)
-    await writeItems(duck, sequenceItemsOf(duck, itemFile, { ...itemColumns, ...options.itemColumns }, quarantine));
+    await writeItems(duck, parseSequenceItems(duck, itemFile, { ...itemColumns, ...options.itemColumns }, quarantine));
   return {
     files: itemFile === undefined ? [file] : [file, itemFile],
     rowsRead,
@@ -128,7 +128,7 @@ async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantin
 }
 
 /** Items of any layout above, told apart by name and first character. */
-export function sequenceItemsOf(
+export function parseSequenceItems(
   duck: Duck,
   file: string,
   columns: ItemColumns,
@@ -143,7 +143,7 @@ export function sequenceItemsOf(
 /** `{"item_id": ...}` on every line, rather than one object over the whole file. */
 const isJsonLines = (file: string, id: string): boolean => {
   try {
-    const first: unknown = parseJson(headOf(file).split(/\r\n|\n|\r/)[0] ?? "");
+    const first: unknown = parseJson(readStart(file).split(/\r\n|\n|\r/)[0] ?? "");
     return typeof first === "object" && first !== null && id in first;
   } catch {
     return false;
@@ -153,7 +153,7 @@ const isJsonLines = (file: string, id: string): boolean => {
 const plainTextItems = (file: string, quarantine: Quarantine): AsyncGenerator<RawItem> =>
   itemLines(file, quarantine, (text) => {
     const [, id = "", title = ""] = /^\s*(\S+)\s*(.*)$/.exec(text) ?? [];
-    const own = idOf(id);
+    const own = itemIdAt(id);
     return own === undefined
       ? "no item id"
       : { id: own, title: title.trim(), brand: "", categories: [], description: "" };
@@ -175,7 +175,7 @@ export async function* keyedItems(file: string, columns: ItemColumns, quarantine
     const record = Array.isArray(value) ? { categories: value } : value;
     const item =
       typeof record === "object" && record !== null
-        ? itemOf({ ...record, [columns.id]: id }, columns, " > ")
+        ? makeItem({ ...record, [columns.id]: id }, columns, " > ")
         : "not a record or a list";
     if (typeof item !== "string") yield item;
     else quarantine.add({ file, line: k + 1, reason: item, text: JSON.stringify(value) ?? "" });

@@ -11,7 +11,7 @@ import type { Duck, Quarantine } from "../duck.ts";
 import type { Encoding } from "../text-file.ts";
 import { idSql } from "../values.ts";
 import { cellSql, withFields } from "./fields.ts";
-import { columnsOf, type ItemColumns, namesIn, readItemTable } from "./items.ts";
+import { type ItemColumns, listColumns, namesIn, readItemTable } from "./items.ts";
 import { type FileNames, filesNamed, given, locate, locateOrFail, type Wanted } from "./locate.ts";
 import {
   type AdapterReport,
@@ -80,7 +80,7 @@ export async function loadTable(duck: Duck, options: TableOptions, quarantine: Q
   const idFile = options.itemIds === undefined ? undefined : join(path, options.itemIds);
   if (idFile !== undefined) await translateItems(duck, idFile, quarantine);
   for (const file of itemFiles) {
-    const columns = itemColumnsIn(await columnsOf(duck, file, encoding), file, options);
+    const columns = itemColumnsIn(await listColumns(duck, file, encoding), file, options);
     await writeItems(duck, readItemTable(duck, file, columns, quarantine, given({ separator, encoding })));
   }
   return {
@@ -98,7 +98,7 @@ export async function loadTable(duck: Duck, options: TableOptions, quarantine: Q
 
 /** Gives interactions the item ids that the item file has. An id without a translation stays, and is an unknown item. */
 async function translateItems(duck: Duck, file: string, quarantine: Quarantine): Promise<void> {
-  const [own, theirs] = await columnsOf(duck, file);
+  const [own, theirs] = await listColumns(duck, file);
   if (own === undefined || theirs === undefined)
     throw new DataError(`${file} is not a table of two columns under a header (data.files.itemIds).`);
   await withFields(duck, file, { own, theirs }, quarantine, {}, async (source) => {

@@ -7,8 +7,8 @@ import { recboleName } from "../adapters/recbole.ts";
 import { knownTables } from "./known-tables.ts";
 import { impressions, shownItems } from "./logs.ts";
 import type { FileView, FolderView } from "./look.ts";
-import { type Outcome, outcomeOf } from "./outcomes.ts";
-import { described, filesOf, has, named, pick, type Recognised, type Recogniser, readable } from "./recogniser.ts";
+import { guessOutcome, type Outcome } from "./outcomes.ts";
+import { described, has, named, nameFiles, pick, type Recognised, type Recogniser, readable } from "./recogniser.ts";
 import { type Guesses, type InteractionRole, type ItemRole, interactionRoles, itemRoles } from "./roles.ts";
 
 /** MIND: behaviors.tsv and news.tsv, without headers. */
@@ -31,7 +31,7 @@ const retailrocket: Recogniser = (view) => {
   const events = named(view, /^events\.csv/);
   if (events === undefined || !has(events, "timestamp", "visitorid", "event", "itemid")) return undefined;
   const others = view.files.filter((f) => /^(item_properties.*|category_tree)\.csv/.test(f.name)).map((f) => f.name);
-  const outcome = outcomeOf(events, new Set());
+  const outcome = guessOutcome(events, new Set());
   return {
     layout: "Retailrocket's e-commerce events",
     settings: {
@@ -90,7 +90,7 @@ const recbole: Recogniser = (view) => {
     layout: "RecBole's atomic files",
     settings: {
       adapter: "recbole",
-      ...filesOf(view, inter, items, view.files.filter((f) => /\.(inter|item)$/.test(f.name)).length > 2),
+      ...nameFiles(view, inter, items, view.files.filter((f) => /\.(inter|item)$/.test(f.name)).length > 2),
       ...(other.length > 0 ? { columns } : {}),
     },
     interactions: inter.name,
@@ -138,7 +138,7 @@ const amazon: Recogniser = (view) => {
       : "2018";
   return {
     layout: `Amazon Reviews ${edition}`,
-    settings: { adapter: `amazon${edition}`, ...filesOf(view, reviews, meta, true) },
+    settings: { adapter: `amazon${edition}`, ...nameFiles(view, reviews, meta, true) },
     interactions: reviews.name,
     ...(meta ? { items: meta.name } : {}),
     roles: [],
@@ -162,7 +162,7 @@ const sequences: Recogniser = (view) => {
   const usual = /^(sequential_data(_processed)?|user_sequences?)\.txt$/.test(file.name);
   return {
     layout: "sequences, a line a user: user item item ... (TIGER, P5, S3-Rec, OneRec-Think)",
-    settings: { adapter: "sequences", ...filesOf(view, file, items, !usual) },
+    settings: { adapter: "sequences", ...nameFiles(view, file, items, !usual) },
     interactions: file.name,
     ...(items ? { items: items.name } : {}),
     roles: [],
@@ -189,7 +189,7 @@ const knownTable: Recogniser = (view) => {
         return left.length === 0 ? [] : [[role, left.length === 1 ? left[0] : left]];
       }),
     );
-    const outcome = outcomeOf(file, new Set(Object.values(known.columns)));
+    const outcome = guessOutcome(file, new Set(Object.values(known.columns)));
     const map = known.itemIds && view.files.find((f) => known.itemIds?.test(f.name));
     return {
       layout: known.layout,
@@ -240,7 +240,7 @@ const table: Recogniser = (view) => {
   const scored = tables
     .map((file) => ({ file, roles: interactionRoles(file.columns, file.records.length) }))
     .filter(({ roles }) => roles.user && roles.item)
-    .map((t) => ({ ...t, score: scoreOf(t.file, t.roles, view) }))
+    .map((t) => ({ ...t, score: scoreFile(t.file, t.roles, view) }))
     .filter(({ score }) => score > 0)
     .sort((a, b) => b.score - a.score || b.file.bytes - a.file.bytes);
   const best = scored[0];
@@ -254,9 +254,9 @@ const table: Recogniser = (view) => {
     .sort((a, b) => Object.keys(b.roles).length - Object.keys(a.roles).length || b.file.bytes - a.file.bytes)[0];
   const others = scored.slice(1).filter((t) => t.file !== items?.file && t.score >= 4);
   const unit = file.columns.find((c) => c.name === roles.time?.column)?.kind;
-  const separator = items && separatorOf(items.file, items.roles);
-  const columns = columnsOf(roles, items?.roles ?? {});
-  const outcome = outcomeOf(file, new Set(Object.values(roles).map((g) => g?.column ?? "")));
+  const separator = items && detectSeparator(items.file, items.roles);
+  const columns = mapColumns(roles, items?.roles ?? {});
+  const outcome = guessOutcome(file, new Set(Object.values(roles).map((g) => g?.column ?? "")));
   return {
     layout: `a table of interactions${items ? " and a table of items" : ""}`,
     settings: {
@@ -282,7 +282,7 @@ const table: Recogniser = (view) => {
 const keeping = (o: Outcome | undefined) => (o?.keep ? { keep: { [o.column]: o.keep } } : {});
 
 /** Named roles count; a file that looks like items (a title, no named user) does not. */
-function scoreOf(file: FileView, roles: Guesses<InteractionRole>, view: FolderView): number {
+function scoreFile(file: FileView, roles: Guesses<InteractionRole>, view: FolderView): number {
   const byName = (["user", "item", "time", "rating"] as const).filter((r) => roles[r]?.byName).length;
   const texts = file.columns.filter(
     (c) => c.kind === "lists" || /title|descri|categor|genre|brand/i.test(c.name),
@@ -292,14 +292,14 @@ function scoreOf(file: FileView, roles: Guesses<InteractionRole>, view: FolderVi
   return pointed + 2 * byName + usual + (roles.time ? 1 : 0) - (roles.user?.byName ? 0 : 2 * texts);
 }
 
-function columnsOf(roles: Guesses<InteractionRole>, items: Guesses<ItemRole>): Record<string, string> {
+function mapColumns(roles: Guesses<InteractionRole>, items: Guesses<ItemRole>): Record<string, string> {
   return Object.fromEntries(
     Object.entries({ ...roles, ...items }).flatMap(([role, guess]) => (guess ? [[role, guess.column]] : [])),
   );
 }
 
 /** The separator that most categories in one string hold, if it is not the default. */
-function separatorOf(file: FileView, roles: Guesses<ItemRole>): string | undefined {
+function detectSeparator(file: FileView, roles: Guesses<ItemRole>): string | undefined {
   const column = roles.categories?.column;
   if (column === undefined || file.columns.find((c) => c.name === column)?.kind === "lists") return undefined;
   const values = file.records.map((r) => r[column]).filter((v): v is string => typeof v === "string" && v !== "");

@@ -10,7 +10,7 @@ import { filesIn } from "../adapters/locate.ts";
 import { parsePythonLiteral } from "../adapters/python-literal.ts";
 import { type Duck, sqlName, sqlText } from "../duck.ts";
 import { cellsOf, delimitedHead, parseJson } from "../records.ts";
-import { headOf, isCompressed } from "../text-file.ts";
+import { isCompressed, readStart } from "../text-file.ts";
 
 export type FileFormat =
   | "csv"
@@ -85,7 +85,7 @@ export async function lookAt(duck: Duck, path: string): Promise<FolderView> {
   if (stat === undefined)
     throw new DataError(`${path}: there is no such file or folder.`, { advice: "Name the folder of the data." });
   const folder = stat.isDirectory() ? full : dirname(full);
-  const subfolders = subfoldersOf(folder);
+  const subfolders = listSubfolders(folder);
   const names = filesIn(folder).slice(0, maxFiles);
   for (const inner of subfolders.filter((f) => partFolders.test(f)))
     names.push(
@@ -103,7 +103,7 @@ export async function lookAt(duck: Duck, path: string): Promise<FolderView> {
   };
 }
 
-const subfoldersOf = (folder: string): string[] =>
+const listSubfolders = (folder: string): string[] =>
   readdirSync(folder, { withFileTypes: true })
     .filter((e) => e.isDirectory() && !e.name.startsWith("."))
     .map((e) => e.name)
@@ -118,7 +118,7 @@ async function lookAtFile(duck: Duck, folder: string, name: string): Promise<Fil
     if (/\.parquet$/i.test(name)) return await lookAtParquet(duck, path, base);
     if (/\.(zip|7z|bz2|xz|tar|tgz|pkl|npy|npz|pt|bin|safetensors|png|jpe?g|pdf)$/i.test(name))
       return { ...base, format: "unreadable", problem: "not a text file; unpack it first" };
-    const head = headOf(path, headBytes);
+    const head = readStart(path, headBytes);
     if (head.includes("\u0000")) return { ...base, format: "unreadable", problem: "not a text file" };
     const compressed = isCompressed(path);
     const whole = head.length > 0 && bytes <= headBytes && !compressed;
@@ -156,9 +156,9 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
   const none = { records: [], columns: [] };
   const first = lines[0] ?? "";
   if (/^\s*\{/.test(first)) {
-    const json = recordsOf(lines, parseJson);
+    const json = parseRecords(lines, parseJson);
     if (json.length > 0) return { format: "jsonl", records: json, columns: columnViews(json) };
-    const python = recordsOf(lines, parsePythonLiteral);
+    const python = parseRecords(lines, parsePythonLiteral);
     if (python.length > 0) return { format: "python lines", records: python, columns: columnViews(python) };
     return { ...none, format: "json object" };
   }
@@ -212,7 +212,7 @@ function arrayHead(head: string): Record<string, unknown>[] {
   return [];
 }
 
-function recordsOf(lines: readonly string[], parse: (line: string) => unknown): Record<string, unknown>[] {
+function parseRecords(lines: readonly string[], parse: (line: string) => unknown): Record<string, unknown>[] {
   const out: Record<string, unknown>[] = [];
   for (const line of lines.slice(0, maxRecords)) {
     try {
@@ -248,7 +248,7 @@ export function columnViews(
     const texts = values.map((v) => (typeof v === "object" ? JSON.stringify(v) : String(v)));
     return {
       name,
-      kind: kindOf(values, texts),
+      kind: detectKind(values, texts),
       missing: records.length === 0 ? 0 : 1 - values.length / records.length,
       distinct: new Set(texts).size,
       examples: [...new Set(texts)].slice(0, 3),
@@ -257,7 +257,7 @@ export function columnViews(
 }
 
 /** What nearly all values are: a malformed one among twenty does not change what a column is. */
-function kindOf(values: readonly unknown[], texts: readonly string[]): ColumnKind {
+function detectKind(values: readonly unknown[], texts: readonly string[]): ColumnKind {
   if (values.length === 0) return "empty";
   const nearlyAll = (n: number): boolean => n >= 0.95 * values.length;
   const isList = (v: unknown): boolean => Array.isArray(v) || (typeof v === "string" && /^\s*\[.*\]\s*$/s.test(v));

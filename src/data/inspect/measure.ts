@@ -166,12 +166,16 @@ async function numbers(duck: Duck, hasItems: boolean, hasClock: boolean, whole: 
     repeats: n(order.repeats),
     ties: n(order.ties),
     reach: n(reach.share),
-    cores: { 5: (await coreOf(duck, 5)) / rows, 3: (await coreOf(duck, 3)) / rows, 2: (await coreOf(duck, 2)) / rows },
+    cores: {
+      5: (await measureCore(duck, 5)) / rows,
+      3: (await measureCore(duck, 3)) / rows,
+      2: (await measureCore(duck, 2)) / rows,
+    },
   };
 }
 
 /** Interactions of the k-core, one a user and item. */
-async function coreOf(duck: Duck, k: number): Promise<number> {
+async function measureCore(duck: Duck, k: number): Promise<number> {
   await duck.run("CREATE OR REPLACE TEMP TABLE core AS SELECT DISTINCT u, i FROM raw_interactions");
   for (let before = -1, left = await duck.number("SELECT count(*) FROM core"); left !== before; ) {
     before = left;

@@ -22,15 +22,15 @@ const kinds = /^(event|action|behaviou?r|interaction|activity|feedback)(_?(type|
 const onlyShown = /^(impressions?|impress|shown?|show|exposures?|exposed?|display(ed)?)$/i;
 
 /** The outcome column of a table of interactions, if it has one. `taken`: columns that have a role already. */
-export function outcomeOf(file: FileView, taken: ReadonlySet<string>): Outcome | undefined {
+export function guessOutcome(file: FileView, taken: ReadonlySet<string>): Outcome | undefined {
   const free = file.columns.filter((c) => !taken.has(c.name) && c.distinct >= 2);
   for (const pattern of happened) {
     const column = free.find((c) => pattern.test(bare(c.name)) && c.distinct === 2);
-    const found = column && yesOrNo(column.name, sharesOf(file, column.name));
+    const found = column && yesOrNo(column.name, measureShares(file, column.name));
     if (found) return found;
   }
   const column = free.find((c) => kinds.test(bare(c.name)) && c.distinct <= 12);
-  return column && kindsOf(column.name, sharesOf(file, column.name));
+  return column && classifyKinds(column.name, measureShares(file, column.name));
 }
 
 /** RecBole's `label:float` is label. */
@@ -39,7 +39,7 @@ const bare = (name: string): string => name.split(":")[0] ?? name;
 type Shares = readonly (readonly [value: string, share: number])[];
 
 /** Values among the sampled rows, most frequent first. */
-function sharesOf(file: FileView, column: string): Shares {
+function measureShares(file: FileView, column: string): Shares {
   const counts = new Map<string, number>();
   const values = file.records.map((r) => r[column]).filter((v) => v !== undefined && v !== null && v !== "");
   for (const v of values) counts.set(String(v), (counts.get(String(v)) ?? 0) + 1);
@@ -59,7 +59,7 @@ function yesOrNo(column: string, shares: Shares): Outcome | undefined {
   };
 }
 
-function kindsOf(column: string, shares: Shares): Outcome {
+function classifyKinds(column: string, shares: Shares): Outcome {
   const told = shares.map(([v, s]) => `${v} (${percent(s)})`).join(", ");
   const chosen = shares.map(([v]) => v).filter((v) => !onlyShown.test(v));
   if (chosen.length > 0 && chosen.length < shares.length)

@@ -28,7 +28,7 @@ export function advise(m: Measured, adapter: string): Advice[] {
         ? "even users and items with two interactions would leave less than 40 % of the rows"
         : `leaves ${percent(m.cores[k])} of the interactions${m.repeats > 0 ? ", repeats counted once" : ""}`,
   });
-  out.push(splitOf(m, adapter));
+  out.push(adviseSplit(m, adapter));
   const items = Math.max(m.items, 1);
   const levels = items <= 5000 ? 2 : items <= 100_000 ? 3 : 4;
   out.push({ setting: "sid.levels", value: levels, why: `${items} items; ${levels} levels of 256 codes` });
@@ -38,7 +38,7 @@ export function advise(m: Measured, adapter: string): Advice[] {
   return out;
 }
 
-function splitOf(m: Measured, adapter: string): Advice {
+function adviseSplit(m: Measured, adapter: string): Advice {
   const setting = "data.split.kind";
   const span = m.time ? (m.time.last - m.time.first) / day : 0;
   if (m.time && span >= 14 && m.reach >= 0.3)

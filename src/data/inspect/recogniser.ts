@@ -41,7 +41,7 @@ export const has = (f: FileView, ...columns: readonly string[]): boolean => {
   return columns.every((c) => names.has(c));
 };
 
-export const filesOf = (view: FolderView, interactions: FileView, items: FileView | undefined, several: boolean) =>
+export const nameFiles = (view: FolderView, interactions: FileView, items: FileView | undefined, several: boolean) =>
   view.only !== undefined || several
     ? { files: { interactions: interactions.name, ...(items ? { items: items.name } : {}) } }
     : {};

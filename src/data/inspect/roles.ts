@@ -103,7 +103,7 @@ function byName(
 const clocks: ReadonlySet<ColumnKind> = new Set(["seconds", "milliseconds", "microseconds", "nanoseconds", "dates"]);
 
 /** A named clock, else any clock, else days, else a named order (0, 1, 2, ...). */
-function clockOf(columns: readonly ColumnView[], taken: ReadonlySet<string>): Guess | undefined {
+function guessClock(columns: readonly ColumnView[], taken: ReadonlySet<string>): Guess | undefined {
   const free = columns.filter((c) => !taken.has(c.name) && c.kind !== "text");
   const clock = free.find((c) => clocks.has(c.kind));
   const days = free.find((c) => c.kind === "days as YYYYMMDD");
@@ -136,7 +136,7 @@ export function interactionRoles(columns: readonly ColumnView[], rows: number): 
   const nameable = usable.filter((c) => c.kind !== "numbers" && c.kind !== "dates" && c.missing < 0.5);
   take("user", byName(nameable, "user", taken));
   take("item", byName(nameable, "item", taken));
-  take("time", clockOf(usable, taken));
+  take("time", guessClock(usable, taken));
   take(
     "rating",
     byName(

@@ -3,7 +3,7 @@
  * history items, affinity in a latent space. Needs no text.
  */
 import type { Statistics } from "../statistics.ts";
-import { compared, type Family, type Question } from "./family.ts";
+import { compared, type Family, type FeatureInput } from "./family.ts";
 
 const own = [
   "log popularity",
@@ -43,7 +43,7 @@ export function collaborative(statistics: Statistics, experts: readonly string[]
   const recent = new Float64Array(D);
   const latest = new Float64Array(D);
 
-  const write = (q: Question, out: Float32Array, at: number, stride: number): void => {
+  const write = (q: FeatureInput, out: Float32Array, at: number, stride: number): void => {
     const { history, candidates } = q;
     const N = candidates.length;
     const H = history.length;

@@ -2,7 +2,7 @@
 import type { familyNames } from "../../config/schema/evidence.ts";
 
 /** A slate as features see it: without its answer. */
-export interface Question {
+export interface FeatureInput {
   /** Item rows, oldest first; everything before the answer. */
   readonly history: Int32Array;
   /** Time of the last history item, seconds: the clock. The answer's own time is not used. */
@@ -23,7 +23,7 @@ export interface Family {
    * Writes its columns for every candidate: column f of candidate i goes to out[at + i * stride + f]. NaN: not known.
    * Nothing else of `out` is touched.
    */
-  write(question: Question, out: Float32Array, at: number, stride: number): void;
+  write(question: FeatureInput, out: Float32Array, at: number, stride: number): void;
 }
 
 /** Latest items of the history that are compared with every candidate. */

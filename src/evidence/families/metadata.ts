@@ -3,7 +3,7 @@
  * Overlap of two items: idf mass of the categories in common over that of all of them (weighted Jaccard).
  */
 import type { ItemTable } from "../items.ts";
-import { compared, type Family, type Question } from "./family.ts";
+import { compared, type Family, type FeatureInput } from "./family.ts";
 
 const brandColumns = ["brand of last", "share of brand in last 20", "share of brand, recent first"] as const;
 const categoryColumns = [
@@ -36,7 +36,7 @@ export function metadata(items: ItemTable): Family | undefined {
   const marked = new Uint8Array(categories.numIds);
   const profile = new Float64Array(categories.numIds);
 
-  const writeBrands = (q: Question, out: Float32Array, at: number, stride: number): void => {
+  const writeBrands = (q: FeatureInput, out: Float32Array, at: number, stride: number): void => {
     const first = Math.max(0, q.history.length - compared);
     for (let i = 0; i < q.candidates.length; i++) {
       const brand = brands[q.candidates[i] as number] as number;
@@ -60,7 +60,7 @@ export function metadata(items: ItemTable): Family | undefined {
     }
   };
 
-  const writeCategories = (q: Question, out: Float32Array, at: number, stride: number): void => {
+  const writeCategories = (q: FeatureInput, out: Float32Array, at: number, stride: number): void => {
     const { starts, ids, weights } = categories;
     const { history, candidates } = q;
     const N = candidates.length;
@@ -108,7 +108,7 @@ export function metadata(items: ItemTable): Family | undefined {
   };
 
   /** −|year − mean year of the last ten| / (their spread + 3 years). */
-  const writeYears = (q: Question, out: Float32Array, at: number, stride: number): void => {
+  const writeYears = (q: FeatureInput, out: Float32Array, at: number, stride: number): void => {
     let [n, sum, squares] = [0, 0, 0];
     for (let p = Math.max(0, q.history.length - 10); p < q.history.length; p++) {
       const y = years[q.history[p] as number] as number;

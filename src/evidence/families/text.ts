@@ -4,9 +4,9 @@
  * NaN where the candidate or the history has no text.
  */
 import type { ItemTable, ItemVectors, SparseRows } from "../items.ts";
-import { compared, comparedTexts, type Family, type Question } from "./family.ts";
+import { compared, comparedTexts, type Family, type FeatureInput } from "./family.ts";
 
-const columnsOf = (what: string): string[] => [
+const listColumns = (what: string): string[] => [
   `${what} like last`,
   `${what} like last 3`,
   `${what} like last 20`,
@@ -37,7 +37,7 @@ export function lexical(items: ItemTable): Family | undefined {
   };
   const has = (item: number): boolean => starts[item] !== starts[item + 1];
 
-  const write = ({ history, candidates }: Question, out: Float32Array, at: number, stride: number): void => {
+  const write = ({ history, candidates }: FeatureInput, out: Float32Array, at: number, stride: number): void => {
     const N = candidates.length;
     const H = history.length;
     const first = Math.max(0, H - compared);
@@ -71,7 +71,7 @@ export function lexical(items: ItemTable): Family | undefined {
       clear(few, history[p] as number);
     }
   };
-  return { name: "lexical", columns: columnsOf("title"), write };
+  return { name: "lexical", columns: listColumns("title"), write };
 }
 
 /** Norm of a profile that is the sum of the history's rows from `first` on. */
@@ -98,7 +98,7 @@ function cosines({ dims: D, vectors_ID: E }: ItemVectors): Family {
     for (let d = 0; d < D; d++) if (E[item * D + d] !== 0) return true;
     return false;
   };
-  const write = ({ history, candidates }: Question, out: Float32Array, at: number, stride: number): void => {
+  const write = ({ history, candidates }: FeatureInput, out: Float32Array, at: number, stride: number): void => {
     const H = history.length;
     few.fill(0);
     many.fill(0);
@@ -136,5 +136,5 @@ function cosines({ dims: D, vectors_ID: E }: ItemVectors): Family {
       out[o + 3] = known && manyNorm > 1e-9 ? best : Number.NaN;
     }
   };
-  return { name: "embedding", columns: columnsOf("embedding"), write };
+  return { name: "embedding", columns: listColumns("embedding"), write };
 }

@@ -15,7 +15,7 @@ export function time(statistics: Statistics): Family | undefined {
     columns,
     write({ candidates, now }, out, at, stride) {
       for (let i = 0; i < candidates.length; i++) {
-        const times = statistics.timesOf(candidates[i] as number);
+        const times = statistics.getTimes(candidates[i] as number);
         const before = countBelow(times, now);
         const recent = before - countBelow(times, now - recentSpan);
         const o = at + i * stride;

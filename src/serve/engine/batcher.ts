@@ -8,7 +8,7 @@
  */
 import { WorkerError } from "../../core/errors.ts";
 import type { Order } from "../model/order.ts";
-import type { Question } from "../model/question.ts";
+import type { PreparedRequest } from "../model/question.ts";
 import type { ServeMode } from "../request/types.ts";
 import { BatchTimes, expectedWait } from "./latency.ts";
 import type { PoolWorker, WorkerPool } from "./pool.ts";
@@ -19,7 +19,7 @@ export type JobResult =
   | { readonly kind: "lost"; readonly queueMs: number; readonly modelMs: number };
 
 export class Job {
-  readonly question: Question;
+  readonly question: PreparedRequest;
   readonly result: Promise<JobResult>;
   readonly onToken: ((index: number, token: number) => void) | undefined;
   readonly queuedAt = performance.now();
@@ -30,7 +30,7 @@ export class Job {
   private resolve: (result: JobResult) => void = () => {};
   private readonly watchers: (() => void)[] = [];
 
-  constructor(question: Question, onToken?: (index: number, token: number) => void) {
+  constructor(question: PreparedRequest, onToken?: (index: number, token: number) => void) {
     this.question = question;
     this.onToken = onToken;
     this.result = new Promise((resolve) => {
@@ -63,7 +63,7 @@ export interface BatcherOptions {
   readonly answer: (
     worker: PoolWorker,
     mode: ServeMode,
-    questions: readonly Question[],
+    questions: readonly PreparedRequest[],
     signal: AbortSignal,
     onToken: ((question: number, index: number, token: number) => void) | undefined,
   ) => Promise<(Order | undefined)[]>;
@@ -180,7 +180,7 @@ export class Batcher {
       if (cancel.signal.aborted) {
         this.tookAtLeast(mode, wanted.length, performance.now() - began);
         await this.waitUntilFree(worker);
-      } else if (e instanceof WorkerError && !e.retryable) await this.askApart(worker, mode, wanted);
+      } else if (e instanceof WorkerError && !e.retryable) await this.askOneByOne(worker, mode, wanted);
       else this.lose(worker, wanted, e);
       return false;
     }
@@ -204,7 +204,7 @@ export class Batcher {
     }
   }
 
-  private async askApart(worker: PoolWorker, mode: ServeMode, jobs: readonly Job[]): Promise<void> {
+  private async askOneByOne(worker: PoolWorker, mode: ServeMode, jobs: readonly Job[]): Promise<void> {
     const [only] = jobs;
     if (jobs.length === 1) return only?.settle("invalid");
     for (const job of jobs) await this.call(worker, mode, [job]);

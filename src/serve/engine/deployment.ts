@@ -3,18 +3,18 @@
  * the first finish; nothing in here knows about other runs.
  */
 import { CheckpointError, WorkerError } from "../../core/errors.ts";
-import { hashOf, sha256 } from "../../core/hash.ts";
+import { hashJson, sha256 } from "../../core/hash.ts";
 import { checkEmbedder } from "../../models/item-encoder.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { WorkerClient } from "../../worker/types.ts";
-import { ItemBook } from "../model/items.ts";
+import { ItemResolver } from "../model/items.ts";
 import { Lru } from "../model/lru.ts";
 import { type LoadedRun, RunModel } from "../model/model.ts";
 import { NewItems } from "../model/new-items.ts";
 import type { Order } from "../model/order.ts";
-import { Questions } from "../model/question.ts";
+import { RequestPreparer } from "../model/question.ts";
 import type { ServedRun } from "../model/served-run.ts";
-import type { ThoughtParts } from "../request/thought.ts";
+import type { ReasoningParts } from "../request/thought.ts";
 import type { PromptTokens, ServedModel, ServeMode } from "../request/types.ts";
 import { Batcher } from "./batcher.ts";
 import { type StartedWorker, WorkerPool } from "./pool.ts";
@@ -36,8 +36,8 @@ export class Deployment {
   readonly model: ServedModel;
   readonly pool: WorkerPool;
   readonly batcher: Batcher;
-  readonly items: ItemBook;
-  readonly questions: Questions;
+  readonly items: ItemResolver;
+  readonly questions: RequestPreparer;
   /** Direct answers by their question's key. */
   readonly answers: Lru<string, Order>;
   private readonly runModel: RunModel;
@@ -48,8 +48,8 @@ export class Deployment {
     this.runModel = runModel;
     this.pool = pool;
     this.tokenizer = Tokenizer.fromJson(loaded.tokenizerJson);
-    this.questions = new Questions(run, this.tokenizer, loaded.chat);
-    this.model = modelOf(run, loaded, this.questions);
+    this.questions = new RequestPreparer(run, this.tokenizer, loaded.chat);
+    this.model = describeModel(run, loaded, this.questions);
     this.batcher = new Batcher({
       maxBatch: serve.maxBatch,
       batchWaitMs: serve.batchWaitMs,
@@ -58,7 +58,7 @@ export class Deployment {
         runModel.answer(worker.client, mode, asked, this.questions, signal, onToken),
       probe: (worker) => runModel.probe(worker.client, serve.stallMs),
     });
-    this.items = new ItemBook(
+    this.items = new ItemResolver(
       run,
       new NewItems(async (texts, signal) => runModel.encode(this.anyWorker(), texts, signal), serve.newItems),
     );
@@ -121,14 +121,14 @@ export class Deployment {
   }
 
   /** For turning a thought of this model into text. */
-  thoughtParts(titles: ReadonlyMap<string, string>): ThoughtParts {
+  reasoningParts(titles: ReadonlyMap<string, string>): ReasoningParts {
     const { run } = this.runModel;
     return {
       shape: run.catalogue.shape,
       decode: (ids) => this.tokenizer.decode(ids),
       trigger: this.questions.constraintTokens().trigger,
-      titleOf: (codes) => {
-        const row = run.catalogue.rowOf(codes);
+      getTitle: (codes) => {
+        const row = run.catalogue.findRow(codes);
         return titles.get(codes.join()) ?? (row === undefined ? undefined : run.items[row]?.title || "untitled");
       },
     };
@@ -139,14 +139,14 @@ export class Deployment {
   }
 }
 
-function modelOf(run: ServedRun, loaded: LoadedRun, questions: Questions): ServedModel {
+function describeModel(run: ServedRun, loaded: LoadedRun, questions: RequestPreparer): ServedModel {
   const { limits, maxBatch } = run.config.serve;
   const { systems, catalogue } = run;
   const hashes = {
     config: run.configHash,
     weights: loaded.weights,
     tokenizer: sha256(loaded.tokenizerJson),
-    data: hashOf({ data: run.dataHash, catalogue: catalogue.hash() }),
+    data: hashJson({ data: run.dataHash, catalogue: catalogue.hash() }),
   };
   const named = {
     ...(systems.think ? { think: systems.think.name } : {}),
@@ -154,7 +154,7 @@ function modelOf(run: ServedRun, loaded: LoadedRun, questions: Questions): Serve
   };
   return {
     name: run.name,
-    version: `${run.name}-${hashOf({ ...hashes, named, priors: Object.values(systems).map((s) => s.prior) }).slice(0, 12)}`,
+    version: `${run.name}-${hashJson({ ...hashes, named, priors: Object.values(systems).map((s) => s.prior) }).slice(0, 12)}`,
     systems: named,
     hashes,
     numParameters: loaded.numParameters,

@@ -6,9 +6,9 @@
  */
 import { Gr2Error } from "../../core/errors.ts";
 import type { Order } from "../model/order.ts";
-import type { Question } from "../model/question.ts";
+import type { PreparedRequest } from "../model/question.ts";
 import { checkRequest } from "../request/check.ts";
-import { ThoughtStream, thoughtText } from "../request/thought.ts";
+import { ReasoningStream, reasoningText } from "../request/thought.ts";
 import {
   type FallbackReason,
   Refusal,
@@ -28,13 +28,13 @@ export interface EngineSettings extends AdmissionSettings {
   readonly defaultDeadlineMs: number;
 }
 
-type OnThought = (piece: string) => void;
+type OnReasoning = (piece: string) => void;
 
 /** What a request came to. */
 type Outcome =
   | {
       readonly kind: "order";
-      readonly question: Question;
+      readonly question: PreparedRequest;
       readonly order: Order;
       readonly queueMs: number;
       readonly modelMs: number;
@@ -133,7 +133,7 @@ export class Engine implements Reranker {
   private async answer(
     request: RerankRequest,
     signal: AbortSignal | undefined,
-    onThought: OnThought | undefined,
+    onThought: OnReasoning | undefined,
   ): Promise<RerankAnswer> {
     const lag = this.admission.lagMs();
     const arrived = performance.now() - lag;
@@ -156,7 +156,7 @@ export class Engine implements Reranker {
         .map(({ place, score }) => ({ place, id: request.candidates[place]?.id as string, score })),
       thought:
         outcome.kind === "order" && request.mode === "think"
-          ? thoughtText(outcome.order.thought, deployment.thoughtParts(outcome.question.titles))
+          ? reasoningText(outcome.order.thought, deployment.reasoningParts(outcome.question.titles))
           : "",
       ...(outcome.kind === "fallback" ? { fallback: outcome.reason } : {}),
       timings: {
@@ -224,10 +224,10 @@ export class Engine implements Reranker {
     stop: AbortSignal,
     jobs: Job[],
     times: { encode: number },
-    onThought: OnThought | undefined,
+    onThought: OnReasoning | undefined,
   ): Promise<Outcome> {
     const start = performance.now();
-    let question: Question;
+    let question: PreparedRequest;
     try {
       const found = await deployment.items.find(request, stop);
       const scores = request.candidates.map((c) => c.score);
@@ -260,8 +260,8 @@ export class Engine implements Reranker {
   }
 }
 
-function tokensTo(onThought: OnThought, deployment: Deployment, question: Question) {
-  const stream = new ThoughtStream(deployment.thoughtParts(question.titles));
+function tokensTo(onThought: OnReasoning, deployment: Deployment, question: PreparedRequest) {
+  const stream = new ReasoningStream(deployment.reasoningParts(question.titles));
   return (index: number, token: number): void => {
     const piece = stream.push(index, token);
     if (piece !== "") onThought(piece);

@@ -18,12 +18,12 @@ import { HealthImplementation, protoPath as healthProto } from "grpc-health-chec
 import * as pb from "../../client/generated/gr2/v1/rerank.ts";
 import { EnvironmentError } from "../../core/errors.ts";
 import { repositoryRoot } from "../../core/paths.ts";
-import { type GrpcAccess, requestIdOf, traceOf } from "../observe/access.ts";
+import { type GrpcAccess, readRequestId, stackTrace } from "../observe/access.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { Refusal, type RerankAnswer, type Reranker } from "../request/types.ts";
 import type { Security } from "../security/security.ts";
 import { serverCertificates } from "./certificates.ts";
-import { lenient, type Malformed, statusOf, toModel, toRequest, toResponse, wellFormed } from "./translate.ts";
+import { lenient, type Malformed, toModel, toRequest, toResponse, toStatus, wellFormed } from "./translate.ts";
 
 export interface GrpcServerOptions {
   readonly reranker: Reranker;
@@ -165,7 +165,7 @@ function handlers(options: GrpcServerOptions) {
     call,
     began: performance.now(),
     record: {
-      ...{ transport: "grpc", requestId: requestIdOf(call.metadata.get("x-request-id")[0]), route, client: "" },
+      ...{ transport: "grpc", requestId: readRequestId(call.metadata.get("x-request-id")[0]), route, client: "" },
       ...{ status: "", ms: 0, numRequests: 0, numHistory: 0, numCandidates: 0 },
     },
   });
@@ -215,14 +215,14 @@ function handlers(options: GrpcServerOptions) {
       return { code: status.INTERNAL, details: "a bug in the service", metadata };
     }
     if (error.retryAfterMs !== undefined) metadata.set("retry-after-ms", String(Math.ceil(error.retryAfterMs)));
-    return { code: statusOf(error), details: error.message, metadata };
+    return { code: toStatus(error), details: error.message, metadata };
   };
 
   /** The call ends with this instead of an answer. */
   const refuse = (exchange: Exchange, error: unknown) => {
     const refused = problem(error);
     exchange.record.problem = error instanceof Refusal ? error.code : "internal";
-    if (!(error instanceof Refusal)) exchange.record.trace = traceOf(error);
+    if (!(error instanceof Refusal)) exchange.record.trace = stackTrace(error);
     end(exchange, refused.code);
     return refused;
   };

@@ -33,7 +33,7 @@ const statuses: Readonly<Record<RefusalCode, status>> = {
   unavailable: status.UNAVAILABLE,
 };
 
-export const statusOf = (refusal: Refusal): status => statuses[refusal.code];
+export const toStatus = (refusal: Refusal): status => statuses[refusal.code];
 
 /** proto3's empty string is "not given". */
 const reference = ({ itemId, text }: pb.HistoryItem | pb.Candidate): ItemReference => ({

@@ -5,7 +5,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { TLSSocket } from "node:tls";
 import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
-import { type HttpAccess, requestIdOf, traceOf } from "../observe/access.ts";
+import { type HttpAccess, readRequestId, stackTrace } from "../observe/access.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../request/types.ts";
 import { isLoopback, type Security } from "../security/security.ts";
@@ -161,7 +161,7 @@ export function createHandler(options: HandlerOptions): Handle {
     const getRoute = Object.hasOwn(getRoutes, path) ? (path as GetPath) : undefined;
     const record: Mutable<HttpAccess> = {
       transport: "http",
-      requestId: requestIdOf(req.headers["x-request-id"]),
+      requestId: readRequestId(req.headers["x-request-id"]),
       method: knownMethods.has(req.method ?? "") ? (req.method as string) : "other",
       route: rerankRoute?.path ?? getRoute ?? "unknown",
       dialect: "",
@@ -238,7 +238,7 @@ function note(record: Mutable<HttpAccess>, error: unknown): void {
   }
   const problem = toProblem(error);
   record.problem = problem.code;
-  if (problem.code === "internal") record.trace = traceOf(error);
+  if (problem.code === "internal") record.trace = stackTrace(error);
 }
 
 /** Mode and deadline, for dialects whose bodies have no field for them. */

@@ -64,8 +64,8 @@ export function toRequest(
     return kept;
   };
   const request: RerankRequest = {
-    history: historyOf(generic.query, context).map((item) => withText(item, limit)),
-    candidates: generic.documents.map((d, place) => withText(candidateOf(d, place, generic.textFields), limit)),
+    history: readHistory(generic.query, context).map((item) => withText(item, limit)),
+    candidates: generic.documents.map((d, place) => withText(readCandidate(d, place, generic.textFields), limit)),
     topN: Math.min(generic.topN, generic.documents.length),
     mode: context.mode,
     deadlineMs: context.deadlineMs,
@@ -74,7 +74,7 @@ export function toRequest(
   return { request, numCut };
 }
 
-function historyOf(from: Query, context: ReadContext): ItemReference[] {
+function readHistory(from: Query, context: ReadContext): ItemReference[] {
   const object = typeof from === "string" ? jsonHistory(from, context) : from;
   if (object !== undefined) return object.history.map(toItem);
   return (from as string).split(/\r?\n/).flatMap((line) => (line.trim() === "" ? [] : [{ text: line }]));
@@ -103,7 +103,7 @@ export function toItem(entry: z.output<typeof historyEntry>): ItemReference {
 }
 
 /** Candidates without an id of their own are told apart by their places. */
-function candidateOf(from: Document, place: number, textFields: readonly string[] | undefined): CandidateReference {
+function readCandidate(from: Document, place: number, textFields: readonly string[] | undefined): CandidateReference {
   if (typeof from === "string") return { id: `#${place}`, text: from };
   const text =
     textFields === undefined
@@ -122,7 +122,7 @@ export const callersId = (from: Document | undefined): { readonly id?: string } 
   from === undefined || typeof from === "string" || from.id === undefined ? {} : { id: from.id };
 
 /** The document's text as it came; "" for one that has only an id. */
-export const textOf = (from: Document | undefined): string =>
+export const readText = (from: Document | undefined): string =>
   from === undefined ? "" : typeof from === "string" ? from : (from.text ?? "");
 
 const withText = <T extends ItemReference>(item: T, change: (text: string) => string): T =>

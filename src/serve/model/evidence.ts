@@ -12,7 +12,7 @@ import type { SplitDataset } from "../../data/types.ts";
 import { Statistics } from "../../evidence/statistics.ts";
 
 /** @param time of the last history item, seconds */
-export type EvidenceOf = (
+export type ComputeEvidence = (
   history: readonly number[],
   candidates: readonly number[],
   scores: readonly number[],
@@ -20,7 +20,7 @@ export type EvidenceOf = (
 ) => number[];
 
 /** @param evidenceDir folder of the stage evidence; @param refit as the run was made */
-export function servingEvidence(split: SplitDataset, evidenceDir: string, refit: boolean): EvidenceOf {
+export function servingEvidence(split: SplitDataset, evidenceDir: string, refit: boolean): ComputeEvidence {
   const view = trainingView(split, refit ? "validation" : "rerank");
   const statistics = new Statistics(view, split.dataset.stats.hasClock !== false);
   const { model, features } = openEvidence(evidenceDir, split.dataset.items, statistics);

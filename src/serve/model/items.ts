@@ -22,11 +22,11 @@ export interface FoundItems {
   readonly candidates: readonly Found[];
 }
 
-export class ItemBook {
-  private readonly run: Pick<ServedRun, "config" | "items" | "rowOf" | "rowOfTitle" | "catalogue">;
+export class ItemResolver {
+  private readonly run: Pick<ServedRun, "config" | "items" | "rowById" | "rowByTitle" | "catalogue">;
   private readonly newItems: NewItems;
 
-  constructor(run: ItemBook["run"], newItems: NewItems) {
+  constructor(run: ItemResolver["run"], newItems: NewItems) {
     this.run = run;
     this.newItems = newItems;
   }
@@ -47,21 +47,21 @@ export class ItemBook {
       return item;
     });
     const texts = [...new Set([...history, ...candidates].filter((item) => typeof item === "string"))];
-    const codes = texts.length > 0 ? await this.newItems.codesOf(texts, signal) : [];
+    const codes = texts.length > 0 ? await this.newItems.encodeTexts(texts, signal) : [];
     const own = new Map(texts.map((text, k) => [text, { row: this.run.items.length + k, codes: codes[k] as Codes }]));
     const found = (item: number | string): Found =>
       typeof item === "string"
         ? { ...(own.get(item) as { row: number; codes: Codes }), title: item }
-        : { row: item, codes: this.run.catalogue.codesOf(item), title: this.run.items[item]?.title ?? "" };
+        : { row: item, codes: this.run.catalogue.codesAt(item), title: this.run.items[item]?.title ?? "" };
     return { history: history.map(found), candidates: candidates.map(found) };
   }
 
   /** A row, the text of an unknown item, or undefined: an unknown id without a text. */
   private look({ itemId, text }: ItemReference): number | string | undefined {
-    const row = itemId === undefined ? undefined : this.run.rowOf.get(itemId);
+    const row = itemId === undefined ? undefined : this.run.rowById.get(itemId);
     if (row !== undefined) return row;
     if (text === undefined || text === "") return undefined;
     const plain = neutralise(text, []);
-    return this.run.rowOfTitle.get(plain.toLowerCase()) ?? plain;
+    return this.run.rowByTitle.get(plain.toLowerCase()) ?? plain;
   }
 }

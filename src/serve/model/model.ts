@@ -4,16 +4,16 @@
  */
 import { readFileSync } from "node:fs";
 import { CheckpointError, WorkerError } from "../../core/errors.ts";
-import { hashOf, sha256 } from "../../core/hash.ts";
-import { codesOfTexts } from "../../models/item-encoder.ts";
-import { chatOf, checkBelonging, modelRequest } from "../../models/language-model.ts";
+import { hashJson, sha256 } from "../../core/hash.ts";
+import { encodeTexts } from "../../models/item-encoder.ts";
+import { checkLineage, chooseChatFrame, modelRequest } from "../../models/language-model.ts";
 import { decodingRules, sumLogLikelihoods } from "../../policy/ask.ts";
 import type { ChatFrame } from "../../prompts/pieces.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
 import type { PromptTokens, ServeMode } from "../request/types.ts";
-import { directOrder, type Order, thinkOrder, wantedOf } from "./order.ts";
-import type { Question, Questions } from "./question.ts";
+import { describeWanted, directOrder, type Order, thinkOrder } from "./order.ts";
+import type { PreparedRequest, RequestPreparer } from "./question.ts";
 import type { ServedRun, ServedSystem } from "./served-run.ts";
 
 /** What loading found; equal for every worker of a service. */
@@ -55,7 +55,7 @@ export class RunModel {
     let loaded: LoadedModel | undefined;
     const own = config.model.source === "scratch" ? readFileSync(this.run.tokenizerFile) : undefined;
     for (const weights of this.weights()) {
-      const modelId = this.idOf(weights);
+      const modelId = this.nameModel(weights);
       loaded = await client.loadModel(
         {
           modelId,
@@ -66,7 +66,7 @@ export class RunModel {
         { signal },
       );
       const state = await client.loadState({ modelId, path: weights, includeOptimizer: false }, { signal });
-      checkBelonging(weights, state, {
+      checkLineage(weights, state, {
         catalogue: tokenizer.catalogue.hash(),
         tokenizer: sha256(loaded.tokenizerJson),
       });
@@ -75,33 +75,33 @@ export class RunModel {
     if (!loaded) throw new CheckpointError(`run ${this.run.name} has no system to serve`);
     await this.encode(client, [""], signal); // the first use loads the embedding model: seconds
     const { tokenizerJson, numParameters, maxPositions } = loaded;
-    const chat = chatOf(config, loaded, Tokenizer.fromJson(tokenizerJson));
-    return { tokenizerJson, numParameters, maxPositions, chat, weights: hashOf(hashes) };
+    const chat = chooseChatFrame(config, loaded, Tokenizer.fromJson(tokenizerJson));
+    return { tokenizerJson, numParameters, maxPositions, chat, weights: hashJson(hashes) };
   }
 
   /** Takes the models out of a worker that lives on. Never throws. */
   async unload(client: WorkerClient): Promise<void> {
     for (const weights of this.weights())
-      await client.unloadModel(this.idOf(weights), { timeoutMs: 5_000 }).catch(() => {});
+      await client.unloadModel(this.nameModel(weights), { timeoutMs: 5_000 }).catch(() => {});
   }
 
   /** Resolves once the worker has come to a new call: it has finished, or given up, all before. */
   async probe(client: WorkerClient, timeoutMs: number): Promise<void> {
-    const modelId = this.idOf(this.weights()[0] as string);
+    const modelId = this.nameModel(this.weights()[0] as string);
     await client.forward({ modelId, batch: { groups: [{ prompt: [0], responses: [[0]] }] } }, { timeoutMs });
   }
 
   encode(client: WorkerClient, texts: readonly string[], signal: AbortSignal) {
     const { collaborativeDims } = this.run.config.sid;
-    return codesOfTexts(client, this.run.tokenizer, this.embedder, texts, { collaborativeDims, signal });
+    return encodeTexts(client, this.run.tokenizer, this.embedder, texts, { collaborativeDims, signal });
   }
 
   /** One order a question; undefined where the model's answer is none. All questions have the mode. */
   async answer(
     client: WorkerClient,
     mode: ServeMode,
-    asked: readonly Question[],
-    questions: Questions,
+    asked: readonly PreparedRequest[],
+    questions: RequestPreparer,
     signal: AbortSignal,
     onToken?: OnToken,
   ): Promise<(Order | undefined)[]> {
@@ -114,12 +114,16 @@ export class RunModel {
   private async direct(
     client: WorkerClient,
     { weights, prior }: ServedSystem,
-    asked: readonly Question[],
+    asked: readonly PreparedRequest[],
     signal: AbortSignal,
   ): Promise<Order[]> {
     const groups = asked.map((q) => ({ prompt: q.prompt, responses: q.sequences }));
     const { logprobs, reusedPromptTokens } = await client.forward(
-      { modelId: this.idOf(weights), batch: { groups }, microBatchTokens: this.run.config.runtime.microBatchTokens },
+      {
+        modelId: this.nameModel(weights),
+        batch: { groups },
+        microBatchTokens: this.run.config.runtime.microBatchTokens,
+      },
       { signal },
     );
     this.count(asked, reusedPromptTokens);
@@ -130,18 +134,18 @@ export class RunModel {
   private async think(
     client: WorkerClient,
     { weights, prior }: ServedSystem,
-    asked: readonly Question[],
-    questions: Questions,
+    asked: readonly PreparedRequest[],
+    questions: RequestPreparer,
     signal: AbortSignal,
     onToken: OnToken | undefined,
   ): Promise<(Order | undefined)[]> {
-    const wanted = wantedOf(asked);
+    const wanted = describeWanted(asked);
     const out: (Order | undefined)[] = asked.map(() => undefined);
     let answered = 0;
     let reused = 0;
     const events = client.sample(
       {
-        modelId: this.idOf(weights),
+        modelId: this.nameModel(weights),
         prompts: asked.map((q) => q.prompt),
         ...decodingRules(questions.options, asked, prior, "think", wanted),
         temperature: 0,
@@ -156,7 +160,7 @@ export class RunModel {
       reused = Math.max(reused, event.reusedPromptTokens);
       for (const c of event.completions) {
         answered++;
-        const question = asked[c.prompt] as Question;
+        const question = asked[c.prompt] as PreparedRequest;
         out[c.prompt] = thinkOrder(questions.options, question, c, wanted, questions.decode);
       }
     }
@@ -166,7 +170,7 @@ export class RunModel {
     return out;
   }
 
-  private count(asked: readonly Question[], reused: number): void {
+  private count(asked: readonly PreparedRequest[], reused: number): void {
     this.onPrompts({ computed: asked.reduce((sum, q) => sum + q.prompt.length, 0) - reused, reused });
   }
 
@@ -174,7 +178,7 @@ export class RunModel {
     return [...new Set(Object.values(this.run.systems).map((s) => s.weights))];
   }
 
-  private idOf(weights: string): string {
+  private nameModel(weights: string): string {
     return `serve-${this.label}-${this.weights().indexOf(weights)}`;
   }
 }

@@ -33,12 +33,12 @@ export class NewItems {
   }
 
   /** In the order of the texts. Rejects with what `encode` throws; once the signal is aborted the texts are not waited for. */
-  async codesOf(texts: readonly string[], signal: AbortSignal): Promise<Codes[]> {
+  async encodeTexts(texts: readonly string[], signal: AbortSignal): Promise<Codes[]> {
     const entries: Waiting[] = [];
     const found = texts.map((text) => {
       const known = this.known.get(text);
       if (known) return known;
-      const entry = this.entryOf(text);
+      const entry = this.waitFor(text);
       entry.wanted++;
       entries.push(entry);
       return entry.found;
@@ -55,7 +55,7 @@ export class NewItems {
     }
   }
 
-  private entryOf(text: string): Waiting {
+  private waitFor(text: string): Waiting {
     const before = this.waiting.get(text);
     if (before) return before;
     let resolve: Waiting["resolve"] = () => {};

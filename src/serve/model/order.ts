@@ -10,7 +10,7 @@ import { softmax } from "../../eval/choice-model.ts";
 import { type AskOptions, decodeResponse, findTokens, findTrigger, readResponse } from "../../policy/ask.ts";
 import { addLikelihood, orderBy, type Prior } from "../../policy/prior.ts";
 import type { Completion, TokenIds } from "../../worker/types.ts";
-import type { Question } from "./question.ts";
+import type { PreparedRequest } from "./question.ts";
 
 /** Best first, every candidate once. */
 export interface Order {
@@ -22,14 +22,14 @@ export interface Order {
 }
 
 /** @param logLikelihood of every sequence of the question */
-export function directOrder(q: Question, prior: Prior, logLikelihood: readonly number[]): Order {
+export function directOrder(q: PreparedRequest, prior: Prior, logLikelihood: readonly number[]): Order {
   const scores = addLikelihood(prior, q.prior, logLikelihood);
   const chances = softmax(scores);
   return { ranking: spread(q, orderBy(scores), (j) => chances[j] as number), thought: [], generated: 0 };
 }
 
 /** Candidates the model is asked to write for a batch of questions; 0 = all. */
-export const wantedOf = (questions: readonly Question[]): number =>
+export const describeWanted = (questions: readonly PreparedRequest[]): number =>
   questions.some((q) => q.topN === 0) ? 0 : Math.max(...questions.map((q) => Math.min(q.topN, q.sequences.length)));
 
 /**
@@ -39,7 +39,7 @@ export const wantedOf = (questions: readonly Question[]): number =>
  */
 export function thinkOrder(
   ask: AskOptions,
-  q: Question,
+  q: PreparedRequest,
   completion: Completion,
   wanted: number,
   decode: (ids: TokenIds) => string,
@@ -63,7 +63,7 @@ export function thinkOrder(
  * rises. An item the model spelled in other tokens than its own (free decoding) has none, nor has what follows it: 0.
  */
 function firstChoiceChances(
-  q: Question,
+  q: PreparedRequest,
   order: readonly number[],
   { tokens, logprobs }: Completion,
   opens: number,
@@ -87,5 +87,5 @@ function firstChoiceChances(
   return chances;
 }
 
-const spread = (q: Question, order: readonly number[], scoreOf: (j: number) => number): Order["ranking"] =>
-  order.flatMap((j) => (q.places[j] as readonly number[]).map((place) => ({ place, score: scoreOf(j) })));
+const spread = (q: PreparedRequest, order: readonly number[], scoreAt: (j: number) => number): Order["ranking"] =>
+  order.flatMap((j) => (q.places[j] as readonly number[]).map((place) => ({ place, score: scoreAt(j) })));

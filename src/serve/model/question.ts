@@ -4,11 +4,11 @@
  */
 import { sha256 } from "../../core/hash.ts";
 import { type AskOptions, type Choices, directPrompt, maxResponseTokens, rerankPrompt } from "../../policy/ask.ts";
-import { type Prior, priorOf } from "../../policy/prior.ts";
-import { compressorOf } from "../../prompts/compress.ts";
+import { computePrior, type Prior } from "../../policy/prior.ts";
+import { buildCompressor } from "../../prompts/compress.ts";
 import { type ChatFrame, Encoder } from "../../prompts/pieces.ts";
 import { type ConstraintTokens, constraintTokens, renderPrompt } from "../../prompts/rerank.ts";
-import { type Codes, formatSid, tokensOfSid } from "../../sid/semantic-id.ts";
+import { type Codes, formatSid, spellCodes } from "../../sid/semantic-id.ts";
 import type { Tokenizer } from "../../worker/tokenizer.ts";
 import type { TokenIds } from "../../worker/types.ts";
 import type { ServeMode } from "../request/types.ts";
@@ -17,7 +17,7 @@ import { Lru } from "./lru.ts";
 import type { ServedRun } from "./served-run.ts";
 
 /** `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order of their first candidate. */
-export interface Question extends Choices {
+export interface PreparedRequest extends Choices {
   readonly mode: ServeMode;
   readonly prompt: readonly number[];
   /** Each sequence as text. */
@@ -31,7 +31,7 @@ export interface Question extends Choices {
   readonly key: string;
 }
 
-export class Questions {
+export class RequestPreparer {
   private readonly run: Pick<ServedRun, "config" | "catalogue" | "systems" | "usual" | "evidence">;
   private readonly tokenizer: Pick<Tokenizer, "encode" | "decode" | "requireTokenId" | "special">;
   /** How the run's model is asked, whatever the request. */
@@ -39,7 +39,7 @@ export class Questions {
   private readonly chat: ChatFrame | undefined;
   private readonly texts = new Lru<string, number[]>(10_000);
 
-  constructor(run: Questions["run"], tokenizer: Questions["tokenizer"], chat: ChatFrame | undefined) {
+  constructor(run: RequestPreparer["run"], tokenizer: RequestPreparer["tokenizer"], chat: ChatFrame | undefined) {
     this.run = run;
     this.tokenizer = tokenizer;
     this.chat = chat;
@@ -49,7 +49,7 @@ export class Questions {
   readonly decode = (ids: TokenIds): string => this.tokenizer.decode(ids);
 
   /** @param scores of the caller's ranker, per candidate; undefined = it gave none */
-  ask(mode: ServeMode, found: FoundItems, scores: readonly number[] | undefined, topN: number): Question {
+  ask(mode: ServeMode, found: FoundItems, scores: readonly number[] | undefined, topN: number): PreparedRequest {
     const { systems, catalogue, usual, evidence } = this.run;
     const { history, candidates } = found;
     const firsts = new Map<string, number[]>();
@@ -67,11 +67,11 @@ export class Questions {
       scores ? (scores[first as number] as number) : usualAt(usual.score, first as number),
     );
     const prior = systems[mode]?.prior as Prior;
-    const weighed = priorOf(prior, {
+    const weighed = computePrior(prior, {
       scores: given,
       ...(prior.evidence !== 0 && evidence ? { evidence: evidence(rows.history, rows.candidates, given) } : {}),
     });
-    const shown = { ...rows, titleOf: (row: number) => byRow.get(row)?.title ?? "" };
+    const shown = { ...rows, getTitle: (row: number) => byRow.get(row)?.title ?? "" };
     const prompt = mode === "direct" ? directPrompt(options, rows.history) : rerankPrompt(options, shown, "think");
     const sequences = rows.candidates.map((row) => options.encoder.item(row));
     return {
@@ -101,18 +101,18 @@ export class Questions {
     const { prompts } = config;
     const word = this.tokenizer.encode(" .").length;
     const title = prompts.showTitles ? (prompts.maxTitleTokens || 4 * 64) + word : 0;
-    const item = tokensOfSid(catalogue.codesOf(0), catalogue.shape.format).length;
+    const item = spellCodes(catalogue.codesAt(0), catalogue.shape.format).length;
     const { separator } = this.constraintTokens();
     const shown = prompts.showCandidates || prompts.format === "json" ? item + title : 0;
     const none = this.options.encoder.encode(
-      renderPrompt({ history: [], candidates: [], titleOf: () => "" }, "think", prompts),
+      renderPrompt({ history: [], candidates: [], getTitle: () => "" }, "think", prompts),
     ).length;
     const answer = maxResponseTokens(this.options, [{ sequences: [] }], "think");
     const fixed = none + prompts.historyItems * (item + title) + answer;
     return Math.max(0, Math.floor((positions - fixed) / (shown + item + separator.length)));
   }
 
-  private optionsFor(codesOf: (row: number) => Codes): AskOptions {
+  private optionsFor(codesAt: (row: number) => Codes): AskOptions {
     const { catalogue, config } = this.run;
     const { format } = catalogue.shape;
     const encoder = new Encoder(
@@ -126,11 +126,11 @@ export class Questions {
         },
         tokenId: (token) => this.tokenizer.requireTokenId(token),
       },
-      { tokensOf: (row) => tokensOfSid(codesOf(row), format) },
+      { tokensAt: (row) => spellCodes(codesAt(row), format) },
       { special: this.tokenizer.special, chat: this.chat },
     );
     const { prompts, decoding } = config;
-    return { encoder, prompts, decoding, compressor: compressorOf(prompts, encoder) };
+    return { encoder, prompts, decoding, compressor: buildCompressor(prompts, encoder) };
   }
 }
 

@@ -16,7 +16,7 @@ import { loadDataset } from "../../data/cache.ts";
 import { split } from "../../data/split.ts";
 import type { Item } from "../../data/types.ts";
 import { findSystem, servable, sibling, systems } from "../../eval/systems.ts";
-import { openTokenizer, type Tokenizer } from "../../models/item-encoder.ts";
+import { type ItemEncoder, openItemEncoder } from "../../models/item-encoder.ts";
 import { type Prior, standardise } from "../../policy/prior.ts";
 import type { Slate } from "../../prerank/types.ts";
 import { readJson as readIfThere } from "../../run/files.ts";
@@ -26,7 +26,7 @@ import type { StageName } from "../../run/stage.ts";
 import { type Done, finishedWith } from "../../run/stage-cache.ts";
 import type { Catalogue } from "../../sid/catalogue.ts";
 import type { ServeMode } from "../request/types.ts";
-import { type EvidenceOf, servingEvidence } from "./evidence.ts";
+import { type ComputeEvidence, servingEvidence } from "./evidence.ts";
 
 /** What answers in one mode. */
 export interface ServedSystem {
@@ -38,7 +38,7 @@ export interface ServedSystem {
 }
 
 /** Per place, the mean over the run's slates: what stands in for what a caller does not say. */
-export interface Usual {
+export interface TypicalScores {
   /** Pre-rank score, standardised within the slate. */
   readonly score: readonly number[];
 }
@@ -49,17 +49,17 @@ export interface ServedRun {
   readonly configHash: string;
   readonly dataHash: string;
   readonly items: readonly Item[];
-  readonly rowOf: ReadonlyMap<string, number>;
+  readonly rowById: ReadonlyMap<string, number>;
   /** Rows by title, lower case; titles that several items have are left out. */
-  readonly rowOfTitle: ReadonlyMap<string, number>;
+  readonly rowByTitle: ReadonlyMap<string, number>;
   readonly catalogue: Catalogue;
-  readonly tokenizer: Tokenizer;
+  readonly tokenizer: ItemEncoder;
   /** tokenizer.json of a language model from scratch. */
   readonly tokenizerFile: string;
   readonly systems: Readonly<Partial<Record<ServeMode, ServedSystem>>>;
-  readonly usual: Usual;
+  readonly usual: TypicalScores;
   /** Undefined unless a prior weighs evidence. */
-  readonly evidence: EvidenceOf | undefined;
+  readonly evidence: ComputeEvidence | undefined;
 }
 
 /** Throws RunError, CheckpointError or ConfigError; `name` may be a symbolic link to the run's folder. */
@@ -68,25 +68,25 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const real = realpathSync(view.path);
   const folder = RunFolder.view(dirname(real), basename(real));
   checkOverrides(overrides);
-  const dirOf = (stage: StageName): string => folder.file("stages", stage);
+  const stageDir = (stage: StageName): string => folder.file("stages", stage);
   await checkFinished(folder, [
     ...["data", "sid", "midtrain", "slates", "evidence", "traces", "calibrate"],
     ...["sft", "rl", "evaluate"],
   ] as StageName[]);
   const config = loadConfig(folder.file("config.resolved.yaml"), overrides);
-  const dataset = await loadDataset(dirOf("data"));
-  const tokenizer = openTokenizer(folder);
-  const names = choose(config.serve.system, readJson<Results>(join(dirOf("evaluate"), "results.json")));
-  const priors = readJson<Priors>(join(dirOf("calibrate"), "prior.json"));
-  const direct = (readIfThere(priorsFile(dirOf("evaluate"))) ?? {}) as DirectPriors;
-  const systemOf = (system: string): ServedSystem => ({
+  const dataset = await loadDataset(stageDir("data"));
+  const tokenizer = openItemEncoder(folder);
+  const names = choose(config.serve.system, readJson<Results>(join(stageDir("evaluate"), "results.json")));
+  const priors = readJson<Priors>(join(stageDir("calibrate"), "prior.json"));
+  const direct = (readIfThere(priorsFile(stageDir("evaluate"))) ?? {}) as DirectPriors;
+  const describeSystem = (system: string): ServedSystem => ({
     name: system,
-    weights: stateDir(dirOf(findSystem(system)?.stage ?? "midtrain")),
+    weights: stateDir(stageDir(findSystem(system)?.stage ?? "midtrain")),
     prior: direct[system] ?? priors.withLikelihood,
   });
   const served = {
-    ...(names.think ? { think: systemOf(names.think) } : {}),
-    ...(names.direct ? { direct: systemOf(names.direct) } : {}),
+    ...(names.think ? { think: describeSystem(names.think) } : {}),
+    ...(names.direct ? { direct: describeSystem(names.direct) } : {}),
   };
   const weighsEvidence = Object.values(served).some((s) => s.prior.evidence !== 0);
   const titles = dataset.items.map((item) => item.title.toLowerCase());
@@ -96,15 +96,15 @@ export async function openServedRun(root: string, name: string, overrides: reado
     configHash: readManifest(folder.path)?.config_hash ?? "",
     dataHash: dataset.hash,
     items: dataset.items,
-    rowOf: new Map(dataset.items.map((item, row) => [item.id, row])),
-    rowOfTitle: uniqueRows(titles),
+    rowById: new Map(dataset.items.map((item, row) => [item.id, row])),
+    rowByTitle: uniqueRows(titles),
     catalogue: tokenizer.catalogue,
     tokenizer,
-    tokenizerFile: tokenizerFile(dirOf("midtrain")),
+    tokenizerFile: tokenizerFile(stageDir("midtrain")),
     systems: served,
-    usual: usualOf(readLines<Slate>(join(dirOf("slates"), "validation.jsonl"))),
+    usual: averageScores(readLines<Slate>(join(stageDir("slates"), "validation.jsonl"))),
     evidence: weighsEvidence
-      ? servingEvidence(split(dataset, splitOptions(config.data.split)), dirOf("evidence"), config.refit)
+      ? servingEvidence(split(dataset, splitOptions(config.data.split)), stageDir("evidence"), config.refit)
       : undefined,
   };
 }
@@ -182,7 +182,7 @@ function uniqueRows(titles: readonly string[]): ReadonlyMap<string, number> {
   return rows;
 }
 
-function usualOf(slates: readonly Slate[]): Usual {
+function averageScores(slates: readonly Slate[]): TypicalScores {
   const sums: number[] = [];
   const counts: number[] = [];
   for (const slate of slates)

@@ -38,11 +38,11 @@ export interface GrpcAccess extends Access {
 export type AccessRecord = HttpAccess | GrpcAccess;
 
 /** @param given "x-request-id", as it came */
-export const requestIdOf = (given: unknown): string =>
+export const readRequestId = (given: unknown): string =>
   typeof given === "string" && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : randomUUID();
 
 /** A bug's kind and place in the code, without its message. */
-export function traceOf(error: unknown): string {
+export function stackTrace(error: unknown): string {
   const frames = error instanceof Error ? (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line)) : [];
   return [error instanceof Error ? error.name : typeof error, ...frames.slice(0, 6).map((f) => f.trim())].join(" | ");
 }

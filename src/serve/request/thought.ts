@@ -1,26 +1,26 @@
 /** A thought's tokens as text for people, piece by piece as they come: items by title, no half characters, no half items. */
 import { type Codes, findSids, type SidShape } from "../../sid/semantic-id.ts";
 
-export interface ThoughtParts {
+export interface ReasoningParts {
   readonly shape: SidShape;
   readonly decode: (ids: readonly number[]) => string;
   /** What closes a thought; never shown, not even begun. */
   readonly trigger: readonly number[];
-  readonly titleOf: (codes: Codes) => string | undefined;
+  readonly getTitle: (codes: Codes) => string | undefined;
 }
 
 /** The whole thought. */
-export function thoughtText(tokens: readonly number[], parts: ThoughtParts): string {
+export function reasoningText(tokens: readonly number[], parts: ReasoningParts): string {
   return named(parts.decode(tokens), parts).trim();
 }
 
-export class ThoughtStream {
-  private readonly parts: ThoughtParts;
+export class ReasoningStream {
+  private readonly parts: ReasoningParts;
   private readonly tokens: number[] = [];
   private sent = 0;
   private closed = false;
 
-  constructor(parts: ThoughtParts) {
+  constructor(parts: ReasoningParts) {
     this.parts = parts;
   }
 
@@ -48,11 +48,11 @@ export class ThoughtStream {
 /** A character or an item that may go on: bytes that are no text yet, tokens of an ID at the end. */
 const unfinished = /(\uFFFD+|(<\|sid_begin\|>)?(<s_[a-z]_\d+>)+)$/u;
 
-function named(text: string, { shape, titleOf }: ThoughtParts): string {
+function named(text: string, { shape, getTitle }: ReasoningParts): string {
   let out = "";
   let at = 0;
   for (const { start, end, codes } of findSids(text, shape)) {
-    out += `${text.slice(at, start)} “${titleOf(codes) ?? "no such item"}”`;
+    out += `${text.slice(at, start)} “${getTitle(codes) ?? "no such item"}”`;
     at = end;
   }
   return out + text.slice(at);

@@ -38,7 +38,7 @@ export interface RerankRequest {
 /** Why the caller's own order came back. */
 export type FallbackReason = "invalid_answer" | "deadline" | "worker_lost" | "overload" | "shutting_down";
 
-export interface RankedPlace {
+export interface RankedCandidate {
   readonly place: number;
   readonly id: string;
   /** Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - place / candidates. */
@@ -47,7 +47,7 @@ export interface RankedPlace {
 
 export interface RerankAnswer {
   /** Best first; every candidate once, cut to topN. */
-  readonly ranking: readonly RankedPlace[];
+  readonly ranking: readonly RankedCandidate[];
   /** Mode think; "" otherwise. */
   readonly thought: string;
   readonly fallback?: FallbackReason;

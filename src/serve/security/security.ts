@@ -86,7 +86,7 @@ export function assertMayListen(host: string, settings: SecuritySettings): void 
 }
 
 /** What an operator should know about these settings; one sentence each. */
-export function warningsOf(host: string, settings: SecuritySettings): string[] {
+export function listWarnings(host: string, settings: SecuritySettings): string[] {
   if (isLoopback(host)) return [];
   const warnings: string[] = [];
   if (settings.allowOpen && settings.tokens === "" && settings.tls.clientCa === "")

@@ -21,7 +21,7 @@ const namePattern = /^[A-Za-z0-9._-]{1,64}$/;
 /** No token is longer; what is longer is not hashed. */
 const maxTokenLength = 512;
 
-const digestOf = (token: string): Buffer => createHash("sha256").update(token).digest();
+const digestToken = (token: string): Buffer => createHash("sha256").update(token).digest();
 
 /** A new token and the line to store. Nothing but the caller ever sees the token again. */
 export function newToken(name: string, requestsPerSecond?: number): { readonly token: string; readonly line: string } {
@@ -31,7 +31,7 @@ export function newToken(name: string, requestsPerSecond?: number): { readonly t
     });
   const token = `gr2_${randomBytes(32).toString("base64url")}`;
   const rate = requestsPerSecond === undefined ? "" : `:${requestsPerSecond}`;
-  return { token, line: `${name}:sha256:${digestOf(token).toString("hex")}${rate}` };
+  return { token, line: `${name}:sha256:${digestToken(token).toString("hex")}${rate}` };
 }
 
 export function parseTokens(text: string, file: string): StoredToken[] {
@@ -75,7 +75,7 @@ export function readTokens(file: string): StoredToken[] {
  * compared, in constant time each, and all of them.
  */
 export function findToken(stored: readonly StoredToken[], token: string): StoredToken | undefined {
-  const digest = digestOf(token.length > maxTokenLength ? "" : token);
+  const digest = digestToken(token.length > maxTokenLength ? "" : token);
   let found: StoredToken | undefined;
   for (const candidate of stored) if (timingSafeEqual(candidate.digest, digest)) found = candidate;
   return found;

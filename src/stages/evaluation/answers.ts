@@ -5,14 +5,14 @@
  */
 import { readPrior, readPriors } from "../../artifacts/calibration.ts";
 import type { Corpus } from "../../artifacts/corpus.ts";
-import { viewOf } from "../../artifacts/slates.ts";
+import { toSlateInput } from "../../artifacts/slates.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { deriveSeed, Rng, unitHash } from "../../core/rng.ts";
 import { kendallTau } from "../../eval/kendall.ts";
 import { type Change, type LanguageModelStage, type System, systems } from "../../eval/systems.ts";
 import { type LanguageModel, openLanguageModel } from "../../models/language-model.ts";
-import type { Policy, Rollout, SlateView } from "../../policy/policy.ts";
+import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import {
   crossFittedScores,
   directScores,
@@ -21,7 +21,7 @@ import {
   type Prior,
   type PriorExample,
 } from "../../policy/prior.ts";
-import { labelsOf, type Slate, truthOf } from "../../prerank/types.ts";
+import { type Slate, slateLabels, targetDistribution } from "../../prerank/types.ts";
 import type { StageContext } from "../../run/stage.ts";
 
 /** What all systems are asked. */
@@ -64,8 +64,8 @@ const folds = 5;
 export const baselineAnswers = (asked: Asked): SystemResult[] => [
   {
     system: "prerank",
-    validation: asked.selection.map((i) => labelsOf(asked.validation[i] as Slate)),
-    test: asked.test.map(labelsOf),
+    validation: asked.selection.map((i) => slateLabels(asked.validation[i] as Slate)),
+    test: asked.test.map(slateLabels),
   },
   weighed("prior", asked, undefined),
 ];
@@ -94,8 +94,8 @@ function isAsked(system: System, { eval: e, prompts }: Config): boolean {
 }
 
 interface Views {
-  readonly validation: readonly SlateView[];
-  readonly test: readonly SlateView[];
+  readonly validation: readonly SlateInput[];
+  readonly test: readonly SlateInput[];
 }
 
 interface Likelihoods {
@@ -121,8 +121,8 @@ class Respondent {
     this.model = model;
     this.policy = model.policy(readPrior(context));
     this.views = {
-      validation: asked.validation.map((s) => viewOf(corpus, s, evidence)),
-      test: asked.test.map((s) => viewOf(corpus, s, evidence)),
+      validation: asked.validation.map((s) => toSlateInput(corpus, s, evidence)),
+      test: asked.test.map((s) => toSlateInput(corpus, s, evidence)),
     };
   }
 
@@ -142,7 +142,7 @@ class Respondent {
     return { ...weighed(name, this.asked, { validation, test }), validation: [] };
   }
 
-  private likelihood(slates: readonly SlateView[], label: string): Promise<number[][]> {
+  private likelihood(slates: readonly SlateInput[], label: string): Promise<number[][]> {
     const { signal, progress } = this.asked.context;
     return this.policy.logLikelihood(slates, { signal, onProgress: (d, t) => progress(label, d, t) });
   }
@@ -154,7 +154,7 @@ class Respondent {
       ? []
       : await this.sample(
           system,
-          selection.map((i) => this.views.validation[i] as SlateView),
+          selection.map((i) => this.views.validation[i] as SlateInput),
           "validation",
         );
     const policy =
@@ -167,7 +167,7 @@ class Respondent {
 
   private sample(
     { name, mode }: System,
-    slates: readonly SlateView[],
+    slates: readonly SlateInput[],
     label: string,
     policy = this.policy,
     thoughts?: readonly (readonly number[])[],
@@ -185,13 +185,13 @@ class Respondent {
   }
 
   /** The test slates as a control shows them. */
-  private changed(change: Change | undefined): readonly SlateView[] {
+  private changed(change: Change | undefined): readonly SlateInput[] {
     const { test, context } = this.asked;
     const own = this.views.test;
     if (change === "other-history")
       return otherUser(test).map((other, i) => ({
-        ...(own[i] as SlateView),
-        history: (own[other] as SlateView).history,
+        ...(own[i] as SlateInput),
+        history: (own[other] as SlateInput).history,
       }));
     if (change !== "other-order") return own;
     const rng = Rng.of(context.config.seed, "shown order");
@@ -200,7 +200,7 @@ class Respondent {
 
   private otherReasonings(system: System): readonly (readonly number[])[] {
     const own = this.rollouts.get(system.kind === "control" ? system.of : system.name) ?? [];
-    return otherUser(this.asked.test).map((i) => this.policy.thoughtOf(own[i] as Rollout));
+    return otherUser(this.asked.test).map((i) => this.policy.readReasoning(own[i] as Rollout));
   }
 }
 
@@ -220,16 +220,16 @@ function weighed(system: string, asked: Asked, likelihood: Likelihoods | undefin
   const { withLikelihood, alone } = readPriors(asked.context);
   const centre = likelihood ? withLikelihood : alone;
   const seed = deriveSeed(asked.context.config.seed, "calibration-folds");
-  const examplesOf = (slates: readonly Slate[], ll: readonly number[][] | undefined) =>
+  const makeExamples = (slates: readonly Slate[], ll: readonly number[][] | undefined) =>
     slates.map((s, i) => ({
       scores: s.scores,
       evidence: asked.evidence[s.id] as readonly number[],
-      truth: truthOf(s),
+      truth: targetDistribution(s),
       fold: Math.floor(unitHash(seed, s.user) * folds),
       ...(ll ? { logLikelihood: ll[i] as number[] } : {}),
     }));
-  const onValidation: (PriorExample & { fold: number })[] = examplesOf(asked.validation, likelihood?.validation);
-  const onTest: PriorExample[] = examplesOf(asked.test, likelihood?.test);
+  const onValidation: (PriorExample & { fold: number })[] = makeExamples(asked.validation, likelihood?.validation);
+  const onTest: PriorExample[] = makeExamples(asked.test, likelihood?.test);
   const terms = { likelihood: likelihood !== undefined, evidence: asked.context.config.decoding.evidence };
   const crossFitted = crossFittedScores(onValidation, folds, terms, centre);
   const prior = fitPrior(onValidation, terms, centre);
@@ -243,7 +243,7 @@ function weighed(system: string, asked: Asked, likelihood: Likelihoods | undefin
 
 /** The slate's labels in an answer's order. */
 function inOrder(slate: Slate, order: readonly number[]): number[] {
-  const labels = labelsOf(slate);
+  const labels = slateLabels(slate);
   return order.map((i) => labels[i] as number);
 }
 

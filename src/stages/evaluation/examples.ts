@@ -1,6 +1,6 @@
 /** Test slates before and after, for people: what examples.json holds. */
 import type { Corpus } from "../../artifacts/corpus.ts";
-import { viewOf } from "../../artifacts/slates.ts";
+import { toSlateInput } from "../../artifacts/slates.ts";
 import type { Slate } from "../../prerank/types.ts";
 import { markers } from "../../prompts/pieces.ts";
 import { findSids } from "../../sid/semantic-id.ts";
@@ -17,14 +17,14 @@ export function examples(
   const titles = (rows: ArrayLike<number>): string[] => Array.from(rows, (r) => corpus.items[r]?.title || "untitled");
   return (source?.shown ?? []).map(({ slate: id, text, order }) => {
     const slate = test.find((s) => s.id === id) as Slate;
-    const { history } = viewOf(corpus, slate);
+    const { history } = toSlateInput(corpus, slate);
     return {
       slate: id,
       system: source?.system,
       history: titles(Array.prototype.slice.call(history, -10)),
       candidates: slate.candidates.map((row, i) => ({
         title: corpus.items[row]?.title || "untitled",
-        sid: corpus.catalogue.textOf(row),
+        sid: corpus.catalogue.textAt(row),
         prerank: i + 1,
       })),
       target: slate.targetIndex,
@@ -41,7 +41,7 @@ function readable(corpus: Corpus, text: string): string {
   let out = "";
   let at = 0;
   for (const { end, codes } of findSids(text, corpus.catalogue.shape)) {
-    const row = corpus.catalogue.rowOf(codes);
+    const row = corpus.catalogue.findRow(codes);
     out += `${text.slice(at, end)} [${row === undefined ? "no such item" : corpus.items[row]?.title || "untitled"}]`;
     at = end;
   }

@@ -9,12 +9,12 @@ export interface BeamPreRankerOptions {
   /** Over distinct sequences of token ids, the catalogue's rows. */
   readonly trie: TokenTrie;
   /** Which items a catalogue row stands for: several, where items share a semantic ID. */
-  readonly itemsOf: (row: number) => readonly number[];
+  readonly itemsAt: (row: number) => readonly number[];
   /** The catalogue row of an item. */
-  readonly rowOf: (item: number) => number;
+  readonly rowFor: (item: number) => number;
   /** Beams, at least the number of items asked for. */
   readonly beamWidth: number;
-  readonly promptOf: (history: Int32Array) => TokenIds;
+  readonly renderHistory: (history: Int32Array) => TokenIds;
 }
 
 /** Ranks by a loaded model's beam search; exact where an item is one token. */
@@ -23,18 +23,18 @@ export function beamPreRanker(worker: WorkerClient, signal: AbortSignal, o: Beam
     name: o.name,
     parameters: o.parameters,
     scale: "none",
-    async topOf(histories, n, repeats) {
+    async rankTop(histories, n, repeats) {
       const beamWidth = Math.max(n, o.beamWidth);
       const seen = histories.map((h) => new Set(repeats === "unseen" ? h : []));
       const { rows, logprobs } = await worker.beamSearch(
         {
           ...(o.modelId ? { modelId: o.modelId } : {}),
-          prompts: histories.map(o.promptOf),
+          prompts: histories.map(o.renderHistory),
           trie: o.trie,
           beamWidth,
           excluded: seen.map((items) => {
-            const itsRows = [...new Set([...items].map(o.rowOf))];
-            return itsRows.filter((row) => o.itemsOf(row).every((item) => items.has(item)));
+            const itsRows = [...new Set([...items].map(o.rowFor))];
+            return itsRows.filter((row) => o.itemsAt(row).every((item) => items.has(item)));
           }),
         },
         { signal },
@@ -43,7 +43,7 @@ export function beamPreRanker(worker: WorkerClient, signal: AbortSignal, o: Beam
         const found = Array.from({ length: beamWidth }, (_, k) => i * beamWidth + k).flatMap((at) => {
           const row = rows.data[at] as number;
           if (row < 0) return [];
-          const items = o.itemsOf(row).filter((item) => !excluded.has(item));
+          const items = o.itemsAt(row).filter((item) => !excluded.has(item));
           return items.map((item) => ({ item, score: logprobs.data[at] as number }));
         });
         const best = found.slice(0, n);

@@ -20,7 +20,7 @@ import { sasrecFitter } from "./sasrec.ts";
 export type ExpertKind = Config["prerank"]["experts"][number];
 
 /** The pre-rankers of a recipe, cheap ones first; none where slates were logged. */
-export function expertsOf({ kind, experts, scores }: Config["prerank"]): string[] {
+export function listExperts({ kind, experts, scores }: Config["prerank"]): string[] {
   if (kind === "logged") return [];
   const names = kind === "fused" ? [...experts, ...Object.keys(scores)] : [kind];
   const cost = (name: string): number => ["sasrec", "generative"].indexOf(name);
@@ -28,7 +28,7 @@ export function expertsOf({ kind, experts, scores }: Config["prerank"]): string[
 }
 
 /** The language model's beams come from stage midtrain; all else needs the data alone. */
-export const needsLanguageModel = (prerank: Config["prerank"]): boolean => expertsOf(prerank).includes("generative");
+export const needsLanguageModel = (prerank: Config["prerank"]): boolean => listExperts(prerank).includes("generative");
 
 /** Those that are fitted in seconds. */
 export const isCheap = (name: string): boolean => name !== "sasrec" && name !== "generative";
@@ -72,9 +72,9 @@ async function generative(context: StageContext, corpus: Corpus): Promise<PreRan
     name: "generative",
     parameters: model.numParameters,
     trie: new Trie(ids.items.map(([first]) => model.encoder.item(first as number))),
-    itemsOf: (row) => ids.items[row] ?? [],
-    rowOf: (item) => ids.idOf[item] as number,
+    itemsAt: (row) => ids.items[row] ?? [],
+    rowFor: (item) => ids.idByRow[item] as number,
     beamWidth: config.prerank.beamWidth,
-    promptOf: (history) => model.encoder.encode(sequentialTask(history.subarray(-config.prompts.historyItems))),
+    renderHistory: (history) => model.encoder.encode(sequentialTask(history.subarray(-config.prompts.historyItems))),
   });
 }

@@ -22,17 +22,17 @@ import { planFits } from "../../prerank/fits.ts";
 import { aloneAs, type Fusion, fitFusion, fuse } from "../../prerank/fuse.ts";
 import {
   type BySegment,
-  bestOf,
+  collectLists,
   type ExpertLists,
+  findBest,
+  findTargetRanks,
   type ListMetrics,
   listMetrics,
-  listsOf,
-  ranksOf,
 } from "../../prerank/lists.ts";
-import { defaultSlates, type Query, queriesOf, slateOf } from "../../prerank/slates.ts";
+import { buildQueries, defaultSlates, makeSlate, type Query } from "../../prerank/slates.ts";
 import type { Ranked, Slate } from "../../prerank/types.ts";
 import type { StageContext } from "../../run/stage.ts";
-import { expertsOf, isCheap, preRankerFitter } from "./fitter.ts";
+import { isCheap, listExperts, preRankerFitter } from "./fitter.ts";
 import { unloadSasrec } from "./sasrec.ts";
 
 /** Positions with fewer items in reach are no re-ranking problem. */
@@ -43,16 +43,16 @@ const fusionPositions = 20_000;
 /** What slates of some pre-rankers depend on; files of scores by content. */
 export function proposalSettings(prerank: Config["prerank"], refit: boolean): Record<string, unknown> {
   const { kind, candidates: size, depth, folds, trainSlates, sasrec, beamWidth } = prerank;
-  const names = expertsOf(prerank);
+  const names = listExperts(prerank);
   return {
     ...{ kind, size, depth, folds, trainSlates, refit, names },
-    scores: Object.fromEntries(Object.entries(prerank.scores).map(([name, path]) => [name, contentOf(path)])),
+    scores: Object.fromEntries(Object.entries(prerank.scores).map(([name, path]) => [name, hashContent(path)])),
     ...(names.includes("sasrec") ? { sasrec } : {}),
     ...(names.includes("generative") ? { beamWidth } : {}),
   };
 }
 
-function contentOf(path: string): string {
+function hashContent(path: string): string {
   try {
     return sha256(readFileSync(path));
   } catch {
@@ -64,8 +64,8 @@ export async function proposeCandidates(context: StageContext, data: SplitDatase
   const { kind, candidates: size, depth: asked, folds, trainSlates } = context.config.prerank;
   const { seed, refit } = context.config;
   const depth = Math.max(size, asked);
-  const names = expertsOf(context.config.prerank);
-  const queries = positionsOf(data, folds > 0 ? trainSlates : 0, deriveSeed(seed, "train-slates"));
+  const names = listExperts(context.config.prerank);
+  const queries = selectPositions(data, folds > 0 ? trainSlates : 0, deriveSeed(seed, "train-slates"));
   const experts: ExpertLists[] = [];
   for (const name of names) {
     const own = folds === 0 || !isCheap(name) ? folds : Math.max(folds, cheapFolds);
@@ -75,7 +75,7 @@ export async function proposeCandidates(context: StageContext, data: SplitDatase
     const plans =
       name === "generative" ? withoutMidtrain(planFits(data, { ...options, folds: 0 })) : planFits(data, options);
     const fitted = preRankerFitter(context, data, name);
-    const made = await listsOf(name, plans, fitted, queries, lists, defaultSlates.repeats, context.progress);
+    const made = await collectLists(name, plans, fitted, queries, lists, defaultSlates.repeats, context.progress);
     experts.push({ ...made, lists: filled(made.lists, queries) });
     if (name === "sasrec") await unloadSasrec(await context.worker(), context.signal);
     sayRecall(context, name, listMetrics(ranksIn(experts.at(-1) as ExpertLists, queries, "validation"), depth), size);
@@ -108,8 +108,8 @@ const withoutMidtrain = (plans: ReturnType<typeof planFits>) =>
   plans.map((plan) => ({ ...plan, segments: plan.segments.filter((s) => s !== "midtrain") }));
 
 /** Positions of all users by segment; of the mid-training segment a seeded draw of `train`. */
-function positionsOf(data: SplitDataset, train: number, seed: number): BySegment<Query> {
-  const of = (segment: Segment): Query[] => queriesOf(data, segment).queries;
+function selectPositions(data: SplitDataset, train: number, seed: number): BySegment<Query> {
+  const of = (segment: Segment): Query[] => buildQueries(data, segment).queries;
   const all = { rerank: of("rerank"), validation: of("validation"), test: of("test") };
   if (train === 0) return all;
   const midtrain = of("midtrain");
@@ -127,7 +127,7 @@ function filled(lists: BySegment<Ranked>, queries: BySegment<Query>): BySegment<
 }
 
 const ranksIn = (expert: ExpertLists, queries: BySegment<Query>, segment: Segment): number[] =>
-  ranksOf(expert.lists[segment] ?? [], queries[segment] ?? []);
+  findTargetRanks(expert.lists[segment] ?? [], queries[segment] ?? []);
 
 const percent = (share: number | undefined): string => `${(100 * (share ?? 0)).toFixed(1)} %`;
 
@@ -149,7 +149,7 @@ function choose(context: StageContext, experts: readonly ExpertLists[], queries:
   const single = Object.fromEntries(
     experts.map((e) => [e.name, listMetrics(ranksIn(e, queries, "validation"), Number.POSITIVE_INFINITY)]),
   );
-  const bestSingle = bestOf(single);
+  const bestSingle = findBest(single);
   if (context.config.prerank.kind !== "fused") return { chosen: bestSingle, bestSingle, fusion: undefined };
   // Re-rank positions are the most like validation's; earlier ones only make up for a lack of them.
   const rng = Rng.of(context.config.seed, "fusion");
@@ -215,8 +215,8 @@ function assemble(
     const [only] = lists;
     const proposed = fusion || !only ? { items, scores } : only;
     const cut = { items: proposed.items.slice(0, first), scores: proposed.scores.slice(0, first) };
-    const slate = slateOf(data, segment, query, cut);
-    const rankOf = (name: string): number | null => {
+    const slate = makeSlate(data, segment, query, cut);
+    const findRank = (name: string): number | null => {
       const rank = ranks[name]?.[k] ?? Number.POSITIVE_INFINITY;
       return Number.isFinite(rank) ? rank : null;
     };
@@ -224,7 +224,7 @@ function assemble(
       {
         ...slate,
         experts: Object.fromEntries(Object.entries(said).map(([name, all]) => [name, all.slice(0, first).map(short)])),
-        targetRanks: Object.fromEntries(experts.map(({ name }) => [name, rankOf(name)])),
+        targetRanks: Object.fromEntries(experts.map(({ name }) => [name, findRank(name)])),
       },
     ];
   });

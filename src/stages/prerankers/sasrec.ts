@@ -20,7 +20,7 @@ import type { SplitDataset } from "../../data/types.ts";
 import { ndcgAt } from "../../eval/metrics.ts";
 import { checkpointValue, resume, saveCheckpoint } from "../../models/checkpoint.ts";
 import { windows, withShuffledTies } from "../../models/documents.ts";
-import { type Belonging, checkBelonging } from "../../models/language-model.ts";
+import { checkLineage, type Lineage } from "../../models/language-model.ts";
 import { buildSlates, defaultSlates } from "../../prerank/slates.ts";
 import type { FitPreRanker, FitPurpose, PreRanker } from "../../prerank/types.ts";
 import type { StageContext } from "../../run/stage.ts";
@@ -53,21 +53,21 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
       parameters: model.numParameters,
       modelId,
       trie: new Trie(Array.from({ length: view.numItems }, (_, row) => [row])),
-      itemsOf: (row) => [row],
-      rowOf: (item) => item,
+      itemsAt: (row) => [row],
+      rowFor: (item) => item,
       beamWidth: 1,
-      promptOf: (history) => history.subarray(-context.config.prerank.sasrec.historyItems),
+      renderHistory: (history) => history.subarray(-context.config.prerank.sasrec.historyItems),
     });
-    const belongsTo = { catalogue: data.dataset.hash, tokenizer: sha256(model.tokenizerJson) };
+    const lineage = { catalogue: data.dataset.hash, tokenizer: sha256(model.tokenizerJson) };
     const state = join(context.dir, `sasrec-${purpose.name}`);
     if (progress?.finished[purpose.name] === undefined)
-      progress = await train({ context, worker, data, view, purpose, preRanker, state, belongsTo }, progress);
+      progress = await train({ context, worker, data, view, purpose, preRanker, state, lineage }, progress);
     else {
       const loaded = await worker.loadState(
         { modelId, path: state, includeOptimizer: false },
         { signal: context.signal },
       );
-      checkBelonging(state, loaded, belongsTo);
+      checkLineage(state, loaded, lineage);
     }
     return preRanker;
   };
@@ -131,17 +131,17 @@ interface Fit {
   readonly preRanker: PreRanker;
   /** Folder of the finished weights. */
   readonly state: string;
-  readonly belongsTo: Belonging;
+  readonly lineage: Lineage;
 }
 
 /** Trains on the view, from where `before` stands; leaves the chosen weights loaded and in `state`. */
 async function train(fit: Fit, before: Progress | undefined): Promise<Progress> {
-  const { context, worker, preRanker, state, belongsTo } = fit;
+  const { context, worker, preRanker, state, lineage } = fit;
   const { signal, config } = context;
   const o = config.prerank.sasrec;
   const through = fit.purpose.name;
   const finished = before?.finished ?? {};
-  const resumed = before?.through === through ? await resume<Progress>(context, worker, belongsTo, modelId) : undefined;
+  const resumed = before?.through === through ? await resume<Progress>(context, worker, lineage, modelId) : undefined;
   const [chosen] = Object.values(finished);
   const bestState = (epoch: number): string => context.work(`best-${epoch}`);
   let epochs = before?.epochs ?? 0;
@@ -154,7 +154,7 @@ async function train(fit: Fit, before: Progress | undefined): Promise<Progress> 
     if (ndcg !== undefined && ndcg > best.ndcg) {
       best = { epoch, ndcg };
       await worker.saveState(
-        { modelId, path: bestState(epoch), includeOptimizer: false, metadata: belongsTo },
+        { modelId, path: bestState(epoch), includeOptimizer: false, metadata: lineage },
         { signal },
       );
     }
@@ -163,16 +163,16 @@ async function train(fit: Fit, before: Progress | undefined): Promise<Progress> 
     if (epoch === (chosen ?? o.maxEpochs)) break;
     if (chosen === undefined && epoch >= best.epoch + o.patience * o.evalEpochs) break;
     if (epoch % o.evalEpochs === 0) {
-      await saveCheckpoint(context, worker, belongsTo, epochs, { through, epoch, epochs, best, finished }, modelId);
+      await saveCheckpoint(context, worker, lineage, epochs, { through, epoch, epochs, best, finished }, modelId);
       removeOthers(bestState(best.epoch));
     }
   }
   const took = chosen ?? best.epoch;
   if (chosen === undefined)
     await worker.loadState({ modelId, path: bestState(took), includeOptimizer: false }, { signal });
-  await worker.saveState({ modelId, path: state, includeOptimizer: false, metadata: belongsTo }, { signal });
+  await worker.saveState({ modelId, path: state, includeOptimizer: false, metadata: lineage }, { signal });
   const done: Progress = { through, epoch: took, epochs, best, finished: { ...finished, [through]: took } };
-  await saveCheckpoint(context, worker, belongsTo, epochs, done, modelId);
+  await saveCheckpoint(context, worker, lineage, epochs, done, modelId);
   context.log(`sasrec, fit ${through}: ${took} epochs, ${preRanker.parameters} parameters`);
   return done;
 }

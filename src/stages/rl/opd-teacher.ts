@@ -13,7 +13,7 @@ import type { Config } from "../../config/schema.ts";
 import { CheckpointError, ConfigError } from "../../core/errors.ts";
 import { sha256 } from "../../core/hash.ts";
 import { deriveSeed } from "../../core/rng.ts";
-import { addedTokens, type Belonging, checkBelonging, modelRequest } from "../../models/language-model.ts";
+import { addedTokens, checkLineage, type Lineage, modelRequest } from "../../models/language-model.ts";
 import type { StageContext } from "../../run/stage.ts";
 import { startWorker } from "../../worker/launcher.ts";
 import type { ForwardRequest, ForwardResult, LoadModelRequest, WorkerClient } from "../../worker/types.ts";
@@ -31,7 +31,8 @@ export interface TeacherFolder {
 export const teacherPath = (config: Config): string => resolve(config.rl.opd.teacher);
 
 /** The recipe of the run that a state lies in: runs/NAME/stages/STAGE/state. */
-export const recipeOf = (folder: TeacherFolder): string => join(folder.path, "..", "..", "..", "config.resolved.yaml");
+export const recipePath = (folder: TeacherFolder): string =>
+  join(folder.path, "..", "..", "..", "config.resolved.yaml");
 
 /** Undefined: there is nothing there that this machine can see. Throws ConfigError for a folder that is no teacher. */
 export function lookAt(path: string): TeacherFolder | undefined {
@@ -65,7 +66,7 @@ function statesIn(path: string): string[] {
 
 /** Of the run whose LoRA weights lie in a folder. Throws CheckpointError if its recipe is not there. */
 export function loraRecipe(folder: TeacherFolder): Config {
-  const file = recipeOf(folder);
+  const file = recipePath(folder);
   if (existsSync(file)) return loadConfig(file);
   throw new CheckpointError(
     `rl.opd.teacher = ${folder.path}: holds LoRA weights, but not in the folder of their run, whose recipe (${file}) names the model they belong in front of`,
@@ -83,7 +84,7 @@ export interface DistillationTeacher {
 export async function openTeacher(
   context: StageContext,
   own: WorkerClient,
-  belongsTo: Belonging,
+  lineage: Lineage,
 ): Promise<DistillationTeacher> {
   const { config, signal } = context;
   const { address } = config.rl.opd;
@@ -96,12 +97,12 @@ export async function openTeacher(
     await other?.close();
   };
   try {
-    const request = await requestOf(context, path, folder);
+    const request = await buildRequest(context, path, folder);
     const loaded = await worker.loadModel(
       { ...request, modelId, dtype: config.runtime.dtype, trainable: false },
       { signal },
     );
-    if (sha256(loaded.tokenizerJson) !== belongsTo.tokenizer)
+    if (sha256(loaded.tokenizerJson) !== lineage.tokenizer)
       throw new CheckpointError(`rl.opd.teacher = ${path}: its tokenizer is another one than this run's`, {
         advice:
           "Train teacher and student on the same data, semantic IDs and tokenizer (model.bpeVocab, or one family).",
@@ -110,7 +111,7 @@ export async function openTeacher(
       folder?.kind === "export"
         ? folder
         : await worker.loadState({ modelId, path, includeOptimizer: false }, { signal });
-    checkBelonging(path, state, belongsTo);
+    checkLineage(path, state, lineage);
     context.log(`teacher: ${(loaded.numParameters / 1e6).toFixed(2)}M parameters, from ${path}`);
   } catch (e) {
     await close();
@@ -120,7 +121,7 @@ export async function openTeacher(
 }
 
 /** A folder that only the worker sees is taken for whole weights. */
-function requestOf(
+function buildRequest(
   { config, log, signal }: StageContext,
   path: string,
   folder: TeacherFolder | undefined,

@@ -13,22 +13,22 @@
 import { readPrior } from "../../artifacts/calibration.ts";
 import { openCorpus } from "../../artifacts/corpus.ts";
 import { readEvidence } from "../../artifacts/evidence.ts";
-import { isSftUser, readSlates, viewOf } from "../../artifacts/slates.ts";
+import { isSftUser, readSlates, toSlateInput } from "../../artifacts/slates.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { RunError, WorkerError } from "../../core/errors.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";
 import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
 import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
-import { checkPromptsOf } from "../../models/prompt-check.ts";
-import type { Policy, Rollout, SlateView } from "../../policy/policy.ts";
+import { checkRenderedPrompts } from "../../models/prompt-check.ts";
+import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import type { Slate } from "../../prerank/types.ts";
-import { type Mode, modes } from "../../prompts/rerank.ts";
+import { modes, type PromptMode } from "../../prompts/rerank.ts";
 import { learningRateAt } from "../../rl/groups.ts";
 import type { StageContext, Summary } from "../../run/stage.ts";
 import type { ForwardRequest, ForwardResult, Loss } from "../../worker/types.ts";
 import { openTeacher } from "./opd-teacher.ts";
-import { evaluatePolicy, evaluationSlates, startOf } from "./validation.ts";
+import { evaluatePolicy, evaluationSlates, startDir } from "./validation.ts";
 
 /** What each loss brings down, as metrics and progress call it. */
 const measures = {
@@ -46,24 +46,29 @@ export async function distil(context: StageContext): Promise<Summary> {
   const measure = measures[o.opd.loss];
   const worker = await context.worker();
   const corpus = await openCorpus(context);
-  const model = await openLanguageModel(context, corpus, startOf(context), tokenizerFile(context.inputDir("midtrain")));
+  const model = await openLanguageModel(
+    context,
+    corpus,
+    startDir(context),
+    tokenizerFile(context.inputDir("midtrain")),
+  );
   const policy = model.policy(readPrior(context));
   const evidence = readEvidence(context);
-  const view = (slate: Slate): SlateView => viewOf(corpus, slate, evidence);
+  const view = (slate: Slate): SlateInput => toSlateInput(corpus, slate, evidence);
   const pool = readSlates(context, "rerank").filter((s) => !isSftUser(config.seed, config.sft.userShare, s.user));
   if (pool.length === 0)
     throw new RunError("no slate is left to distil on: every user's went to SFT", { advice: "Lower sft.userShare." });
   const validation = evaluationSlates(context, o.evalSlates);
-  checkPromptsOf(context, corpus, [...pool, ...validation], "distillation");
+  checkRenderedPrompts(context, corpus, [...pool, ...validation], "distillation");
   const evaluate = (step: number): Promise<number> => evaluatePolicy(context, policy, validation, view, step);
-  const teacher = await openTeacher(context, worker, model.belongsTo);
+  const teacher = await openTeacher(context, worker, model.lineage);
   try {
     const best = stateDir(context.dir);
-    const save = () => worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
+    const save = () => worker.saveState({ path: best, includeOptimizer: false, metadata: model.lineage }, { signal });
     const resumed = await resume<{ step: number; best: number; bestStep: number; kl: number }>(
       context,
       worker,
-      model.belongsTo,
+      model.lineage,
     );
     weightsChanged(worker);
     let state = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0, kl: Number.NaN };
@@ -86,7 +91,7 @@ export async function distil(context: StageContext): Promise<Summary> {
         }
       }
       if ((step + 1) % o.checkpointSteps === 0 && step + 1 < o.steps)
-        await saveCheckpoint(context, worker, model.belongsTo, step + 1, state);
+        await saveCheckpoint(context, worker, model.lineage, step + 1, state);
     }
     context.log(`best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}`);
     return {
@@ -98,12 +103,12 @@ export async function distil(context: StageContext): Promise<Summary> {
   }
 
   /** The student's answers, by mode. */
-  async function answer(slates: readonly Slate[], step: number): Promise<ReadonlyMap<Mode, Answered>> {
+  async function answer(slates: readonly Slate[], step: number): Promise<ReadonlyMap<PromptMode, Answered>> {
     const rng = Rng.of(config.seed, "opd-mode", step);
-    const modeOf = slates.map((): Mode => (rng.uniform() < o.thinkShare ? "think" : "answer"));
-    const out = new Map<Mode, Answered>();
+    const drawnModes = slates.map((): PromptMode => (rng.uniform() < o.thinkShare ? "think" : "answer"));
+    const out = new Map<PromptMode, Answered>();
     for (const mode of modes) {
-      const views = slates.filter((_, i) => modeOf[i] === mode).map(view);
+      const views = slates.filter((_, i) => drawnModes[i] === mode).map(view);
       if (views.length === 0) continue;
       const seed = deriveSeed(config.seed, "opd", step, mode);
       const rollouts = await policy.sample(views, { mode, group: o.group, temperature: o.temperature, seed, signal });
@@ -113,11 +118,11 @@ export async function distil(context: StageContext): Promise<Summary> {
   }
 
   /** One optimizer step; the teacher scores every answer once. */
-  async function update(answered: ReadonlyMap<Mode, Answered>, step: number): Promise<Record<string, number>> {
+  async function update(answered: ReadonlyMap<PromptMode, Answered>, step: number): Promise<Record<string, number>> {
     const tokens = [...answered.values()].reduce((n, a) => n + numTokens(a.rollouts), 0);
     const values: Record<string, number> = { loss: 0, reverseKl: 0 };
     for (const [mode, part] of answered) {
-      const request = requestOf(part, mode, policy, config);
+      const request = buildRequest(part, mode, policy, config);
       const student = Float32Array.from(part.rollouts.flatMap((r) => Array.from(r.logprobs)));
       const theirs = await teacher.score(o.opd.loss === "forward-kl" ? { ...request, topK: o.opd.topK } : request);
       const gap = student.map((s, t) => (theirs.logprobs[t] as number) - s);
@@ -125,7 +130,7 @@ export async function distil(context: StageContext): Promise<Summary> {
         {
           ...request,
           weights: new Float32Array(student.length).fill(1 / tokens),
-          loss: lossOf(student, theirs, gap, o),
+          loss: computeLoss(student, theirs, gap, o),
           seed: deriveSeed(config.seed, "opd", "dropout", step),
         },
         { signal },
@@ -156,14 +161,14 @@ export async function distil(context: StageContext): Promise<Summary> {
 
 /** Slates and the answers to them, a group of answers a slate. */
 interface Answered {
-  readonly views: readonly SlateView[];
+  readonly views: readonly SlateInput[];
   readonly rollouts: readonly Rollout[];
 }
 
 const numTokens = (rollouts: readonly Rollout[]): number => rollouts.reduce((n, r) => n + r.tokens.length, 0);
 
 /** @param gap log p_teacher - log p_student of every token the student wrote */
-function lossOf(student: Float32Array, theirs: ForwardResult, gap: Float32Array, o: Config["rl"]): Loss {
+function computeLoss(student: Float32Array, theirs: ForwardResult, gap: Float32Array, o: Config["rl"]): Loss {
   const { advantageCap, anchor, loss } = o.opd;
   if (loss === "forward-kl") {
     if (!theirs.top) throw new WorkerError("the teacher's worker gives no alternatives", { retryable: false });
@@ -180,7 +185,7 @@ function lossOf(student: Float32Array, theirs: ForwardResult, gap: Float32Array,
 }
 
 /** Both models judge the answers under the constraint and the temperature that they were drawn with. */
-function requestOf({ views, rollouts }: Answered, mode: Mode, policy: Policy, config: Config): ForwardRequest {
+function buildRequest({ views, rollouts }: Answered, mode: PromptMode, policy: Policy, config: Config): ForwardRequest {
   const { group, temperature } = config.rl;
   const constraint = policy.constraint(views, mode);
   return {

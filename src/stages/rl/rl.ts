@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { readPrior } from "../../artifacts/calibration.ts";
 import { type Corpus, openCorpus } from "../../artifacts/corpus.ts";
 import { readEvidence } from "../../artifacts/evidence.ts";
-import { conditional, isSftUser, readSlates, viewOf } from "../../artifacts/slates.ts";
+import { conditional, isSftUser, readSlates, toSlateInput } from "../../artifacts/slates.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { RunError } from "../../core/errors.ts";
@@ -18,19 +18,19 @@ import { sha256 } from "../../core/hash.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";
 import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
 import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
-import { checkPromptsOf } from "../../models/prompt-check.ts";
-import type { Rollout, SlateView } from "../../policy/policy.ts";
-import { labelsOf, type Slate } from "../../prerank/types.ts";
+import { checkRenderedPrompts } from "../../models/prompt-check.ts";
+import type { Rollout, SlateInput } from "../../policy/policy.ts";
+import { type Slate, slateLabels } from "../../prerank/types.ts";
 import { modes } from "../../prompts/rerank.ts";
 import { overlongPenalty, type Verdict, verify } from "../../reward/verify.ts";
 import { teaches } from "../../rl/groups.ts";
-import { alarmsOf, healthOf } from "../../rl/health.ts";
+import { measureHealth, raiseAlarms } from "../../rl/health.ts";
 import { modelVerbs } from "../../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../../run/stage.ts";
 import { distil } from "./opd.ts";
 import { startStepClock } from "./seconds.ts";
-import { type GroupOfAnswers, update } from "./update.ts";
-import { average, evaluatePolicy, evaluationSlates, startOf } from "./validation.ts";
+import { type AnswerGroup, update } from "./update.ts";
+import { average, evaluatePolicy, evaluationSlates, startDir } from "./validation.ts";
 
 export const rl: Stage = {
   name: "rl",
@@ -39,7 +39,7 @@ export const rl: Stage = {
   verbs: modelVerbs,
   settings: (c) => ({
     rl: c.rl,
-    weights: [c.rl.initial, c.rl.opd.teacher].map(identityOf),
+    weights: [c.rl.initial, c.rl.opd.teacher].map(readIdentity),
     prompts: c.prompts,
     decoding: c.decoding,
     userShare: c.sft.userShare,
@@ -49,7 +49,7 @@ export const rl: Stage = {
 };
 
 /** Of the saved weights in a folder of another run: a path alone does not say whether they are still the same. */
-function identityOf(folder: string): string {
+function readIdentity(folder: string): string {
   const file = ["gr2_state.json", "gr2_export.json"].map((name) => join(folder, name)).find((f) => existsSync(f));
   return folder !== "" && file !== undefined ? sha256(readFileSync(file)) : "";
 }
@@ -60,11 +60,11 @@ async function run(context: StageContext): Promise<Summary> {
   const worker = await context.worker();
   const corpus = await openCorpus(context);
   const from = context.inputDir("midtrain");
-  const start = startOf(context);
+  const start = startDir(context);
   const model = await openLanguageModel(context, corpus, start, tokenizerFile(from));
   const policy = model.policy(readPrior(context));
   const evidence = readEvidence(context);
-  const view = (slate: Slate): SlateView => viewOf(corpus, slate, evidence);
+  const view = (slate: Slate): SlateInput => toSlateInput(corpus, slate, evidence);
   if (o.klCoef > 0) await loadReference(context, corpus, start, tokenizerFile(from));
 
   const pool = conditional(readSlates(context, "rerank")).filter(
@@ -75,23 +75,23 @@ async function run(context: StageContext): Promise<Summary> {
       advice: "Lower sft.userShare, or use more data.",
     });
   const validation = evaluationSlates(context, o.evalSlates);
-  checkPromptsOf(context, corpus, [...pool, ...validation], "RL");
+  checkRenderedPrompts(context, corpus, [...pool, ...validation], "RL");
   context.log(`${pool.length} slates of users unseen so far; ${validation.length} validation slates`);
 
   const best = stateDir(context.dir);
-  const resumed = await resume<{ step: number; best: number; bestStep: number }>(context, worker, model.belongsTo);
+  const resumed = await resume<{ step: number; best: number; bestStep: number }>(context, worker, model.lineage);
   weightsChanged(worker);
   let score = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0 };
-  if (!resumed) await worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
+  if (!resumed) await worker.saveState({ path: best, includeOptimizer: false, metadata: model.lineage }, { signal });
 
   const clock = startStepClock(worker);
-  let ahead: Promise<GroupOfAnswers[]> | undefined;
+  let ahead: Promise<AnswerGroup[]> | undefined;
   const recent: Record<string, number>[] = [];
   const raised = new Set<string>();
   for (let step = score.step; step < o.steps; step++) {
     // 1. Sample and verify; refill while groups teach nothing (dynamic sampling), a bounded number of times.
-    const seen: GroupOfAnswers[] = [];
-    const kept: GroupOfAnswers[] = [];
+    const seen: AnswerGroup[] = [];
+    const kept: AnswerGroup[] = [];
     const queue = slatesForStep(pool, config, step);
     for (let round = 0; round <= (o.dynamicSampling ? o.maxRefillRounds : 0) && kept.length < o.prompts; round++) {
       const batch = queue.splice(0, o.prompts - kept.length);
@@ -101,17 +101,18 @@ async function run(context: StageContext): Promise<Summary> {
       kept.push(...(o.dynamicSampling ? groups.filter((g) => teaches(g.rewards_G)) : groups));
     }
     // 2. Update.
-    const updated = kept.length > 0 ? await update(kept, { worker, policy, config, viewOf: view, step, signal }) : {};
+    const updated =
+      kept.length > 0 ? await update(kept, { worker, policy, config, toSlateInput: view, step, signal }) : {};
     const seconds = clock.lap();
     // 3. Say how it went, while the worker answers the next step's first slates with the weights as they are now.
     const last = step + 1 === o.steps;
     const evaluates = last || (step + 1) % o.evalSteps === 0;
     const saves = !last && (step + 1) % o.checkpointSteps === 0;
     if (!last && !evaluates && !saves) ahead = startAnswers(step + 1);
-    const values = { ...healthOf(seen, kept), ...updated, ...seconds };
+    const values = { ...measureHealth(seen, kept), ...updated, ...seconds };
     context.metrics(step, values);
     recent.push(values);
-    for (const alarm of alarmsOf(recent)) {
+    for (const alarm of raiseAlarms(recent)) {
       if (!raised.has(alarm.name)) context.log(`! step ${step + 1}, ${alarm.name}: ${alarm.text}`);
       raised.add(alarm.name);
     }
@@ -122,11 +123,11 @@ async function run(context: StageContext): Promise<Summary> {
       const value = await evaluate(step + 1);
       if (value > score.best || !o.keepBest) {
         score = { ...score, best: value, bestStep: step + 1 };
-        await worker.saveState({ path: best, includeOptimizer: false, metadata: model.belongsTo }, { signal });
+        await worker.saveState({ path: best, includeOptimizer: false, metadata: model.lineage }, { signal });
       }
     }
     score = { ...score, step: step + 1 };
-    if (saves) await saveCheckpoint(context, worker, model.belongsTo, step + 1, score);
+    if (saves) await saveCheckpoint(context, worker, model.lineage, step + 1, score);
     if (evaluates || saves) clock.restart();
   }
   context.log(
@@ -142,15 +143,15 @@ async function run(context: StageContext): Promise<Summary> {
   }
 
   /** The first round of a step, begun before anyone waits for it: what it throws is thrown where it is awaited. */
-  function startAnswers(step: number): Promise<GroupOfAnswers[]> {
+  function startAnswers(step: number): Promise<AnswerGroup[]> {
     const answers = answer(slatesForStep(pool, config, step).slice(0, o.prompts), step, 0);
     answers.catch(() => undefined);
     return answers;
   }
 
   /** Samples a batch of slates, each in the mode its place in the step gives it. */
-  async function answer(batch: readonly Slate[], step: number, round: number): Promise<GroupOfAnswers[]> {
-    const out: GroupOfAnswers[] = [];
+  async function answer(batch: readonly Slate[], step: number, round: number): Promise<AnswerGroup[]> {
+    const out: AnswerGroup[] = [];
     for (const mode of modes) {
       const rng = Rng.of(config.seed, "rl-mode", step, round);
       const part = batch.filter(() => (rng.uniform() < o.thinkShare ? "think" : "answer") === mode);
@@ -160,7 +161,7 @@ async function run(context: StageContext): Promise<Summary> {
       const limit = views.length ? policy.maxNewTokens(views, mode) : 0;
       part.forEach((slate, p) => {
         const rollouts_G = rollouts.slice(p * o.group, (p + 1) * o.group);
-        const verdicts_G = rollouts_G.map((r) => verify(r.parsed, labelsOf(slate), o.reward));
+        const verdicts_G = rollouts_G.map((r) => verify(r.parsed, slateLabels(slate), o.reward));
         const rewards_G = verdicts_G.map((v, g) => v.reward + overlong(rollouts_G[g] as Rollout, limit, mode));
         out.push({ slate, mode, rollouts_G, verdicts_G, rewards_G });
       });
@@ -173,7 +174,7 @@ async function run(context: StageContext): Promise<Summary> {
     return mode === "think" ? overlongPenalty(rollout.tokens.length, limit, o.overlongBuffer) : 0;
   }
 
-  function logRollout(step: number, g: GroupOfAnswers): void {
+  function logRollout(step: number, g: AnswerGroup): void {
     g.rollouts_G.forEach((r, i) => {
       const v = g.verdicts_G[i] as Verdict;
       context.rollout(step, {

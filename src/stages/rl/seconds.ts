@@ -32,7 +32,7 @@ export function startStepClock(worker: Pick<WorkerClient, "stats">): StepClock {
     lap() {
       const seconds = (performance.now() - began) / 1000;
       const after = worker.stats();
-      const values = secondsOf(before, after, seconds);
+      const values = attributeSeconds(before, after, seconds);
       began = performance.now();
       before = after;
       return values;
@@ -45,7 +45,7 @@ export function startStepClock(worker: Pick<WorkerClient, "stats">): StepClock {
 }
 
 /** @param seconds between the two readings of the costs */
-export function secondsOf(before: Costs, after: Costs, seconds: number): Record<string, number> {
+export function attributeSeconds(before: Costs, after: Costs, seconds: number): Record<string, number> {
   const out: Record<string, number> = { seconds };
   let [called, computed] = [0, 0];
   for (const [verb, name] of Object.entries(parts)) {

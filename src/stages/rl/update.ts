@@ -9,17 +9,17 @@
  */
 import type { Config } from "../../config/schema.ts";
 import { deriveSeed } from "../../core/rng.ts";
-import type { Policy, Rollout, SlateView } from "../../policy/policy.ts";
+import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import type { Slate } from "../../prerank/types.ts";
-import { type Mode, modes } from "../../prompts/rerank.ts";
+import { modes, type PromptMode } from "../../prompts/rerank.ts";
 import { groupAdvantages, learningRateAt, tokenWeights } from "../../rl/groups.ts";
 import type { Answers } from "../../rl/health.ts";
 import type { ForwardRequest, WorkerClient } from "../../worker/types.ts";
 
 /** A slate's answers with what they earned; G of each. */
-export interface GroupOfAnswers extends Answers {
+export interface AnswerGroup extends Answers {
   readonly slate: Slate;
-  readonly mode: Mode;
+  readonly mode: PromptMode;
   readonly rollouts_G: readonly Rollout[];
 }
 
@@ -27,7 +27,7 @@ export interface UpdateOptions {
   readonly worker: WorkerClient;
   readonly policy: Policy;
   readonly config: Config;
-  readonly viewOf: (slate: Slate) => SlateView;
+  readonly toSlateInput: (slate: Slate) => SlateInput;
   readonly step: number;
   readonly signal: AbortSignal;
 }
@@ -39,10 +39,7 @@ interface Fixed {
 }
 
 /** All optimizer steps over one batch of groups; returns what the step says of itself. */
-export async function update(
-  groups: readonly GroupOfAnswers[],
-  options: UpdateOptions,
-): Promise<Record<string, number>> {
+export async function update(groups: readonly AnswerGroup[], options: UpdateOptions): Promise<Record<string, number>> {
   const { worker, config, step, signal } = options;
   const o = config.rl;
   const values: Record<string, number> = {};
@@ -51,10 +48,10 @@ export async function update(
   for (let epoch = 0, count = 0; epoch < o.epochs; epoch++) {
     for (let at = 0; at < groups.length; at += size, count++) {
       const batch = groups.slice(at, at + size);
-      const weightOf = weights(batch, o);
+      const weightByRollout = weights(batch, o);
       for (const mode of modes) {
         const part = batch.filter((g) => g.mode === mode);
-        if (part.length > 0) await accumulate(part, mode, fixed, weightOf, count, values, options);
+        if (part.length > 0) await accumulate(part, mode, fixed, weightByRollout, count, values, options);
       }
       const learningRate = learningRateAt(step, o.steps, o);
       const { gradNorm, weightVersion } = await worker.optimStep(
@@ -70,15 +67,15 @@ export async function update(
   return { ...rest, logprobGapMean: gapSum / gapTokens };
 }
 
-const oldestVersion = (groups: readonly GroupOfAnswers[]): number =>
+const oldestVersion = (groups: readonly AnswerGroup[]): number =>
   Math.min(...groups.flatMap((g) => g.rollouts_G.map((r) => r.weightVersion)));
 
 /** Adds the gradient of one mode's part of a batch; notes its metrics in `values`. */
 async function accumulate(
-  part: readonly GroupOfAnswers[],
-  mode: Mode,
+  part: readonly AnswerGroup[],
+  mode: PromptMode,
   fixed: ReadonlyMap<Rollout, Fixed>,
-  weightOf: ReadonlyMap<Rollout, number>,
+  weightByRollout: ReadonlyMap<Rollout, number>,
   count: number,
   values: Record<string, number>,
   options: UpdateOptions,
@@ -101,8 +98,8 @@ async function accumulate(
   });
   const result = await worker.forwardBackward(
     {
-      ...requestOf(part, mode, options),
-      weights: flat(part, (r) => weightOf.get(r) as number),
+      ...buildRequest(part, mode, options),
+      weights: flat(part, (r) => weightByRollout.get(r) as number),
       loss: {
         kind: "policy",
         advantages: corrected,
@@ -129,7 +126,7 @@ async function accumulate(
 
 /** The trainer's and the reference's log-probs, where the settings ask for them, before anything changes the weights. */
 async function fixedLogprobs(
-  groups: readonly GroupOfAnswers[],
+  groups: readonly AnswerGroup[],
   options: UpdateOptions,
 ): Promise<ReadonlyMap<Rollout, Fixed>> {
   const { worker, config, signal } = options;
@@ -139,7 +136,7 @@ async function fixedLogprobs(
   for (const mode of modes) {
     const part = groups.filter((g) => g.mode === mode);
     if (part.length === 0) continue;
-    const request = requestOf(part, mode, options);
+    const request = buildRequest(part, mode, options);
     const own = importanceCap > 0 ? (await worker.forward(request, { signal })).logprobs : undefined;
     const theirs =
       klCoef > 0 ? (await worker.forward({ ...request, modelId: "reference" }, { signal })).logprobs : undefined;
@@ -153,13 +150,13 @@ async function fixedLogprobs(
   return out;
 }
 
-function requestOf(
-  part: readonly GroupOfAnswers[],
-  mode: Mode,
-  { policy, config, viewOf }: UpdateOptions,
+function buildRequest(
+  part: readonly AnswerGroup[],
+  mode: PromptMode,
+  { policy, config, toSlateInput }: UpdateOptions,
 ): ForwardRequest {
   const constraint = policy.constraint(
-    part.map((g) => viewOf(g.slate)),
+    part.map((g) => toSlateInput(g.slate)),
     mode,
   );
   return {
@@ -176,7 +173,7 @@ function requestOf(
 }
 
 /** Weight of every token of a response; over the whole batch, both modes. */
-function weights(batch: readonly GroupOfAnswers[], o: Config["rl"]): ReadonlyMap<Rollout, number> {
+function weights(batch: readonly AnswerGroup[], o: Config["rl"]): ReadonlyMap<Rollout, number> {
   const rollouts = batch.flatMap((g) => g.rollouts_G);
   const all = tokenWeights(
     rollouts.map((r) => r.tokens.length),
@@ -187,7 +184,7 @@ function weights(batch: readonly GroupOfAnswers[], o: Config["rl"]): ReadonlyMap
 }
 
 /** One value per response token, in the order of the batch. */
-function flat(part: readonly GroupOfAnswers[], f: (rollout: Rollout) => ArrayLike<number> | number): Float32Array {
+function flat(part: readonly AnswerGroup[], f: (rollout: Rollout) => ArrayLike<number> | number): Float32Array {
   const rollouts = part.flatMap((g) => g.rollouts_G);
   const out = new Float32Array(rollouts.reduce((n, r) => n + r.tokens.length, 0));
   let at = 0;

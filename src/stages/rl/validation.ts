@@ -4,13 +4,13 @@ import { conditional, readSlates } from "../../artifacts/slates.ts";
 import { stateDir } from "../../artifacts/weights.ts";
 import { Rng } from "../../core/rng.ts";
 import { gradedNdcg } from "../../eval/metrics.ts";
-import type { Policy, Rollout, SlateView } from "../../policy/policy.ts";
-import { labelsOf, type Slate } from "../../prerank/types.ts";
+import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
+import { type Slate, slateLabels } from "../../prerank/types.ts";
 import { modes } from "../../prompts/rerank.ts";
 import type { StageContext } from "../../run/stage.ts";
 
 /** The weights to begin with: SFT's, or those of an earlier pass. */
-export const startOf = (context: StageContext): string =>
+export const startDir = (context: StageContext): string =>
   context.config.rl.initial ? resolve(context.config.rl.initial) : stateDir(context.inputDir("sft"));
 
 /** Validation slates for the learning curve: a seeded draw, the same every time. */
@@ -27,33 +27,33 @@ export async function evaluatePolicy(
   context: StageContext,
   policy: Policy,
   slates: readonly Slate[],
-  viewOf: (slate: Slate) => SlateView,
+  toSlateInput: (slate: Slate) => SlateInput,
   step: number,
 ): Promise<number> {
   const { thinkShare } = context.config.rl;
   const values: Record<string, number> = {};
   const valid: number[] = [];
   for (const mode of modes.filter((m) => (m === "think" ? thinkShare > 0 : thinkShare < 1))) {
-    const rollouts = await policy.sample(slates.map(viewOf), {
+    const rollouts = await policy.sample(slates.map(toSlateInput), {
       ...{ mode, group: 1, temperature: 0, seed: 0 },
       signal: context.signal,
     });
-    values[`validation_ndcg5_${mode}`] = average(rollouts.map((r, i) => gainOf(r, slates[i] as Slate)));
+    values[`validation_ndcg5_${mode}`] = average(rollouts.map((r, i) => computeGain(r, slates[i] as Slate)));
     valid.push(...rollouts.map((r) => (r.parsed.kind === "ranking" ? 1 : 0)));
   }
   const mean = average(Object.values(values));
   context.metrics(step, {
     ...values,
     validation_ndcg5: mean,
-    validation_ndcg5_prerank: average(slates.map((s) => gradedNdcg(labelsOf(s), 5))),
+    validation_ndcg5_prerank: average(slates.map((s) => gradedNdcg(slateLabels(s), 5))),
     validation_valid_rate: average(valid),
   });
   return mean;
 }
 
 /** NDCG@5; 0 for an unparseable answer. */
-function gainOf(rollout: Rollout, slate: Slate): number {
-  const labels = labelsOf(slate);
+function computeGain(rollout: Rollout, slate: Slate): number {
+  const labels = slateLabels(slate);
   return rollout.parsed.kind === "ranking"
     ? gradedNdcg(
         rollout.parsed.order.map((i) => labels[i] as number),

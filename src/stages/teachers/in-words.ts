@@ -7,7 +7,7 @@
 import { join } from "node:path";
 import type { Corpus } from "../../artifacts/corpus.ts";
 import type { Config } from "../../config/schema.ts";
-import { hashOf } from "../../core/hash.ts";
+import { hashJson } from "../../core/hash.ts";
 import { AnswerLog } from "../../endpoint/answers.ts";
 import { Budget } from "../../endpoint/budget.ts";
 import { askAll } from "../../endpoint/endpoint.ts";
@@ -16,8 +16,8 @@ import { Secret } from "../../endpoint/secret.ts";
 import { answerSchema } from "../../prompts/question.ts";
 import { describe } from "../../prompts/tasks.ts";
 import type { StageContext } from "../../run/stage.ts";
-import type { Question, Teacher } from "../../teacher/teacher.ts";
-import { type Complete, teacherOfWords, type Wanted } from "../../teacher/words.ts";
+import type { Teacher, TeacherQuestion } from "../../teacher/teacher.ts";
+import { type Complete, type Wanted, writingTeacher } from "../../teacher/words.ts";
 import { openWorkerTeacher } from "./worker.ts";
 
 /** Characters of an item's description in words at most. */
@@ -25,19 +25,19 @@ const maxDescription = 160;
 
 export async function teacherInWords(context: StageContext, corpus: Corpus, seed: number): Promise<Teacher> {
   const { prompts, teacher: o } = context.config;
-  const historyOf = ({ slate }: Question): number[] => {
+  const getHistory = ({ slate }: TeacherQuestion): number[] => {
     const items = corpus.split.dataset.sequences[slate.user]?.items ?? new Int32Array();
     return Array.from(items.subarray(Math.max(0, slate.position - prompts.historyItems), slate.position));
   };
   const kind = o.kind === "worker" ? "worker" : "openai";
-  const { complete, close } = kind === "worker" ? await openWorkerTeacher(context) : endpointOf(context, seed);
-  return teacherOfWords({
+  const { complete, close } = kind === "worker" ? await openWorkerTeacher(context) : openEndpoint(context, seed);
+  return writingTeacher({
     kind,
     model: o.model,
     complete,
     close,
-    historyOf,
-    spell: (row) => corpus.catalogue.textOf(row),
+    getHistory,
+    spell: (row) => corpus.catalogue.textAt(row),
     describe: (row) => {
       const item = corpus.items[row];
       return item ? describe({ ...item, description: "" }).slice(0, maxDescription) : "";
@@ -50,11 +50,11 @@ export async function teacherInWords(context: StageContext, corpus: Corpus, seed
 
 /** What the recipe's server and model have answered so far, in any run. */
 export function keptAnswers({ teacher, data }: Config): AnswerLog {
-  const key = hashOf({ baseUrl: teacher.endpoint.baseUrl, model: teacher.model }).slice(0, 16);
+  const key = hashJson({ baseUrl: teacher.endpoint.baseUrl, model: teacher.model }).slice(0, 16);
   return new AnswerLog(join(data.cacheDir, "teacher-answers", `${key}.jsonl`));
 }
 
-function endpointOf(context: StageContext, seed: number): { complete: Complete; close: () => Promise<void> } {
+function openEndpoint(context: StageContext, seed: number): { complete: Complete; close: () => Promise<void> } {
   const { config, signal } = context;
   const { endpoint: e, model } = config.teacher;
   const secret = Secret.fromEnvironment(e.apiKeyEnv);
@@ -76,7 +76,7 @@ function endpointOf(context: StageContext, seed: number): { complete: Complete; 
   return {
     complete: (wanted) =>
       askAll(
-        wanted.map((w) => requestOf(w, config)),
+        wanted.map((w) => buildRequest(w, config)),
         options,
         { secret, budget, answers, signal, onAnswer: (d, t) => context.progress(`asking ${model}`, d, t) },
       ),
@@ -90,7 +90,7 @@ function endpointOf(context: StageContext, seed: number): { complete: Complete; 
   };
 }
 
-function requestOf(wanted: Wanted, config: Config): ChatRequest {
+function buildRequest(wanted: Wanted, config: Config): ChatRequest {
   const { endpoint, model, temperature, maxAnswerTokens } = config.teacher;
   const schema = { name: "answer", strict: true, schema: answerSchema(wanted.spellings) };
   const format = {

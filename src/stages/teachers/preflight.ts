@@ -12,14 +12,14 @@ import { CheckpointError, ConfigError, EnvironmentError } from "../../core/error
 import { listModels } from "../../endpoint/models.ts";
 import { Secret } from "../../endpoint/secret.ts";
 import { checkPretrained } from "../../models/base-model.ts";
-import { addedTokens, checkBelonging } from "../../models/language-model.ts";
+import { addedTokens, checkLineage } from "../../models/language-model.ts";
 import type { StageName } from "../../run/stage.ts";
 import { Catalogue } from "../../sid/catalogue.ts";
-import { lookAt, loraRecipe, recipeOf, type TeacherFolder, teacherPath } from "../rl/opd-teacher.ts";
+import { lookAt, loraRecipe, recipePath, type TeacherFolder, teacherPath } from "../rl/opd-teacher.ts";
 import { keptAnswers } from "./in-words.ts";
 
 /** What is known of the stages before any of them runs. */
-export interface Outlook {
+export interface PlannedStages {
   /** Whether the run comes to the stage at all (--until). */
   reaches(stage: StageName): boolean;
   /** Whether it is finished as it would be made now. */
@@ -38,7 +38,7 @@ const shownModels = 10;
 /** Throws ConfigError, CheckpointError or EnvironmentError; `log` is told of what may be wrong. */
 export async function checkTeachers(
   config: Config,
-  outlook: Outlook,
+  outlook: PlannedStages,
   log: (message: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
@@ -59,7 +59,7 @@ const beforeTraces: readonly StageName[] = ["data", "embed", "sid", "midtrain", 
 
 async function checkEndpoint(
   config: Config,
-  outlook: Outlook,
+  outlook: PlannedStages,
   log: (message: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
@@ -84,7 +84,11 @@ async function checkEndpoint(
     });
 }
 
-async function checkDistillation(config: Config, outlook: Outlook, log: (message: string) => void): Promise<void> {
+async function checkDistillation(
+  config: Config,
+  outlook: PlannedStages,
+  log: (message: string) => void,
+): Promise<void> {
   const path = teacherPath(config);
   const folder = lookAt(path);
   if (!folder) {
@@ -94,7 +98,7 @@ async function checkDistillation(config: Config, outlook: Outlook, log: (message
     });
   }
   if (folder.kind === "lora") {
-    const file = recipeOf(folder);
+    const file = recipePath(folder);
     const settings = { path: `${file}: model.path`, ggufFile: `${file}: model.ggufFile` };
     const recipe = loraRecipe(folder);
     checkPretrained({ ...recipe.model, settings }, config.runtime);
@@ -102,8 +106,8 @@ async function checkDistillation(config: Config, outlook: Outlook, log: (message
   checkCodes(folder, config);
   if (await outlook.finished("sid")) {
     const catalogue = Catalogue.fromJSON(readJson(catalogueFile(outlook.folder("sid"))));
-    checkBelonging(path, folder, { catalogue: catalogue.hash() });
-  } else warnOfOtherSettings(folder, outlook, log);
+    checkLineage(path, folder, { catalogue: catalogue.hash() });
+  } else warnAboutOtherSettings(folder, outlook, log);
 }
 
 /** The tokenizer of a teacher of these semantic IDs has all of their tokens, and no codes besides. */
@@ -124,8 +128,8 @@ function checkCodes({ path }: TeacherFolder, config: Config): void {
 }
 
 /** Before this run has semantic IDs of its own, only the settings they are made with can be compared. */
-function warnOfOtherSettings(folder: TeacherFolder, outlook: Outlook, log: (message: string) => void): void {
-  const file = recipeOf(folder);
+function warnAboutOtherSettings(folder: TeacherFolder, outlook: PlannedStages, log: (message: string) => void): void {
+  const file = recipePath(folder);
   if (!existsSync(file)) return;
   let theirs: Config;
   try {

@@ -4,7 +4,7 @@
  * model too gives readable answers; its thought is its own, up to the first quotation mark.
  */
 import { WorkerError } from "../../core/errors.ts";
-import { hashOf } from "../../core/hash.ts";
+import { hashJson } from "../../core/hash.ts";
 import { AnswerLog } from "../../endpoint/answers.ts";
 import { pretrainedSource } from "../../models/base-model.ts";
 import { chatFrame } from "../../prompts/chat.ts";
@@ -36,7 +36,7 @@ export async function openWorkerTeacher(
       : chatFrame({ template: loaded.chatTemplate, bosToken: loaded.bosToken, eosToken: eos, specialTokens });
   const encoder = new Encoder(
     { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) },
-    { tokensOf: () => [] },
+    { tokensAt: () => [] },
     { special: tokenizer.special, chat },
   );
   const asked = { worker, tokenizer, encoder, eosToken: loaded.eosTokenId, config, signal };
@@ -47,7 +47,7 @@ export async function openWorkerTeacher(
       const out: Written[] = [];
       for (let start = 0; start < wanted.length; start += chunk) {
         const part = wanted.slice(start, start + chunk);
-        const keys = part.map(({ prompt, seed }) => hashOf({ prompt, seed, path, teacher: config.teacher }));
+        const keys = part.map(({ prompt, seed }) => hashJson({ prompt, seed, path, teacher: config.teacher }));
         const kept = keys.map((key) => answers.get(key));
         const texts = kept.every((k) => k !== undefined) ? kept.map((k) => k?.text ?? "") : await answer(part, asked);
         texts.forEach((text, i) => {
@@ -96,7 +96,7 @@ async function answer(part: readonly Wanted[], o: Asked): Promise<string[]> {
     undefined,
     { signal },
   );
-  const written = thoughts.completions.map((c) => thoughtOf(c[0], tokenizer));
+  const written = thoughts.completions.map((c) => readReasoning(c[0], tokenizer));
   const closed = written.flatMap((w, i) => (w.closed ? [i] : []));
   const rankings = new Map<number, string>();
   if (closed.length > 0) {
@@ -108,7 +108,7 @@ async function answer(part: readonly Wanted[], o: Asked): Promise<string[]> {
         ...common,
         prompts: closed.map((i) => [
           ...(prompts[i] as number[]),
-          ...encoded((written[i] as Thought).text + jsonParts.answer),
+          ...encoded((written[i] as SampledReasoning).text + jsonParts.answer),
         ]),
         maxNewTokens: Math.max(
           ...spellings.map(
@@ -135,13 +135,13 @@ async function answer(part: readonly Wanted[], o: Asked): Promise<string[]> {
   });
 }
 
-interface Thought {
+interface SampledReasoning {
   readonly text: string;
   /** It ended with a quotation mark. */
   readonly closed: boolean;
 }
 
-function thoughtOf(completion: Completion | undefined, tokenizer: Tokenizer): Thought {
+function readReasoning(completion: Completion | undefined, tokenizer: Tokenizer): SampledReasoning {
   if (!completion) throw new WorkerError("the worker sent no answer of the teacher", { retryable: true });
   const written = tokenizer.decode(completion.tokens);
   const at = written.indexOf('"');

@@ -10,7 +10,7 @@ import {
   pinnedRequirements,
   renderChecks,
 } from "../../../src/cli/doctor.ts";
-import { describeError, exitCodeOf } from "../../../src/cli/errors.ts";
+import { describeError, exitCodeFor } from "../../../src/cli/errors.ts";
 import { bar, bytes, columns, duration, number, plain } from "../../../src/cli/format.ts";
 import { LiveState } from "../../../src/cli/live-state.ts";
 import { main } from "../../../src/cli/program.ts";
@@ -40,7 +40,9 @@ describe("errors", () => {
   it("are one sentence with advice and the exit code of their family", () => {
     const e = new EnvironmentError("no Python at x", { advice: "Run `make setup`." });
     expect(describeError(e, false)).toBe("error: no Python at x\n       Run `make setup`.");
-    expect([e, new ConfigError("c"), new InterruptedError(), new Error("bug")].map(exitCodeOf)).toEqual([7, 2, 130, 1]);
+    expect([e, new ConfigError("c"), new InterruptedError(), new Error("bug")].map(exitCodeFor)).toEqual([
+      7, 2, 130, 1,
+    ]);
   });
 
   it("show a stack only when asked for", () => {

@@ -12,7 +12,7 @@ const file = (name: string, body: string): string => {
   writeFileSync(path, body);
   return path;
 };
-const messageOf = (body: string, overrides: string[] = []): string => {
+const catchMessage = (body: string, overrides: string[] = []): string => {
   try {
     loadConfig(file("bad.yaml", body), overrides);
   } catch (error) {
@@ -30,32 +30,32 @@ describe("loadConfig", () => {
   });
 
   it("names path, value and nearest key of what is wrong", () => {
-    expect(messageOf("sid: {level: 3}")).toContain("unknown setting sid.level; did you mean sid.levels?");
-    expect(messageOf("learningRate: 3")).toContain("unknown setting learningRate");
-    expect(messageOf("rl: {steps: many}")).toContain('rl.steps = "many"');
-    expect(messageOf("rl: {group: 1}")).toContain("rl.group = 1");
-    expect(messageOf("seed: [1")).toContain("not valid YAML");
-    expect(messageOf("- a\n- b")).toContain("must hold a mapping");
+    expect(catchMessage("sid: {level: 3}")).toContain("unknown setting sid.level; did you mean sid.levels?");
+    expect(catchMessage("learningRate: 3")).toContain("unknown setting learningRate");
+    expect(catchMessage("rl: {steps: many}")).toContain('rl.steps = "many"');
+    expect(catchMessage("rl: {group: 1}")).toContain("rl.group = 1");
+    expect(catchMessage("seed: [1")).toContain("not valid YAML");
+    expect(catchMessage("- a\n- b")).toContain("must hold a mapping");
   });
 
   it("refuses impossible combinations", () => {
-    expect(messageOf("data: {split: {test: .5}}")).toContain("must add up to 1");
-    expect(messageOf("data: {split: {kind: global-time, test: .5}}")).toContain("must add up to 1");
-    expect(messageOf("model: {source: pretrained}")).toContain("needs model.path");
-    expect(messageOf("sft: {lambdaReasoning: 2}")).toContain("must be below sft.lambdaRanking");
-    expect(messageOf("evidence: {midtrainFolds: 1}")).toContain("2 or more");
-    expect(messageOf("{evidence: {midtrainFolds: 3}, prerank: {kind: sasrec}}")).toContain("not sasrec");
-    expect(messageOf("runtime: {mode: remote}")).toContain("needs runtime.address");
-    expect(messageOf("rl: {reward: {dehacked: true}}")).toContain("needs rl.reward.kind = ndcg or auc");
+    expect(catchMessage("data: {split: {test: .5}}")).toContain("must add up to 1");
+    expect(catchMessage("data: {split: {kind: global-time, test: .5}}")).toContain("must add up to 1");
+    expect(catchMessage("model: {source: pretrained}")).toContain("needs model.path");
+    expect(catchMessage("sft: {lambdaReasoning: 2}")).toContain("must be below sft.lambdaRanking");
+    expect(catchMessage("evidence: {midtrainFolds: 1}")).toContain("2 or more");
+    expect(catchMessage("{evidence: {midtrainFolds: 3}, prerank: {kind: sasrec}}")).toContain("not sasrec");
+    expect(catchMessage("runtime: {mode: remote}")).toContain("needs runtime.address");
+    expect(catchMessage("rl: {reward: {dehacked: true}}")).toContain("needs rl.reward.kind = ndcg or auc");
   });
 
   it("applies overrides in order, as YAML values", () => {
     const path = file("o.yaml", "rl: {steps: 5}");
     const config = loadConfig(path, ["rl.steps=7", "rl.reward.format=none", "data.split.kind=leave-one-out"]);
     expect([config.rl.steps, config.rl.reward.format, config.data.split.kind]).toEqual([7, "none", "leave-one-out"]);
-    expect(messageOf("", ["rl.steps"])).toContain("expected path=value");
-    expect(messageOf("", ["rl.stepz=3"])).toContain("did you mean rl.steps?");
-    expect(messageOf("seed: 1", ["seed.x=3"])).toContain("seed is not a section");
+    expect(catchMessage("", ["rl.steps"])).toContain("expected path=value");
+    expect(catchMessage("", ["rl.stepz=3"])).toContain("did you mean rl.steps?");
+    expect(catchMessage("seed: 1", ["seed.x=3"])).toContain("seed is not a section");
   });
 
   it("extends another file, and says so when it cannot", () => {
@@ -64,7 +64,7 @@ describe("loadConfig", () => {
       steps: 6,
       group: 4,
     });
-    expect(messageOf("extends: nowhere.yaml")).toContain("no such config file");
+    expect(catchMessage("extends: nowhere.yaml")).toContain("no such config file");
     expect(() => loadConfig(file("self.yaml", "extends: self.yaml"))).toThrow(/extends itself/);
     expect(() => loadConfig(join(dir, "missing.yaml"))).toThrow(/no such config file/);
   });

@@ -30,7 +30,7 @@ const build = (source: AdapterOptions, more: Partial<BuildOptions> = {}): Promis
   });
 
 /** user → item ids in order. */
-const sequencesOf = (d: Dataset): Record<string, string[]> =>
+const readSequences = (d: Dataset): Record<string, string[]> =>
   Object.fromEntries(d.sequences.map((s) => [s.user, Array.from(s.items, (i) => String(d.items[i]?.id))]));
 const item = (d: Dataset, id: string) => d.items.find((i) => i.id === id);
 
@@ -43,7 +43,7 @@ describe("recbole", () => {
         "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\na\tToy Story\t1995\tComedy Children's\nb\t\t1990\t\n",
     });
     const d = await build({ kind: "recbole", path });
-    expect(sequencesOf(d)).toEqual({ 1: ["b", "a"], 2: ["a"] });
+    expect(readSequences(d)).toEqual({ 1: ["b", "a"], 2: ["a"] });
     expect(item(d, "a")).toMatchObject({ title: "Toy Story (1995)", categories: ["Comedy", "Children's"] });
     expect(item(d, "b")).toMatchObject({ title: "", categories: [] });
     expect(d.stats).toMatchObject({ users: 2, items: 2, interactions: 3, itemsWithoutText: 1, hasClock: true });
@@ -84,7 +84,7 @@ describe("recbole", () => {
 
 describe("movielens", () => {
   const check = (d: Dataset): void => {
-    expect(sequencesOf(d)).toEqual({ 1: ["10", "11"], 2: ["11"] });
+    expect(readSequences(d)).toEqual({ 1: ["10", "11"], 2: ["11"] });
     expect(item(d, "10")?.title).toBe("Misérables, Les (1995)");
     expect(item(d, "10")?.categories).toEqual(["Drama", "Musical"]);
   };
@@ -130,7 +130,7 @@ it("sequences: order is time, a doubled user is malformed", async () => {
     "items.jsonl": ["a", "b", "c"].map((id) => JSON.stringify({ item_id: id, title: `T${id}` })).join("\n"),
   });
   const d = await build({ kind: "sequences", path });
-  expect(sequencesOf(d)).toEqual({ 1: ["b", "a", "c"], 2: ["a"] });
+  expect(readSequences(d)).toEqual({ 1: ["b", "a", "c"], 2: ["a"] });
   expect(d.stats.hasClock).toBe(false);
   writeFileSync(join(path, "sequential_data.txt"), "1 b a\n1 c\n");
   await expect(build({ kind: "sequences", path })).rejects.toThrow(/sequential_data\.txt:2: user 1 has a line already/);
@@ -155,7 +155,7 @@ describe("table", () => {
     for (const interactions of ["a.csv", "a.jsonl.gz", "a.parquet"])
       results.push(await build({ kind: "table", path, interactions, columns }));
     for (const d of results) {
-      expect(sequencesOf(d)).toEqual({ x: ["b", "a"], y: ["a"] });
+      expect(readSequences(d)).toEqual({ x: ["b", "a"], y: ["a"] });
       expect(d.sequences.map((s) => Array.from(s.times))).toEqual(
         results[0]?.sequences.map((s) => Array.from(s.times)),
       );
@@ -214,7 +214,7 @@ describe("amazon", () => {
       ),
     });
     const d = await build({ kind: "amazon2014", path, reviews: "r.json.gz", metadata: "m.json.gz" });
-    expect(sequencesOf(d)).toEqual({ A: ["p2", "p1"] });
+    expect(readSequences(d)).toEqual({ A: ["p2", "p1"] });
     expect(item(d, "p1")).toMatchObject({ title: "Dr. Bronner's 'Soap'", categories: ["Beauty", "Soap"] });
     expect(item(d, "p2")?.brand).toBe("Olé");
   });

@@ -41,7 +41,7 @@ function build(
 }
 
 /** Slates in words: user @time: item:label/score ... */
-function wordsOf(d: Dataset): string[] {
+function listWords(d: Dataset): string[] {
   const log = d.impressions;
   if (log === undefined) return [];
   return Array.from(log.users, (user, k) => {
@@ -71,7 +71,7 @@ const expected = ["ann @100: a:1/-1 b:0/-2", "ann @200: a:0/-1 b:0/-2 c:2/-3", "
 describe("a log of impressions", () => {
   it("long: a row a shown item, histories from its own positives", async () => {
     const d = await build(folder({ "log.csv": longCsv }), "log.csv", long);
-    expect(wordsOf(d)).toEqual(expected);
+    expect(listWords(d)).toEqual(expected);
     expect(histories(d).ann).toBe("a c");
     expect(d.stats.impressions).toEqual({ read: 3, slates: 3, candidates: 8, dropped: {}, unknownCandidates: 0 });
     expect(d.items.map((i) => i.id).sort()).toEqual(["a", "b", "c", "d"]); // b was never clicked
@@ -98,9 +98,9 @@ describe("a log of impressions", () => {
     );
     duck.close();
     for (const file of ["log.jsonl", "log.jsonl.gz", "log.csv", "log.parquet"])
-      expect(wordsOf(await build(path, file, wide)), file).toEqual(expected);
+      expect(listWords(await build(path, file, wide)), file).toEqual(expected);
     const clicks = await build(path, "clicks.tsv", { user: "u", time: "t", candidates: "c", positives: "p" });
-    expect(wordsOf(clicks)).toEqual(expected.map((line) => line.replace("c:2", "c:1")));
+    expect(listWords(clicks)).toEqual(expected.map((line) => line.replace("c:2", "c:1")));
     await expect(build(path, "log.csv", { user: "u", time: "t", candidates: "c" })).rejects.toThrow(
       /either.*labels or/,
     );
@@ -113,7 +113,7 @@ describe("a log of impressions", () => {
         "req,u,i,t,s,y\n1,ann,a,2024-01-01T00:00:10,0.5,0\n1,ann,b,2024-01-01T00:00:10,0.9,1\n1,ann,c,2024-01-01T00:00:10,0.7,0\n",
     });
     const { position: _, ...columns } = { ...long, score: "s" };
-    expect(wordsOf(await build(path, "log.csv", columns))).toEqual(["ann @1704067210: b:1/0.9 c:0/0.7 a:0/0.5"]);
+    expect(listWords(await build(path, "log.csv", columns))).toEqual(["ann @1704067210: b:1/0.9 c:0/0.7 a:0/0.5"]);
   });
 
   it("sets aside what cannot be used, with file and line", async () => {
@@ -131,7 +131,7 @@ describe("a log of impressions", () => {
     const path = folder({ "log.csv": bad });
     const quarantineFile = join(path, "bad.jsonl");
     const d = await build(path, "log.csv", long, {}, { maxBadShare: 0.9, quarantineFile });
-    expect(wordsOf(d)).toEqual([...expected, "ann @300: b:1/-1 c:0/-2"].sort());
+    expect(listWords(d)).toEqual([...expected, "ann @300: b:1/-1 c:0/-2"].sort());
     const found = readFileSync(quarantineFile, "utf8")
       .trim()
       .split("\n")
@@ -187,7 +187,7 @@ describe("a log of impressions", () => {
     const quarantineFile = join(path, "bad.jsonl");
     const d = await build(path, "log.csv", long, o, { maxBadShare: 0.5, quarantineFile });
     expect(histories(d)).toEqual({ ann: "d x", bob: "a" });
-    expect(wordsOf(d)).toEqual(expected);
+    expect(listWords(d)).toEqual(expected);
     expect(readFileSync(quarantineFile, "utf8")).toContain("the user is not in the interactions table");
   });
 
@@ -211,7 +211,7 @@ describe("a log of impressions", () => {
       itemColumns: { id: "item_id", title: "title" },
     });
     // d is unknown: bob's slate loses it; of cat's, slate 1 has one candidate left, 6 no positive.
-    expect(wordsOf(d)).toEqual([...expected.slice(0, 2), "bob @150: c:1/-1 a:0/-3"]);
+    expect(listWords(d)).toEqual([...expected.slice(0, 2), "bob @150: c:1/-1 a:0/-3"]);
     expect(d.stats.impressions).toEqual({
       read: 8,
       slates: 3,

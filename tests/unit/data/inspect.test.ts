@@ -9,27 +9,27 @@ import { inspect } from "../../../src/commands/inspect.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import { columnViews } from "../../../src/data/inspect/look.ts";
 import type { Measured } from "../../../src/data/inspect/measure.ts";
-import { outcomeOf } from "../../../src/data/inspect/outcomes.ts";
+import { guessOutcome } from "../../../src/data/inspect/outcomes.ts";
 import { advise } from "../../../src/data/inspect/propose.ts";
 import { interactionRoles, itemRoles } from "../../../src/data/inspect/roles.ts";
-import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
+import { layouts, readSequences, runDataStage, writeLayout, writeParquetLayout } from "./layouts.ts";
 import { publicLayouts } from "./public-layouts.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-inspect-test-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-const dataOf = (recipe: unknown): Record<string, unknown> => (recipe as { data: Record<string, unknown> }).data;
+const readData = (recipe: unknown): Record<string, unknown> => (recipe as { data: Record<string, unknown> }).data;
 
 describe("the proposed recipe", () => {
   it.each([...layouts, ...publicLayouts])("reads $name", async (layout) => {
     const path = writeLayout(root, layout);
     const { recipe, measured, fault } = await inspect(path);
     expect(fault).toBeUndefined();
-    const settings = dataOf(recipe);
+    const settings = readData(recipe);
     expect(settings.adapter).toBe(layout.settings.adapter);
     expect(measured).toMatchObject({ whole: true, malformed: 0, users: Object.keys(layout.sequences).length });
     const { dataset } = await runDataStage(root, { ...settings, minInteractions: 0, repeats: "keep" });
-    expect(sequencesOf(dataset)).toEqual(layout.sequences);
+    expect(readSequences(dataset)).toEqual(layout.sequences);
     for (const [id, fields] of Object.entries(layout.items))
       expect(dataset.items.find((i) => i.id === id)).toMatchObject(fields);
   });
@@ -42,7 +42,7 @@ describe("the proposed recipe", () => {
     const { data } = loadConfig(output);
     expect(data.columns).toMatchObject({ user: "user_id", item: "item_id", time: "ts", rating: "stars" });
     const { dataset } = await runDataStage(root, JSON.parse(JSON.stringify({ ...data, minInteractions: 0 })));
-    expect(sequencesOf(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
+    expect(readSequences(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
   });
 
   it("is about the file that was pointed at", async () => {
@@ -195,7 +195,7 @@ describe("what came of a row", () => {
     const records = values.map((v, k) => ({ user_id: `u${k % 3}`, item_id: `i${k}`, [column]: v }));
     return { name: "x.csv", bytes: 1, format: "csv" as const, lines: [], records, columns: columnViews(records) };
   };
-  const of = (column: string, values: readonly unknown[]) => outcomeOf(file(column, values), new Set(["user_id"]));
+  const of = (column: string, values: readonly unknown[]) => guessOutcome(file(column, values), new Set(["user_id"]));
   it.each([
     ["is_click", ["0", "1", "1", "0"], ["1"]],
     ["clicked", [true, false, true], ["true"]],

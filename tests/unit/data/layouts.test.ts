@@ -6,19 +6,19 @@ import { afterAll, describe, expect, it } from "vitest";
 import { inspect } from "../../../src/commands/inspect.ts";
 import { compileConfig } from "../../../src/config/load.ts";
 import { sourceHash } from "../../../src/data/source.ts";
-import { layouts, runDataStage, sequencesOf, writeLayout, writeParquetLayout } from "./layouts.ts";
+import { layouts, readSequences, runDataStage, writeLayout, writeParquetLayout } from "./layouts.ts";
 import { publicLayouts } from "./public-layouts.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-layouts-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-const rowsOf = (n: number): string => Array.from({ length: n }, (_, k) => `u${k % 7},i${k % 5},${k}\n`).join("");
+const makeRows = (n: number): string => Array.from({ length: n }, (_, k) => `u${k % 7},i${k % 5},${k}\n`).join("");
 
 describe("layouts, through the configuration", () => {
   it.each([...layouts, ...publicLayouts])("$name", async (layout) => {
     const path = writeLayout(root, layout);
     const { dataset } = await runDataStage(root, { ...layout.settings, path });
-    expect(sequencesOf(dataset)).toEqual(layout.sequences);
+    expect(readSequences(dataset)).toEqual(layout.sequences);
     for (const [id, fields] of Object.entries(layout.items))
       expect(dataset.items.find((i) => i.id === id)).toMatchObject(fields);
     expect(dataset.stats.dropped).toEqual(layout.dropped ?? {});
@@ -39,7 +39,7 @@ describe("layouts, through the configuration", () => {
     const path = writeLayout(root, { files: { "interactions.jsonl": lines.join("\n") } });
     const settings = { adapter: "table", path, columns: { user: "u", item: "i" }, maxBadShare: 0.5 };
     const { dataset, dir } = await runDataStage(root, settings);
-    expect(sequencesOf(dataset)).toEqual({ a: ["x"], b: ["x"] });
+    expect(readSequences(dataset)).toEqual({ a: ["x"], b: ["x"] });
     expect(JSON.parse(readFileSync(join(dir, "quarantine.jsonl"), "utf8"))).toMatchObject({
       ...{ file: join(path, "interactions.jsonl"), line: 3, reason: "not JSON", text: "{'u': 'a', 'i': }" },
     });
@@ -71,7 +71,7 @@ describe("layouts, through the configuration", () => {
     });
     const { dataset } = await runDataStage(root, { adapter: "mind", path });
     // U1's first impression is the third row, with N3 clicked before the log; it clicked N6 and then N5.
-    expect(sequencesOf(dataset)).toEqual({ U1: ["N3", "N6", "N5"], U2: ["N4"] });
+    expect(readSequences(dataset)).toEqual({ U1: ["N3", "N6", "N5"], U2: ["N4"] });
     const start = Date.UTC(2019, 10, 11) / 1000;
     const u1 = dataset.sequences.find((s) => s.user === "U1");
     expect(Array.from(u1?.times ?? [])).toEqual([start - 1, start, Date.UTC(2019, 10, 15, 8, 55, 22) / 1000]);
@@ -100,7 +100,7 @@ describe("layouts, through the configuration", () => {
     const header = "user_id:token\titem_id_list:token_seq\titem_id:token\n";
     const path = writeLayout(root, { files: { "x.train.inter": `${header}1\ta b\tc\n1\ta x\tc\n1\ta b\tc\n` } });
     const { dataset, dir } = await runDataStage(root, { adapter: "next-item", path, maxBadShare: 0.5 });
-    expect(sequencesOf(dataset)).toEqual({ 1: ["a", "b", "c"] }); // the third row says what is known
+    expect(readSequences(dataset)).toEqual({ 1: ["a", "b", "c"] }); // the third row says what is known
     expect(JSON.parse(readFileSync(join(dir, "quarantine.jsonl"), "utf8"))).toMatchObject({
       ...{ line: 3, reason: "its history does not continue what the user's earlier rows say" },
     });
@@ -135,7 +135,7 @@ describe("layouts, through the configuration", () => {
     const path = await writeParquetLayout(root);
     const columns = { time: "ts", rating: "stars" };
     const { dataset, dir } = await runDataStage(root, { adapter: "table", path, columns });
-    expect(sequencesOf(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
+    expect(readSequences(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
     expect(JSON.parse(readFileSync(join(dir, "statistics.json"), "utf8"))).toMatchObject({
       ...{ users: 2, items: 2, interactions: 3, itemsWithoutTitle: 0 },
       time: { first: Date.UTC(2024, 2, 1, 10) / 1000, last: Date.UTC(2024, 3, 1, 10) / 1000 },
@@ -144,7 +144,7 @@ describe("layouts, through the configuration", () => {
     expect(dataset.stats.hasClock).toBe(true);
     const file = join(path, "interactions.parquet");
     const again = await runDataStage(root, { adapter: "table", path: file, columns, minRating: 3 });
-    expect(sequencesOf(again.dataset)).toEqual({ x: ["p1"], y: ["p1"] });
+    expect(readSequences(again.dataset)).toEqual({ x: ["p1"], y: ["p1"] });
   });
 
   it("reads times with offsets, a byte-order mark, quoted names and line breaks within quotes", async () => {
@@ -156,7 +156,7 @@ describe("layouts, through the configuration", () => {
     const csv = `\ufeff"user_id","item_id","ts","note"\r\n${rows.map((r) => `u,${r}\r\n`).join("")}`;
     const path = writeLayout(root, { files: { "interactions.csv": csv } });
     const { dataset } = await runDataStage(root, { adapter: "table", path, columns: { time: "ts" } });
-    expect(sequencesOf(dataset)).toEqual({ u: ["a", "c", "b"] }); // 08:00, 08:30 and 09:00 UTC
+    expect(readSequences(dataset)).toEqual({ u: ["a", "c", "b"] }); // 08:00, 08:30 and 09:00 UTC
     expect(dataset.sequences[0]?.times[0]).toBe(Date.UTC(2024, 2, 2, 8) / 1000);
   });
 
@@ -190,7 +190,7 @@ describe("layouts, through the configuration", () => {
   it("follows data.repeats", async () => {
     const path = writeLayout(root, { files: { "sequential_data.txt": "1 a a b a\n" } });
     const sequence = async (repeats: string) =>
-      sequencesOf((await runDataStage(root, { adapter: "sequences", path, repeats })).dataset)["1"]?.join("");
+      readSequences((await runDataStage(root, { adapter: "sequences", path, repeats })).dataset)["1"]?.join("");
     expect(await sequence("first")).toBe("ab");
     expect(await sequence("last")).toBe("ba");
     expect(await sequence("keep")).toBe("aaba");
@@ -248,7 +248,10 @@ describe("the identity of the source", () => {
 describe("bad rows, through the configuration", () => {
   it("are set aside with file and line, and above data.maxBadShare stop the run", async () => {
     const path = writeLayout(root, { files: {} });
-    writeFileSync(join(path, "interactions.csv"), `user_id,item_id,t\n${rowsOf(150)}u1,i1,soon\n${rowsOf(150)}u2\n`);
+    writeFileSync(
+      join(path, "interactions.csv"),
+      `user_id,item_id,t\n${makeRows(150)}u1,i1,soon\n${makeRows(150)}u2\n`,
+    );
     const settings = { adapter: "table", path, columns: { time: "t" } };
     const { dir, logs } = await runDataStage(root, settings);
     const kept = readFileSync(join(dir, "quarantine.jsonl"), "utf8").trim().split("\n");

@@ -355,5 +355,5 @@ export async function runDataStage(
 }
 
 /** user -> item ids in order. */
-export const sequencesOf = (d: Dataset): Record<string, string[]> =>
+export const readSequences = (d: Dataset): Record<string, string[]> =>
   Object.fromEntries(d.sequences.map((s) => [s.user, Array.from(s.items, (i) => String(d.items[i]?.id))]));

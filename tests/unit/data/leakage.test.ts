@@ -12,7 +12,7 @@ import { fitPopularity } from "../../../src/prerank/popularity.ts";
 import { buildAllSlates } from "../../../src/prerank/slates.ts";
 import { itemsShown, renderPrompt } from "../../../src/prompts/rerank.ts";
 import { captioningTask, personaTask, sequentialTask } from "../../../src/prompts/tasks.ts";
-import { datasetOf } from "../synthetic.ts";
+import { makeDataset } from "../synthetic.ts";
 
 const path = mkdtempSync(join(tmpdir(), "gr2-order-"));
 afterAll(() => rmSync(path, { recursive: true, force: true }));
@@ -58,7 +58,7 @@ describe("ids that encode order", () => {
 
   it("never reach a text that a model reads, not even of items without text", async () => {
     const { items } = await numberedByAppearance();
-    const itemOf = (row: number) => items[row] as (typeof items)[number];
+    const itemAt = (row: number) => items[row] as (typeof items)[number];
     const [first] = items;
     if (!first) throw new Error("no items");
     const options = {
@@ -72,9 +72,9 @@ describe("ids that encode order", () => {
     const pieces = [
       ...captioningTask(0, first, "describe"),
       ...captioningTask(0, first, "identify"),
-      ...personaTask([0, 1, 2], itemOf, ["a"]),
+      ...personaTask([0, 1, 2], itemAt, ["a"]),
       ...sequentialTask([0, 1, 2]),
-      ...renderPrompt({ history: [0, 1], candidates: [2, 3], titleOf: (r) => itemOf(r).title }, "think", options),
+      ...renderPrompt({ history: [0, 1], candidates: [2, 3], getTitle: (r) => itemAt(r).title }, "think", options),
     ];
     const words = pieces.map((p) => (p.kind === "text" ? p.text : "")).join(" ");
     expect(words).toContain("untitled");
@@ -85,7 +85,7 @@ describe("ids that encode order", () => {
 describe("rows keyed by text", () => {
   it("two users with the same history keep slates of their own", async () => {
     const same = [0, 1, 2, 3, 4, 5, 6, 7];
-    const data = splitByPosition(datasetOf([same, same, [8, 9, 10, 11, 0, 1, 2, 3]], 20));
+    const data = splitByPosition(makeDataset([same, same, [8, 9, 10, 11, 0, 1, 2, 3]], 20));
     const { slates } = await buildAllSlates(data, fitPopularity, { size: 5, repeats: "unseen", minHistory: 1 });
     const all = [...slates.rerank, ...slates.validation, ...slates.test];
     const [a, b] = [0, 1].map((user) => all.filter((s) => s.user === user));
@@ -112,7 +112,7 @@ describe("checkPrompts", () => {
   };
   const shown = (history: number[], candidates: number[], format: "compact" | "json", showCandidates = true) =>
     itemsShown(
-      renderPrompt({ history, candidates, titleOf: () => "" }, "think", { ...options, format, showCandidates }),
+      renderPrompt({ history, candidates, getTitle: () => "" }, "think", { ...options, format, showCandidates }),
     );
   it.each(["compact", "json"] as const)("reads what a %s prompt shows", (format) => {
     expect(shown([9, 1, 2, 3], [4, 5], format)).toEqual({ history: [1, 2, 3], candidates: [4, 5] });

@@ -28,7 +28,7 @@ function build(rows: readonly Row[], prepare: PrepareOptions, more: Partial<Buil
   return buildDataset({ name: "t", source, prepare, neutralise: (s) => s, neutraliseId: "none", ...more });
 }
 
-const sequencesOf = (d: Dataset): Record<string, string[]> =>
+const readSequences = (d: Dataset): Record<string, string[]> =>
   Object.fromEntries(
     d.sequences.map((s) => [s.user, Array.from(s.items, (i, k) => `${d.items[i]?.id}@${s.times[k]}`)]),
   );
@@ -130,7 +130,7 @@ describe("cleaning", () => {
         expect(d.items.length).toBe(all ? 7 : new Set(expected.rows.map((r) => r[1])).size);
         const sequences: Record<string, string[]> = {};
         for (const [u, i, t] of inOrder(expected.rows)) sequences[u] = [...(sequences[u] ?? []), `${i}@${t}`];
-        expect(sequencesOf(d)).toEqual(sequences);
+        expect(readSequences(d)).toEqual(sequences);
         expect(d.stats.dropped).toEqual(expected.dropped);
         expect(d.stats.interactions).toBe(expected.rows.length);
       }),
@@ -155,7 +155,7 @@ describe("little memory", () => {
     const roomy = await build(rows, options);
     const tight = await build(rows, options, { duck });
     expect(tight.stats).toEqual(roomy.stats);
-    expect(sequencesOf(tight)).toEqual(sequencesOf(roomy));
+    expect(readSequences(tight)).toEqual(readSequences(roomy));
     expect(ofThisProcess()).toEqual([]);
   });
 

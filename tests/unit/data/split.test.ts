@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { allowedFor, checkRowOrder, checkSegments, checkSlates, checkTrainingView } from "../../../src/data/leakage.ts";
 import { globalTime, leaveOneOut, segmentRange, splitByPosition, trainingView } from "../../../src/data/split.ts";
 import { type SplitDataset, segments } from "../../../src/data/types.ts";
-import { datasetOf, walkers } from "../synthetic.ts";
+import { makeDataset, walkers } from "../synthetic.ts";
 
 const lengths = (data: SplitDataset, user = 0): number[] =>
   segments.map((s) => {
@@ -16,10 +16,10 @@ const sequence = (n: number): number[] => Array.from({ length: n }, (_, k) => k)
 describe("split", () => {
   it("rounds cumulative boundaries, halves up", () => {
     // boundaries of n = 20: 12, 15, 17; n = 10: 6, 7.5 → 8, 8.5 → 9; n = 5: 3, 3.75 → 4, 4.25 → 4
-    expect(lengths(splitByPosition(datasetOf([sequence(20)], 20)))).toEqual([12, 3, 2, 3]);
-    expect(lengths(splitByPosition(datasetOf([sequence(10)], 10)))).toEqual([6, 2, 1, 1]);
-    expect(lengths(splitByPosition(datasetOf([sequence(5)], 5)))).toEqual([3, 1, 0, 1]);
-    expect(lengths(splitByPosition(datasetOf([[]], 1)))).toEqual([0, 0, 0, 0]);
+    expect(lengths(splitByPosition(makeDataset([sequence(20)], 20)))).toEqual([12, 3, 2, 3]);
+    expect(lengths(splitByPosition(makeDataset([sequence(10)], 10)))).toEqual([6, 2, 1, 1]);
+    expect(lengths(splitByPosition(makeDataset([sequence(5)], 5)))).toEqual([3, 1, 0, 1]);
+    expect(lengths(splitByPosition(makeDataset([[]], 1)))).toEqual([0, 0, 0, 0]);
   });
 
   it("covers every sequence without overlap, whatever the shares", () => {
@@ -31,7 +31,7 @@ describe("split", () => {
           const sum = parts.reduce((a, b) => a + b, 0);
           fc.pre(sum > 0);
           const [midtrain, rerank, validation, test] = parts.map((p) => p / sum) as [number, number, number, number];
-          const data = splitByPosition(datasetOf([sequence(n)], Math.max(1, n)), {
+          const data = splitByPosition(makeDataset([sequence(n)], Math.max(1, n)), {
             midtrain,
             rerank,
             validation,
@@ -42,20 +42,20 @@ describe("split", () => {
         },
       ),
     );
-    expect(() => splitByPosition(datasetOf([[0]], 1), { midtrain: 0.9, rerank: 0.2, validation: 0, test: 0 })).toThrow(
-      /add up to 1/,
-    );
+    expect(() =>
+      splitByPosition(makeDataset([[0]], 1), { midtrain: 0.9, rerank: 0.2, validation: 0, test: 0 }),
+    ).toThrow(/add up to 1/);
   });
 
   it("leaves one out, and short sequences lose midtrain first", () => {
-    const data = leaveOneOut(datasetOf([sequence(6), sequence(2)], 6));
+    const data = leaveOneOut(makeDataset([sequence(6), sequence(2)], 6));
     expect(lengths(data, 0)).toEqual([3, 1, 1, 1]);
     expect(lengths(data, 1)).toEqual([0, 0, 1, 1]);
   });
 
   it("cuts global time for all users alike", () => {
     const times = [sequence(10), sequence(10).map((t) => t + 5)];
-    const d = datasetOf([sequence(10), sequence(10)], 10, times);
+    const d = makeDataset([sequence(10), sequence(10)], 10, times);
     const data = globalTime(d, { midtrain: 0.5, rerank: 0.2, validation: 0.1, test: 0.2 });
     const timesIn = (s: (typeof segments)[number]): number[] =>
       data.splits.flatMap((split, u) => Array.from(d.sequences[u]?.times.slice(...segmentRange(split, s)) ?? []));
@@ -66,7 +66,7 @@ describe("split", () => {
   });
 
   it("gives training views that end where they must", () => {
-    const data = splitByPosition(datasetOf([sequence(20), sequence(20)], 20));
+    const data = splitByPosition(makeDataset([sequence(20), sequence(20)], 20));
     expect(trainingView(data, "midtrain").sequences.map((s) => s.length)).toEqual([12, 12]);
     expect(trainingView(data, "rerank", (u) => u === 1).sequences.map((s) => s.length)).toEqual([0, 15]);
   });
@@ -129,7 +129,7 @@ describe("leakage checks", () => {
   });
 
   it("stop at an answer that the history shows", () => {
-    const d = datasetOf([[0, 1, 2, 3, 4, 5, 6, 7, 1, 9]], 10);
+    const d = makeDataset([[0, 1, 2, 3, 4, 5, 6, 7, 1, 9]], 10);
     const s = splitByPosition(d, { midtrain: 0.8, rerank: 0.2, validation: 0, test: 0 });
     const bad = { ...slate(), position: 8, candidates: [1, 9], target: 1, targetIndex: 0 };
     expect(() => checkSlates(s, [bad], { repeats: "unseen" })).toThrow(/the answer is visible/);
@@ -138,7 +138,7 @@ describe("leakage checks", () => {
   });
 
   it("stop at rows numbered along sequences", () => {
-    const ordered = datasetOf(
+    const ordered = makeDataset(
       Array.from({ length: 50 }, (_, u) => sequence(20).map((k) => (u * 7 + k) % 200)),
       200,
     );

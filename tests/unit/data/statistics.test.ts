@@ -2,11 +2,11 @@ import { describe, expect, it } from "vitest";
 import { renderData } from "../../../src/cli/data-show.ts";
 import { splitByPosition } from "../../../src/data/split.ts";
 import { dataStatistics } from "../../../src/data/statistics.ts";
-import { datasetOf } from "../synthetic.ts";
+import { makeDataset } from "../synthetic.ts";
 
 /** Two users of ten: items 0 to 9 in order, and 0 again and again but for the last, which is 10. Item 11 is unused. */
 const data = splitByPosition(
-  datasetOf(
+  makeDataset(
     [
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
       [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],
@@ -52,7 +52,7 @@ describe("dataStatistics", () => {
     expect([at(0), at(1 / 12), at(6 / 12), at(1)].map((v) => Number(v?.toFixed(9)))).toEqual([0, 0.5, 0.75, 1]);
     // Gini of x sorted ascending = 2·Σ k·x_k / (n·Σx) - (n+1)/n, k from 1: Σ k·x_k = 1·0 + (2 + ... + 11)·1 + 12·10 = 185.
     expect(s.popularity.gini).toBeCloseTo((2 * 185) / (12 * 20) - 13 / 12, 12);
-    const even = dataStatistics(splitByPosition(datasetOf([[0, 1, 2, 3]], 4)));
+    const even = dataStatistics(splitByPosition(makeDataset([[0, 1, 2, 3]], 4)));
     expect(even.popularity.gini).toBeCloseTo(0, 12);
   });
 

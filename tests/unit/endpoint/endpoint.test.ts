@@ -56,9 +56,9 @@ async function setUp(behave: Behaviour, folder = mkdtempSync(join(tmpdir(), "gr2
 }
 
 const echo: Behaviour = (body, _n, response) => say(response, `answer to ${body.messages[0]?.content}`);
-const textsOf = (answers: Awaited<ReturnType<typeof askAll>>) =>
+const listTexts = (answers: Awaited<ReturnType<typeof askAll>>) =>
   answers.map((a) => (a.kind === "text" ? a.text : a.reason));
-const faultOf = async (asked: Promise<unknown>): Promise<Gr2Error> => {
+const catchFault = async (asked: Promise<unknown>): Promise<Gr2Error> => {
   const fault = await asked.then(
     () => new Error("nothing was thrown"),
     (e: unknown) => e,
@@ -74,7 +74,7 @@ describe("a server that works", () => {
     const { server, ask, folder } = await setUp((body, n, response) => {
       setTimeout(() => echo(body, n, response, undefined as never), body.seed % 2 ? 1 : 8);
     });
-    expect(textsOf(await ask(questions(9)))).toEqual(questions(9).map((q) => `answer to ${q.messages[0]?.content}`));
+    expect(listTexts(await ask(questions(9)))).toEqual(questions(9).map((q) => `answer to ${q.messages[0]?.content}`));
     expect(server.mostAtOnce).toBeLessThanOrEqual(3);
     expect(server.mostAtOnce).toBeGreaterThan(1);
     expect(new Set(server.headers.map((h) => h.authorization))).toEqual(new Set([`Bearer ${key}`]));
@@ -117,7 +117,7 @@ describe("a server in trouble", () => {
       else if (n === 4) response.socket?.destroy();
       else echo(body, n, response, undefined as never);
     });
-    expect(textsOf(await ask(questions(1), { maxRetries: 5 }))).toEqual(["answer to question 0"]);
+    expect(listTexts(await ask(questions(1), { maxRetries: 5 }))).toEqual(["answer to question 0"]);
     expect(server.seen.length).toBe(6);
     expect((times[1] as number) - (times[0] as number)).toBeGreaterThanOrEqual(38);
   });
@@ -143,7 +143,7 @@ describe("a server in trouble", () => {
     ["sends us elsewhere", (_b, _n, r) => fail(r, 302, "", { location: "http://127.0.0.1:1/v1" }), /redirect/],
   ])("stops the stage when it %s, saying so, after a bounded number of tries", async (_what, behave, message) => {
     const { server, ask } = await setUp(behave);
-    const fault = await faultOf(ask(questions(20), { timeoutMs: 50, concurrency: 1 }));
+    const fault = await catchFault(ask(questions(20), { timeoutMs: 50, concurrency: 1 }));
     expect(fault.message).toMatch(message);
     expect(fault.message).toContain("Its 0 answers so far are kept");
     expect(fault.advice).toContain("it goes on where it stopped");
@@ -153,7 +153,7 @@ describe("a server in trouble", () => {
   it("cannot be reached at all", async () => {
     const { server, ask } = await setUp(echo);
     await server.close();
-    expect((await faultOf(ask(questions(5)))).message).toContain("ECONNREFUSED");
+    expect((await catchFault(ask(questions(5)))).message).toContain("ECONNREFUSED");
   });
 
   it.each<[number, string, RegExp]>([
@@ -164,7 +164,7 @@ describe("a server in trouble", () => {
     const { server, ask } = await setUp((_b, _n, response, request) =>
       fail(response, status, `bad key ${request.headers.authorization?.slice(7)}`),
     );
-    const fault = await faultOf(ask(questions(20), { concurrency: 1 }));
+    const fault = await catchFault(ask(questions(20), { concurrency: 1 }));
     expect(fault.message).toMatch(message);
     expect(fault.advice).toContain(advice);
     expect(server.seen.length).toBe(1);
@@ -174,11 +174,11 @@ describe("a server in trouble", () => {
     const { server, ask } = await setUp((body, n, response) =>
       n < 4 ? echo(body, n, response, undefined as never) : fail(response, 502, "gone"),
     );
-    const fault = await faultOf(ask(questions(10), { concurrency: 1, maxRetries: 0 }));
+    const fault = await catchFault(ask(questions(10), { concurrency: 1, maxRetries: 0 }));
     expect(fault.message).toContain("Its 4 answers so far are kept");
     server.behave = echo;
     const asked = server.seen.length;
-    expect(textsOf(await ask(questions(10))).every((t) => t.startsWith("answer to"))).toBe(true);
+    expect(listTexts(await ask(questions(10))).every((t) => t.startsWith("answer to"))).toBe(true);
     expect(server.seen.length - asked).toBe(6);
   });
 
@@ -186,7 +186,7 @@ describe("a server in trouble", () => {
     const { ask } = await setUp((body, n, response) =>
       body.seed % 3 === 1 ? fail(response, 422, "no") : echo(body, n, response, undefined as never),
     );
-    expect(textsOf(await ask(questions(4), { concurrency: 1 }))).toEqual([
+    expect(listTexts(await ask(questions(4), { concurrency: 1 }))).toEqual([
       ...["answer to question 0", "endpoint failed", "answer to question 2", "answer to question 3"],
     ]);
   });
@@ -201,7 +201,7 @@ describe("a server in trouble", () => {
     const { ask, folder } = await setUp((_b, _n, response, request) =>
       say(response, `you sent ${request.headers.authorization}`),
     );
-    expect(textsOf(await ask(questions(1)))).toEqual(["you sent Bearer [key]"]);
+    expect(listTexts(await ask(questions(1)))).toEqual(["you sent Bearer [key]"]);
     expect(readFileSync(join(folder, "answers.jsonl"), "utf8")).not.toContain(key);
   });
 });
@@ -218,7 +218,7 @@ describe("a budget", () => {
     const budget = new Budget({ ...free, ...options });
     const answers = await ask(questions(10), {}, budget);
     expect(answers.filter((a) => a.kind === "text").length).toBe(most);
-    expect(textsOf(answers).filter((t) => t === "budget used up").length).toBe(10 - most);
+    expect(listTexts(answers).filter((t) => t === "budget used up").length).toBe(10 - most);
     expect(server.seen.length).toBe(most);
     // What is on disk counts again: the same budget gives the same answers.
     const again = await ask(questions(10), {}, new Budget({ ...free, ...options }));
@@ -229,7 +229,7 @@ describe("a budget", () => {
   it("counts retries as requests", async () => {
     const { server, ask } = await setUp((_b, _n, response) => fail(response, 500, "oops"));
     const answers = await ask(questions(1), { maxRetries: 9 }, new Budget({ ...free, maxRequests: 3 }));
-    expect(textsOf(answers)).toEqual(["budget used up"]);
+    expect(listTexts(answers)).toEqual(["budget used up"]);
     expect(server.seen.length).toBe(3);
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ablationMarkdown, spreadOf, summariseAblation } from "../../../src/eval/ablation.ts";
+import { ablationMarkdown, measureSpread, summariseAblation } from "../../../src/eval/ablation.ts";
 
 const cell = (row: string, seed: number, recall: number, changes: Record<string, unknown> = {}) => ({
   row,
@@ -12,11 +12,11 @@ const cell = (row: string, seed: number, recall: number, changes: Record<string,
 describe("ablation table", () => {
   it("gives mean and sample standard deviation", () => {
     // (.1, .3): mean .2, variance ((-.1)² + (.1)²) / (2 - 1) = .02.
-    const spread = spreadOf([0.1, 0.3]);
+    const spread = measureSpread([0.1, 0.3]);
     expect(spread).toMatchObject({ min: 0.1, max: 0.3, n: 2 });
     expect(spread.mean).toBeCloseTo(0.2, 12);
     expect(spread.sd).toBeCloseTo(Math.sqrt(0.02), 12);
-    expect(spreadOf([5]).sd).toBe(0);
+    expect(measureSpread([5]).sd).toBe(0);
   });
 
   it("has one line a row in the given order, whatever the order of the cells", () => {

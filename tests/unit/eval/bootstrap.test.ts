@@ -70,7 +70,7 @@ describe("results table", () => {
         { system: "prerank", ranks: [1, 2, 3, 6] },
         { system: "rl", ranks: [1, 1, 3, Number.POSITIVE_INFINITY] },
       ],
-      baselinesOf: () => ["prerank"],
+      baselinesFor: () => ["prerank"],
       bootstrap: { resamples: 100 },
     });
     const value = (system: string, slice: string, metric: string) =>
@@ -96,14 +96,14 @@ describe("results table", () => {
         users: [0, 1],
         missedUsers: [2],
         systems: [{ system: "rl", labels }],
-        baselinesOf: () => [],
+        baselinesFor: () => [],
         bootstrap: { resamples: 50 },
       }).rows;
     const ranks = resultsTable({
       users: [0, 1],
       missedUsers: [2],
       systems: [{ system: "rl", ranks: [2, Number.POSITIVE_INFINITY] }],
-      baselinesOf: () => [],
+      baselinesFor: () => [],
       bootstrap: { resamples: 50 },
     }).rows;
     expect(table([[0, 1, 0], []])).toEqual(ranks);
@@ -116,7 +116,7 @@ describe("results table", () => {
 
   it("refuses misaligned ranks", () => {
     expect(() =>
-      resultsTable({ users: [1, 2], missedUsers: [], systems: [{ system: "x", ranks: [1] }], baselinesOf: () => [] }),
+      resultsTable({ users: [1, 2], missedUsers: [], systems: [{ system: "x", ranks: [1] }], baselinesFor: () => [] }),
     ).toThrow(/1 answers for 2 slates/);
   });
 });

@@ -3,14 +3,14 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { kendallTau } from "../../../src/eval/kendall.ts";
 import {
+  findRank,
   gradedAuc,
   gradedNdcg,
   metricNames,
-  metricsOfLabels,
-  metricsOfRank,
+  metricsFromLabels,
+  metricsFromRank,
   multiRecall,
   ndcgAt,
-  rankOf,
 } from "../../../src/eval/metrics.ts";
 
 interface GoldenCase {
@@ -25,13 +25,13 @@ interface GoldenCase {
 
 describe("metrics", () => {
   it("follow the formulas by hand", () => {
-    expect(metricsOfRank(1)).toEqual([1, 1, 1, 1, 1, 1]);
-    expect(metricsOfRank(3)).toEqual([0, 1, 1, 0.5, 0.5, 1 / 3]);
-    expect(metricsOfRank(5)).toEqual([0, 0, 1, 0, 1 / Math.log2(6), 1 / 5]);
-    expect(metricsOfRank(6)).toEqual([0, 0, 0, 0, 0, 1 / 6]);
-    expect(metricsOfRank(Number.POSITIVE_INFINITY)).toEqual([0, 0, 0, 0, 0, 0]);
-    expect(rankOf([4, 2, 9], 9)).toBe(3);
-    expect(rankOf([4, 2, 9], 7)).toBe(Number.POSITIVE_INFINITY);
+    expect(metricsFromRank(1)).toEqual([1, 1, 1, 1, 1, 1]);
+    expect(metricsFromRank(3)).toEqual([0, 1, 1, 0.5, 0.5, 1 / 3]);
+    expect(metricsFromRank(5)).toEqual([0, 0, 1, 0, 1 / Math.log2(6), 1 / 5]);
+    expect(metricsFromRank(6)).toEqual([0, 0, 0, 0, 0, 1 / 6]);
+    expect(metricsFromRank(Number.POSITIVE_INFINITY)).toEqual([0, 0, 0, 0, 0, 0]);
+    expect(findRank([4, 2, 9], 9)).toBe(3);
+    expect(findRank([4, 2, 9], 7)).toBe(Number.POSITIVE_INFINITY);
     expect(multiRecall([true, false, true, true], 3)).toBeCloseTo(2 / 3);
   });
 
@@ -39,7 +39,7 @@ describe("metrics", () => {
     // Labels 0 2 0 1: positives at ranks 2 and 4, ideal order 2 1 0 0.
     const d = (rank: number): number => 1 / Math.log2(rank + 1);
     const ideal = 2 + d(2);
-    expect(metricsOfLabels([0, 2, 0, 1])).toEqual([
+    expect(metricsFromLabels([0, 2, 0, 1])).toEqual([
       0, // R@1
       1 / 2, // R@3: one of two
       1, // R@5
@@ -47,7 +47,7 @@ describe("metrics", () => {
       (2 * d(2) + d(4)) / ideal, // N@5
       1 / 2, // MRR: the first positive
     ]);
-    expect(metricsOfLabels([])).toEqual([0, 0, 0, 0, 0, 0]);
+    expect(metricsFromLabels([])).toEqual([0, 0, 0, 0, 0, 0]);
     // Pairs with different labels: (0,2) (0,1) (2,0) (2,1) (0,1); right: (2,0) (2,1).
     expect(gradedAuc([0, 2, 0, 1])).toBe(2 / 5);
     expect(gradedAuc([1, 1])).toBeUndefined();
@@ -57,7 +57,7 @@ describe("metrics", () => {
     for (let n = 2; n <= 12; n++)
       for (let rank = 1; rank <= n; rank++) {
         const labels = Array.from({ length: n }, (_, i) => (i === rank - 1 ? 1 : 0));
-        expect(metricsOfLabels(labels)).toEqual(metricsOfRank(rank));
+        expect(metricsFromLabels(labels)).toEqual(metricsFromRank(rank));
       }
   });
 
@@ -79,7 +79,7 @@ describe("metrics", () => {
   it("never reward a worse rank, and stay in [0, 1]", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 30 }), fc.integer({ min: 0, max: 30 }), (rank, more) => {
-        const [better, worse] = [metricsOfRank(rank), metricsOfRank(rank + more)];
+        const [better, worse] = [metricsFromRank(rank), metricsFromRank(rank + more)];
         metricNames.forEach((_, m) => {
           expect(better[m] ?? -1).toBeGreaterThanOrEqual(worse[m] ?? 2);
           expect(worse[m] ?? -1).toBeGreaterThanOrEqual(0);

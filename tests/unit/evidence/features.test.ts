@@ -3,11 +3,11 @@ import { familyNames } from "../../../src/config/schema/evidence.ts";
 import { itemId } from "../../../src/core/ids.ts";
 import { leaveOneOut, trainingView } from "../../../src/data/split.ts";
 import type { Item } from "../../../src/data/types.ts";
-import type { FamilyName, Question } from "../../../src/evidence/families/family.ts";
+import type { FamilyName, FeatureInput } from "../../../src/evidence/families/family.ts";
 import { Features } from "../../../src/evidence/features.ts";
 import { itemTable, overlap } from "../../../src/evidence/items.ts";
 import { Statistics } from "../../../src/evidence/statistics.ts";
-import { datasetOf } from "../synthetic.ts";
+import { makeDataset } from "../synthetic.ts";
 
 const item = (k: number, title: string, brand: string, categories: readonly string[]): Item => ({
   id: itemId(`item-${k}`),
@@ -26,7 +26,7 @@ const items = [
 ];
 const day = 86_400;
 const data = leaveOneOut({
-  ...datasetOf(
+  ...makeDataset(
     [
       [0, 1, 3, 2, 4],
       [0, 1, 2, 3, 4],
@@ -49,7 +49,7 @@ const embeddings = {
   cols: 2,
   data: Float32Array.from([1, 0, 0.6, 0.8, -1, 0, 0, -1, 0.3, 0.3]),
 };
-const question: Question = {
+const question: FeatureInput = {
   history: Int32Array.from([1, 0]),
   now: 50 * day,
   candidates: [3, 2, 4],
@@ -57,7 +57,7 @@ const question: Question = {
   experts: { knn: [0.5, 0.9, null], own: [null, null, null] },
 };
 
-function rowsOf(features: Features, q: Question): (name: string) => number[] {
+function findRows(features: Features, q: FeatureInput): (name: string) => number[] {
   const out = features.of(q);
   return (name) => {
     const f = features.names.indexOf(name);
@@ -74,7 +74,7 @@ const close = (actual: readonly number[], expected: readonly number[]): void => 
 };
 
 describe("features", () => {
-  const all = rowsOf(new Features(itemTable(items, embeddings), statistics, familyNames, ["knn", "own"]), question);
+  const all = findRows(new Features(itemTable(items, embeddings), statistics, familyNames, ["knn", "own"]), question);
 
   it("say where every pre-ranker put a candidate, and how sure it was", () => {
     close(all("log position"), [0, Math.log(2), Math.log(3)]);
@@ -89,7 +89,7 @@ describe("features", () => {
   it("count what others did", () => {
     // Nobody in the view has 2, 3 or 4: asked of 0 and 1 instead, with 0 or 1 as the history.
     const ask = (history: readonly number[], candidates: readonly number[]) =>
-      rowsOf(new Features(itemTable(items), statistics, ["collaborative"]), {
+      findRows(new Features(itemTable(items), statistics, ["collaborative"]), {
         ...{ history: Int32Array.from(history), now: 0, candidates, scores: candidates.map(() => 0) },
       });
     const after0 = ask([0], [1, 4]);
@@ -120,7 +120,7 @@ describe("features", () => {
     close(all("brand of last"), [0, 0, Number.NaN]);
     close(all("share of brand in last 20"), [0, 0, Number.NaN]);
     const table = itemTable(items);
-    const own = rowsOf(new Features(table, statistics, ["metadata"]), { ...question, candidates: [0, 1, 2] });
+    const own = findRows(new Features(table, statistics, ["metadata"]), { ...question, candidates: [0, 1, 2] });
     close(own("brand of last"), [1, 1, 0]);
     close(own("share of brand, recent first"), [1, 1, 0]);
     // idf of a category that two of five items have: ln(1 + 5/2), for all three here.
@@ -166,7 +166,7 @@ describe("features", () => {
 
   it("look at the clock", () => {
     // The view spans 50 days, so 2.5 are recent. Item 0 was chosen on days 0, 0 and 50, item 1 on days 1, 10 and 0.
-    const timed = rowsOf(new Features(itemTable(items), statistics, ["time"]), {
+    const timed = findRows(new Features(itemTable(items), statistics, ["time"]), {
       ...{ history: Int32Array.from([2]), now: 11 * day, candidates: [0, 1, 2], scores: [0, 0, 0] },
     });
     close(timed("recent popularity"), [0, Math.log(2), 0]);

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { checkHeldOut } from "../../../src/data/leakage.ts";
 import { globalTime, leaveOneOut, segmentRange, splitByPosition, trainingView } from "../../../src/data/split.ts";
 import { type SplitDataset, segments } from "../../../src/data/types.ts";
-import { foldOfUser, planViews } from "../../../src/evidence/views.ts";
+import { assignUserFold, planViews } from "../../../src/evidence/views.ts";
 import { walkers } from "../synthetic.ts";
 
 const dataset = walkers(40, 60, 20);
@@ -22,7 +22,7 @@ describe("whose sequences the evidence rests on", () => {
       data.splits.forEach((split, user) => {
         for (const segment of segments) {
           const own = plans.filter(
-            (p) => p.segments.includes(segment) && (p.fold === undefined || p.fold === foldOfUser(data, user, o)),
+            (p) => p.segments.includes(segment) && (p.fold === undefined || p.fold === assignUserFold(data, user, o)),
           );
           expect(own).toHaveLength(1);
           const seen = own[0]?.view.sequences[user]?.length ?? 0;

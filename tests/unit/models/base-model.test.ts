@@ -5,7 +5,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { plan } from "../../../src/cli/plan.ts";
 import { compileConfig } from "../../../src/config/load.ts";
 import { Gr2Error } from "../../../src/core/errors.ts";
-import { checkBaseModel, checkCodesOf, checkMemory, modelShape } from "../../../src/models/base-model.ts";
+import { checkBaseModel, checkMemory, checkStartingCodes, modelShape } from "../../../src/models/base-model.ts";
 import type { WorkerInfo } from "../../../src/worker/types.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-base-"));
@@ -29,7 +29,7 @@ function model(name: string, options: { without?: string[]; config?: unknown; mo
 const recipe = (path: string, more: Record<string, unknown> = {}) =>
   compileConfig({ model: { source: "pretrained", path, ...more } }, "test");
 
-function faultOf(work: () => unknown): string {
+function catchFault(work: () => unknown): string {
   try {
     work();
   } catch (e) {
@@ -40,7 +40,8 @@ function faultOf(work: () => unknown): string {
 }
 
 describe("a base model that cannot be loaded", () => {
-  const refused = (path: string, more?: Record<string, unknown>) => faultOf(() => checkBaseModel(recipe(path, more)));
+  const refused = (path: string, more?: Record<string, unknown>) =>
+    catchFault(() => checkBaseModel(recipe(path, more)));
 
   it("is refused with what is wrong and what to do, before any stage runs", () => {
     expect(refused("/nowhere/model")).toBe("CONFIG model.path = /nowhere/model: there is no such folder | ");
@@ -78,7 +79,7 @@ describe("a base model that cannot be loaded", () => {
       /model\.lora\.targets: .*adapted has no layer named query, c_attn \| Its linear layers are q_proj, k_proj/,
     );
     expect(refused("Qwen/Qwen3-8B", { lora })).toMatch(/Qwen\/Qwen3-8B has no layer named query/);
-    expect(faultOf(() => compileConfig({ model: { lora: { rank: 4 } } }, "x"))).toMatch(/nothing to freeze/);
+    expect(catchFault(() => compileConfig({ model: { lora: { rank: 4 } } }, "x"))).toMatch(/nothing to freeze/);
   });
 
   it("is left to the worker where only it can see it", () => {
@@ -96,15 +97,15 @@ describe("weights of another catalogue", () => {
   it("are refused by an export's or a state's own note, and pass with the right one", () => {
     const folder = model("exported");
     const config = recipe(folder);
-    expect(() => checkCodesOf(config, "aaa")).not.toThrow();
+    expect(() => checkStartingCodes(config, "aaa")).not.toThrow();
     writeFileSync(join(folder, "gr2_export.json"), JSON.stringify({ catalogue: "aaa" }));
-    expect(() => checkCodesOf(config, "aaa")).not.toThrow();
-    expect(faultOf(() => checkCodesOf(config, "bbb"))).toMatch(
+    expect(() => checkStartingCodes(config, "aaa")).not.toThrow();
+    expect(catchFault(() => checkStartingCodes(config, "bbb"))).toMatch(
       /^CHECKPOINT .*exported: these weights know the semantic IDs of catalogue aaa, this run has bbb \| Start from the base/,
     );
     rmSync(join(folder, "gr2_export.json"));
     writeFileSync(join(folder, "gr2_state.json"), JSON.stringify({ metadata: { catalogue: "ccc" } }));
-    expect(faultOf(() => checkCodesOf(config, "bbb"))).toContain("catalogue ccc");
+    expect(catchFault(() => checkStartingCodes(config, "bbb"))).toContain("catalogue ccc");
   });
 });
 
@@ -122,7 +123,7 @@ describe("memory", () => {
     expect(check("Qwen/Qwen3-1.7B", "cuda:0 X", 60)).toEqual([
       expect.stringMatching(/^! memory: about \d.* X has 60\.0 GiB/),
     ]);
-    expect(faultOf(() => check("Qwen/Qwen3-8B", "cuda:0 X", 80))).toMatch(
+    expect(catchFault(() => check("Qwen/Qwen3-8B", "cuda:0 X", 80))).toMatch(
       /^ENVIRONMENT training Qwen\/Qwen3-8B needs \d+\.\d GiB for weights and optimizer alone, cuda:0 X has 80\.0 GiB \| It would fit with --set /,
     );
     expect(check("some/unknown", "cuda:0 X", 1)).toEqual([]);
@@ -139,7 +140,7 @@ describe("memory", () => {
       /does not fit: .*\n(change: --set |no setting helps)/,
     );
     const unknown = () => plan({ config: "configs/qwen3-8b-beauty.yaml", set: ["model.path=some/model"], memory: 80 });
-    expect(faultOf(unknown)).toMatch(
+    expect(catchFault(unknown)).toMatch(
       /some\/model: its dimensions are not known here \| Use a folder with a config\.json/,
     );
   });

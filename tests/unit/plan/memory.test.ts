@@ -1,19 +1,19 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { compileConfig } from "../../../src/config/load.ts";
-import { type Device, type MemoryPlan, type Part, planMemory, tokensOf } from "../../../src/plan/memory.ts";
-import { knownShape, type ModelShape, shapeOf } from "../../../src/plan/shape.ts";
+import { countTokens, type Device, type MemoryPlan, type Part, planMemory } from "../../../src/plan/memory.ts";
+import { knownShape, type ModelShape, readShape } from "../../../src/plan/shape.ts";
 
 const config = (tree: Record<string, unknown>) => compileConfig(tree, "test");
 const gpu = (gib: number): Device => ({ kind: "cuda", memoryBytes: gib * 2 ** 30 });
-const shape = shapeOf(
+const shape = readShape(
   {
     ...{ model_type: "llama", hidden_size: 64, num_attention_heads: 4, num_hidden_layers: 2 },
     ...{ vocab_size: 1000, intermediate_size: 128, tie_word_embeddings: true },
   },
   "x",
 );
-const bytesOf = (plan: MemoryPlan, phase: string): Readonly<Record<Part, number>> =>
+const phaseBytes = (plan: MemoryPlan, phase: string): Readonly<Record<Part, number>> =>
   plan.phases.find((p) => p.name === phase)?.bytes as Readonly<Record<Part, number>>;
 const pretrained = (lora: Record<string, unknown>, runtime: Record<string, unknown> = {}) =>
   config({ model: { source: "pretrained", path: "x", lora }, runtime });
@@ -27,12 +27,17 @@ describe("the memory planner", () => {
     const plan = planMemory(pretrained({ rank: 0 }), shape, 100, gpu(80));
     expect([plan.parameters, plan.trained]).toEqual([tables + blocks, tables + blocks]);
     const n = tables + blocks;
-    expect(bytesOf(plan, "midtrain")).toMatchObject({ weights: 4 * n, gradients: 4 * n, optimizer: 8 * n, cache: 0 });
+    expect(phaseBytes(plan, "midtrain")).toMatchObject({
+      weights: 4 * n,
+      gradients: 4 * n,
+      optimizer: 8 * n,
+      cache: 0,
+    });
     // SFT and RL accumulate over several calls, each of which can be undone
-    expect(bytesOf(plan, "sft").gradients).toBe(8 * n);
+    expect(phaseBytes(plan, "sft").gradients).toBe(8 * n);
     // sampling lays out a second copy of a Llama's weights
     const sample = { weights: 8 * n, gradients: 0, activations: 0, optimizer: 8 * n };
-    expect(bytesOf(plan, "rl: sample")).toMatchObject(sample);
+    expect(phaseBytes(plan, "rl: sample")).toMatchObject(sample);
   });
 
   it("counts a base in the compute type and float32 masters of LoRA and rows", () => {
@@ -44,7 +49,7 @@ describe("the memory planner", () => {
     ] as const) {
       const plan = planMemory(pretrained({ rank: 4, targets: ["q_proj", "v_proj"] }, { dtype }), shape, 100, gpu(80));
       expect(plan.trained).toBe(trained);
-      expect(bytesOf(plan, "midtrain")).toMatchObject({
+      expect(phaseBytes(plan, "midtrain")).toMatchObject({
         weights: b * (tables + blocks) + 4 * trained,
         optimizer: 8 * trained,
       });
@@ -54,19 +59,19 @@ describe("the memory planner", () => {
   it("adds the reference model of a KL term to RL alone", () => {
     const without = planMemory(config({}), shape, 0, gpu(80));
     const plan = planMemory(config({ rl: { klCoef: 0.1 } }), shape, 0, gpu(80));
-    const more = (phase: string) => bytesOf(plan, phase).weights - bytesOf(without, phase).weights;
+    const more = (phase: string) => phaseBytes(plan, phase).weights - phaseBytes(without, phase).weights;
     expect([more("sft"), more("rl: sample"), more("rl: update")]).toEqual([0, 4 * 146_240, 4 * 146_240]);
   });
 
   it("knows how long prompts, answers and documents are", () => {
     // compact: 12 + (20 + 10) * (4 codes + 2 + 1); thought 96 + 10 * (6 + 3); documents 30 * 6 < 256
-    expect(tokensOf(config({}))).toEqual({ prompt: 222, response: 186, document: 256 });
+    expect(countTokens(config({}))).toEqual({ prompt: 222, response: 186, document: 256 });
     const json = config({
       prompts: { format: "json", showTitles: true, historyItems: 5 },
       sid: { levels: 2, format: "bare" },
     });
     // 240 + 15 * (2 + 24 + 4); 96 + 10 * 5
-    expect(tokensOf(json)).toMatchObject({ prompt: 690, response: 146 });
+    expect(countTokens(json)).toMatchObject({ prompt: 690, response: 146 });
   });
 
   it("proposes settings with which the recipe fits, and only those that are needed", () => {

@@ -2,7 +2,14 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { repositoryRoot } from "../../../src/core/paths.ts";
-import { families, knownModels, knownShape, loraParameters, parametersOf, shapeOf } from "../../../src/plan/shape.ts";
+import {
+  countParameters,
+  families,
+  knownModels,
+  knownShape,
+  loraParameters,
+  readShape,
+} from "../../../src/plan/shape.ts";
 
 /** Parameters as the makers publish them (safetensors metadata; tied tables once). */
 const published: Readonly<Record<string, number>> = {
@@ -31,7 +38,7 @@ const published: Readonly<Record<string, number>> = {
 describe("the shape of a model", () => {
   it("gives the published number of parameters for every known model", () => {
     const counted = knownModels.map((id) => {
-      const { tables, blocks } = parametersOf(knownShape(id) as NonNullable<ReturnType<typeof knownShape>>);
+      const { tables, blocks } = countParameters(knownShape(id) as NonNullable<ReturnType<typeof knownShape>>);
       return [id, tables + blocks];
     });
     expect(Object.fromEntries(counted)).toEqual(published);
@@ -55,11 +62,11 @@ describe("the shape of a model", () => {
       num_hidden_layers: 2,
       vocab_size: 100,
     };
-    const shape = shapeOf({ ...json, intermediate_size: 128 }, "x");
+    const shape = readShape({ ...json, intermediate_size: 128 }, "x");
     expect(shape).toMatchObject({ kvHeads: 4, headDim: 16, tied: false });
     // 2 (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64; tables 2 * 110 * 64
-    expect(parametersOf(shape, 110)).toEqual({ tables: 14_080, blocks: 82_240 });
-    expect(() => shapeOf(json, "a/config.json")).toThrow(/a\/config\.json: intermediate_size = undefined/);
+    expect(countParameters(shape, 110)).toEqual({ tables: 14_080, blocks: 82_240 });
+    expect(() => readShape(json, "a/config.json")).toThrow(/a\/config\.json: intermediate_size = undefined/);
     // 2 layers, rank 4: q 64 + 64, down 128 + 64; rows 10 * 64, twice
     expect(loraParameters(shape, 4, ["q_proj", "down_proj"], 10)).toBe(2 * 4 * (128 + 192) + 2 * 640);
   });

@@ -32,7 +32,7 @@ const spellings = codes.map((tokens) => tokens.join(""));
 function options(o: { format?: "compact" | "json"; constrained?: boolean; prior?: boolean; chat?: boolean } = {}) {
   const encoder = new Encoder(
     { encode, tokenId },
-    { tokensOf: (row) => codes[row] as string[] },
+    { tokensAt: (row) => codes[row] as string[] },
     o.chat ? { chat: { question: "Q", answer: "A", end: "<eot>" } } : {},
   );
   return {
@@ -53,13 +53,13 @@ const slate = (ask: AskOptions) => ({
   sequences: [0, 1, 2].map((row) => ask.encoder.item(row)),
   prior: [0.5, 0, -1],
 });
-const tokensOf = (text: string): number[] =>
+const tokensAt = (text: string): number[] =>
   [...text.matchAll(/<[^>]+>|[\s\S]/g)].flatMap(([t]) => (specials.includes(t) ? [tokenId(t)] : encode(t)));
 
 describe("prompts", () => {
   it("show what the compressor leaves, in the run's format", () => {
     const ask = options();
-    const input = { history: [0, 1, 2], candidates: [1, 0, 2], titleOf: () => "" };
+    const input = { history: [0, 1, 2], candidates: [1, 0, 2], getTitle: () => "" };
     const compressor = { compress: (i: typeof input) => ({ ...i, history: [2] }) };
     expect(rerankPrompt(ask, input, "think")).toEqual(ask.encoder.encode(renderPrompt(input, "think", ask.prompts)));
     expect(decode(rerankPrompt({ ...ask, compressor }, input, "answer"))).toBe(
@@ -138,7 +138,7 @@ describe("reading a response", () => {
 
   it("reads a chat's end of turn as the end", () => {
     const chat = options({ chat: true });
-    const written = Int32Array.from(tokensOf(`why${answer(0, 1, 2)}`.replace("<|end|>", "<eot>")));
+    const written = Int32Array.from(tokensAt(`why${answer(0, 1, 2)}`.replace("<|end|>", "<eot>")));
     expect(decodeResponse(chat.encoder, written, decode)).toBe(`why${answer(0, 1, 2)}`);
     const open = written.subarray(0, -1);
     expect(decodeResponse(chat.encoder, open, decode)).not.toContain("<|end|>");
@@ -146,8 +146,8 @@ describe("reading a response", () => {
   });
 
   it("finds where the reasoning ends", () => {
-    expect(findTrigger(options(), tokensOf(`ab${answer(0)}`))).toBe(2);
-    expect(findTrigger(options(), tokensOf("ab"))).toBe(-1);
+    expect(findTrigger(options(), tokensAt(`ab${answer(0)}`))).toBe(2);
+    expect(findTrigger(options(), tokensAt("ab"))).toBe(-1);
     expect(findTrigger(options({ format: "json" }), encode('ab", "ranking": ["'))).toBe(2);
     expect(findTokens([1, 1, 2, 1, 2], [1, 2], 2)).toBe(3);
     expect(findTokens([1, 2, 1], [1, 2], 1)).toBe(-1);

@@ -1,6 +1,13 @@
 import { describe, expect, it } from "vitest";
 import { Rng } from "../../../src/core/rng.ts";
-import { crossFittedScores, directScores, fitPrior, orderBy, priorOf, standardise } from "../../../src/policy/prior.ts";
+import {
+  computePrior,
+  crossFittedScores,
+  directScores,
+  fitPrior,
+  orderBy,
+  standardise,
+} from "../../../src/policy/prior.ts";
 
 /** Slates of four whose target follows the likelihood with probability .7, else stands at a place by prior .4 .3 .2 .1. */
 function slates(n: number, seed: number) {
@@ -21,7 +28,7 @@ describe("prior", () => {
   it("learns that likelihood helps and that earlier places are likelier", () => {
     const prior = fitPrior(slates(2000, 1), terms);
     expect(prior.likelihood).toBeGreaterThan(0.3);
-    const p = priorOf(prior, { scores: [4, 3, 2, 1] });
+    const p = computePrior(prior, { scores: [4, 3, 2, 1] });
     expect(orderBy(p)).toEqual([0, 1, 2, 3]);
   });
 

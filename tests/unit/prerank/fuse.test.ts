@@ -1,7 +1,7 @@
 /** Fusing planted experts: what the weights find out of sample, and what a pool and its scores are, by hand. */
 import { describe, expect, it } from "vitest";
 import { Rng } from "../../../src/core/rng.ts";
-import { aloneAs, type ExpertScale, fitFusion, fuse, poolFeatures, poolOf } from "../../../src/prerank/fuse.ts";
+import { aloneAs, buildPool, type ExpertScale, fitFusion, fuse, poolFeatures } from "../../../src/prerank/fuse.ts";
 import type { Ranked } from "../../../src/prerank/types.ts";
 
 const log = { name: "counts", scale: "log", floor: 0.5 } as const;
@@ -15,7 +15,7 @@ describe("a pool", () => {
   ];
 
   it("is the union of the lists, with nothing said where a score is missing or at the floor", () => {
-    const pool = poolOf(lists, [log, plain]);
+    const pool = buildPool(lists, [log, plain]);
     expect(pool).toEqual({
       items: [7, 3, 5],
       scores: [

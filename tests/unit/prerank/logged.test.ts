@@ -3,12 +3,12 @@ import { checkLoggedSlates, checkTrainingView } from "../../../src/data/leakage.
 import { globalTime, splitByPosition, trainingView } from "../../../src/data/split.ts";
 import type { Dataset, Impressions, SplitDataset } from "../../../src/data/types.ts";
 import { loggedSlates } from "../../../src/prerank/logged.ts";
-import { labelsOf, type Slate, truthOf } from "../../../src/prerank/types.ts";
-import { datasetOf } from "../synthetic.ts";
+import { type Slate, slateLabels, targetDistribution } from "../../../src/prerank/types.ts";
+import { makeDataset } from "../synthetic.ts";
 
 type Logged = readonly [user: number, time: number, items: readonly number[], labels: readonly number[]];
 
-function logOf(slates: readonly Logged[]): Impressions {
+function makeLog(slates: readonly Logged[]): Impressions {
   const starts = [0];
   for (const [, , items] of slates) starts.push((starts.at(-1) ?? 0) + items.length);
   return {
@@ -20,11 +20,14 @@ function logOf(slates: readonly Logged[]): Impressions {
     labels: Float64Array.from(slates.flatMap(([, , , labels]) => labels)),
   };
 }
-const withLog = (dataset: Dataset, slates: readonly Logged[]): Dataset => ({ ...dataset, impressions: logOf(slates) });
+const withLog = (dataset: Dataset, slates: readonly Logged[]): Dataset => ({
+  ...dataset,
+  impressions: makeLog(slates),
+});
 
 /** User 0 did items 0..9 at times 0, 10, .. 90; by position: midtrain [0, 6), rerank [6, 8), validation [8, 9), test [9, 10). */
 const ten = Array.from({ length: 10 }, (_, k) => k);
-const sequences = datasetOf([ten], 20, [ten.map((k) => 10 * k)]);
+const sequences = makeDataset([ten], 20, [ten.map((k) => 10 * k)]);
 const shares = { midtrain: 0.6, rerank: 0.2, validation: 0.1, test: 0.1 };
 
 describe("logged slates", () => {
@@ -53,9 +56,9 @@ describe("logged slates", () => {
   it("point to the best label that stands first", () => {
     const [slate] = loggedSlates(data, 64).slates.validation;
     expect(slate).toMatchObject({ targetIndex: 1, target: 14, labels: [0, 2, 0, 2, 1], scores: [-1, -2, -3, -4, -5] });
-    expect(truthOf(slate as Slate)).toEqual([0, 2 / 5, 0, 2 / 5, 1 / 5]);
-    expect(labelsOf({ candidates: [4, 5, 6], targetIndex: 2 })).toEqual([0, 0, 1]);
-    expect(truthOf({ candidates: [4, 5], targetIndex: -1 })).toEqual([0, 0]);
+    expect(targetDistribution(slate as Slate)).toEqual([0, 2 / 5, 0, 2 / 5, 1 / 5]);
+    expect(slateLabels({ candidates: [4, 5, 6], targetIndex: 2 })).toEqual([0, 0, 1]);
+    expect(targetDistribution({ candidates: [4, 5], targetIndex: -1 })).toEqual([0, 0]);
   });
 
   it("are cut from the end of the incumbent's order, and left out when nothing is left to order", () => {
@@ -70,7 +73,7 @@ describe("logged slates", () => {
   it("are left out when what was chosen lies on both sides of a segment's end", () => {
     // Four items at time 70, the last two behind the end of rerank.
     const times = [0, 10, 20, 30, 40, 50, 70, 70, 70, 70];
-    const d = withLog(datasetOf([ten], 20, [times]), [[0, 70, [6, 7, 8, 9, 15], [1, 1, 1, 1, 0]]]);
+    const d = withLog(makeDataset([ten], 20, [times]), [[0, 70, [6, 7, 8, 9, 15], [1, 1, 1, 1, 0]]]);
     const position = splitByPosition(d, shares);
     expect(loggedSlates(position, 64).skipped.straddling).toBe(1);
     // A cut in time never runs through them: 60 % of ten interactions come before 70.
@@ -81,7 +84,7 @@ describe("logged slates", () => {
 
   it("with a global-time split belong to the segment of their time, for all users alike", () => {
     // User 1 stopped at 45, before rerank begins; a slate of theirs at 75 is still of the later segment.
-    const d = withLog(datasetOf([ten, [0, 1]], 20, [ten.map((k) => 10 * k), [5, 45]]), [
+    const d = withLog(makeDataset([ten, [0, 1]], 20, [ten.map((k) => 10 * k), [5, 45]]), [
       [0, 75, [8, 15], [1, 0]],
       [1, 75, [8, 15], [1, 0]],
       [1, 20, [3, 15], [1, 0]],
@@ -133,7 +136,7 @@ describe("the leakage check of logged slates", () => {
 
   it("stops at a slate that teaches what a later segment asks", () => {
     const times = [0, 10, 20, 30, 40, 50, 60, 70, 70, 90];
-    const later = splitByPosition(datasetOf([ten], 20, [times]), shares);
+    const later = splitByPosition(makeDataset([ten], 20, [times]), shares);
     const slate = { ...good, time: 70, position: 7 };
     expect(() => checkLoggedSlates(later, [slate])).toThrow(/belongs to a segment behind rerank/);
   });

@@ -3,15 +3,15 @@ import { describe, expect, it } from "vitest";
 import { checkSlates } from "../../../src/data/leakage.ts";
 import { splitByPosition, trainingView } from "../../../src/data/split.ts";
 import { defaultItemKnn, fitItemKnn } from "../../../src/prerank/item-knn.ts";
-import { neighboursOf } from "../../../src/prerank/neighbours.ts";
+import { countNeighbours } from "../../../src/prerank/neighbours.ts";
 import { fitPopularity } from "../../../src/prerank/popularity.ts";
 import { buildAllSlates, buildSlates, slateId } from "../../../src/prerank/slates.ts";
 import { selectTop, tieKeys } from "../../../src/prerank/top.ts";
-import { datasetOf, walkers } from "../synthetic.ts";
+import { makeDataset, walkers } from "../synthetic.ts";
 
 const everything = { midtrain: 1, rerank: 0, validation: 0, test: 0 };
-const viewOf = (sequences: number[][], numItems: number) =>
-  trainingView(splitByPosition(datasetOf(sequences, numItems), everything), "midtrain");
+const makeView = (sequences: number[][], numItems: number) =>
+  trainingView(splitByPosition(makeDataset(sequences, numItems), everything), "midtrain");
 
 describe("top-n selection", () => {
   it("equals a full sort, with ties by key and excluded rows left out", () => {
@@ -46,8 +46,8 @@ describe("top-n selection", () => {
 
 describe("neighbours", () => {
   it("count by hand: 0 1 2 and 0 2, window 2, decay .5", () => {
-    const n = neighboursOf(
-      viewOf(
+    const n = countNeighbours(
+      makeView(
         [
           [0, 1, 2],
           [0, 2],
@@ -82,7 +82,7 @@ describe("item-kNN", () => {
   it("scores as its formula says", async () => {
     const options = { ...defaultItemKnn, window: 2, decay: 0.5, shrinkage: 1, alpha: 0.5, transitionWeight: 2 };
     const knn = fitItemKnn(
-      viewOf(
+      makeView(
         [
           [0, 1, 2],
           [0, 2],
@@ -91,7 +91,7 @@ describe("item-kNN", () => {
       ),
       options,
     );
-    const [top] = await knn.topOf([Int32Array.from([1, 0])], 2, "unseen");
+    const [top] = await knn.rankTop([Int32Array.from([1, 0])], 2, "unseen");
     // item 2: from 0 (age 0) 1.5/(√4+1) + 2·1/3; from 1 (age 1) .85·1/(√2+1) + .6·2·1/(√2+1); popularity 1e-6·2/5
     const d = Math.SQRT2 + 1;
     expect(top?.items).toEqual([2, 3]);
@@ -103,9 +103,9 @@ describe("item-kNN", () => {
     const a = splitByPosition(walkers(40, 60, 20));
     const cut = a.dataset.sequences.map((s, u) => Array.from(s.items.subarray(0, a.splits[u]?.midtrainEnd ?? 0)));
     const full = fitItemKnn(trainingView(a, "midtrain"));
-    const alone = fitItemKnn(viewOf(cut, 60));
+    const alone = fitItemKnn(makeView(cut, 60));
     const history = a.dataset.sequences[0]?.items.subarray(0, 15) ?? new Int32Array();
-    expect(await full.topOf([history], 10, "allow")).toEqual(await alone.topOf([history], 10, "allow"));
+    expect(await full.rankTop([history], 10, "allow")).toEqual(await alone.rankTop([history], 10, "allow"));
   });
 
   it("beats popularity where items follow each other", async () => {
@@ -153,7 +153,7 @@ describe("slates", () => {
   });
 
   it("skip answers that the user has seen, unless repeats are allowed", async () => {
-    const repeating = splitByPosition(datasetOf([[0, 1, 2, 3, 0, 5]], 30), {
+    const repeating = splitByPosition(makeDataset([[0, 1, 2, 3, 0, 5]], 30), {
       ...everything,
       midtrain: 0.5,
       rerank: 0.5,

@@ -5,12 +5,12 @@ import { type BudgetOptions, budgetCompressor } from "../../../src/prompts/compr
 import type { PromptInput } from "../../../src/prompts/rerank.ts";
 
 const titles = ["red soap", "blue soap", "green towel", "hair brush", "shampoo", "soap dish", "large comb of horn"];
-const titleOf = (row: number): string => titles[row] ?? "";
+const getTitle = (row: number): string => titles[row] ?? "";
 /** An item costs one token and one a word of its title. */
-const tokensOf = (_row: number, title: string): number => 1 + title.split(" ").length;
-const input = (history: number[], candidates: number[] = [5]): PromptInput => ({ history, candidates, titleOf });
+const countTokens = (_row: number, title: string): number => 1 + title.split(" ").length;
+const input = (history: number[], candidates: number[] = [5]): PromptInput => ({ history, candidates, getTitle });
 const compress = (history: number[], o: Partial<BudgetOptions>, candidates?: number[]) =>
-  budgetCompressor({ historyTokens: 0, titleWords: 0, historyItems: 20, ...o }, tokensOf).compress(
+  budgetCompressor({ historyTokens: 0, titleWords: 0, historyItems: 20, ...o }, countTokens).compress(
     input(history, candidates),
   );
 
@@ -29,8 +29,8 @@ describe("the budgeted compressor", () => {
   it("cuts titles, of candidates too, and looks at the latest items alone", () => {
     const cut = compress([1, 6, 3], { titleWords: 2, historyItems: 2 });
     expect(cut.history).toEqual([6, 3]);
-    expect(cut.titleOf(6)).toBe("large comb");
-    expect(cut.titleOf(4)).toBe("shampoo");
+    expect(cut.getTitle(6)).toBe("large comb");
+    expect(cut.getTitle(4)).toBe("shampoo");
   });
 
   it("stays within every budget, in order, and leaves the candidates alone", () => {
@@ -39,7 +39,7 @@ describe("the budgeted compressor", () => {
       fc.property(rows, rows, fc.integer({ min: 1, max: 30 }), fc.nat(3), (history, candidates, budget, titleWords) => {
         const out = compress(history, { historyTokens: budget, titleWords }, candidates);
         const shown = Array.from(out.history);
-        expect(shown.reduce((n, row) => n + tokensOf(row, out.titleOf(row)), 0)).toBeLessThanOrEqual(budget);
+        expect(shown.reduce((n, row) => n + countTokens(row, out.getTitle(row)), 0)).toBeLessThanOrEqual(budget);
         expect(out.candidates).toEqual(candidates);
         let at = 0;
         for (const row of history) if (row === shown[at]) at++;

@@ -24,7 +24,7 @@ const options = (format: "compact" | "json"): PromptOptions => ({
 const slate = [11, 4, 25, 8];
 const spellings = slate.map(spell);
 const reasoning = { pattern: ["Drama", "Comedy"], support: [3, 9], recap: [9], choice: 25 };
-const titleOf = (row: number): string => `item ${row}`;
+const getTitle = (row: number): string => `item ${row}`;
 
 describe.each(["compact", "json"] as const)("%s format", (format) => {
   const o = options(format);
@@ -48,15 +48,15 @@ describe.each(["compact", "json"] as const)("%s format", (format) => {
 
   it("gives every bad answer a reason", () => {
     const good = answered([2, 0, 1, 3], true);
-    const reasonOf = (text: string) => {
+    const parseReason = (text: string) => {
       const p = parseResponse(text, spellings, "think", o);
       return p.kind === "unparseable" ? p.reason : p.kind;
     };
-    expect(reasonOf(good)).toBe("ranking");
-    expect(reasonOf(good.replace(markers.end, ""))).toBe("not ended");
-    expect(reasonOf(answered([2, 2, 1, 3], true))).toBe("repeated candidate");
-    expect(reasonOf(answered([2, 0, 1], true))).toBe("missing candidates");
-    expect(reasonOf(good.replace(spell(8), spell(9)))).toBe("not a candidate");
+    expect(parseReason(good)).toBe("ranking");
+    expect(parseReason(good.replace(markers.end, ""))).toBe("not ended");
+    expect(parseReason(answered([2, 2, 1, 3], true))).toBe("repeated candidate");
+    expect(parseReason(answered([2, 0, 1], true))).toBe("missing candidates");
+    expect(parseReason(good.replace(spell(8), spell(9)))).toBe("not a candidate");
   });
 
   it("never throws on hostile text", () => {
@@ -72,7 +72,7 @@ describe.each(["compact", "json"] as const)("%s format", (format) => {
   });
 
   it("shows the latest history and all candidates in their order", () => {
-    const prompt = write(renderPrompt({ history: [1, 2, 3, 5, 6], candidates: slate, titleOf }, "think", o));
+    const prompt = write(renderPrompt({ history: [1, 2, 3, 5, 6], candidates: slate, getTitle }, "think", o));
     expect(prompt).toContain(spellings.join(""));
     expect(prompt).toContain([3, 5, 6].map(spell).join(""));
     expect(prompt).not.toContain(spell(2));
@@ -88,7 +88,7 @@ describe("json format", () => {
   it("is a whole JSON object with the prompt's last words in front", () => {
     const thought = { words: ['a "quoted"\n \\ word ', 3, " done ", 25] };
     for (const mode of ["think", "answer"] as const) {
-      const prompt = write(renderPrompt({ history: [3], candidates: slate, titleOf }, mode, o));
+      const prompt = write(renderPrompt({ history: [3], candidates: slate, getTitle }, mode, o));
       const response = write(renderResponse(mode === "think" ? thought : null, slate, o).map((p) => p.piece));
       const opening = prompt.slice(prompt.lastIndexOf('{"reasoning"'));
       const whole = JSON.parse(opening + response.slice(0, -markers.end.length)) as Record<string, unknown>;
@@ -121,7 +121,7 @@ describe("json format", () => {
 
   it("primes with knowledge, or not", () => {
     const prompt = (knowledgePriming: boolean) =>
-      write(renderPrompt({ history: [1], candidates: slate, titleOf }, "think", { ...o, knowledgePriming }));
+      write(renderPrompt({ history: [1], candidates: slate, getTitle }, "think", { ...o, knowledgePriming }));
     expect(prompt(true)).toContain("Shoppers move along chains");
     expect(prompt(false)).not.toContain("Shoppers");
     for (const word of ["Pattern", "Complement", "Choice", "Cite items by their ID"])
@@ -130,9 +130,9 @@ describe("json format", () => {
 });
 
 describe("citations", () => {
-  const rowOf = (s: string) => [3, 9].find((row) => spell(row) === s);
+  const findRow = (s: string) => [3, 9].find((row) => spell(row) === s);
   it("split a thought into words and the items it shows, and name what it does not", () => {
-    const read = readCitations(`goes with ${spell(3)}${spell(9)}, not ${spell(8)}.`, rowOf);
+    const read = readCitations(`goes with ${spell(3)}${spell(9)}, not ${spell(8)}.`, findRow);
     expect(read.words).toEqual(["goes with ", 3, 9, ", not ", "."]);
     expect(read).toMatchObject({ cited: [3, 9], unknown: [spell(8)] });
   });
@@ -141,7 +141,7 @@ describe("citations", () => {
     const part = fc.constantFrom(spell(3), spell(9), "<s_b_1>", "<s_a_", " and ", "é");
     fc.assert(
       fc.property(fc.array(part), (parts) => {
-        const { words, unknown } = readCitations(parts.join(""), rowOf);
+        const { words, unknown } = readCitations(parts.join(""), findRow);
         if (unknown.length > 0) return;
         expect(words.map((w) => (typeof w === "number" ? spell(w) : w)).join("")).toBe(parts.join(""));
       }),
@@ -190,7 +190,7 @@ describe("compact format", () => {
     };
     const encoder = new Encoder(
       { encode: (t) => [...t].map(tokenId), tokenId },
-      { tokensOf: (row) => [`a${row}`, `b${row}`] },
+      { tokensAt: (row) => [`a${row}`, `b${row}`] },
     );
     expect(constraintTokens("answer", o, encoder).trigger).toEqual([]);
     expect(constraintTokens("think", o, encoder).trigger).toEqual([encoder.marker("answer")]);

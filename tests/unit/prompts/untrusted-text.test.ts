@@ -13,7 +13,7 @@ import { Encoder, markers, type Piece } from "../../../src/prompts/pieces.ts";
 import { renderPrompt } from "../../../src/prompts/rerank.ts";
 import { captioningTask, personaTask } from "../../../src/prompts/tasks.ts";
 import { neutralise } from "../../../src/sid/sanitise.ts";
-import { sidTokens, tokensOfSid } from "../../../src/sid/semantic-id.ts";
+import { sidTokens, spellCodes } from "../../../src/sid/semantic-id.ts";
 import { byteTokenizerJson } from "../../../src/worker/fake-tokenizer.ts";
 import { Tokenizer } from "../../../src/worker/tokenizer.ts";
 
@@ -75,7 +75,7 @@ describe("neutralised text", () => {
 describe("prompts and documents around it", () => {
   const encoder = new Encoder(
     { encode: (s) => bytes.encode(s), tokenId: (t) => bytes.requireTokenId(t) },
-    { tokensOf: (row) => tokensOfSid([row % shape.codes, row % shape.codes], shape.format) },
+    { tokensAt: (row) => spellCodes([row % shape.codes, row % shape.codes], shape.format) },
   );
   const itemWith = (words: string): Item => ({
     ...{ id: itemId("x"), title: words, brand: words, categories: [words], description: words },
@@ -89,7 +89,7 @@ describe("prompts and documents around it", () => {
   };
   const textsAround = (words: string): Piece[] => [
     ...(["compact", "json"] as const).flatMap((format) =>
-      renderPrompt({ history: [1, 2], candidates: [3, 4], titleOf: () => words }, "think", { ...options, format }),
+      renderPrompt({ history: [1, 2], candidates: [3, 4], getTitle: () => words }, "think", { ...options, format }),
     ),
     ...captioningTask(1, itemWith(words), "describe"),
     ...captioningTask(1, itemWith(words), "identify"),
@@ -109,7 +109,7 @@ describe("prompts and documents around it", () => {
 
   it("cut over-long text by tokens, and keep what stands behind it", () => {
     const long = "word ".repeat(2000).trim();
-    const prompt = renderPrompt({ history: [1], candidates: [2, 3], titleOf: () => long }, "answer", {
+    const prompt = renderPrompt({ history: [1], candidates: [2, 3], getTitle: () => long }, "answer", {
       ...options,
       format: "compact",
     });
@@ -117,7 +117,7 @@ describe("prompts and documents around it", () => {
     expect(encoder.encode(prompt).length).toBe(3 + 3 * (4 + 16 + 1));
     const whole = { ...options, format: "compact", maxTitleTokens: 0 } as const;
     expect(
-      encoder.encode(renderPrompt({ history: [1], candidates: [], titleOf: () => long }, "answer", whole)).length,
+      encoder.encode(renderPrompt({ history: [1], candidates: [], getTitle: () => long }, "answer", whole)).length,
     ).toBeGreaterThan(long.length);
     for (const direction of ["describe", "identify"] as const) {
       const tokens = encoder.encode(captioningTask(5, itemWith(long), direction));
@@ -132,7 +132,7 @@ describe("prompts and documents around it", () => {
     expect(bytes.decode(encoder.encode(captioningTask(1, empty, "describe")))).toContain("untitled.");
     expect(
       encoder.encode(
-        renderPrompt({ history: [1], candidates: [2], titleOf: () => "" }, "answer", { ...options, format: "json" }),
+        renderPrompt({ history: [1], candidates: [2], getTitle: () => "" }, "answer", { ...options, format: "json" }),
       ).length,
     ).toBeGreaterThan(0);
   });

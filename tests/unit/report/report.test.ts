@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readReportData } from "../../../src/report/data.ts";
 import { escapeHtml, html } from "../../../src/report/html.ts";
-import { advantagesOf, lines, verdictOf } from "../../../src/report/plots.ts";
+import { judgeInterval, lines, listAdvantages } from "../../../src/report/plots.ts";
 import { renderReport, writeReport } from "../../../src/report/report.ts";
 import { fixtureRun, hostile } from "./fixture.ts";
 
@@ -25,11 +25,11 @@ function unbalanced(page: string): string[] {
   return [...problems, ...stack.map((t) => `<${t}> is never closed`)];
 }
 
-const pageOf = async (run: string) => readFileSync(await writeReport(run), "utf8");
+const renderPage = async (run: string) => readFileSync(await writeReport(run), "utf8");
 
 describe("report of a finished run", async () => {
   const run = fixtureRun();
-  const page = await pageOf(run);
+  const page = await renderPage(run);
 
   it("is one well-formed page with every section and plot", () => {
     expect(unbalanced(page.replace(/<style>.*?<\/style>/s, ""))).toEqual([]);
@@ -170,7 +170,7 @@ describe("pieces", () => {
 
   it("computes advantages within the group", () => {
     // mean 1, std sqrt(2/3): (0-1)/0.8165 = -1.2247
-    const [a, b, c, ...equal] = advantagesOf([
+    const [a, b, c, ...equal] = listAdvantages([
       { step: 0, rewards: [0, 1, 2] },
       { step: 0, rewards: [3, 3] },
     ]);
@@ -180,9 +180,9 @@ describe("pieces", () => {
 
   it("reads intervals", () => {
     expect([
-      verdictOf({ ci_low: 0.1, ci_high: 0.2 }),
-      verdictOf({ ci_low: 0, ci_high: 0.2 }),
-      verdictOf({ ci_low: -2, ci_high: -1 }),
+      judgeInterval({ ci_low: 0.1, ci_high: 0.2 }),
+      judgeInterval({ ci_low: 0, ci_high: 0.2 }),
+      judgeInterval({ ci_low: -2, ci_high: -1 }),
     ]).toEqual(["better", "not distinguishable", "worse"]);
   });
 });

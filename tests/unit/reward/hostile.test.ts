@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { parseResponse } from "../../../src/prompts/parse.ts";
 import { markers } from "../../../src/prompts/pieces.ts";
-import type { Mode } from "../../../src/prompts/rerank.ts";
+import type { PromptMode } from "../../../src/prompts/rerank.ts";
 import { type RewardOptions, type Verdict, verify } from "../../../src/reward/verify.ts";
 
 /** One is a prefix of another in bare spelling: what is longer must not be read as the shorter. */
@@ -21,10 +21,10 @@ const options = fc.record({
   invalid: fc.constant(invalid),
 }) satisfies fc.Arbitrary<RewardOptions>;
 
-const modes = fc.constantFrom<Mode>("think", "answer");
+const modes = fc.constantFrom<PromptMode>("think", "answer");
 const formats = fc.constantFrom("compact" as const, "json" as const);
 
-const read = (text: string, mode: Mode, format: "compact" | "json", o: RewardOptions): Verdict =>
+const read = (text: string, mode: PromptMode, format: "compact" | "json", o: RewardOptions): Verdict =>
   verify(parseResponse(text, spellings, mode, { format }), labels, o);
 
 /** What holds of any verdict: finite, the sum of its parts, and the price of an invalid answer unless it is valid. */
@@ -63,7 +63,7 @@ const fragment = fc.oneof(
 const soup = fc.array(fragment, { maxLength: 14 }).map((parts) => parts.join(""));
 
 /** The only way to be valid in the compact format, told from the text alone: what is left without the candidates is white space. */
-function isPermutation(text: string, mode: Mode): boolean {
+function isPermutation(text: string, mode: PromptMode): boolean {
   const start = mode === "think" ? text.indexOf(markers.answer) + markers.answer.length : 0;
   if (mode === "think" && !text.includes(markers.answer)) return false;
   const [body = "", ...behind] = text.slice(start).split(markers.end);

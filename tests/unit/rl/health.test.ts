@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Parsed } from "../../../src/prompts/parse.ts";
 import { type RewardOptions, verify } from "../../../src/reward/verify.ts";
-import { type Answers, alarmHistory, alarmsOf, alarmWindow, healthOf } from "../../../src/rl/health.ts";
+import { type Answers, alarmHistory, alarmWindow, measureHealth, raiseAlarms } from "../../../src/rl/health.ts";
 
 const options: RewardOptions = {
   kind: "rank-promotion",
@@ -29,7 +29,7 @@ function answers(orders: readonly (readonly number[] | null)[]): Answers {
   };
 }
 
-describe("healthOf", () => {
+describe("measureHealth", () => {
   // Copied: reward 0, tau 1. Promoted to the first place: 1/3 + .2, tau 1/3. Unparseable: -1.
   const mixed = answers([[0, 1, 2], [1, 0, 2], null]);
   const copied = answers([
@@ -37,7 +37,7 @@ describe("healthOf", () => {
     [0, 1, 2],
     [0, 1, 2],
   ]);
-  const values = healthOf([mixed, copied], [mixed]);
+  const values = measureHealth([mixed, copied], [mixed]);
 
   it("averages rewards and their parts over everything sampled", () => {
     const reward = 1 / 3 + 0.2;
@@ -59,7 +59,7 @@ describe("healthOf", () => {
   });
 });
 
-describe("alarmsOf", () => {
+describe("raiseAlarms", () => {
   const healthy = {
     identity_rate: 0.2,
     zero_variance_share: 0.3,
@@ -72,7 +72,7 @@ describe("alarmsOf", () => {
     logprobGapMax: 1e-5,
   };
   const names = (over: Record<string, number>, steps = alarmWindow): string[] =>
-    alarmsOf(Array.from({ length: steps }, () => ({ ...healthy, ...over }))).map((a) => a.name);
+    raiseAlarms(Array.from({ length: steps }, () => ({ ...healthy, ...over }))).map((a) => a.name);
 
   it("is silent for a healthy run, and before there is enough to judge by", () => {
     expect(names({})).toEqual([]);
@@ -91,7 +91,7 @@ describe("alarmsOf", () => {
   ])("%o raises: %s", (over, name) => expect(names(over)).toEqual([name]));
   it("says of copies whether they game the reward or only avoid the price of an invalid answer", () => {
     const text = (valid_rate: number): string =>
-      alarmsOf(Array.from({ length: alarmWindow }, () => ({ ...healthy, identity_rate: 1, valid_rate })))[0]?.text ??
+      raiseAlarms(Array.from({ length: alarmWindow }, () => ({ ...healthy, identity_rate: 1, valid_rate })))[0]?.text ??
       "";
     expect(text(1)).toContain("rl.reward.format=conditional");
     expect(text(0.9)).toContain("only 90 % are valid: copying is the surest way not to be punished");
@@ -101,7 +101,7 @@ describe("alarmsOf", () => {
   });
   it("looks at the last steps only", () => {
     const steps = [...Array(20).fill({ ...healthy, valid_rate: 0 }), ...Array(alarmWindow).fill(healthy)];
-    expect(alarmsOf(steps)).toEqual([]);
+    expect(raiseAlarms(steps)).toEqual([]);
   });
   it("names each alarm once in a run's history, with the step it was first raised at", () => {
     const values = (step: number) => ({ step, values: { ...healthy, valid_rate: step < 3 ? 1 : 0 } });

@@ -7,7 +7,7 @@ import { InterruptedError } from "../../../src/core/errors.ts";
 import { codeFiles, codeHash } from "../../../src/run/code-hash.ts";
 import { fileError, writeAtomic } from "../../../src/run/files.ts";
 import { readManifest } from "../../../src/run/manifest.ts";
-import { isAlive, startTimeOf } from "../../../src/run/processes.ts";
+import { isAlive, readStartTime } from "../../../src/run/processes.ts";
 import { RecordLog, readRecords } from "../../../src/run/record-log.ts";
 import { Run, type RunOptions, type StageSpec } from "../../../src/run/run.ts";
 import { listRuns, RunFolder } from "../../../src/run/run-folder.ts";
@@ -318,7 +318,7 @@ describe("code hash and processes", () => {
   });
 
   it("knows a process by pid and start time", () => {
-    expect(isAlive(process.pid, startTimeOf(process.pid))).toBe(true);
+    expect(isAlive(process.pid, readStartTime(process.pid))).toBe(true);
     expect(isAlive(spawnSync("true").pid, undefined)).toBe(false);
   });
 });

@@ -247,7 +247,7 @@ describe("our own", () => {
 });
 
 describe("a query", () => {
-  const historyOf = async (query: unknown) => {
+  const readHistory = async (query: unknown) => {
     await post("/v2/rerank", { query, documents: ["a"] });
     return service.reranker.last.history;
   };
@@ -255,16 +255,16 @@ describe("a query", () => {
   it("is a history as JSON, as an object or in a string", async () => {
     const expected = [{ itemId: "50" }, { itemId: "3" }, { itemId: "i", text: "T" }];
     const history = ["50", 3, { item_id: "i", text: "T" }];
-    expect(await historyOf({ history })).toEqual(expected);
-    expect(await historyOf(JSON.stringify({ history }))).toEqual(expected);
-    expect(await historyOf('{"history": []}')).toEqual([]);
-    expect(await historyOf("")).toEqual([]);
+    expect(await readHistory({ history })).toEqual(expected);
+    expect(await readHistory(JSON.stringify({ history }))).toEqual(expected);
+    expect(await readHistory('{"history": []}')).toEqual([]);
+    expect(await readHistory("")).toEqual([]);
   });
 
   it("is plain text if it is anything else, one item a line", async () => {
-    expect(await historyOf(" Heat \r\n\n{braces}")).toEqual([{ text: " Heat " }, { text: "{braces}" }]);
-    expect(await historyOf('{"history": broken')).toEqual([{ text: '{"history": broken' }]);
-    expect(await historyOf('{"titles": ["\\"history\\""]}')).toEqual([{ text: '{"titles": ["\\"history\\""]}' }]);
+    expect(await readHistory(" Heat \r\n\n{braces}")).toEqual([{ text: " Heat " }, { text: "{braces}" }]);
+    expect(await readHistory('{"history": broken')).toEqual([{ text: '{"history": broken' }]);
+    expect(await readHistory('{"titles": ["\\"history\\""]}')).toEqual([{ text: '{"titles": ["\\"history\\""]}' }]);
   });
 
   it("that is a history must be a good one", async () => {

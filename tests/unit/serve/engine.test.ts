@@ -14,7 +14,7 @@ import { servingEvidence } from "../../../src/serve/model/evidence.ts";
 import { openServedRun } from "../../../src/serve/model/served-run.ts";
 import { Refusal, type RerankAnswer } from "../../../src/serve/request/types.ts";
 import type { CallOptions } from "../../../src/worker/types.ts";
-import { forever, type GatedWorker, lost, makeRuns, requestOf, setUp, until } from "../../service-fixture.ts";
+import { forever, type GatedWorker, lost, makeRequest, makeRuns, setUp, until } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-serve-"));
 let root = "";
@@ -26,7 +26,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const five = [10, 4, 20, 5, 7];
 const ids = (answer: RerankAnswer): string[] => answer.ranking.map((r) => r.id);
 const own = (items: readonly number[]): string[] => items.map((i) => `c${i}`);
-const refusalOf = async (answer: Promise<unknown>): Promise<Refusal> => {
+const catchRefusal = async (answer: Promise<unknown>): Promise<Refusal> => {
   const error = await answer.then(
     () => undefined,
     (e: unknown) => e,
@@ -38,7 +38,7 @@ const refusalOf = async (answer: Promise<unknown>): Promise<Refusal> => {
 describe("an answer", () => {
   it.each(["direct", "think"] as const)("holds every candidate once, with chances that fall (%s)", async (mode) => {
     const { engine } = await setUp(root, "first");
-    const answer = await engine.rerank(requestOf(five, { mode }));
+    const answer = await engine.rerank(makeRequest(five, { mode }));
     expect(answer.fallback).toBeUndefined();
     expect(ids(answer).sort()).toEqual(own(five).sort());
     const scores = answer.ranking.map((r) => r.score);
@@ -63,7 +63,7 @@ describe("an answer", () => {
       .slice(0, 8);
     expect(slates.length).toBe(8);
     const config = loadConfig(join(root, "first", "config.resolved.yaml"));
-    const evidenceOf = servingEvidence(
+    const computeEvidence = servingEvidence(
       split(dataset, splitOptions(config.data.split)),
       stage("evidence"),
       config.refit,
@@ -72,17 +72,17 @@ describe("an answer", () => {
       const sequence = dataset.sequences[slate.user];
       const rows = Array.from(sequence?.items.subarray(0, slate.position) ?? []);
       const time = sequence?.times[slate.position - 1];
-      const served = evidenceOf(rows, slate.candidates, slate.scores, time);
+      const served = computeEvidence(rows, slate.candidates, slate.scores, time);
       served.forEach((e, i) => {
         expect(e).toBe(evidence[slate.id]?.[i]);
       });
-      const idOf = (row: number): string => dataset.items[row]?.id as string;
+      const itemIdAt = (row: number): string => dataset.items[row]?.id as string;
       const answer = await engine.rerank({
-        ...requestOf([]),
-        history: rows.map((row) => ({ itemId: idOf(row) })),
+        ...makeRequest([]),
+        history: rows.map((row) => ({ itemId: itemIdAt(row) })),
         candidates: slate.candidates.map((row, i) => ({
-          id: idOf(row),
-          itemId: idOf(row),
+          id: itemIdAt(row),
+          itemId: itemIdAt(row),
           score: slate.scores[i] as number,
         })),
       });
@@ -93,26 +93,26 @@ describe("an answer", () => {
         rows.slice(-8),
         slate.candidates,
       );
-      const now = evidenceOf(rows, slate.candidates, slate.scores);
+      const now = computeEvidence(rows, slate.candidates, slate.scores);
       const expected = orderBy(directScores(prior, { scores: slate.scores, evidence: now }, logLikelihood));
-      expect(ids(answer)).toEqual(expected.map((i) => idOf(slate.candidates[i] as number)));
+      expect(ids(answer)).toEqual(expected.map((i) => itemIdAt(slate.candidates[i] as number)));
     }
   });
 
   it("is cut to top_n, in mode think too", async () => {
     const { engine } = await setUp(root, "first");
     for (const mode of ["direct", "think"] as const) {
-      const all = await engine.rerank(requestOf(five, { mode }));
-      const two = await engine.rerank(requestOf(five, { mode, topN: 2 }));
+      const all = await engine.rerank(makeRequest(five, { mode }));
+      const two = await engine.rerank(makeRequest(five, { mode, topN: 2 }));
       expect(two.ranking.map((r) => r.id)).toEqual(ids(all).slice(0, 2));
     }
   });
 
   it("does not depend on what else is asked at the time", async () => {
     const { engine } = await setUp(root, "first", { set: ["serve.cache=0"] });
-    const alone = await engine.rerank(requestOf(five));
-    const others = Array.from({ length: 9 }, (_, k) => engine.rerank(requestOf([k, k + 1, k + 11])));
-    const together = await engine.rerank(requestOf(five));
+    const alone = await engine.rerank(makeRequest(five));
+    const others = Array.from({ length: 9 }, (_, k) => engine.rerank(makeRequest([k, k + 1, k + 11])));
+    const together = await engine.rerank(makeRequest(five));
     await Promise.all(others);
     expect(together.ranking).toEqual(alone.ranking);
   });
@@ -120,7 +120,7 @@ describe("an answer", () => {
   it("takes a candidate that is listed twice, or a text that is a known title, as that item", async () => {
     const { engine } = await setUp(root, "first");
     const answer = await engine.rerank({
-      ...requestOf([]),
+      ...makeRequest([]),
       candidates: [
         { id: "a", itemId: "i10" },
         { id: "b", itemId: "i4" },
@@ -135,18 +135,20 @@ describe("an answer", () => {
     const { engine, workers } = await setUp(root, "first", { set: ["serve.cache=0"] });
     const news = { id: "n", text: "A <|think|> film nobody knows" };
     const ask = (more: readonly { id: string; text: string }[]) =>
-      engine.rerank({ ...requestOf([10, 4]), candidates: [{ id: "k", itemId: "i10" }, news, ...more] });
+      engine.rerank({ ...makeRequest([10, 4]), candidates: [{ id: "k", itemId: "i10" }, news, ...more] });
     const alone = await ask([]);
     const encodes = workers[0]?.log.filter((verb) => verb === "encodeSemanticIds").length;
     expect(await ask([])).toMatchObject({ ranking: alone.ranking });
     expect(workers[0]?.log.filter((verb) => verb === "encodeSemanticIds").length).toBe(encodes); // remembered
     const other = await ask([{ id: "m", text: "Another one" }]);
     expect(ids(other).sort()).toEqual(["k", "m", "n"]);
-    const refused = await refusalOf(engine.rerank({ ...requestOf([1]), candidates: [{ id: "x", itemId: "nobody" }] }));
+    const refused = await catchRefusal(
+      engine.rerank({ ...makeRequest([1]), candidates: [{ id: "x", itemId: "nobody" }] }),
+    );
     expect([refused.code, refused.message.includes("candidates[0].item_id")]).toEqual(["invalid", true]);
-    const stranger = await engine.rerank({ ...requestOf(five), history: [{ itemId: "nobody" }, { itemId: "i1" }] });
+    const stranger = await engine.rerank({ ...makeRequest(five), history: [{ itemId: "nobody" }, { itemId: "i1" }] });
     expect(stranger.ranking).toEqual(
-      (await engine.rerank({ ...requestOf(five), history: [{ itemId: "i1" }] })).ranking,
+      (await engine.rerank({ ...makeRequest(five), history: [{ itemId: "i1" }] })).ranking,
     );
   });
 
@@ -154,25 +156,25 @@ describe("an answer", () => {
     const { engine } = await setUp(root, "first");
     let thought = "";
     let last: RerankAnswer | undefined;
-    for await (const event of engine.stream(requestOf(five, { mode: "think" })))
+    for await (const event of engine.stream(makeRequest(five, { mode: "think" })))
       if (event.kind === "thought") thought += event.text;
       else last = event.answer;
     expect(thought.length).toBeGreaterThan(0);
     expect(thought.trim()).toBe(last?.thought);
-    expect(ids(last as RerankAnswer)).toEqual(ids(await engine.rerank(requestOf(five, { mode: "think" }))));
+    expect(ids(last as RerankAnswer)).toEqual(ids(await engine.rerank(makeRequest(five, { mode: "think" }))));
   });
 });
 
 /** log p of every candidate, asked of the worker one by one: another way to the number the service rests on. */
 async function likelihoods(
   worker: GatedWorker,
-  catalogue: { tokensOf(row: number): readonly string[] },
+  catalogue: { tokensAt(row: number): readonly string[] },
   history: readonly number[],
   candidates: readonly number[],
 ): Promise<number[]> {
   const { Tokenizer } = await import("../../../src/worker/tokenizer.ts");
   const tokenizer = Tokenizer.fromJson(readFileSync(join(root, "first", "stages", "midtrain", "tokenizer.json")));
-  const spelled = (row: number): number[] => catalogue.tokensOf(row).map((t) => tokenizer.requireTokenId(t));
+  const spelled = (row: number): number[] => catalogue.tokensAt(row).map((t) => tokenizer.requireTokenId(t));
   const prompt = [tokenizer.requireTokenId("<|history|>"), ...history.flatMap(spelled)];
   const modelId = (await worker.getInfo()).modelIds.at(-1) as string;
   const out: number[] = [];
@@ -189,11 +191,11 @@ describe("batching", () => {
     const worker = workers[0] as GatedWorker;
     let open: () => void = () => {};
     worker.gate = () => new Promise((resolve) => (open = resolve));
-    const first = engine.rerank(requestOf(five));
+    const first = engine.rerank(makeRequest(five));
     await until(() => worker.batches.length === 1);
     worker.gate = async () => {};
-    const rest = Array.from({ length: 20 }, (_, k) => engine.rerank(requestOf([k, k + 1, k + 5])));
-    const thoughts = Array.from({ length: 3 }, () => engine.rerank(requestOf(five, { mode: "think" })));
+    const rest = Array.from({ length: 20 }, (_, k) => engine.rerank(makeRequest([k, k + 1, k + 5])));
+    const thoughts = Array.from({ length: 3 }, () => engine.rerank(makeRequest(five, { mode: "think" })));
     await until(() => engine.load().queued === 23);
     open();
     const answers = await Promise.all([first, ...rest, ...thoughts]);
@@ -204,11 +206,11 @@ describe("batching", () => {
 
   it("answers an input it has seen before from memory, exactly", async () => {
     const { engine, workers } = await setUp(root, "first");
-    const once = await engine.rerank(requestOf(five));
-    const again = await engine.rerank(requestOf(five));
+    const once = await engine.rerank(makeRequest(five));
+    const again = await engine.rerank(makeRequest(five));
     expect(again.ranking).toEqual(once.ranking);
     expect(workers[0]?.batches).toEqual([1]);
-    await engine.rerank(requestOf([...five].reverse()));
+    await engine.rerank(makeRequest([...five].reverse()));
     expect(workers[0]?.batches).toEqual([1, 1]);
   });
 
@@ -217,9 +219,9 @@ describe("batching", () => {
     const worker = workers[0] as GatedWorker;
     worker.poison = (prompt) => prompt.length === 1; // an empty history
     const [bad, ...good] = await Promise.all([
-      engine.rerank({ ...requestOf(five), history: [] }),
-      engine.rerank(requestOf(five)),
-      engine.rerank(requestOf([1, 2, 3])),
+      engine.rerank({ ...makeRequest(five), history: [] }),
+      engine.rerank(makeRequest(five)),
+      engine.rerank(makeRequest([1, 2, 3])),
     ]);
     expect(worker.batches).toEqual([3, 1, 1, 1]);
     expect(bad?.fallback).toBe("invalid_answer");
@@ -237,26 +239,26 @@ describe("the caller's own order comes back", () => {
       });
       return forever(call);
     };
-    const answer = await engine.rerank(requestOf(five, { deadlineMs: 40, topN: 3 }));
+    const answer = await engine.rerank(makeRequest(five, { deadlineMs: 40, topN: 3 }));
     expect([answer.fallback, ids(answer)]).toEqual(["deadline", own(five).slice(0, 3)]);
     expect(answer.ranking.map((r) => r.score)).toEqual([1, 0.8, 0.6]);
     expect(cancelled).toBe(true);
     (workers[0] as GatedWorker).gate = async () => {};
-    expect((await engine.rerank(requestOf(five))).fallback).toBeUndefined(); // and is free again
+    expect((await engine.rerank(makeRequest(five))).fallback).toBeUndefined(); // and is free again
   });
 
   it("when the worker is lost, unless another one can take over", async () => {
     const alone = await setUp(root, "first");
     (alone.workers[0] as GatedWorker).gate = () => Promise.reject(lost());
-    expect((await alone.engine.rerank(requestOf(five))).fallback).toBe("worker_lost");
+    expect((await alone.engine.rerank(makeRequest(five))).fallback).toBe("worker_lost");
     await until(() => alone.engine.ready()); // started again
     expect(alone.workers.length).toBe(2);
-    expect((await alone.engine.rerank(requestOf(five))).fallback).toBeUndefined();
+    expect((await alone.engine.rerank(makeRequest(five))).fallback).toBeUndefined();
 
     const pair = await setUp(root, "first", { set: ["serve.workers=2"] });
     await until(() => pair.engine.load().workersReady === 2);
     for (const worker of pair.workers.slice(0, 1)) worker.gate = () => Promise.reject(lost());
-    const answers = await Promise.all(five.map((i) => pair.engine.rerank(requestOf([i, i + 1, i + 2]))));
+    const answers = await Promise.all(five.map((i) => pair.engine.rerank(makeRequest([i, i + 1, i + 2]))));
     expect(answers.map((a) => a.fallback)).toEqual(five.map(() => undefined));
     await until(() => pair.workers.length === 3);
   });
@@ -265,7 +267,7 @@ describe("the caller's own order comes back", () => {
     const { engine, workers } = await setUp(root, "first");
     const nonsense = { prompt: 0, sample: 0, tokens: Int32Array.of(1, 2), logprobs: new Float32Array(2) };
     (workers[0] as GatedWorker).answer = { ...nonsense, finishReason: "stop" };
-    const answer = await engine.rerank(requestOf(five, { mode: "think" }));
+    const answer = await engine.rerank(makeRequest(five, { mode: "think" }));
     expect([answer.fallback, ids(answer), answer.thought]).toEqual(["invalid_answer", own(five), ""]);
   });
 
@@ -273,11 +275,11 @@ describe("the caller's own order comes back", () => {
     for (const overload of ["own-order", "refuse"] as const) {
       const { engine, workers } = await setUp(root, "first", { engine: { maxQueue: 2, overload } });
       (workers[0] as GatedWorker).gate = forever;
-      const accepted = Array.from({ length: 3 }, (_, k) => engine.rerank(requestOf([k, k + 1], { deadlineMs: 300 })));
-      const one = engine.rerank(requestOf(five));
+      const accepted = Array.from({ length: 3 }, (_, k) => engine.rerank(makeRequest([k, k + 1], { deadlineMs: 300 })));
+      const one = engine.rerank(makeRequest(five));
       if (overload === "own-order") expect((await one).fallback).toBe("overload");
       else {
-        const refused = await refusalOf(one);
+        const refused = await catchRefusal(one);
         expect([refused.code, (refused.retryAfterMs as number) > 0]).toEqual(["overloaded", true]);
       }
       const rest = await Promise.allSettled(accepted);
@@ -291,11 +293,11 @@ describe("the caller's own order comes back", () => {
     const refusing = await setUp(root, "first", { lag });
     refusing.engine.shed(); // as late as it may be
     late = 101;
-    const refused = await refusalOf(Promise.resolve().then(() => refusing.engine.shed()));
+    const refused = await catchRefusal(Promise.resolve().then(() => refusing.engine.shed()));
     expect([refused.code, refused.retryAfterMs]).toEqual(["overloaded", 202]);
     const answering = await setUp(root, "first", { lag, engine: { overload: "own-order" } });
     answering.engine.shed();
-    expect((await answering.engine.rerank(requestOf(five))).fallback).toBe("overload");
+    expect((await answering.engine.rerank(makeRequest(five))).fallback).toBe("overload");
   });
 
   it("and what the process is late counts against the deadline", async () => {
@@ -304,7 +306,7 @@ describe("the caller's own order comes back", () => {
       engine: { maxLagMs: 1e9 },
     });
     (workers[0] as GatedWorker).gate = forever;
-    const answer = await engine.rerank(requestOf(five, { deadlineMs: 30_001 }));
+    const answer = await engine.rerank(makeRequest(five, { deadlineMs: 30_001 }));
     expect(answer.fallback).toBe("deadline");
     expect(answer.timings.total).toBeGreaterThanOrEqual(30_000);
   });
@@ -313,10 +315,10 @@ describe("the caller's own order comes back", () => {
     const { engine, workers } = await setUp(root, "first", { set: ["serve.maxBatch=1", "serve.cache=0"] });
     const worker = workers[0] as GatedWorker;
     worker.gate = () => new Promise((resolve) => setTimeout(resolve, 30));
-    await engine.rerank(requestOf(five)); // about 30 ms
-    const queue = Array.from({ length: 10 }, (_, k) => engine.rerank(requestOf([k, k + 1]))); // about 300 ms
+    await engine.rerank(makeRequest(five)); // about 30 ms
+    const queue = Array.from({ length: 10 }, (_, k) => engine.rerank(makeRequest([k, k + 1]))); // about 300 ms
     await until(() => engine.load().queued >= 9);
-    const refused = await refusalOf(engine.rerank(requestOf(five, { deadlineMs: 100 })));
+    const refused = await catchRefusal(engine.rerank(makeRequest(five, { deadlineMs: 100 })));
     expect(refused.code).toBe("overloaded");
     expect(refused.retryAfterMs).toBeGreaterThan(10);
     expect((await Promise.all(queue)).every((a) => a.fallback === undefined)).toBe(true);
@@ -332,12 +334,12 @@ describe("cancelling, swapping, draining", () => {
       return forever(call);
     };
     const caller = new AbortController();
-    const running = engine.rerank(requestOf(five), { signal: caller.signal });
+    const running = engine.rerank(makeRequest(five), { signal: caller.signal });
     await until(() => engine.load().running === 1);
-    const waiting = engine.rerank(requestOf([1, 2]), { signal: caller.signal });
+    const waiting = engine.rerank(makeRequest([1, 2]), { signal: caller.signal });
     await until(() => engine.load().queued === 1);
     caller.abort();
-    await Promise.all([refusalOf(running), refusalOf(waiting)]);
+    await Promise.all([catchRefusal(running), catchRefusal(waiting)]);
     await until(() => engine.load().running === 0);
     expect([aborted, engine.load().queued]).toEqual([1, 0]);
   });
@@ -347,10 +349,10 @@ describe("cancelling, swapping, draining", () => {
     const before = engine.model()?.version;
     let open: () => void = () => {};
     (workers[0] as GatedWorker).gate = () => new Promise((resolve) => (open = resolve));
-    const old = engine.rerank(requestOf(five));
+    const old = engine.rerank(makeRequest(five));
     await until(() => engine.load().running === 1);
     engine.deploy(await deployment("first", ["serve.system=sft"]));
-    const fresh = await engine.rerank(requestOf(five));
+    const fresh = await engine.rerank(makeRequest(five));
     open();
     expect((await old).modelVersion).toBe(before);
     expect((await old).fallback).toBeUndefined();
@@ -363,10 +365,10 @@ describe("cancelling, swapping, draining", () => {
     const { engine, workers } = await setUp(root, "first");
     let open: () => void = () => {};
     (workers[0] as GatedWorker).gate = () => new Promise((resolve) => (open = resolve));
-    const accepted = engine.rerank(requestOf(five));
+    const accepted = engine.rerank(makeRequest(five));
     await until(() => engine.load().running === 1);
     const drained = engine.drain(5_000);
-    const refused = await refusalOf(engine.rerank(requestOf(five)));
+    const refused = await catchRefusal(engine.rerank(makeRequest(five)));
     expect([refused.code, engine.ready()]).toEqual(["unavailable", false]);
     open();
     expect((await accepted).fallback).toBeUndefined();
@@ -375,7 +377,7 @@ describe("cancelling, swapping, draining", () => {
 
     const slow = await setUp(root, "first");
     (slow.workers[0] as GatedWorker).gate = forever;
-    const late = slow.engine.rerank(requestOf(five));
+    const late = slow.engine.rerank(makeRequest(five));
     await until(() => slow.engine.load().running === 1);
     await slow.engine.drain(20);
     expect((await late).fallback).toBe("shutting_down");
@@ -397,6 +399,6 @@ describe("cancelling, swapping, draining", () => {
     await until(() => workers.length === 3 && engine.ready());
     expect(log.some((line) => line.includes("is lost"))).toBe(true);
     expect(log.some((line) => line.includes("trying again"))).toBe(true);
-    expect((await engine.rerank(requestOf(five))).fallback).toBeUndefined();
+    expect((await engine.rerank(makeRequest(five))).fallback).toBeUndefined();
   });
 });

@@ -55,7 +55,7 @@ const request = {
   history: [{ itemId: "i1" }, { itemId: "i2" }],
   candidates: [10, 4, 20].map((i, place) => ({ id: `c${i}`, itemId: `i${i}`, score: 3 - place })),
 };
-const errorOf = (call: Promise<unknown>): Promise<ServiceError> =>
+const catchError = (call: Promise<unknown>): Promise<ServiceError> =>
   call.then(
     () => expect.fail("it was answered"),
     (e: ServiceError) => e,
@@ -97,7 +97,7 @@ describe("the methods", () => {
   it("leave a line each that holds nothing the caller wrote", async () => {
     records.length = 0;
     await client.rerank({ ...request, candidates: [{ id: "mine", text: "a secret wish" }] });
-    await errorOf(client.rerankBatch({ requests: [] }));
+    await catchError(client.rerankBatch({ requests: [] }));
     for await (const _ of client.rerankStream(request));
     const seen = records.map((r) => [
       r.route,
@@ -120,7 +120,7 @@ describe("the methods", () => {
     const shed = vi.spyOn(setup.engine, "shed").mockImplementation(() => {
       throw new Refusal("overloaded", "late", { retryAfterMs: 250 });
     });
-    const refused = await errorOf(client.rerank(request));
+    const refused = await catchError(client.rerank(request));
     shed.mockRestore();
     expect([refused.code, refused.metadata.get("retry-after-ms")]).toEqual([status.RESOURCE_EXHAUSTED, ["250"]]);
   });
@@ -130,10 +130,10 @@ describe("the methods", () => {
     expect([model.name, model.modes]).toEqual(["run", [Mode.MODE_THINK, Mode.MODE_DIRECT]]);
     expect(model.limits).toMatchObject({ maxCandidates: 100, maxBatch: 32 });
     const many = { ...request, candidates: Array.from({ length: 101 }, (_, i) => ({ id: `${i}`, text: "x" })) };
-    expect((await errorOf(client.rerank(many))).code).toBe(status.RESOURCE_EXHAUSTED);
+    expect((await catchError(client.rerank(many))).code).toBe(status.RESOURCE_EXHAUSTED);
     const batch = { requests: Array.from({ length: 33 }, () => request) };
-    expect((await errorOf(client.rerankBatch(batch))).code).toBe(status.RESOURCE_EXHAUSTED);
-    expect((await errorOf(client.rerankBatch({}))).code).toBe(status.INVALID_ARGUMENT);
+    expect((await catchError(client.rerankBatch(batch))).code).toBe(status.RESOURCE_EXHAUSTED);
+    expect((await catchError(client.rerankBatch({}))).code).toBe(status.INVALID_ARGUMENT);
   });
 
   it("answer before the call's own deadline, and let go of a caller that hangs up", async () => {
@@ -145,7 +145,7 @@ describe("the methods", () => {
       ["c10", "c4"],
     ]);
     const caller = new AbortController();
-    const gone = errorOf(client.rerank({ ...request, history: [] }, { signal: caller.signal }));
+    const gone = catchError(client.rerank({ ...request, history: [] }, { signal: caller.signal }));
     while (setup.engine.load().running === 0) await new Promise((done) => setTimeout(done, 2));
     caller.abort();
     expect((await gone).code).toBe(status.CANCELLED);
@@ -170,12 +170,12 @@ describe("who calls", () => {
     const address = `127.0.0.1:${guarded.port}`;
     const stranger = new RerankClient(address);
     const friend = new RerankClient(address, { token: "secret" });
-    expect((await errorOf(stranger.rerank(request))).code).toBe(status.UNAUTHENTICATED);
-    expect((await errorOf(stranger.getModel())).code).toBe(status.UNAUTHENTICATED);
+    expect((await catchError(stranger.rerank(request))).code).toBe(status.UNAUTHENTICATED);
+    expect((await catchError(stranger.getModel())).code).toBe(status.UNAUTHENTICATED);
     expect((await friend.rerank(request)).ranking.length).toBe(3);
-    const limited = await errorOf(friend.rerankBatch({ requests: [request, request] }));
+    const limited = await catchError(friend.rerankBatch({ requests: [request, request] }));
     expect([limited.code, limited.metadata.get("retry-after-ms")]).toEqual([status.RESOURCE_EXHAUSTED, ["1501"]]);
-    expect(await healthOf(address)).toBe("SERVING");
+    expect(await checkHealth(address)).toBe("SERVING");
     stranger.close();
     friend.close();
     await guarded.drain(1_000);
@@ -183,7 +183,7 @@ describe("who calls", () => {
 });
 
 /** What grpc.health.v1 says of the service. */
-function healthOf(address: string): Promise<string> {
+function checkHealth(address: string): Promise<string> {
   const { grpc } = loadPackageDefinition(loadSync(healthProto, { enums: String })) as unknown as {
     grpc: { health: { v1: { Health: new (a: string, c: unknown) => Client & Record<string, CallableFunction> } } };
   };
@@ -230,9 +230,9 @@ describe("tools", () => {
       ...{ reranker: own.engine, security: open, host: "127.0.0.1", port: 0, maxRequestBytes: 1024 },
       ...{ defaultDeadlineMs: 1_000, metrics: new Metrics(), log: () => {}, access: () => {} },
     });
-    expect(await healthOf(`127.0.0.1:${other.port}`)).toBe("SERVING");
+    expect(await checkHealth(`127.0.0.1:${other.port}`)).toBe("SERVING");
     other.notServing();
-    expect(await healthOf(`127.0.0.1:${other.port}`)).toBe("NOT_SERVING");
+    expect(await checkHealth(`127.0.0.1:${other.port}`)).toBe("NOT_SERVING");
     await other.drain(1_000);
     await own.engine.drain(0);
   });
@@ -310,12 +310,12 @@ describe("a client that is to have an order whatever happens", () => {
       ],
     ]);
     const left = nowhere.rerank(request, { signal: AbortSignal.abort() });
-    expect((await errorOf(left)).code).toBe(status.CANCELLED);
+    expect((await catchError(left)).code).toBe(status.CANCELLED);
     nowhere.close();
 
     const careful = new RerankClient(`127.0.0.1:${server.port}`, { ownOrder: true });
     expect((await careful.rerank(request)).fallback).toBe(FallbackReason.FALLBACK_REASON_UNSPECIFIED);
-    expect((await errorOf(careful.rerank({ candidates: [] }))).code).toBe(status.INVALID_ARGUMENT);
+    expect((await catchError(careful.rerank({ candidates: [] }))).code).toBe(status.INVALID_ARGUMENT);
     const shed = vi.spyOn(setup.engine, "shed").mockImplementation(() => {
       throw new Refusal("overloaded", "late", { retryAfterMs: 250 });
     });

@@ -79,15 +79,15 @@ describe("hostile requests", () => {
 
 describe("parseJson", () => {
   const bounds = { maxDepth: 8, maxValues: 1000 };
-  const depthOf = (value: unknown): number =>
-    value !== null && typeof value === "object" ? 1 + Math.max(0, ...Object.values(value).map(depthOf)) : 0;
+  const measureDepth = (value: unknown): number =>
+    value !== null && typeof value === "object" ? 1 + Math.max(0, ...Object.values(value).map(measureDepth)) : 0;
 
   it("agrees with JSON.parse on whatever is within its limits", () => {
     fc.assert(
       fc.property(fc.json({ maxDepth: 12 }), (text) => {
         const bytes = Buffer.from(text);
         const expected = JSON.parse(bytes.toString()) as unknown;
-        if (depthOf(expected) > 8) expect(() => parseJson(bytes, bounds)).toThrow(Refusal);
+        if (measureDepth(expected) > 8) expect(() => parseJson(bytes, bounds)).toThrow(Refusal);
         else expect(parseJson(bytes, bounds)).toEqual(expected);
       }),
     );

@@ -40,7 +40,7 @@ function raw(port: number, send: (socket: Socket) => void, until = /$^/): Promis
   });
 }
 
-const codeOf = async (response: Response): Promise<[number, string]> => {
+const readCode = async (response: Response): Promise<[number, string]> => {
   const body = (await response.json()) as { error: { code: string } };
   return [response.status, body.error.code];
 };
@@ -49,7 +49,7 @@ describe("a body", () => {
   it("must be small, JSON, UTF-8, shallow and of few values", async () => {
     const service = await start({ limits: { maxRequestBytes: 20_000, maxCandidates: 2, maxHistory: 2 } });
     const post = async (body: string | Uint8Array, headers: Record<string, string> = {}) =>
-      codeOf(
+      readCode(
         await fetch(service.url + path, {
           method: "POST",
           headers: { "content-type": "application/json", ...headers },
@@ -111,11 +111,11 @@ describe("a body", () => {
 describe("paths and methods", () => {
   it("that are unknown get 404 and 405, as JSON", async () => {
     const service = await start();
-    expect(await codeOf(await fetch(`${service.url}/v3/rerank?secret=1`))).toEqual([404, "not_found"]);
-    expect(await codeOf(await fetch(`${service.url}/constructor`))).toEqual([404, "not_found"]);
+    expect(await readCode(await fetch(`${service.url}/v3/rerank?secret=1`))).toEqual([404, "not_found"]);
+    expect(await readCode(await fetch(`${service.url}/constructor`))).toEqual([404, "not_found"]);
     const wrong = await fetch(service.url + path);
     expect(wrong.headers.get("allow")).toBe("POST");
-    expect(await codeOf(wrong)).toEqual([405, "method_not_allowed"]);
+    expect(await readCode(wrong)).toEqual([405, "method_not_allowed"]);
     const put = await fetch(`${service.url}/healthz`, { method: "PUT" });
     expect([put.status, put.headers.get("allow")]).toEqual([405, "GET, HEAD"]);
     const head = await fetch(`${service.url}/healthz`, { method: "HEAD" });
@@ -144,7 +144,7 @@ describe("health", () => {
     expect([await status("/healthz"), await status("/readyz"), await status("/gr2/v1/model")]).toEqual([200, 503, 503]);
     const refused = await service.post(path, good);
     expect(refused.headers.get("retry-after")).toBe("5");
-    expect(await codeOf(refused)).toEqual([503, "unavailable"]);
+    expect(await readCode(refused)).toEqual([503, "unavailable"]);
   });
 });
 
@@ -156,7 +156,7 @@ describe("a process that is too late with its work", () => {
     };
     const refused = await service.post(path, "this is no JSON");
     expect(refused.headers.get("retry-after")).toBe("2");
-    expect(await codeOf(refused)).toEqual([429, "overloaded"]);
+    expect(await readCode(refused)).toEqual([429, "overloaded"]);
     expect((await fetch(`${service.url}/readyz`)).status).toBe(200);
   });
 });
@@ -315,7 +315,7 @@ describe("too many at once", () => {
     for (let i = 0; i < 200 && release.length < 2; i++) await sleep(5);
     const third = await service.post(path, good);
     expect(third.headers.get("retry-after")).toBe("1");
-    expect(await codeOf(third)).toEqual([429, "overloaded"]);
+    expect(await readCode(third)).toEqual([429, "overloaded"]);
     for (const go of release.splice(0)) go();
     expect((await Promise.all(running)).map((r) => r.status)).toEqual([200, 200]);
     const fourth = service.post(path, good);

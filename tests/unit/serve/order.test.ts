@@ -6,15 +6,15 @@ import { Policy } from "../../../src/policy/policy.ts";
 import { flatPrior } from "../../../src/policy/prior.ts";
 import { Encoder, markers } from "../../../src/prompts/pieces.ts";
 import { thinkOrder } from "../../../src/serve/model/order.ts";
-import { Questions } from "../../../src/serve/model/question.ts";
+import { RequestPreparer } from "../../../src/serve/model/question.ts";
 import type { ServedRun } from "../../../src/serve/model/served-run.ts";
-import { formatSid, tokensOfSid } from "../../../src/sid/semantic-id.ts";
+import { formatSid, spellCodes } from "../../../src/sid/semantic-id.ts";
 import { FakeWorker } from "../../../src/worker/fake.ts";
 import type { Completion, SampleEvent, TokenIds } from "../../../src/worker/types.ts";
 
-const codesOf = (row: number): number[] => [row % 2, row];
+const codesAt = (row: number): number[] => [row % 2, row];
 const rows = [4, 1, 6, 3];
-const codeNames = [...new Set(rows.flatMap((row) => tokensOfSid(codesOf(row), "bare")))];
+const codeNames = [...new Set(rows.flatMap((row) => spellCodes(codesAt(row), "bare")))];
 const specials = [...Object.values(markers), ...codeNames];
 const tokenId = (token: string): number => specials.indexOf(token);
 const encode = (text: string): number[] => Array.from(text, (c) => 100 + c.charCodeAt(0));
@@ -27,14 +27,14 @@ function setUp(constrained: boolean, format: "compact" | "json") {
   const prior = flatPrior(4);
   const run = {
     config,
-    catalogue: { shape: { levels: 2, codes: 8, format: "bare" }, codesOf },
+    catalogue: { shape: { levels: 2, codes: 8, format: "bare" }, codesAt },
     systems: { think: { name: "rl", weights: "", prior } },
     usual: { score: [] },
     evidence: undefined,
   } as unknown as Pick<ServedRun, "config" | "catalogue" | "systems" | "usual" | "evidence">;
   const tokenizer = { encode, decode, requireTokenId: tokenId, special: new Map<number, string>() };
-  const questions = new Questions(run, tokenizer, undefined);
-  const found = rows.map((row) => ({ row, codes: codesOf(row), title: "" }));
+  const questions = new RequestPreparer(run, tokenizer, undefined);
+  const found = rows.map((row) => ({ row, codes: codesAt(row), title: "" }));
   let completion: Completion;
   const worker = new FakeWorker();
   worker.sample = async function* (): AsyncGenerator<SampleEvent> {
@@ -42,32 +42,32 @@ function setUp(constrained: boolean, format: "compact" | "json") {
   };
   const policy = new Policy({
     worker,
-    encoder: new Encoder({ encode, tokenId }, { tokensOf: (row) => tokensOfSid(codesOf(row), "bare") }),
+    encoder: new Encoder({ encode, tokenId }, { tokensAt: (row) => spellCodes(codesAt(row), "bare") }),
     decoder: { decode },
-    spell: (row) => formatSid(codesOf(row), "bare"),
-    titleOf: () => "",
+    spell: (row) => formatSid(codesAt(row), "bare"),
+    getTitle: () => "",
     prior,
     options: { prompts, decoding, microBatchTokens: 1, sampleBatchTokens: 1 },
   });
   const ask = (topN: number) => questions.ask("think", { history: [], candidates: found }, undefined, topN);
   return {
     served: (tokens: readonly number[], topN = 0, logprobs = new Float32Array(tokens.length)) =>
-      thinkOrder(questions.options, ask(topN), completionOf(tokens, logprobs), topN, questions.decode),
+      thinkOrder(questions.options, ask(topN), makeCompletion(tokens, logprobs), topN, questions.decode),
     evaluated: async (tokens: readonly number[]) => {
-      completion = completionOf(tokens, new Float32Array(tokens.length));
+      completion = makeCompletion(tokens, new Float32Array(tokens.length));
       const slate = { history: [], candidates: rows, scores: [4, 3, 2, 1] };
       const [rollout] = await policy.sample([slate], { mode: "think", group: 1, temperature: 0, seed: 0 });
       return rollout?.parsed;
     },
   };
 }
-const completionOf = (tokens: readonly number[], logprobs: Float32Array): Completion => ({
+const makeCompletion = (tokens: readonly number[], logprobs: Float32Array): Completion => ({
   ...{ prompt: 0, sample: 0, logprobs, finishReason: "stop" },
   tokens: Int32Array.from(tokens),
 });
 
-const itemsOf = (...at: number[]): number[] =>
-  at.flatMap((j) => tokensOfSid(codesOf(rows[j] as number), "bare").map(tokenId));
+const itemsAt = (...at: number[]): number[] =>
+  at.flatMap((j) => spellCodes(codesAt(rows[j] as number), "bare").map(tokenId));
 const end = tokenId("<|end|>");
 const answer = tokenId("<|answer|>");
 
@@ -77,7 +77,7 @@ describe.each([true, false])("with decoding.constrained = %s", (constrained) => 
     async (format) => {
       const { served, evaluated } = setUp(constrained, format);
       const part = fc.oneof(
-        { weight: 6, arbitrary: fc.integer({ min: 0, max: 3 }).map((j) => itemsOf(j)) },
+        { weight: 6, arbitrary: fc.integer({ min: 0, max: 3 }).map((j) => itemsAt(j)) },
         { weight: 1, arbitrary: fc.constantFrom(...specials.map((_, id) => [id])) },
         {
           weight: 2,
@@ -90,7 +90,7 @@ describe.each([true, false])("with decoding.constrained = %s", (constrained) => 
         const open = format === "compact" ? [answer] : encode('", "ranking": ["');
         const between = format === "compact" ? [] : encode('", "');
         const close = format === "compact" ? [end] : [...encode('"]}'), end];
-        return [open, ...order.flatMap((j, k) => [...(k > 0 ? [between] : []), itemsOf(j)]), close];
+        return [open, ...order.flatMap((j, k) => [...(k > 0 ? [between] : []), itemsAt(j)]), close];
       });
       const response = fc
         .tuple(fc.array(part, { maxLength: 3 }), permutation, fc.array(part, { maxLength: 1 }), fc.nat(12))
@@ -115,7 +115,7 @@ describe("scores", () => {
   it("are chances of being the first choice, from each choice's among those left, and never rise", () => {
     const { served } = setUp(true, "compact");
     const logprobs = Float32Array.from([0, Math.log(0.5), 0, Math.log(0.75), 0, Math.log(0.9), 0, 0, 0, 0]);
-    const order = served([answer, ...itemsOf(2, 0, 1, 3), end], 0, logprobs);
+    const order = served([answer, ...itemsAt(2, 0, 1, 3), end], 0, logprobs);
     expect(order?.ranking.map((r) => r.place)).toEqual([2, 0, 1, 3]);
     // .5, then .5 * .75, then (.5 * .25) * .9, then (.5 * .25 * .1) * 1
     [0.5, 0.375, 0.1125, 0.0125].forEach((chance, k) => {
@@ -125,16 +125,16 @@ describe("scores", () => {
 
   it("are 0 for what the model was not asked to write, which follows in the caller's order", () => {
     const { served } = setUp(true, "compact");
-    const order = served([answer, ...itemsOf(3, 1), end], 2);
+    const order = served([answer, ...itemsAt(3, 1), end], 2);
     expect(order?.ranking.map((r) => r.place)).toEqual([3, 1, 0, 2]);
     expect(order?.ranking.slice(2).map((r) => r.score)).toEqual([0, 0]);
-    expect(served([answer, ...itemsOf(3), end], 2)).toBeUndefined();
+    expect(served([answer, ...itemsAt(3), end], 2)).toBeUndefined();
   });
 
   it("are 0 from the first item on that is not spelled in its own tokens", () => {
     const { served } = setUp(false, "compact");
-    const inLetters = encode(formatSid(codesOf(rows[1] as number), "bare"));
-    const order = served([answer, ...itemsOf(0), ...inLetters, ...itemsOf(2, 3), end]);
+    const inLetters = encode(formatSid(codesAt(rows[1] as number), "bare"));
+    const order = served([answer, ...itemsAt(0), ...inLetters, ...itemsAt(2, 3), end]);
     expect(order?.ranking.map((r) => [r.place, r.score])).toEqual([
       [0, 1],
       [1, 0],

@@ -5,7 +5,7 @@ import { BatchTimes, expectedWait } from "../../../src/serve/engine/latency.ts";
 import { LoopLag } from "../../../src/serve/engine/loop-lag.ts";
 import { Lru } from "../../../src/serve/model/lru.ts";
 import { NewItems } from "../../../src/serve/model/new-items.ts";
-import { ThoughtStream, thoughtText } from "../../../src/serve/request/thought.ts";
+import { ReasoningStream, reasoningText } from "../../../src/serve/request/thought.ts";
 
 describe("Lru", () => {
   it("holds as many as it may and forgets what was used longest ago", () => {
@@ -86,21 +86,21 @@ describe("a thought", () => {
     shape: { levels: 2, codes: 4, format: "bare" as const },
     decode: (ids: readonly number[]) => ids.map((i) => words[i]).join(""),
     trigger: [6],
-    titleOf: (codes: readonly number[]) => (codes.join() === "1,2" ? "Heat" : undefined),
+    getTitle: (codes: readonly number[]) => (codes.join() === "1,2" ? "Heat" : undefined),
   };
 
   it("names items by title", () => {
-    expect(thoughtText([1, 4, 5, 7], parts)).toBe("because: “Heat” so");
-    expect(thoughtText([4, 5], { ...parts, titleOf: () => undefined })).toBe("“no such item”");
+    expect(reasoningText([1, 4, 5, 7], parts)).toBe("because: “Heat” so");
+    expect(reasoningText([4, 5], { ...parts, getTitle: () => undefined })).toBe("“no such item”");
   });
 
   it("comes in pieces that never need to be taken back and add up to the whole", () => {
     const token = fc.constantFrom(0, 1, 2, 4, 5, 7);
     fc.assert(
       fc.property(fc.array(token, { maxLength: 30 }), (tokens) => {
-        const stream = new ThoughtStream(parts);
+        const stream = new ReasoningStream(parts);
         const pieces = [...tokens, 6].map((t, i) => stream.push(i, t));
-        expect(pieces.join("").trim()).toBe(thoughtText(tokens, parts));
+        expect(pieces.join("").trim()).toBe(reasoningText(tokens, parts));
         expect(pieces.join("")).not.toContain("answer");
         expect(stream.push(tokens.length + 1, 7)).toBe(""); // behind the end nothing comes
       }),
@@ -108,7 +108,7 @@ describe("a thought", () => {
   });
 
   it("passes over tokens that a broken stream sends again", () => {
-    const stream = new ThoughtStream(parts);
+    const stream = new ReasoningStream(parts);
     expect([stream.push(0, 1), stream.push(0, 1), stream.push(1, 7), stream.push(1, 7)]).toEqual([
       "because:",
       "",
@@ -132,10 +132,10 @@ describe("NewItems", () => {
       return texts.map((t) => [t.length]);
     }, 100);
     const left = new AbortController();
-    const first = items.codesOf(["a", "bb"], never);
-    const same = items.codesOf(["bb"], never);
-    const gone = items.codesOf(["cccc"], left.signal).catch(() => "gone");
-    const many = items.codesOf(
+    const first = items.encodeTexts(["a", "bb"], never);
+    const same = items.encodeTexts(["bb"], never);
+    const gone = items.encodeTexts(["cccc"], left.signal).catch(() => "gone");
+    const many = items.encodeTexts(
       Array.from({ length: 20 }, (_, i) => "d".repeat(i + 5)),
       never,
     );
@@ -146,7 +146,7 @@ describe("NewItems", () => {
     expect(await gone).toBe("gone");
     expect(calls.map((texts) => texts.length)).toEqual([2, 16, 4]);
     expect(calls.flat()).not.toContain("cccc");
-    await items.codesOf(["bb", "ddddd"], never);
+    await items.encodeTexts(["bb", "ddddd"], never);
     expect(calls.length).toBe(3); // remembered
   });
 
@@ -156,8 +156,8 @@ describe("NewItems", () => {
       if (broken) throw new Error("lost");
       return texts.map(() => [0]);
     }, 10);
-    await expect(items.codesOf(["a"], never)).rejects.toThrow("lost");
+    await expect(items.encodeTexts(["a"], never)).rejects.toThrow("lost");
     broken = false;
-    expect(await items.codesOf(["a"], never)).toEqual([[0]]);
+    expect(await items.encodeTexts(["a"], never)).toEqual([[0]]);
   });
 });

@@ -15,7 +15,7 @@ import { repositoryRoot } from "../../../src/core/paths.ts";
 import { startGrpcServer } from "../../../src/serve/grpc/server.ts";
 import { Metrics } from "../../../src/serve/observe/metrics.ts";
 import { RateLimiter } from "../../../src/serve/security/rate-limit.ts";
-import { assertMayListen, isLoopback, openSecurity, warningsOf } from "../../../src/serve/security/security.ts";
+import { assertMayListen, isLoopback, listWarnings, openSecurity } from "../../../src/serve/security/security.ts";
 import { findToken, newToken, parseTokens } from "../../../src/serve/security/tokens.ts";
 import { FakeReranker, startService } from "../../serve-fixture.ts";
 
@@ -170,10 +170,10 @@ describe("where to listen", () => {
   });
 
   it("comes with warnings", () => {
-    expect(warningsOf("127.0.0.1", settings({ allowOpen: true }))).toEqual([]);
-    expect(warningsOf("0.0.0.0", settings({ allowOpen: true }))).toHaveLength(2);
-    expect(warningsOf("0.0.0.0", settings({ tokens: "f" }))).toEqual([expect.stringMatching(/^No TLS/)]);
-    expect(warningsOf("0.0.0.0", settings({ tokens: "f", tls: { cert: "c" } }))).toEqual([]);
+    expect(listWarnings("127.0.0.1", settings({ allowOpen: true }))).toEqual([]);
+    expect(listWarnings("0.0.0.0", settings({ allowOpen: true }))).toHaveLength(2);
+    expect(listWarnings("0.0.0.0", settings({ tokens: "f" }))).toEqual([expect.stringMatching(/^No TLS/)]);
+    expect(listWarnings("0.0.0.0", settings({ tokens: "f", tls: { cert: "c" } }))).toEqual([]);
   });
 });
 

@@ -7,7 +7,7 @@ import { RerankClient } from "../../../src/client/index.ts";
 import { openServedRun } from "../../../src/serve/model/served-run.ts";
 import type { RerankAnswer } from "../../../src/serve/request/types.ts";
 import { serve } from "../../../src/serve/serve.ts";
-import { GatedWorker, makeRuns, requestOf, until } from "../../service-fixture.ts";
+import { GatedWorker, makeRequest, makeRuns, until } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-service-"));
 let root = "";
@@ -129,10 +129,10 @@ describe("the service", () => {
       const series = lines.map((line) => /^gr2_prompt_tokens_total\{how="(\w+)"\} (\d+)$/.exec(line) ?? []);
       return Object.fromEntries(series.filter(([line]) => line).map(([, how, value]) => [how, Number(value)]));
     };
-    const direct = await service.engine.rerank(requestOf(five));
+    const direct = await service.engine.rerank(makeRequest(five));
     expect(await counted()).toEqual({ computed: direct.tokens.prompt - 2, reused: 2 });
-    await service.engine.rerank(requestOf(five)); // remembered: no worker was asked
-    const think = await service.engine.rerank(requestOf(five, { mode: "think" }));
+    await service.engine.rerank(makeRequest(five)); // remembered: no worker was asked
+    const think = await service.engine.rerank(makeRequest(five, { mode: "think" }));
     expect(await counted()).toEqual({ computed: direct.tokens.prompt + think.tokens.prompt - 4, reused: 4 });
     expect(new Set(worker.prefixCaches)).toEqual(new Set([3 * 1024 * 1024]));
     await service.stop();

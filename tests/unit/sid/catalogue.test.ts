@@ -18,18 +18,18 @@ const anyIds = fc.array(fc.tuple(fc.nat(2), fc.nat(2)), { maxLength: 30 });
 describe("Catalogue", () => {
   it("answers both ways, and collisions with a list", () => {
     expect(catalogue.numItems).toBe(4);
-    expect(catalogue.codesOf(1)).toEqual([2, 2]);
-    expect(catalogue.textOf(3)).toBe("<|sid_begin|><s_a_1><s_b_0><|sid_end|>");
-    expect(catalogue.tokensOf(3)).toEqual(["<|sid_begin|>", "<s_a_1>", "<s_b_0>", "<|sid_end|>"]);
-    expect(catalogue.rowOf([2, 2])).toBe(1);
-    expect(catalogue.rowsOf([0, 1])).toEqual([0, 2]);
-    expect(catalogue.rowOf([0, 1])).toBeUndefined();
-    expect(catalogue.rowsOf([1, 1])).toEqual([]);
-    expect(catalogue.rowOf([1, 1])).toBeUndefined();
-    expect(catalogue.rowsOf([0])).toEqual([]);
+    expect(catalogue.codesAt(1)).toEqual([2, 2]);
+    expect(catalogue.textAt(3)).toBe("<|sid_begin|><s_a_1><s_b_0><|sid_end|>");
+    expect(catalogue.tokensAt(3)).toEqual(["<|sid_begin|>", "<s_a_1>", "<s_b_0>", "<|sid_end|>"]);
+    expect(catalogue.findRow([2, 2])).toBe(1);
+    expect(catalogue.findRows([0, 1])).toEqual([0, 2]);
+    expect(catalogue.findRow([0, 1])).toBeUndefined();
+    expect(catalogue.findRows([1, 1])).toEqual([]);
+    expect(catalogue.findRow([1, 1])).toBeUndefined();
+    expect(catalogue.findRows([0])).toEqual([]);
     expect(catalogue.rowOfText("<|sid_begin|><s_a_1><s_b_0><|sid_end|>")).toBe(3);
     expect(catalogue.rowOfText("<s_a_1><s_b_0>")).toBeUndefined();
-    expect(() => catalogue.codesOf(4)).toThrow("row 4");
+    expect(() => catalogue.codesAt(4)).toThrow("row 4");
   });
 
   it("measures uniqueness: 2 of 4 items have an ID of their own", () => {
@@ -57,7 +57,7 @@ describe("Catalogue", () => {
     const mine = [[0, 1]];
     const copy = Catalogue.of(mine, shape);
     (mine[0] as number[])[0] = 2;
-    expect(copy.codesOf(0)).toEqual([0, 1]);
+    expect(copy.codesAt(0)).toEqual([0, 1]);
   });
 
   it("survives JSON, and its hash sees every change", () => {
@@ -92,9 +92,9 @@ describe("Catalogue", () => {
       fc.property(anyIds, (list) => {
         const any = Catalogue.of(list, shape);
         list.forEach((codes, row) => {
-          expect(any.rowsOf(codes)).toContain(row);
+          expect(any.findRows(codes)).toContain(row);
         });
-        const alone = list.filter((codes) => any.rowOf(codes) !== undefined).length;
+        const alone = list.filter((codes) => any.findRow(codes) !== undefined).length;
         expect(any.uniqueness()).toBe(list.length === 0 ? 1 : alone / list.length);
       }),
     );

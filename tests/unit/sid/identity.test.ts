@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { CheckpointError } from "../../../src/core/errors.ts";
 import { Catalogue } from "../../../src/sid/catalogue.ts";
-import { checkIdentity, identityOf, type TokenizerParts } from "../../../src/sid/identity.ts";
+import { buildIdentity, checkIdentity, type TokenizerParts } from "../../../src/sid/identity.ts";
 
 const shape = { levels: 2, codes: 4, format: "bare" } as const;
 const catalogue = Catalogue.of([[0, 1], [2, 3]], shape); // biome-ignore format: codes
@@ -16,7 +16,7 @@ const parts: TokenizerParts = {
   versions: { torch: "2" },
 };
 /** As it comes back from disk. */
-const stored = (p: TokenizerParts = parts): unknown => JSON.parse(JSON.stringify(identityOf(p)));
+const stored = (p: TokenizerParts = parts): unknown => JSON.parse(JSON.stringify(buildIdentity(p)));
 
 describe("the identity of a tokenizer", () => {
   it("is another one when anything an ID depends on is", () => {
@@ -30,13 +30,13 @@ describe("the identity of a tokenizer", () => {
       { seed: 2 },
       { versions: { torch: "3" } },
     ];
-    const hashes = [{}, ...other].map((change) => identityOf({ ...parts, ...change }).hash);
+    const hashes = [{}, ...other].map((change) => buildIdentity({ ...parts, ...change }).hash);
     expect(new Set(hashes).size).toBe(hashes.length);
-    expect(identityOf(parts).hash).toBe(hashes[0]);
+    expect(buildIdentity(parts).hash).toBe(hashes[0]);
   });
 
   it("survives the disk", () => {
-    expect(checkIdentity(stored(), artifact, catalogue)).toEqual(identityOf(parts));
+    expect(checkIdentity(stored(), artifact, catalogue)).toEqual(buildIdentity(parts));
   });
 
   it("refuses what does not belong together, naming both hashes", () => {

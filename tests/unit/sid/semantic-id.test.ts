@@ -7,7 +7,7 @@ import {
   parseSid,
   type SidShape,
   sidTokens,
-  tokensOfSid,
+  spellCodes,
 } from "../../../src/sid/semantic-id.ts";
 
 const wrapped: SidShape = { levels: 4, codes: 256, format: "wrapped" };
@@ -33,7 +33,7 @@ describe("spelling", () => {
   it("is the paper's", () => {
     expect(formatSid([57, 7, 23, 4], "wrapped")).toBe(paper);
     expect(formatSid([57, 7, 23, 4], "bare")).toBe("<s_a_57><s_b_7><s_c_23><s_d_4>");
-    expect(tokensOfSid([1, 2], "wrapped")).toEqual(["<|sid_begin|>", "<s_a_1>", "<s_b_2>", "<|sid_end|>"]);
+    expect(spellCodes([1, 2], "wrapped")).toEqual(["<|sid_begin|>", "<s_a_1>", "<s_b_2>", "<|sid_end|>"]);
   });
 
   it("lists code tokens level by level", () => {

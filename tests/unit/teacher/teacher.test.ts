@@ -8,7 +8,7 @@ import { fitPopularity } from "../../../src/prerank/popularity.ts";
 import { buildAllSlates } from "../../../src/prerank/slates.ts";
 import type { Slate } from "../../../src/prerank/types.ts";
 import { sampleTraces, statisticalTeacher } from "../../../src/teacher/sampling.ts";
-import { viewOf } from "../../../src/teacher/slate-view.ts";
+import { hideAnswer } from "../../../src/teacher/slate-view.ts";
 import { type StatisticalTeacher, supportFor } from "../../../src/teacher/statistical.ts";
 import { walkers } from "../synthetic.ts";
 
@@ -46,7 +46,7 @@ describe("latent factors", () => {
 describe("statistical teacher", () => {
   it("gives evidence from the history only, the same whatever the answer", () => {
     for (const s of slates.rerank.slice(0, 50)) {
-      const evidence = teacher.evidence(viewOf(s));
+      const evidence = teacher.evidence(hideAnswer(s));
       const history = Array.from(data.dataset.sequences[s.user]?.items.subarray(0, s.position) ?? []);
       expect(evidence.dominantCategories.length).toBeLessThanOrEqual(3);
       expect(new Set(evidence.support.map((x) => x.candidate)).size).toBe(evidence.support.length);
@@ -56,8 +56,8 @@ describe("statistical teacher", () => {
         for (const h of because) expect(history).toContain(h);
       }
     }
-    expect(Object.keys(viewOf(slates.rerank[0] as Slate))).not.toContain("target");
-    expect(Object.keys(viewOf(slates.rerank[0] as Slate))).not.toContain("targetIndex");
+    expect(Object.keys(hideAnswer(slates.rerank[0] as Slate))).not.toContain("target");
+    expect(Object.keys(hideAnswer(slates.rerank[0] as Slate))).not.toContain("targetIndex");
   });
 });
 
@@ -67,7 +67,7 @@ describe("sampling traces", () => {
   const list = conditional(knn.slates.rerank);
   const options = { mode: "rejection", maxTries: 3 } as const;
   const asked = (fitted: StatisticalTeacher) =>
-    statisticalTeacher(fitted, { temperature: 1, seed: 4, thoughtOf: () => ({ words: [] }) });
+    statisticalTeacher(fitted, { temperature: 1, seed: 4, explainChoice: () => ({ words: [] }) });
 
   it("rejection keeps only traces whose own first choice is the answer, within the bound", async () => {
     const { traces, stats } = await sampleTraces(asked(teacher), knn.slates.rerank, options);

@@ -3,10 +3,10 @@ import { describe, expect, it } from "vitest";
 import { RunError } from "../../../src/core/errors.ts";
 import type { Slate } from "../../../src/prerank/types.ts";
 import { readCitations } from "../../../src/prompts/parse.ts";
-import { answerSchema, renderQuestion } from "../../../src/prompts/question.ts";
-import { faultOf } from "../../../src/teacher/quality.ts";
+import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/question.ts";
+import { findFault } from "../../../src/teacher/quality.ts";
 import { sampleTraces } from "../../../src/teacher/sampling.ts";
-import { teacherOfWords, type Wanted } from "../../../src/teacher/words.ts";
+import { type Wanted, writingTeacher } from "../../../src/teacher/words.ts";
 
 const spell = (row: number): string => `<|sid_begin|><s_a_${row % 7}><s_b_${row}><|sid_end|>`;
 const titles = ["brush", "soap", "towel", "comb", "cream", "oil", "mask"];
@@ -17,8 +17,8 @@ const read = (thought: string) => readCitations(thought, (s) => rows.get(s));
 const good = `pattern: the user buys soap such as ${spell(1)}; complement: a towel is next to that; choice: ${spell(11)}`;
 
 describe("quality filters", () => {
-  const reasonOf = (thought: string, first = 11, o: Partial<typeof quality> | object = {}) =>
-    faultOf(read(thought), first, { ...quality, ...o })?.reason;
+  const rejectionReason = (thought: string, first = 11, o: Partial<typeof quality> | object = {}) =>
+    findFault(read(thought), first, { ...quality, ...o })?.reason;
 
   it.each<[string, string | undefined, string]>([
     ["a good thought", undefined, good],
@@ -35,17 +35,17 @@ describe("quality filters", () => {
     ["Russian", "not in English", `пользователь любит мыло ${spell(1)} поэтому выбор полотенце ${spell(11)}`],
     ["garbage", "not in English", `xq zzkl wrrp brrt qqqq mmn ${spell(1)} lkj poiu ${spell(11)}`],
   ])("%s: %s", (_what, reason, thought) => {
-    expect(reasonOf(thought)).toBe(reason);
+    expect(rejectionReason(thought)).toBe(reason);
   });
 
   it("check no language if any will do, and nothing that is switched off", () => {
     const german = `Der Kunde kauft gerne Seife ${spell(1)} und braucht ein Handtuch ${spell(11)}`;
-    expect(reasonOf(german, 11, { language: "any" })).toBeUndefined();
-    expect(reasonOf("", 11, { minWords: 0, minCitations: 0 })).toBeUndefined();
+    expect(rejectionReason(german, 11, { language: "any" })).toBeUndefined();
+    expect(rejectionReason("", 11, { minWords: 0, minCitations: 0 })).toBeUndefined();
   });
 });
 
-const slateOf = (i: number, targetIndex = 1): Slate => ({
+const makeSlate = (i: number, targetIndex = 1): Slate => ({
   id: `s${i}`,
   user: i,
   position: 3,
@@ -61,7 +61,7 @@ const answer = (order: readonly number[], thought = good): string =>
 /** A teacher whose model writes `write(request, n)`. */
 function teacher(write: (wanted: Wanted, n: number) => string, cut = false) {
   const asked: Wanted[] = [];
-  const made = teacherOfWords({
+  const made = writingTeacher({
     kind: "openai",
     model: "test",
     complete: async (wanted) =>
@@ -69,7 +69,7 @@ function teacher(write: (wanted: Wanted, n: number) => string, cut = false) {
         asked.push(w);
         return { kind: "text", text: write(w, asked.length - 1), cut, time: "2026-01-01T00:00:00Z" };
       }),
-    historyOf: () => [1, 2],
+    getHistory: () => [1, 2],
     spell,
     describe: describeItem,
     question: { knowledgePriming: true, maxWords: 40 },
@@ -82,7 +82,7 @@ function teacher(write: (wanted: Wanted, n: number) => string, cut = false) {
 describe("a teacher in words", () => {
   it("is shown history and candidates with titles and IDs, in their order, and no answer", async () => {
     const { made, asked } = teacher(() => answer([1, 0, 2]));
-    await sampleTraces(made, [slateOf(0)], { mode: "rejection", maxTries: 1 });
+    await sampleTraces(made, [makeSlate(0)], { mode: "rejection", maxTries: 1 });
     const prompt = asked[0]?.prompt ?? "";
     const places = [1, 2, 10, 11, 12].map((row) => prompt.indexOf(`${spell(row)} ${describeItem(row)}`));
     expect(places.every((p) => p > 0)).toBe(true);
@@ -96,10 +96,10 @@ describe("a teacher in words", () => {
 
   it("is told the choice in targeted sampling, and can do without knowledge priming", async () => {
     const { made, asked } = teacher(() => answer([1, 0, 2]));
-    await sampleTraces(made, [slateOf(0)], { mode: "targeted", maxTries: 1 });
+    await sampleTraces(made, [makeSlate(0)], { mode: "targeted", maxTries: 1 });
     expect(asked[0]?.prompt).toContain(`The user chose ${spell(11)} next.`);
     const input = { history: [1], candidates: [10], chosen: null, spell, describe: describeItem };
-    expect(renderQuestion(input, { knowledgePriming: false, maxWords: 9 })).not.toContain("Shoppers");
+    expect(renderTeacherPrompt(input, { knowledgePriming: false, maxWords: 9 })).not.toContain("Shoppers");
   });
 
   it("is asked again until its first choice is right, each time with another seed; every reason is counted", async () => {
@@ -111,7 +111,7 @@ describe("a teacher in words", () => {
       `<think>hm, {"ranking"}</think>\n\`\`\`json\n${answer([1, 2, 0])}\n\`\`\`\n`,
     ];
     const { made, asked } = teacher((_, n) => answers[n] as string);
-    const { traces, stats, rejections } = await sampleTraces(made, [slateOf(0)], { mode: "rejection", maxTries: 9 });
+    const { traces, stats, rejections } = await sampleTraces(made, [makeSlate(0)], { mode: "rejection", maxTries: 9 });
     expect(new Set(asked.map((w) => w.seed)).size).toBe(5);
     expect(traces).toEqual([
       {
@@ -135,13 +135,13 @@ describe("a teacher in words", () => {
 
   it("is told apart from one that was cut off, however whole its answer looks", async () => {
     const { made } = teacher(() => answer([1, 0, 2]), true);
-    const { stats } = await sampleTraces(made, [slateOf(0)], { mode: "rejection", maxTries: 2 });
+    const { stats } = await sampleTraces(made, [makeSlate(0)], { mode: "rejection", maxTries: 2 });
     expect(stats.rejected).toEqual({ "cut off": 2 });
   });
 
   it("is given up after maxTries, and acceptance is told by difficulty", async () => {
     const { made, asked } = teacher(() => answer([1, 0, 2]));
-    const slates = [slateOf(0, 1), slateOf(1, 1), slateOf(2, 2), slateOf(3, -1)];
+    const slates = [makeSlate(0, 1), makeSlate(1, 1), makeSlate(2, 2), makeSlate(3, -1)];
     const { stats } = await sampleTraces(made, slates, { mode: "rejection", maxTries: 3 });
     expect(asked.length).toBe(3 + 1 + 1); // the slate that misses its item is not offered
     expect(stats).toMatchObject({
@@ -155,7 +155,7 @@ describe("a teacher in words", () => {
 
   it("is stopped at once if its first twenty answers are all of no use", async () => {
     const { made, asked } = teacher((_, n) => (n % 4 ? "¿qué?" : answer([1, 0, 2], `${good} und und und`.repeat(9))));
-    const slates = Array.from({ length: 500 }, (_, i) => slateOf(i));
+    const slates = Array.from({ length: 500 }, (_, i) => makeSlate(i));
     const fault = await sampleTraces(made, slates, { mode: "rejection", maxTries: 3 }).catch((e: unknown) => e);
     expect(fault).toBeInstanceOf(RunError);
     expect((fault as RunError).message).toContain("15 x not json, 5 x too long");

@@ -24,13 +24,13 @@ describe("beam search", () => {
         const wide = await worker.beamSearch({ ...request, beamWidth: sequences.length });
         const result = await worker.beamSearch(request);
         checkBeams(request, result);
-        const rowsOf = (r: typeof result, p: number) => [
+        const rankedRows = (r: typeof result, p: number) => [
           ...r.rows.data.subarray(p * r.rows.cols, (p + 1) * r.rows.cols),
         ];
-        const found = rowsOf(result, 0).filter((r) => r >= 0);
-        expect(found).toEqual(rowsOf(wide, 0).slice(0, found.length));
-        expect(rowsOf(result, 1)).toEqual([keep % sequences.length, ...Array(beamWidth - 1).fill(-1)]);
-        expect(new Set(rowsOf(result, 2))).toEqual(new Set([-1]));
+        const found = rankedRows(result, 0).filter((r) => r >= 0);
+        expect(found).toEqual(rankedRows(wide, 0).slice(0, found.length));
+        expect(rankedRows(result, 1)).toEqual([keep % sequences.length, ...Array(beamWidth - 1).fill(-1)]);
+        expect(new Set(rankedRows(result, 2))).toEqual(new Set([-1]));
       }),
       { numRuns: 60 },
     );

@@ -1,7 +1,7 @@
 /** Cohere's re-rank API: POST /v2/rerank, and the older POST /v1/rerank. */
 import { z } from "zod";
 import type { RerankAnswer } from "../../request/types.ts";
-import { callersId, type Document, document, query, textOf, toRequest } from "../mapping.ts";
+import { callersId, type Document, document, query, readText, toRequest } from "../mapping.ts";
 import { type Problem, problemStatus } from "../problem.ts";
 import { type Dialect, parseBody } from "./dialect.ts";
 
@@ -41,7 +41,7 @@ const result = z.object({
   id: z.string().optional().describe("The document's id, if it came with one."),
 });
 
-const answerOf = (item: z.ZodType) => z.object({ id: z.string(), results: z.array(item), meta });
+const answerSchema = (item: z.ZodType) => z.object({ id: z.string(), results: z.array(item), meta });
 
 const error = z.object({ id: z.string(), message: z.string() });
 
@@ -51,7 +51,12 @@ const refuse = (problem: Problem, requestId: string) => ({
 });
 
 /** Cohere counts a search unit for every hundred documents begun. */
-const metaOf = (version: string, numDocuments: number, answer: RerankAnswer, numCut: number): z.output<typeof meta> => {
+const renderMeta = (
+  version: string,
+  numDocuments: number,
+  answer: RerankAnswer,
+  numCut: number,
+): z.output<typeof meta> => {
   const warnings = [
     ...(answer.fallback === undefined ? [] : [`fallback: ${answer.fallback}; the order is the request's own`]),
     ...(numCut === 0 ? [] : [`${numCut} texts were cut`]),
@@ -64,7 +69,7 @@ const metaOf = (version: string, numDocuments: number, answer: RerankAnswer, num
 };
 
 /** @param more what a result holds next to index, score and the caller's id */
-const bodyOf = (
+const renderBody = (
   version: string,
   id: string,
   documents: readonly Document[],
@@ -79,13 +84,13 @@ const bodyOf = (
     ...callersId(documents[place]),
     ...more(documents[place]),
   })),
-  meta: metaOf(version, documents.length, answer, numCut),
+  meta: renderMeta(version, documents.length, answer, numCut),
 });
 
 export const cohereV2: Dialect = {
   name: "cohere v2",
   body: v2Body,
-  answer: answerOf(result),
+  answer: answerSchema(result),
   error,
   refuse,
   read(raw, context) {
@@ -96,7 +101,7 @@ export const cohereV2: Dialect = {
       request,
       numCut,
       stream: false,
-      render: (answer, id) => bodyOf("2", id, documents, numCut, answer, () => ({})),
+      render: (answer, id) => renderBody("2", id, documents, numCut, answer, () => ({})),
     };
   },
 };
@@ -104,7 +109,7 @@ export const cohereV2: Dialect = {
 export const cohereV1: Dialect = {
   name: "cohere v1",
   body: v1Body,
-  answer: answerOf(result.extend({ document: z.looseObject({ text: z.string() }).optional() })),
+  answer: answerSchema(result.extend({ document: z.looseObject({ text: z.string() }).optional() })),
   error,
   refuse,
   read(raw, context) {
@@ -122,7 +127,7 @@ export const cohereV1: Dialect = {
       numCut,
       stream: false,
       render: (answer, id) =>
-        bodyOf("1", id, documents, numCut, answer, (d) => (return_documents ? { document: echo(d) } : {})),
+        renderBody("1", id, documents, numCut, answer, (d) => (return_documents ? { document: echo(d) } : {})),
     };
   },
 };
@@ -130,5 +135,5 @@ export const cohereV1: Dialect = {
 /** Cohere gives a document back with all its fields. */
 const echo = (from: Document | undefined): object => ({
   ...(typeof from === "object" ? from : {}),
-  text: textOf(from),
+  text: readText(from),
 });

@@ -1,6 +1,6 @@
 /** Jina's re-rank API: POST /v1/rerank. */
 import { z } from "zod";
-import { callersId, document, query, textOf, toRequest } from "../mapping.ts";
+import { callersId, document, query, readText, toRequest } from "../mapping.ts";
 import { type ProblemCode, problemStatus } from "../problem.ts";
 import { type Dialect, parseBody } from "./dialect.ts";
 
@@ -49,7 +49,7 @@ export const jina: Dialect = {
           index: place,
           relevance_score: score,
           ...callersId(documents[place]),
-          ...(return_documents === false ? {} : { document: { text: textOf(documents[place]) } }),
+          ...(return_documents === false ? {} : { document: { text: readText(documents[place]) } }),
         })),
       }),
     };

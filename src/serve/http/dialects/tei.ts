@@ -1,6 +1,6 @@
 /** The re-rank endpoint of Hugging Face's Text Embeddings Inference: POST /rerank with `texts`. Its answer is a bare list. */
 import { z } from "zod";
-import { callersId, document, query, textOf, toRequest } from "../mapping.ts";
+import { callersId, document, query, readText, toRequest } from "../mapping.ts";
 import { Problem, type ProblemCode } from "../problem.ts";
 import { type Dialect, parseBody } from "./dialect.ts";
 
@@ -79,7 +79,7 @@ export const tei: Dialect = {
       render: ({ ranking }) =>
         ranking.map(({ place, score }) => ({
           index: place,
-          ...(return_text === true ? { text: textOf(texts[place]) } : {}),
+          ...(return_text === true ? { text: readText(texts[place]) } : {}),
           score: raw_scores === true ? Math.max(Math.log(score), -Number.MAX_VALUE) : score,
           ...callersId(texts[place]),
         })),

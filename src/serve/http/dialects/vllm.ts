@@ -1,6 +1,6 @@
 /** vLLM's re-rank endpoint: POST /rerank, and /v1/rerank and /v2/rerank where a body holds what only vLLM knows. */
 import { z } from "zod";
-import { callersId, document, query, textOf, toRequest } from "../mapping.ts";
+import { callersId, document, query, readText, toRequest } from "../mapping.ts";
 import { type ProblemCode, problemStatus } from "../problem.ts";
 import { type Dialect, isObject, parseBody } from "./dialect.ts";
 
@@ -82,7 +82,7 @@ export const vllm: Dialect = {
         usage: { total_tokens: tokens.prompt + tokens.generated },
         results: ranking.map(({ place, score }) => ({
           index: place,
-          document: { text: textOf(documents[place]) },
+          document: { text: readText(documents[place]) },
           relevance_score: score,
           ...callersId(documents[place]),
         })),

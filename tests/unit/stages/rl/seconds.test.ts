@@ -1,6 +1,6 @@
 /** Where the seconds of a step went: the worker's parts, the wire and TypeScript add up to the step. */
 import { describe, expect, it } from "vitest";
-import { secondsOf } from "../../../../src/stages/rl/seconds.ts";
+import { attributeSeconds } from "../../../../src/stages/rl/seconds.ts";
 
 const costs = (wallSeconds: number, computeSeconds: number) => ({ wallSeconds, computeSeconds });
 
@@ -13,7 +13,7 @@ describe("the seconds of a step", () => {
       optimStep: costs(1.5, 1.5),
       saveState: costs(50, 50), // no part of a step
     };
-    const values = secondsOf(before, after, 6);
+    const values = attributeSeconds(before, after, 6);
     const expected = { sample: 2.8, score: 0, gradient: 1.9, optimizer: 0.5, wire: 0.3, typescript: 0.5 };
     expect(values.seconds).toBe(6);
     for (const [part, seconds] of Object.entries(expected)) expect(values[`seconds_${part}`]).toBeCloseTo(seconds, 10);
@@ -22,7 +22,7 @@ describe("the seconds of a step", () => {
   });
 
   it("are never negative, whatever two clocks say", () => {
-    const values = secondsOf({}, { sample: costs(1, 1.001) }, 1);
+    const values = attributeSeconds({}, { sample: costs(1, 1.001) }, 1);
     expect(values).toMatchObject({ seconds_wire: 0, seconds_typescript: 0 });
   });
 });

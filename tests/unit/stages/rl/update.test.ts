@@ -5,7 +5,7 @@ import { repositoryRoot } from "../../../../src/core/paths.ts";
 import type { Policy, Rollout } from "../../../../src/policy/policy.ts";
 import type { Slate } from "../../../../src/prerank/types.ts";
 import { admittedSlates } from "../../../../src/stages/rl/rl.ts";
-import { type GroupOfAnswers, update } from "../../../../src/stages/rl/update.ts";
+import { type AnswerGroup, update } from "../../../../src/stages/rl/update.ts";
 import type { ForwardBackwardRequest, ForwardRequest, WorkerClient } from "../../../../src/worker/types.ts";
 
 const slate = (targetIndex: number): Slate =>
@@ -21,7 +21,7 @@ const rollout = (tokens: readonly number[], logprob: number, weightVersion = 1):
   }) as unknown as Rollout;
 
 /** One group: rewards 1 and 0, so advantages 1 and -1; responses of 2 tokens and of 1. */
-const group: GroupOfAnswers = {
+const group: AnswerGroup = {
   slate: slate(1),
   mode: "answer",
   rollouts_G: [rollout([7, 8], -1), rollout([9], -2)],
@@ -61,7 +61,7 @@ async function run(set: readonly string[], trainer = [-1, -1, -2], reference = [
     worker,
     policy,
     config,
-    viewOf: () => ({ history: [], candidates: [], scores: [] }),
+    toSlateInput: () => ({ history: [], candidates: [], scores: [] }),
     step: 5,
     signal: new AbortController().signal,
   });
@@ -92,7 +92,7 @@ describe("update", () => {
 
   it("counts how many updates lie between the oldest answer and the step's first", async () => {
     // The worker is at version 1; the answers were drawn with versions 1 and -1.
-    const old: GroupOfAnswers = { ...group, rollouts_G: [rollout([7, 8], -1), rollout([9], -2, -1)] };
+    const old: AnswerGroup = { ...group, rollouts_G: [rollout([7, 8], -1), rollout([9], -2, -1)] };
     expect((await run(["rl.epochs=2"])).values).toMatchObject({ weight_version_lag: 0, weightVersion: 3 });
     expect((await run(["rl.epochs=2"], undefined, undefined, [old])).values.weight_version_lag).toBe(2);
   });

@@ -13,7 +13,7 @@ import { FakeWorker } from "../../../../src/worker/fake.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-worker-teacher-"));
 const config = configSchema.parse({ teacher: { kind: "worker", model: "/models/some", maxAnswerTokens: 400 } });
-const contextOf = (worker: FakeWorker, name: string): StageContext => ({
+const makeContext = (worker: FakeWorker, name: string): StageContext => ({
   config,
   dir: folder,
   signal: new AbortController().signal,
@@ -31,7 +31,7 @@ const wanted = Array.from({ length: 70 }, (_, i): Wanted => ({ prompt: `question
 
 describe("a model in the worker as a teacher", async () => {
   const worker = new FakeWorker();
-  const teacher = await openWorkerTeacher(contextOf(worker, "a"));
+  const teacher = await openWorkerTeacher(makeContext(worker, "a"));
   const written = await teacher.complete(wanted);
   const texts = written.map((w) => (w.kind === "text" ? w.text : ""));
 
@@ -54,11 +54,11 @@ describe("a model in the worker as a teacher", async () => {
 
   it("answers from disk what an interrupted stage has asked before", async () => {
     const again = new FakeWorker();
-    const resumed = await openWorkerTeacher(contextOf(again, "a"));
+    const resumed = await openWorkerTeacher(makeContext(again, "a"));
     expect(await resumed.complete(wanted)).toEqual(written);
     expect(again.log).not.toContain("sample");
     const fresh = new FakeWorker();
-    expect(await (await openWorkerTeacher(contextOf(fresh, "b"))).complete(wanted)).toEqual(written); // and by itself
+    expect(await (await openWorkerTeacher(makeContext(fresh, "b"))).complete(wanted)).toEqual(written); // and by itself
     expect(fresh.log).toContain("sample");
   });
 
