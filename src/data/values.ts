@@ -14,7 +14,7 @@ const blank = " \t\n\r\u00a0\u2000\u2002\u2003\u2009\u200b\u3000\ufeff";
 const outerBlank = new RegExp(`^[${blank}]+|[${blank}]+$`, "g");
 
 /** An id as text: outer blanks gone, composed (NFC); undefined where there is none. */
-export function itemIdAt(value: unknown): string | undefined {
+export function readId(value: unknown): string | undefined {
   const plain = unwrapped(value);
   if (typeof plain === "string") {
     const id = trimmed(plain).normalize("NFC");
@@ -70,7 +70,7 @@ export function splitList(value: unknown, separator: string): string[] {
     const plain = unwrapped(anyList(v));
     if (Array.isArray(plain)) return plain.flatMap(flat);
     if (typeof plain === "string") return plain.split(separator);
-    return typeof plain === "object" && plain !== null ? flat(getName(plain)) : [toText(plain)];
+    return typeof plain === "object" && plain !== null ? flat(nameElement(plain)) : [toText(plain)];
   };
   return [...new Set(flat(value).map((s) => s.trim()))].filter(
     (s) => s !== "" && s !== "(no genres listed)" && !isNothing.has(s),
@@ -78,7 +78,7 @@ export function splitList(value: unknown, separator: string): string[] {
 }
 
 /** What an element of a list of objects is called: {"id": 16, "name": "Animation"}. */
-function getName(element: object): unknown {
+function nameElement(element: object): unknown {
   const entries = Object.entries(element);
   for (const key of ["name", "title", "label", "value", "category", "tag", "text"]) {
     const found = entries.find(([k]) => k.toLowerCase() === key);

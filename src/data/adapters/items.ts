@@ -3,7 +3,7 @@ import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
 import { delimitedRecords, type Found, jsonRecords, parseJson, parseRecord } from "../records.ts";
 import { type Encoding, readStart, requireFile } from "../text-file.ts";
-import { itemIdAt, splitList, toText } from "../values.ts";
+import { readId, splitList, toText } from "../values.ts";
 import { cellSql, columnIndex, detectFormat, headerCells, parquetColumns, valueAt } from "./fields.ts";
 import { type RawItem, takeItems } from "./readers.ts";
 
@@ -125,7 +125,7 @@ export function makeItem(
     names === undefined || typeof names === "string"
       ? valueAt(record, names ?? "")
       : names.map((name) => valueAt(record, name));
-  const id = itemIdAt(value(columns.id));
+  const id = readId(value(columns.id));
   if (id === undefined) return `no "${columns.id}"`;
   return {
     id,

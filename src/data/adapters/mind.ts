@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { readStart, requireFile } from "../text-file.ts";
-import { itemIdAt } from "../values.ts";
+import { readId } from "../values.ts";
 import { stageLog, takeWide } from "./impressions.ts";
 import { type AdapterReport, itemLines, type RawItem, writeItems } from "./readers.ts";
 
@@ -66,7 +66,7 @@ const readNews = (file: string, quarantine: Quarantine): AsyncGenerator<RawItem>
   itemLines(file, quarantine, (text) => {
     const [id = "", category = "", subcategory = "", title, description = ""] = text.split("\t");
     if (title === undefined) return `${text.split("\t").length} columns, expected 8`;
-    const own = itemIdAt(id);
+    const own = readId(id);
     if (own === undefined) return "no news id";
     return { id: own, title, brand: "", categories: [category, subcategory].filter((c) => c !== ""), description };
   });

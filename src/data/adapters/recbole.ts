@@ -8,7 +8,7 @@ import { DataError } from "../../core/errors.ts";
 import type { TimeUnit } from "../clock.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { type Encoding, requireFile } from "../text-file.ts";
-import { itemIdAt } from "../values.ts";
+import { readId } from "../values.ts";
 import { headerCells } from "./fields.ts";
 import type { ItemColumns } from "./items.ts";
 import { given, locate, locateOrFail, type Wanted } from "./locate.ts";
@@ -129,7 +129,7 @@ export async function* recboleItems(
           .map((k) => (cells[k] ?? "").trim())
           .join(" ")
           .trim();
-      const own = itemIdAt(cell([id]));
+      const own = readId(cell([id]));
       if (own === undefined) return "no item id";
       const withYear = cell(year) === "" || cell(title) === "" ? cell(title) : `${cell(title)} (${cell(year)})`;
       const classes = categories.flatMap((k) =>

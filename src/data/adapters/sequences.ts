@@ -12,7 +12,7 @@ import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { parseJson, textLines } from "../records.ts";
 import { readStart, requireFile, textPieces } from "../text-file.ts";
-import { itemIdAt } from "../values.ts";
+import { readId } from "../values.ts";
 import { type ItemColumns, makeItem, readItemTable } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import { type AdapterReport, itemLines, type RawItem, writeItems } from "./readers.ts";
@@ -153,7 +153,7 @@ const isJsonLines = (file: string, id: string): boolean => {
 const plainTextItems = (file: string, quarantine: Quarantine): AsyncGenerator<RawItem> =>
   itemLines(file, quarantine, (text) => {
     const [, id = "", title = ""] = /^\s*(\S+)\s*(.*)$/.exec(text) ?? [];
-    const own = itemIdAt(id);
+    const own = readId(id);
     return own === undefined
       ? "no item id"
       : { id: own, title: title.trim(), brand: "", categories: [], description: "" };
