@@ -17,6 +17,7 @@ const regressionExitCode = 8;
 const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> = {
   pipeline: () => import("./pipeline.ts"),
   eval: () => import("./eval.ts"),
+  candidates: () => import("./candidates.ts"),
   prerank: () => import("./prerank.ts"),
   evidence: () => import("./evidence.ts"),
   rl: () => import("./rl.ts"),

@@ -4,7 +4,7 @@
  *              several: one with the highest label), at most maxTries times, else the slate gives no trace.
  *   targeted:  the teacher is shown the answer and puts it first.
  * Everything behind the first choice follows by label where a log has several, then as the teacher (or the input) has it.
- * Only this file compares with the answer; the teacher gets a UnlabelledSlate, which has none, and in targeted sampling one hint.
+ * Only this file compares with the answer; the teacher gets an UnlabelledSlate, which has none, and in targeted sampling one hint.
  */
 import { Rng } from "../core/rng.ts";
 import { softmax } from "../eval/choice-model.ts";

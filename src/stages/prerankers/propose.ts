@@ -3,7 +3,7 @@
  * best items for every position; several are fused with weights fitted on re-rank positions and kept only if validation
  * finds them no worse than the best single one. What each is worth is reported as soon as it is known.
  *
- *   SEGMENT.jsonl    slates; each keeps every pre-ranker's score of every candidate, and its rank of the true item
+ *   SEGMENT.jsonl    slates; fused ones keep every pre-ranker's score of every candidate; all keep its rank of the true item
  *   recall.json      R@K, N@K, MRR of each pre-ranker by segment; weights, choice and comparison of a fused one
  */
 import { readFileSync } from "node:fs";
@@ -223,13 +223,17 @@ function assemble(
     return [
       {
         ...slate,
-        experts: Object.fromEntries(Object.entries(said).map(([name, all]) => [name, all.slice(0, first).map(short)])),
+        ...(fusion ? { experts: cutTo(said, first) } : {}),
         targetRanks: Object.fromEntries(experts.map(({ name }) => [name, findRank(name)])),
       },
     ];
   });
   return { slates, ranks: fusion ? { ...ranks, fused } : ranks };
 }
+
+/** What the pre-rankers say of the first candidates. */
+const cutTo = (said: NonNullable<Slate["experts"]>, first: number): Slate["experts"] =>
+  Object.fromEntries(Object.entries(said).map(([name, all]) => [name, all.slice(0, first).map(short)]));
 
 /** Six digits are enough for a feature, and half of the file. */
 const short = (score: number | null): number | null => (score === null ? null : Number(score.toPrecision(6)));
