@@ -5,7 +5,7 @@ CONFIG ?= configs/nano-ml100k.yaml
 RUN ?= nano-ml100k
 ARGS ?=
 
-.PHONY: help setup proto check format test bench pipeline serve lock clean
+.PHONY: help setup proto check format test coverage mutation bench pipeline serve lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ format: setup ## Rewrite files in the house style
 test: setup ## All tests, TypeScript and Python
 	@bash scripts/test.sh
 
+coverage: setup ## Which lines the fast tests run: make coverage [PART=typescript|python]
+	@bash scripts/coverage.sh $(PART)
+
+mutation: setup ## Which changes of rewards, RL, prompts and losses no test notices (minutes): make mutation [PART=...]
+	@bash scripts/mutation.sh $(PART)
+
 bench: setup ## Benchmarks: make bench NAME=pipeline
 	npm run --silent bench -- $(NAME)
 
@@ -41,4 +47,4 @@ lock: ## Pin every Python requirement
 	@bash scripts/lock.sh
 
 clean: ## Remove what setup and runs made (data/ is kept)
-	rm -rf node_modules .venv .setup runs src/worker/generated src/client/generated dist python_worker/gr2_worker/generated
+	rm -rf node_modules .venv .setup coverage runs src/worker/generated src/client/generated dist python_worker/gr2_worker/generated

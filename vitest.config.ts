@@ -7,5 +7,13 @@ export default defineConfig({
     hookTimeout: 120_000,
     pool: "forks",
     maxWorkers: 2,
+    coverage: {
+      provider: "v8",
+      reportOnFailure: true,
+      include: ["src/**/*.ts"],
+      exclude: ["**/generated/**"],
+      reporter: ["text-summary", "html"],
+      reportsDirectory: "coverage/typescript",
+    },
   },
 });

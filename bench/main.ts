@@ -42,7 +42,7 @@ async function main([name, ...args]: readonly string[]): Promise<number> {
   try {
     const own = ownOptions(args);
     const before = own.compare ? readKept(folder, name as string) : undefined;
-    const { revision, dirty } = codeRevision();
+    const { revision, dirty } = codeRevision("bench/results");
     const claims: Claim[] = [];
     await (await load()).bench((measured) => {
       const claim = toClaim(measured);

@@ -8,9 +8,13 @@ import { bytes, columns, number, plain } from "./format.ts";
 
 export async function dataInspect(path: string, options: { json?: boolean; output?: string }): Promise<string> {
   const found = await inspect(path);
-  if (options.output !== undefined && found.recipe) writeFileSync(options.output, stringify(found.recipe));
+  if (options.output !== undefined && found.recipe) writeFileSync(options.output, recipeFile(found));
   return options.json ? JSON.stringify(forJson(found), null, 2) : renderInspection(found, options.output);
 }
+
+/** The recipe, with the reasons as comments on top. */
+const recipeFile = (o: Inspection): string =>
+  [...o.advice.filter((a) => a.why).map((a) => `# ${a.setting}: ${a.why}`), stringify(o.recipe)].join("\n");
 
 /** Without the sampled records, of which a few examples a column remain. */
 const forJson = ({ view, ...rest }: Inspection) => ({
@@ -38,6 +42,7 @@ export function renderInspection(o: Inspection, output?: string): string {
     );
     parts.push(
       "",
+      ...costLines(o),
       pc.bold(output ? `Recipe, written to ${output}` : "Recipe, to be saved as my-data.yaml"),
       "",
       stringify(o.recipe).trimEnd(),
@@ -45,6 +50,24 @@ export function renderInspection(o: Inspection, output?: string): string {
     parts.push("", `Next: gr2 config check ${file} && gr2 pipeline --config ${file} --until data`);
   }
   return parts.join("\n");
+}
+
+/** Minutes by stage and memory; stages of less than a tenth of the whole are one. */
+function costLines({ cost }: Inspection): string[] {
+  if (!cost) return [];
+  const minutes = (seconds: number): string =>
+    seconds < 90 ? `${Math.ceil(seconds)} s` : `${(seconds / 60).toFixed(0)} min`;
+  const total = 60 * cost.minutes;
+  const large = cost.stages.filter((s) => s.seconds >= 0.1 * total);
+  const rest = total - large.reduce((sum, s) => sum + s.seconds, 0);
+  const told = [...large.map((s) => `${s.stage} ${minutes(s.seconds)}`), `all others ${minutes(rest)}`].join(", ");
+  return [
+    pc.bold(
+      `What it would take here, on ${cost.cores} idle cores: about ${minutes(total)} and ${(cost.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
+    ),
+    `  ${told}${cost.fits ? "" : "; more memory than this machine has"}`,
+    "",
+  ];
 }
 
 function filesTable({ view }: Inspection): string {

@@ -37,8 +37,17 @@ function readYaml(path: string, seen: readonly string[] = []): Tree {
   // A run's own copy is not where its recipe was: what is relative in it is the installation's.
   resolvePaths(tree, basename(full) === "config.resolved.yaml" ? repositoryRoot : dirname(full));
   if (typeof tree.extends !== "string") return tree;
+  return inherit(tree, dirname(full), [...seen, full]);
+}
+
+/** Settings with those of what they extend: a file next to them, else one that GR2 ships (`base-sparse.yaml`). */
+export function inherit(tree: Tree, folder: string, seen: readonly string[] = []): Tree {
   const { extends: parent, ...own } = tree;
-  return merge(readYaml(resolve(dirname(full), parent as string), [...seen, full]), own);
+  if (typeof parent !== "string") return tree;
+  const beside = resolve(folder, parent);
+  const ours = resolve(repositoryRoot, "configs", parent);
+  const found = !existsSync(beside) && basename(parent) === parent && existsSync(ours) ? ours : beside;
+  return merge(readYaml(found, seen), own);
 }
 
 /** Mappings merge key by key; anything else replaces. */

@@ -11,7 +11,12 @@ import { serve } from "./schema/serve.ts";
 import { evaluation, midtrain, rl, sft, teacher } from "./schema/training.ts";
 
 export const configSchema = z.strictObject({
-  extends: z.string().optional().describe("Another config file, relative to this one, whose settings these override."),
+  extends: z
+    .string()
+    .optional()
+    .describe(
+      "Another config file whose settings these override: relative to this one, or the name of one that GR2 ships (configs/).",
+    ),
   description: z.string().default("").describe("One line for people."),
   seed: z.int().min(0).default(0).describe("Everything random derives from this."),
   refit: z

@@ -89,8 +89,8 @@ export class ManifestFile {
 export const readManifest = (folder: string): Manifest | undefined =>
   readJson(join(folder, "manifest.json")) as Manifest | undefined;
 
-/** The checkout a program runs from; nulls without git. */
-export function codeRevision(): Manifest["code"] {
+/** The checkout a program runs from; nulls without git. @param except a folder whose changes do not count */
+export function codeRevision(except?: string): Manifest["code"] {
   const git = (...args: string[]) =>
     execFileSync("git", args, {
       cwd: repositoryRoot,
@@ -98,8 +98,9 @@ export function codeRevision(): Manifest["code"] {
       stdio: ["ignore", "pipe", "ignore"],
       timeout: 10_000,
     });
+  const status = ["status", "--porcelain", ...(except ? ["--", ".", `:!${except}`] : [])];
   try {
-    return { revision: git("rev-parse", "HEAD").trim(), dirty: git("status", "--porcelain").trim() !== "" };
+    return { revision: git("rev-parse", "HEAD").trim(), dirty: git(...status).trim() !== "" };
   } catch {
     return { revision: null, dirty: null }; // no git, or an unpacked archive
   }

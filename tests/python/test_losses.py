@@ -101,3 +101,69 @@ def test_metrics_add_up_over_micro_batches():
     sums.add({"nll": 1.0, "ratio_max": 0.5})
     assert sums.summarise(4) == {"tokens": 4.0, "nll": 1.0, "ratio_max": 1.0}
     assert MetricSums().summarise(0) == {"tokens": 0.0}
+
+
+def test_policy_metrics_are_sums_with_their_arithmetic():
+    # ratios 4, .5, 1 (old = 0); reference = 0, so k3 = 1 / ratio - 1 + ln ratio.
+    logp = torch.tensor([4.0, 0.5, 1.0], dtype=torch.float64).log()
+    loss, metrics = policy(logp, inputs([0, 0, 0], [1.0, -1.0, 1.0], [0, 0, 0], 0.2, 0.2, 0.5))
+    assert set(metrics) == {"clip_low_share", "clip_high_share", "ratio", "ratio_max", "kl_old", "kl"}
+    assert metrics["ratio"].item() == pytest.approx(5.5) and metrics["ratio_max"].item() == pytest.approx(4)
+    assert metrics["clip_low_share"] == 1 and metrics["clip_high_share"] == 1
+    # kl_old = sum of ratio - 1 - ln ratio = (3 - ln 4) + (-.5 + ln 2) + 0
+    assert metrics["kl_old"].item() == pytest.approx(2.5 - np.log(2))
+    # kl = (1/4 - 1 + ln 4) + (2 - 1 - ln 2) + 0
+    assert metrics["kl"].item() == pytest.approx(0.25 + np.log(2))
+    kl = [0.25 - 1 + np.log(4), 2 - 1 - np.log(2), 0]
+    np.testing.assert_allclose(loss.numpy(), np.array([-1.2, 0.8, -1]) + 0.5 * np.array(kl))
+
+
+def test_policy_counts_no_clip_at_the_edge_or_without_an_advantage():
+    logp = torch.tensor([0.5, 1.5, 0.25, 1.75], dtype=torch.float64).log()  # exact: exp(log .5) = .5
+    _, metrics = policy(logp, inputs([0, 0, 0, 0], [-1.0, 1.0, 0.0, 0.0], [0, 0, 0, 0], 0.5, 0.5, 0.0))
+    assert metrics["clip_low_share"] == 0 and metrics["clip_high_share"] == 0
+    assert "kl" not in metrics
+
+
+def test_policy_without_tokens_has_a_maximum_of_zero():
+    empty = torch.zeros(0)
+    loss, metrics = policy(empty, LossInputs(empty, empty))
+    assert len(loss) == 0 and metrics["ratio_max"].shape == () and metrics["ratio_max"] == 0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_log_ratios_are_cut_at_twenty_either_way(sign):
+    far = torch.tensor([sign * 30.0], dtype=torch.float64)
+    _, metrics = policy(far, inputs([0.0], [1.0], [0.0], 0.2, 0.2, 0.1))
+    assert metrics["ratio"].item() == pytest.approx(np.exp(sign * 20.0))
+    # The reference's ratio is the inverse: exp(-+20) +- 20 - 1.
+    assert metrics["kl"].item() == pytest.approx(np.exp(-sign * 20.0) + sign * 20.0 - 1)
+
+
+def test_missing_inputs_are_named():
+    one = torch.zeros(1)
+    for given in (LossInputs(), LossInputs(advantages=one), LossInputs(old_logprobs=one)):
+        with pytest.raises(ValueError, match=r"^the policy loss needs advantages and old log-probs$"):
+            policy(one, given)
+    with pytest.raises(ValueError, match=r"^kl_coef > 0 needs reference log-probs$"):
+        policy(one, LossInputs(one, one, kl_coef=0.1))
+    policy(one, LossInputs(one, one, kl_coef=0.0))
+    with pytest.raises(ValueError, match=r"^the distill loss needs the teacher's log-probs$"):
+        distill(one[:, None], LossInputs())
+
+
+def test_select_takes_the_same_tokens_of_every_input():
+    rows = [torch.arange(4.0) + 10 * k for k in range(3)]
+    whole = LossInputs(*rows, clip_low=0.1, clip_high=0.3, kl_coef=0.7, teacher_logprobs=torch.arange(8.0).view(4, 2))
+    some = whole.select(torch.tensor([3, 1]))
+    for part, row in zip((some.advantages, some.old_logprobs, some.reference_logprobs), rows, strict=True):
+        assert part is not None and part.tolist() == [row[3].item(), row[1].item()]
+    assert (some.clip_low, some.clip_high, some.kl_coef) == (0.1, 0.3, 0.7)
+    assert some.teacher_logprobs is not None and some.teacher_logprobs.tolist() == [[6, 7], [2, 3]]
+    assert LossInputs().select(torch.tensor([0])) == LossInputs()
+
+
+def test_means_over_one_token_are_the_sums():
+    sums = MetricSums()
+    sums.add({"nll": 3.0})
+    assert sums.summarise(1) == {"tokens": 1.0, "nll": 3.0}

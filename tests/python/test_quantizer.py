@@ -138,7 +138,7 @@ def test_ids_survive_reload_batch_size_and_order(config: QuantizerConfig, tmp_pa
     np.save(tmp_path / "new.npy", new)
     np.save(tmp_path / "x.npy", x)
     script = (
-        "import sys, numpy as np; from gr2_worker.quantizer import encode; d = sys.argv[1]\n"
+        "import sys, numpy as np; from gr2_worker.items.quantizer import encode; d = sys.argv[1]\n"
         "a = open(d + '/artifact', 'rb').read()\n"
         "np.save(d + '/out.npy', np.concatenate([encode(a, np.load(d + '/' + f), None) for f in ('x.npy', 'new.npy')]))"
     )

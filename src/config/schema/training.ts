@@ -234,7 +234,9 @@ export const rl = z
         advantageCap: positive.default(5).describe("surrogate: bound on |log p_teacher - log p_student| of a token."),
       })
       .prefault({}),
-    steps: count.default(40).describe("Optimizer batches: sample, verify, update (Diffusion-GR2: 600)."),
+    steps: countOrZero
+      .default(40)
+      .describe("Optimizer batches: sample, verify, update (Diffusion-GR2: 600). 0 = no RL: its policy is SFT's."),
     prompts: count.default(32).describe("Slates per step that reach the update."),
     group: z.int().min(2).default(8).describe("G, responses per prompt (Diffusion-GR2: 8)."),
     learningRate: positive.default(2e-5).describe("Step size (Diffusion-GR2: 5e-7 for an 8B)."),

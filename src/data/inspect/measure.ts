@@ -43,8 +43,17 @@ export interface Measured {
   readonly ties: number;
   /** Of the latest 40 % of interactions: the share whose user has an earlier one, so that there is a history. */
   readonly reach: number;
-  /** Share of interactions left by a k-core, k = 5, 3, 2. */
-  readonly cores: Readonly<Record<5 | 3 | 2, number>>;
+  /** What a k-core leaves, repeats counted once; 0 = all. */
+  readonly left: Readonly<Record<Core, Left>>;
+  /** Characters of an item's texts, on average. */
+  readonly textLength: number;
+}
+
+export type Core = 5 | 3 | 2 | 0;
+export interface Left {
+  readonly users: number;
+  readonly items: number;
+  readonly interactions: number;
 }
 
 /** Files up to these sizes are read whole; of larger ones the first `cutBytes` (decompressed). */
@@ -138,7 +147,8 @@ async function numbers(duck: Duck, hasItems: boolean, hasClock: boolean, whole: 
   const positions = n(users.counted) > 0.95 && n(total.last) < 1e6;
   const clock = hasClock && !positions;
   const catalogue = await one(`SELECT count(*) AS items, avg((title = '')::INT) AS untitled,
-    avg((title = '' AND brand = '' AND categories = '[]' AND description = '')::INT) AS untexted FROM raw_items`);
+    avg((title = '' AND brand = '' AND categories = '[]' AND description = '')::INT) AS untexted,
+    avg(length(title) + length(brand) + length(categories) + length(description)) AS length FROM raw_items`);
   const reach = clock
     ? await one(`WITH cut AS (SELECT quantile_disc(t, 0.6) AS edge FROM raw_interactions),
         begun AS (SELECT u, min(t) AS begin_t FROM raw_interactions GROUP BY u)
@@ -166,16 +176,18 @@ async function numbers(duck: Duck, hasItems: boolean, hasClock: boolean, whole: 
     repeats: n(order.repeats),
     ties: n(order.ties),
     reach: n(reach.share),
-    cores: {
-      5: (await measureCore(duck, 5)) / rows,
-      3: (await measureCore(duck, 3)) / rows,
-      2: (await measureCore(duck, 2)) / rows,
+    left: {
+      5: await measureCore(duck, 5),
+      3: await measureCore(duck, 3),
+      2: await measureCore(duck, 2),
+      0: await measureCore(duck, 0),
     },
+    textLength: n(catalogue.length),
   };
 }
 
-/** Interactions of the k-core, one a user and item. */
-async function measureCore(duck: Duck, k: number): Promise<number> {
+/** The k-core, one interaction a user and item. */
+async function measureCore(duck: Duck, k: Core): Promise<Left> {
   await duck.run("CREATE OR REPLACE TEMP TABLE core AS SELECT DISTINCT u, i FROM raw_interactions");
   for (let before = -1, left = await duck.number("SELECT count(*) FROM core"); left !== before; ) {
     before = left;
@@ -184,5 +196,8 @@ async function measureCore(duck: Duck, k: number): Promise<number> {
         WHERE ${key} IN (SELECT ${key} FROM core GROUP BY ${key} HAVING count(*) >= ${k})`);
     left = await duck.number("SELECT count(*) FROM core");
   }
-  return duck.number("SELECT count(*) FROM core");
+  const [found] = await duck.rows(
+    "SELECT count(DISTINCT u) AS users, count(DISTINCT i) AS items, count(*) AS n FROM core",
+  );
+  return { users: Number(found?.users), items: Number(found?.items), interactions: Number(found?.n) };
 }

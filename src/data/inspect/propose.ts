@@ -1,5 +1,8 @@
-/** From what was measured to settings: split, k-core, clock, semantic IDs; each with its reason. Pure. */
-import type { Measured } from "./measure.ts";
+/**
+ * From what was measured to a recipe: a tuned base (configs/base-*.yaml) and what is scaled to the data - split, k-core,
+ * semantic IDs, epochs, caps - each with its reason. Pure.
+ */
+import type { Core, Measured } from "./measure.ts";
 
 export interface Advice {
   readonly setting: string;
@@ -10,32 +13,113 @@ export interface Advice {
 const day = 86_400;
 const percent = (share: number): string => `${Math.round(100 * share)} %`;
 
+/** Configs that proposals extend (configs/); everything that is tuned and not scaled stands there. */
+export type Base = "base-small.yaml" | "base-sparse.yaml" | "base-impressions.yaml" | "base-large.yaml";
+
+/** Slates of a segment at most: enough to tell systems apart. */
+const maxSlates = 25_000;
+/** Sequence tokens that mid-training of a small model reads in a few minutes on two cores. */
+const tokenBudget = 1.8e6;
+/** From so many users on, fine-tuning and validation work on a part of them. */
+const manyUsers = 10_000;
+
 /** Settings beyond the layout's own, in the order of the config. */
 export function advise(m: Measured, adapter: string): Advice[] {
   const out: Advice[] = [];
+  const base = baseOf(m, adapter);
+  out.push({ setting: "extends", ...base });
   if (m.positions && adapter === "table")
     out.push({
       setting: "data.clock",
       value: false,
       why: "the time column counts 0, 1, 2, ... within each user: an order, not a time",
     });
-  const k = ([5, 3, 2] as const).find((n) => m.cores[n] >= 0.4);
+  const core = coreFor(m);
+  out.push(core);
+  const left = m.left[core.value];
+  const split = adviseSplit(m, adapter);
+  out.push(split);
+  out.push(...ids(left.items));
+  const levels = levelsFor(left.items);
+  const perEpoch = Math.max(1, left.interactions * levels * (split.value === "leave-one-out" ? 0.7 : 0.6) * 1.4);
+  const most = base.value === "base-small.yaml" ? 12 : 8;
+  const epochs = Math.max(2, Math.min(most, Math.round(tokenBudget / perEpoch)));
   out.push({
-    setting: "data.minInteractions",
-    value: k ?? 0,
-    why:
-      k === undefined
-        ? "even users and items with two interactions would leave less than 40 % of the rows"
-        : `leaves ${percent(m.cores[k])} of the interactions${m.repeats > 0 ? ", repeats counted once" : ""}`,
+    setting: "midtrain.epochs",
+    value: epochs,
+    why: `${(perEpoch / 1e6).toFixed(perEpoch < 1e5 ? 2 : 1)} million tokens an epoch; ${epochs === most ? "as tuned" : "more would not fit twenty minutes on two cores"}`,
   });
-  out.push(adviseSplit(m, adapter));
-  const items = Math.max(m.items, 1);
-  const levels = items <= 5000 ? 2 : items <= 100_000 ? 3 : 4;
-  out.push({ setting: "sid.levels", value: levels, why: `${items} items; ${levels} levels of 256 codes` });
-  out.push({ setting: "sid.codes", value: 256, why: "" });
-  if (items >= 200)
-    out.push({ setting: "sid.collaborativeDims", value: 32, why: "IDs that also know what people chose together" });
+  const perUser = split.value === "leave-one-out" ? 1 : (0.15 * left.interactions) / Math.max(1, left.users);
+  const cap = Math.max(1, Math.floor(maxSlates / Math.max(1, left.users)));
+  if (perUser * left.users > maxSlates)
+    out.push({
+      setting: "prerank.maxSlatesPerUser",
+      value: cap,
+      why: `else a segment would have ${Math.round(perUser * left.users)} slates; the latest of each user are kept`,
+    });
+  if (left.users > maxSlates && base.value !== "base-large.yaml")
+    out.push({
+      setting: "eval.maxSlates",
+      value: maxSlates,
+      why: "enough to tell systems apart; whole users are drawn",
+    });
+  if (left.users > manyUsers && base.value === "base-sparse.yaml")
+    out.push(
+      { setting: "sft.epochs", value: 0.5, why: `${left.users} users teach enough in half a pass` },
+      { setting: "eval.validationSlates", value: 5000, why: "enough to choose a system on" },
+    );
   return out;
+}
+
+function baseOf(m: Measured, adapter: string): { value: Base; why: string } {
+  const perItem = m.interactions / Math.max(1, m.items);
+  if (adapter === "impressions" || adapter === "mind")
+    return { value: "base-impressions.yaml", why: "slates were logged: the incumbent's candidates are re-ranked" };
+  if (!m.whole || m.interactions > 3e6 || m.items > 100_000)
+    return { value: "base-large.yaml", why: "above three million interactions or a hundred thousand items" };
+  if (m.items <= 20_000 && perItem >= 10 && m.lengthMedian >= 20)
+    return {
+      value: "base-small.yaml",
+      why: `dense: ${perItem.toFixed(0)} interactions an item, sequences of ${m.lengthMedian} (median)`,
+    };
+  return {
+    value: "base-sparse.yaml",
+    why: `sparse: ${perItem.toFixed(1)} interactions an item, sequences of ${m.lengthMedian} (median)`,
+  };
+}
+
+/** The largest core that leaves most of the data; what it costs is said. */
+function coreFor(m: Measured): Advice & { readonly value: Core } {
+  const share = (k: Core): number => m.left[k].interactions / Math.max(1, m.left[0].interactions);
+  const k = ([5, 3, 2] as const).find((n) => share(n) >= (n === 5 ? 0.8 : n === 3 ? 0.7 : 0.5)) ?? 0;
+  const [all, left] = [m.left[0], m.left[k]];
+  const lost = `${all.users - left.users} of ${all.users} users and ${all.items - left.items} of ${all.items} items are left out`;
+  return {
+    setting: "data.minInteractions",
+    value: k,
+    why:
+      k === 0
+        ? "even users and items with two interactions would leave less than half of the rows"
+        : `leaves ${percent(share(k))} of the interactions${m.repeats > 0 ? ", repeats counted once" : ""}; ${lost}`,
+  };
+}
+
+/** Enough room for every item to have an ID of its own, several times over. */
+const levelsFor = (items: number): number => (items <= 5000 ? 2 : items <= 100_000 ? 3 : 4);
+
+function ids(items: number): Advice[] {
+  const [levels, codes] = [levelsFor(items), items <= 500 ? 64 : 256];
+  return [
+    { setting: "sid.levels", value: levels, why: `${items} items; ${levels} levels of ${codes} codes` },
+    { setting: "sid.codes", value: codes, why: "" },
+    items >= 200
+      ? { setting: "sid.collaborativeDims", value: 32, why: "IDs that also know what people chose together" }
+      : {
+          setting: "sid.collaborativeDims",
+          value: 0,
+          why: "too few items for a factorisation of what was chosen together",
+        },
+  ];
 }
 
 function adviseSplit(m: Measured, adapter: string): Advice {
@@ -47,7 +131,7 @@ function adviseSplit(m: Measured, adapter: string): Advice {
       value: "global-time",
       why: `${Math.round(span)} days, and ${percent(m.reach)} of the latest interactions are of users with a history: one cut in time for everybody is the honest test`,
     };
-  if (m.time && adapter === "impressions")
+  if (m.time && (adapter === "impressions" || adapter === "mind"))
     return {
       setting,
       value: "global-time",

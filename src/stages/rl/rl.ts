@@ -70,7 +70,7 @@ async function run(context: StageContext): Promise<Summary> {
   const pool = conditional(readSlates(context, "rerank")).filter(
     (s) => !isSftUser(config.seed, config.sft.userShare, s.user),
   );
-  if (pool.length === 0)
+  if (pool.length === 0 && o.steps > 0)
     throw new RunError("no slate is left for RL: every user's went to SFT, or none holds its true item", {
       advice: "Lower sft.userShare, or use more data.",
     });
@@ -131,9 +131,11 @@ async function run(context: StageContext): Promise<Summary> {
     if (evaluates || saves) clock.restart();
   }
   context.log(
-    score.bestStep === 0
-      ? `no evaluation beat the SFT policy (validation N@5 ${score.best.toFixed(4)}); its weights are kept`
-      : `best validation N@5 ${score.best.toFixed(4)} at step ${score.bestStep}`,
+    o.steps === 0
+      ? `no RL (rl.steps: 0): the policy is SFT's, validation N@5 ${score.best.toFixed(4)}`
+      : score.bestStep === 0
+        ? `no evaluation beat the SFT policy (validation N@5 ${score.best.toFixed(4)}); its weights are kept`
+        : `best validation N@5 ${score.best.toFixed(4)} at step ${score.bestStep}`,
   );
   return { steps: o.steps, bestValidation: score.best, bestStep: score.bestStep, slates: pool.length };
 

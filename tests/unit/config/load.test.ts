@@ -64,6 +64,10 @@ describe("loadConfig", () => {
       steps: 6,
       group: 4,
     });
+    // By name alone: one that GR2 ships, unless there is one next to the file.
+    expect(loadConfig(file("shipped.yaml", "extends: base-sparse.yaml")).sid.levels).toBe(3);
+    file("base-large.yaml", "sid: {levels: 7}");
+    expect(loadConfig(file("own.yaml", "extends: base-large.yaml")).sid.levels).toBe(7);
     expect(catchMessage("extends: nowhere.yaml")).toContain("no such config file");
     expect(() => loadConfig(file("self.yaml", "extends: self.yaml"))).toThrow(/extends itself/);
     expect(() => loadConfig(join(dir, "missing.yaml"))).toThrow(/no such config file/);

@@ -1,5 +1,5 @@
 /** `gr2 data inspect` on every layout: what it says, and that the recipe it proposes reads the data. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -43,6 +43,18 @@ describe("the proposed recipe", () => {
     expect(data.columns).toMatchObject({ user: "user_id", item: "item_id", time: "ts", rating: "stars" });
     const { dataset } = await runDataStage(root, JSON.parse(JSON.stringify({ ...data, minInteractions: 0 })));
     expect(readSequences(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
+  });
+
+  it("says what it would cost, and why; the file holds the reasons too", async () => {
+    const path = writeLayout(root, layouts[0] as (typeof layouts)[number]);
+    const output = join(path, "recipe.yaml");
+    const text = await dataInspect(path, { output });
+    expect(text).toMatch(/What it would take here, on \d+ idle cores: about \d+ (s|min) and \d\.\d GiB/);
+    expect(text).toMatch(/extends: base-sparse.yaml - sparse: 1.0 interactions an item/);
+    expect(readFileSync(output, "utf8")).toMatch(
+      /^# extends: sparse: 1.0 interactions an item[\s\S]*\nextends: base-sparse.yaml\n/,
+    );
+    expect(loadConfig(output).rl.steps).toBe(0);
   });
 
   it("is about the file that was pointed at", async () => {
@@ -222,6 +234,10 @@ describe("what came of a row", () => {
 });
 
 describe("advice", () => {
+  const core = (shares: Readonly<Record<5 | 3 | 2, number>>, items = 300): Measured["left"] => {
+    const of = (share: number) => ({ users: 100, items: Math.round(share * items), interactions: 1000 * share });
+    return { 5: of(shares[5]), 3: of(shares[3]), 2: of(shares[2]), 0: of(1) };
+  };
   const m: Measured = {
     ...{
       whole: true,
@@ -235,7 +251,8 @@ describe("advice", () => {
       withoutText: 0,
     },
     ...{ positions: false, lengthMean: 10, lengthMedian: 12, lengthMax: 40, repeats: 0, ties: 0, reach: 0.8 },
-    cores: { 5: 0.9, 3: 0.95, 2: 1 },
+    left: core({ 5: 0.9, 3: 0.95, 2: 1 }),
+    textLength: 60,
     time: { first: 0, last: 100 * 86_400 },
   };
   const chosen = (change: Partial<Measured>, setting: string) =>
@@ -247,9 +264,14 @@ describe("advice", () => {
     ["everybody comes once, in one sitting", { reach: 0.1 }, "data.split.kind", "position"],
     ["short sequences", { reach: 0.1, lengthMedian: 6 }, "data.split.kind", "leave-one-out"],
     ["a 5-core", {}, "data.minInteractions", 5],
-    ["sparse items", { cores: { 5: 0.1, 3: 0.5, 2: 0.9 } }, "data.minInteractions", 3],
-    ["nothing left", { cores: { 5: 0, 3: 0, 2: 0.1 } }, "data.minInteractions", 0],
-    ["many items", { items: 12_000 }, "sid.levels", 3],
+    ["sparse items", { left: core({ 5: 0.1, 3: 0.72, 2: 0.9 }) }, "data.minInteractions", 3],
+    ["nothing left", { left: core({ 5: 0, 3: 0, 2: 0.1 }) }, "data.minInteractions", 0],
+    ["many items", { left: core({ 5: 1, 3: 1, 2: 1 }, 12_000) }, "sid.levels", 3],
+    ["few items", {}, "sid.codes", 64],
+    ["short sequences of many items", {}, "extends", "base-sparse.yaml"],
+    ["long sequences of few items", { items: 50, lengthMedian: 30 }, "extends", "base-small.yaml"],
+    ["files too large to be read whole", { whole: false }, "extends", "base-large.yaml"],
+    ["little to learn from", {}, "midtrain.epochs", 8],
     ["positions instead of times", { positions: true }, "data.clock", false],
   ] as const)("%s: %j -> %s = %s", (_what, change, setting, value) => {
     expect(chosen(change as Partial<Measured>, setting)).toBe(value);

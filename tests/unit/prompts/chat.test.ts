@@ -80,30 +80,33 @@ describe.each(["compact", "json"] as const)("an answer in the %s format", (forma
     maxTitleTokens: 0,
     knowledgePriming: true,
   };
-  const frame = chatFrame(golden.styles[0] as Style);
   const spelled = ["<s_a_1><s_b_2>", "<s_a_1><s_b_12>", "<s_a_3><s_b_1>"];
   const codes = ["<s_a_1>", "<s_a_3>", "<s_b_1>", "<s_b_2>", "<s_b_12>"];
   const tokenizer = Tokenizer.fromJson(byteTokenizerJson([...Object.values(markers), "<|im_end|>", ...codes]));
   const reader: TextTokenizer = { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) };
   const tokensAt = (row: number): string[] => (spelled[row] as string).split(/(?<=>)/);
 
-  it.each([undefined, frame])("is, token by token, what the constraint lets through, and is read back", (chat) => {
-    const encoder = new Encoder(reader, { tokensAt }, { special: tokenizer.special, chat });
-    for (const mode of ["think", "answer"] as const) {
-      const thought = { words: ['He said "soap" ', 2, "."] };
-      const order = [2, 0, 1];
-      const response = renderResponse(mode === "think" ? thought : null, order, options).map((p) => p.piece);
-      const { trigger, separator, terminator } = constraintTokens(mode, options, encoder);
-      const ranking = order.flatMap((row, k) => [...(k > 0 ? separator : []), ...encoder.item(row)]);
-      const words = mode === "think" ? encoder.encode(renderReasoning(thought, format)) : [];
-      const tokens = encoder.encode(response);
-      expect(tokens).toEqual([...words, ...trigger, ...ranking, ...terminator]);
-      const end = chat?.end ?? markers.end;
-      expect(tokenizer.decode(tokens).endsWith(end)).toBe(true);
-      const text = tokenizer.decode(tokens).slice(0, -end.length) + markers.end; // as the policy hands it to the parser
-      expect(parseResponse(text, spelled, mode, options)).toMatchObject({ kind: "ranking", order });
-    }
-  });
+  it.each([false, true])(
+    "is, token by token, what the constraint lets through, and is read back; chat: %s",
+    (inChat) => {
+      const chat = inChat ? chatFrame(golden.styles[0] as Style) : undefined;
+      const encoder = new Encoder(reader, { tokensAt }, { special: tokenizer.special, chat });
+      for (const mode of ["think", "answer"] as const) {
+        const thought = { words: ['He said "soap" ', 2, "."] };
+        const order = [2, 0, 1];
+        const response = renderResponse(mode === "think" ? thought : null, order, options).map((p) => p.piece);
+        const { trigger, separator, terminator } = constraintTokens(mode, options, encoder);
+        const ranking = order.flatMap((row, k) => [...(k > 0 ? separator : []), ...encoder.item(row)]);
+        const words = mode === "think" ? encoder.encode(renderReasoning(thought, format)) : [];
+        const tokens = encoder.encode(response);
+        expect(tokens).toEqual([...words, ...trigger, ...ranking, ...terminator]);
+        const end = chat?.end ?? markers.end;
+        expect(tokenizer.decode(tokens).endsWith(end)).toBe(true);
+        const text = tokenizer.decode(tokens).slice(0, -end.length) + markers.end; // as the policy hands it to the parser
+        expect(parseResponse(text, spelled, mode, options)).toMatchObject({ kind: "ranking", order });
+      }
+    },
+  );
 });
 
 describe("chat templates that cannot be used", () => {

@@ -103,6 +103,7 @@ describe("properties", () => {
 
 describe("overlongPenalty (DAPO eq. 13), limit 100, buffer 20", () => {
   it.each([
+    [10, 0], // short answers earn nothing for being short
     [80, 0],
     [81, -0.05],
     [90, -0.5],
@@ -112,4 +113,28 @@ describe("overlongPenalty (DAPO eq. 13), limit 100, buffer 20", () => {
     expect(overlongPenalty(length, 100, 20)).toBeCloseTo(expected, 12);
   });
   it("is off without a buffer", () => expect(overlongPenalty(1000, 100, 0)).toBe(0));
+});
+
+describe("why an answer earns what it earns", () => {
+  // Input: true item at place 3 of 4, NDCG@5 = 1/log2(4) = .5, AUC = 1/3; answer: at place 1, NDCG = AUC = 1.
+  const because = (over: Partial<RewardOptions>): string =>
+    verify(ranking(2, 0, 1, 3), oneHot(2), { ...base, ...over }).because;
+  it("names the places of one true item, and the arithmetic", () => {
+    expect(because({})).toContain("true item from place 3 to 1 of 4");
+    expect(because({})).toContain("(3 - 1) / 4 = 0.5000");
+  });
+  it("names the metric with both values, or the answer's alone where the copy earns as well", () => {
+    expect(because({ kind: "ndcg" })).toContain("NDCG@5 0.5000 -> 1.0000 = 0.5000");
+    expect(because({ kind: "ndcg", ndcgK: 3 })).toContain("NDCG@3");
+    expect(because({ kind: "auc" })).toContain("AUC 0.3333 -> 1.0000 = 0.6667");
+    expect(because({ kind: "ndcg", dehacked: true })).toContain("NDCG@5 1.0000");
+    expect(because({ kind: "ndcg", dehacked: true })).not.toContain("->");
+  });
+  it("names every place of several true items, and what made an answer unreadable", () => {
+    const several = verify(ranking(3, 0, 1, 2), [0, 1, 0, 1], { ...base, kind: "ndcg" }).because;
+    expect(several).toContain("2 positives from places 2, 4 to 1, 3 of 4");
+    expect(verify({ ...bad, detail: "nothing there" } as Parsed, oneHot(2), base).because).toContain(
+      "unparseable (no answer: nothing there)",
+    );
+  });
 });

@@ -50,4 +50,8 @@ describe("learningRateAt", () => {
     expect(learningRateAt(9, 14, { ...o, schedule: "cosine" })).toBeCloseTo(0.5, 12);
     expect(learningRateAt(13, 14, { ...o, schedule: "constant" })).toBe(1);
   });
+  it("is .8 linear and (1 + cos(pi / 5)) / 2 cosine after a fifth of the decay", () => {
+    expect(learningRateAt(6, 14, o)).toBeCloseTo(0.8, 12);
+    expect(learningRateAt(6, 14, { ...o, schedule: "cosine" })).toBeCloseTo(0.904508497187, 11);
+  });
 });

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import type { Parsed } from "../../../src/prompts/parse.ts";
 import { type RewardOptions, verify } from "../../../src/reward/verify.ts";
 import { type Answers, alarmHistory, alarmWindow, measureHealth, raiseAlarms } from "../../../src/rl/health.ts";
@@ -37,13 +37,21 @@ describe("measureHealth", () => {
     [0, 1, 2],
     [0, 1, 2],
   ]);
-  const values = measureHealth([mixed, copied], [mixed]);
+  let values: Record<string, number> = {};
+  beforeAll(() => {
+    values = measureHealth([mixed, copied], [mixed]);
+  });
 
   it("averages rewards and their parts over everything sampled", () => {
     const reward = 1 / 3 + 0.2;
     expect(values.reward).toBeCloseTo((0 + reward - 1 + 0 + 0 + 0) / 6, 12);
     expect(values.reward_format).toBeCloseTo(0.2 / 6, 12);
     expect(values.reward_invalid).toBeCloseTo(-1 / 6, 12);
+    expect(values.reward_ranking).toBeCloseTo(1 / 3 / 6, 12);
+    const mean = (reward - 1) / 6;
+    const squares = (reward - mean) ** 2 + (-1 - mean) ** 2 + 4 * mean ** 2;
+    expect(values.reward_std).toBeCloseTo(Math.sqrt(squares / 6), 12);
+    expect(values.length_mean).toBe(2);
   });
   it("counts copies among valid answers, and how near the order stays to the input", () => {
     expect(values.valid_rate).toBeCloseTo(5 / 6, 12);
@@ -52,9 +60,11 @@ describe("measureHealth", () => {
   });
   it("tells groups that teach nothing from those that do", () => {
     expect(values).toMatchObject({ zero_variance_share: 0.5, groups_seen: 2, groups_kept: 1 });
+    expect(measureHealth([mixed, copied, copied], [mixed]).zero_variance_share).toBeCloseTo(2 / 3, 12);
   });
   it("gives the histogram of first choices and the span of weight versions", () => {
     expect([1, 2, 3].map((k) => values[`first_choice_${k}`])).toEqual([4 / 5, 1 / 5, 0]);
+    expect(values).not.toHaveProperty("first_choice_4");
     expect(values).toMatchObject({ weight_version_span: 2, truncated_share: 2 / 6 });
   });
 });
@@ -98,6 +108,22 @@ describe("raiseAlarms", () => {
   });
   it("does not take the first place for a favourite: it is where a good pre-rank puts good items", () => {
     expect(names({ first_choice_1: 0.85, first_choice_2: 0.1 })).toEqual([]);
+  });
+  it.each([
+    [{ zero_variance_share: 0.9 }, "90 % of groups have equal rewards"],
+    [{ identity_rate: 0.1, kendall_tau: 0.97 }, "Kendall tau 0.97"],
+    [{ valid_rate: 0.5 }, "only 50 % of answers"],
+    [{ truncated_share: 0.4 }, "40 % of answers"],
+    [{ first_choice_1: 0.1, first_choice_3: 0.8 }, "80 % of answers put the candidate of place 3"],
+    [{ logprobGapMax: 2 }, "up to 2.00"],
+    [{ clip_low_share_think: 0.25, clip_high_share_think: 0.25 }, "50 % of tokens are clipped"],
+  ])("%o is said with its number: %s", (over, part) => {
+    const [alarm] = raiseAlarms(Array.from({ length: alarmWindow }, () => ({ ...healthy, ...over })));
+    expect(alarm?.text).toContain(part);
+  });
+  it("takes the largest gap between sampler and trainer, not an average", () => {
+    const steps = Array.from({ length: alarmWindow }, (_, k) => ({ ...healthy, logprobGapMax: k === 1 ? 2 : 0 }));
+    expect(raiseAlarms(steps).map((a) => a.name)).toEqual(["sampler and trainer differ"]);
   });
   it("looks at the last steps only", () => {
     const steps = [...Array(20).fill({ ...healthy, valid_rate: 0 }), ...Array(alarmWindow).fill(healthy)];
