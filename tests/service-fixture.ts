@@ -82,7 +82,9 @@ export class GatedWorker extends FakeWorker {
     }
     const completions = request.prompts.map((_, prompt) => ({ ...(this.answer as t.Completion), prompt }));
     const total = completions.length;
-    yield { completions, weightVersion: 0, done: total, total, reusedPromptTokens: 0 };
+    let weightsId = "";
+    for await (const event of super.sample(request, call)) weightsId = event.weightsId;
+    yield { completions, weightVersion: 0, weightsId, done: total, total, reusedPromptTokens: 0 };
   }
 }
 

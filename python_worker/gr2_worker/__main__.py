@@ -14,9 +14,18 @@ def main() -> int:
     parser.add_argument(
         "--address",
         default="127.0.0.1:50051",
-        help="host:port (port 0 = any free one) or unix:/path; there is no authentication, so keep it on loopback "
-        "unless the network is trusted (default: %(default)s)",
+        help="host:port (port 0 = any free one) or unix:/path; beyond loopback --token-file and --root are required "
+        "(default: %(default)s)",
     )
+    parser.add_argument("--token-file", default="", help="file with the secret that callers show (runtime.tokenFile)")
+    parser.add_argument(
+        "--root",
+        action="append",
+        default=[],
+        help="a folder that requests may read and write in, with all below it; may be repeated (default, on loopback "
+        "and sockets alone: any)",
+    )
+    parser.add_argument("--serving", action="store_true", help="answer requests only: nothing trains, saves or exports")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch (default: all cores)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--parent-pid", type=int, default=0, help="end as soon as this process, the parent, is gone")
@@ -27,17 +36,23 @@ def main() -> int:
 
     from gr2_worker.boot import die_with_parent
     from gr2_worker.errors import WorkerFault
+    from gr2_worker.rpc.access import is_local, make_access
     from gr2_worker.rpc.server import Server
 
     try:
         if arguments.parent_pid:
             die_with_parent(arguments.parent_pid)
-        server = Server(arguments.address, arguments.device, arguments.threads)
-    except (OSError, RuntimeError, WorkerFault) as error:
+        access = make_access(arguments.address, arguments.token_file, arguments.root, arguments.serving)
+        server = Server(arguments.address, arguments.device, arguments.threads, access)
+    except (OSError, RuntimeError, ValueError, WorkerFault) as error:
         print(f"gr2_worker: {error}", file=sys.stderr)
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.request_stop())
+    if not is_local(arguments.address):
+        logging.getLogger("gr2_worker").warning(
+            "%s: token, prompts and weights travel unencrypted; use a closed network or a tunnel", server.address
+        )
     print(server.address, flush=True)
     server.wait()
     return 0

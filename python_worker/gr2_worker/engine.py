@@ -6,6 +6,7 @@ ForwardBackward and OptimStep are remembered by request id, so that a retry retu
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -54,6 +55,11 @@ REMEMBERED_REQUESTS = 1024
 PREFERRED_TOKENS_CPU = 2048
 
 
+def _new_weights_id() -> str:
+    """Names one set of weights in memory: no two loads and no two steps share one, so that an answer can say by what."""
+    return secrets.token_hex(16)
+
+
 class LoadedModel:
     """A model, its optimizer and what it remembers of answered requests."""
 
@@ -62,6 +68,7 @@ class LoadedModel:
         self.prefixes = PrefixCache(model, prefix_cache_bytes) if prefix_cache_bytes else None
         self.optimizer = AdamW(model.model) if model.trainable else None
         self.weight_version = 1
+        self.weights_id = _new_weights_id()
         self._answers: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
     @property
@@ -95,6 +102,7 @@ class LoadedState:
     weight_version: int
     sha256: str  # of the weights file
     metadata: dict[str, str]  # as given when it was saved
+    weights_id: str
 
 
 class Engine:
@@ -268,6 +276,7 @@ class Engine:
         with memory_guard("the model size"):
             grad_norm = optimizer.step(params)
         loaded.weight_version += 1
+        loaded.weights_id = _new_weights_id()
         result = OptimResult(grad_norm, optimizer.step_count, loaded.weight_version)
         loaded.remember("optim_step", request_id, result)
         return result
@@ -318,13 +327,14 @@ class Engine:
         tensors = checkpoint.load_optimizer(folder) if include_optimizer else None
         if loaded.prefixes is not None:
             loaded.prefixes.clear()
+        loaded.weights_id = _new_weights_id()  # a load that fails half-way leaves other weights, too
         checkpoint.load_weights(folder, loaded.lm, info)
         loaded.lm.embedding_dropout = info.embedding_dropout
         if loaded.optimizer is not None:
             loaded.optimizer.load_state(tensors or {}, info.step if include_optimizer else 0)
         loaded.weight_version += 1
         loaded.forget()
-        return LoadedState(loaded.step, loaded.weight_version, info.sha256, info.metadata)
+        return LoadedState(loaded.step, loaded.weight_version, info.sha256, info.metadata, loaded.weights_id)
 
     def _plan(self, trees: list[packing.Tree], micro_batch_tokens: int) -> list[packing.MicroBatch]:
         preferred = None if self.device.type == "cuda" else PREFERRED_TOKENS_CPU

@@ -11,6 +11,10 @@ class InvalidRequest(WorkerFault):
     """The request is malformed or contradicts itself: do not retry."""
 
 
+class PermissionDenied(WorkerFault):
+    """The worker was started in a way that does not allow this: do not retry."""
+
+
 class NotFound(WorkerFault):
     """A model or path does not exist."""
 

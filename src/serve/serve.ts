@@ -158,7 +158,8 @@ function workerStarter(config: Config, folder: string) {
   const { addresses } = config.serve;
   return async (number: number, signal: AbortSignal): Promise<StartedWorker> => {
     const address = addresses[number];
-    if (address !== undefined) return startWorker({ mode: "remote", address }, signal);
+    if (address !== undefined)
+      return startWorker({ mode: "remote", address, tokenFile: config.runtime.tokenFile }, signal);
     const runtime = runtimeOptions({ ...config, runtime: { ...config.runtime, mode: "embedded" } });
     if (runtime.mode !== "embedded") throw new Error("unreachable");
     mkdirSync(folder, { recursive: true });

@@ -2,7 +2,7 @@
  * One gRPC channel to a worker: deadlines, cancellation, retries with back-off, error mapping and cost accounting.
  * Knows nothing about what the verbs mean; client.ts does.
  */
-import { Client, credentials, type Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
 import type { CallOptions, VerbStats } from "./types.ts";
 
@@ -30,6 +30,8 @@ export interface MethodDefinition<Req, Res> {
 }
 
 export interface ChannelOptions {
+  /** Secret shown with every call; the worker's --token-file. */
+  readonly token?: string | undefined;
   /** Aborts every call of this channel. */
   readonly signal?: AbortSignal;
   /** A sentence about why the worker cannot answer any more (its process died), or undefined while it may. */
@@ -49,10 +51,12 @@ export class Channel {
   readonly stats: Record<string, VerbStats> = {};
   private readonly client: Client;
   private readonly options: ChannelOptions;
+  private readonly metadata = new Metadata();
 
   constructor(address: string, options: ChannelOptions = {}) {
     this.address = address;
     this.options = options;
+    if (options.token !== undefined) this.metadata.set("authorization", `Bearer ${options.token}`);
     this.client = new Client(address, credentials.createInsecure(), channelOptions);
   }
 
@@ -153,6 +157,7 @@ export class Channel {
         method.requestSerialize,
         method.responseDeserialize,
         request,
+        this.metadata,
         this.deadline(call),
         (error: ServiceError | null, response?: Res) => {
           for (const s of signals) s.removeEventListener("abort", onAbort);
@@ -177,6 +182,7 @@ export class Channel {
       method.requestSerialize,
       method.responseDeserialize,
       request,
+      this.metadata,
       this.deadline(call),
     );
     pending.on("status", (s) => this.noteCompute(verb, s));
@@ -248,6 +254,13 @@ export class Channel {
     }
     if (e.code === status.DEADLINE_EXCEEDED) {
       return new WorkerError(`${verb} failed: no answer within ${call.timeoutMs} ms`, { cause: e, retryable: true });
+    }
+    if (e.code === status.UNAUTHENTICATED) {
+      return new WorkerError(`${verb} failed: the worker at ${this.address} does not take this token`, {
+        cause: e,
+        retryable,
+        advice: "Point runtime.tokenFile at a copy of the file the worker was started with (--token-file).",
+      });
     }
     if (e.code === status.UNIMPLEMENTED) {
       return new WorkerError(`${verb} failed: the worker at ${this.address} does not know this verb`, {

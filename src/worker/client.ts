@@ -79,6 +79,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       logprobs: batch.toFloat32(r.logprobs, "logprobs"),
       entropy: batch.toFloat32(r.entropy, "entropy"),
       reusedPromptTokens: r.reusedPromptTokens,
+      weightsId: r.weightsId,
     };
     if (!request.topK) return result;
     const ids = batch.unpackIntMatrix(r.topIds, "topIds");
@@ -145,6 +146,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
         completions: fresh.map(toCompletion),
         ...(request.streamTokens ? { tokens: r.tokens } : {}),
         weightVersion: r.weightVersion,
+        weightsId: r.weightsId,
         done: seen.size,
         total: r.total,
         reusedPromptTokens: r.reusedPromptTokens,

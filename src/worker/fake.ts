@@ -4,6 +4,7 @@
  * rewarded tokens rise); sampling obeys the permutation constraint, and Forward gives the log-probs Sample reported.
  * It measures nothing about quality.
  */
+import { randomUUID } from "node:crypto";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
@@ -30,6 +31,8 @@ const tokensBeforeTrigger = 4;
 interface FakeModel {
   readonly lm: BigramModel;
   readonly trainable: boolean;
+  /** See LoadedState. */
+  weightsId: string;
 }
 
 /** Like the real worker's, this file of a saved state says what the weights belong to; unlike it, it holds them too. */
@@ -92,7 +95,7 @@ export class FakeWorker implements t.WorkerClient {
       const exported = await readFile(join(request.source.path, weightsFile), "utf8").catch(() => "[]");
       lm.replaceWeights(new Map(JSON.parse(exported) as [number, number][]), 0, 0);
     }
-    this.models.set(modelId, { lm, trainable: request.trainable ?? true });
+    this.models.set(modelId, { lm, trainable: request.trainable ?? true, weightsId: randomUUID() });
     return {
       modelId,
       numParameters: rows * 8,
@@ -115,7 +118,7 @@ export class FakeWorker implements t.WorkerClient {
 
   async forward(request: t.ForwardRequest, call?: t.CallOptions): Promise<t.ForwardResult> {
     this.enter("forward", call);
-    const { lm } = this.model(request.modelId);
+    const { lm, weightsId } = this.model(request.modelId);
     const logprobs = new Float32Array(numTargets(request.batch));
     let at = 0;
     const top = request.topK ? emptyTop(logprobs.length, request.topK) : undefined;
@@ -124,7 +127,7 @@ export class FakeWorker implements t.WorkerClient {
       logprobs[at++] = taken.logprob;
     });
     const entropy = request.wantEntropy ? logprobs.map((l) => -l * Math.exp(l)) : new Float32Array();
-    return { logprobs, entropy, reusedPromptTokens: 0, ...(top ? { top } : {}) };
+    return { logprobs, entropy, reusedPromptTokens: 0, weightsId, ...(top ? { top } : {}) };
   }
 
   async forwardBackward(request: t.ForwardBackwardRequest, call?: t.CallOptions): Promise<t.ForwardBackwardResult> {
@@ -162,16 +165,19 @@ export class FakeWorker implements t.WorkerClient {
 
   async optimStep(request: t.OptimStepRequest, call?: t.CallOptions): Promise<t.OptimStepResult> {
     this.enter("optimStep", call);
-    const { lm } = this.model(request.modelId);
+    const model = this.model(request.modelId);
+    const { lm } = model;
     const gradNorm = lm.applyGradient(request.learningRate);
+    model.weightsId = randomUUID();
     return { gradNorm, step: lm.step, weightVersion: lm.weightVersion };
   }
 
   async *sample(request: t.SampleRequest, call?: t.CallOptions): AsyncGenerator<t.SampleEvent> {
     this.enter("sample", call);
-    const { lm } = this.model(request.modelId);
+    const { lm, weightsId } = this.model(request.modelId);
     const numSamples = request.numSamples ?? 1;
-    const same = { weightVersion: lm.weightVersion, total: request.prompts.length * numSamples, reusedPromptTokens: 0 };
+    const total = request.prompts.length * numSamples;
+    const same = { weightVersion: lm.weightVersion, weightsId, total, reusedPromptTokens: 0 };
     checkEntries(request.constraint, request.prompts.length, "prompts");
     for (const [prompt, tokens] of request.prompts.entries()) {
       if (call?.signal?.aborted) throw new InterruptedError();
@@ -266,14 +272,16 @@ export class FakeWorker implements t.WorkerClient {
 
   async loadState(request: t.LoadStateRequest, call?: t.CallOptions): Promise<t.LoadedState> {
     this.enter("loadState", call);
-    const { lm } = this.model(request.modelId);
+    const model = this.model(request.modelId);
     const text = await readFile(join(request.path, stateFile), "utf8").catch((cause: unknown) => {
       throw new WorkerError(`loadState failed: no saved state at ${request.path}`, { cause, retryable: false });
     });
     const state = JSON.parse(text) as FakeState;
     const step = request.includeOptimizer ? state.step : 0;
-    lm.replaceWeights(new Map(JSON.parse(state.weights) as [number, number][]), step, state.weightVersion);
-    return { step, weightVersion: state.weightVersion, sha256: sha256(state.weights), metadata: state.metadata };
+    model.lm.replaceWeights(new Map(JSON.parse(state.weights) as [number, number][]), step, state.weightVersion);
+    model.weightsId = randomUUID();
+    const { weightVersion, metadata } = state;
+    return { step, weightVersion, sha256: sha256(state.weights), metadata, weightsId: model.weightsId };
   }
 
   async exportModel(request: t.ExportModelRequest, call?: t.CallOptions): Promise<number> {

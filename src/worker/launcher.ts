@@ -3,9 +3,10 @@
  * embedded one down with this process, whatever way it ends: close(), process exit, SIGKILL (the worker's own
  * parent-death signal). Not here: what the worker is asked to do.
  */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { type ServiceError, status } from "@grpc/grpc-js";
 import type { Config } from "../config/schema.ts";
 import { EnvironmentError, Gr2Error, InterruptedError, WorkerError } from "../core/errors.ts";
 import { GrpcWorkerClient } from "./client.ts";
@@ -31,6 +32,8 @@ export interface RemoteRuntime {
   readonly mode: "remote";
   /** "host:port" or "unix:/path". */
   readonly address: string;
+  /** File that holds the secret the worker asks for; "" or left out: none. */
+  readonly tokenFile?: string;
   /** Longest wait for the worker to serve; default 30 s. */
   readonly startTimeoutMs?: number;
 }
@@ -60,18 +63,41 @@ export async function startWorker(runtime: Runtime, signal?: AbortSignal): Promi
 }
 
 async function connect(runtime: RemoteRuntime, signal: AbortSignal | undefined): Promise<RunningWorker> {
-  const client = new GrpcWorkerClient(runtime.address, { signal });
+  const client = new GrpcWorkerClient(runtime.address, { signal, token: readToken(runtime.tokenFile ?? "") });
   try {
     await waitUntilServing(client, runtime.startTimeoutMs ?? 30_000);
   } catch (e) {
     client.close();
-    if (e instanceof InterruptedError) throw e;
+    if (e instanceof InterruptedError || refusesToken(e)) throw e;
     throw new EnvironmentError(`no worker answers at ${runtime.address}`, {
       cause: e,
-      advice: "Start it there with `python -m gr2_worker --address HOST:PORT`, or set runtime.mode=embedded.",
+      advice:
+        "Start it there: python -m gr2_worker --address HOST:PORT --token-file FILE --root FOLDER; or set runtime.mode=embedded.",
     });
   }
   return { client, address: runtime.address, pid: undefined, close: async () => client.close() };
+}
+
+const refusesToken = (e: unknown): boolean =>
+  e instanceof WorkerError && (e.cause as Partial<ServiceError> | undefined)?.code === status.UNAUTHENTICATED;
+
+/** The secret of a remote worker. Throws EnvironmentError if the file cannot be read or holds none. */
+export function readToken(file: string): string | undefined {
+  if (file === "") return undefined;
+  let token: string;
+  try {
+    token = readFileSync(file, "utf8").trim();
+  } catch (cause) {
+    throw new EnvironmentError(`runtime.tokenFile: ${file} cannot be read`, {
+      cause,
+      advice: "It is a copy of the file that the worker was started with (--token-file).",
+    });
+  }
+  if (!/^[\x21-\x7e]{16,}$/.test(token))
+    throw new EnvironmentError(`runtime.tokenFile: ${file} holds no token`, {
+      advice: "A token has at least 16 printable ASCII characters and no spaces: openssl rand -base64 32 > FILE.",
+    });
+  return token;
 }
 
 async function embed(runtime: EmbeddedRuntime, signal: AbortSignal | undefined): Promise<RunningWorker> {
@@ -204,7 +230,7 @@ function interruptible<T>(promise: Promise<T>, signal: AbortSignal | undefined):
 /** How the recipe's worker is started; `logPath` is where an embedded one prints. */
 export const runtimeOptions = (config: Config, logPath?: string): Runtime =>
   config.runtime.mode === "remote"
-    ? { mode: "remote", address: config.runtime.address }
+    ? { mode: "remote", address: config.runtime.address, tokenFile: config.runtime.tokenFile }
     : {
         mode: "embedded",
         python: config.runtime.python,

@@ -74,6 +74,8 @@ export interface LoadedState {
   readonly step: number;
   readonly weightVersion: number;
   readonly sha256: string;
+  /** Names these weights in this worker's memory; changes with every loadModel, loadState and optimStep. */
+  readonly weightsId: string;
   /** As given to saveState. */
   readonly metadata: Readonly<Record<string, string>>;
 }

@@ -1,5 +1,5 @@
 /**
- * Starts a worker as a plain child process (`python -m gr2_worker`), so that one program can have several and lose one
+ * Starts a worker for serving as a plain child process (`python -m gr2_worker`), so that one program can have several and lose one
  * without the others: what the service does. It ends with this process, whatever way that ends (parent-death signal).
  */
 import { spawn } from "node:child_process";
@@ -54,7 +54,7 @@ export async function startWorkerProcess(
   const child = spawn(
     bin,
     [
-      ...["-m", "gr2_worker", "--address", address, "--parent-pid", String(process.pid)],
+      ...["-m", "gr2_worker", "--address", address, "--parent-pid", String(process.pid), "--serving"],
       ...["--threads", String(runtime.threads ?? 0), "--device", runtime.device ?? "auto"],
     ],
     { env: pythonEnvironment(), stdio: ["ignore", log, log], detached: true }, // a terminal's Ctrl-C is for the service alone

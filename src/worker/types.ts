@@ -124,6 +124,8 @@ export interface ForwardResult {
   readonly entropy: Float32Array;
   /** Of the batch's prompts: taken from the model's prefix cache instead of computed. */
   readonly reusedPromptTokens: number;
+  /** Of the weights that computed this, as in LoadedState. */
+  readonly weightsId: string;
   /** Only if topK > 0. */
   readonly top?: TopTokens;
 }
@@ -235,6 +237,8 @@ export interface SampleEvent {
   /** Only if streamTokens. */
   readonly tokens?: readonly DrawnToken[];
   readonly weightVersion: number;
+  /** Of the weights that computed this, as in LoadedState. */
+  readonly weightsId: string;
   readonly done: number;
   readonly total: number;
   /** As in ForwardResult, so far; known whenever completions come. */

@@ -205,18 +205,18 @@ def test_state_round_trip(stub, loaded, tmp_path):
     stub.ForwardBackward(train())
     stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2))
     saved = stub.SaveState(pb.SaveStateRequest(path=str(tmp_path / "a"), include_optimizer=True, metadata={"of": "x"}))
-    before = stub.Forward(pb.ForwardRequest(batch=batch()))
+    before = stub.Forward(pb.ForwardRequest(batch=batch())).logprobs
     stub.ForwardBackward(train())
     stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2))
-    assert stub.Forward(pb.ForwardRequest(batch=batch())) != before
+    assert stub.Forward(pb.ForwardRequest(batch=batch())).logprobs != before
     restored = stub.LoadState(pb.LoadStateRequest(path=str(tmp_path / "a"), include_optimizer=True))
     assert restored.sha256 == saved.sha256 and restored.step == 1 and restored.metadata == {"of": "x"}
-    assert stub.Forward(pb.ForwardRequest(batch=batch())) == before
+    assert stub.Forward(pb.ForwardRequest(batch=batch())).logprobs == before
     again = stub.LoadModel(
         pb.LoadModelRequest(model_id="copy", pretrained=pb.PretrainedModel(path=str(tmp_path / "a")))
     )
     assert again.tokenizer_json == loaded.tokenizer_json and again.vocab_size == loaded.vocab_size
-    assert stub.Forward(pb.ForwardRequest(model_id="copy", batch=batch())) == before
+    assert stub.Forward(pb.ForwardRequest(model_id="copy", batch=batch())).logprobs == before
     stub.UnloadModel(pb.UnloadModelRequest(model_id="copy"))
 
 

@@ -5,6 +5,7 @@ added tokens, chat template. Plain transformers, vLLM and others load it and com
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from gr2_worker.model.lm import STATE_FILE, LanguageModel
 
 MARKER = "gr2_export.json"
 MAX_SHARD = "5GB"
+# Documents next to the weights: never a path, never what some program runs, never in the place of what is exported.
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(json|md|txt|jinja)")
+RESERVED = frozenset(
+    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json"]
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -26,8 +32,11 @@ def export(folder: Path, lm: LanguageModel, dtype: str, files: dict[str, bytes])
 
     Raises InvalidRequest, or FailedPrecondition where the disk fails.
     """
-    if MARKER not in files or any(Path(name).name != name for name in files):
-        raise InvalidRequest(f"files must be plain names and hold {MARKER}")
+    if MARKER not in files:
+        raise InvalidRequest(f"files must hold {MARKER}")
+    for name in files:
+        if not FILE_NAME.fullmatch(name) or name in RESERVED:
+            raise InvalidRequest(f"files: {name[:80]!r} is not the plain name of a document (.json, .md, .txt, .jinja)")
     weights = _merged(lm, DTYPES[dtype])
     with replacing(folder, MARKER, "an exported model") as staging:
         from huggingface_hub import save_torch_state_dict

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import grpc
@@ -27,15 +28,18 @@ from gr2_worker import __version__, errors
 from gr2_worker.engine import Engine
 from gr2_worker.memory import is_out_of_memory
 from gr2_worker.rpc import wire
+from gr2_worker.rpc.access import Access, Gatekeeper
 from gr2_worker.rpc.compute import ComputeThread, Emit, Verb, started
 from gr2_worker.types import CancelCheck, DrawnToken
 
 log = logging.getLogger("gr2_worker")
 
 SERVICE = "gr2.v1.Worker"
+UNRESTRICTED = Access()
 GRPC_THREADS = 16
 STATUS = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -48,9 +52,14 @@ class WorkerService(pb_grpc.WorkerServicer):
     """One method a verb: convert, compute, convert."""
 
     def __init__(
-        self, engine: Engine, compute: ComputeThread, num_threads: int, on_shutdown: Callable[[], None]
+        self,
+        engine: Engine,
+        compute: ComputeThread,
+        num_threads: int,
+        on_shutdown: Callable[[], None],
+        access: Access,
     ) -> None:
-        self._engine, self._compute, self._num_threads = engine, compute, num_threads
+        self._engine, self._compute, self._num_threads, self._access = engine, compute, num_threads, access
         self._on_shutdown = on_shutdown
 
     # ------------------------------------------------------------ plumbing
@@ -108,7 +117,14 @@ class WorkerService(pb_grpc.WorkerServicer):
 
     def LoadModel(self, request: pb.LoadModelRequest, context: grpc.ServicerContext) -> pb.LoadModelResponse:
         def verb(check: CancelCheck) -> pb.LoadModelResponse:
-            loaded = self._engine.load_model(request.model_id, wire.load_spec(request))
+            if self._access.serving and request.trainable:
+                raise errors.PermissionDenied("this worker was started for serving: set trainable=false")
+            spec = wire.load_spec(request)
+            if spec.path:
+                if spec.gguf_file:
+                    self._access.path(os.path.join(spec.path, spec.gguf_file))
+                spec = replace(spec, path=self._access.path(spec.path))
+            loaded = self._engine.load_model(request.model_id, spec)
             return pb.LoadModelResponse(
                 model_id=request.model_id,
                 num_parameters=loaded.num_parameters,
@@ -139,7 +155,7 @@ class WorkerService(pb_grpc.WorkerServicer):
             loaded = self._engine.model(request.model_id)
             before = loaded.reused_tokens
             result = self._engine.forward(request.model_id, wire.forward_spec(request), check)
-            return wire.forward_response(result, loaded.reused_tokens - before)
+            return wire.forward_response(result, loaded.reused_tokens - before, loaded.weights_id)
 
         return self._unary(context, verb)
 
@@ -165,13 +181,17 @@ class WorkerService(pb_grpc.WorkerServicer):
         def verb(check: CancelCheck, emit: Emit) -> None:
             params = wire.sample_params(request)
             loaded = self._engine.model(request.model_id)
-            version, before = loaded.weight_version, loaded.reused_tokens
+            version, weights_id, before = loaded.weight_version, loaded.weights_id, loaded.reused_tokens
             done, total = 0, len(params.prompts) * params.num_samples
 
             def on_tokens(drawn: list[DrawnToken]) -> None:
                 emit(
                     pb.SampleResponse(
-                        tokens=[wire.drawn_token(t) for t in drawn], weight_version=version, done=done, total=total
+                        tokens=[wire.drawn_token(t) for t in drawn],
+                        weight_version=version,
+                        weights_id=weights_id,
+                        done=done,
+                        total=total,
                     )
                 )
 
@@ -182,6 +202,7 @@ class WorkerService(pb_grpc.WorkerServicer):
                     pb.SampleResponse(
                         items=[wire.sampled_item(i) for i in items],
                         weight_version=version,
+                        weights_id=weights_id,
                         done=done,
                         total=total,
                         reused_prompt_tokens=loaded.reused_tokens - before,
@@ -203,7 +224,7 @@ class WorkerService(pb_grpc.WorkerServicer):
             from gr2_worker.items.embed import embed_texts
 
             embeddings = embed_texts(
-                request.model_path,
+                self._access.path(request.model_path),
                 list(request.texts),
                 request.batch_size or wire.DEFAULT_EMBED_BATCH,
                 request.normalize,
@@ -302,7 +323,10 @@ class WorkerService(pb_grpc.WorkerServicer):
     def SaveState(self, request: pb.SaveStateRequest, context: grpc.ServicerContext) -> pb.SaveStateResponse:
         def verb(check: CancelCheck) -> pb.SaveStateResponse:
             info = self._engine.save_state(
-                request.model_id, request.path, request.include_optimizer, dict(request.metadata)
+                request.model_id,
+                self._access.path(request.path),
+                request.include_optimizer,
+                dict(request.metadata),
             )
             return pb.SaveStateResponse(sha256=info.sha256, bytes=info.weights_bytes)
 
@@ -310,9 +334,14 @@ class WorkerService(pb_grpc.WorkerServicer):
 
     def LoadState(self, request: pb.LoadStateRequest, context: grpc.ServicerContext) -> pb.LoadStateResponse:
         def verb(check: CancelCheck) -> pb.LoadStateResponse:
-            state = self._engine.load_state(request.model_id, request.path, request.include_optimizer)
+            path = self._access.path(request.path)
+            state = self._engine.load_state(request.model_id, path, request.include_optimizer)
             return pb.LoadStateResponse(
-                step=state.step, weight_version=state.weight_version, sha256=state.sha256, metadata=state.metadata
+                step=state.step,
+                weight_version=state.weight_version,
+                sha256=state.sha256,
+                metadata=state.metadata,
+                weights_id=state.weights_id,
             )
 
         return self._unary(context, verb)
@@ -320,7 +349,8 @@ class WorkerService(pb_grpc.WorkerServicer):
     def ExportModel(self, request: pb.ExportModelRequest, context: grpc.ServicerContext) -> pb.ExportModelResponse:
         def verb(check: CancelCheck) -> pb.ExportModelResponse:
             dtype = wire.dtype_name(request.dtype)
-            size = self._engine.export_model(request.model_id, request.path, dtype, dict(request.files))
+            path = self._access.path(request.path)
+            size = self._engine.export_model(request.model_id, path, dtype, dict(request.files))
             return pb.ExportModelResponse(bytes=size)
 
         return self._unary(context, verb)
@@ -368,9 +398,10 @@ def keep_freed_memory() -> None:
 class Server:
     """A listening worker. `address` is what clients dial."""
 
-    def __init__(self, address: str, device: str = "auto", num_threads: int = 0) -> None:
+    def __init__(self, address: str, device: str = "auto", num_threads: int = 0, access: Access = UNRESTRICTED) -> None:
         """address: "host:port" (port 0 = any free one) or "unix:/path". num_threads 0 = torch's default.
 
+        access: see access.make_access, which refuses an address that needs more.
         Raises OSError if the address cannot be bound, FailedPrecondition if the device is missing.
         """
         keep_freed_memory()
@@ -387,8 +418,8 @@ class Server:
             ("grpc.http2.max_ping_strikes", 0),
         ]
         pool = started(ThreadPoolExecutor(GRPC_THREADS, thread_name_prefix="gr2-grpc"), GRPC_THREADS)
-        self._server = grpc.server(pool, options=options)
-        service = WorkerService(self.engine, self.compute, threads, self.request_stop)
+        self._server = grpc.server(pool, interceptors=[Gatekeeper(access)], options=options)
+        service = WorkerService(self.engine, self.compute, threads, self.request_stop, access)
         pb_grpc.add_WorkerServicer_to_server(service, self._server)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -186,8 +186,10 @@ def forward_spec(request: pb.ForwardRequest) -> ForwardSpec:
     )
 
 
-def forward_response(result: ForwardResult, reused_prompt_tokens: int) -> pb.ForwardResponse:
-    response = pb.ForwardResponse(logprobs=to_bytes(result.logprobs, "<f4"), reused_prompt_tokens=reused_prompt_tokens)
+def forward_response(result: ForwardResult, reused_prompt_tokens: int, weights_id: str) -> pb.ForwardResponse:
+    response = pb.ForwardResponse(
+        logprobs=to_bytes(result.logprobs, "<f4"), reused_prompt_tokens=reused_prompt_tokens, weights_id=weights_id
+    )
     if result.entropy is not None:
         response.entropy = to_bytes(result.entropy, "<f4")
     if result.top is not None:

@@ -9,6 +9,12 @@ export const runtime = z
       .default("embedded")
       .describe("embedded: boot a worker through pythonia and take it down at exit; remote: connect to `address`."),
     address: z.string().default("").describe("host:port or unix:/path of a running worker (mode: remote)."),
+    tokenFile: z
+      .string()
+      .default("")
+      .describe(
+        "File with the secret that remote workers were started with (--token-file); empty = they ask for none.",
+      ),
     python: z.string().default(".venv/bin/python").describe("Python that has the worker's packages (mode: embedded)."),
     threads: countOrZero
       .default(0)

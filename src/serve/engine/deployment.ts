@@ -95,8 +95,8 @@ export class Deployment {
             advice: "Tell the service to load the run again: kill -HUP PID.",
           });
       },
+      check: (client) => runModel.check(client, healthTimeoutMs),
       healthMs: serve.healthMs,
-      healthTimeoutMs,
       ...(backoffMs ? { backoffMs } : {}),
       log,
     });

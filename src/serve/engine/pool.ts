@@ -26,9 +26,9 @@ export interface PoolOptions {
   readonly start: (number: number, signal: AbortSignal) => Promise<StartedWorker>;
   /** Loads what it needs to answer; what it throws makes the worker unfit. */
   readonly prepare: (client: WorkerClient, signal: AbortSignal) => Promise<void>;
+  /** Throws unless the worker can still answer. */
+  readonly check: (client: WorkerClient) => Promise<void>;
   readonly healthMs: number;
-  /** Longest silence of a worker asked how it is. */
-  readonly healthTimeoutMs: number;
   /** Pauses before the second, third, ... start in a row that fails; the last one repeats. */
   readonly backoffMs?: readonly number[];
   readonly log: (message: string) => void;
@@ -143,7 +143,7 @@ export class WorkerPool {
 
   private async check(worker: PoolWorker): Promise<void> {
     try {
-      await worker.client.getInfo({ timeoutMs: this.options.healthTimeoutMs });
+      await this.options.check(worker.client);
     } catch (e) {
       this.drop(worker, e instanceof Error ? e.message : String(e));
     }

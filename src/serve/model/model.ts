@@ -30,11 +30,16 @@ export interface LoadedRun {
 /** Told of tokens as they are drawn: index of the question, place in the response, token. */
 export type OnToken = (question: number, index: number, token: number) => void;
 
+/** Longest wait for a worker that refused a call to say which models it has. */
+const checkTimeoutMs = 10_000;
+
 export class RunModel {
   readonly run: ServedRun;
   private readonly label: string;
   private readonly embedder: string;
   private readonly onPrompts: (tokens: PromptTokens) => void;
+  /** By worker and folder of weights: what answers by these weights carry. */
+  private readonly weightsIds = new WeakMap<WorkerClient, Map<string, string>>();
 
   /**
    * @param label keeps the models of services that share a worker apart
@@ -70,6 +75,7 @@ export class RunModel {
         catalogue: tokenizer.catalogue.hash(),
         tokenizer: sha256(loaded.tokenizerJson),
       });
+      this.remember(client, weights, state.weightsId);
       for (const [mode, system] of Object.entries(systems)) if (system.weights === weights) hashes[mode] = state.sha256;
     }
     if (!loaded) throw new CheckpointError(`run ${this.run.name} has no system to serve`);
@@ -77,6 +83,28 @@ export class RunModel {
     const { tokenizerJson, numParameters, maxPositions } = loaded;
     const chat = chooseChatFrame(config, loaded, Tokenizer.fromJson(tokenizerJson));
     return { tokenizerJson, numParameters, maxPositions, chat, weights: hashJson(hashes) };
+  }
+
+  private remember(client: WorkerClient, weights: string, weightsId: string): void {
+    const known = this.weightsIds.get(client) ?? new Map<string, string>();
+    this.weightsIds.set(client, known.set(weights, weightsId));
+  }
+
+  /** Throws WorkerError (the worker is lost) unless exactly the weights that load() checked computed an answer. */
+  private checkWeights(client: WorkerClient, weights: string, weightsId: string): void {
+    const known = this.weightsIds.get(client)?.get(weights);
+    if (known !== undefined && known !== "" && known === weightsId) return;
+    throw new WorkerError("the model in the worker is not the one the service loaded: somebody else changed it", {
+      retryable: true,
+      advice: "Keep others off the workers of a service: --token-file, and --serving.",
+    });
+  }
+
+  /** Throws WorkerError (the worker is lost) unless it answers and still has the models. */
+  async check(client: WorkerClient, timeoutMs: number): Promise<void> {
+    const { modelIds } = await client.getInfo({ timeoutMs });
+    const missing = this.weights().filter((weights) => !modelIds.includes(this.nameModel(weights)));
+    if (missing.length > 0) throw new WorkerError("the worker has lost its model", { retryable: true });
   }
 
   /** Takes the models out of a worker that lives on. Never throws. */
@@ -106,9 +134,15 @@ export class RunModel {
     onToken?: OnToken,
   ): Promise<(Order | undefined)[]> {
     const system = this.run.systems[mode] as ServedSystem;
-    return mode === "direct"
-      ? this.direct(client, system, asked, signal)
-      : this.think(client, system, asked, questions, signal, onToken);
+    try {
+      return mode === "direct"
+        ? await this.direct(client, system, asked, signal)
+        : await this.think(client, system, asked, questions, signal, onToken);
+    } catch (e) {
+      // What a worker without the model refuses would look like a bad question.
+      if (e instanceof WorkerError && !e.retryable && !signal.aborted) await this.check(client, checkTimeoutMs);
+      throw e;
+    }
   }
 
   private async direct(
@@ -118,7 +152,7 @@ export class RunModel {
     signal: AbortSignal,
   ): Promise<Order[]> {
     const groups = asked.map((q) => ({ prompt: q.prompt, responses: q.sequences }));
-    const { logprobs, reusedPromptTokens } = await client.forward(
+    const { logprobs, reusedPromptTokens, weightsId } = await client.forward(
       {
         modelId: this.nameModel(weights),
         batch: { groups },
@@ -126,6 +160,7 @@ export class RunModel {
       },
       { signal },
     );
+    this.checkWeights(client, weights, weightsId);
     this.count(asked, reusedPromptTokens);
     const sums = sumLogLikelihoods(groups, logprobs);
     return asked.map((q, i) => directOrder(q, prior, sums[i] as number[]));
@@ -156,6 +191,7 @@ export class RunModel {
       { signal },
     );
     for await (const event of events) {
+      this.checkWeights(client, weights, event.weightsId);
       for (const t of event.tokens ?? []) onToken?.(t.prompt, t.index, t.token);
       reused = Math.max(reused, event.reusedPromptTokens);
       for (const c of event.completions) {

@@ -88,9 +88,10 @@ export async function openTeacher(
 ): Promise<DistillationTeacher> {
   const { config, signal } = context;
   const { address } = config.rl.opd;
+  const { tokenFile } = config.runtime;
   const path = teacherPath(config);
   const folder = lookAt(path);
-  const other = address === "" ? undefined : await startWorker({ mode: "remote", address }, signal);
+  const other = address === "" ? undefined : await startWorker({ mode: "remote", address, tokenFile }, signal);
   const worker = other?.client ?? own;
   const close = async (): Promise<void> => {
     await worker.unloadModel(modelId).catch(() => undefined); // a worker that is gone holds nothing

@@ -38,7 +38,7 @@ function setUp(constrained: boolean, format: "compact" | "json") {
   let completion: Completion;
   const worker = new FakeWorker();
   worker.sample = async function* (): AsyncGenerator<SampleEvent> {
-    yield { completions: [completion], weightVersion: 0, done: 1, total: 1, reusedPromptTokens: 0 };
+    yield { completions: [completion], weightVersion: 0, weightsId: "w", done: 1, total: 1, reusedPromptTokens: 0 };
   };
   const policy = new Policy({
     worker,

@@ -183,6 +183,7 @@ describe("streams", () => {
     total: 4,
     tokens: [],
     reusedPromptTokens: 0,
+    weightsId: "",
   });
   const request = { prompts: [[1], [2]], numSamples: 2, maxNewTokens: 4, temperature: 1, seed: 0 };
 
