@@ -4,7 +4,6 @@ import { type ItemId, itemId } from "../../../src/core/ids.ts";
 import type { Item } from "../../../src/data/types.ts";
 import { parseJsonAnswer, parseResponse } from "../../../src/prompts/parse.ts";
 import { item, marker, type Piece, text } from "../../../src/prompts/pieces.ts";
-import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/teacher-prompt.ts";
 import {
   instructions,
   itemsShown,
@@ -14,6 +13,7 @@ import {
   renderReasoning,
 } from "../../../src/prompts/rerank.ts";
 import { captioningTask, describe, languageTask, personaTask, sequentialTask } from "../../../src/prompts/tasks.ts";
+import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/teacher-prompt.ts";
 
 const id: ItemId = itemId("i");
 const soap: Item = { id, title: "Soap", brand: "Acme", categories: ["Bath", "Bars"], description: "Smells of pine." };
