@@ -2,7 +2,9 @@
 import { statSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import type { Config } from "../config/schema.ts";
+import { ConfigError } from "../core/errors.ts";
 import type { AdapterOptions } from "../data/adapters/index.ts";
+import { type FileNames, given } from "../data/adapters/locate.ts";
 import { loadDataset } from "../data/cache.ts";
 import { type SplitOptions, split } from "../data/split.ts";
 import type { SplitDataset } from "../data/types.ts";
@@ -15,17 +17,23 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
   const interactions = o.files.interactions ?? (isFile ? basename(o.path) : undefined);
   const { items } = o.files;
   const { user, item, time, rating, id, title, brand, categories, description } = o.columns;
-  const keep = Object.keys(o.keep).length > 0 ? { keep: mapValues(o.keep, (values) => values.map(String)) } : {};
-  const columns = defined({ user, item, time, rating });
-  const itemColumns = defined({ id, title, brand, categories, description });
+  const columns = given({ user, item, time, rating });
+  const itemColumns = given({ id, title, brand, categories, description });
+  const reading = {
+    timeUnit: o.timeUnit,
+    ...(Object.keys(o.keep).length > 0 ? { keep: o.keep } : {}),
+    ...(o.encoding === "auto" ? {} : { encoding: o.encoding }),
+  };
+  const several = o.adapter === "table" || o.adapter === "impressions";
+  const one = several ? {} : given({ interactions: oneFile(interactions), items: oneFile(items) });
   switch (o.adapter) {
     case "recbole":
-      return { kind: o.adapter, path, ...defined({ interactions, items }), columns, itemColumns };
+      return { kind: o.adapter, path, ...one, columns, itemColumns, ...reading };
     case "ml-100k":
     case "movielens":
       return { kind: "movielens", path };
     case "sequences":
-      return { kind: o.adapter, path, ...defined({ interactions, items }), itemColumns };
+      return { kind: o.adapter, path, ...one, itemColumns };
     case "impressions": {
       const { slate, position, score, label, candidates, scores, labels, positives } = o.columns;
       const shown = { slate, item, position, score, label, candidates, scores, labels, positives };
@@ -33,34 +41,56 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
         kind: o.adapter,
         path,
         impressions: o.files.impressions ?? "impressions.csv",
-        ...defined({ interactions: o.files.interactions, items }),
-        columns: { ...usual, ...defined({ user, time }), ...defined(shown) },
+        ...given({ interactions: o.files.interactions, items }),
+        columns: { ...usual, ...given({ user, time }), ...given(shown) },
         interactionColumns: { ...usual, item: "item_id", ...columns },
-        itemColumns: { id: item ?? "item_id", ...itemColumns },
+        itemColumns,
+        categorySeparator: o.categorySeparator,
+        ...reading,
       };
     }
     case "table":
       return {
         kind: o.adapter,
         path,
-        ...defined({ interactions, items, itemIds: o.files.itemIds }),
+        ...given({ interactions, items, itemIds: o.files.itemIds }),
         columns: { user: "user_id", item: "item_id", ...columns },
-        ...keep,
         itemColumns,
         categorySeparator: o.categorySeparator,
-        timeUnit: o.timeUnit,
         clock: o.clock,
+        ...reading,
       };
     case "mind":
-      return { kind: o.adapter, path, ...defined({ impressions: o.files.impressions ?? interactions, items }) };
+      return {
+        kind: o.adapter,
+        path,
+        ...given({ impressions: oneFile(o.files.impressions) ?? one.interactions, items: one.items }),
+      };
     case "next-item":
-      return { kind: o.adapter, path, ...defined({ interactions, items }) };
+      return { kind: o.adapter, path, ...one };
     case "retailrocket":
-      return { kind: o.adapter, path, ...defined({ interactions }), ...keep };
+      return { kind: o.adapter, path, ...given({ interactions: one.interactions }), ...given({ keep: reading.keep }) };
     default:
-      return { kind: o.adapter, path, ...defined({ reviews: interactions, metadata: items }), columns, itemColumns };
+      return {
+        kind: o.adapter,
+        path,
+        ...given({ reviews: one.interactions, metadata: one.items }),
+        columns,
+        itemColumns,
+      };
   }
 }
+
+/** Where a layout has one file. */
+function oneFile(names: FileNames | undefined): string | undefined {
+  if (names === undefined || typeof names === "string") return names;
+  if (names.length === 1) return names[0];
+  throw new ConfigError(`data.files: this adapter reads one file, not ${names.join(", ")}.`, {
+    advice: "The table adapter reads several.",
+  });
+}
+
+const usual = { user: "user_id", time: "timestamp" };
 
 export async function openData(context: StageContext): Promise<SplitDataset> {
   return split(await loadDataset(context.inputDir("data")), splitOptions(context.config.data.split));
@@ -72,14 +102,3 @@ export function splitOptions(s: StageContext["config"]["data"]["split"]): SplitO
   const { midtrain, rerank, validation, test } = s;
   return { kind: s.kind, shares: { midtrain, rerank, validation, test } };
 }
-
-/** Without the keys that are undefined. */
-const defined = <T extends object>(o: T): { [P in keyof T]?: Exclude<T[P], undefined> } =>
-  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as {
-    [P in keyof T]?: Exclude<T[P], undefined>;
-  };
-
-const mapValues = <A, B>(o: Readonly<Record<string, A>>, f: (a: A) => B): Record<string, B> =>
-  Object.fromEntries(Object.entries(o).map(([k, v]) => [k, f(v)]));
-
-const usual = { user: "user_id", time: "timestamp" };

@@ -3,6 +3,7 @@ import { writeFileSync } from "node:fs";
 import pc from "picocolors";
 import { stringify } from "yaml";
 import { type Inspection, inspect } from "../commands/inspect.ts";
+import { dateText } from "../data/clock.ts";
 import { bytes, columns, number, plain } from "./format.ts";
 
 export async function dataInspect(path: string, options: { json?: boolean; output?: string }): Promise<string> {
@@ -23,7 +24,6 @@ const forJson = ({ view, ...rest }: Inspection) => ({
 });
 
 const percent = (share: number): string => `${(100 * share).toFixed(share > 0 && share < 0.01 ? 2 : 1)} %`;
-const date = (seconds: number): string => new Date(1000 * seconds).toISOString().slice(0, 10);
 
 export function renderInspection(o: Inspection, output?: string): string {
   const parts = [filesTable(o)];
@@ -120,7 +120,7 @@ function measuredLines({ measured: m }: Inspection): string {
   const facts = [
     `${m.interactions} interactions${m.interactions < m.rowsRead ? ` of ${m.rowsRead} rows` : ""}${m.whole ? "" : " in the part that was looked at"}; ${m.users} users, ${m.items} items${m.catalogue === undefined ? "" : ` (${m.catalogue} in the item file)`}`,
     `sequences: mean ${number(m.lengthMean)}, median ${number(m.lengthMedian)}, longest ${m.lengthMax}; ${percent(m.repeats)} repeats${m.positions ? "" : `, ${percent(m.ties)} of steps at the same time`}`,
-    m.time ? `time: ${date(m.time.first)} to ${date(m.time.last)}` : "time: an order, no clock",
+    m.time ? `time: ${dateText(m.time.first)} to ${dateText(m.time.last)}` : "time: an order, no clock",
     m.ratings ? `ratings: ${m.ratings.low} to ${m.ratings.high}, ${m.ratings.different} different` : "no ratings",
     ...(m.catalogue === undefined
       ? []

@@ -1,6 +1,7 @@
 /** `gr2 data show`: a run's data in numbers, from stages/data/statistics.json. */
 import pc from "picocolors";
 import { RunError } from "../core/errors.ts";
+import { dateText } from "../data/clock.ts";
 import type { DataStatistics } from "../data/statistics.ts";
 import { readJson } from "../run/files.ts";
 import { RunFolder } from "../run/run-folder.ts";
@@ -14,7 +15,6 @@ export function showData(root: string, name: string): string {
 }
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
-const date = (seconds: number): string => new Date(1000 * seconds).toISOString().slice(0, 10);
 
 export function renderData(s: DataStatistics): string {
   const [, q25, median, q75, q90, max] = s.lengths.quantiles;
@@ -22,7 +22,7 @@ export function renderData(s: DataStatistics): string {
   const dropped = Object.entries(s.dropped);
   const parts = [
     `${pc.bold(s.name)}: ${s.users} users, ${s.items} items, ${s.interactions} interactions of ${s.rowsRead} rows read`,
-    s.time ? `from ${date(s.time.first)} to ${date(s.time.last)}` : "no clock: times are positions",
+    s.time ? `from ${dateText(s.time.first)} to ${dateText(s.time.last)}` : "no clock: times are positions",
     ...s.notes,
     ...(dropped.length > 0
       ? ["", columns([["left out", "rows"], ...dropped.map(([why, n]) => [why, String(n)])])]

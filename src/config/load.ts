@@ -4,12 +4,13 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import { distance } from "fastest-levenshtein";
 import { parseDocument, stringify } from "yaml";
 import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
 import { hashJson } from "../core/hash.ts";
+import { repositoryRoot } from "../core/paths.ts";
+import { portable, resolveDefaults, resolvePaths } from "./paths.ts";
 import { columnsFollowed } from "./schema/data.ts";
 import { type Config, configSchema } from "./schema.ts";
 
@@ -33,6 +34,8 @@ function readYaml(path: string, seen: readonly string[] = []): Tree {
   if (fault) throw new ConfigError(`${path}: not valid YAML: ${fault.message.split("\n")[0]}`, { cause: fault });
   const tree: unknown = document.toJS() ?? {};
   if (!isTree(tree)) throw new ConfigError(`${path}: must hold a mapping of settings, found ${typeof tree}`);
+  // A run's own copy is not where its recipe was: what is relative in it is the installation's.
+  resolvePaths(tree, basename(full) === "config.resolved.yaml" ? repositoryRoot : dirname(full));
   if (typeof tree.extends !== "string") return tree;
   return inherit(tree, dirname(full), [...seen, full]);
 }
@@ -42,8 +45,8 @@ export function inherit(tree: Tree, folder: string, seen: readonly string[] = []
   const { extends: parent, ...own } = tree;
   if (typeof parent !== "string") return tree;
   const beside = resolve(folder, parent);
-  const shipped = fileURLToPath(new URL(`../../configs/${basename(parent)}`, import.meta.url));
-  const found = !existsSync(beside) && basename(parent) === parent && existsSync(shipped) ? shipped : beside;
+  const ours = resolve(repositoryRoot, "configs", parent);
+  const found = !existsSync(beside) && basename(parent) === parent && existsSync(ours) ? ours : beside;
   return merge(readYaml(found, seen), own);
 }
 
@@ -72,6 +75,7 @@ function applyOverride(tree: Tree, assignment: string): void {
   }
   // An empty value means the empty string, so that `--set data.path=` can clear a setting.
   node[path.at(-1) as string] = document.toJS() ?? "";
+  resolvePaths(tree, process.cwd()); // what the recipe says is absolute already
 }
 
 /** The keys allowed at a path of the schema, for suggestions. */
@@ -133,6 +137,9 @@ function explain(issue: z.core.$ZodIssue, tree: Tree): string {
   return `${path} = ${JSON.stringify(valueAt(tree, issue.path))}: ${issue.message}`;
 }
 
+/** Adapters that follow data.keep. */
+const keepers: readonly string[] = ["table", "recbole", "impressions", "retailrocket"];
+
 /** Combinations that each setting alone allows and that together cannot work. */
 function impossible(c: Config): string[] {
   const out: string[] = [];
@@ -151,8 +158,8 @@ function impossible(c: Config): string[] {
     out.push(
       `data.columns.${refused[0]}: the files of data.adapter = ${c.data.adapter} have ${follows.length > 0 ? `no such column to name; it follows ${follows.join(", ")}` : "fixed columns"}; data.adapter = table reads any table`,
     );
-  if (Object.keys(c.data.keep).length > 0 && c.data.adapter !== "table" && c.data.adapter !== "retailrocket")
-    out.push(`data.keep needs data.adapter = table or retailrocket, not ${c.data.adapter}`);
+  if (Object.keys(c.data.keep).length > 0 && !keepers.includes(c.data.adapter))
+    out.push(`data.keep needs data.adapter = ${keepers.join(" or ")}, not ${c.data.adapter}`);
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
@@ -221,15 +228,22 @@ export function compileConfig(tree: Tree, origin: string): Config {
     const lines = parsed.error.issues.map((i) => explain(i, tree));
     throw new ConfigError(`${origin}:\n  ${lines.join("\n  ")}`, { advice: "`gr2 config docs` lists every setting." });
   }
+  resolveDefaults(parsed.data);
   const config: Config = freeze(parsed.data);
   const faults = impossible(config);
   if (faults.length) throw new ConfigError(`${origin}:\n  ${faults.join("\n  ")}`);
   return config;
 }
 
+/** A recipe named as one is shipped (configs/NAME.yaml) is that one where there is no other. */
+const shipped = (path: string): string => {
+  const own = resolve(repositoryRoot, path);
+  return !existsSync(path) && existsSync(own) ? own : path;
+};
+
 /** Loads a config file and applies `path=value` overrides in order. */
 export function loadConfig(path: string, overrides: readonly string[] = []): Config {
-  const tree = readYaml(path);
+  const tree = readYaml(shipped(path));
   for (const assignment of overrides) applyOverride(tree, assignment);
   return compileConfig(tree, overrides.length ? `${path} with ${overrides.map((o) => `--set ${o}`).join(" ")}` : path);
 }
@@ -238,7 +252,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
 export function configHash(config: Config): string {
   const { description: _, serve: _serve, runtime, data, ...rest } = config;
   const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;
-  return hashJson({ ...rest, runtime: numerics, data: { ...data, cacheDir: "" } }).slice(0, 16);
+  return hashJson({ ...rest, runtime: numerics, data: { ...data, cacheDir: "", path: "" } }).slice(0, 16);
 }
 
 /** Loads and checks; returns one line for a person. */
@@ -247,4 +261,4 @@ export function checkConfigFile(path: string, overrides: readonly string[] = [])
   return `${path}: ok (${configHash(config)})${config.description ? ` — ${config.description}` : ""}`;
 }
 
-export const resolvedYaml = (config: Config): string => stringify(config);
+export const resolvedYaml = (config: Config): string => stringify(portable(config));

@@ -7,6 +7,7 @@ import { DataError } from "../core/errors.ts";
 import { hashJson, sha256File } from "../core/hash.ts";
 import { itemId, type UserId, userId } from "../core/ids.ts";
 import { type AdapterOptions, loadRaw } from "./adapters/index.ts";
+import type { AdapterReport } from "./adapters/readers.ts";
 import { type Duck, type DuckOptions, openDuck, Quarantine, readNumbers } from "./duck.ts";
 import { addShownItems, readImpressions } from "./impressions.ts";
 import { type PrepareOptions, prepare, tieBreak } from "./prepare.ts";
@@ -66,11 +67,8 @@ async function readAndClean(options: BuildOptions) {
     const quarantine = new Quarantine();
     const report = await loadRaw(duck, options.source, quarantine);
     quarantine.settle(options.maxBadShare ?? 0.01, options.quarantineFile);
-    const cleaned = await prepare(duck, options.prepare, report.hasItems);
-    if ((await duck.number("SELECT count(*) FROM user_counts")) === 0)
-      throw new DataError(`No interaction is left of ${report.rowsRead} rows read (${describe(cleaned)}).`, {
-        advice: "Lower data.minInteractions or data.minRating.",
-      });
+    const { dropped: cleaned, strangers } = await prepare(duck, options.prepare, report.hasItems);
+    if ((await duck.number("SELECT count(*) FROM user_counts")) === 0) throw nothingLeft(report, cleaned, strangers);
     const shown = report.hasImpressions === true ? await addShownItems(duck, report.hasItems) : "";
     const all = options.catalogue === "all" && report.hasItems ? "" : `WHERE n > 0${shown}`;
     await duck.run(`${rows("user_rows", "user", "WHERE n > 0")}; ${rows("item_rows", "item", all)};
@@ -78,10 +76,26 @@ async function readAndClean(options: BuildOptions) {
     const dropped = quarantine.count() > 0 ? { malformed: quarantine.count(), ...cleaned } : cleaned;
     const items = await readItems(duck, options.neutralise);
     const logged = report.hasImpressions === true ? await readImpressions(duck) : undefined;
-    return { report, dropped, items, logged, columns: await readColumns(duck) };
+    const notes = strangers === undefined ? report.notes : [...report.notes, strangers];
+    return { report: { ...report, notes }, dropped, items, logged, columns: await readColumns(duck) };
   } finally {
     duck.close();
   }
+}
+
+/** What to do depends on what took most of the rows. */
+function nothingLeft(report: AdapterReport, dropped: Readonly<Record<string, number>>, strangers?: string): DataError {
+  const [most = ""] = Object.entries(dropped).sort((a, b) => b[1] - a[1])[0] ?? [];
+  const advice: Readonly<Record<string, string>> = {
+    "unknown item":
+      "Name the columns that hold the same ids (data.columns.item and data.columns.id), or write them alike.",
+    "below minimum rating": "Lower data.minRating.",
+    "below k-core": "Lower data.minInteractions.",
+  };
+  return new DataError(
+    `No interaction is left of ${report.rowsRead} rows read (${describe(dropped)})${strangers === undefined ? "" : `: ${strangers}`}.`,
+    { advice: advice[most] ?? "Look at the data: gr2 data inspect." },
+  );
 }
 
 /** Numbers ids by hash, with how many interactions each has: TABLE(id, c, row, n). */
@@ -89,7 +103,7 @@ const rows = (table: string, side: "user" | "item", condition: string): string =
   `CREATE TEMP TABLE ${table} AS SELECT id, c, (row_number() OVER (ORDER BY md5(id), id) - 1)::INTEGER AS row, n
    FROM (SELECT id, c, coalesce(n, 0)::INTEGER AS n FROM ${side}_codes LEFT JOIN ${side}_counts USING (c)) ${condition}`;
 
-const describe = (dropped: Record<string, number>): string =>
+const describe = (dropped: Readonly<Record<string, number>>): string =>
   Object.entries(dropped)
     .map(([reason, n]) => `${n} ${reason}`)
     .join(", ") || "none dropped";

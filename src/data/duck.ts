@@ -6,11 +6,9 @@
  *   raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)      r: rating or NULL; t: seconds or position in the file
  *   raw_items(i, title, brand, categories, description, n)          categories: JSON list; n: order read, from 0
  */
-import { closeSync, createReadStream, openSync, readSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
-import { createGunzip, gunzipSync, constants as zlibConstants } from "node:zlib";
 import { type DuckDBConnection, type DuckDBDataChunk, DuckDBInstance } from "@duckdb/node-api";
 import { DataError } from "../core/errors.ts";
 
@@ -128,59 +126,6 @@ export const sqlText = (s: string): string => `'${s.replaceAll("'", "''")}'`;
 /** Quotes a name as a SQL identifier. */
 export const sqlName = (s: string): string => `"${s.replaceAll('"', '""')}"`;
 
-/** Throws DataError unless `path` is a readable, non-empty file. */
-export function requireFile(path: string, what: string): void {
-  let size = 0;
-  try {
-    const stat = statSync(path);
-    if (!stat.isFile()) throw new DataError(`${what}: ${path} is not a file.`);
-    size = stat.size;
-  } catch (cause) {
-    if (cause instanceof DataError) throw cause;
-    throw new DataError(`${what}: cannot read ${path}.`, { cause, advice: "Check data.path and its file names." });
-  }
-  if (size === 0) throw new DataError(`${what}: ${path} is empty.`);
-}
-
-/** The first `bytes` of a file as text, decompressed if the name ends in .gz. */
-export function readStart(path: string, bytes = 65_536, encoding: "utf8" | "latin1" = "utf8"): string {
-  const buffer = Buffer.alloc(bytes);
-  const fd = openSync(path, "r");
-  try {
-    const read = readSync(fd, buffer, 0, bytes, 0);
-    const raw = buffer.subarray(0, read);
-    if (!path.endsWith(".gz")) return raw.toString(encoding).replace(/^\uFEFF/, "");
-    try {
-      return gunzipSync(raw, { finishFlush: zlibConstants.Z_SYNC_FLUSH }).toString(encoding);
-    } catch (cause) {
-      throw new DataError(`${path} is not a valid gzip file.`, { cause });
-    }
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** Lines of a text file with their numbers from 1, decompressed if .gz; blank lines are skipped. */
-export async function* streamLines(
-  path: string,
-  encoding: "utf8" | "latin1" = "utf8",
-): AsyncGenerator<{ line: number; text: string }> {
-  const file = createReadStream(path);
-  const stream = path.endsWith(".gz") ? file.pipe(createGunzip()) : file;
-  stream.setEncoding(encoding);
-  file.on("error", (e) => stream.destroy(e));
-  let line = 0;
-  try {
-    for await (const text of createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY })) {
-      line++;
-      const clean = line === 1 ? text.replace(/^\uFEFF/, "") : text;
-      if (clean.trim() !== "") yield { line, text: clean };
-    }
-  } catch (cause) {
-    throw new DataError(`${path} is damaged near line ${line + 1}.`, { cause });
-  }
-}
-
 /** A row that could not be used. `line` counts from 1; for Parquet it is the row number. */
 export interface BadRow {
   readonly file: string;
@@ -195,13 +140,21 @@ export const quarantineLimit = 10_000;
 
 /** Collects malformed rows: all are counted by file, the first `quarantineLimit` kept for the quarantine file. */
 export class Quarantine {
-  readonly kept: BadRow[] = [];
+  private rows: BadRow[] = [];
   private readonly bad = new Map<string, number>();
   private readonly read = new Map<string, number>();
 
-  /** Tells that `rows` more rows of `file` were read, malformed ones included. */
-  saw(file: string, rows: number): void {
-    this.read.set(file, (this.read.get(file) ?? 0) + rows);
+  /** The first ones: by file in the order of reading, then by line. */
+  get kept(): readonly BadRow[] {
+    const files = [...this.bad.keys()];
+    this.rows.sort((a, b) => files.indexOf(a.file) - files.indexOf(b.file) || a.line - b.line);
+    this.rows = this.rows.slice(0, quarantineLimit);
+    return this.rows;
+  }
+
+  /** Tells that `lines` more lines of `file` (of Parquet: rows) were read, malformed ones included. */
+  saw(file: string, lines: number): void {
+    this.read.set(file, (this.read.get(file) ?? 0) + lines);
   }
 
   add(row: BadRow): void {
@@ -211,8 +164,8 @@ export class Quarantine {
   /** Counts `count` malformed rows of `file`; `rows` are the first of them. */
   addMany(file: string, count: number, rows: readonly BadRow[]): void {
     this.bad.set(file, this.count(file) + count);
-    for (const row of rows.slice(0, quarantineLimit - this.kept.length))
-      this.kept.push({ ...row, text: row.text.slice(0, 500) });
+    for (const row of rows) this.rows.push({ ...row, text: row.text.slice(0, 500) });
+    if (this.rows.length > 4 * quarantineLimit) void this.kept; // forgets the later ones
   }
 
   /** Malformed rows of one file, or of all. */
@@ -224,16 +177,17 @@ export class Quarantine {
   /** Writes the kept rows as JSONL to `path` (if given and any); throws DataError if a file has more than `maxShare`. */
   settle(maxShare: number, path: string | undefined): void {
     if (this.bad.size === 0) return;
-    if (path !== undefined) writeFileSync(path, this.kept.map((r) => `${JSON.stringify(r)}\n`).join(""));
+    const { kept } = this;
+    if (path !== undefined) writeFileSync(path, kept.map((r) => `${JSON.stringify(r)}\n`).join(""));
     for (const [file, count] of this.bad) {
       const rows = Math.max(count, this.read.get(file) ?? 0);
       if (count / rows <= maxShare) continue;
-      const first = this.kept.filter((r) => r.file === file).sort((a, b) => a.line - b.line)[0];
+      const first = kept.find((r) => r.file === file);
       throw new DataError(
         `${count} of ${rows} rows are malformed (${(100 * (count / rows)).toFixed(2)} %, allowed ${(100 * maxShare).toFixed(2)} %); ` +
           `the first is ${file}:${first?.line}: ${first?.reason}.`,
         {
-          advice: `${path === undefined ? "" : `${this.kept.length < this.count() ? `The first ${this.kept.length}` : "All of them"} are in ${path}. `}Correct the file or raise data.maxBadShare.`,
+          advice: `${path === undefined ? "" : `${kept.length < this.count() ? `The first ${kept.length}` : "All of them"} are in ${path}. `}Correct the file or raise data.maxBadShare.`,
         },
       );
     }

@@ -8,6 +8,7 @@
  *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, of ids that are gone too
  */
 import { hash } from "node:crypto";
+import { compareIds } from "./compare-ids.ts";
 import type { Duck } from "./duck.ts";
 
 /** What happens when a user meets an item again. */
@@ -35,8 +36,18 @@ const withTies = (rows: string): string =>
   `(SELECT c.*, md5(uc.id || chr(31) || ic.id) AS tie FROM ${rows} c
     JOIN user_codes uc ON uc.c = c.u JOIN item_codes ic ON ic.c = c.i)`;
 
-/** Builds these tables and consumes raw_interactions; returns rows dropped by reason (only reasons that occurred). */
-export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boolean): Promise<Record<string, number>> {
+export interface Prepared {
+  /** Rows left out by reason, only reasons that occurred. */
+  readonly dropped: Readonly<Record<string, number>>;
+  /** Where many rows are with items that the item file lacks: ids of both sides, and the likely reason. */
+  readonly strangers?: string;
+}
+
+/** Of the interactions, how many may be with unknown items without a word. */
+const unknownShare = 0.1;
+
+/** Builds these tables and consumes raw_interactions. */
+export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boolean): Promise<Prepared> {
   const dropped: Record<string, number> = {};
   let count = await duck.number("SELECT count(*) FROM raw_interactions");
   const leave = (reason: string, left: number): number => {
@@ -56,9 +67,11 @@ export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boo
   await duck.run(`${codes("user_codes", "u", "raw_interactions")};
     ${codes("item_codes", "i", hasItems ? "raw_items" : "raw_interactions")};
     CREATE TEMP TABLE clean AS SELECT uc.c AS u, ic.c AS i, t FROM (SELECT u, i, t FROM raw_interactions ${rating}) raw
-    JOIN user_codes uc ON uc.id = raw.u JOIN item_codes ic ON ic.id = raw.i;
-    DROP TABLE raw_interactions`);
-  leave("unknown item", await numClean());
+    JOIN user_codes uc ON uc.id = raw.u JOIN item_codes ic ON ic.id = raw.i`);
+  const before = count;
+  const unknown = leave("unknown item", await numClean());
+  const strangers = hasItems && unknown > unknownShare * before ? await compareIds(duck) : undefined;
+  await duck.run("DROP TABLE raw_interactions");
 
   if (options.repeats === "first" || options.repeats === "last") {
     await duck.run(`CREATE TEMP TABLE pairs AS
@@ -92,7 +105,7 @@ export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boo
   const [kUser, kItem] = [Math.trunc(options.minUserInteractions), Math.trunc(options.minItemInteractions)];
   await kCore(duck, kUser, kItem);
   leave("below k-core", await duck.number("SELECT coalesce(sum(n), 0) FROM user_counts"));
-  return dropped;
+  return { dropped, ...(strangers === undefined ? {} : { strangers }) };
 }
 
 const codes = (table: string, column: string, source: string): string =>

@@ -1,6 +1,6 @@
 /** Scores that somebody else computed: a table of user, item and score (CSV, TSV, JSONL or Parquet), by user row. */
 import { DataError } from "../core/errors.ts";
-import { readInteractions } from "./adapters/table.ts";
+import { readInteractions } from "./adapters/readers.ts";
 import { openDuck, Quarantine } from "./duck.ts";
 import type { Dataset } from "./types.ts";
 

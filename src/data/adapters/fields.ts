@@ -1,101 +1,361 @@
 /**
- * Named columns of any table file as text, with their place in the file: `staged(n, broken, FIELD VARCHAR, ...)`.
- * `n` counts rows from 1; `broken` is the line where it was not JSON; a JSON array or Parquet LIST is JSON text.
- * Owns no meaning: whoever stages them types them, and sends what cannot be used to the quarantine.
+ * Named columns of a table file of any format as a relation in DuckDB, a row a record, in file order. A plain CSV without
+ * quotes and other difficulties is read by DuckDB itself, in parallel; all other text by data/records.ts, whose word on what
+ * a record is stands. Owns no meaning: whoever asks types the values, and sends what cannot be used to the quarantine.
  */
+import type { DuckDBAppender } from "@duckdb/node-api";
 import { DataError } from "../../core/errors.ts";
-import { type Duck, type Quarantine, readStart, requireFile, sqlName, sqlText } from "../duck.ts";
-import { detectFormat, parseDelimited } from "./items.ts";
-import { toLineNumber } from "./readers.ts";
+import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
+import { cellsOf, delimitedRecords, type Found, jsonRecords } from "../records.ts";
+import { type Encoding, isCompressed, readStart, requireFile, scanPlain } from "../text-file.ts";
 
-export interface StagedFields {
-  /** Rows of the file, those that could not be parsed included. */
-  readonly rows: number;
-  /** Line in the file of row `n`; of Parquet, the row itself. */
-  readonly toLineNumber: (n: number) => number;
+export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
+
+/** Format by file name, compression aside. */
+export function detectFormat(file: string): TableFormat {
+  const name = file.toLowerCase().replace(/\.(gz|zst)$/, "");
+  if (name.endsWith(".csv")) return "csv";
+  if (name.endsWith(".tsv")) return "tsv";
+  if (name.endsWith(".jsonl") || name.endsWith(".json") || name.endsWith(".ndjson")) return "jsonl";
+  if (name.endsWith(".parquet") || name.endsWith(".pq")) return "parquet";
+  throw new DataError(
+    `${file}: unknown format; expected .csv, .tsv, .json, .jsonl (each may end in .gz or .zst) or .parquet.`,
+  );
 }
 
-/** How a CSV or TSV departs from a header line and quotes. */
-export interface TextForm {
-  /** Column names, where there is no header line. */
+/** Where a column is among `names`: by its name, or by its number in a file without a header ("#0"). */
+export function columnIndex(column: string, names: readonly string[], where: string): number {
+  const named = names.indexOf(column);
+  if (named >= 0) return named;
+  const number = /^#(\d+)$/.exec(column)?.[1];
+  if (number === undefined)
+    throw new DataError(`${where} has no column "${column}"; it has ${names.map((n) => `"${n}"`).join(", ")}.`);
+  if (Number(number) >= names.length)
+    throw new DataError(`${where} has ${names.length} columns, so none with the number ${number}: they count from 0.`);
+  return Number(number);
+}
+
+/** The value of a record's field, or of one within it: "user.id". */
+export function valueAt(record: Readonly<Record<string, unknown>>, column: string): unknown {
+  if (Object.hasOwn(record, column)) return record[column];
+  if (!column.includes(".")) return undefined;
+  return column
+    .split(".")
+    .reduce<unknown>(
+      (node, key) =>
+        typeof node === "object" && node !== null && Object.hasOwn(node, key)
+          ? (node as Record<string, unknown>)[key]
+          : undefined,
+      record,
+    );
+}
+
+/** How a file is to be read, where its name does not say. */
+export interface ReadOptions {
+  readonly delimiter?: string;
+  /** Column names, when the file has no header line. */
   readonly names?: readonly string[];
+  /** Maps a header cell to its column name (RecBole's `name:type`). */
+  readonly rename?: (cell: string) => string;
   /** Whether `"` quotes values. Default true. */
   readonly quoted?: boolean;
+  /** Default auto. */
+  readonly encoding?: Encoding;
 }
 
-/**
- * @param fields column of the file for each field
- * @throws DataError when the file cannot be read or lacks a column
- */
-export async function stageFields(
+export interface Fields {
+  /** SQL of a relation whose columns are the fields. May be read once only (`fast`) or again. */
+  readonly relation: string;
+  /** SQL type of each field: VARCHAR, or what Parquet has. */
+  readonly types: ReadonlyMap<string, string>;
+  /** SQL of the line of each row, in file order; needs a scan of the whole relation. */
+  readonly line: string;
+  /** Whether a value may have blanks around it or characters that can be composed. */
+  readonly plain: boolean;
+  /** Records that are in the relation and lines that are none. Call it after the relation was read. */
+  readonly settle: () => Promise<{ readonly records: number; readonly faults: number } | undefined>;
+}
+
+/** Opens a file for `use`, which must read the relation to its end before it calls settle; undefined there: try again. */
+export async function withFields<T>(
   duck: Duck,
   file: string,
   fields: Readonly<Record<string, string>>,
   quarantine: Quarantine,
-  form: TextForm = {},
-): Promise<StagedFields> {
-  requireFile(file, "Impressions");
-  const format = detectFormat(file);
-  const names = Object.entries(fields);
-  const require = (known: readonly string[], where: string): void => {
-    for (const [, column] of names)
-      if (!known.includes(column))
-        throw new DataError(`${where} has no column "${column}"; it has ${known.join(", ")}.`);
+  options: ReadOptions,
+  use: (fields: Fields) => Promise<T | undefined>,
+): Promise<T> {
+  requireFile(file, "Data");
+  const explained = async (work: () => Promise<T | undefined>): Promise<T | undefined> => {
+    try {
+      return await work();
+    } catch (cause) {
+      if (cause instanceof DataError) throw cause;
+      throw new DataError(`${file} cannot be read: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
+        cause,
+      });
+    }
   };
-  let source: string;
-  let header = 0;
+  const format = options.delimiter === undefined ? detectFormat(file) : "csv";
   if (format === "parquet") {
-    const table = `read_parquet(${sqlText(file)})`;
-    const columns = await read(file, () => duck.rows(`DESCRIBE SELECT * FROM ${table}`));
-    require(columns.map((c) => String(c.column_name)), file);
-    const isList = new Set(columns.filter((c) => /\[\d*\]$/.test(String(c.column_type))).map((c) => c.column_name));
-    const text = (column: string): string =>
-      isList.has(column) ? `to_json(${sqlName(column)})::VARCHAR` : `${sqlName(column)}::VARCHAR`;
-    source = `SELECT row_number() OVER () AS n, NULL::VARCHAR AS broken,
-      ${names.map(([field, column]) => `${text(column)} AS ${sqlName(field)}`).join(", ")} FROM ${table}`;
-  } else if (format === "jsonl") {
-    const text = (column: string): string => `json_extract_string(j, ${sqlText(`$."${column}"`)})`;
-    source = `SELECT n, CASE WHEN j IS NULL THEN l END AS broken,
-      ${names.map(([field, column]) => `${text(column)} AS ${sqlName(field)}`).join(", ")}
-      FROM (SELECT l, n, TRY_CAST(l AS JSON) AS j FROM (
-        SELECT l, row_number() OVER () AS n FROM read_csv(${sqlText(file)}, delim='\u0001', header=false,
-          auto_detect=false, quote='', escape='', columns={'l': 'VARCHAR'}, null_padding=true, max_line_size=16777216,
-          store_rejects=true, rejects_table='rejects', rejects_scan='reject_scans')) WHERE l IS NOT NULL)`;
-  } else {
-    header = form.names === undefined ? 1 : 0;
-    const delimiter = format === "csv" ? "," : "\t";
-    const first = parseDelimited(readStart(file).split(/\r?\n/)[0] ?? "", delimiter) ?? [];
-    const cells = form.names ?? first.map((c) => c.trim());
-    const quote = (form.quoted ?? true) ? "'\"'" : "''";
-    require(cells, `${file}:1`);
-    const columns = cells.map((c, k) => `${sqlText(k === cells.indexOf(c) ? c : `${c}__${k}`)}: 'VARCHAR'`).join(", ");
-    source = `SELECT row_number() OVER () AS n, NULL::VARCHAR AS broken,
-      ${names.map(([field, column]) => `${sqlName(column)} AS ${sqlName(field)}`).join(", ")}
-      FROM read_csv(${sqlText(file)}, delim=${sqlText(delimiter)}, header=${header === 1}, auto_detect=false, quote=${quote}, escape=${quote},
-        columns={${columns}}, store_rejects=true, rejects_table='rejects', rejects_scan='reject_scans')`;
+    const result = await explained(async () => use(await openParquet(duck, file, fields, quarantine)));
+    if (result === undefined) throw new DataError(`${file} cannot be read.`);
+    return result;
   }
-  await duck.run("DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged");
-  await read(file, () => duck.run(`CREATE TEMP TABLE staged AS ${source}`));
-  const unparsed =
-    format === "parquet"
-      ? []
-      : await duck.rows(`SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects
-          GROUP BY line ORDER BY line`);
-  for (const r of unparsed)
-    quarantine.add({ file, line: Number(r.line), reason: String(r.reason), text: String(r.text).trim() });
-  const rejected = unparsed.map((r) => Number(r.line));
-  const rows = rejected.length + (await duck.number("SELECT count(*) FROM staged"));
-  quarantine.saw(file, rows);
-  return { rows, toLineNumber: (n) => toLineNumber(n + header, rejected) };
+  if (format !== "jsonl") {
+    const fast = openFast(duck, file, fields, quarantine, options, format);
+    if (fast !== undefined) {
+      const result = await explained(() => use(fast));
+      if (result !== undefined) return result;
+    }
+  }
+  const result = await explained(async () => use(await openSlow(duck, file, fields, quarantine, options, format)));
+  if (result === undefined) throw new DataError(`${file} cannot be read.`);
+  await duck.run("DROP TABLE IF EXISTS cells");
+  return result;
 }
 
-async function read<T>(file: string, what: () => Promise<T>): Promise<T> {
+const delimiterOf = (format: "csv" | "tsv" | "jsonl", options: ReadOptions): string =>
+  options.delimiter ?? (format === "tsv" ? "\t" : ",");
+
+/** Columns of a header line, in order; of equal names the first counts. */
+function readHeader(cells: readonly string[], options: ReadOptions): readonly string[] {
+  const rename = options.rename ?? ((c: string) => c.trim());
+  return options.names ?? cells.map(rename);
+}
+
+/** Whether columns are named by number ("#0"), so that the file has no header. Throws DataError if only some are. */
+function byNumber(fields: Readonly<Record<string, string>>): boolean {
+  const columns = Object.values(fields);
+  const numbered = columns.filter((c) => /^#\d+$/.test(c));
+  if (numbered.length > 0 && numbered.length < columns.length)
+    throw new DataError(
+      `data.columns names some columns of one file by number and others by name: ${columns.join(", ")}.`,
+      {
+        advice: "Numbers (from 0) are for files without a header line; then all columns of the file need one.",
+      },
+    );
+  return numbered.length > 0;
+}
+
+function openFast(
+  duck: Duck,
+  file: string,
+  fields: Readonly<Record<string, string>>,
+  quarantine: Quarantine,
+  options: ReadOptions,
+  format: "csv" | "tsv",
+): Fields | undefined {
+  if (options.encoding !== undefined && options.encoding !== "auto") return undefined;
+  if (isCompressed(file)) return undefined;
+  const look = scanPlain(file);
+  if (!look.simple) return undefined;
+  const delimiter = delimiterOf(format, options);
+  const first = readStart(file).split("\n")[0] ?? "";
+  const cells = first.split(delimiter);
+  const headerless = options.names !== undefined || byNumber(fields);
+  const names = readHeader(cells, options);
+  if (options.names !== undefined && options.names.length !== cells.length) return undefined;
+  const all = cells.map((_, k) => `${sqlText(`c${k}`)}: 'VARCHAR'`).join(", ");
+  const own = Object.entries(fields).map(
+    ([field, column]) => `c${columnIndex(column, names, `${file}:1`)} AS ${sqlName(field)}`,
+  );
+  const rejects = "DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans";
+  return {
+    relation: `(SELECT ${own.join(", ")} FROM read_csv(${sqlText(file)}, delim=${sqlText(delimiter)},
+      header=${!headerless}, auto_detect=false, quote='', escape='', columns={${all}}, store_rejects=true,
+      rejects_table='rejects', rejects_scan='reject_scans'))`,
+    types: new Map(Object.keys(fields).map((f) => [f, "VARCHAR"])),
+    line: `row_number() OVER () + ${headerless ? 0 : 1}`,
+    plain: look.ascii && !look.spaces,
+    async settle() {
+      const faulty = (await duck.number("SELECT count(*) FROM rejects")) > 0;
+      await duck.run(rejects);
+      if (faulty) return undefined;
+      const records = await duck.number("SELECT count(*) FROM staged");
+      quarantine.saw(file, records);
+      return { records, faults: 0 };
+    },
+  };
+}
+
+async function openSlow(
+  duck: Duck,
+  file: string,
+  fields: Readonly<Record<string, string>>,
+  quarantine: Quarantine,
+  options: ReadOptions,
+  format: "csv" | "tsv" | "jsonl",
+): Promise<Fields> {
+  const names = Object.keys(fields);
+  await duck.run(`DROP TABLE IF EXISTS cells; CREATE TEMP TABLE cells(line BIGINT, lines INTEGER,
+    ${names.map((f) => `${sqlName(f)} VARCHAR`).join(", ")})`);
+  const appender = await duck.connection.createAppender("cells");
+  let [records, faults] = [0, 0];
+  const batches =
+    format === "jsonl"
+      ? jsonFields(file, fields, options)
+      : delimitedFields(file, fields, options, delimiterOf(format, options));
   try {
-    return await what();
-  } catch (cause) {
-    if (cause instanceof DataError) throw cause;
-    throw new DataError(`${file} cannot be read: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
-      cause,
-    });
+    for await (const batch of batches) {
+      let lines = 0;
+      for (const found of batch) {
+        lines += found.lines;
+        if ("fault" in found) {
+          faults++;
+          quarantine.add({ file, line: found.line, reason: found.fault, text: found.text });
+          continue;
+        }
+        records++;
+        appender.appendBigInt(BigInt(found.line));
+        appender.appendInteger(found.lines);
+        for (const value of found.value) append(appender, value);
+        appender.endRow();
+      }
+      quarantine.saw(file, lines);
+    }
+  } finally {
+    appender.closeSync();
+  }
+  return {
+    relation: "cells",
+    types: new Map(names.map((f) => [f, "VARCHAR"])),
+    line: "line",
+    plain: false,
+    settle: async () => ({ records, faults }),
+  };
+}
+
+function append(appender: DuckDBAppender, value: string | undefined): void {
+  if (value === undefined || value === "") appender.appendNull();
+  else appender.appendVarchar(value);
+}
+
+async function* delimitedFields(
+  file: string,
+  fields: Readonly<Record<string, string>>,
+  options: ReadOptions,
+  delimiter: string,
+): AsyncGenerator<Found<(string | undefined)[]>[]> {
+  let at: readonly number[] | undefined;
+  for await (const batch of delimitedRecords(file, { delimiter, quoted: options.quoted ?? true }, options.encoding)) {
+    const out: Found<(string | undefined)[]>[] = [];
+    for (const found of batch) {
+      if (at === undefined) {
+        if ("fault" in found)
+          throw new DataError(`${file}:${found.line}: the header line cannot be read: ${found.fault}.`);
+        const names = readHeader(found.value, options);
+        at = Object.values(fields).map((column) => columnIndex(column, names, `${file}:${found.line}`));
+        if (options.names === undefined && !byNumber(fields)) continue;
+      }
+      out.push("fault" in found ? found : { ...found, value: at.map((k) => found.value[k]) });
+    }
+    yield out;
   }
 }
+
+async function* jsonFields(
+  file: string,
+  fields: Readonly<Record<string, string>>,
+  options: ReadOptions,
+): AsyncGenerator<Found<(string | undefined)[]>[]> {
+  const columns = Object.values(fields);
+  for await (const batch of jsonRecords(file, options.encoding))
+    yield batch.map((found) => {
+      if ("fault" in found) return found;
+      const record = found.value;
+      if (typeof record !== "object" || record === null || Array.isArray(record))
+        return { line: found.line, lines: found.lines, fault: "not a JSON object", text: JSON.stringify(record) };
+      return { ...found, value: columns.map((c) => cellOf(valueAt(record as Record<string, unknown>, c))) };
+    });
+}
+
+/** A JSON value as the text of a cell; lists and objects as JSON. */
+function cellOf(value: unknown): string | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (typeof value !== "object") return String(value);
+  const keys = Object.keys(value);
+  if (!Array.isArray(value) && keys.length === 1 && keys[0]?.startsWith("$") === true)
+    return cellOf((value as Record<string, unknown>)[keys[0]]); // MongoDB's {"$oid": ...}
+  return JSON.stringify(value);
+}
+
+async function openParquet(
+  duck: Duck,
+  file: string,
+  fields: Readonly<Record<string, string>>,
+  quarantine: Quarantine,
+): Promise<Fields> {
+  const table = `read_parquet(${sqlText(file)}, binary_as_string=true)`;
+  const known = await parquetColumns(duck, file);
+  const types = new Map<string, string>();
+  const own = Object.entries(fields).map(([field, column]) => {
+    const index = columnIndex(column, [...known.keys()], file);
+    const [name = column, type = "VARCHAR"] = [...known][index] ?? [];
+    types.set(field, type);
+    return `${sqlName(name)} AS ${sqlName(field)}`;
+  });
+  return {
+    relation: `(SELECT ${own.join(", ")} FROM ${table})`,
+    types,
+    line: "row_number() OVER ()",
+    plain: false,
+    async settle() {
+      const records = await duck.number(`SELECT count(*) FROM ${table}`);
+      quarantine.saw(file, records);
+      return { records, faults: 0 };
+    },
+  };
+}
+
+/** Column -> SQL type. Throws DataError if the file is no Parquet. */
+export async function parquetColumns(duck: Duck, file: string): Promise<ReadonlyMap<string, string>> {
+  try {
+    const rows = await duck.rows(`DESCRIBE SELECT * FROM read_parquet(${sqlText(file)}, binary_as_string=true)`);
+    return new Map(rows.map((r) => [String(r.column_name), String(r.column_type)]));
+  } catch (cause) {
+    if (cause instanceof DataError) throw cause;
+    throw new DataError(`${file} is not a readable Parquet file.`, { cause });
+  }
+}
+
+const isNested = (type: string): boolean => /\[\d*\]$|^(STRUCT|MAP|UNION|LIST)/.test(type);
+/** Whether a Parquet column holds numbers. */
+export const isNumber = (type: string): boolean =>
+  /^(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|U?INTEGER|DOUBLE|FLOAT|REAL|DECIMAL.*)$/.test(type);
+export const isTime = (type: string): boolean => /^(TIMESTAMP|DATE)/.test(type);
+
+/** SQL: a value of any type as text: whole numbers exact, whether or not they are floating point; nested ones as JSON. */
+export function cellSql(x: string, type: string): string {
+  if (type === "VARCHAR") return x;
+  if (isNested(type)) return `to_json(${x})::VARCHAR`;
+  if (type === "DOUBLE" || type === "FLOAT")
+    return `CASE WHEN NOT isfinite(${x}) THEN NULL WHEN ${x} = trunc(${x}) AND abs(${x}) < 9007199254740992
+      THEN ${x}::BIGINT::VARCHAR ELSE ${x}::VARCHAR END`;
+  if (type.startsWith("DECIMAL")) return `regexp_replace(${x}::VARCHAR, '\\.0+$', '')`;
+  return `${x}::VARCHAR`;
+}
+
+/** Stops where ids are floating-point numbers so large that digits are lost. */
+export async function refuseRounded(duck: Duck, file: string, fields: Fields, ids: readonly string[]): Promise<void> {
+  for (const field of ids) {
+    const type = fields.types.get(field) ?? "";
+    if (type !== "DOUBLE" && type !== "FLOAT") continue;
+    const limit = type === "DOUBLE" ? 2 ** 53 : 2 ** 24;
+    const x = sqlName(field);
+    const largest = await duck.number(
+      `SELECT coalesce(max(abs(${x})), 0) FROM ${fields.relation} WHERE isfinite(${x})`,
+    );
+    if (largest >= limit)
+      throw new DataError(
+        `${file}: ids up to ${largest} are stored as floating-point numbers (${type}), which are exact only below ${limit}: different ids have become equal.`,
+        { advice: "Write the column as integers or text." },
+      );
+  }
+}
+
+/** Cells of a header line. */
+export const headerCells = (file: string, delimiter: string, encoding: Encoding = "auto"): readonly string[] => {
+  const line = readStart(file, 65_536, encoding).split(/\r\n|\n|\r/)[0] ?? "";
+  return cellsOf(line, { delimiter, quoted: true }) ?? line.split(delimiter);
+};

@@ -10,13 +10,24 @@
  *   raw_impressions(s BIGINT, u VARCHAR, i VARCHAR, t DOUBLE, k INTEGER, x DOUBLE, y DOUBLE)
  *     s: slate, the row it begins at; t: seconds; k: place from 0; x: score, or -(k + 1); y: label
  */
-import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
-import { type Duck, type Quarantine, sqlText } from "../duck.ts";
-import { type StagedFields, stageFields } from "./fields.ts";
-import { type ItemColumns, readItemTable } from "./items.ts";
-import { type AdapterReport, type InteractionColumns, type TimeUnit, timeSql, writeItems } from "./readers.ts";
-import { readInteractions } from "./table.ts";
+import { calendarFrom, implausibleSql, precisions, type TimeUnit } from "../clock.ts";
+import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
+import type { Encoding } from "../text-file.ts";
+import { idSql, isNoIdSql } from "../values.ts";
+import { cellSql, isTime, type ReadOptions, refuseRounded, withFields } from "./fields.ts";
+import { type ItemColumns, listColumns, readItemTable } from "./items.ts";
+import { type FileNames, filesNamed, given } from "./locate.ts";
+import {
+  type AdapterReport,
+  chooseClock,
+  type InteractionColumns,
+  type Keep,
+  mendFloats,
+  readInteractions,
+  writeItems,
+} from "./readers.ts";
+import { itemColumnsIn } from "./table.ts";
 
 /** Columns of the log. `candidates` makes it wide; then slate, item, position, score and label mean nothing. */
 export interface ImpressionColumns {
@@ -38,16 +49,19 @@ export interface ImpressionsOptions {
   /** Folder. */
   readonly path: string;
   /** File names within the folder. */
-  readonly impressions: string;
+  readonly impressions: FileNames;
   /** Gives the histories; without it they are the positives of the log. */
-  readonly interactions?: string;
-  readonly items?: string;
+  readonly interactions?: FileNames;
+  readonly items?: FileNames;
   readonly columns: ImpressionColumns;
   readonly interactionColumns?: InteractionColumns;
-  readonly itemColumns?: ItemColumns;
+  readonly itemColumns?: Partial<ItemColumns>;
   /** Splits categories given as one string. Default "|". */
   readonly categorySeparator?: string;
   readonly timeUnit?: TimeUnit;
+  /** Of the interactions. */
+  readonly keep?: Keep;
+  readonly encoding?: Encoding;
 }
 
 export async function loadImpressions(
@@ -55,38 +69,49 @@ export async function loadImpressions(
   options: ImpressionsOptions,
   quarantine: Quarantine,
 ): Promise<AdapterReport> {
-  const { path, columns } = options;
-  const file = join(path, options.impressions);
+  const { path, columns, timeUnit, keep, encoding, categorySeparator: separator } = options;
+  const logs = filesNamed(path, options.impressions);
+  const [file] = logs;
+  if (file === undefined || logs.length > 1)
+    throw new DataError(`data.files.impressions names ${logs.length} files; a log is one file.`);
   const files = [file];
+  const notes: string[] = [];
   let rowsRead = 0;
   if (options.interactions !== undefined) {
-    const own = join(path, options.interactions);
     const named = options.interactionColumns ?? {
       user: columns.user,
       item: columns.item ?? "item_id",
       time: columns.time,
     };
-    rowsRead += await readInteractions(duck, own, named, quarantine, options.timeUnit);
-    files.push(own);
+    for (const own of filesNamed(path, options.interactions)) {
+      const read = await readInteractions(duck, own, named, quarantine, given({ timeUnit, keep, encoding }));
+      rowsRead += read.rows;
+      notes.push(...read.notes);
+      files.push(own);
+    }
   }
   const wide = columns.candidates !== undefined;
-  const staged = await stageFields(duck, file, wide ? wideFields(columns) : longFields(columns), quarantine);
-  rowsRead += staged.rows;
-  const sample = (await duck.rows("SELECT t FROM staged WHERE t IS NOT NULL ORDER BY n LIMIT 1"))[0]?.t;
-  const time = timeSql("t", options.timeUnit ?? "auto", sample === undefined ? undefined : String(sample));
+  rowsRead += await stageLog(
+    duck,
+    file,
+    wide ? wideFields(columns) : longFields(columns),
+    quarantine,
+    given({ timeUnit, encoding }),
+  );
   const known = options.interactions === undefined ? "" : "u NOT IN (SELECT DISTINCT u FROM raw_interactions)";
-  if (wide) await takeWide(duck, file, staged, columns, time, quarantine, known);
+  if (wide) await takeWide(duck, file, columns, quarantine, known);
   else {
-    await typeLong(duck, columns, time, known);
-    await setAside(duck, file, staged, quarantine);
+    await typeLong(duck, columns, known);
+    await setAside(duck, file, quarantine);
     await duck.run(`${fromLong(columns)}; DROP TABLE typed; DROP TABLE staged`);
   }
   if (options.interactions === undefined)
     await duck.run("INSERT INTO raw_interactions SELECT u, i, y, t FROM raw_impressions WHERE y > 0");
-  if (options.items !== undefined) {
-    const itemFile = join(path, options.items);
-    const itemColumns = options.itemColumns ?? { id: columns.item ?? "item_id", title: "title" };
-    await writeItems(duck, readItemTable(duck, itemFile, itemColumns, quarantine, options.categorySeparator));
+  else notes.push(...(await alignClocks(duck)));
+  for (const itemFile of options.items === undefined ? [] : filesNamed(path, options.items)) {
+    const own = { columns: { item: columns.item ?? "item_id" }, ...given({ itemColumns: options.itemColumns }) };
+    const itemColumns = itemColumnsIn(await listColumns(duck, itemFile, encoding), itemFile, own);
+    await writeItems(duck, readItemTable(duck, itemFile, itemColumns, quarantine, given({ separator, encoding })));
     files.push(itemFile);
   }
   const unordered = !wide && columns.position === undefined && columns.score === undefined;
@@ -97,6 +122,7 @@ export async function loadImpressions(
     hasImpressions: true,
     hasClock: true,
     notes: [
+      ...notes,
       ...(unordered ? ["no position and no score: the order of the file is the incumbent's"] : []),
       ...(options.interactions === undefined ? ["no interactions table: histories are the log's own positives"] : []),
     ],
@@ -104,29 +130,79 @@ export async function loadImpressions(
 }
 
 /**
- * Fills raw_impressions from `staged` rows of a wide log: u, t, c (candidates, a JSON list), y or p, x.
- * @param time SQL of `t` in seconds
+ * Fills raw_impressions from `staged` rows of a wide log: n, line, u, t, sec, c (candidates, a JSON list), y or p, x.
  * @param unknownUser SQL of a row whose user is to be refused; "" for none
  */
 export async function takeWide(
   duck: Duck,
   file: string,
-  staged: StagedFields,
   columns: ImpressionColumns,
-  time: string,
   quarantine: Quarantine,
   unknownUser = "",
 ): Promise<void> {
-  await typeWide(duck, columns, time, unknownUser);
-  await setAside(duck, file, staged, quarantine);
+  await typeWide(duck, columns, unknownUser);
+  await setAside(duck, file, quarantine);
   await duck.run(`${fromWide(columns)}; DROP TABLE typed; DROP TABLE staged`);
 }
 
-const given = (fields: Readonly<Record<string, string | undefined>>): Record<string, string> =>
+/** `staged(n, line, FIELD VARCHAR ..., sec, q)`: the log's fields as text, with their times. Returns rows of the file. */
+export function stageLog(
+  duck: Duck,
+  file: string,
+  fields: Readonly<Record<string, string>>,
+  quarantine: Quarantine,
+  { timeUnit = "auto", ...options }: ReadOptions & { readonly timeUnit?: TimeUnit },
+): Promise<number> {
+  return withFields(duck, file, fields, quarantine, options, async (source) => {
+    const ids = ["u", "i", "s"].filter((f) => f in fields);
+    await refuseRounded(duck, file, source, ids);
+    const clock = await chooseClock(duck, source, "t", timeUnit);
+    const own = Object.keys(fields).map((f) => {
+      const text = cellSql(sqlName(f), source.types.get(f) ?? "VARCHAR");
+      return `${ids.includes(f) ? idSql(text) : text} AS ${sqlName(f)}`;
+    });
+    const number = isTime(source.types.get("t") ?? "") ? "NULL::DOUBLE" : "TRY_CAST(t AS DOUBLE)";
+    await duck.run(`DROP TABLE IF EXISTS staged; CREATE TEMP TABLE staged AS
+      SELECT row_number() OVER () AS n, ${source.line} AS line, ${own.join(", ")}, ${clock.seconds} AS sec,
+        ${clock.kind}::UTINYINT AS q FROM (SELECT *, ${number} AS num FROM ${source.relation})`);
+    const count = await source.settle();
+    if (count === undefined) return undefined;
+    await mendFloats(duck, "staged", ids);
+    for (const id of ids) await duck.run(`UPDATE staged SET ${id} = NULL WHERE ${isNoIdSql(id)}`);
+    const late = `coalesce(avg((sec >= ${calendarFrom})::INTEGER), 0)`;
+    if ((await duck.number(`SELECT ${late} FROM staged`)) > 0.05)
+      await duck.run(`UPDATE staged SET sec = NULL WHERE ${implausibleSql("sec", "q", timeUnit !== "auto")}`);
+    return count.records + count.faults;
+  });
+}
+
+/**
+ * Interactions whose clock is coarser than the slates' (days against seconds) are moved to the end of their day, hour, minute
+ * or second: the earliest moment at which they have surely happened, so that no slate sees its own clicks.
+ */
+async function alignClocks(duck: Duck): Promise<string[]> {
+  const precision = async (table: string): Promise<number> => {
+    const steps = precisions.map(([s]) => `bool_and(abs((t - first) - ${s} * round((t - first) / ${s})) < 1e-6)`);
+    const [row] =
+      await duck.rows(`SELECT ${steps.map((sql, k) => `${sql} AS s${k}`).join(", ")}, count(DISTINCT t) AS times
+      FROM ${table}, (SELECT min(t) AS first FROM ${table})`);
+    if (Number(row?.times ?? 0) < 2) return 0;
+    return precisions.find((_, k) => row?.[`s${k}`] === true)?.[0] ?? 0;
+  };
+  const [own, slates] = [await precision("raw_interactions"), await precision("raw_impressions")];
+  if (own <= slates) return [];
+  const name = (s: number): string => precisions.find(([p]) => p === s)?.[1] ?? "fractions of a second";
+  await duck.run(`UPDATE raw_interactions SET t = t + ${own} - 0.001`);
+  return [
+    `interactions are timed to ${name(own)}, slates to ${name(slates)}: an interaction counts from the end of its ${name(own).replace("the ", "")} (UTC), so that no slate sees what came after it`,
+  ];
+}
+
+const named = (fields: Readonly<Record<string, string | undefined>>): Record<string, string> =>
   Object.fromEntries(Object.entries(fields).filter((e): e is [string, string] => e[1] !== undefined));
 
 const longFields = (c: ImpressionColumns): Record<string, string> =>
-  given({
+  named({
     s: c.slate ?? "slate_id",
     u: c.user,
     t: c.time,
@@ -144,7 +220,7 @@ function wideFields(c: ImpressionColumns): Record<string, string> {
         advice: "labels: a list of numbers, one a candidate; positives: a list of the ids that were clicked.",
       },
     );
-  return given({ u: c.user, t: c.time, c: c.candidates, x: c.scores, y: c.labels, p: c.positives });
+  return named({ u: c.user, t: c.time, c: c.candidates, x: c.scores, y: c.labels, p: c.positives });
 }
 
 type Fault = readonly [when: string, reason: string];
@@ -155,10 +231,9 @@ const absent = (field: string, column: string): Fault => [`${field} IS NULL`, `n
 const notFinite = (x: string): string => `(${x} IS NULL OR NOT isfinite(${x}))`;
 
 /** `typed`: staged rows with numbers, and why a row cannot be used (`fault`), else NULL. */
-async function typeLong(duck: Duck, c: ImpressionColumns, time: string, unknownUser: string): Promise<void> {
+async function typeLong(duck: Duck, c: ImpressionColumns, unknownUser: string): Promise<void> {
   const number = (field: string): string => `TRY_CAST(${field} AS DOUBLE)`;
   const faults: Fault[] = [
-    ["broken IS NOT NULL", "not JSON"],
     absent("s", c.slate ?? "slate_id"),
     absent("u", c.user),
     absent("i", c.item ?? "item_id"),
@@ -169,7 +244,7 @@ async function typeLong(duck: Duck, c: ImpressionColumns, time: string, unknownU
     ...(unknownUser === "" ? [] : [[unknownUser, "the user is not in the interactions table"] as const]),
   ];
   await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${describeFirst(faults)} AS fault FROM (
-    SELECT n, broken, s, u, i, ${time} AS sec, ${number("y")} AS label,
+    SELECT n, line, s, u, i, t, sec, ${number("y")} AS label,
       ${c.position === undefined ? "NULL::DOUBLE" : number("k")} AS place,
       ${c.score === undefined ? "NULL::DOUBLE" : number("x")} AS score FROM staged)`);
   const usable = "PARTITION BY s, fault IS NULL";
@@ -191,9 +266,18 @@ const fromLong = (c: ImpressionColumns): string => {
     FROM typed WHERE fault IS NULL)`;
 };
 
-async function typeWide(duck: Duck, c: ImpressionColumns, time: string, unknownUser: string): Promise<void> {
+/** SQL: a list as JSON, whether it is written as JSON or as Python or NumPy write it. */
+const jsonList = (field: string): string =>
+  `CASE WHEN json_valid(${field}) THEN ${field}::JSON WHEN regexp_full_match(${field}, '\\s*[\\[(].*[\\])]\\s*')
+    THEN to_json(list_filter(string_split_regex(regexp_replace(${field}, '[\\[\\]()''"]', '', 'g'), '[\\s,]+'), x -> x <> '')) END`;
+
+async function typeWide(duck: Duck, c: ImpressionColumns, unknownUser: string): Promise<void> {
   const list = (field: string, type: "VARCHAR" | "DOUBLE", used: boolean): string =>
-    used ? `TRY_CAST(TRY_CAST(${field} AS JSON) AS ${type}[])` : `NULL::${type}[]`;
+    !used
+      ? `NULL::${type}[]`
+      : type === "DOUBLE"
+        ? `TRY_CAST(${jsonList(field)} AS DOUBLE[])`
+        : `list_transform(TRY_CAST(${jsonList(field)} AS VARCHAR[]), x -> ${idSql("x")})`;
   const notList = (field: string): string => `(${field} IS NULL OR list_aggregate(${field}, 'count') < len(${field}))`;
   const numbers = (field: string, column: string): Fault[] => [
     [
@@ -203,7 +287,6 @@ async function typeWide(duck: Duck, c: ImpressionColumns, time: string, unknownU
     [`len(${field}) <> len(items)`, `"${column}" has another length than "${c.candidates}"`],
   ];
   const faults: Fault[] = [
-    ["broken IS NOT NULL", "not JSON"],
     absent("u", c.user),
     [notFinite("sec"), `"${c.time}" is not a time`],
     [notList("items"), `"${c.candidates}" is not a list`],
@@ -221,7 +304,7 @@ async function typeWide(duck: Duck, c: ImpressionColumns, time: string, unknownU
     ...(unknownUser === "" ? [] : [[unknownUser, "the user is not in the interactions table"] as const]),
   ];
   await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${describeFirst(faults)} AS fault FROM (
-    SELECT n, broken, u, ${time} AS sec, c AS i, ${list("c", "VARCHAR", true)} AS items,
+    SELECT n, line, u, t, sec, c AS i, ${list("c", "VARCHAR", true)} AS items,
       ${list("x", "DOUBLE", c.scores !== undefined)} AS scores, ${list("y", "DOUBLE", c.labels !== undefined)} AS labels,
       ${list("p", "VARCHAR", c.positives !== undefined)} AS positives FROM staged)`);
 }
@@ -232,13 +315,8 @@ const fromWide = (c: ImpressionColumns): string => `CREATE TABLE raw_impressions
     ${c.labels === undefined ? "list_contains(positives, items[k + 1])::INTEGER::DOUBLE" : "labels[k + 1]"} AS y
   FROM (SELECT *, unnest(range(len(items))) AS k FROM typed WHERE fault IS NULL)`;
 
-async function setAside(duck: Duck, file: string, staged: StagedFields, quarantine: Quarantine): Promise<void> {
-  const bad = await duck.rows("SELECT n, fault, broken, u, i, sec FROM typed WHERE fault IS NOT NULL ORDER BY n");
+async function setAside(duck: Duck, file: string, quarantine: Quarantine): Promise<void> {
+  const bad = await duck.rows("SELECT line, fault, u, i, t FROM typed WHERE fault IS NOT NULL ORDER BY n");
   for (const b of bad)
-    quarantine.add({
-      file,
-      line: staged.toLineNumber(Number(b.n)),
-      reason: String(b.fault),
-      text: String(b.broken ?? JSON.stringify([b.u, b.i, b.sec])),
-    });
+    quarantine.add({ file, line: Number(b.line), reason: String(b.fault), text: JSON.stringify([b.u, b.i, b.t]) });
 }

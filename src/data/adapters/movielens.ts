@@ -9,8 +9,9 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
-import { parseDelimited, splitList } from "./items.ts";
-import { type AdapterReport, itemLines, type RawItem, readDelimited, writeItems } from "./readers.ts";
+import { cellsOf } from "../records.ts";
+import { splitList } from "../values.ts";
+import { type AdapterReport, itemLines, type RawItem, readInteractions, writeItems } from "./readers.ts";
 
 export interface MovielensOptions {
   readonly kind: "movielens";
@@ -89,7 +90,7 @@ const layouts: readonly {
     header: true,
     encoding: "utf8",
     parse(text) {
-      const cells = parseDelimited(text, ",");
+      const cells = cellsOf(text, { delimiter: ",", quoted: true });
       return cells?.length === 3
         ? item(cells[0] ?? "", cells[1] ?? "", splitList(cells[2], "|"))
         : `${cells?.length ?? 1} columns, expected 3`;
@@ -108,19 +109,14 @@ export async function loadMovielens(
       advice: "Set data.path to a folder with MovieLens' original files.",
     });
   const ratings = join(options.path, layout.ratings);
-  const rowsRead = await readDelimited(
-    duck,
-    ratings,
-    {
-      delimiter: layout.delimiter,
-      quoted: layout.header,
-      ...(layout.header ? {} : { names: ["userId", "movieId", "rating", "timestamp"] }),
-      columns: { user: "userId", item: "movieId", rating: "rating", time: "timestamp" },
-    },
-    quarantine,
-  );
+  const columns = { user: "userId", item: "movieId", rating: "rating", time: "timestamp" };
+  const read = await readInteractions(duck, ratings, columns, quarantine, {
+    delimiter: layout.delimiter,
+    quoted: layout.header,
+    ...(layout.header ? {} : { names: Object.values(columns) }),
+  });
   const movies = join(options.path, layout.movies);
   const lines = itemLines(movies, quarantine, layout.parse, { skipHeader: layout.header, encoding: layout.encoding });
   await writeItems(duck, lines);
-  return { files: [ratings, movies], rowsRead, hasItems: true, hasClock: true, notes: [] };
+  return { files: [ratings, movies], rowsRead: read.rows, hasItems: true, hasClock: true, notes: read.notes };
 }

@@ -7,8 +7,10 @@
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import { DataError } from "../../core/errors.ts";
-import { type Duck, type Quarantine, readStart, requireFile, streamLines } from "../duck.ts";
-import { stageFields } from "./fields.ts";
+import type { Duck, Quarantine } from "../duck.ts";
+import { textLines } from "../records.ts";
+import { requireFile } from "../text-file.ts";
+import { cellSql, headerCells, withFields } from "./fields.ts";
 import { filesIn } from "./locate.ts";
 import { parsePythonLiteral } from "./python-literal.ts";
 import { type AdapterReport, writeItems } from "./readers.ts";
@@ -131,13 +133,18 @@ function joinRow(sequences: Map<string, string[]>, user: string, row: readonly s
 
 /** RecBole's: `item_id_list:token_seq` is separated by spaces. */
 async function* interRows(file: string): AsyncGenerator<Row> {
-  const header = (readStart(file).split(/\r?\n/)[0] ?? "").split("\t").map(recboleName);
+  const header = headerCells(file, "\t").map(recboleName);
   const at = (name: string): number => header.indexOf(name);
   const [user, list, item] = [at("user_id") < 0 ? at("session_id") : at("user_id"), at("item_id_list"), at("item_id")];
   if (user < 0 || list < 0 || item < 0)
     throw new DataError(`${file}:1 has no user_id, item_id_list and item_id; it has ${header.join(", ")}.`);
-  for await (const { line, text } of streamLines(file)) {
-    if (line === 1) continue;
+  for await (const found of linesAfterHeader(file)) {
+    const { line } = found;
+    if ("fault" in found) {
+      yield { line, user: found.text, history: [], item: "", fault: found.fault };
+      continue;
+    }
+    const text = found.value;
     const cells = text.split("\t");
     const history = (cells[list] ?? "").split(" ").filter((i) => i !== "");
     const fault = cells.length === header.length ? {} : { fault: `${cells.length} columns, expected ${header.length}` };
@@ -145,13 +152,27 @@ async function* interRows(file: string): AsyncGenerator<Row> {
   }
 }
 
+async function* linesAfterHeader(file: string) {
+  let header = true;
+  for await (const batch of textLines(file))
+    for (const found of batch) {
+      if (!header) yield found;
+      header = false;
+    }
+}
+
 async function* csvRows(duck: Duck, file: string, quarantine: Quarantine): AsyncGenerator<Row> {
   const fields = { u: "user_id", h: "history_item_id", i: "item_id" };
-  const staged = await stageFields(duck, file, fields, quarantine);
-  const rows = await duck.rows("SELECT n, u, h, i FROM staged ORDER BY n");
+  const rows = await withFields(duck, file, fields, quarantine, {}, async (source) => {
+    const own = Object.keys(fields).map((f) => `${cellSql(f, source.types.get(f) ?? "VARCHAR")} AS ${f}`);
+    await duck.run(`CREATE OR REPLACE TEMP TABLE staged AS
+      SELECT row_number() OVER () AS n, ${source.line} AS line, ${own.join(", ")} FROM ${source.relation}`);
+    if ((await source.settle()) === undefined) return undefined;
+    return duck.rows("SELECT line, u, h, i FROM staged ORDER BY n");
+  });
   await duck.run("DROP TABLE staged");
-  for (const { n, u, h, i } of rows) {
-    const line = staged.toLineNumber(Number(n));
+  for (const { line: at, u, h, i } of rows) {
+    const line = Number(at);
     const row = { line, user: String(u ?? ""), item: String(i ?? ""), history: [] };
     try {
       const list = parsePythonLiteral(String(h ?? "[]"));

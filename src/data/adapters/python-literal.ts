@@ -30,7 +30,8 @@ export function parsePythonLiteral(text: string): unknown {
     at += token.length;
     if (token === "True") return true;
     if (token === "False") return false;
-    if (token === "None") return null;
+    if (token === "None" || token === "nan") return null;
+    if (/^-?\d{16,}$/.test(token) && !Number.isSafeInteger(Number(token))) return token; // exact
     const number = Number(token);
     return Number.isNaN(number) ? fail(`unknown name ${token}`) : number;
   }

@@ -1,19 +1,14 @@
 /**
- * Shared readers under the adapters: delimited text, JSONL and Parquet into raw_interactions; any rows into raw_items.
- * DuckDB parses interactions (parallel, out of core); item files are parsed in Node, where their odd shapes are easier.
+ * Shared readers under the adapters: interactions of any table into raw_interactions, items of any reader into raw_items.
+ * Owns what makes a row usable: ids, a time in a possible year, a finite rating.
  */
 import { DataError } from "../../core/errors.ts";
-import {
-  type Duck,
-  type Quarantine,
-  quarantineLimit,
-  readNumbers,
-  readStart,
-  requireFile,
-  sqlName,
-  sqlText,
-  streamLines,
-} from "../duck.ts";
+import { type Clock, calendarFrom, dateText, guessClock, implausibleSql, kinds, type TimeUnit } from "../clock.ts";
+import { type Duck, type Quarantine, quarantineLimit, sqlName, sqlText } from "../duck.ts";
+import { type Found, textLines } from "../records.ts";
+import { type Encoding, requireFile } from "../text-file.ts";
+import { areFloatsSql, idSql, isNoIdSql, withoutZerosSql } from "../values.ts";
+import { cellSql, type Fields, isNumber, isTime, type ReadOptions, refuseRounded, withFields } from "./fields.ts";
 
 /** One item before neutralisation. Absent text is "" or []. */
 export interface RawItem {
@@ -48,280 +43,214 @@ export interface InteractionColumns {
   readonly time?: string;
 }
 
-/** Only rows with one of these values in each of these columns are interactions. */
-export type Keep = Readonly<Record<string, readonly string[]>>;
+/** Rows of which column are read at all: those with one of these values. */
+export type Keep = Readonly<Record<string, readonly (string | number | boolean)[]>>;
 
-export interface DelimitedSpec {
-  readonly delimiter: string;
-  /** Column names, when the file has no header line. */
-  readonly names?: readonly string[];
-  /** Maps a header cell to its column name (RecBole's `name:type`). */
-  readonly rename?: (cell: string) => string;
-  /** Whether `"` quotes values. Default true. */
-  readonly quoted?: boolean;
-  readonly columns: InteractionColumns;
-  readonly keep?: Keep;
-  /** `auto` (default): numbers are seconds, 13-digit numbers milliseconds, other text ISO 8601 (UTC unless it names an offset). */
+export interface InteractionOptions extends ReadOptions {
+  /** Default auto: numbers by their magnitude, other text ISO 8601 (UTC unless it names an offset). */
   readonly timeUnit?: TimeUnit;
+  readonly keep?: Keep;
 }
 
-export type TimeUnit = "auto" | "seconds" | "milliseconds" | "iso";
-
-const dropStaged = "DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans; DROP TABLE IF EXISTS staged";
-
-const firstRows = (file: string): string[] => readStart(file).split(/\r?\n/).slice(0, 50);
-
-/** Times as people write them, beside ISO 8601: Goodreads' (`Fri Sep 08 10:44:24 -0700 2017`) and MIND's (`11/15/2019 8:55:22 AM`). */
-const writtenTimes = ["%a %b %d %H:%M:%S %z %Y", "%m/%d/%Y %I:%M:%S %p"];
-const sqlList = (values: readonly string[]): string => `[${values.map(sqlText).join(", ")}]`;
-
-/** SQL: whether a row is one of those that are kept. */
-const keptSql = (keep: Keep | undefined, field: (column: string) => string): string =>
-  Object.entries(keep ?? {})
-    .map(([column, values]) => `coalesce(list_contains(${sqlList(values)}, ${field(column)}::VARCHAR), false)`)
-    .join(" AND ") || "true";
-
-/** SQL that turns the expression `x` (VARCHAR or native) into seconds, or NULL. */
-export function timeSql(x: string, unit: TimeUnit, sample: string | undefined): string {
-  const kind =
-    unit !== "auto"
-      ? unit
-      : sample === undefined || /^-?\d+(\.\d+)?([eE][+-]?\d+)?$/.test(sample.trim())
-        ? /^\d{13}$/.test(sample?.trim() ?? "")
-          ? "milliseconds"
-          : "seconds"
-        : "iso";
-  if (kind === "iso")
-    return `coalesce(epoch(TRY_CAST(${x} AS TIMESTAMPTZ)), epoch(try_strptime(${x}::VARCHAR, ${sqlList(writtenTimes)})))`;
-  return kind === "milliseconds" ? `TRY_CAST(${x} AS DOUBLE) / 1000` : `TRY_CAST(${x} AS DOUBLE)`;
+/** What was read of a file of interactions. */
+export interface InteractionsRead {
+  /** Rows, malformed ones included. */
+  readonly rows: number;
+  /** What the user should know of. */
+  readonly notes: readonly string[];
 }
 
-/** Cells of a line; with quotes the delimiter is one character, which may stand inside them. */
-function splitCells(line: string, delimiter: string, quoted: boolean): string[] {
-  if (!quoted) return line.split(delimiter);
-  const cells = line.matchAll(new RegExp(`(?:^|${delimiter})(?:"((?:[^"]|"")*)"|([^${delimiter}]*))`, "g"));
-  return Array.from(cells, ([, inQuotes, plain]) => inQuotes?.replaceAll('""', '"') ?? plain ?? "");
-}
-
-/** Reads one delimited interaction file. Returns rows read; malformed rows go to `quarantine`. */
-export async function readDelimited(
+/** Reads one file of interactions of any format. Without a time column, the order of the file is that of time. */
+export function readInteractions(
   duck: Duck,
   file: string,
-  spec: DelimitedSpec,
+  columns: InteractionColumns,
   quarantine: Quarantine,
-): Promise<number> {
-  requireFile(file, "Interactions");
-  const quoted = spec.quoted ?? true;
-  const rows = firstRows(file);
-  const header = spec.names === undefined;
-  const rename = spec.rename ?? ((c: string) => c.trim());
-  const names = spec.names ?? splitCells(rows[0] ?? "", spec.delimiter, quoted).map(rename);
-  const column = (name: string): string => {
-    if (!names.includes(name))
-      throw new DataError(`${file}:1 has no column "${name}"; it has ${names.map((n) => `"${n}"`).join(", ")}.`);
-    return name;
+  options: InteractionOptions = {},
+): Promise<InteractionsRead> {
+  const { user, item, rating, time } = columns;
+  const keep = Object.entries(options.keep ?? {});
+  const fields = {
+    u: user,
+    i: item,
+    ...(rating === undefined ? {} : { r: rating }),
+    ...(time === undefined ? {} : { t: time }),
+    ...Object.fromEntries(keep.map(([column], k) => [`k${k}`, column])),
   };
-  const { user, item, rating, time } = spec.columns;
-  const timeName = time === undefined ? undefined : column(time);
-  const sample =
-    timeName === undefined
-      ? undefined
-      : splitCells(rows[header ? 1 : 0] ?? "", spec.delimiter, quoted)[names.indexOf(timeName)];
-  const columns = names.map((n, k) => `${sqlText(k === names.indexOf(n) ? n : `${n}__${k}`)}: 'VARCHAR'`).join(", ");
-  const source = `read_csv(${sqlText(file)}, delim=${sqlText(spec.delimiter)}, header=${header}, auto_detect=false,
-    quote=${quoted ? "'\"'" : "''"}, escape=${quoted ? "'\"'" : "''"}, columns={${columns}}, store_rejects=true,
-    rejects_table='rejects', rejects_scan='reject_scans')`;
-  const select = `SELECT ${sqlName(column(user))} AS u, ${sqlName(column(item))} AS i,
-    ${rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${sqlName(column(rating))} AS DOUBLE)`} AS r,
-    ${timeName === undefined ? "(row_number() OVER ())::DOUBLE" : timeSql(sqlName(timeName), spec.timeUnit ?? "auto", sample)} AS t,
-    ${keptSql(spec.keep, (name) => sqlName(column(name)))} AS kept FROM ${source}`;
-  await duck.run(dropStaged);
-  try {
-    await duck.run(`CREATE TEMP TABLE staged AS ${select}`);
-  } catch (cause) {
-    if (cause instanceof DataError) throw cause;
-    throw new DataError(`${file} cannot be read: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
-      cause,
-    });
-  }
-  return moveStaged(duck, file, quarantine, {
-    unusable: unusableSql(rating),
-    line: `row_number() OVER () + ${header ? 1 : 0}`,
-    describe: ({ u, i, r, t }) => ({
-      reason:
-        u === null
-          ? "no user id"
-          : i === null
-            ? "no item id"
-            : t === null
-              ? "time is not a number"
-              : "rating is not a number",
-      text: [u, i, r, t].map((v) => String(v ?? "")).join(spec.delimiter),
-    }),
+  return withFields(duck, file, fields, quarantine, options, async (source) => {
+    await refuseRounded(duck, file, source, ["u", "i"]);
+    const clock = time === undefined ? undefined : await chooseClock(duck, source, "t", options.timeUnit ?? "auto");
+    const kept = keep.map(([, values], k) => keptSql(`k${k}`, source.types.get(`k${k}`) ?? "VARCHAR", values));
+    await duck.run(`DROP TABLE IF EXISTS staged; CREATE TEMP TABLE staged AS SELECT
+      ${idOfSql(source, "u")} AS u, ${idOfSql(source, "i")} AS i,
+      ${rating === undefined ? "NULL::DOUBLE" : "TRY_CAST(r AS DOUBLE)"} AS r,
+      ${clock === undefined ? "(row_number() OVER ())::DOUBLE" : clock.seconds} AS t,
+      ${clock === undefined ? "0" : clock.kind}::UTINYINT AS q
+      , ${kept.length === 0 ? "true" : `(${kept.join(" AND ")})`} AS kept FROM ${withNumber(source, time !== undefined)}`);
+    const count = await source.settle();
+    if (count === undefined) return undefined;
+    await setAside(duck, file, source, columns, options.timeUnit ?? "auto", quarantine);
+    const notes = await dropOthers(duck, file, keep);
+    await mendFloats(duck, "staged", ["u", "i"]);
+    if (time !== undefined) notes.push(...(await describeTimes(duck, file, time)));
+    await moveStaged(duck);
+    return { rows: count.records + count.faults, notes };
   });
 }
 
-/** Condition on staged rows that cannot be used. */
-const unusableSql = (rating: string | undefined): string =>
-  `u IS NULL OR i IS NULL OR t IS NULL OR NOT isfinite(t)${rating === undefined ? "" : " OR r IS NULL"}`;
+/** The relation with `num`, the time as a number. */
+const withNumber = (source: Fields, hasTime: boolean): string =>
+  hasTime && !isTime(source.types.get("t") ?? "")
+    ? `(SELECT *, TRY_CAST(t AS DOUBLE) AS num FROM ${source.relation})`
+    : source.relation;
 
-interface StagedRows {
-  readonly unusable: string;
-  /** SQL of a row's line, counted without the lines that DuckDB could not parse. */
-  readonly line: string;
-  /** Why a row cannot be used, and how it is shown. */
-  readonly describe: (row: Readonly<Record<string, unknown>>) => { readonly reason: string; readonly text: string };
+/** SQL: an id of a field. Plain ASCII without blanks is its own canonical form. */
+function idOfSql(source: Fields, field: string): string {
+  const type = source.types.get(field) ?? "VARCHAR";
+  if (type === "VARCHAR") return source.plain ? field : idSql(field);
+  return cellSql(field, type);
 }
 
-/**
- * Moves the usable rows of `staged` to raw_interactions, the others and the lines that DuckDB could not parse (`rejects`)
- * to the quarantine: all are counted, the first described. Returns how many rows the file had.
- */
-async function moveStaged(duck: Duck, file: string, quarantine: Quarantine, staged: StagedRows): Promise<number> {
-  const rejected = new Float64Array(await duck.number("SELECT count(DISTINCT line) FROM rejects"));
-  await readNumbers(duck, "SELECT DISTINCT line::DOUBLE AS line FROM rejects ORDER BY line", [rejected]);
+/** Rows for the guess how times are written. */
+const sampleRows = 5000;
+
+/** How the times of a field are written, from the first rows that have one. */
+export async function chooseClock(duck: Duck, source: Fields, field: string, unit: TimeUnit): Promise<Clock> {
+  const type = source.types.get(field) ?? "VARCHAR";
+  const x = sqlName(field);
+  if (isTime(type)) return { seconds: `epoch(${x})`, kind: "4" };
+  if (type !== "VARCHAR" && !isNumber(type))
+    throw new DataError(`The time column is of type ${type}, which is no time.`, {
+      advice: "Name another data.columns.time.",
+    });
+  const sample = await duck.rows(
+    `SELECT ${cellSql(x, type)} AS t FROM ${source.relation} WHERE ${x} IS NOT NULL LIMIT ${sampleRows}`,
+  );
+  return guessClock(
+    x,
+    "num",
+    unit,
+    sample.map((r) => String(r.t)),
+    type === "VARCHAR",
+  );
+}
+
+function keptSql(field: string, type: string, values: readonly (string | number | boolean)[]): string {
+  const texts = values.map((v) => sqlText(String(v)));
+  const x = `trim(${cellSql(sqlName(field), type)})`;
+  return `coalesce(${x} IN (${texts.join(", ")}) OR regexp_replace(${x}, '\\.0+$', '') IN (${texts.join(", ")}), false)`;
+}
+
+/** Ids that went through floating point lose their ".0", if all of a column have it. */
+export async function mendFloats(duck: Duck, table: string, columns: readonly string[]): Promise<void> {
+  for (const x of columns)
+    if ((await duck.number(`SELECT ${areFloatsSql(x)}::INTEGER FROM ${table}`)) === 1)
+      await duck.run(`UPDATE ${table} SET ${x} = ${withoutZerosSql(x)} WHERE ${x} LIKE '%.%'`);
+}
+
+/** Which units the times are in, if not plain seconds throughout. */
+async function describeTimes(duck: Duck, file: string, column: string): Promise<string[]> {
+  const found = await duck.rows(
+    "SELECT q, count(*) AS n FROM staged WHERE t IS NOT NULL GROUP BY q ORDER BY n DESC, q",
+  );
+  const [first, ...others] = found.map((r) => ({ kind: kinds[Number(r.q)] ?? "seconds", n: Number(r.n) }));
+  const name = `${file.split("/").at(-1)}, column "${column}"`;
+  if (first === undefined) return [];
+  if (others.length > 0)
+    return [
+      `${name} holds times of several units, each read by its own magnitude: ${[first, ...others].map((f) => `${f.n} in ${f.kind}`).join(", ")}`,
+    ];
+  return [`${name}: times in ${first.kind}`];
+}
+
+/** Sends the rows that cannot be used to the quarantine: all are counted, the first described. */
+async function setAside(
+  duck: Duck,
+  file: string,
+  source: Fields,
+  columns: InteractionColumns,
+  unit: TimeUnit,
+  quarantine: Quarantine,
+): Promise<void> {
+  const { rating, time } = columns;
+  const late = `coalesce(avg((t >= ${calendarFrom})::INTEGER), 0)`;
+  const isCalendar = time !== undefined && (await duck.number(`SELECT ${late} FROM staged`)) > 0.05;
+  const faults = [
+    isNoIdSql("u"),
+    isNoIdSql("i"),
+    "t IS NULL OR NOT isfinite(t)",
+    isCalendar ? implausibleSql("t", "q", unit !== "auto") : "false",
+    rating === undefined ? "false" : "r IS NULL OR NOT isfinite(r)",
+  ];
+  const unusable = `kept AND (${faults.map((f) => `(${f})`).join(" OR ")})`;
+  const count = await duck.number(`SELECT count(*) FROM staged WHERE ${unusable}`);
+  if (count === 0) return;
+  const own = ["u", "i", ...(time === undefined ? [] : ["t"]), ...(rating === undefined ? [] : ["r"])];
+  const raw = own.map((f) => `${cellSql(f, source.types.get(f) ?? "VARCHAR")} AS raw_${f}`);
+  const rows = await duck.rows(`SELECT s.fault, s.t, x.* EXCLUDE (n) FROM
+    (SELECT n, t, CASE ${faults.map((f, k) => `WHEN ${f} THEN ${k}`).join(" ")} END AS fault
+      FROM (SELECT *, row_number() OVER () AS n FROM staged) WHERE ${unusable} ORDER BY n LIMIT ${quarantineLimit}) s
+    JOIN (SELECT row_number() OVER () AS n, ${source.line} AS line, ${raw.join(", ")} FROM ${source.relation}) x
+    USING (n) ORDER BY n`);
+  const name = (role: keyof InteractionColumns): string => `"${columns[role]}"`;
+  const parseReason = (r: Readonly<Record<string, unknown>>): string =>
+    [
+      () => noId("user", name("user"), r.raw_u),
+      () => noId("item", name("item"), r.raw_i),
+      () => notATime(name("time"), r.raw_t),
+      () => `${name("time")} is ${show(r.raw_t)}, which would be in ${dateText(Number(r.t))}`,
+      () => `rating is not a number: ${name("rating")} is ${show(r.raw_r)}`,
+    ][Number(r.fault)]?.() ?? "unusable";
+  const described = rows.map((r) => ({
+    file,
+    line: Number(r.line),
+    reason: parseReason(r),
+    text: own.map((f) => String(r[`raw_${f}`] ?? "")).join(","),
+  }));
+  quarantine.addMany(file, count, described);
+  await duck.run(`DELETE FROM staged WHERE ${unusable}`);
+}
+
+const show = (value: unknown): string =>
+  value === null || value === undefined ? "empty" : JSON.stringify(String(value));
+const noId = (what: string, column: string, value: unknown): string => `no ${what} id: ${column} is ${show(value)}`;
+const notATime = (column: string, value: unknown): string =>
+  `time is not a number or a date: ${column} is ${show(value)}${
+    /^\s*\d{1,2}([/.-])\d{1,2}\1\d{2,4}/.test(String(value))
+      ? ", which does not say what is the day; write it as ISO 8601"
+      : ""
+  }`;
+
+/** Leaves out the rows that data.keep does not name. */
+async function dropOthers(duck: Duck, file: string, keep: readonly (readonly [string, readonly unknown[]])[]) {
+  if (keep.length === 0) return [];
   const rows = await duck.number("SELECT count(*) FROM staged");
-  const numUnusable = await duck.number(`SELECT count(*) FROM staged WHERE ${staged.unusable}`);
-  if (rejected.length + numUnusable > 0) {
-    const unparsed = await duck.rows(`SELECT line, min(error_message) AS reason, min(csv_line) AS text FROM rejects
-      GROUP BY line ORDER BY line LIMIT ${quarantineLimit}`);
-    const unusable = await duck.rows(`SELECT * FROM (SELECT *, ${staged.line} AS line FROM staged)
-      WHERE ${staged.unusable} ORDER BY line LIMIT ${quarantineLimit}`);
-    const described = [
-      ...unparsed.map((r) => ({ file, line: Number(r.line), reason: String(r.reason), text: String(r.text).trim() })),
-      ...unusable.map((r) => ({ file, line: toLineNumber(Number(r.line), rejected), ...staged.describe(r) })),
-    ].sort((a, b) => a.line - b.line);
-    quarantine.addMany(file, rejected.length + numUnusable, described);
-    await duck.run(`DELETE FROM staged WHERE ${staged.unusable}`);
-  }
-  await duck.run("DELETE FROM staged WHERE NOT kept; ALTER TABLE staged DROP COLUMN kept");
-  quarantine.saw(file, rejected.length + rows);
-  // The first file's rows stay where they are: a copy would double what has to fit into memory.
+  const left = await duck.number("SELECT count(*) FROM staged WHERE kept");
+  const what = keep.map(([column, values]) => `${column}: ${values.join(" or ")}`).join(", ");
+  if (left === 0)
+    throw new DataError(`${file}: none of ${rows} rows has ${what} (data.keep).`, {
+      advice: "Compare with what the column holds: gr2 data inspect.",
+    });
+  if (left === rows) return [];
+  await duck.run("DELETE FROM staged WHERE NOT kept");
+  return [`${rows - left} of ${rows} rows are left out by data.keep`];
+}
+
+/** Adds the usable rows to raw_interactions. The first file's stay where they are: a copy would double the memory. */
+async function moveStaged(duck: Duck): Promise<void> {
   const first = (await duck.number("SELECT count(*) FROM raw_interactions")) === 0;
   await duck.run(
     first
-      ? "DROP TABLE raw_interactions; ALTER TABLE staged RENAME TO raw_interactions"
+      ? `ALTER TABLE staged DROP q; ALTER TABLE staged DROP kept; DROP TABLE raw_interactions;
+         ALTER TABLE staged RENAME TO raw_interactions`
       : "INSERT INTO raw_interactions SELECT u, i, r, t FROM staged; DROP TABLE staged",
   );
-  return rejected.length + rows;
-}
-
-/** Line of what would be line `n` if the lines `rejected` (ascending) were not there. */
-export function toLineNumber(n: number, rejected: ArrayLike<number>): number {
-  let [low, high] = [0, rejected.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if ((rejected[middle] as number) - middle <= n) low = middle + 1;
-    else high = middle;
-  }
-  return n + low;
-}
-
-/** Reads one JSONL[.gz] interaction file, a JSON object a line. */
-export async function readJsonl(
-  duck: Duck,
-  file: string,
-  columns: InteractionColumns,
-  quarantine: Quarantine,
-  timeUnit: TimeUnit = "auto",
-  keep?: Keep,
-): Promise<number> {
-  requireFile(file, "Interactions");
-  const field = (name: string): string => `json_extract_string(j, ${sqlText(`$."${name}"`)})`;
-  let sample: string | undefined;
-  if (columns.time !== undefined) {
-    try {
-      sample = String((JSON.parse(firstRows(file)[0] ?? "{}") as Record<string, unknown>)[columns.time] ?? "");
-    } catch {
-      sample = undefined;
-    }
-  }
-  const time = columns.time === undefined ? "n::DOUBLE" : timeSql(field(columns.time), timeUnit, sample);
-  await duck.run(dropStaged);
-  try {
-    await duck.run(`CREATE TEMP TABLE staged AS
-      SELECT ${field(columns.user)} AS u, ${field(columns.item)} AS i,
-        ${columns.rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${field(columns.rating)} AS DOUBLE)`} AS r,
-        ${time} AS t, ${keptSql(keep, field)} AS kept, n, CASE WHEN j IS NULL THEN l END AS broken
-      FROM (SELECT l, n, TRY_CAST(l AS JSON) AS j FROM (
-        SELECT l, row_number() OVER () AS n FROM read_csv(${sqlText(file)}, delim='\u0001', header=false,
-          auto_detect=false, quote='', escape='', columns={'l': 'VARCHAR'}, null_padding=true, max_line_size=16777216,
-          store_rejects=true, rejects_table='rejects', rejects_scan='reject_scans'))
-        WHERE l IS NOT NULL)`);
-  } catch (cause) {
-    if (cause instanceof DataError) throw cause;
-    throw new DataError(`${file} cannot be read: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
-      cause,
-    });
-  }
-  return moveStaged(duck, file, quarantine, {
-    unusable: unusableSql(columns.rating),
-    line: "n",
-    describe: ({ u, i, r, t, broken }) => ({
-      reason:
-        broken !== null
-          ? "not JSON"
-          : u === null
-            ? `no "${columns.user}"`
-            : i === null
-              ? `no "${columns.item}"`
-              : t === null
-                ? `"${columns.time}" is not a time`
-                : `"${columns.rating}" is not a number`,
-      text: String(broken ?? JSON.stringify([u, i, r, t])),
-    }),
-  });
-}
-
-/** Reads one Parquet interaction file; `line` of a bad row is its row number. */
-export async function readParquet(
-  duck: Duck,
-  file: string,
-  columns: InteractionColumns,
-  quarantine: Quarantine,
-  timeUnit: TimeUnit = "auto",
-  keep?: Keep,
-): Promise<number> {
-  requireFile(file, "Interactions");
-  const source = `read_parquet(${sqlText(file)})`;
-  let types: Map<string, string>;
-  let sample: string | undefined;
-  try {
-    types = new Map(
-      (await duck.rows(`DESCRIBE SELECT * FROM ${source}`)).map((r) => [String(r.column_name), String(r.column_type)]),
-    );
-    for (const name of [...Object.values(columns), ...Object.keys(keep ?? {})]) {
-      if (!types.has(name))
-        throw new DataError(`${file} has no column "${name}"; it has ${[...types.keys()].join(", ")}.`);
-    }
-    if (columns.time !== undefined)
-      sample = String((await duck.rows(`SELECT ${sqlName(columns.time)}::VARCHAR AS t FROM ${source} LIMIT 1`))[0]?.t);
-  } catch (cause) {
-    if (cause instanceof DataError) throw cause;
-    throw new DataError(`${file} is not a readable Parquet file.`, { cause });
-  }
-  const time =
-    columns.time === undefined
-      ? "(row_number() OVER ())::DOUBLE"
-      : /TIMESTAMP|DATE/.test(types.get(columns.time) ?? "")
-        ? `epoch(${sqlName(columns.time)})`
-        : timeSql(sqlName(columns.time), timeUnit, sample);
-  await duck.run(`${dropStaged}; CREATE TEMP TABLE rejects(line BIGINT, error_message VARCHAR, csv_line VARCHAR);
-    CREATE TEMP TABLE staged AS
-    SELECT ${sqlName(columns.user)}::VARCHAR AS u, ${sqlName(columns.item)}::VARCHAR AS i,
-      ${columns.rating === undefined ? "NULL::DOUBLE" : `TRY_CAST(${sqlName(columns.rating)} AS DOUBLE)`} AS r, ${time} AS t,
-      ${keptSql(keep, sqlName)} AS kept FROM ${source}`);
-  return moveStaged(duck, file, quarantine, {
-    unusable: unusableSql(columns.rating),
-    line: "row_number() OVER ()",
-    describe: ({ u, i, r, t }) => ({ reason: "missing value", text: JSON.stringify([u, i, r, t]) }),
-  });
 }
 
 /** Appends items to raw_items in the order given. */
 export async function writeItems(duck: Duck, items: AsyncIterable<RawItem> | Iterable<RawItem>): Promise<number> {
   const appender = await duck.connection.createAppender("raw_items");
-  let n = 0;
+  let n = await duck.number("SELECT count(*) FROM raw_items");
   try {
     for await (const item of items) {
       appender.appendVarchar(item.id);
@@ -335,46 +264,43 @@ export async function writeItems(duck: Duck, items: AsyncIterable<RawItem> | Ite
   } finally {
     appender.closeSync();
   }
+  await mendFloats(duck, "raw_items", ["i"]);
   return n;
 }
 
-/** What a parser says of a line that ends within quotes; the next line may then belong to it. */
-export const unterminated = "unterminated quote";
-/** Lines of one quoted text at most. */
-const maxJoined = 50;
+/** Records handed to `toItem`, which returns an item, the reason why it is none, or undefined for what is no record. */
+export async function* takeItems<T>(
+  file: string,
+  quarantine: Quarantine,
+  batches: AsyncIterable<readonly Found<T>[]>,
+  toItem: (value: T) => RawItem | string | undefined,
+): AsyncGenerator<RawItem> {
+  for await (const batch of batches)
+    for (const found of batch) {
+      const { line } = found;
+      const item = "fault" in found ? found.fault : toItem(found.value);
+      if (item === undefined) continue;
+      quarantine.saw(file, found.lines);
+      if (typeof item !== "string") yield item;
+      else {
+        const text = "fault" in found ? found.text : JSON.stringify(found.value);
+        quarantine.add({ file, line, reason: item, text });
+      }
+    }
+}
 
-/**
- * Lines of an item file handed to `parse`, which returns an item or the reason why the line is malformed. A line that is
- * `unterminated` is tried again with the next ones; if that does not end either, it alone is malformed.
- */
+/** Lines of an item file handed to `parse`, which returns an item or the reason why the line is malformed. */
 export async function* itemLines(
   file: string,
   quarantine: Quarantine,
-  parse: (text: string, line: number) => RawItem | string,
-  options: { skipHeader?: boolean; encoding?: "utf8" | "latin1" } = {},
+  parse: (text: string) => RawItem | string,
+  options: { skipHeader?: boolean; encoding?: Encoding } = {},
 ): AsyncGenerator<RawItem> {
   requireFile(file, "Items");
-  let held: { line: number; text: string }[] = [];
-  function* settle(atEnd: boolean): Generator<RawItem> {
-    for (let k = 1; held[0] !== undefined && k <= held.length; ) {
-      const { line, text } = held[0];
-      const joined = held.slice(0, k);
-      const item = parse(k === 1 ? text : joined.map((h) => h.text).join("\n"), line);
-      if (item === unterminated && (k < held.length || (!atEnd && k < maxJoined))) {
-        k++;
-        continue;
-      }
-      quarantine.saw(file, 1);
-      if (typeof item !== "string") yield item;
-      else quarantine.add({ file, line, reason: item, text });
-      held = held.slice(item === unterminated ? 1 : k);
-      k = 1;
-    }
-  }
-  for await (const { line, text } of streamLines(file, options.encoding ?? "utf8")) {
-    if (line === 1 && options.skipHeader === true) continue;
-    held.push({ line, text });
-    yield* settle(false);
-  }
-  yield* settle(true);
+  let header = options.skipHeader === true;
+  yield* takeItems(file, quarantine, textLines(file, options.encoding), (text) => {
+    if (!header) return parse(text);
+    header = false;
+    return undefined;
+  });
 }

@@ -5,15 +5,20 @@
  */
 import { basename, join } from "node:path";
 import { DataError } from "../../core/errors.ts";
-import { type Duck, type Quarantine, readStart, requireFile } from "../duck.ts";
+import type { TimeUnit } from "../clock.ts";
+import type { Duck, Quarantine } from "../duck.ts";
+import { type Encoding, requireFile } from "../text-file.ts";
+import { readId } from "../values.ts";
+import { headerCells } from "./fields.ts";
 import type { ItemColumns } from "./items.ts";
-import { locate, locateOrFail, type Wanted } from "./locate.ts";
+import { given, locate, locateOrFail, type Wanted } from "./locate.ts";
 import {
   type AdapterReport,
   type InteractionColumns,
   itemLines,
+  type Keep,
   type RawItem,
-  readDelimited,
+  readInteractions,
   writeItems,
 } from "./readers.ts";
 
@@ -28,29 +33,31 @@ export interface RecboleOptions {
   readonly columns?: Partial<InteractionColumns>;
   /** Default: the item column of the interactions; title, year, brand, class and so on by their names. */
   readonly itemColumns?: Partial<ItemColumns>;
+  readonly timeUnit?: TimeUnit;
+  readonly keep?: Keep;
+  readonly encoding?: Encoding;
 }
 
 /** The name in a header cell `name:type`. */
 export const recboleName = (cell: string): string => cell.trim().split(":")[0] ?? cell;
 const columnType = (cell: string): string => cell.trim().split(":")[1] ?? "token";
 const quoted = (names: readonly string[]): string => names.map((n) => `"${n}"`).join(", ");
-const readHeader = (file: string): string[] => (readStart(file).split(/\r?\n/)[0] ?? "").split("\t");
 
 const wanted = (what: string, setting: string, extension: string): Wanted => ({
   what,
   setting,
-  patterns: [{ name: `*.${extension}`, fits: new RegExp(`\\.${extension}$`) }],
+  patterns: [{ name: `*.${extension}`, fits: new RegExp(`\\.${extension}(\\.(gz|zst))?$`, "i") }],
 });
 
 /** Fills the raw tables from RecBole files. A year column joins the title: "Toy Story (1995)". */
 export async function loadRecbole(duck: Duck, options: RecboleOptions, quarantine: Quarantine): Promise<AdapterReport> {
-  const { path } = options;
+  const { path, timeUnit, keep, encoding } = options;
   const inter =
     options.interactions === undefined
       ? locateOrFail(path, wanted("interactions", "data.files.interactions", "inter"))
       : join(path, options.interactions);
   requireFile(inter, "Interactions");
-  const names = readHeader(inter).map(recboleName);
+  const names = headerCells(inter, "\t", encoding).map(recboleName);
   const usual = { user: "user_id", item: "item_id", rating: "rating", time: "timestamp" };
   const column = (role: keyof typeof usual, needed: boolean): string | undefined => {
     const name = options.columns?.[role] ?? usual[role];
@@ -63,21 +70,23 @@ export async function loadRecbole(duck: Duck, options: RecboleOptions, quarantin
   const [user, item] = [column("user", true) as string, column("item", true) as string];
   const [rating, time] = [column("rating", false), column("time", false)];
   const columns = { user, item, ...(rating ? { rating } : {}), ...(time ? { time } : {}) };
-  const rowsRead = await readDelimited(
-    duck,
-    inter,
-    { delimiter: "\t", quoted: false, rename: recboleName, columns },
-    quarantine,
-  );
+  const read = await readInteractions(duck, inter, columns, quarantine, {
+    ...{ delimiter: "\t", quoted: false, rename: recboleName },
+    ...given({ timeUnit, keep, encoding }),
+  });
   const items =
     options.items === undefined ? locate(path, wanted("items", "data.files.items", "item")) : join(path, options.items);
-  if (items !== undefined) await writeItems(duck, recboleItems(items, item, options.itemColumns ?? {}, quarantine));
+  if (items !== undefined)
+    await writeItems(duck, recboleItems(items, item, options.itemColumns ?? {}, quarantine, encoding));
   return {
     files: items === undefined ? [inter] : [inter, items],
-    rowsRead,
+    rowsRead: read.rows,
     hasItems: items !== undefined,
     hasClock: time !== undefined,
-    notes: time === undefined ? [`${basename(inter)} has no timestamp: file order is time order`] : [],
+    notes: [
+      ...read.notes,
+      ...(time === undefined ? [`${basename(inter)} has no timestamp: file order is time order`] : []),
+    ],
   };
 }
 
@@ -87,9 +96,10 @@ export async function* recboleItems(
   itemColumn: string,
   named: Partial<ItemColumns>,
   quarantine: Quarantine,
+  encoding?: Encoding,
 ): AsyncGenerator<RawItem> {
   requireFile(file, "Items");
-  const header = readHeader(file);
+  const header = headerCells(file, "\t", encoding);
   const names = header.map(recboleName);
   const at = (role: keyof ItemColumns, usual: RegExp): number[] => {
     if (named[role] === undefined) return names.flatMap((n, k) => (usual.test(n) ? [k] : [])).slice(0, 1);
@@ -119,19 +129,20 @@ export async function* recboleItems(
           .map((k) => (cells[k] ?? "").trim())
           .join(" ")
           .trim();
-      if (cell([id]) === "") return "no item id";
+      const own = readId(cell([id]));
+      if (own === undefined) return "no item id";
       const withYear = cell(year) === "" || cell(title) === "" ? cell(title) : `${cell(title)} (${cell(year)})`;
       const classes = categories.flatMap((k) =>
         columnType(header[k] ?? "") === "token_seq" ? cell([k]).split(" ") : cell([k]),
       );
       return {
-        id: cell([id]),
+        id: own,
         title: withYear,
         brand: cell(brand),
         categories: classes.filter((c) => c !== ""),
         description: cell(description),
       };
     },
-    { skipHeader: true },
+    { skipHeader: true, ...given({ encoding }) },
   );
 }

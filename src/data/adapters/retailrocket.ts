@@ -8,8 +8,7 @@ import { basename, join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, sqlText } from "../duck.ts";
 import { filesIn } from "./locate.ts";
-import { type AdapterReport, type Keep, type RawItem, writeItems } from "./readers.ts";
-import { readInteractions } from "./table.ts";
+import { type AdapterReport, type Keep, type RawItem, readInteractions, writeItems } from "./readers.ts";
 
 export interface RetailrocketOptions {
   readonly kind: "retailrocket";
@@ -32,19 +31,22 @@ export async function loadRetailrocket(
   const { path } = options;
   const events = join(path, options.interactions ?? "events.csv");
   const columns = { user: "visitorid", item: "itemid", time: "timestamp" };
-  const rowsRead = await readInteractions(duck, events, columns, quarantine, "milliseconds", options.keep);
-  const others = rowsRead - quarantine.count(events) - (await duck.number("SELECT count(*) FROM raw_interactions"));
+  const { keep } = options;
+  const read = await readInteractions(duck, events, columns, quarantine, {
+    timeUnit: "milliseconds",
+    ...(keep === undefined ? {} : { keep }),
+  });
   const names = filesIn(path);
   const properties = names.filter((n) => /^item_properties.*\.csv(\.gz)?$/.test(n)).map((n) => join(path, n));
   const tree = names.filter((n) => /^category_tree\.csv(\.gz)?$/.test(n)).map((n) => join(path, n));
   if (properties.length > 0) await writeItems(duck, await itemsAt(duck, properties, tree[0]));
   return {
     files: [events, ...properties, ...tree],
-    rowsRead,
+    rowsRead: read.rows,
     hasItems: false, // properties are known for about nine of ten items; the others are items all the same
     hasClock: true,
     notes: [
-      ...(others > 0 ? [`${others} of ${rowsRead} rows are left out by data.keep`] : []),
+      ...read.notes,
       properties.length > 0
         ? `items from ${properties.map((p) => basename(p)).join(", ")}: words are hashed, no title can be read`
         : "no item_properties*.csv: items have no text",

@@ -7,10 +7,12 @@
  *   *_item2attributes.json       one JSON object, item id -> list of attributes (S3-Rec); they become categories
  * Example: `{kind: "sequences", path: "data/beauty"}`.
  */
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
-import { type Duck, type Quarantine, readStart, requireFile, streamLines } from "../duck.ts";
+import type { Duck, Quarantine } from "../duck.ts";
+import { parseJson, textLines } from "../records.ts";
+import { readStart, requireFile, textPieces } from "../text-file.ts";
+import { readId } from "../values.ts";
 import { type ItemColumns, makeItem, readItemTable } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
 import { type AdapterReport, itemLines, type RawItem, writeItems } from "./readers.ts";
@@ -86,29 +88,39 @@ async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantin
   const users = new Set<string>();
   let rowsRead = 0;
   try {
-    for await (const { line, text } of streamLines(file)) {
-      const [user, ...items] = text.trim().split(/[ \t]+/);
-      rowsRead += Math.max(1, items.length);
-      quarantine.saw(file, 1);
-      const reason =
-        user === undefined || items.length === 0
-          ? "a user without items"
-          : users.has(user)
-            ? `user ${user} has a line already`
-            : undefined;
-      if (reason !== undefined || user === undefined) {
-        quarantine.add({ file, line, reason: reason ?? "empty", text });
-        continue;
+    for await (const batch of textLines(file))
+      for (const found of batch) {
+        quarantine.saw(file, 1);
+        if ("fault" in found) {
+          rowsRead++;
+          quarantine.add({ file, line: found.line, reason: found.fault, text: found.text });
+          continue;
+        }
+        const { line, value: text } = found;
+        const [user, ...items] = text
+          .trim()
+          .normalize("NFC")
+          .split(/[ \t]+/);
+        rowsRead += Math.max(1, items.length);
+        const reason =
+          user === undefined || items.length === 0
+            ? "a user without items"
+            : users.has(user)
+              ? `user ${user} has a line already`
+              : undefined;
+        if (reason !== undefined || user === undefined) {
+          quarantine.add({ file, line, reason: reason ?? "empty", text });
+          continue;
+        }
+        users.add(user);
+        items.forEach((item, position) => {
+          appender.appendVarchar(user);
+          appender.appendVarchar(item);
+          appender.appendNull();
+          appender.appendDouble(position);
+          appender.endRow();
+        });
       }
-      users.add(user);
-      items.forEach((item, position) => {
-        appender.appendVarchar(user);
-        appender.appendVarchar(item);
-        appender.appendNull();
-        appender.appendDouble(position);
-        appender.endRow();
-      });
-    }
   } finally {
     appender.closeSync();
   }
@@ -116,12 +128,12 @@ async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantin
 }
 
 /** Items of any layout above, told apart by name and first character. */
-function parseSequenceItems(
+export function parseSequenceItems(
   duck: Duck,
   file: string,
   columns: ItemColumns,
   quarantine: Quarantine,
-): AsyncGenerator<RawItem> | RawItem[] {
+): AsyncGenerator<RawItem> {
   requireFile(file, "Items");
   if (file.endsWith(".txt")) return plainTextItems(file, quarantine);
   if (file.endsWith(".json") && !isJsonLines(file, columns.id)) return keyedItems(file, columns, quarantine);
@@ -131,7 +143,7 @@ function parseSequenceItems(
 /** `{"item_id": ...}` on every line, rather than one object over the whole file. */
 const isJsonLines = (file: string, id: string): boolean => {
   try {
-    const first: unknown = JSON.parse(readStart(file).split(/\r?\n/)[0] ?? "");
+    const first: unknown = parseJson(readStart(file).split(/\r\n|\n|\r/)[0] ?? "");
     return typeof first === "object" && first !== null && id in first;
   } catch {
     return false;
@@ -141,28 +153,31 @@ const isJsonLines = (file: string, id: string): boolean => {
 const plainTextItems = (file: string, quarantine: Quarantine): AsyncGenerator<RawItem> =>
   itemLines(file, quarantine, (text) => {
     const [, id = "", title = ""] = /^\s*(\S+)\s*(.*)$/.exec(text) ?? [];
-    return id === "" ? "no item id" : { id, title: title.trim(), brand: "", categories: [], description: "" };
+    const own = readId(id);
+    return own === undefined
+      ? "no item id"
+      : { id: own, title: title.trim(), brand: "", categories: [], description: "" };
   });
 
-export function keyedItems(file: string, columns: ItemColumns, quarantine: Quarantine): RawItem[] {
+export async function* keyedItems(file: string, columns: ItemColumns, quarantine: Quarantine): AsyncGenerator<RawItem> {
   let tree: unknown;
   try {
-    tree = JSON.parse(readFileSync(file, "utf8"));
+    const pieces: string[] = [];
+    for await (const piece of textPieces(file)) pieces.push(piece);
+    tree = parseJson(pieces.join(""));
   } catch (cause) {
     throw new DataError(`${file} is neither one JSON object nor a JSON record a line.`, { cause });
   }
   if (typeof tree !== "object" || tree === null || Array.isArray(tree))
     throw new DataError(`${file} must hold one JSON object, item id -> item.`);
-  const out: RawItem[] = [];
-  Object.entries(tree).forEach(([id, value], k) => {
+  for (const [k, [id, value]] of Object.entries(tree).entries()) {
     quarantine.saw(file, 1);
     const record = Array.isArray(value) ? { categories: value } : value;
     const item =
       typeof record === "object" && record !== null
         ? makeItem({ ...record, [columns.id]: id }, columns, " > ")
         : "not a record or a list";
-    if (typeof item !== "string") out.push(item);
+    if (typeof item !== "string") yield item;
     else quarantine.add({ file, line: k + 1, reason: item, text: JSON.stringify(value) ?? "" });
-  });
-  return out;
+  }
 }

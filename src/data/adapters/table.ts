@@ -1,24 +1,24 @@
 /**
- * Generic interactions and items with a column mapping; each file CSV, TSV, JSONL or Python literals a line (all may be
- * .gz) or Parquet. A column
+ * Generic interactions and items with a column mapping; each file CSV, TSV, JSONL (all may be .gz) or Parquet. A column
  * that is named must exist; item fields that are not named are taken from columns of their own names, if there are any.
  * Example: `{kind: "table", path: "data/shop", interactions: "interactions.csv", items: "items.jsonl",
  * columns: {user: "user_id", item: "item_id", time: "timestamp"}, itemColumns: {id: "item_id", title: "title"}}`.
  */
 import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
-import { type Duck, type Quarantine, requireFile, sqlText } from "../duck.ts";
-import { detectFormat, type ItemColumns, listColumns, readItemTable } from "./items.ts";
-import { locate, locateOrFail, type Wanted } from "./locate.ts";
-import { asJsonLines, isPythonLines } from "./python-lines.ts";
+import type { TimeUnit } from "../clock.ts";
+import type { Duck, Quarantine } from "../duck.ts";
+import type { Encoding } from "../text-file.ts";
+import { idSql } from "../values.ts";
+import { cellSql, withFields } from "./fields.ts";
+import { type ItemColumns, listColumns, namesIn, readItemTable } from "./items.ts";
+import { type FileNames, filesNamed, given, locate, locateOrFail, type Wanted } from "./locate.ts";
 import {
   type AdapterReport,
   type InteractionColumns,
   type Keep,
-  readDelimited,
-  readJsonl,
-  readParquet,
-  type TimeUnit,
+  mendFloats,
+  readInteractions,
   writeItems,
 } from "./readers.ts";
 
@@ -27,26 +27,29 @@ export interface TableOptions {
   /** Folder. */
   readonly path: string;
   /** File names within the folder. Default: interactions.* and, if there is one, items.* */
-  readonly interactions?: string;
-  readonly items?: string;
+  readonly interactions?: FileNames;
+  readonly items?: FileNames;
   /** Two columns under a header: an item's id in the interactions, then in the item file. */
   readonly itemIds?: string;
   readonly columns: InteractionColumns;
-  readonly keep?: Keep;
   readonly itemColumns?: Partial<ItemColumns>;
   /** Splits categories given as one string. Default "|". */
   readonly categorySeparator?: string;
   readonly timeUnit?: TimeUnit;
+  /** Only rows with one of these values of a column. */
+  readonly keep?: Keep;
+  readonly encoding?: Encoding;
   /** False when the time column is only a position in the user's sequence. Default: true if there is a time column. */
   readonly clock?: boolean;
 }
 
-const named = (what: string, stem: string, setting: string): Wanted => ({
+const wanted = (what: string, stem: string, setting: string): Wanted => ({
   what,
   setting,
-  patterns: [{ name: `${stem}.csv, .tsv, .jsonl (or .gz), .parquet`, fits: tableName(stem) }],
+  patterns: [{ name: `${stem}.csv, .tsv, .json, .jsonl (or .gz, .zst), .parquet`, fits: tableName(stem) }],
 });
-const tableName = (stem: string): RegExp => new RegExp(`^${stem}\\.((csv|tsv|jsonl|ndjson)(\\.gz)?|parquet)$`);
+const tableName = (stem: string): RegExp =>
+  new RegExp(`^${stem}\\.((csv|tsv|json|jsonl|ndjson)(\\.(gz|zst))?|parquet|pq)$`, "i");
 
 const defaultItemColumns: ItemColumns = {
   id: "item_id",
@@ -58,73 +61,74 @@ const defaultItemColumns: ItemColumns = {
 
 /** Without a time column, file order is time order. */
 export async function loadTable(duck: Duck, options: TableOptions, quarantine: Quarantine): Promise<AdapterReport> {
-  const { path } = options;
-  const file =
+  const { path, columns: named } = options;
+  const files =
     options.interactions === undefined
-      ? locateOrFail(path, named("interactions", "interactions", "data.files.interactions"))
-      : join(path, options.interactions);
-  const itemFile =
-    options.items === undefined ? locate(path, named("items", "items", "data.files.items")) : join(path, options.items);
-  const rowsRead = await readInteractions(duck, file, options.columns, quarantine, options.timeUnit, options.keep);
-  const others = rowsRead - quarantine.count(file) - (await duck.number("SELECT count(*) FROM raw_interactions"));
+      ? [locateOrFail(path, wanted("interactions", "interactions", "data.files.interactions"))]
+      : filesNamed(path, options.interactions);
+  const found = options.items === undefined ? locate(path, wanted("items", "items", "data.files.items")) : undefined;
+  const itemFiles =
+    options.items === undefined ? (found === undefined ? [] : [found]) : filesNamed(path, options.items);
+  const { timeUnit, keep, encoding, categorySeparator: separator } = options;
+  let rowsRead = 0;
+  const notes: string[] = [];
+  for (const file of files) {
+    const read = await readInteractions(duck, file, named, quarantine, given({ timeUnit, keep, encoding }));
+    rowsRead += read.rows;
+    notes.push(...read.notes);
+  }
   const idFile = options.itemIds === undefined ? undefined : join(path, options.itemIds);
-  if (idFile !== undefined) await translateItems(duck, idFile);
-  if (itemFile !== undefined) {
-    const there = await listColumns(duck, itemFile);
-    const id = there.includes(options.columns.item) ? options.columns.item : defaultItemColumns.id;
-    const columns = { ...defaultItemColumns, id, ...options.itemColumns };
-    const named = Object.entries({ id: columns.id, ...options.itemColumns });
-    for (const [role, name] of named.flatMap(([role, names]) => [names].flat().map((n) => [role, n] as const))) {
-      if (!there.includes(name))
-        throw new DataError(
-          `${itemFile} has no column "${name}" (data.columns.${role}); it has ${there.map((n) => `"${n}"`).join(", ")}.`,
-        );
-    }
-    await writeItems(duck, readItemTable(duck, itemFile, columns, quarantine, options.categorySeparator));
+  if (idFile !== undefined) await translateItems(duck, idFile, quarantine);
+  for (const file of itemFiles) {
+    const columns = itemColumnsIn(await listColumns(duck, file, encoding), file, options);
+    await writeItems(duck, readItemTable(duck, file, columns, quarantine, given({ separator, encoding })));
   }
   return {
-    files: [file, idFile, itemFile].filter((f) => f !== undefined),
+    files: [...files, ...(idFile === undefined ? [] : [idFile]), ...itemFiles],
     rowsRead,
-    hasItems: itemFile !== undefined,
-    hasClock: (options.clock ?? true) && options.columns.time !== undefined,
+    hasItems: itemFiles.length > 0,
+    hasClock: (options.clock ?? true) && named.time !== undefined,
     notes: [
-      ...(others > 0 ? [`${others} of ${rowsRead} rows are left out by data.keep`] : []),
-      ...(options.columns.time === undefined ? ["no time column: file order is time order"] : []),
-      ...(itemFile === undefined ? ["no item file: items have no text"] : []),
+      ...notes,
+      ...(named.time === undefined ? ["no time column: file order is time order"] : []),
+      ...(itemFiles.length === 0 ? ["no item file: items have no text"] : []),
     ],
   };
 }
 
 /** Gives interactions the item ids that the item file has. An id without a translation stays, and is an unknown item. */
-async function translateItems(duck: Duck, file: string): Promise<void> {
-  requireFile(file, "Item ids");
-  try {
-    await duck.run(`CREATE OR REPLACE TEMP TABLE item_ids AS SELECT #1 AS own, any_value(#2) AS theirs
-      FROM read_csv(${sqlText(file)}, header=true, all_varchar=true) WHERE #1 IS NOT NULL GROUP BY #1;
-      UPDATE raw_interactions SET i = theirs FROM item_ids WHERE own = i; DROP TABLE item_ids`);
-  } catch (cause) {
-    throw new DataError(`${file} is not a CSV of two columns under a header (data.files.itemIds).`, { cause });
-  }
+async function translateItems(duck: Duck, file: string, quarantine: Quarantine): Promise<void> {
+  const [own, theirs] = await listColumns(duck, file);
+  if (own === undefined || theirs === undefined)
+    throw new DataError(`${file} is not a table of two columns under a header (data.files.itemIds).`);
+  await withFields(duck, file, { own, theirs }, quarantine, {}, async (source) => {
+    const text = (f: string): string => idSql(cellSql(f, source.types.get(f) ?? "VARCHAR"));
+    await duck.run(`DROP TABLE IF EXISTS staged; CREATE TEMP TABLE staged AS
+      SELECT ${text("own")} AS own, ${text("theirs")} AS theirs FROM ${source.relation}`);
+    if ((await source.settle()) === undefined) return undefined;
+    await mendFloats(duck, "staged", ["own", "theirs"]);
+    await duck.run(`UPDATE raw_interactions SET i = theirs FROM
+      (SELECT own, any_value(theirs) AS theirs FROM staged WHERE theirs <> '' GROUP BY own) WHERE own = i;
+      DROP TABLE staged`);
+    return true;
+  });
 }
 
-/** Reads an interaction file by its extension. */
-export function readInteractions(
-  duck: Duck,
+/** Columns of an item file that has the columns `there`. Throws DataError if it lacks one that is named. */
+export function itemColumnsIn(
+  there: readonly string[],
   file: string,
-  columns: InteractionColumns,
-  quarantine: Quarantine,
-  timeUnit: TimeUnit = "auto",
-  keep?: Keep,
-): Promise<number> {
-  const format = detectFormat(file);
-  if (format === "parquet") return readParquet(duck, file, columns, quarantine, timeUnit, keep);
-  if (format === "jsonl" && isPythonLines(file))
-    return asJsonLines(file, quarantine, (copy, q) => readJsonl(duck, copy, columns, q, timeUnit, keep));
-  if (format === "jsonl") return readJsonl(duck, file, columns, quarantine, timeUnit, keep);
-  return readDelimited(
-    duck,
-    file,
-    { delimiter: format === "csv" ? "," : "\t", columns, timeUnit, ...(keep ? { keep } : {}) },
-    quarantine,
-  );
+  options: Pick<TableOptions, "itemColumns"> & { readonly columns: Pick<InteractionColumns, "item"> },
+): ItemColumns {
+  const named = { ...options.itemColumns };
+  if (namesIn(named).some((c) => /^#\d+$/.test(c))) return { id: "#0", ...named };
+  const id = there.includes(options.columns.item) ? options.columns.item : defaultItemColumns.id;
+  const columns = { ...defaultItemColumns, id, ...named };
+  const needed = Object.entries({ id: columns.id, ...named });
+  for (const [role, name] of needed.flatMap(([r, names]) => [names].flat().map((n) => [r, n] as const)))
+    if (!there.includes(name) && !there.includes(name.split(".")[0] ?? name))
+      throw new DataError(
+        `${file} has no column "${name}" (data.columns.${role}); it has ${there.map((n) => `"${n}"`).join(", ")}.`,
+      );
+  return columns;
 }

@@ -5,10 +5,12 @@
 import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { DataError } from "../../core/errors.ts";
-import { parseDelimited } from "../adapters/items.ts";
+import { cellSql, parquetColumns } from "../adapters/fields.ts";
 import { filesIn } from "../adapters/locate.ts";
 import { parsePythonLiteral } from "../adapters/python-literal.ts";
-import { type Duck, readStart, sqlText } from "../duck.ts";
+import { type Duck, sqlName, sqlText } from "../duck.ts";
+import { cellsOf, delimitedHead, parseJson } from "../records.ts";
+import { isCompressed, readStart } from "../text-file.ts";
 
 export type FileFormat =
   | "csv"
@@ -114,14 +116,15 @@ async function lookAtFile(duck: Duck, folder: string, name: string): Promise<Fil
   if (bytes === 0) return { ...base, format: "unreadable", problem: "empty" };
   try {
     if (/\.parquet$/i.test(name)) return await lookAtParquet(duck, path, base);
-    if (/\.(zip|7z|bz2|xz|zst|tar|tgz|pkl|npy|npz|pt|bin|safetensors|png|jpe?g|pdf)$/i.test(name))
+    if (/\.(zip|7z|bz2|xz|tar|tgz|pkl|npy|npz|pt|bin|safetensors|png|jpe?g|pdf)$/i.test(name))
       return { ...base, format: "unreadable", problem: "not a text file; unpack it first" };
     const head = readStart(path, headBytes);
     if (head.includes("\u0000")) return { ...base, format: "unreadable", problem: "not a text file" };
-    const whole = head.length > 0 && Buffer.byteLength(head) >= bytes && !name.endsWith(".gz");
-    const all = head.split(/\r?\n/);
+    const compressed = isCompressed(path);
+    const whole = head.length > 0 && bytes <= headBytes && !compressed;
+    const all = head.split(/\r\n|\n|\r/);
     const lines = (whole || all.length === 1 ? all : all.slice(0, -1)).filter((l) => l.trim() !== "");
-    const rows = name.endsWith(".gz")
+    const rows = compressed
       ? undefined
       : whole
         ? lines.length
@@ -141,39 +144,40 @@ async function lookAtParquet(
   path: string,
   base: Pick<FileView, "name" | "bytes" | "lines">,
 ): Promise<FileView> {
-  const records = (await duck.rows(`SELECT * FROM read_parquet(${sqlText(path)}) LIMIT 200`)).map(plainRecord);
-  const rows = await duck.number(`SELECT count(*) FROM read_parquet(${sqlText(path)})`);
-  return { ...base, format: "parquet", records, columns: columnViews(records), rows };
+  const types = await parquetColumns(duck, path);
+  const table = `read_parquet(${sqlText(path)}, binary_as_string=true)`;
+  const select = [...types].map(([name, type]) => `${cellSql(sqlName(name), type)} AS ${sqlName(name)}`);
+  const records = await duck.rows(`SELECT ${select.join(", ")} FROM ${table} LIMIT 200`);
+  const rows = await duck.number(`SELECT count(*) FROM ${table}`);
+  return { ...base, format: "parquet", records, columns: columnViews(records, [...types.keys()]), rows };
 }
-
-/** DuckDB's own value types as plain text, numbers and lists. */
-const plainRecord = (row: Record<string, unknown>): Record<string, unknown> =>
-  Object.fromEntries(
-    Object.entries(row).map(([k, v]) => [
-      k,
-      v instanceof Date ? v.toISOString() : typeof v === "bigint" ? Number(v) : v,
-    ]),
-  );
 
 function lookAtText(name: string, lines: readonly string[], head: string): Omit<FileView, "name" | "bytes" | "lines"> {
   const none = { records: [], columns: [] };
   const first = lines[0] ?? "";
   if (/^\s*\{/.test(first)) {
-    const json = parseRecords(lines, (l) => JSON.parse(l));
+    const json = parseRecords(lines, parseJson);
     if (json.length > 0) return { format: "jsonl", records: json, columns: columnViews(json) };
     const python = parseRecords(lines, parsePythonLiteral);
     if (python.length > 0) return { format: "python lines", records: python, columns: columnViews(python) };
     return { ...none, format: "json object" };
   }
-  if (/^\s*\[/.test(head)) return { ...none, format: "json object" };
-  const stem = name.toLowerCase().replace(/\.gz$/, "");
+  if (/^\s*\[/.test(head)) {
+    const records = arrayHead(head);
+    return records.length > 0
+      ? { format: "jsonl", records, columns: columnViews(records) }
+      : { ...none, format: "json object" };
+  }
+  const stem = name.toLowerCase().replace(/\.(gz|zst)$/, "");
   if (/\.(csv|tsv|inter|item)$/.test(stem)) {
     const delimiter = stem.endsWith(".csv") ? "," : "\t";
-    const header = parseDelimited(first, delimiter) ?? [];
-    const records = lines.slice(1, maxRecords).flatMap((line) => {
-      const cells = parseDelimited(line, delimiter);
-      return cells?.length === header.length ? [Object.fromEntries(header.map((h, k) => [h, cells[k]]))] : [];
-    });
+    const dialect = { delimiter, quoted: !/\.(inter|item)$/.test(stem) };
+    const header = (cellsOf(first, dialect) ?? first.split(delimiter)).map((c) => c.trim());
+    const records = delimitedHead(head.endsWith("\n") ? head : `${head}\n`, dialect)
+      .slice(1, maxRecords)
+      .flatMap((found) =>
+        "fault" in found ? [] : [Object.fromEntries(header.map((h, k) => [h, found.value[k] ?? ""]))],
+      );
     const problem = tableProblem(header, records, first);
     return {
       format: delimiter === "," ? "csv" : "tsv",
@@ -191,6 +195,21 @@ function tableProblem(header: readonly string[], records: readonly object[], fir
   if (header.length > 1 && header.filter((h) => /^-?\d+(\.\d+)?$/.test(h.trim())).length >= header.length / 2)
     return "no header line: add one that names the columns";
   return records.length === 0 ? "a header and no rows" : undefined;
+}
+
+/** The first elements of a JSON array that may be cut: the text is closed after its last whole element. */
+function arrayHead(head: string): Record<string, unknown>[] {
+  for (let end = head.lastIndexOf("}"), tries = 0; end > 0 && tries < 50; end = head.lastIndexOf("}", end - 1), tries++)
+    try {
+      const list = parseJson(`${head.slice(0, end + 1)}]`);
+      if (Array.isArray(list))
+        return list
+          .filter((r): r is Record<string, unknown> => typeof r === "object" && r !== null && !Array.isArray(r))
+          .slice(0, maxRecords);
+    } catch {
+      // cut within a nested object: end earlier
+    }
+  return [];
 }
 
 function parseRecords(lines: readonly string[], parse: (line: string) => unknown): Record<string, unknown>[] {
@@ -241,8 +260,7 @@ export function columnViews(
 function detectKind(values: readonly unknown[], texts: readonly string[]): ColumnKind {
   if (values.length === 0) return "empty";
   const nearlyAll = (n: number): boolean => n >= 0.95 * values.length;
-  const isList = (v: unknown): boolean =>
-    Array.isArray(v) || isDuckList(v) || (typeof v === "string" && /^\s*\[.*\]\s*$/.test(v));
+  const isList = (v: unknown): boolean => Array.isArray(v) || (typeof v === "string" && /^\s*\[.*\]\s*$/s.test(v));
   if (nearlyAll(values.filter(isList).length)) return "lists";
   const numeric = texts.filter((t) => /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(t.trim()));
   if (nearlyAll(numeric.length)) {
@@ -261,7 +279,3 @@ function detectKind(values: readonly unknown[], texts: readonly string[]): Colum
     ? "dates"
     : "text";
 }
-
-/** DuckDB's list values carry their elements in `items`. */
-const isDuckList = (v: unknown): boolean =>
-  typeof v === "object" && v !== null && Array.isArray((v as { items?: unknown }).items);

@@ -1,0 +1,157 @@
+/**
+ * Times of any unit as seconds: what a column holds is told by a sample, the unit of each number by its own magnitude, and a
+ * time in an impossible year is none. Also: clocks of different precision in two tables. SQL only; reads nothing itself.
+ */
+import { sqlText } from "./duck.ts";
+
+export const timeUnits = ["auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "iso"] as const;
+export type TimeUnit = (typeof timeUnits)[number];
+
+/** A number of these and more is of the next unit: 1e11 seconds are the year 5138, as milliseconds 1973. */
+const magnitudes: readonly (readonly [unit: Exclude<TimeUnit, "auto" | "iso">, below: number, perSecond: number])[] = [
+  ["seconds", 1e11, 1],
+  ["milliseconds", 1e14, 1e3],
+  ["microseconds", 1e17, 1e6],
+  ["nanoseconds", Number.POSITIVE_INFINITY, 1e9],
+];
+
+/** How the times of a column are written, beyond numbers and ISO 8601. */
+export interface Clock {
+  /** SQL: seconds since 1970 of the value, or NULL. */
+  readonly seconds: string;
+  /** SQL: which of `kinds` the value is, as a small number. */
+  readonly kind: string;
+}
+
+/** What Clock.kind counts. */
+export const kinds = ["seconds", "milliseconds", "microseconds", "nanoseconds", "dates"] as const;
+
+/** Dates without separators, as numbers: 20231115, 2023111522, 202311152213, 20231115221320. */
+const compact: readonly (readonly [digits: number, format: string])[] = [
+  [8, "%Y%m%d"],
+  [10, "%Y%m%d%H"],
+  [12, "%Y%m%d%H%M"],
+  [14, "%Y%m%d%H%M%S"],
+];
+const compactPattern = /^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)?$/;
+
+/** Unambiguous ways to write a date that ISO 8601 does not know. */
+const formats = [
+  ...["%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z", "%b %d, %Y", "%B %d, %Y"],
+  ...["%m %d, %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y %I:%M:%S %p", "%Y.%m.%d"],
+  ...["%Y-%m-%dT%H", "%Y-%m-%d %H", "%Y%m%dT%H%M%S", "%Y-%m-%d %I:%M:%S %p"],
+];
+/** Day and month in an order that only the whole column can tell. */
+const slashed: readonly (readonly [separator: string, rest: string])[] = [
+  ["/", ""],
+  ["/", " %H:%M"],
+  ["/", " %H:%M:%S"],
+  ["/", " %I:%M:%S %p"],
+  ["/", " %I:%M %p"],
+  [".", ""],
+  [".", " %H:%M"],
+  [".", " %H:%M:%S"],
+  ["-", ""],
+  ["-", " %H:%M"],
+  ["-", " %H:%M:%S"],
+];
+
+const numeric = /^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$/;
+
+/** SQL of a list of formats. */
+const list = (all: readonly string[]): string => `[${all.map(sqlText).join(", ")}]`;
+
+/**
+ * @param x SQL of the value
+ * @param number SQL of the value as DOUBLE, NULL where it is none
+ * @param sample values of the column as text, without the missing ones
+ * @param isText whether `x` is VARCHAR; else it is a number
+ */
+export function guessClock(x: string, number: string, unit: TimeUnit, sample: readonly string[], isText = true): Clock {
+  if (unit !== "auto" && unit !== "iso") {
+    const [, , perSecond] = magnitudes.find(([name]) => name === unit) ?? magnitudes[0] ?? ["", 0, 1];
+    return { seconds: `${number} / ${perSecond}`, kind: `${kinds.indexOf(unit)}` };
+  }
+  const values = sample.map((v) => v.trim().replace(/\.0+$/, ""));
+  const digits = values[0]?.length ?? 0;
+  const format = compact.find(([n]) => n === digits)?.[1];
+  if (format !== undefined && values.every((v) => v.length === digits && compactPattern.test(v))) {
+    const text = isText ? `split_part(trim(${x}), '.', 1)` : `${x}::BIGINT::VARCHAR`;
+    return { seconds: `epoch(try_strptime(${text}, ${sqlText(format)}))`, kind: "4" };
+  }
+  const ofNumber = `CASE ${magnitudes
+    .map(([, below, perSecond]) => {
+      const value = perSecond === 1 ? number : `${number} / ${perSecond}`;
+      return below === Number.POSITIVE_INFINITY ? `ELSE ${value}` : `WHEN abs(${number}) < ${below} THEN ${value}`;
+    })
+    .join(" ")} END`;
+  const kindOfNumber = `CASE ${magnitudes
+    .map(([, below], k) =>
+      below === Number.POSITIVE_INFINITY ? `ELSE ${k}` : `WHEN abs(${number}) < ${below} THEN ${k}`,
+    )
+    .join(" ")} END`;
+  if (!isText) return { seconds: ofNumber, kind: kindOfNumber };
+  const ofText = textSql(
+    x,
+    sample.filter((v) => !numeric.test(v)),
+  );
+  if (unit === "iso") return { seconds: ofText, kind: "4" };
+  return {
+    seconds: `CASE WHEN ${number} IS NULL THEN ${ofText} ELSE ${ofNumber} END`,
+    kind: `CASE WHEN ${number} IS NULL THEN 4 ELSE ${kindOfNumber} END`,
+  };
+}
+
+/** SQL: seconds of a date in words. */
+function textSql(x: string, sample: readonly string[]): string {
+  const iso = `epoch(TRY_CAST(${x} AS TIMESTAMPTZ))`;
+  const known = `epoch(try_strptime(trim(${x}), ${list(formats)}))`;
+  const either = slashedFormats(sample);
+  const more = either.length === 0 ? known : `epoch(try_strptime(trim(${x}), ${list(either)}))`;
+  return either.length === 0 ? `coalesce(${iso}, ${more})` : more;
+}
+
+/** Formats of dates such as 15/11/2023, if the sample says which number is the day; else none, and such dates are no times. */
+function slashedFormats(sample: readonly string[]): string[] {
+  const parts = sample.map((v) => /^\s*(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d\d)\b/.exec(v));
+  if (parts.length === 0 || parts.some((p) => p === null)) return [];
+  const first = Math.max(...parts.map((p) => Number(p?.[1])));
+  const second = Math.max(...parts.map((p) => Number(p?.[3])));
+  const dayFirst = first > 12 && second <= 12;
+  const american = sample.every((v) => /\b[AP]M\b/i.test(v)); // 11/9/2019 8:55:22 AM
+  const monthFirst = first <= 12 && (second > 12 || american);
+  if (dayFirst === monthFirst) return [];
+  const separator = parts[0]?.[2] ?? "/";
+  const year = (parts[0]?.[4] ?? "").length === 4 ? "%Y" : "%y";
+  return slashed.flatMap(([s, rest]) =>
+    s === separator ? [`${dayFirst ? `%d${s}%m` : `%m${s}%d`}${s}${year}${rest}`] : [],
+  );
+}
+
+/** A column whose latest time is earlier (1980) counts from a beginning of its own: seconds of a session, days. */
+export const calendarFrom = 3.2e8;
+/** The first time of a calendar that a number may say: 0 and its like are gaps. 1971. */
+const firstNumber = 3.2e7;
+/** 1900-01-02; the day before means "unknown". */
+const firstDate = -2_208_902_400;
+/** 2100-01-01. */
+const end = 4_102_444_800;
+
+/** SQL: whether the seconds `t` of kind `q` are in a year that cannot be. `unitGiven`: numbers may be early. */
+export const implausibleSql = (t: string, q: string, unitGiven: boolean): string =>
+  `(${t} >= ${end} OR ${t} < ${firstDate}${unitGiven ? "" : ` OR (${q} < 4 AND ${t} < ${firstNumber})`})`;
+
+/** The date of a moment in seconds, whatever it is. */
+export function dateText(seconds: number): string {
+  const date = new Date(1000 * seconds);
+  if (!Number.isNaN(date.getTime())) return date.toISOString().slice(0, 10);
+  return `${seconds} s, no date`;
+}
+
+/** Precisions that clocks have, in seconds, coarsest first; with names. */
+export const precisions: readonly (readonly [seconds: number, name: string])[] = [
+  [86_400, "the day"],
+  [3600, "the hour"],
+  [60, "the minute"],
+  [1, "the second"],
+];
