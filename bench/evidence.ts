@@ -40,11 +40,11 @@ export const bench: Benchmark = async (emit, [dir = "data", python = ".venv/bin/
   const vectors = Float32Array.from({ length: dataset.items.length * cols }, () => rng.uniform() - 0.5);
   const items = itemTable(dataset.items, { rows: dataset.items.length, cols, data: vectors });
   const features = new Features(items, new Statistics(view, true), familyNames);
-  const questions = slates.map(({ user, position, candidates, scores }): FeatureInput => {
+  const inputs = slates.map(({ user, position, candidates, scores }): FeatureInput => {
     const { items: sequence, times } = dataset.sequences[user] as (typeof dataset.sequences)[number];
     return { history: sequence.subarray(0, position), now: times[position - 1] as number, candidates, scores };
   });
-  const rows = questions.slice(0, 2000).map((q) => features.of(q));
+  const rows = inputs.slice(0, 2000).map((q) => features.of(q));
   const trees = parseTrees(randomTrees(rows, features.count, rng));
   const out = new Float64Array(size);
   const perSecond = (work: () => void): number => {
@@ -54,7 +54,7 @@ export const bench: Benchmark = async (emit, [dir = "data", python = ".venv/bin/
     const { user, system } = process.cpuUsage(before);
     return (1e6 * rows.length) / (user + system);
   };
-  const asked = questions.slice(0, rows.length);
+  const asked = inputs.slice(0, rows.length);
   const n = rows.length;
   const row = new Float32Array(size * features.count);
   const unit = "slates/CPU second";

@@ -169,8 +169,8 @@ export function hostileChannel(address: string, token?: string) {
       return `${kind} at ${path}: ${status[code]}, not ${hostile.statuses.map((s) => status[s]).join("/")}`;
     if (code !== OK || hostile.numCandidates < 0) return "";
     const { ranking } = RerankResponse.decode(answers[0] as Buffer);
-    const places = new Set(ranking.map((r) => r.place));
-    const whole = ranking.length === hostile.numCandidates && ranking.every((_, i) => places.has(i));
+    const positions = new Set(ranking.map((r) => r.place));
+    const whole = ranking.length === hostile.numCandidates && ranking.every((_, i) => positions.has(i));
     return whole ? "" : `${kind} at ${path}: no permutation`;
   };
   return { send, close: () => client.close() };

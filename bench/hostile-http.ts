@@ -256,6 +256,6 @@ function isPermutation(text: string, n: number): boolean {
   type Entry = { place?: number; index?: number };
   const answer = JSON.parse(text) as Entry[] | { results?: Entry[]; ranking?: Entry[] };
   const entries = Array.isArray(answer) ? answer : (answer.results ?? answer.ranking ?? []);
-  const places = new Set(entries.map((e) => e.place ?? e.index));
-  return entries.length === n && Array.from({ length: n }, (_, i) => i).every((i) => places.has(i));
+  const positions = new Set(entries.map((e) => e.place ?? e.index));
+  return entries.length === n && Array.from({ length: n }, (_, i) => i).every((i) => positions.has(i));
 }

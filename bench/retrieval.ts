@@ -147,8 +147,8 @@ async function measure(
       for (const [metric, value] of Object.entries(values)) {
         const published = publishedOnBeauty.find((p) => p.peerKind === kind && p.values[metric] !== undefined);
         const peer = config.data.name === "beauty" && segment === "test" ? published : undefined;
-        const held = peer ? { peer: peer.system, peerValue: peer.values[metric] as number } : {};
-        measured.push({ claim: label(`${segment} ${metric}`), value, unit: metric, n: ranks.length, ...held });
+        const peerResult = peer ? { peer: peer.system, peerValue: peer.values[metric] as number } : {};
+        measured.push({ claim: label(`${segment} ${metric}`), value, unit: metric, n: ranks.length, ...peerResult });
       }
       const milliseconds = (1000 * seconds) / ranks.length;
       measured.push({

@@ -15,13 +15,13 @@ const slow = { forMs: 10_000, everyMs: 100, standsMs: 80 };
 /** @param start a service; on given ports, if it takes the place of another one */
 export async function faults(
   emit: (measured: Measurement) => void,
-  questions: readonly LoadedRequest[],
+  requests: readonly LoadedRequest[],
   start: (like?: Service) => Promise<Service>,
   seconds: number,
 ): Promise<void> {
   let service = await start();
   let again: Promise<void> | undefined;
-  const rate = 0.3 * (await measureCapacity(service, questions, "direct", Math.min(5, seconds)));
+  const rate = 0.3 * (await measureCapacity(service, requests, "direct", Math.min(5, seconds)));
   const strikes: Readonly<Record<string, () => void>> = {
     "worker killed": () => signalWorker(service, "SIGKILL"),
     [`worker stands still for ${stillMs / 1000} s`]: () => standStill(service, stillMs),
@@ -41,7 +41,7 @@ export async function faults(
   };
   for (const [what, strike] of Object.entries(strikes)) {
     const client = new RerankClient(service.address, { ownOrder: true });
-    const ask = makeAsk(questions, "direct");
+    const ask = makeAsk(requests, "direct");
     await recovered({ client }, ask);
     const o = await openLoop({ client }, ask, rate, Math.max(30, seconds), strike);
     client.close();

@@ -85,11 +85,11 @@ export async function closedLoop({ client }: Service, ask: Ask, numCallers: numb
 /** What it takes a second with 64 callers. */
 export async function measureCapacity(
   service: Service,
-  questions: readonly LoadedRequest[],
+  requests: readonly LoadedRequest[],
   mode: "direct" | "think",
   seconds: number,
 ) {
-  const asks = makeAsk(questions, mode);
+  const asks = makeAsk(requests, mode);
   await closedLoop(service, asks, 64, Math.min(2, seconds)); // warm
   return (await closedLoop(service, asks, 64, seconds)).perSecond;
 }

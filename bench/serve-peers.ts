@@ -23,7 +23,7 @@ type Peers = Readonly<Record<keyof typeof names, Record<"one" | "batch", { slate
 export async function besidePeers(
   emit: (measured: Measurement) => void,
   service: Service,
-  questions: readonly LoadedRequest[],
+  requests: readonly LoadedRequest[],
   run: { readonly root: string; readonly name: string; readonly threads: number; readonly seconds: number },
 ): Promise<void> {
   const folder = RunFolder.view(run.root, run.name);
@@ -34,7 +34,7 @@ export async function besidePeers(
   const job = {
     architecture: config.model.architecture,
     tokenizer: tokenizerFile(folder.file("stages", "midtrain")),
-    slates: questions.slice(0, 512).map(({ history, candidates }) => ({
+    slates: requests.slice(0, 512).map(({ history, candidates }) => ({
       history: history.slice(-config.prompts.historyItems).map(getTitle),
       candidates: candidates.map(getTitle),
     })),
@@ -47,7 +47,7 @@ export async function besidePeers(
   const counted = { one: 0, batch: 0 };
   const callers = { one: 1, batch: atOnce };
   for (const which of ["one", "batch"] as const) {
-    const asks = makeAsk(questions, "direct");
+    const asks = makeAsk(requests, "direct");
     await closedLoop(service, asks, callers[which], Math.min(2, run.seconds)); // warm
     const load = await closedLoop(service, asks, callers[which], run.seconds);
     own[which] = load.perSecond;

@@ -36,11 +36,11 @@ interface Round {
  */
 export async function returning(
   emit: (measured: Measurement) => void,
-  questions: readonly LoadedRequest[],
+  requests: readonly LoadedRequest[],
   services: { readonly on: Service; readonly off: Service },
   historyItems: number,
 ): Promise<void> {
-  const long = questions.filter(({ history }) => history.length >= historyItems + visits).slice(0, maxUsers);
+  const long = requests.filter(({ history }) => history.length >= historyItems + visits).slice(0, maxUsers);
   const kinds: Record<string, (q: LoadedRequest, user: number) => Visits> = {
     "other candidates": ({ history }, user) =>
       each((visit) => ({

@@ -24,15 +24,15 @@ interface Memory {
 export async function soak(
   emit: (measured: Measurement) => void,
   service: Service,
-  questions: readonly LoadedRequest[],
+  requests: readonly LoadedRequest[],
   minutes: number,
   perSecond: number,
 ): Promise<void> {
   const { client, url, pid } = service;
   const rng = Rng.of(0, "soak");
   const counts = { sent: 0, flagged: 0, refused: 0, wrong: 0 };
-  const direct = makeAsk(questions, "direct");
-  const think = makeAsk(questions, "think");
+  const direct = makeAsk(requests, "direct");
+  const think = makeAsk(requests, "think");
   const agent = keepAlive();
   const target = { host: new URL(url).hostname, port: Number(new URL(url).port) };
   const model = (await (await fetch(new URL("/gr2/v1/model", url))).json()) as ServedModel;

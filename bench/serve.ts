@@ -58,7 +58,7 @@ export const bench: Benchmark = async (emit, args) => {
   const wanted = values.only.split(",");
   const unknown = wanted.find((part) => !(parts as readonly string[]).includes(part));
   if (unknown !== undefined) throw new RunError(`bench serve has no part "${unknown}"; there are ${parts.join(", ")}`);
-  const questions = await loadRequests(root, name);
+  const requests = await loadRequests(root, name);
   const seconds = Number(values.seconds);
   const started: Service[] = [];
   const startLike = async (like: Service | undefined, ...more: string[]): Promise<Service> => {
@@ -69,17 +69,17 @@ export const bench: Benchmark = async (emit, args) => {
   const start: Start = (...more) => startLike(undefined, ...more);
   try {
     if (values.soak !== undefined)
-      return await soak(emit, await start(), questions, Number(values.soak), Number(values.rate));
-    if (wanted.includes("load")) await load(emit, questions, start, seconds);
+      return await soak(emit, await start(), requests, Number(values.soak), Number(values.rate));
+    if (wanted.includes("load")) await load(emit, requests, start, seconds);
     if (wanted.includes("overload")) {
       const service = await start(...noMemory);
-      await overload(emit, questions, service, seconds);
+      await overload(emit, requests, service, seconds);
       await service.stop();
     }
-    if (wanted.includes("faults")) await faults(emit, questions, (like) => startLike(like, ...noMemory), seconds);
+    if (wanted.includes("faults")) await faults(emit, requests, (like) => startLike(like, ...noMemory), seconds);
     if (wanted.includes("peers")) {
       const run = { root, name, threads: 1, seconds };
-      await besidePeers(emit, await start(...noMemory, "runtime.threads=1"), questions, run);
+      await besidePeers(emit, await start(...noMemory, "runtime.threads=1"), requests, run);
     }
     if (wanted.includes("returning")) {
       const on = await start("serve.cache=0", "serve.prefixCacheMb=256", "runtime.threads=1");
@@ -92,19 +92,19 @@ export const bench: Benchmark = async (emit, args) => {
   }
 };
 
-async function load(emit: Emit, questions: readonly LoadedRequest[], start: Start, seconds: number): Promise<void> {
+async function load(emit: Emit, requests: readonly LoadedRequest[], start: Start, seconds: number): Promise<void> {
   const single: Record<string, number> = {};
   const alone = await start(...noMemory, "serve.maxBatch=1");
   for (const mode of modes) {
-    await closedLoop(alone, makeAsk(questions, mode), 8, Math.min(2, seconds)); // warm
-    single[mode] = (await closedLoop(alone, makeAsk(questions, mode), 8, seconds)).perSecond;
+    await closedLoop(alone, makeAsk(requests, mode), 8, Math.min(2, seconds)); // warm
+    single[mode] = (await closedLoop(alone, makeAsk(requests, mode), 8, seconds)).perSecond;
   }
   await alone.stop();
 
   const service = await start(...noMemory);
   for (const mode of modes)
     for (const c of callers) {
-      const asks = makeAsk(questions, mode);
+      const asks = makeAsk(requests, mode);
       await closedLoop(service, asks, c, Math.min(2, seconds)); // warm
       const served = await closedLoop(service, asks, c, seconds);
       const name = `serve/${mode}, ${c} caller${c > 1 ? "s" : ""}`;
@@ -128,13 +128,13 @@ async function load(emit: Emit, questions: readonly LoadedRequest[], start: Star
 
 async function overload(
   emit: Emit,
-  questions: readonly LoadedRequest[],
+  requests: readonly LoadedRequest[],
   service: Service,
   seconds: number,
 ): Promise<void> {
   for (const mode of modes) {
-    const rate = 2 * (await measureCapacity(service, questions, mode, seconds));
-    const o = await openLoop(service, makeAsk(questions, mode), rate, seconds);
+    const rate = 2 * (await measureCapacity(service, requests, mode, seconds));
+    const o = await openLoop(service, makeAsk(requests, mode), rate, seconds);
     const name = `serve/${mode}, twice the load (${rate.toFixed(0)}/s)`;
     const n = o.sent;
     emit({ claim: `${name}: answered`, value: o.answered.length / n, unit: "share", n });

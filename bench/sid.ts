@@ -151,8 +151,8 @@ function ownShare({ rows, cols, data }: Matrix): number {
 
 async function loadItems(config: Config, worker: WorkerClient, folder: string) {
   const signal = new AbortController().signal;
-  const place = { dir: folder, worker: async () => worker, signal, log: () => {}, progress: () => {} };
-  return (await loadDataset(await prepareData(place, config))).items;
+  const workspace = { dir: folder, worker: async () => worker, signal, log: () => {}, progress: () => {} };
+  return (await loadDataset(await prepareData(workspace, config))).items;
 }
 
 async function embed(config: Config, worker: WorkerClient, texts: readonly string[]): Promise<Matrix> {

@@ -29,10 +29,10 @@ export const reversed = (request: RerankRequest): RerankAnswer => {
   const n = request.candidates.length;
   return {
     ranking: request.candidates
-      .map((c, place) => ({ place, id: c.id, score: (place + 1) / 10 }))
+      .map((c, position) => ({ position, id: c.id, score: (position + 1) / 10 }))
       .reverse()
       .slice(0, request.topN || n),
-    thought: request.mode === "think" ? "it is reversed" : "",
+    reasoning: request.mode === "think" ? "it is reversed" : "",
     timings: { queue: 1, encode: 2, model: 3, total: 6 },
     tokens: { prompt: 40, generated: 2 },
     modelVersion: servedModel.version,
@@ -56,7 +56,7 @@ export class FakeReranker implements Reranker {
 
   async *stream(request: RerankRequest, options: { signal?: AbortSignal } = {}): AsyncGenerator<RerankEvent> {
     const answer = await this.rerank(request, options);
-    if (answer.thought !== "") for (const text of answer.thought.split(/(?<= )/)) yield { kind: "thought", text };
+    if (answer.reasoning !== "") for (const text of answer.reasoning.split(/(?<= )/)) yield { kind: "reasoning", text };
     yield { kind: "answer", answer };
   }
 

@@ -47,8 +47,8 @@ interface ExplainedResponse {
 
 /** The verdict as text. Throws ConfigError or RunError for what cannot be asked. */
 export function explainReward(args: ExplainArguments): string {
-  const question = args.run === undefined ? fromNumbers(args) : fromRun(args, args.run);
-  const { config, response, spellings, labels, getName, named } = question;
+  const explained = args.run === undefined ? fromNumbers(args) : fromRun(args, args.run);
+  const { config, response, spellings, labels, getName, named } = explained;
   const mode = chooseMode(args.mode, config, response);
   const parsed = parseResponse(response, spellings, mode, config.prompts);
   const verdict = verify(parsed, labels, config.rl.reward);
@@ -64,7 +64,7 @@ export function explainReward(args: ExplainArguments): string {
       ["invalid", `rl.reward.invalid = ${number(verdict.parts.invalid)}`],
     );
   else {
-    if (parsed.reasoning !== "") steps.push(["thought", plain(named(parsed.reasoning), 300)]);
+    if (parsed.reasoning !== "") steps.push(["reasoning", plain(named(parsed.reasoning), 300)]);
     steps.push(
       ["parse", `${parsed.order.map(getName).join(" > ")}: a complete permutation`],
       ...labels.flatMap((label, i): [string, string][] => (label > 0 ? [trueItem(i, parsed.order)] : [])),
@@ -81,7 +81,7 @@ export function explainReward(args: ExplainArguments): string {
     const graded = labels[i] === 1 ? "" : ` (label ${labels[i]})`;
     return [
       "true item",
-      `${getName(i)}${graded}: place ${i + 1} in the input order, place ${order.indexOf(i) + 1} in the answer`,
+      `${getName(i)}${graded}: position ${i + 1} in the input order, position ${order.indexOf(i) + 1} in the answer`,
     ];
   }
 }

@@ -144,7 +144,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .command("explain [response]")
     .description("what an answer earns in RL, step by step; candidates are spelled c1 to cN, or as in a run")
     .option("-n, --candidates <N>", "number of candidates", positiveInteger)
-    .option("-k, --target <K>", "place of the true item in the input order, from 1", positiveInteger)
+    .option("-k, --target <K>", "position of the true item in the input order, from 1", positiveInteger)
     .option("--file <file>", "read the answer from a file")
     .option("--mode <mode>", "think or answer (default: by what the answer holds)")
     .option("-r, --run <name>", "settings, items and slate of this run")

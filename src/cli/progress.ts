@@ -30,11 +30,11 @@ export function drawProgress(bus: TelemetryBus, out: Output): () => void {
   };
 }
 
-const place = (s: StageView): string => (s.index ? `[${String(s.index).padStart(2)}/${s.total ?? "?"}]` : "");
+const stageNumber = (s: StageView): string => (s.index ? `[${String(s.index).padStart(2)}/${s.total ?? "?"}]` : "");
 
 /** "[ 4/10] midtrain   done in 2m05s", or undefined for a state that prints no line of its own. */
 function stageLine(s: StageView): string | undefined {
-  const head = `${place(s)} ${s.stage.padEnd(10)}`;
+  const head = `${stageNumber(s)} ${s.stage.padEnd(10)}`;
   const time = duration(s.seconds ?? 0);
   if (s.state === "finished") return `${head} ${pc.green("done")} in ${time}`;
   if (s.state === "cached") return `${head} ${pc.dim(`unchanged (took ${time})`)}`;
@@ -54,7 +54,7 @@ class PlainProgress {
 
   event(m: TelemetryMessage): void {
     if (m.kind === "stage") {
-      const line = stageLine(m) ?? `${place(m)} ${m.stage.padEnd(10)} ${m.state}`;
+      const line = stageLine(m) ?? `${stageNumber(m)} ${m.stage.padEnd(10)} ${m.state}`;
       this.out.write(`${line}\n`);
       this.lastLine = m.time;
     } else if (m.kind === "log") {
@@ -109,7 +109,7 @@ class TerminalProgress {
     if (!this.state.current || (!now && time - this.lastDraw < redrawIntervalMs)) return;
     this.lastDraw = time;
     const stage = this.state.stages.get(this.state.current);
-    const head = `${stage ? place(stage) : ""} ${this.state.current.padEnd(10)} `;
+    const head = `${stage ? stageNumber(stage) : ""} ${this.state.current.padEnd(10)} `;
     const { progress } = this.state;
     const room = Math.max(20, (this.out.columns ?? 80) - 1);
     const width = Math.max(8, Math.min(28, room - head.length - 45));

@@ -81,15 +81,17 @@ function catchUp(folder: RunFolder, state: LiveState): void {
   for (const r of readRecords<MetricsRecord>(folder.file("metrics.jsonl"))) state.saw(r);
 }
 
-/** Metrics as words; the histogram of first choices as one of them, its highest bar the commonest place. */
+/** Metrics as words; the histogram of first choices as one of them, its highest bar the commonest position. */
 function words(values: Readonly<Record<string, number>>): string[] {
-  const isPlace = (name: string): boolean => name.startsWith("first_choice_");
-  const places = Object.entries(values).flatMap(([name, v]) => (isPlace(name) ? [v] : []));
-  const highest = Math.max(...places, 1e-9);
-  const heights = places.map((v) => "▁▂▃▄▅▆▇█"[Math.round((7 * v) / highest)] ?? "").join("");
+  const isFirstChoice = (name: string): boolean => name.startsWith("first_choice_");
+  const firstChoices = Object.entries(values).flatMap(([name, v]) => (isFirstChoice(name) ? [v] : []));
+  const highest = Math.max(...firstChoices, 1e-9);
+  const heights = firstChoices.map((v) => "▁▂▃▄▅▆▇█"[Math.round((7 * v) / highest)] ?? "").join("");
   return [
-    ...Object.entries(values).flatMap(([name, v]) => (isPlace(name) ? [] : [`${name} ${number(v)}`])),
-    ...(places.length > 0 ? [`first choice by place ${heights}, place 1 ${number(places[0] as number)}`] : []),
+    ...Object.entries(values).flatMap(([name, v]) => (isFirstChoice(name) ? [] : [`${name} ${number(v)}`])),
+    ...(firstChoices.length > 0
+      ? [`first choice by position ${heights}, position 1 ${number(firstChoices[0] as number)}`]
+      : []),
   ];
 }
 

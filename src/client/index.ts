@@ -77,7 +77,7 @@ export class RerankClient {
     return unary(call, (done) => this.stub.getModel({}, this.metadata(), this.deadline(call), done));
   }
 
-  /** Pieces of the thought, then the answer. Leaving the loop early cancels the call. */
+  /** Pieces of the reasoning, then the answer. Leaving the loop early cancels the call. */
   async *rerankStream(
     request: Partially<RerankRequest>,
     call: CallOptions = {},

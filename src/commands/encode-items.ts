@@ -60,8 +60,8 @@ export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary
   checkEarlier(out, earlier, identity, catalogue, rowById);
 
   const asked = await readItems(options, config);
-  const held = new Set(earlier.map((e) => e.item_id));
-  const fresh = asked.filter((item) => !held.has(item.id));
+  const known = new Set(earlier.map((e) => e.item_id));
+  const fresh = asked.filter((item) => !known.has(item.id));
   const unknown = fresh.filter((item) => !rowById.has(item.id));
   const given = await encodeUnknown(options, config, tokenizer, unknown, earlier);
 

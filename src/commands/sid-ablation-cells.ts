@@ -102,7 +102,7 @@ async function measureAll(cells: readonly Planned[], o: AblationOptions): Promis
   try {
     const client = await o.worker();
     const { device, numThreads, torchVersion, transformersVersion, pythonVersion } = await client.getInfo({ signal });
-    const place = {
+    const workspace = {
       dir: scratch,
       worker: async () => client,
       signal,
@@ -111,10 +111,10 @@ async function measureAll(cells: readonly Planned[], o: AblationOptions): Promis
         if (signal.aborted) throw new InterruptedError();
       },
     };
-    const shared = await prepareCells(place, o.base);
+    const shared = await prepareCells(workspace, o.base);
     const begin = performance.now();
     for (const [at, { row, seed, config, key, path }] of cells.entries()) {
-      const { metrics, seconds } = await measureCell(place, config, shared, o.positions);
+      const { metrics, seconds } = await measureCell(workspace, config, shared, o.positions);
       const cell: StoredCell = {
         schema: "gr2.sid-ablation-cell/1",
         key,

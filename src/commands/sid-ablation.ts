@@ -94,19 +94,19 @@ export interface AblationWorkspace {
 }
 
 /** Runs the stage data; its folder. */
-export async function prepareData(place: AblationWorkspace, base: Config): Promise<string> {
-  const dirs = { data: join(place.dir, "data") };
-  await runStage(data, place, base, dirs);
+export async function prepareData(workspace: AblationWorkspace, base: Config): Promise<string> {
+  const dirs = { data: join(workspace.dir, "data") };
+  await runStage(data, workspace, base, dirs);
   return dirs.data;
 }
 
 /** Data and embeddings, which all cells share. */
 export async function prepareCells(
-  place: AblationWorkspace,
+  workspace: AblationWorkspace,
   base: Config,
 ): Promise<Readonly<Record<"data" | "embed", string>>> {
-  const dirs = { data: await prepareData(place, base), embed: join(place.dir, "embed") };
-  await runStage(embed, place, base, dirs);
+  const dirs = { data: await prepareData(workspace, base), embed: join(workspace.dir, "embed") };
+  await runStage(embed, workspace, base, dirs);
   return dirs;
 }
 
@@ -118,20 +118,20 @@ export interface CellResult {
 
 /** Fits the IDs of one cell, trains its LM on them and measures both. Its folder is removed afterwards. */
 export async function measureCell(
-  place: AblationWorkspace,
+  workspace: AblationWorkspace,
   config: Config,
   shared: Readonly<Record<"data" | "embed", string>>,
   maxPositions: number,
 ): Promise<CellResult> {
-  const dir = join(place.dir, "cell");
+  const dir = join(workspace.dir, "cell");
   rmSync(dir, { recursive: true, force: true });
   const dirs = { ...shared, sid: join(dir, "sid"), midtrain: join(dir, "midtrain") };
   const clock = stopwatch();
-  const fitted = await runStage(sid, place, config, dirs);
+  const fitted = await runStage(sid, workspace, config, dirs);
   const sidSeconds = clock();
-  const trained = await runStage(midtrain, place, config, dirs);
+  const trained = await runStage(midtrain, workspace, config, dirs);
   const midtrainSeconds = clock();
-  const recall = await nextItemRecall(makeContext("slates", place, config, dirs), maxPositions);
+  const recall = await nextItemRecall(makeContext("slates", workspace, config, dirs), maxPositions);
   const report = readJson<{ numCollidingItems: number; numCollisions: number }>(join(dirs.sid, "report.json"));
   rmSync(dir, { recursive: true, force: true });
   return {
@@ -152,16 +152,16 @@ export async function measureCell(
 
 type Dirs = Partial<Record<StageName, string>>;
 
-async function runStage(stage: Stage, place: AblationWorkspace, config: Config, dirs: Dirs): Promise<Summary> {
-  const context = makeContext(stage.name, place, config, dirs);
+async function runStage(stage: Stage, workspace: AblationWorkspace, config: Config, dirs: Dirs): Promise<Summary> {
+  const context = makeContext(stage.name, workspace, config, dirs);
   makeFolder(context.dir);
   return stage.run(context);
 }
 
 /** A stage's surroundings without a run folder: nothing is resumed within a cell. */
-function makeContext(name: StageName, place: AblationWorkspace, config: Config, dirs: Dirs): StageContext {
-  const { worker, signal, log, progress } = place;
-  const dir = dirs[name] ?? place.dir;
+function makeContext(name: StageName, workspace: AblationWorkspace, config: Config, dirs: Dirs): StageContext {
+  const { worker, signal, log, progress } = workspace;
+  const dir = dirs[name] ?? workspace.dir;
   return {
     config,
     dir,

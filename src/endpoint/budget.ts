@@ -24,7 +24,7 @@ export class Budget {
   /** What was settled so far. */
   readonly spent = { requests: 0, inputTokens: 0, outputTokens: 0 };
   private readonly options: BudgetOptions;
-  private readonly held = { requests: 0, tokens: 0, cost: 0 };
+  private readonly reserved = { requests: 0, tokens: 0, cost: 0 };
   private waiting: (() => void)[] = [];
 
   constructor(options: BudgetOptions) {
@@ -38,7 +38,7 @@ export class Budget {
   /** Holds room for one request of at most this usage; waits while others hold it. False: there is none left. */
   async reserve(most: Usage): Promise<boolean> {
     while (!this.fits(most)) {
-      if (this.held.requests === 0) return false;
+      if (this.reserved.requests === 0) return false;
       await new Promise<void>((resolve) => this.waiting.push(resolve));
     }
     this.hold(most, 1);
@@ -64,18 +64,18 @@ export class Budget {
   private fits(most: Usage): boolean {
     const { maxRequests, maxTokens, maxCost } = this.options;
     const { requests, inputTokens, outputTokens } = this.spent;
-    const { held } = this;
+    const { reserved } = this;
     return (
-      (maxRequests === 0 || requests + held.requests + 1 <= maxRequests) &&
-      (maxTokens === 0 || inputTokens + outputTokens + held.tokens + total(most) <= maxTokens) &&
-      (maxCost === 0 || this.cost + held.cost + this.price(most) <= maxCost)
+      (maxRequests === 0 || requests + reserved.requests + 1 <= maxRequests) &&
+      (maxTokens === 0 || inputTokens + outputTokens + reserved.tokens + total(most) <= maxTokens) &&
+      (maxCost === 0 || this.cost + reserved.cost + this.price(most) <= maxCost)
     );
   }
 
   private hold(most: Usage, sign: 1 | -1): void {
-    this.held.requests += sign;
-    this.held.tokens += sign * total(most);
-    this.held.cost += sign * this.price(most);
+    this.reserved.requests += sign;
+    this.reserved.tokens += sign * total(most);
+    this.reserved.cost += sign * this.price(most);
   }
 
   private price(usage: Usage): number {

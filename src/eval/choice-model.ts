@@ -1,7 +1,7 @@
 /**
  * Conditional logit (McFadden): p(candidate j of a slate) = softmax_j(w . f_j), fitted by Newton's method with an L2
  * penalty. Convex, deterministic, a few weights. It calibrates the direct mode and the pre-rank prior (a learned
- * weight for the LM's log-likelihood and one per pre-rank place) and ranks by features for the statistical teacher.
+ * weight for the LM's log-likelihood and one per pre-rank position) and ranks by features for the statistical teacher.
  *
  * Shapes: S slates, N candidates, K features.
  */

@@ -5,6 +5,7 @@
  *
  * Not here: how an order is computed (stages/evaluation), how orders are compared (table.ts).
  */
+import type { Mode } from "../prompts/rerank.ts";
 
 /** Stages that leave a language model. */
 export type LanguageModelStage = "midtrain" | "sft" | "rl";
@@ -12,11 +13,9 @@ export type LanguageModelStage = "midtrain" | "sft" | "rl";
 /**
  *   input     the order that came in
  *   prior     the fitted prior's scores, no language model
- *   direct    likelihood x prior, one forward pass
- *   think     generated after visible reasoning
- *   answer    generated at once
+ *   think, answer, direct   see Mode; direct is the likelihood times the prior
  */
-export type SystemMode = "input" | "prior" | "direct" | "think" | "answer";
+export type SystemMode = "input" | "prior" | Mode;
 
 /**
  * What a control changes of the system it is a control of.

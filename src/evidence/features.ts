@@ -37,18 +37,18 @@ export class Features {
   }
 
   /** Writes the rows of all candidates from out[at] on. */
-  write(question: FeatureInput, out: Float32Array, at = 0): void {
+  write(input: FeatureInput, out: Float32Array, at = 0): void {
     let column = at;
     for (const part of this.parts) {
-      part.write(question, out, column, this.names.length);
+      part.write(input, out, column, this.names.length);
       column += part.columns.length;
     }
   }
 
   /** features_NF of a slate. */
-  of(question: FeatureInput): Float32Array {
-    const out_NF = new Float32Array(question.candidates.length * this.names.length);
-    this.write(question, out_NF);
+  of(input: FeatureInput): Float32Array {
+    const out_NF = new Float32Array(input.candidates.length * this.names.length);
+    this.write(input, out_NF);
     return out_NF;
   }
 }

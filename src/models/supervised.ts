@@ -11,7 +11,7 @@ import { type AnyReasoning, type PromptMode, renderResponse } from "../prompts/r
 import type { ForwardBackwardRequest } from "../worker/types.ts";
 import { type Document, intoBatches, sequentialDocuments } from "./documents.ts";
 
-/** A supervised answer, with the thought that led there. */
+/** A supervised answer, with the reasoning that led there. */
 export interface Example {
   readonly slate: SlateInput;
   readonly reasoning: AnyReasoning;
@@ -35,7 +35,7 @@ export function supervisedBatch(
   o: Config["sft"],
 ): Batch {
   const weights: number[] = [];
-  const budget = policy.options.decoding.maxReasoningTokens; // a longer thought could not be sampled either
+  const budget = policy.options.decoding.maxReasoningTokens; // more reasoning could not be sampled either
   const groups = examples.map((e) => {
     const { answer, slate } = e;
     const answers =
@@ -47,7 +47,7 @@ export function supervisedBatch(
       const lastReasoningPiece = pieces.findLastIndex((p) => p.part === "reasoning"); // what closes it: never cut
       const tokens: number[] = [];
       pieces.forEach(({ piece, part, rank }, i) => {
-        // Answers of one slate share their thought, which is learned once.
+        // Answers of one slate share their reasoning, which is learned once.
         const shared = nth === 0 ? o.lambdaReasoning : 0;
         const own = part === "reasoning" ? shared : o.lambdaRanking * weight * o.rankDecay ** rank;
         const ids = policy.encoder.piece(piece);

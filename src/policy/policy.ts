@@ -73,8 +73,8 @@ export interface SampleOptions {
   readonly seed: number;
   readonly modelId?: string;
   readonly signal?: AbortSignal;
-  /** Given thoughts (mode think): each is put behind its slate's prompt and closed, and only the answer is sampled. */
-  readonly thoughts?: readonly (readonly number[])[];
+  /** Given reasoning, per slate (mode think): it follows the slate's prompt, is closed, and only the answer is sampled. */
+  readonly reasoning?: readonly (readonly number[])[];
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -140,9 +140,9 @@ export class Policy {
     const { trigger } = constraintTokens(o.mode, this.options.prompts, this.encoder);
     const prompts = slates.map((s, i) => [
       ...this.prompt(s, o.mode),
-      ...(o.thoughts ? [...(o.thoughts[i] as readonly number[]), ...trigger] : []),
+      ...(o.reasoning ? [...(o.reasoning[i] as readonly number[]), ...trigger] : []),
     ]);
-    const answerMode: PromptMode = o.thoughts ? "answer" : o.mode;
+    const answerMode: PromptMode = o.reasoning ? "answer" : o.mode;
     const out: (Rollout | undefined)[] = new Array<undefined>(slates.length * o.group).fill(undefined);
     const stream = this.worker.sample(
       {
@@ -182,7 +182,7 @@ export class Policy {
     return out as Rollout[];
   }
 
-  /** The thought of a response (mode think): its tokens up to where the answer begins. */
+  /** The reasoning of a response (mode think): its tokens up to where the answer begins. */
   readReasoning(rollout: Rollout): number[] {
     return Array.from(rollout.tokens.subarray(0, Math.max(0, findTrigger(this.ask, rollout.tokens))));
   }

@@ -10,7 +10,7 @@ import { type ChoiceExample, fitChoiceModel } from "../eval/choice-model.ts";
 export interface Prior {
   /** Weight of the LM's log-likelihood; the constraint's `scale`. 0 = the LM is not asked (the `prior` control). */
   readonly likelihood: number;
-  /** Weight of each place of the input order; the first is 0. */
+  /** Weight of each position of the input order; the first is 0. The name is that of the file. */
   readonly place: readonly number[];
   /** Weight of the pre-rank score, standardised within the slate. */
   readonly preRank: number;
@@ -66,53 +66,53 @@ export interface Terms {
   readonly evidence: boolean;
 }
 
-/** Beyond the tenth, places share a weight up to each of these: few true items stand so low, and a fit costs their square. */
+/** Beyond the tenth, positions share a weight up to each of these: few true items stand so low, and a fit costs their square. */
 const sharedUpTo = [15, 20, 30, 50, 75];
 
-/** Which weight a place of the input order has, from 0. */
-function weightOfPlace(place: number): number {
-  if (place < 10) return place;
-  const bin = sharedUpTo.findIndex((end) => place < end);
+/** Which weight a position of the input order has, from 0. */
+function weightIndex(position: number): number {
+  if (position < 10) return position;
+  const bin = sharedUpTo.findIndex((end) => position < end);
   return 10 + (bin < 0 ? sharedUpTo.length : bin);
 }
 
-/** Weights for places of slates of up to n candidates. */
-const numPlaceWeights = (n: number): number => (n === 0 ? 0 : weightOfPlace(n - 1) + 1);
+/** Weights for positions of slates of up to n candidates. */
+const numPositionWeights = (n: number): number => (n === 0 ? 0 : weightIndex(n - 1) + 1);
 
-/** @param places place weights, by the largest slate; a shorter slate leaves the last ones unused */
-function toChoice(e: PriorExample, places: number, terms: Terms): ChoiceExample {
+/** @param positions number of position weights, by the largest slate; a shorter slate leaves the last ones unused */
+function toChoice(e: PriorExample, positions: number, terms: Terms): ChoiceExample {
   const n = e.scores.length;
   const columns = [
     standardise(e.scores),
     ...(terms.likelihood ? [e.logLikelihood] : []),
     ...(terms.evidence ? [e.evidence] : []),
   ];
-  const k = places - 1 + columns.length; // all place weights but the first, then the columns
+  const k = positions - 1 + columns.length; // all position weights but the first, then the columns
   const features = new Float64Array(n * k);
   for (let j = 0; j < n; j++) {
-    if (j > 0) features[j * k + weightOfPlace(j) - 1] = 1;
+    if (j > 0) features[j * k + weightIndex(j) - 1] = 1;
     columns.forEach((column, c) => {
-      features[j * k + places - 1 + c] = column?.[j] as number;
+      features[j * k + positions - 1 + c] = column?.[j] as number;
     });
   }
   return { features_NK: features, numCandidates: n, truth_N: e.truth };
 }
 
 /**
- * Fits the prior on held-out slates of any sizes; there is a weight for every place of the largest up to the tenth, and
+ * Fits the prior on held-out slates of any sizes; there is a weight for every position of the largest up to the tenth, and
  * shared ones beyond. At least a thousand are advised (in a prototype 300 gave half the lift, 100 hurt). With `centre` the fit starts from that prior and leaves it as far as the slates ask for (MAP).
  */
 export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre?: Prior): Prior {
   const n = examples.reduce((most, e) => Math.max(most, e.scores.length), centre?.place.length ?? 0);
-  const places = numPlaceWeights(n);
+  const positions = numPositionWeights(n);
   const names = [
-    ...Array.from({ length: places - 1 }, (_, j) => `place ${j + 2}`),
+    ...Array.from({ length: positions - 1 }, (_, j) => `position ${j + 2}`),
     "pre-rank",
     ...(terms.likelihood ? ["likelihood"] : []),
     ...(terms.evidence ? ["evidence"] : []),
   ];
   const { weights } = fitChoiceModel(
-    examples.map((e) => toChoice(e, places, terms)),
+    examples.map((e) => toChoice(e, positions, terms)),
     names,
     centre ? centrePenalty : undefined,
     centre ? packWeights(centre, n, terms) : undefined,
@@ -120,7 +120,7 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
   const getWeight = (name: string): number => weights[names.indexOf(name)] ?? 0;
   return {
     likelihood: terms.likelihood ? Math.max(minLikelihood, getWeight("likelihood")) : 0,
-    place: Array.from({ length: n }, (_, j) => (j === 0 ? 0 : (weights[weightOfPlace(j) - 1] as number))),
+    place: Array.from({ length: n }, (_, j) => (j === 0 ? 0 : (weights[weightIndex(j) - 1] as number))),
     preRank: getWeight("pre-rank"),
     evidence: terms.evidence ? getWeight("evidence") : 0,
   };
@@ -130,9 +130,9 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
 const centrePenalty = 0.03;
 
 const packWeights = (p: Prior, n: number, terms: Terms): number[] => [
-  ...Array.from({ length: numPlaceWeights(n) - 1 }, (_, w) => {
-    const place = Array.from({ length: n }, (__, j) => j).find((j) => weightOfPlace(j) === w + 1) ?? 0;
-    return (p.place[place] ?? p.place.at(-1) ?? 0) - (p.place[0] ?? 0);
+  ...Array.from({ length: numPositionWeights(n) - 1 }, (_, w) => {
+    const position = Array.from({ length: n }, (__, j) => j).find((j) => weightIndex(j) === w + 1) ?? 0;
+    return (p.place[position] ?? p.place.at(-1) ?? 0) - (p.place[0] ?? 0);
   }),
   p.preRank,
   ...(terms.likelihood ? [p.likelihood] : []),

@@ -24,7 +24,7 @@ export interface ChatMessage {
 }
 
 /**
- * What templates may ask for besides the messages. Thoughts are written into the answer, where they are trained and
+ * What templates may ask for besides the messages. Reasoning is written into the answer, where it is trained and
  * rewarded, hence no hidden thinking; a fixed date, because templates that print today's would change results overnight.
  */
 export const templateSettings = { enable_thinking: false, date_string: "26 Jul 2024" } as const;
@@ -51,20 +51,20 @@ export function renderChat(
   }
 }
 
-const questionPlace = "GR2QUESTIONPLACE";
-const answerPlace = "GR2ANSWERPLACE";
+const questionPlaceholder = "GR2QUESTIONPLACE";
+const answerPlaceholder = "GR2ANSWERPLACE";
 
 /** Throws ConfigError if the template does not write the user's message exactly once, or nothing ends an answer. */
 export function chatFrame(chat: ChatModel): ChatFrame {
-  const question = { role: "user", content: questionPlace } as const;
-  const parts = renderChat(chat, [question], true).split(questionPlace);
+  const question = { role: "user", content: questionPlaceholder } as const;
+  const parts = renderChat(chat, [question], true).split(questionPlaceholder);
   if (parts.length !== 2)
     throw new ConfigError(`the model's chat template writes the user's message ${parts.length - 1} times, not once`, {
       advice: "Set prompts.chat=off.",
     });
-  const whole = renderChat(chat, [question, { role: "assistant", content: answerPlace }], false);
-  const behind = whole.slice(whole.indexOf(answerPlace) + answerPlace.length).trimStart();
-  const ends = chat.specialTokens.filter((token) => token !== "" && behind.startsWith(token));
+  const whole = renderChat(chat, [question, { role: "assistant", content: answerPlaceholder }], false);
+  const after = whole.slice(whole.indexOf(answerPlaceholder) + answerPlaceholder.length).trimStart();
+  const ends = chat.specialTokens.filter((token) => token !== "" && after.startsWith(token));
   const end = ends.sort((a, b) => b.length - a.length)[0] ?? chat.eosToken;
   if (end === "")
     throw new ConfigError(

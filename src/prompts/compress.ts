@@ -31,27 +31,27 @@ export function budgetCompressor(o: BudgetOptions, countTokens: (row: number, ti
       const getTitle = (row: number): string => firstWords(input.getTitle(row), o.titleWords);
       const latest = Array.from(input.history).slice(-o.historyItems);
       if (o.historyTokens === 0) return { ...input, history: latest, getTitle };
-      const places = latest.map((_, i) => i).filter((i) => latest.lastIndexOf(latest[i] as number) === i);
-      const estimateCost = (place: number): number => {
-        const row = latest[place] as number;
+      const positions = latest.map((_, i) => i).filter((i) => latest.lastIndexOf(latest[i] as number) === i);
+      const estimateCost = (position: number): number => {
+        const row = latest[position] as number;
         return countTokens(row, getTitle(row));
       };
       const kept = new Set<number>();
       let left = o.historyTokens;
-      const keep = (place: number, least: number): void => {
-        const cost = estimateCost(place);
+      const keep = (position: number, least: number): void => {
+        const cost = estimateCost(position);
         if (left - cost < least) return;
         left -= cost;
-        kept.add(place);
+        kept.add(position);
       };
-      for (const place of [...places].reverse()) keep(place, o.historyTokens / 2);
+      for (const position of [...positions].reverse()) keep(position, o.historyTokens / 2);
       const relevance = relevanceTo(input.candidates.map(input.getTitle));
-      const byRelevance = places
-        .filter((place) => !kept.has(place))
-        .map((place) => ({ place, score: relevance(input.getTitle(latest[place] as number)) }))
-        .sort((a, b) => b.score - a.score || b.place - a.place);
-      for (const { place } of byRelevance) keep(place, 0);
-      return { ...input, history: latest.filter((_, place) => kept.has(place)), getTitle };
+      const byRelevance = positions
+        .filter((position) => !kept.has(position))
+        .map((position) => ({ position, score: relevance(input.getTitle(latest[position] as number)) }))
+        .sort((a, b) => b.score - a.score || b.position - a.position);
+      for (const { position } of byRelevance) keep(position, 0);
+      return { ...input, history: latest.filter((_, position) => kept.has(position)), getTitle };
     },
   };
 }

@@ -140,7 +140,7 @@ export function parseJsonAnswer(body: string, spellings: readonly string[], fewe
 const keysWritten = (json: string): string[] =>
   [...json.matchAll(/"((?:[^"\\]|\\.)*)"(\s*:)?/gs)].flatMap(([, name, colon]) => (colon ? [name as string] : []));
 
-/** A thought that cites items: `known` IDs become rows, the others are named. */
+/** Reasoning that cites items: `known` IDs become rows, the others are named. */
 export interface Citations {
   readonly words: readonly (string | number)[];
   /** Rows in the order they are cited. */
@@ -152,17 +152,17 @@ export interface Citations {
 const idLike = /(?:<\|sid_begin\|>)?<s_a_\d+>(?:<s_[b-z]_\d+>)*(?:<\|sid_end\|>)?/g;
 
 /** @param findRow the item an ID stands for, among those the prompt shows */
-export function readCitations(thought: string, findRow: (spelling: string) => number | undefined): Citations {
+export function readCitations(reasoning: string, findRow: (spelling: string) => number | undefined): Citations {
   const words: (string | number)[] = [];
   const unknown: string[] = [];
   let at = 0;
-  for (const match of thought.matchAll(idLike)) {
+  for (const match of reasoning.matchAll(idLike)) {
     const row = findRow(match[0]);
-    if (match.index > at) words.push(thought.slice(at, match.index));
+    if (match.index > at) words.push(reasoning.slice(at, match.index));
     if (row === undefined) unknown.push(match[0]);
     else words.push(row);
     at = match.index + match[0].length;
   }
-  if (at < thought.length) words.push(thought.slice(at));
+  if (at < reasoning.length) words.push(reasoning.slice(at));
   return { words, cited: words.filter((w) => typeof w === "number"), unknown };
 }

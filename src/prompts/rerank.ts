@@ -11,7 +11,16 @@
  */
 import { candidate, type Encoder, type ItemPiece, item, marker, type Piece, text, turn } from "./pieces.ts";
 
-export type PromptMode = "think" | "answer";
+/**
+ * How a language model orders candidates.
+ *
+ *   think    it writes its reasoning, then the order
+ *   answer   it writes the order at once
+ *   direct   it writes nothing: the order follows from the likelihood of every candidate
+ */
+export type Mode = "think" | "answer" | "direct";
+/** The modes that generate, and so have a prompt of this file. */
+export type PromptMode = Exclude<Mode, "direct">;
 
 export interface PromptOptions {
   readonly format: "compact" | "json";
@@ -49,7 +58,7 @@ export const instructions = {
     'Answer with JSON alone: {"reasoning": "pattern: ... complement: ... choice: ID", "ranking": [all candidate IDs, best first]}',
 } as const;
 
-/** The text of a json answer around thought and IDs. */
+/** The text of a json answer around reasoning and IDs. */
 export const jsonParts = {
   open: '{"reasoning": "',
   answer: '", "ranking": ["',
@@ -118,46 +127,46 @@ export interface ReasoningSteps {
   readonly choice: number | null;
 }
 
-/** A thought in a teacher's own words: text, and item rows where it cites one. Untrusted as any text. */
+/** Reasoning in a teacher's own words: text, and item rows where it cites one. Untrusted as any text. */
 export interface FreeReasoning {
   readonly words: readonly (string | number)[];
 }
 
 export type AnyReasoning = ReasoningSteps | FreeReasoning;
 
-/** A visible thought, without what closes it. Inside a json answer it is the inside of a JSON string. */
-export function renderReasoning(thought: AnyReasoning, format: PromptOptions["format"]): Piece[] {
+/** Visible reasoning, without what closes it. Inside a json answer it is the inside of a JSON string. */
+export function renderReasoning(reasoning: AnyReasoning, format: PromptOptions["format"]): Piece[] {
   const written = format === "json" ? (s: string) => text(JSON.stringify(s).slice(1, -1)) : (s: string) => text(s);
-  if ("words" in thought) return thought.words.map((w) => (typeof w === "string" ? written(w) : item(w)));
+  if ("words" in reasoning) return reasoning.words.map((w) => (typeof w === "string" ? written(w) : item(w)));
   const pieces: Piece[] = [];
   const names = format === "json" ? [" complement:", " choice:", " after:"] : [" because:", " choice:", " after:"];
   const [support, choice, recap] = names as [string, string, string];
-  if (thought.pattern.length) pieces.push(written(`pattern: ${thought.pattern.join(", ")}`));
-  if (thought.support.length) pieces.push(text(support), ...thought.support.map(item));
-  if (thought.choice !== null) pieces.push(text(choice), item(thought.choice));
-  if (thought.recap.length) pieces.push(text(recap), ...thought.recap.map(item));
+  if (reasoning.pattern.length) pieces.push(written(`pattern: ${reasoning.pattern.join(", ")}`));
+  if (reasoning.support.length) pieces.push(text(support), ...reasoning.support.map(item));
+  if (reasoning.choice !== null) pieces.push(text(choice), item(reasoning.choice));
+  if (reasoning.recap.length) pieces.push(text(recap), ...reasoning.recap.map(item));
   return pieces;
 }
 
 export type Part = "reasoning" | "ranking";
 
-/** A piece of a response with its role; `rank` = 0-based place in the answer of an item, for position weights. */
+/** A piece of a response with its role; `rank` = 0-based position in the answer of an item, for position weights. */
 export interface ResponsePiece {
   readonly piece: Piece;
   readonly part: Part;
   readonly rank: number;
 }
 
-/** The full response: the thought (if any), then all candidates best first. */
+/** The full response: the reasoning (if any), then all candidates best first. */
 export function renderResponse(
   reasoning: AnyReasoning | null,
   order: readonly number[],
   options: PromptOptions,
 ): ResponsePiece[] {
-  const thought = reasoning ? renderReasoning(reasoning, options.format) : [];
+  const rendered = reasoning ? renderReasoning(reasoning, options.format) : [];
   const compact = options.format === "compact";
   const open: Piece[] = reasoning ? [compact ? marker("answer") : text(jsonParts.answer)] : [];
-  const out: ResponsePiece[] = [...thought, ...open].map((piece) => ({ piece, part: "reasoning", rank: 0 }));
+  const out: ResponsePiece[] = [...rendered, ...open].map((piece) => ({ piece, part: "reasoning", rank: 0 }));
   order.forEach((row, rank) => {
     if (rank > 0 && !compact) out.push({ piece: text(jsonParts.separator), part: "ranking", rank });
     out.push({ piece: item(row), part: "ranking", rank });
@@ -185,4 +194,4 @@ export function constraintTokens(mode: PromptMode, options: PromptOptions, encod
   };
 }
 
-export const modes: readonly PromptMode[] = ["think", "answer"];
+export const promptModes: readonly PromptMode[] = ["think", "answer"];

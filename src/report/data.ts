@@ -79,8 +79,8 @@ export interface ReportData {
   readonly statistics: DataStatistics | undefined;
   readonly sid: SidUsage | undefined;
   readonly prior: CalibratedPrior | undefined;
-  /** How often the pre-rank put the true item at each place, on test. */
-  readonly targetPlaces: readonly number[];
+  /** How often the pre-rank put the true item at each position, on test. */
+  readonly targetPositions: readonly number[];
   /** stages/STAGE/summary.json by stage. */
   readonly summaries: Readonly<Record<string, Readonly<Record<string, number>>>>;
 }
@@ -105,7 +105,7 @@ export function readReportData(run: string): ReportData | undefined {
     statistics: json<DataStatistics>("stages", "data", "statistics.json"),
     sid: json<SidUsage>("stages", "sid", "report.json"),
     prior: json<{ withLikelihood: CalibratedPrior }>("stages", "calibrate", "prior.json")?.withLikelihood,
-    targetPlaces: json<{ targetPositions?: number[] }>("stages", "slates", "test.stats.json")?.targetPositions ?? [],
+    targetPositions: json<{ targetPositions?: number[] }>("stages", "slates", "test.stats.json")?.targetPositions ?? [],
     summaries: Object.fromEntries(summaries),
   };
 }

@@ -176,11 +176,11 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
           : undefined,
       ),
       await figure(
-        "First choice by place",
+        "First choice by position",
         positions.length > 0
-          ? plots.places(positions, { y: "share of answers", color: plots.palette.violet, format: ".0%" })
+          ? plots.positions(positions, { y: "share of answers", color: plots.palette.violet, format: ".0%" })
           : undefined,
-        "Which place of the input the policy puts first, mean over the last tenth of RL.",
+        "Which position of the input the policy puts first, mean over the last tenth of RL.",
       ),
       healthTable(data),
       alarms(data),
@@ -248,16 +248,16 @@ export async function identifierFigures(data: ReportData): Promise<Html> {
     ),
     await figure("Quantizer", drawn(fit, { y: "value" })),
     await figure(
-      "Calibrated weight of each place",
+      "Calibrated weight of each position",
       weights.some((w) => w !== 0)
-        ? plots.places(weights, { y: "log-prior", color: plots.palette.amber, format: "+.2~f" })
+        ? plots.positions(weights, { y: "log-prior", color: plots.palette.amber, format: "+.2~f" })
         : undefined,
       `Fitted on held-out slates. ${terms}`,
     ),
     await figure(
       "Where the pre-rank puts the true item",
-      data.targetPlaces.length > 0
-        ? plots.places(data.targetPlaces, { y: "test slates", color: plots.palette.grey, format: "~s" })
+      data.targetPositions.length > 0
+        ? plots.positions(data.targetPositions, { y: "test slates", color: plots.palette.grey, format: "~s" })
         : undefined,
     ),
   ]);

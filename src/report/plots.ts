@@ -240,13 +240,13 @@ export function bars(
   };
 }
 
-/** One upright bar a place (1, 2, …). */
-export function places(values: readonly number[], options: { y: string; color: string; format: string }) {
+/** One upright bar per position (1, 2, …). */
+export function positions(values: readonly number[], options: { y: string; color: string; format: string }) {
   return {
-    data: { values: values.map((value, i) => ({ place: i + 1, value })) },
+    data: { values: values.map((value, i) => ({ position: i + 1, value })) },
     mark: { type: "bar", color: options.color, opacity: 0.85, width: { band: 0.75 } },
     encoding: {
-      x: { field: "place", type: "ordinal", title: "place in the pre-rank", axis: { labelAngle: 0 } },
+      x: { field: "position", type: "ordinal", title: "position in the pre-rank", axis: { labelAngle: 0 } },
       y: { field: "value", type: "quantitative", title: options.y, axis: { tickCount: 5, format: options.format } },
     },
   };

@@ -116,7 +116,7 @@ const shownSlates = 3;
 export function slates(examples: readonly Example[]): Html {
   if (examples.length === 0) return html``;
   return html`<section><h2>Slates, before and after</h2>
-    <p class="lead">Drawn at random from the test slates before anything was evaluated. The true next item is marked; arrows count the places an item moved.</p>
+    <p class="lead">Drawn at random from the test slates before anything was evaluated. The true next item is marked; arrows count the positions an item moved.</p>
     ${examples.slice(0, shownSlates).map(slate)}
     ${examples.length > shownSlates && html`<details class="more"><summary>${examples.length - shownSlates} more slates</summary>${examples.slice(shownSlates).map((e, i) => slate(e, i + shownSlates))}</details>`}</section>`;
 }

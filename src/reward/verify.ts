@@ -31,7 +31,7 @@ export interface Verdict {
   readonly valid: boolean;
   /** The answer repeats the input order. */
   readonly identity: boolean;
-  /** 0-based place of the target (highest label, first in the input) before and after; -1 after an unparseable answer. */
+  /** 0-based position of the target (highest label, first in the input) before and after; -1 after an unparseable answer. */
   readonly before: number;
   readonly after: number;
   /** One sentence: why this number. Written when it is asked for: few of the answers of a run are looked at. */
@@ -119,8 +119,8 @@ function pairsInOrder(labels: readonly number[]): number {
   return pairs;
 }
 
-/** Mean place of the positives, from 1. */
-function meanPlace(labels: readonly number[]): number {
+/** Mean position of the positives, from 1. */
+function meanPosition(labels: readonly number[]): number {
   let [sum, count] = [0, 0];
   for (let i = 0; i < labels.length; i++) {
     if ((labels[i] as number) > 0) {
@@ -137,7 +137,7 @@ const computeMetric = (labels: readonly number[], { kind, ndcgK }: RewardOptions
 
 /** The ranking reward before any gate. */
 function measured(input: readonly number[], answer: readonly number[], options: RewardOptions): number {
-  if (options.kind === "rank-promotion") return (meanPlace(input) - meanPlace(answer)) / input.length;
+  if (options.kind === "rank-promotion") return (meanPosition(input) - meanPosition(answer)) / input.length;
   return computeMetric(answer, options) - (options.dehacked ? 0 : computeMetric(input, options));
 }
 
@@ -149,8 +149,8 @@ function renderFormula(
   options: RewardOptions,
 ): string {
   if (options.kind === "rank-promotion") {
-    const place = (labels: readonly number[]): string => String(Number(meanPlace(labels).toFixed(4)));
-    return `(${place(input)} - ${place(answer)}) / ${input.length} = ${value.toFixed(4)}`;
+    const mean = (labels: readonly number[]): string => String(Number(meanPosition(labels).toFixed(4)));
+    return `(${mean(input)} - ${mean(answer)}) / ${input.length} = ${value.toFixed(4)}`;
   }
   const name = options.kind === "auc" ? "AUC" : `NDCG@${options.ndcgK}`;
   if (options.dehacked) return `${name} ${value.toFixed(4)}`;

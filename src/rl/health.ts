@@ -47,9 +47,10 @@ export function measureHealth(seen: readonly Answers[], kept: readonly Answers[]
     // 0: all of a step's answers come from the same weights (rollouts.jsonl has the version of each).
     weight_version_span: measureSpan(rollouts.map((r) => r.weightVersion)),
   };
-  const places = Math.max(0, ...seen.map((g) => g.slate.candidates.length));
-  for (let place = 0; place < places; place++)
-    values[`first_choice_${place + 1}`] = orders.filter((o) => o[0] === place).length / Math.max(1, orders.length);
+  const positions = Math.max(0, ...seen.map((g) => g.slate.candidates.length));
+  for (let position = 0; position < positions; position++)
+    values[`first_choice_${position + 1}`] =
+      orders.filter((o) => o[0] === position).length / Math.max(1, orders.length);
   return values;
 }
 
@@ -119,12 +120,12 @@ export function raiseAlarms(steps: readonly Values[]): Alarm[] {
     "cut off",
     `${percent(cut)} of answers are cut off by the length limit. Raise decoding.maxReasoningTokens or rl.overlongBuffer.`,
   );
-  const places = Object.keys(last).filter((name) => name.startsWith("first_choice_"));
-  const favourite = places.reduce((best, name) => (mean(name) > mean(best) ? name : best), places[0] ?? "");
+  const positions = Object.keys(last).filter((name) => name.startsWith("first_choice_"));
+  const favourite = positions.reduce((best, name) => (mean(name) > mean(best) ? name : best), positions[0] ?? "");
   raise(
-    places.length > 2 && favourite !== "first_choice_1" && mean(favourite) > 0.7,
-    "one place",
-    `${percent(mean(favourite))} of answers put the candidate of place ${favourite.slice("first_choice_".length)} first: the policy favours a place, not items. Check the prompts; compare with shuffled candidates.`,
+    positions.length > 2 && favourite !== "first_choice_1" && mean(favourite) > 0.7,
+    "one position",
+    `${percent(mean(favourite))} of answers put the candidate of position ${favourite.slice("first_choice_".length)} first: the policy favours a position, not items. Check the prompts; compare with shuffled candidates.`,
   );
   const gap = Math.max(...recent.map((s) => s.logprobGapMax ?? 0));
   raise(

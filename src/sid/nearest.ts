@@ -34,8 +34,8 @@ export function nearestRows(
       const length = norm * (norms[row] as number);
       const similarity = length > 0 ? dot(queries, query, points, row) / length : 0;
       if (best.length === count && similarity <= (best[count - 1] as Near).similarity) continue;
-      const place = best.findIndex((n) => similarity > n.similarity);
-      best.splice(place < 0 ? best.length : place, 0, { row, similarity });
+      const index = best.findIndex((n) => similarity > n.similarity);
+      best.splice(index < 0 ? best.length : index, 0, { row, similarity });
       if (best.length > count) best.pop();
     }
     return best;

@@ -1,5 +1,5 @@
 /**
- * The pre-rank prior: how much the LM's likelihood and each place of the input order weigh, fitted on the re-rank
+ * The pre-rank prior: how much the LM's likelihood and each position of the input order weigh, fitted on the re-rank
  * slates, which neither the LM nor their pre-ranker has seen. Generation uses it as the constraint's logit prior. The same
  * fit with the teacher's evidence gives the belief that SFT can distil.
  */

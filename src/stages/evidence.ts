@@ -285,13 +285,14 @@ async function midtrainSlates(context: StageContext, data: SplitDataset, rerank:
 function drawUsers(slates: readonly Slate[], most: number, seed: number): readonly Slate[] {
   if (slates.length <= most) return slates;
   const users = Rng.of(seed, "evidence-users").shuffle([...new Set(slates.map((s) => s.user))]);
-  const place = new Map(users.map((user, k) => [user, k]));
+  const indexByUser = new Map(users.map((user, k) => [user, k]));
   const counts = new Int32Array(users.length);
-  for (const s of slates) counts[place.get(s.user) as number] = (counts[place.get(s.user) as number] as number) + 1;
+  for (const s of slates)
+    counts[indexByUser.get(s.user) as number] = (counts[indexByUser.get(s.user) as number] as number) + 1;
   let total = 0;
   const end = counts.findIndex((n) => {
     total += n;
     return total > most;
   });
-  return slates.filter((s) => (place.get(s.user) as number) < end);
+  return slates.filter((s) => (indexByUser.get(s.user) as number) < end);
 }

@@ -26,8 +26,8 @@ import type { ReasoningSteps } from "../prompts/rerank.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { sampleTraces, statisticalTeacher } from "../teacher/sampling.ts";
-import { hideAnswer, type UnlabelledSlate } from "../teacher/slate-view.ts";
 import { type Evidence, type StatisticalTeacher, supportFor } from "../teacher/statistical.ts";
+import { hideAnswer, type UnlabelledSlate } from "../teacher/unlabelled-slate.ts";
 import { teacherInWords } from "./teachers/in-words.ts";
 
 export const traces: Stage = {
@@ -88,8 +88,8 @@ async function run(context: StageContext): Promise<Summary> {
   writeLines(
     join(context.dir, "traces.jsonl"),
     kept.map(
-      ({ slateId, ranking, thought, tries, mode, seed, time, prompt }): TraceRecord => ({
-        ...{ slate: slateId, order: ranking, reasoning: thought, tries },
+      ({ slateId, ranking, reasoning, tries, mode, seed, time, prompt }): TraceRecord => ({
+        ...{ slate: slateId, order: ranking, reasoning, tries },
         ...{ teacher: teacher.kind, model: teacher.model, sampling: mode, seed, time, prompt },
       }),
     ),

@@ -1,14 +1,14 @@
 /**
- * Which thoughts are fit to be learned from: they cite what they were shown and nothing else, conclude with the item that
- * the ranking puts first, keep to a length, and are in the language asked for. Pure; sampling.ts compares with the answer.
+ * Which reasoning is fit to be learned from: it cites what it was shown and nothing else, concludes with the item that
+ * the ranking puts first, keeps to a length, and is in the language asked for. Pure; sampling.ts compares with the answer.
  */
 import type { Citations } from "../prompts/parse.ts";
 
 export interface QualityOptions {
-  /** Bounds on the words of a thought, citations not counted. */
+  /** Bounds on the words of the reasoning, citations not counted. */
   readonly minWords: number;
   readonly maxWords: number;
-  /** Items a thought must cite at least. */
+  /** Items it must cite at least. */
   readonly minCitations: number;
   readonly language: "en" | "any";
 }
@@ -19,31 +19,31 @@ export interface Fault {
 }
 
 /** @param first the row that the ranking puts first */
-export function findFault(thought: Citations, first: number, o: QualityOptions): Fault | undefined {
-  const words = listWords(thought);
-  const unknown = thought.unknown[0];
+export function findFault(reasoning: Citations, first: number, o: QualityOptions): Fault | undefined {
+  const words = listWords(reasoning);
+  const unknown = reasoning.unknown[0];
   if (unknown !== undefined)
     return { reason: "cites an unknown item", detail: `${unknown} is neither in the history nor in the slate` };
   if (words.length < o.minWords) return { reason: "too short", detail: `${words.length} words` };
   if (words.length > o.maxWords) return { reason: "too long", detail: `${words.length} words` };
   if (o.language === "en" && !looksEnglish(words))
     return { reason: "not in English", detail: words.slice(0, 12).join(" ") };
-  if (new Set(thought.cited).size < o.minCitations)
-    return { reason: "cites too few items", detail: `${new Set(thought.cited).size} of ${o.minCitations}` };
-  const conclusion = findConclusion(thought);
+  if (new Set(reasoning.cited).size < o.minCitations)
+    return { reason: "cites too few items", detail: `${new Set(reasoning.cited).size} of ${o.minCitations}` };
+  const conclusion = findConclusion(reasoning);
   if (conclusion !== undefined && conclusion !== first)
-    return { reason: "ranks another item first", detail: "than the one its thought concludes with" };
+    return { reason: "ranks another item first", detail: "than the one its reasoning concludes with" };
   return undefined;
 }
 
-const listWords = (thought: Citations): string[] =>
-  thought.words.flatMap((part) => (typeof part === "string" ? (part.match(/[\p{L}\p{N}'’]+/gu) ?? []) : []));
+const listWords = (reasoning: Citations): string[] =>
+  reasoning.words.flatMap((part) => (typeof part === "string" ? (part.match(/[\p{L}\p{N}'’]+/gu) ?? []) : []));
 
 /** The first item cited behind the last "choice", or else the last item cited. */
-function findConclusion(thought: Citations): number | undefined {
-  const at = thought.words.findLastIndex((part) => typeof part === "string" && /\bchoice\b/i.test(part));
-  const behind = at < 0 ? undefined : thought.words.slice(at).find((part) => typeof part === "number");
-  return behind ?? thought.cited.at(-1);
+function findConclusion(reasoning: Citations): number | undefined {
+  const at = reasoning.words.findLastIndex((part) => typeof part === "string" && /\bchoice\b/i.test(part));
+  const stated = at < 0 ? undefined : reasoning.words.slice(at).find((part) => typeof part === "number");
+  return stated ?? reasoning.cited.at(-1);
 }
 
 /** Words that carry English sentences and few others; about two in five words of English prose. */

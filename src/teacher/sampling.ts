@@ -10,9 +10,9 @@ import { Rng } from "../core/rng.ts";
 import { softmax } from "../eval/choice-model.ts";
 import { type Slate, slateLabels } from "../prerank/types.ts";
 import type { AnyReasoning } from "../prompts/rerank.ts";
-import { hideAnswer, type UnlabelledSlate } from "./slate-view.ts";
 import type { StatisticalTeacher } from "./statistical.ts";
 import type { Reply, Teacher, TeacherQuestion } from "./teacher.ts";
+import { hideAnswer, type UnlabelledSlate } from "./unlabelled-slate.ts";
 
 export type TraceMode = "rejection" | "targeted";
 
@@ -21,7 +21,7 @@ export interface Trace {
   readonly slateId: string;
   /** Candidate indices, best first; a permutation of the slate. */
   readonly ranking: readonly number[];
-  readonly thought: AnyReasoning;
+  readonly reasoning: AnyReasoning;
   /** Asked so often, from 1. */
   readonly tries: number;
   readonly mode: TraceMode;
@@ -94,12 +94,12 @@ export async function sampleTraces(
       const labels = slateLabels(slate);
       const right = reply.kind === "ranking" && labels[reply.order[0] as number] === Math.max(...labels);
       if (right) {
-        const { thought, seed, time, prompt } = reply;
+        const { reasoning, seed, time, prompt } = reply;
         const ranking = byLabel(options.rest === "input" ? inputOrder(reply.order) : reply.order, labels);
         traces.set(slate.id, {
           slateId: slate.id,
           ranking,
-          thought,
+          reasoning,
           tries: attempt,
           mode: options.mode,
           seed,
@@ -167,7 +167,7 @@ export function statisticalTeacher(
     return {
       kind: "ranking",
       order: rankingFrom(scores, first),
-      thought: o.explainChoice(slate, first),
+      reasoning: o.explainChoice(slate, first),
       seed: null,
       time: null,
       prompt: null,

@@ -5,7 +5,7 @@
 import type { Dataset } from "../data/types.ts";
 import { type ItemTable, overlap } from "../evidence/items.ts";
 import type { Statistics } from "../evidence/statistics.ts";
-import type { UnlabelledSlate } from "./slate-view.ts";
+import type { UnlabelledSlate } from "./unlabelled-slate.ts";
 
 export type SupportKind = "transition" | "cooccurrence" | "category";
 

@@ -1,10 +1,10 @@
 /**
- * What every teacher is: it is asked to order a slate and to say why, and replies with a ranking and a thought, or with
+ * What every teacher is: it is asked to order a slate and to say why, and replies with a ranking and its reasoning, or with
  * what was wrong. The offline statistical teacher (statistical.ts), any endpoint and the worker's model (words.ts) are
  * asked in the same way; sampling.ts decides which replies become traces.
  */
 import type { AnyReasoning } from "../prompts/rerank.ts";
-import type { UnlabelledSlate } from "./slate-view.ts";
+import type { UnlabelledSlate } from "./unlabelled-slate.ts";
 
 export interface TeacherQuestion {
   /** Without its answer. */
@@ -20,7 +20,7 @@ export type Reply =
       readonly kind: "ranking";
       /** Candidate indices, best first; a permutation. */
       readonly order: readonly number[];
-      readonly thought: AnyReasoning;
+      readonly reasoning: AnyReasoning;
       /** Of drawing this answer; null where the whole teacher follows from the run's seed. */
       readonly seed: number | null;
       /** When a server gave it, ISO 8601; null where it was computed and could be again. */

@@ -6,12 +6,12 @@ import { RunError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { deriveSeed } from "../core/rng.ts";
 import { parseJsonAnswer, readCitations } from "../prompts/parse.ts";
-import { renderTeacherPrompt, type TeacherPromptOptions } from "../prompts/question.ts";
+import { renderTeacherPrompt, type TeacherPromptOptions } from "../prompts/teacher-prompt.ts";
 import { findFault, type QualityOptions } from "./quality.ts";
 import type { Reply, Teacher, TeacherQuestion } from "./teacher.ts";
 
 /** One request for text. */
-export interface Wanted {
+export interface TextRequest {
   readonly prompt: string;
   /** The candidates' semantic IDs, in slate order. */
   readonly spellings: readonly string[];
@@ -24,7 +24,7 @@ export type Written =
   | { readonly kind: "unasked"; readonly reason: string };
 
 /** One outcome a request, in order. */
-export type Complete = (wanted: readonly Wanted[]) => Promise<readonly Written[]>;
+export type Complete = (wanted: readonly TextRequest[]) => Promise<readonly Written[]>;
 
 export interface WordsOptions {
   readonly kind: "openai" | "worker";
@@ -46,7 +46,7 @@ const probe = 20;
 /** Throws RunError, from `ask`, if the first answers are all unusable. */
 export function writingTeacher(o: WordsOptions): Teacher {
   let probed = false;
-  const describeWanted = (question: TeacherQuestion): Wanted => {
+  const toTextRequest = (question: TeacherQuestion): TextRequest => {
     const { slate, hint, attempt } = question;
     return {
       prompt: renderTeacherPrompt(
@@ -78,15 +78,15 @@ export function writingTeacher(o: WordsOptions): Teacher {
 
   async function replyTo(questions: readonly TeacherQuestion[]): Promise<Reply[]> {
     if (questions.length === 0) return [];
-    const wanted = questions.map(describeWanted);
+    const wanted = questions.map(toTextRequest);
     const written = await o.complete(wanted);
     return questions.map((question, i): Reply => {
       const answer = written[i] as Written;
-      return answer.kind === "text" ? read(question, wanted[i] as Wanted, answer) : answer;
+      return answer.kind === "text" ? read(question, wanted[i] as TextRequest, answer) : answer;
     });
   }
 
-  function read(question: TeacherQuestion, asked: Wanted, answer: Extract<Written, { kind: "text" }>): Reply {
+  function read(question: TeacherQuestion, asked: TextRequest, answer: Extract<Written, { kind: "text" }>): Reply {
     const { text, time, cut } = answer;
     const unusable = (reason: string, detail: string): Reply => ({ kind: "unusable", reason, detail, text });
     if (cut) return unusable("cut off", "longer than teacher.maxAnswerTokens");
@@ -95,13 +95,13 @@ export function writingTeacher(o: WordsOptions): Teacher {
     if (parsed.kind === "unparseable") return unusable(parsed.reason, parsed.detail);
     const shown = [...o.getHistory(question), ...candidates]; // of two items spelled alike the candidate is meant
     const rows = new Map(shown.map((row) => [o.spell(row), row]));
-    const thought = readCitations(parsed.reasoning, (spelling) => rows.get(spelling));
-    const fault = findFault(thought, candidates[parsed.order[0] as number] as number, o.quality);
+    const citations = readCitations(parsed.reasoning, (spelling) => rows.get(spelling));
+    const fault = findFault(citations, candidates[parsed.order[0] as number] as number, o.quality);
     if (fault) return unusable(fault.reason, fault.detail);
     return {
       kind: "ranking",
       order: parsed.order,
-      thought: { words: thought.words },
+      reasoning: { words: citations.words },
       seed: asked.seed,
       time,
       prompt: sha256(asked.prompt),

@@ -26,15 +26,15 @@ export function checkBeams(request: BeamSearchRequest, { rows, logprobs }: BeamS
     for (let k = 0; k < beamWidth; k++) {
       const row = rows.data[prompt * beamWidth + k] as number;
       const logprob = logprobs.data[prompt * beamWidth + k] as number;
-      const place = `prompt ${prompt}, place ${k + 1}`;
+      const where = `prompt ${prompt}, position ${k + 1}`;
       if (k >= expected) {
-        if (row !== -1) refuse(`${place}: row ${row} where none is left`);
+        if (row !== -1) refuse(`${where}: row ${row} where none is left`);
         continue;
       }
-      if (!known.has(row)) refuse(`${place}: there is no item row ${row}`);
-      if (seen.has(row)) refuse(`${place}: row ${row} for the second time`);
-      if (barred.has(row)) refuse(`${place}: row ${row} was excluded`);
-      if (!(logprob <= before && logprob > -Infinity)) refuse(`${place}: log-prob ${logprob} behind ${before}`);
+      if (!known.has(row)) refuse(`${where}: there is no item row ${row}`);
+      if (seen.has(row)) refuse(`${where}: row ${row} for the second time`);
+      if (barred.has(row)) refuse(`${where}: row ${row} was excluded`);
+      if (!(logprob <= before && logprob > -Infinity)) refuse(`${where}: log-prob ${logprob} behind ${before}`);
       seen.add(row);
       before = logprob;
     }

@@ -99,8 +99,8 @@ describe("a teacher of distillation in the real worker", { timeout: 120_000 }, (
     expect(theirs.some((l) => l < -0.1)).toBe(true);
     for (const path of [state("whole"), state("adapted"), exported]) {
       // What the look before the first stage reads of these folders is what the worker really writes.
-      const outlook = { reaches: () => true, finished: async () => false, folder: () => "", otherIds: () => [] };
-      await checkTeachers(makeConfig(path), outlook, () => {}, signal);
+      const planned = { reaches: () => true, finished: async () => false, folder: () => "", otherIds: () => [] };
+      await checkTeachers(makeConfig(path), planned, () => {}, signal);
       const teacher = await open(path);
       expect((await running.client.getInfo()).modelIds).toEqual(["policy", "teacher"]);
       const { logprobs, top } = await teacher.score({ ...request(student), topK: 3 });

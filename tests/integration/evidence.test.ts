@@ -145,8 +145,8 @@ describe("the stage evidence", () => {
     const { model, features } = openEvidence(dir, dataset.items, new Statistics(trainingView(data, "rerank"), true));
     for (const s of slates.test) {
       const { items, times } = dataset.sequences[s.user] as Dataset["sequences"][number];
-      const question = { history: items.subarray(0, s.position), now: times[s.position - 1] as number };
-      const own = features.of({ ...question, candidates: s.candidates, scores: s.scores });
+      const input = { history: items.subarray(0, s.position), now: times[s.position - 1] as number };
+      const own = features.of({ ...input, candidates: s.candidates, scores: s.scores });
       expect(model.scores(own, size)).toEqual(scores[s.id]);
     }
   });

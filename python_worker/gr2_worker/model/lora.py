@@ -37,20 +37,20 @@ class Adapter:
 class _Rows(nn.Module):
     """Trained rows of a table, by token id."""
 
-    row_of_V: Tensor  # int64: place among the trained rows; -1 = frozen
+    trained_row_V: Tensor  # int64: place among the trained rows; -1 = frozen
 
     def __init__(self, base: nn.Module, rows: nn.Parameter, ids_A: Tensor) -> None:
         super().__init__()
         self.base = base
         self.rows = rows
-        row_of = torch.full((len(base.weight),), -1, dtype=torch.int64)  # type: ignore[arg-type]
-        row_of[ids_A] = torch.arange(len(ids_A))
-        self.register_buffer("row_of_V", row_of, persistent=False)
+        trained_row = torch.full((len(base.weight),), -1, dtype=torch.int64)  # type: ignore[arg-type]
+        trained_row[ids_A] = torch.arange(len(ids_A))
+        self.register_buffer("trained_row_V", trained_row, persistent=False)
         self.register_buffer("ids_A", ids_A, persistent=False)
 
     def replaced(self, frozen: Tensor, ids: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """`frozen` [..., C], the base's rows of `ids` [...], with the trained ones in their place."""
-        at = self.row_of_V[ids]
+        at = self.trained_row_V[ids]
         trained = (F.embedding(at.clamp(min=0), self.rows) * scale).to(frozen.dtype)
         return torch.where((at >= 0)[..., None], trained, frozen)
 
@@ -60,7 +60,7 @@ class RowEmbedding(_Rows):
 
     @property
     def num_embeddings(self) -> int:
-        return len(self.row_of_V)
+        return len(self.trained_row_V)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids [...] -> [..., C]."""
@@ -75,7 +75,7 @@ class RowHead(_Rows):
 
     @property
     def num_rows(self) -> int:
-        return len(self.row_of_V)
+        return len(self.trained_row_V)
 
     @property
     def bias(self) -> Tensor | None:

@@ -64,7 +64,7 @@ def read_choices(compiled: CompiledConstraint, found: Replay, batch: GroupBatch)
     contexts: list[Context] = []
     known: dict[tuple[int, bytes], int] = {}
     spelled: dict[int, dict[tuple[int, ...], int]] = {}
-    context_of: list[int] = []
+    context_indices: list[int] = []
     orders: list[list[int]] = []
     places: list[list[int]] = []
     ranked = np.flatnonzero(found.ranking_start_R >= 0)
@@ -83,14 +83,14 @@ def read_choices(compiled: CompiledConstraint, found: Replay, batch: GroupBatch)
             spelled[entry] = {tuple(s.tolist()): j for j, s in enumerate(sequences(compiled, entry))}
         order, place = _order(spelled[entry], compiled, targets[start:end], response)
         choice[start + np.asarray(place, dtype=np.int64)] = True
-        context_of.append(known[key])
+        context_indices.append(known[key])
         orders.append(order)
         places.append([start + p for p in place])
     width = max((len(o) for o in orders), default=0)
     pad = [[-1] * (width - len(o)) for o in orders]
     as_matrix = [np.asarray([v + p for v, p in zip(m, pad, strict=True)], dtype=np.int64) for m in (orders, places)]
     order_RK, targets_RK = (m.reshape(len(orders), width) for m in as_matrix)
-    context_R = np.asarray(context_of, dtype=np.int64)
+    context_R = np.asarray(context_indices, dtype=np.int64)
     return Choices(token_path, choice, contexts, ranked, context_R, order_RK, targets_RK)
 
 
@@ -173,7 +173,7 @@ def build_context_trees(
     needed_X: Bools,
 ) -> list[packing.Tree]:
     """Trees of the wanted free targets and of the sequences of the contexts needed, hung behind the same tokens."""
-    context_of = dict(zip(choices.response_R.tolist(), choices.context_R.tolist(), strict=True))
+    context_by_response = dict(zip(choices.response_R.tolist(), choices.context_R.tolist(), strict=True))
     trees = []
     response = 0
     for group in range(batch.num_groups):
@@ -182,7 +182,7 @@ def build_context_trees(
         for _ in range(int(batch.group_sizes[group])):
             first = int(batch.target_starts[response])
             wanted = np.flatnonzero(wanted_N[first : first + int(batch.response_lengths[response])])
-            context = context_of.get(response, -1)
+            context = context_by_response.get(response, -1)
             own = at_context.setdefault(context, []) if context >= 0 and needed_X[context] else plain
             if len(wanted):
                 start = int(batch.response_starts[response])

@@ -152,14 +152,14 @@ def scored(
             model, compiled, candidates, states, of_S[chunk], temperature
         )
         rows = np.flatnonzero(np.isin(choices.context_R, contexts))
-        row_of = torch.from_numpy(np.searchsorted(contexts, choices.context_R[rows])).to(model.device)
+        context_row = torch.from_numpy(np.searchsorted(contexts, choices.context_R[rows])).to(model.device)
         order = torch.from_numpy(choices.order_RK[rows]).to(model.device)
-        logprobs, entropy = plackett_luce.choice_logprobs(scores_XJ[row_of], order)
+        logprobs, entropy = plackett_luce.choice_logprobs(scores_XJ[context_row], order)
         carriers = torch.from_numpy(choices.targets_RK[rows]).to(model.device)
         real = carriers >= 0
         more = Details()
         if wanted.alternatives:
-            log_probs_RKJ = torch.stack(list(plackett_luce.place_distributions(scores_XJ[row_of], order)), dim=1)
+            log_probs_RKJ = torch.stack(list(plackett_luce.place_distributions(scores_XJ[context_row], order)), dim=1)
             more = details(log_probs_RKJ[real], wanted, carriers[real])
         yield Scored(entropy[real], more.top, more.given, targets=carriers[real], logprobs=logprobs[real])
 

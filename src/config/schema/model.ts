@@ -151,6 +151,6 @@ export const decoding = z
       .describe(
         "Let the prior also weigh the statistical teacher's score (co-occurrence, transitions, categories, popularity); the `prior` row of the results shows what that alone is worth.",
       ),
-    maxReasoningTokens: count.default(96).describe("Cut-off of a visible thought."),
+    maxReasoningTokens: count.default(96).describe("Cut-off of visible reasoning."),
   })
   .prefault({});

@@ -90,13 +90,13 @@ const endpoint = z
 
 const quality = z
   .strictObject({
-    minWords: countOrZero.default(8).describe("A thought with fewer words is not kept."),
+    minWords: countOrZero.default(8).describe("Reasoning with fewer words is not kept."),
     maxWords: count.default(150).describe("Nor one with more; the teacher is told."),
-    minCitations: countOrZero.default(1).describe("Items of history or slate a thought cites at least."),
-    language: z.enum(["en", "any"]).default("en").describe("Language a thought has to be in; any = not checked."),
+    minCitations: countOrZero.default(1).describe("Items of history or slate that reasoning must cite at least."),
+    language: z.enum(["en", "any"]).default("en").describe("Language that reasoning has to be in; any = not checked."),
   })
   .prefault({})
-  .describe("Filters on the thoughts of a teacher that writes words.");
+  .describe("Filters on the reasoning of a teacher that writes words.");
 
 export const teacher = z
   .strictObject({
@@ -328,7 +328,7 @@ export const evaluation = z
       .boolean()
       .default(true)
       .describe(
-        "Also evaluate the controls: another user's history, another slate's thought and, where the prompt lists candidates, another order of them.",
+        "Also evaluate the controls: another user's history, another slate's reasoning and, where the prompt lists candidates, another order of them.",
       ),
     compress: compress.describe(
       "Also ask the RL policy with prompts shortened so far: what compression costs a model not trained for it, and the tokens it saves.",

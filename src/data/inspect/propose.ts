@@ -26,7 +26,7 @@ const manyUsers = 10_000;
 /** Settings beyond the layout's own, in the order of the config. */
 export function advise(m: Measured, adapter: string): Advice[] {
   const out: Advice[] = [];
-  const base = baseOf(m, adapter);
+  const base = chooseBase(m, adapter);
   out.push({ setting: "extends", ...base });
   if (m.positions && adapter === "table")
     out.push({
@@ -71,7 +71,7 @@ export function advise(m: Measured, adapter: string): Advice[] {
   return out;
 }
 
-function baseOf(m: Measured, adapter: string): { value: Base; why: string } {
+function chooseBase(m: Measured, adapter: string): { value: Base; why: string } {
   const perItem = m.interactions / Math.max(1, m.items);
   if (adapter === "impressions" || adapter === "mind")
     return { value: "base-impressions.yaml", why: "slates were logged: the incumbent's candidates are re-ranked" };

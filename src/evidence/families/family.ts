@@ -23,7 +23,7 @@ export interface Family {
    * Writes its columns for every candidate: column f of candidate i goes to out[at + i * stride + f]. NaN: not known.
    * Nothing else of `out` is touched.
    */
-  write(question: FeatureInput, out: Float32Array, at: number, stride: number): void;
+  write(input: FeatureInput, out: Float32Array, at: number, stride: number): void;
 }
 
 /** Latest items of the history that are compared with every candidate. */

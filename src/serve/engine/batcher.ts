@@ -8,7 +8,7 @@
  */
 import { WorkerError } from "../../core/errors.ts";
 import type { Order } from "../model/order.ts";
-import type { PreparedRequest } from "../model/question.ts";
+import type { PreparedRequest } from "../model/prepared-request.ts";
 import type { ServeMode } from "../request/types.ts";
 import { BatchTimes, expectedWait } from "./latency.ts";
 import type { PoolWorker, WorkerPool } from "./pool.ts";
@@ -19,7 +19,7 @@ export type JobResult =
   | { readonly kind: "lost"; readonly queueMs: number; readonly modelMs: number };
 
 export class Job {
-  readonly question: PreparedRequest;
+  readonly request: PreparedRequest;
   readonly result: Promise<JobResult>;
   readonly onToken: ((index: number, token: number) => void) | undefined;
   readonly queuedAt = performance.now();
@@ -30,8 +30,8 @@ export class Job {
   private resolve: (result: JobResult) => void = () => {};
   private readonly watchers: (() => void)[] = [];
 
-  constructor(question: PreparedRequest, onToken?: (index: number, token: number) => void) {
-    this.question = question;
+  constructor(request: PreparedRequest, onToken?: (index: number, token: number) => void) {
+    this.request = request;
     this.onToken = onToken;
     this.result = new Promise((resolve) => {
       this.resolve = resolve;
@@ -63,9 +63,9 @@ export interface BatcherOptions {
   readonly answer: (
     worker: PoolWorker,
     mode: ServeMode,
-    questions: readonly PreparedRequest[],
+    requests: readonly PreparedRequest[],
     signal: AbortSignal,
-    onToken: ((question: number, index: number, token: number) => void) | undefined,
+    onToken: ((request: number, index: number, token: number) => void) | undefined,
   ) => Promise<(Order | undefined)[]>;
   /** Resolves once the worker is free again after a cancelled call; rejects if it is stuck. */
   readonly probe: (worker: PoolWorker) => Promise<void>;
@@ -106,7 +106,7 @@ export class Batcher {
   }
 
   push(job: Job): void {
-    const queue = this.queues[job.question.mode];
+    const queue = this.queues[job.request.mode];
     queue.push(job);
     job.onSettled(() => {
       const at = queue.indexOf(job);
@@ -168,8 +168,8 @@ export class Batcher {
       ? (q: number, index: number, token: number) => wanted[q]?.onToken?.(index, token)
       : undefined;
     try {
-      const questions = wanted.map((job) => job.question);
-      const orders = await this.options.answer(worker, mode, questions, cancel.signal, told);
+      const requests = wanted.map((job) => job.request);
+      const orders = await this.options.answer(worker, mode, requests, cancel.signal, told);
       wanted.forEach((job, i) => {
         const order = orders[i];
         if (order) job.settle("order", order);
@@ -215,7 +215,7 @@ export class Batcher {
     const others = this.options.pool.ready().some((w) => w !== worker);
     for (const job of [...jobs].reverse()) {
       if (job.settled) continue;
-      if (others && job.losses++ === 0) this.queues[job.question.mode].unshift(job);
+      if (others && job.losses++ === 0) this.queues[job.request.mode].unshift(job);
       else job.settle("lost");
     }
   }

@@ -12,9 +12,9 @@ import { Lru } from "../model/lru.ts";
 import { type LoadedRun, RunModel } from "../model/model.ts";
 import { NewItems } from "../model/new-items.ts";
 import type { Order } from "../model/order.ts";
-import { RequestPreparer } from "../model/question.ts";
+import { RequestPreparer } from "../model/prepared-request.ts";
 import type { ServedRun } from "../model/served-run.ts";
-import type { ReasoningParts } from "../request/thought.ts";
+import type { ReasoningParts } from "../request/reasoning.ts";
 import type { PromptTokens, ServedModel, ServeMode } from "../request/types.ts";
 import { Batcher } from "./batcher.ts";
 import { type StartedWorker, WorkerPool } from "./pool.ts";
@@ -37,7 +37,7 @@ export class Deployment {
   readonly pool: WorkerPool;
   readonly batcher: Batcher;
   readonly items: ItemResolver;
-  readonly questions: RequestPreparer;
+  readonly preparer: RequestPreparer;
   /** Direct answers by their question's key. */
   readonly answers: Lru<string, Order>;
   private readonly runModel: RunModel;
@@ -48,14 +48,14 @@ export class Deployment {
     this.runModel = runModel;
     this.pool = pool;
     this.tokenizer = Tokenizer.fromJson(loaded.tokenizerJson);
-    this.questions = new RequestPreparer(run, this.tokenizer, loaded.chat);
-    this.model = describeModel(run, loaded, this.questions);
+    this.preparer = new RequestPreparer(run, this.tokenizer, loaded.chat);
+    this.model = describeModel(run, loaded, this.preparer);
     this.batcher = new Batcher({
       maxBatch: serve.maxBatch,
       batchWaitMs: serve.batchWaitMs,
       pool,
       answer: (worker, mode, asked, signal, onToken) =>
-        runModel.answer(worker.client, mode, asked, this.questions, signal, onToken),
+        runModel.answer(worker.client, mode, asked, this.preparer, signal, onToken),
       probe: (worker) => runModel.probe(worker.client, serve.stallMs),
     });
     this.items = new ItemResolver(
@@ -120,13 +120,13 @@ export class Deployment {
     return worker.client;
   }
 
-  /** For turning a thought of this model into text. */
+  /** For turning this model's reasoning into text. */
   reasoningParts(titles: ReadonlyMap<string, string>): ReasoningParts {
     const { run } = this.runModel;
     return {
       shape: run.catalogue.shape,
       decode: (ids) => this.tokenizer.decode(ids),
-      trigger: this.questions.constraintTokens().trigger,
+      trigger: this.preparer.constraintTokens().trigger,
       getTitle: (codes) => {
         const row = run.catalogue.findRow(codes);
         return titles.get(codes.join()) ?? (row === undefined ? undefined : run.items[row]?.title || "untitled");
@@ -139,7 +139,7 @@ export class Deployment {
   }
 }
 
-function describeModel(run: ServedRun, loaded: LoadedRun, questions: RequestPreparer): ServedModel {
+function describeModel(run: ServedRun, loaded: LoadedRun, preparer: RequestPreparer): ServedModel {
   const { limits, maxBatch } = run.config.serve;
   const { systems, catalogue } = run;
   const hashes = {
@@ -161,7 +161,7 @@ function describeModel(run: ServedRun, loaded: LoadedRun, questions: RequestPrep
     modes: (["think", "direct"] as const).filter((mode: ServeMode) => systems[mode] !== undefined),
     limits: {
       maxCandidates: limits.maxCandidates,
-      maxThinkCandidates: Math.min(limits.maxCandidates, questions.mostThinkCandidates(loaded.maxPositions)),
+      maxThinkCandidates: Math.min(limits.maxCandidates, preparer.mostThinkCandidates(loaded.maxPositions)),
       maxHistory: limits.maxHistory,
       maxTextBytes: limits.maxTextBytes,
       maxRequestBytes: limits.maxRequestBytes,

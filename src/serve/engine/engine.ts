@@ -2,13 +2,13 @@
  * The re-ranker behind every transport: takes a request from arrival to answer, within the deadline whatever happens: by the
  * model, or by the caller's own order with the reason why. Who is let in decides admission.ts; which run answers, rotation.ts.
  *
- *   arrival ─ check ─ admission ─ items (unknown ones encoded) ─ question ─ cache ─ batcher ─ answer
+ *   arrival ─ check ─ admission ─ items (unknown ones encoded) ─ prompt ─ cache ─ batcher ─ answer
  */
 import { Gr2Error } from "../../core/errors.ts";
 import type { Order } from "../model/order.ts";
-import type { PreparedRequest } from "../model/question.ts";
+import type { PreparedRequest } from "../model/prepared-request.ts";
 import { checkRequest } from "../request/check.ts";
-import { ReasoningStream, reasoningText } from "../request/thought.ts";
+import { ReasoningStream, reasoningText } from "../request/reasoning.ts";
 import {
   type FallbackReason,
   Refusal,
@@ -34,7 +34,7 @@ type OnReasoning = (piece: string) => void;
 type Outcome =
   | {
       readonly kind: "order";
-      readonly question: PreparedRequest;
+      readonly prepared: PreparedRequest;
       readonly order: Order;
       readonly queueMs: number;
       readonly modelMs: number;
@@ -95,7 +95,7 @@ export class Engine implements Reranker {
     answer.then(ended, ended);
     try {
       for (;;) {
-        while (pieces.length > 0) yield { kind: "thought", text: pieces.shift() as string };
+        while (pieces.length > 0) yield { kind: "reasoning", text: pieces.shift() as string };
         if (finished) break;
         await new Promise<void>((resolve) => {
           wake = resolve;
@@ -133,7 +133,7 @@ export class Engine implements Reranker {
   private async answer(
     request: RerankRequest,
     signal: AbortSignal | undefined,
-    onThought: OnReasoning | undefined,
+    onReasoning: OnReasoning | undefined,
   ): Promise<RerankAnswer> {
     const lag = this.admission.lagMs();
     const arrived = performance.now() - lag;
@@ -146,17 +146,17 @@ export class Engine implements Reranker {
     const deadlineMs = (request.deadlineMs || this.settings.defaultDeadlineMs) - lag;
     const times = { encode: 0 };
     const outcome = await this.outcome(deployment, request, deadlineMs, signal, (stop, jobs) =>
-      this.work(deployment, request, stop, jobs, times, onThought),
+      this.work(deployment, request, stop, jobs, times, onReasoning),
     );
     if (outcome.kind === "gone") throw new Refusal("unavailable", "the caller has gone away");
     const ranking = outcome.kind === "order" ? outcome.order.ranking : ownOrder(request);
     return {
       ranking: ranking
         .slice(0, request.topN || ranking.length)
-        .map(({ place, score }) => ({ place, id: request.candidates[place]?.id as string, score })),
-      thought:
+        .map(({ position, score }) => ({ position, id: request.candidates[position]?.id as string, score })),
+      reasoning:
         outcome.kind === "order" && request.mode === "think"
-          ? reasoningText(outcome.order.thought, deployment.reasoningParts(outcome.question.titles))
+          ? reasoningText(outcome.order.reasoning, deployment.reasoningParts(outcome.prepared.titles))
           : "",
       ...(outcome.kind === "fallback" ? { fallback: outcome.reason } : {}),
       timings: {
@@ -167,7 +167,7 @@ export class Engine implements Reranker {
       },
       tokens:
         outcome.kind === "order"
-          ? { prompt: outcome.question.prompt.length, generated: outcome.order.generated }
+          ? { prompt: outcome.prepared.prompt.length, generated: outcome.order.generated }
           : { prompt: 0, generated: 0 },
       modelVersion: deployment.model.version,
     };
@@ -224,14 +224,14 @@ export class Engine implements Reranker {
     stop: AbortSignal,
     jobs: Job[],
     times: { encode: number },
-    onThought: OnReasoning | undefined,
+    onReasoning: OnReasoning | undefined,
   ): Promise<Outcome> {
     const start = performance.now();
-    let question: PreparedRequest;
+    let prepared: PreparedRequest;
     try {
       const found = await deployment.items.find(request, stop);
       const scores = request.candidates.map((c) => c.score);
-      question = deployment.questions.ask(
+      prepared = deployment.preparer.prepare(
         request.mode,
         found,
         scores.every((s) => s !== undefined) ? scores : undefined,
@@ -246,27 +246,27 @@ export class Engine implements Reranker {
       times.encode = performance.now() - start;
     }
     if (stop.aborted) return { kind: "gone" };
-    const known = request.mode === "direct" ? deployment.answers.get(question.key) : undefined;
-    if (known) return { kind: "order", question, order: known, queueMs: 0, modelMs: 0 };
-    const job = new Job(question, onThought && tokensTo(onThought, deployment, question));
+    const known = request.mode === "direct" ? deployment.answers.get(prepared.key) : undefined;
+    if (known) return { kind: "order", prepared, order: known, queueMs: 0, modelMs: 0 };
+    const job = new Job(prepared, onReasoning && tokensTo(onReasoning, deployment, prepared));
     jobs.push(job);
     deployment.batcher.push(job);
     const result = await job.result;
     if (result.kind === "lost") return fallback("worker_lost", result);
     if (result.kind === "invalid") return fallback("invalid_answer", result);
-    if (request.mode === "direct") deployment.answers.set(question.key, result.order);
+    if (request.mode === "direct") deployment.answers.set(prepared.key, result.order);
     const { order, queueMs, modelMs } = result;
-    return { kind: "order", question, order, queueMs, modelMs };
+    return { kind: "order", prepared, order, queueMs, modelMs };
   }
 }
 
-function tokensTo(onThought: OnReasoning, deployment: Deployment, question: PreparedRequest) {
-  const stream = new ReasoningStream(deployment.reasoningParts(question.titles));
+function tokensTo(onReasoning: OnReasoning, deployment: Deployment, prepared: PreparedRequest) {
+  const stream = new ReasoningStream(deployment.reasoningParts(prepared.titles));
   return (index: number, token: number): void => {
     const piece = stream.push(index, token);
-    if (piece !== "") onThought(piece);
+    if (piece !== "") onReasoning(piece);
   };
 }
 
 const ownOrder = ({ candidates }: RerankRequest): Order["ranking"] =>
-  candidates.map((_, place) => ({ place, score: 1 - place / candidates.length }));
+  candidates.map((_, position) => ({ position, score: 1 - position / candidates.length }));

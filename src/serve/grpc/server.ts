@@ -282,7 +282,7 @@ function handlers(options: GrpcServerOptions) {
         for await (const event of reranker.stream(asked(request, exchange), { signal: gone(call) })) {
           if (event.kind === "answer") exchange.answer = event.answer;
           const message: pb.RerankStreamResponse =
-            event.kind === "thought"
+            event.kind === "reasoning"
               ? { event: { $case: "thought", value: event.text } }
               : { event: { $case: "answer", value: toResponse(event.answer) } };
           if (!call.write(message)) await drained(call);

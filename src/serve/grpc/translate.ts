@@ -61,8 +61,8 @@ export function toRequest(message: pb.RerankRequest, leftMs: number, defaultMs: 
 }
 
 export const toResponse = (answer: RerankAnswer): pb.RerankResponse => ({
-  ranking: answer.ranking.map(({ id, place, score }) => ({ id, place, score })),
-  thought: answer.thought,
+  ranking: answer.ranking.map(({ id, position, score }) => ({ id, place: position, score })),
+  thought: answer.reasoning,
   fallback: answer.fallback ? fallbacks[answer.fallback] : pb.FallbackReason.FALLBACK_REASON_UNSPECIFIED,
   timings: {
     queueMs: answer.timings.queue,

@@ -65,7 +65,7 @@ export function toRequest(
   };
   const request: RerankRequest = {
     history: readHistory(generic.query, context).map((item) => withText(item, limit)),
-    candidates: generic.documents.map((d, place) => withText(readCandidate(d, place, generic.textFields), limit)),
+    candidates: generic.documents.map((d, position) => withText(readCandidate(d, position, generic.textFields), limit)),
     topN: Math.min(generic.topN, generic.documents.length),
     mode: context.mode,
     deadlineMs: context.deadlineMs,
@@ -102,15 +102,19 @@ export function toItem(entry: z.output<typeof historyEntry>): ItemReference {
   };
 }
 
-/** Candidates without an id of their own are told apart by their places. */
-function readCandidate(from: Document, place: number, textFields: readonly string[] | undefined): CandidateReference {
-  if (typeof from === "string") return { id: `#${place}`, text: from };
+/** Candidates without an id of their own are told apart by their positions. */
+function readCandidate(
+  from: Document,
+  position: number,
+  textFields: readonly string[] | undefined,
+): CandidateReference {
+  if (typeof from === "string") return { id: `#${position}`, text: from };
   const text =
     textFields === undefined
       ? from.text
       : textFields.flatMap((f) => (typeof from[f] === "string" ? [from[f] as string] : [])).join("\n");
   return {
-    id: from.id ?? `#${place}`,
+    id: from.id ?? `#${position}`,
     ...(from.item_id === undefined ? {} : { itemId: from.item_id }),
     ...(text === undefined || text === "" ? {} : { text }),
     ...(from.score === undefined ? {} : { score: from.score }),

@@ -75,7 +75,7 @@ export async function sendEvents(
       if (next.value.kind === "answer") answer = next.value.answer;
       const { value } = next;
       await write(
-        value.kind === "thought"
+        value.kind === "reasoning"
           ? eventText("thought", { text: value.text })
           : eventText("answer", render.answer(value.answer)),
       );

@@ -27,18 +27,18 @@ export function servingEvidence(split: SplitDataset, evidenceDir: string, refit:
   const end = view.times.reduce((latest, times) => Math.max(latest, times.at(-1) ?? latest), 0);
   const known = (row: number): boolean => row < split.dataset.items.length;
   return (history, candidates, scores, time = end) => {
-    const places = candidates.flatMap((row, place) => (known(row) ? [place] : []));
-    const question = {
+    const positions = candidates.flatMap((row, position) => (known(row) ? [position] : []));
+    const input = {
       history: Int32Array.from(history.filter(known)),
       now: time,
-      candidates: places.map((place) => candidates[place] as number),
-      scores: places.map((place) => scores[place] as number),
+      candidates: positions.map((position) => candidates[position] as number),
+      scores: positions.map((position) => scores[position] as number),
     };
-    const found = model.scores(features.of(question), places.length);
+    const found = model.scores(features.of(input), positions.length);
     const mean = found.reduce((sum, e) => sum + e, 0) / Math.max(1, found.length);
     const out = candidates.map(() => mean);
-    places.forEach((place, i) => {
-      out[place] = found[i] as number;
+    positions.forEach((position, i) => {
+      out[position] = found[i] as number;
     });
     return out;
   };

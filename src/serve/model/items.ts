@@ -37,12 +37,12 @@ export class ItemResolver {
     // Unknown ones beyond what the prompt shows would be placed for nothing.
     const shown = all.length - this.run.config.prompts.historyItems;
     const history = all.filter((item, i) => typeof item === "number" || i >= shown);
-    const candidates = request.candidates.map((c, place) => {
+    const candidates = request.candidates.map((c, position) => {
       const item = this.look(c);
       if (item === undefined)
         throw new Refusal(
           "invalid",
-          `candidates[${place}].item_id is not an item this model knows; send its text as well, and it is placed by that`,
+          `candidates[${position}].item_id is not an item this model knows; send its text as well, and it is placed by that`,
         );
       return item;
     });

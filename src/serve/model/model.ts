@@ -1,6 +1,6 @@
 /**
  * The run's models inside one worker: loading them (and making sure they are the ones the service stands for), and asking
- * them batches of questions. Every batch is one call of the worker.
+ * them batches of requests. Every batch is one call of the worker.
  */
 import { readFileSync } from "node:fs";
 import { CheckpointError, WorkerError } from "../../core/errors.ts";
@@ -12,8 +12,8 @@ import type { ChatFrame } from "../../prompts/pieces.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
 import type { PromptTokens, ServeMode } from "../request/types.ts";
-import { describeWanted, directOrder, type Order, thinkOrder } from "./order.ts";
-import type { PreparedRequest, RequestPreparer } from "./question.ts";
+import { countWanted, directOrder, type Order, thinkOrder } from "./order.ts";
+import type { PreparedRequest, RequestPreparer } from "./prepared-request.ts";
 import type { ServedRun, ServedSystem } from "./served-run.ts";
 
 /** What loading found; equal for every worker of a service. */
@@ -27,8 +27,8 @@ export interface LoadedRun {
   readonly weights: string;
 }
 
-/** Told of tokens as they are drawn: index of the question, place in the response, token. */
-export type OnToken = (question: number, index: number, token: number) => void;
+/** Told of tokens as they are drawn: index of the request, position in the response, token. */
+export type OnToken = (request: number, index: number, token: number) => void;
 
 /** Longest wait for a worker that refused a call to say which models it has. */
 const checkTimeoutMs = 10_000;
@@ -124,22 +124,22 @@ export class RunModel {
     return encodeTexts(client, this.run.tokenizer, this.embedder, texts, { collaborativeDims, signal });
   }
 
-  /** One order a question; undefined where the model's answer is none. All questions have the mode. */
+  /** One order a request; undefined where the model's answer is none. All requests have the mode. */
   async answer(
     client: WorkerClient,
     mode: ServeMode,
-    asked: readonly PreparedRequest[],
-    questions: RequestPreparer,
+    requests: readonly PreparedRequest[],
+    preparer: RequestPreparer,
     signal: AbortSignal,
     onToken?: OnToken,
   ): Promise<(Order | undefined)[]> {
     const system = this.run.systems[mode] as ServedSystem;
     try {
       return mode === "direct"
-        ? await this.direct(client, system, asked, signal)
-        : await this.think(client, system, asked, questions, signal, onToken);
+        ? await this.direct(client, system, requests, signal)
+        : await this.think(client, system, requests, preparer, signal, onToken);
     } catch (e) {
-      // What a worker without the model refuses would look like a bad question.
+      // What a worker without the model refuses would look like a bad request.
       if (e instanceof WorkerError && !e.retryable && !signal.aborted) await this.check(client, checkTimeoutMs);
       throw e;
     }
@@ -148,10 +148,10 @@ export class RunModel {
   private async direct(
     client: WorkerClient,
     { weights, prior }: ServedSystem,
-    asked: readonly PreparedRequest[],
+    requests: readonly PreparedRequest[],
     signal: AbortSignal,
   ): Promise<Order[]> {
-    const groups = asked.map((q) => ({ prompt: q.prompt, responses: q.sequences }));
+    const groups = requests.map((q) => ({ prompt: q.prompt, responses: q.sequences }));
     const { logprobs, reusedPromptTokens, weightsId } = await client.forward(
       {
         modelId: this.nameModel(weights),
@@ -161,28 +161,28 @@ export class RunModel {
       { signal },
     );
     this.checkWeights(client, weights, weightsId);
-    this.count(asked, reusedPromptTokens);
+    this.count(requests, reusedPromptTokens);
     const sums = sumLogLikelihoods(groups, logprobs);
-    return asked.map((q, i) => directOrder(q, prior, sums[i] as number[]));
+    return requests.map((q, i) => directOrder(q, prior, sums[i] as number[]));
   }
 
   private async think(
     client: WorkerClient,
     { weights, prior }: ServedSystem,
-    asked: readonly PreparedRequest[],
-    questions: RequestPreparer,
+    requests: readonly PreparedRequest[],
+    preparer: RequestPreparer,
     signal: AbortSignal,
     onToken: OnToken | undefined,
   ): Promise<(Order | undefined)[]> {
-    const wanted = describeWanted(asked);
-    const out: (Order | undefined)[] = asked.map(() => undefined);
+    const wanted = countWanted(requests);
+    const out: (Order | undefined)[] = requests.map(() => undefined);
     let answered = 0;
     let reused = 0;
     const events = client.sample(
       {
         modelId: this.nameModel(weights),
-        prompts: asked.map((q) => q.prompt),
-        ...decodingRules(questions.options, asked, prior, "think", wanted),
+        prompts: requests.map((q) => q.prompt),
+        ...decodingRules(preparer.options, requests, prior, "think", wanted),
         temperature: 0,
         seed: 0,
         maxBatchTokens: this.run.config.runtime.sampleBatchTokens,
@@ -196,18 +196,18 @@ export class RunModel {
       reused = Math.max(reused, event.reusedPromptTokens);
       for (const c of event.completions) {
         answered++;
-        const question = asked[c.prompt] as PreparedRequest;
-        out[c.prompt] = thinkOrder(questions.options, question, c, wanted, questions.decode);
+        const request = requests[c.prompt] as PreparedRequest;
+        out[c.prompt] = thinkOrder(preparer.options, request, c, wanted, preparer.decode);
       }
     }
-    if (answered < asked.length)
-      throw new WorkerError(`the worker answered ${answered} of ${asked.length} questions`, { retryable: true });
-    this.count(asked, reused);
+    if (answered < requests.length)
+      throw new WorkerError(`the worker answered ${answered} of ${requests.length} requests`, { retryable: true });
+    this.count(requests, reused);
     return out;
   }
 
-  private count(asked: readonly PreparedRequest[], reused: number): void {
-    this.onPrompts({ computed: asked.reduce((sum, q) => sum + q.prompt.length, 0) - reused, reused });
+  private count(requests: readonly PreparedRequest[], reused: number): void {
+    this.onPrompts({ computed: requests.reduce((sum, q) => sum + q.prompt.length, 0) - reused, reused });
   }
 
   private weights(): string[] {

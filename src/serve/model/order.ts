@@ -10,13 +10,13 @@ import { softmax } from "../../eval/choice-model.ts";
 import { type AskOptions, decodeResponse, findTokens, findTrigger, readResponse } from "../../policy/ask.ts";
 import { addLikelihood, orderBy, type Prior } from "../../policy/prior.ts";
 import type { Completion, TokenIds } from "../../worker/types.ts";
-import type { PreparedRequest } from "./question.ts";
+import type { PreparedRequest } from "./prepared-request.ts";
 
 /** Best first, every candidate once. */
 export interface Order {
-  readonly ranking: readonly { readonly place: number; readonly score: number }[];
+  readonly ranking: readonly { readonly position: number; readonly score: number }[];
   /** Tokens of the reasoning, mode think. */
-  readonly thought: readonly number[];
+  readonly reasoning: readonly number[];
   /** Tokens written. */
   readonly generated: number;
 }
@@ -25,12 +25,12 @@ export interface Order {
 export function directOrder(q: PreparedRequest, prior: Prior, logLikelihood: readonly number[]): Order {
   const scores = addLikelihood(prior, q.prior, logLikelihood);
   const chances = softmax(scores);
-  return { ranking: spread(q, orderBy(scores), (j) => chances[j] as number), thought: [], generated: 0 };
+  return { ranking: spread(q, orderBy(scores), (j) => chances[j] as number), reasoning: [], generated: 0 };
 }
 
 /** Candidates the model is asked to write for a batch of questions; 0 = all. */
-export const describeWanted = (questions: readonly PreparedRequest[]): number =>
-  questions.some((q) => q.topN === 0) ? 0 : Math.max(...questions.map((q) => Math.min(q.topN, q.sequences.length)));
+export const countWanted = (requests: readonly PreparedRequest[]): number =>
+  requests.some((q) => q.topN === 0) ? 0 : Math.max(...requests.map((q) => Math.min(q.topN, q.sequences.length)));
 
 /**
  * Undefined where the answer is none to evaluation either. What the model was not asked to write follows in the caller's
@@ -53,7 +53,7 @@ export function thinkOrder(
   const unwritten = q.sequences.map((_, j) => j).filter((j) => !chances.has(j));
   return {
     ranking: spread(q, [...parsed.order, ...unwritten], (j) => chances.get(j) ?? 0),
-    thought: Array.from(tokens.subarray(0, Math.max(0, opens))),
+    reasoning: Array.from(tokens.subarray(0, Math.max(0, opens))),
     generated: tokens.length,
   };
 }
@@ -88,4 +88,4 @@ function firstChoiceChances(
 }
 
 const spread = (q: PreparedRequest, order: readonly number[], scoreAt: (j: number) => number): Order["ranking"] =>
-  order.flatMap((j) => (q.places[j] as readonly number[]).map((place) => ({ place, score: scoreAt(j) })));
+  order.flatMap((j) => (q.positions[j] as readonly number[]).map((position) => ({ position, score: scoreAt(j) })));

@@ -37,7 +37,7 @@ export interface ServedSystem {
   readonly prior: Prior;
 }
 
-/** Per place, the mean over the run's slates: what stands in for what a caller does not say. */
+/** Per position, the mean over the run's slates: what stands in for what a caller does not say. */
 export interface TypicalScores {
   /** Pre-rank score, standardised within the slate. */
   readonly score: readonly number[];
@@ -57,7 +57,7 @@ export interface ServedRun {
   /** tokenizer.json of a language model from scratch. */
   readonly tokenizerFile: string;
   readonly systems: Readonly<Partial<Record<ServeMode, ServedSystem>>>;
-  readonly usual: TypicalScores;
+  readonly typical: TypicalScores;
   /** Undefined unless a prior weighs evidence. */
   readonly evidence: ComputeEvidence | undefined;
 }
@@ -102,7 +102,7 @@ export async function openServedRun(root: string, name: string, overrides: reado
     tokenizer,
     tokenizerFile: tokenizerFile(stageDir("midtrain")),
     systems: served,
-    usual: averageScores(readLines<Slate>(join(stageDir("slates"), "validation.jsonl"))),
+    typical: averageScores(readLines<Slate>(join(stageDir("slates"), "validation.jsonl"))),
     evidence: weighsEvidence
       ? servingEvidence(split(dataset, splitOptions(config.data.split)), stageDir("evidence"), config.refit)
       : undefined,
@@ -141,7 +141,7 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
 /** The systems that answer; see the setting serve.system. */
 function choose(asked: string, { selected }: Results): { think?: string; direct?: string } {
   if (asked === "auto") {
-    const best = (mode: "think" | "direct"): string | undefined =>
+    const best = (mode: ServeMode): string | undefined =>
       servable(mode)
         .map((s) => s.name)
         .filter((n) => selected.validation[n] !== undefined)
@@ -186,9 +186,9 @@ function averageScores(slates: readonly Slate[]): TypicalScores {
   const sums: number[] = [];
   const counts: number[] = [];
   for (const slate of slates)
-    standardise(slate.scores).forEach((z, place) => {
-      sums[place] = (sums[place] ?? 0) + z;
-      counts[place] = (counts[place] ?? 0) + 1;
+    standardise(slate.scores).forEach((z, position) => {
+      sums[position] = (sums[position] ?? 0) + z;
+      counts[position] = (counts[position] ?? 0) + 1;
     });
-  return { score: sums.map((sum, place) => sum / (counts[place] as number)) };
+  return { score: sums.map((sum, position) => sum / (counts[position] as number)) };
 }

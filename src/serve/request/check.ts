@@ -40,17 +40,17 @@ export function checkRequest(
     checkItem(item, `${names.history}[${i}]`, limits.maxTextBytes);
   });
 
-  const places = new Map<string, number>();
+  const seen = new Map<string, number>();
   let numScored = 0;
-  candidates.forEach((candidate, place) => {
-    const field = `${names.candidates}[${place}]`;
+  candidates.forEach((candidate, position) => {
+    const field = `${names.candidates}[${position}]`;
     if (candidate.id === "") throw new Refusal("invalid", `${field}.id is empty.`);
     checkBytes(candidate.id, `${field}.id`, maxIdBytes);
     checkItem(candidate, field, limits.maxTextBytes);
-    const earlier = places.get(candidate.id);
+    const earlier = seen.get(candidate.id);
     if (earlier !== undefined)
       throw new Refusal("invalid", `${field}.id is that of ${names.candidates}[${earlier}]; ids must be unique.`);
-    places.set(candidate.id, place);
+    seen.set(candidate.id, position);
     if (candidate.score === undefined) return;
     if (!Number.isFinite(candidate.score)) throw new Refusal("invalid", `${field}.score is not a finite number.`);
     numScored++;

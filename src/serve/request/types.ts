@@ -2,8 +2,9 @@
  * What serving speaks inside: one request and one answer for every protocol (gRPC, HTTP dialects). Transports translate to
  * these and back; the engine behind knows no protocol.
  *
- * "Places" are indices into the request's candidates, from 0, in the caller's own order.
+ * "Positions" are indices into the request's candidates, from 0, in the caller's own order.
  */
+import type { Mode } from "../../prompts/rerank.ts";
 
 /** An item of the history or a candidate: one the model knows, or one described by its text. At least one of the two. */
 export interface ItemReference {
@@ -16,20 +17,21 @@ export interface ItemReference {
 export interface CandidateReference extends ItemReference {
   /** The caller's id, echoed back as it came; unique within a request. */
   readonly id: string;
-  /** The caller's ranker's score, larger is better; all candidates have one or none has. Without: places alone count. */
+  /** The caller's ranker's score, larger is better; all candidates have one or none has. Without: positions alone count. */
   readonly score?: number;
 }
 
-export type ServeMode = "think" | "direct";
+/** What a caller may ask for. */
+export type ServeMode = Exclude<Mode, "answer">;
 
 export interface RerankRequest {
   /** Oldest first. Empty: a user nothing is known of. */
   readonly history: readonly ItemReference[];
   /** In the caller's order, best first: the order that comes back when anything goes wrong. */
   readonly candidates: readonly CandidateReference[];
-  /** Places to return; 0 = all. */
+  /** Candidates to return; 0 = all. */
   readonly topN: number;
-  /** think: a visible thought before the order; direct: one forward pass. */
+  /** think: reasoning before the order; direct: one forward pass. */
   readonly mode: ServeMode;
   /** Milliseconds from arrival to the answer; 0 = the service's default. Never exceeded: the caller's order comes back. */
   readonly deadlineMs: number;
@@ -39,9 +41,9 @@ export interface RerankRequest {
 export type FallbackReason = "invalid_answer" | "deadline" | "worker_lost" | "overload" | "shutting_down";
 
 export interface RankedCandidate {
-  readonly place: number;
+  readonly position: number;
   readonly id: string;
-  /** Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - place / candidates. */
+  /** Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - position / candidates. */
   readonly score: number;
 }
 
@@ -49,7 +51,7 @@ export interface RerankAnswer {
   /** Best first; every candidate once, cut to topN. */
   readonly ranking: readonly RankedCandidate[];
   /** Mode think; "" otherwise. */
-  readonly thought: string;
+  readonly reasoning: string;
   readonly fallback?: FallbackReason;
   /** Milliseconds. */
   readonly timings: { readonly queue: number; readonly encode: number; readonly model: number; readonly total: number };
@@ -64,9 +66,9 @@ export interface PromptTokens {
   readonly reused: number;
 }
 
-/** What a stream sends: pieces of the thought as they come, then the answer. */
+/** What a stream sends: pieces of the reasoning as they come, then the answer. */
 export type RerankEvent =
-  | { readonly kind: "thought"; readonly text: string }
+  | { readonly kind: "reasoning"; readonly text: string }
   | { readonly kind: "answer"; readonly answer: RerankAnswer };
 
 export interface ServedModel {

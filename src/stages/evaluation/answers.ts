@@ -170,7 +170,7 @@ class Respondent {
     slates: readonly SlateInput[],
     label: string,
     policy = this.policy,
-    thoughts?: readonly (readonly number[])[],
+    reasoning?: readonly (readonly number[])[],
   ): Promise<Rollout[]> {
     const { signal, progress } = this.asked.context;
     return policy.sample(slates, {
@@ -179,7 +179,7 @@ class Respondent {
       temperature: 0,
       seed: 0,
       signal,
-      ...(thoughts ? { thoughts } : {}),
+      ...(reasoning ? { reasoning } : {}),
       onProgress: (d, t) => progress(`${name}, ${label}`, d, t),
     });
   }

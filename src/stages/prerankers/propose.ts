@@ -207,8 +207,8 @@ function assemble(
   const slates = own.flatMap((query, k): Slate[] => {
     const lists = listsAt(experts, segment, k);
     const { items, scores, experts: said } = fuse(lists, experts, fusion ?? aloneAs(experts[0]?.name ?? "", experts));
-    const place = items.slice(0, limits.depth).indexOf(query.target);
-    fused.push(place < 0 ? Number.POSITIVE_INFINITY : place + 1);
+    const index = items.slice(0, limits.depth).indexOf(query.target);
+    fused.push(index < 0 ? Number.POSITIVE_INFINITY : index + 1);
     const first = Math.min(limits.size, items.length);
     if (first < fewestCandidates) return [];
     // One pre-ranker alone keeps its own scores.

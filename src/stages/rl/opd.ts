@@ -23,7 +23,7 @@ import { openLanguageModel, weightsChanged } from "../../models/language-model.t
 import { checkRenderedPrompts } from "../../models/prompt-check.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import type { Slate } from "../../prerank/types.ts";
-import { modes, type PromptMode } from "../../prompts/rerank.ts";
+import { type PromptMode, promptModes } from "../../prompts/rerank.ts";
 import { learningRateAt } from "../../rl/groups.ts";
 import type { StageContext, Summary } from "../../run/stage.ts";
 import type { ForwardRequest, ForwardResult, Loss } from "../../worker/types.ts";
@@ -107,7 +107,7 @@ export async function distil(context: StageContext): Promise<Summary> {
     const rng = Rng.of(config.seed, "opd-mode", step);
     const drawnModes = slates.map((): PromptMode => (rng.uniform() < o.thinkShare ? "think" : "answer"));
     const out = new Map<PromptMode, Answered>();
-    for (const mode of modes) {
+    for (const mode of promptModes) {
       const views = slates.filter((_, i) => drawnModes[i] === mode).map(view);
       if (views.length === 0) continue;
       const seed = deriveSeed(config.seed, "opd", step, mode);

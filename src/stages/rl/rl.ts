@@ -21,7 +21,7 @@ import { openLanguageModel, weightsChanged } from "../../models/language-model.t
 import { checkRenderedPrompts } from "../../models/prompt-check.ts";
 import type { Rollout, SlateInput } from "../../policy/policy.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
-import { modes } from "../../prompts/rerank.ts";
+import { type PromptMode, promptModes } from "../../prompts/rerank.ts";
 import { overlongPenalty, type Verdict, verify } from "../../reward/verify.ts";
 import { teaches } from "../../rl/groups.ts";
 import { measureHealth, raiseAlarms } from "../../rl/health.ts";
@@ -151,10 +151,10 @@ async function run(context: StageContext): Promise<Summary> {
     return answers;
   }
 
-  /** Samples a batch of slates, each in the mode its place in the step gives it. */
+  /** Samples a batch of slates, each in the mode drawn for it. */
   async function answer(batch: readonly Slate[], step: number, round: number): Promise<AnswerGroup[]> {
     const out: AnswerGroup[] = [];
-    for (const mode of modes) {
+    for (const mode of promptModes) {
       const rng = Rng.of(config.seed, "rl-mode", step, round);
       const part = batch.filter(() => (rng.uniform() < o.thinkShare ? "think" : "answer") === mode);
       const views = part.map(view);
@@ -171,8 +171,8 @@ async function run(context: StageContext): Promise<Summary> {
     return out;
   }
 
-  /** A thought that nears its budget costs; an answer's length is fixed by the slate. */
-  function overlong(rollout: Rollout, limit: number, mode: (typeof modes)[number]): number {
+  /** Reasoning that nears its budget costs; an answer's length is fixed by the slate. */
+  function overlong(rollout: Rollout, limit: number, mode: PromptMode): number {
     return mode === "think" ? overlongPenalty(rollout.tokens.length, limit, o.overlongBuffer) : 0;
   }
 
@@ -213,7 +213,7 @@ function slatesForStep(pool: readonly Slate[], config: Config, step: number): Sl
   return order.slice(at, at + need);
 }
 
-/** A third of the pool at the start, all of it from half-way on; by the true item's place in the pre-rank. */
+/** A third of the pool at the start, all of it from half-way on; by the true item's pre-rank position. */
 export function admittedSlates(
   pool: readonly Slate[],
   curriculum: "near-first" | "far-first",

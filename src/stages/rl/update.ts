@@ -11,7 +11,7 @@ import type { Config } from "../../config/schema.ts";
 import { deriveSeed } from "../../core/rng.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import type { Slate } from "../../prerank/types.ts";
-import { modes, type PromptMode } from "../../prompts/rerank.ts";
+import { type PromptMode, promptModes } from "../../prompts/rerank.ts";
 import { groupAdvantages, learningRateAt, tokenWeights } from "../../rl/groups.ts";
 import type { Answers } from "../../rl/health.ts";
 import type { ForwardRequest, WorkerClient } from "../../worker/types.ts";
@@ -49,7 +49,7 @@ export async function update(groups: readonly AnswerGroup[], options: UpdateOpti
     for (let at = 0; at < groups.length; at += size, count++) {
       const batch = groups.slice(at, at + size);
       const weightByRollout = weights(batch, o);
-      for (const mode of modes) {
+      for (const mode of promptModes) {
         const part = batch.filter((g) => g.mode === mode);
         if (part.length > 0) await accumulate(part, mode, fixed, weightByRollout, count, values, options);
       }
@@ -133,7 +133,7 @@ async function fixedLogprobs(
   const { importanceCap, klCoef } = config.rl;
   const out = new Map<Rollout, Fixed>();
   if (importanceCap === 0 && klCoef === 0) return out;
-  for (const mode of modes) {
+  for (const mode of promptModes) {
     const part = groups.filter((g) => g.mode === mode);
     if (part.length === 0) continue;
     const request = buildRequest(part, mode, options);

@@ -6,7 +6,7 @@ import { Rng } from "../../core/rng.ts";
 import { gradedNdcg } from "../../eval/metrics.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
-import { modes } from "../../prompts/rerank.ts";
+import { promptModes } from "../../prompts/rerank.ts";
 import type { StageContext } from "../../run/stage.ts";
 
 /** The weights to begin with: SFT's, or those of an earlier pass. */
@@ -33,7 +33,7 @@ export async function evaluatePolicy(
   const { thinkShare } = context.config.rl;
   const values: Record<string, number> = {};
   const valid: number[] = [];
-  for (const mode of modes.filter((m) => (m === "think" ? thinkShare > 0 : thinkShare < 1))) {
+  for (const mode of promptModes.filter((m) => (m === "think" ? thinkShare > 0 : thinkShare < 1))) {
     const rollouts = await policy.sample(slates.map(toSlateInput), {
       ...{ mode, group: 1, temperature: 0, seed: 0 },
       signal: context.signal,

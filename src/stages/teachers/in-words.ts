@@ -13,11 +13,11 @@ import { Budget } from "../../endpoint/budget.ts";
 import { askAll } from "../../endpoint/endpoint.ts";
 import type { ChatRequest } from "../../endpoint/request.ts";
 import { Secret } from "../../endpoint/secret.ts";
-import { answerSchema } from "../../prompts/question.ts";
 import { describe } from "../../prompts/tasks.ts";
+import { answerSchema } from "../../prompts/teacher-prompt.ts";
 import type { StageContext } from "../../run/stage.ts";
 import type { Teacher, TeacherQuestion } from "../../teacher/teacher.ts";
-import { type Complete, type Wanted, writingTeacher } from "../../teacher/words.ts";
+import { type Complete, type TextRequest, writingTeacher } from "../../teacher/words.ts";
 import { openWorkerTeacher } from "./worker.ts";
 
 /** Characters of an item's description in words at most. */
@@ -90,7 +90,7 @@ function openEndpoint(context: StageContext, seed: number): { complete: Complete
   };
 }
 
-function buildRequest(wanted: Wanted, config: Config): ChatRequest {
+function buildRequest(wanted: TextRequest, config: Config): ChatRequest {
   const { endpoint, model, temperature, maxAnswerTokens } = config.teacher;
   const schema = { name: "answer", strict: true, schema: answerSchema(wanted.spellings) };
   const format = {

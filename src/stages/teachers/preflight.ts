@@ -38,20 +38,20 @@ const shownModels = 10;
 /** Throws ConfigError, CheckpointError or EnvironmentError; `log` is told of what may be wrong. */
 export async function checkTeachers(
   config: Config,
-  outlook: PlannedStages,
+  planned: PlannedStages,
   log: (message: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
   const willRun = async (stage: StageName): Promise<boolean> =>
-    outlook.reaches(stage) && !(await outlook.finished(stage));
+    planned.reaches(stage) && !(await planned.finished(stage));
   const { kind, model, ggufFile } = config.teacher;
-  if (kind === "openai" && (await willRun("traces"))) await checkEndpoint(config, outlook, log, signal);
+  if (kind === "openai" && (await willRun("traces"))) await checkEndpoint(config, planned, log, signal);
   if (kind === "worker" && (await willRun("traces")))
     checkPretrained(
       { path: model, ggufFile, settings: { path: "teacher.model", ggufFile: "teacher.ggufFile" } },
       config.runtime,
     );
-  if (config.rl.kind === "opd" && (await willRun("rl"))) await checkDistillation(config, outlook, log);
+  if (config.rl.kind === "opd" && (await willRun("rl"))) await checkDistillation(config, planned, log);
 }
 
 /** Stages that must be finished before the teacher is asked. */
@@ -59,7 +59,7 @@ const beforeTraces: readonly StageName[] = ["data", "embed", "sid", "midtrain", 
 
 async function checkEndpoint(
   config: Config,
-  outlook: PlannedStages,
+  planned: PlannedStages,
   log: (message: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
@@ -75,7 +75,7 @@ async function checkEndpoint(
   }
   if (found.kind !== "unusable") return;
   // Nothing lies before the teacher, and answers are kept that may be all it needs: the stage itself will soon say.
-  const ready = (await Promise.all(beforeTraces.map((s) => outlook.finished(s)))).every(Boolean);
+  const ready = (await Promise.all(beforeTraces.map((s) => planned.finished(s)))).every(Boolean);
   const kept = ready ? keptAnswers(config).size : 0;
   if (kept > 0) log(`! the teacher at ${baseUrl} cannot be used: ${found.reason}; ${kept} answers are kept`);
   else
@@ -86,7 +86,7 @@ async function checkEndpoint(
 
 async function checkDistillation(
   config: Config,
-  outlook: PlannedStages,
+  planned: PlannedStages,
   log: (message: string) => void,
 ): Promise<void> {
   const path = teacherPath(config);
@@ -104,10 +104,10 @@ async function checkDistillation(
     checkPretrained({ ...recipe.model, settings }, config.runtime);
   }
   checkCodes(folder, config);
-  if (await outlook.finished("sid")) {
-    const catalogue = Catalogue.fromJSON(readJson(catalogueFile(outlook.folder("sid"))));
+  if (await planned.finished("sid")) {
+    const catalogue = Catalogue.fromJSON(readJson(catalogueFile(planned.folder("sid"))));
     checkLineage(path, folder, { catalogue: catalogue.hash() });
-  } else warnAboutOtherSettings(folder, outlook, log);
+  } else warnAboutOtherSettings(folder, planned, log);
 }
 
 /** The tokenizer of a teacher of these semantic IDs has all of their tokens, and no codes besides. */
@@ -128,7 +128,7 @@ function checkCodes({ path }: TeacherFolder, config: Config): void {
 }
 
 /** Before this run has semantic IDs of its own, only the settings they are made with can be compared. */
-function warnAboutOtherSettings(folder: TeacherFolder, outlook: PlannedStages, log: (message: string) => void): void {
+function warnAboutOtherSettings(folder: TeacherFolder, planned: PlannedStages, log: (message: string) => void): void {
   const file = recipePath(folder);
   if (!existsSync(file)) return;
   let theirs: Config;
@@ -137,7 +137,7 @@ function warnAboutOtherSettings(folder: TeacherFolder, outlook: PlannedStages, l
   } catch {
     return; // the recipe of another version
   }
-  const others = outlook.otherIds(theirs);
+  const others = planned.otherIds(theirs);
   if (others.length > 0)
     log(
       `! rl.opd.teacher = ${folder.path}: its run has other settings of ${others.join(", ")}; if they make other semantic IDs, distillation will refuse it`,

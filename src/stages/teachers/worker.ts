@@ -1,7 +1,7 @@
 /**
  * A model in the worker as a teacher: loaded next to the policy, asked the same question as any endpoint, in its own chat
  * template. Its answer is begun for it, and the ranking is drawn from the permutations of the slate, so that a small
- * model too gives readable answers; its thought is its own, up to the first quotation mark.
+ * model too gives readable answers; its reasoning is its own, up to the first quotation mark.
  */
 import { WorkerError } from "../../core/errors.ts";
 import { hashJson } from "../../core/hash.ts";
@@ -11,7 +11,7 @@ import { chatFrame } from "../../prompts/chat.ts";
 import { Encoder, text, turn } from "../../prompts/pieces.ts";
 import { jsonParts } from "../../prompts/rerank.ts";
 import type { StageContext } from "../../run/stage.ts";
-import type { Complete, Wanted, Written } from "../../teacher/words.ts";
+import type { Complete, TextRequest, Written } from "../../teacher/words.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import { type Completion, sampleAll, type WorkerClient } from "../../worker/types.ts";
 
@@ -52,7 +52,7 @@ export async function openWorkerTeacher(
         const texts = kept.every((k) => k !== undefined) ? kept.map((k) => k?.text ?? "") : await answer(part, asked);
         texts.forEach((text, i) => {
           const key = keys[i] as string;
-          const cut = !text.includes(jsonParts.answer); // a thought that came to no end
+          const cut = !text.includes(jsonParts.answer); // reasoning that came to no end
           if (!kept[i])
             answers.add({ key, text, cut, time: new Date().toISOString(), inputTokens: 0, outputTokens: 0 });
           out.push({ kind: "text", text, cut, time: null });
@@ -73,8 +73,8 @@ interface Asked {
   readonly signal: AbortSignal;
 }
 
-/** The answers of one call as whole JSON texts; a thought that was never closed stays open, and so unreadable. */
-async function answer(part: readonly Wanted[], o: Asked): Promise<string[]> {
+/** The answers of one call as whole JSON texts; reasoning that was never closed stays open, and so unreadable. */
+async function answer(part: readonly TextRequest[], o: Asked): Promise<string[]> {
   const { worker, tokenizer, encoder, config, signal } = o;
   const common = {
     modelId,
@@ -85,7 +85,7 @@ async function answer(part: readonly Wanted[], o: Asked): Promise<string[]> {
   const prompts = part.map(({ prompt }) =>
     encoder.encode([turn("question"), text(prompt), turn("answer"), text(jsonParts.open)]),
   );
-  const thoughts = await sampleAll(
+  const sampled = await sampleAll(
     worker,
     {
       ...common,
@@ -96,12 +96,12 @@ async function answer(part: readonly Wanted[], o: Asked): Promise<string[]> {
     undefined,
     { signal },
   );
-  const written = thoughts.completions.map((c) => readReasoning(c[0], tokenizer));
+  const written = sampled.completions.map((c) => readReasoning(c[0], tokenizer));
   const closed = written.flatMap((w, i) => (w.closed ? [i] : []));
   const rankings = new Map<number, string>();
   if (closed.length > 0) {
     const encoded = (s: string): number[] => encoder.encode([text(s)]);
-    const spellings = closed.map((i) => (part[i] as Wanted).spellings);
+    const spellings = closed.map((i) => (part[i] as TextRequest).spellings);
     const { completions } = await sampleAll(
       worker,
       {

@@ -211,15 +211,15 @@ describe("run show, rollout show, watch", () => {
   it("draw where first choices fall, and keep alarms, which evaluations in between do not hide", () => {
     const state = new LiveState();
     const step = (n: number, values: Record<string, number>) => state.saw({ stage: "rl", step: n, values });
-    const places = { first_choice_1: 0.5, first_choice_2: 0.25, first_choice_3: 0 };
+    const positions = { first_choice_1: 0.5, first_choice_2: 0.25, first_choice_3: 0 };
     for (let n = 0; n < 5; n++) {
-      step(n, { valid_rate: 0.5, groups_kept: 1, ...places });
+      step(n, { valid_rate: 0.5, groups_kept: 1, ...positions });
       step(n, { validation_ndcg5: 0.4 });
     }
     const last = () => noColour(screen("r", state, 200));
     expect(last()).toContain("! step 5, invalid answers: only 50 % of answers are permutations");
-    step(5, { valid_rate: 0.5, groups_kept: 1, ...places });
-    expect(last()).toContain("first choice by place █▅▁, place 1 0.5"); // .25 / .5 of 7 = 3.5, rounded up
+    step(5, { valid_rate: 0.5, groups_kept: 1, ...positions });
+    expect(last()).toContain("first choice by position █▅▁, position 1 0.5"); // .25 / .5 of 7 = 3.5, rounded up
     expect(last().match(/! step/g)).toHaveLength(1);
     step(0, { valid_rate: 1 });
     expect(last()).not.toContain("! step");

@@ -21,9 +21,9 @@ describe("gr2 reward explain", () => {
   it("shows parse, move, arithmetic and sum of a promotion", () => {
     const text = explain("c3 fits<|answer|>c3 c1 c2 c4<|end|>");
     expect(text).toContain("compact format, with visible reasoning, 4 candidates");
-    expect(text).toContain("thought    c3 fits");
+    expect(text).toContain("reasoning  c3 fits");
     expect(text).toContain("c3 > c1 > c2 > c4: a complete permutation");
-    expect(text).toContain("c3: place 3 in the input order, place 1 in the answer");
+    expect(text).toContain("c3: position 3 in the input order, position 1 in the answer");
     expect(text).toContain("(3 - 1) / 4 = 0.5");
     expect(text).toContain("0.2: the true item moved up");
     expect(text).toMatch(/reward +0\.5 \+ 0\.2 = 0\.7$/);
@@ -39,7 +39,7 @@ describe("gr2 reward explain", () => {
       "the input order re-emitted",
       "reward     0",
     ],
-    // The true item of place 3 at place 2 of 4: 2 of 3 pairs right, and the bonus of a promotion.
+    // The true item of position 3 at position 2 of 4: 2 of 3 pairs right, and the bonus of a promotion.
     ["c1 c3 c2 c4<|end|>", ["rl.reward.kind=auc", "rl.reward.dehacked=true"], "AUC of the answer = ", "= 0.8667"],
     ["c3 c2 c1 c4<|end|>", ["rl.reward.kind=ndcg", "rl.reward.format=none"], "NDCG@5 of the answer", "reward     0.5"],
   ])("%s with %s", (response, set, because, reward) => {
@@ -89,9 +89,9 @@ describe("gr2 reward explain", () => {
     const text = explain("", { ...asked, slate: "a1" });
     expect(text).toContain("<s_a_0><s_b_3> > <s_a_2><s_b_1> > <s_a_1><s_b_2>");
     expect(text).toContain("(2 - 1) / 3 = 0.3333");
-    // Labels 0 2 1 become 2 0 1: 2 of 3 pairs right, before 1 of 3; places 2, 3 become 1, 3.
+    // Labels 0 2 1 become 2 0 1: 2 of 3 pairs right, before 1 of 3; positions 2, 3 become 1, 3.
     const graded = explain("", { ...asked, slate: "c3" });
-    expect(graded).toContain("<s_a_0><s_b_3> (label 2): place 2 in the input order, place 1 in the answer");
+    expect(graded).toContain("<s_a_0><s_b_3> (label 2): position 2 in the input order, position 1 in the answer");
     expect(graded).toContain("mean over true items of (before - after) / N = 0.1667");
     expect(graded).toContain(": more pairs in the right order than in the input");
     expect(() => explain("", { ...asked, slate: "b2" })).toThrow("no reward is defined");

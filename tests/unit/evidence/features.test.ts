@@ -49,7 +49,7 @@ const embeddings = {
   cols: 2,
   data: Float32Array.from([1, 0, 0.6, 0.8, -1, 0, 0, -1, 0.3, 0.3]),
 };
-const question: FeatureInput = {
+const input: FeatureInput = {
   history: Int32Array.from([1, 0]),
   now: 50 * day,
   candidates: [3, 2, 4],
@@ -74,7 +74,7 @@ const close = (actual: readonly number[], expected: readonly number[]): void => 
 };
 
 describe("features", () => {
-  const all = findRows(new Features(itemTable(items, embeddings), statistics, familyNames, ["knn", "own"]), question);
+  const all = findRows(new Features(itemTable(items, embeddings), statistics, familyNames, ["knn", "own"]), input);
 
   it("say where every pre-ranker put a candidate, and how sure it was", () => {
     close(all("log position"), [0, Math.log(2), Math.log(3)]);
@@ -120,7 +120,7 @@ describe("features", () => {
     close(all("brand of last"), [0, 0, Number.NaN]);
     close(all("share of brand in last 20"), [0, 0, Number.NaN]);
     const table = itemTable(items);
-    const own = findRows(new Features(table, statistics, ["metadata"]), { ...question, candidates: [0, 1, 2] });
+    const own = findRows(new Features(table, statistics, ["metadata"]), { ...input, candidates: [0, 1, 2] });
     close(own("brand of last"), [1, 1, 0]);
     close(own("share of brand, recent first"), [1, 1, 0]);
     // idf of a category that two of five items have: ln(1 + 5/2), for all three here.
@@ -184,14 +184,14 @@ describe("features", () => {
     expect(new Features(itemTable(titles), new Statistics(view, false), ["metadata"]).names).toEqual([
       "year closeness",
     ]);
-    const out = none.of({ ...question, history: new Int32Array() });
+    const out = none.of({ ...input, history: new Int32Array() });
     expect(out.every(Number.isFinite)).toBe(true);
   });
 
   it("do not depend on what was asked before", () => {
     const features = new Features(itemTable(items, embeddings), statistics, familyNames, ["knn", "own"]);
-    const first = features.of(question);
-    features.of({ ...question, history: Int32Array.from([2, 3, 4]), candidates: [0, 1], scores: [1, 0], experts: {} });
-    expect(features.of(question)).toEqual(first);
+    const first = features.of(input);
+    features.of({ ...input, history: Int32Array.from([2, 3, 4]), candidates: [0, 1], scores: [1, 0], experts: {} });
+    expect(features.of(input)).toEqual(first);
   });
 });

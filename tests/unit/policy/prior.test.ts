@@ -9,7 +9,7 @@ import {
   standardise,
 } from "../../../src/policy/prior.ts";
 
-/** Slates of four whose target follows the likelihood with probability .7, else stands at a place by prior .4 .3 .2 .1. */
+/** Slates of four whose target follows the likelihood with probability .7, else stands at a position by prior .4 .3 .2 .1. */
 function slates(n: number, seed: number) {
   const rng = Rng.of(seed, "slates");
   return Array.from({ length: n }, (_, i) => {
@@ -25,7 +25,7 @@ function slates(n: number, seed: number) {
 const terms = { likelihood: true, evidence: false };
 
 describe("prior", () => {
-  it("learns that likelihood helps and that earlier places are likelier", () => {
+  it("learns that likelihood helps and that earlier positions are likelier", () => {
     const prior = fitPrior(slates(2000, 1), terms);
     expect(prior.likelihood).toBeGreaterThan(0.3);
     const p = computePrior(prior, { scores: [4, 3, 2, 1] });
@@ -46,7 +46,7 @@ describe("prior", () => {
     expect(scores[0]).toEqual(directScores(withoutFold0, all[0] as (typeof all)[number], all[0]?.logLikelihood));
   });
 
-  it("fits slates of different sizes, with a weight for every place of the largest", () => {
+  it("fits slates of different sizes, with a weight for every position of the largest", () => {
     const short = slates(200, 4).map((e) => ({
       ...e,
       scores: [2, 1],
@@ -56,12 +56,12 @@ describe("prior", () => {
     const mixed = fitPrior([...short, ...slates(200, 5)], terms);
     expect(mixed.place).toHaveLength(4);
     expect(fitPrior([...slates(200, 5), ...short], terms).place[3]).toBeCloseTo(mixed.place[3] as number, 9);
-    expect(fitPrior(short, terms, mixed).place).toHaveLength(4); // a place no slate has keeps the centre's weight
+    expect(fitPrior(short, terms, mixed).place).toHaveLength(4); // a position no slate has keeps the centre's weight
     expect(fitPrior(short, terms, mixed).place[3]).toBeCloseTo(mixed.place[3] as number, 9);
   });
 
-  it("shares weights among far places, so that a hundred candidates are fitted in a moment", () => {
-    // The truth is at place 0 to 9 in 90 % of slates, else anywhere: far places are alike, near ones are not.
+  it("shares weights among far positions, so that a hundred candidates are fitted in a moment", () => {
+    // The truth is at position 0 to 9 in 90 % of slates, else anywhere: far positions are alike, near ones are not.
     const rng = Rng.of(6, "wide slates");
     const wide = Array.from({ length: 400 }, () => {
       const at = rng.uniform() < 0.9 ? rng.int(10) : rng.int(100);

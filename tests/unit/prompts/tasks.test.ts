@@ -4,7 +4,6 @@ import { type ItemId, itemId } from "../../../src/core/ids.ts";
 import type { Item } from "../../../src/data/types.ts";
 import { parseJsonAnswer, parseResponse } from "../../../src/prompts/parse.ts";
 import { item, marker, type Piece, text } from "../../../src/prompts/pieces.ts";
-import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/question.ts";
 import {
   instructions,
   itemsShown,
@@ -14,6 +13,7 @@ import {
   renderReasoning,
 } from "../../../src/prompts/rerank.ts";
 import { captioningTask, describe, languageTask, personaTask, sequentialTask } from "../../../src/prompts/tasks.ts";
+import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/teacher-prompt.ts";
 
 const id: ItemId = itemId("i");
 const soap: Item = { id, title: "Soap", brand: "Acme", categories: ["Bath", "Bars"], description: "Smells of pine." };
@@ -36,11 +36,11 @@ block("mid-training documents", () => {
   });
   it("list histories, personas and plain language", () => {
     expect(line(sequentialTask([4, 2]))).toBe("<|history|>#4#2");
-    const itemOf = (row: number): Item => (row === 0 ? soap : bare);
-    expect(line(personaTask([0, 1], itemOf, ["Bath", "Hair"]))).toBe(
+    const itemAt = (row: number): Item => (row === 0 ? soap : bare);
+    expect(line(personaTask([0, 1], itemAt, ["Bath", "Hair"]))).toBe(
       "<|persona|>likes Bath, Hair; chose Soap#0 untitled#1<|end|>",
     );
-    expect(line(personaTask([0], itemOf, []))).toBe("<|persona|>chose Soap#0<|end|>");
+    expect(line(personaTask([0], itemAt, []))).toBe("<|persona|>chose Soap#0<|end|>");
     expect(languageTask("Hello.")).toEqual([marker("text"), text("Hello."), marker("end")]);
   });
 });

@@ -131,7 +131,7 @@ describe("report of an incomplete or failed run", () => {
       statistics: undefined,
       sid: undefined,
       prior: undefined,
-      targetPlaces: [],
+      targetPositions: [],
       summaries: {},
     };
     const page = await renderReport(data);

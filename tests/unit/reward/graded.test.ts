@@ -18,12 +18,12 @@ const kinds = ["rank-promotion", "ndcg", "auc"] as const;
 describe("reward truth table, several positives", () => {
   // Discounts 1/log2(rank + 1): d1 = 1, d2 = .6309, d3 = .5, d4 = .4307.
   const d = (rank: number): number => 1 / Math.log2(rank + 1);
-  const clicks = [0, 1, 0, 1]; // two clicks, at places 2 and 4; ideal DCG d1 + d2
+  const clicks = [0, 1, 0, 1]; // two clicks, at positions 2 and 4; ideal DCG d1 + d2
   const grades = [1, 0, 3, 2]; // click, nothing, purchase, cart; ideal DCG 3 d1 + 2 d2 + 1 d3
   const ideal = 3 + 2 * d(2) + d(3);
   const rows: [string, readonly number[], Parsed, Partial<RewardOptions>, number][] = [
-    ["clicks to places 1 and 2: ((2-1) + (4-2)) / 2 / 4", clicks, ranking(1, 3, 0, 2), {}, 3 / 8],
-    ["clicks to places 3 and 4: ((2-3) + (4-4)) / 2 / 4", clicks, ranking(0, 2, 1, 3), {}, -1 / 8],
+    ["clicks to positions 1 and 2: ((2-1) + (4-2)) / 2 / 4", clicks, ranking(1, 3, 0, 2), {}, 3 / 8],
+    ["clicks to positions 3 and 4: ((2-3) + (4-4)) / 2 / 4", clicks, ranking(0, 2, 1, 3), {}, -1 / 8],
     ["one up, one down: ((2-3) + (4-1)) / 2 / 4", clicks, ranking(3, 0, 1, 2), {}, 2 / 8],
     [
       "ndcg of clicks, ideal: 1 - (d2 + d4) / (d1 + d2)",
@@ -32,7 +32,7 @@ describe("reward truth table, several positives", () => {
       { kind: "ndcg" },
       1 - (d(2) + d(4)) / (1 + d(2)),
     ],
-    ["ndcg@1 of clicks, first place hit: 1 - 0", clicks, ranking(3, 0, 1, 2), { kind: "ndcg", ndcgK: 1 }, 1],
+    ["ndcg@1 of clicks, first position hit: 1 - 0", clicks, ranking(3, 0, 1, 2), { kind: "ndcg", ndcgK: 1 }, 1],
     [
       "graded ndcg, ideal: 1 - (1 d1 + 3 d3 + 2 d4) / ideal",
       grades,
@@ -51,7 +51,13 @@ describe("reward truth table, several positives", () => {
     // Input 1 0 3 2: right pairs 1>0 and 3>2, of 6. Answer 3 2 1 0: all.
     ["graded auc, ideal: 6 of 6 - 2 of 6", grades, ranking(2, 3, 0, 1), { kind: "auc" }, 4 / 6],
     ["graded auc, purchase and cart swapped: 5 of 6 - 2 of 6", grades, ranking(3, 2, 0, 1), { kind: "auc" }, 3 / 6],
-    ["grades play no part in promotion: places 1, 3, 4 to 1, 2, 3: 2 / 3 / 4", grades, ranking(3, 2, 0, 1), {}, 2 / 12],
+    [
+      "grades play no part in promotion: positions 1, 3, 4 to 1, 2, 3: 2 / 3 / 4",
+      grades,
+      ranking(3, 2, 0, 1),
+      {},
+      2 / 12,
+    ],
     [
       "format: more pairs right than in the input: 3/8 + .2",
       clicks,
@@ -84,7 +90,7 @@ describe("reward truth table, several positives", () => {
     expect(v.parts.ranking + v.parts.format + v.parts.invalid).toBeCloseTo(v.reward, 12);
   });
 
-  it("calls a copied input sub-optimal by all its labels, not by its first place", () => {
+  it("calls a copied input sub-optimal by all its labels, not by its first position", () => {
     const copied = (labels: number[]): string => verify(ranking(0, 1, 2), labels, { ...base, dehacked: true }).because;
     expect(copied([3, 0, 2])).toContain("sub-optimal input order re-emitted");
     expect(copied([3, 2, 0])).not.toContain("sub-optimal");
@@ -160,7 +166,7 @@ describe("properties", () => {
     );
   });
 
-  it("the gate tells apart what the difference does not: copies lose to every other answer, and no other order changes place", () => {
+  it("the gate tells apart what the difference does not: copies lose to every other answer, and no other order moves", () => {
     fc.assert(
       fc.property(slate, fc.constantFrom("ndcg" as const, "auc" as const), ([labels, order], kind) => {
         const verdict = (dehacked: boolean, order: readonly number[]) =>

@@ -30,7 +30,7 @@ function answers(orders: readonly (readonly number[] | null)[]): Answers {
 }
 
 describe("measureHealth", () => {
-  // Copied: reward 0, tau 1. Promoted to the first place: 1/3 + .2, tau 1/3. Unparseable: -1.
+  // Copied: reward 0, tau 1. Promoted to the first position: 1/3 + .2, tau 1/3. Unparseable: -1.
   const mixed = answers([[0, 1, 2], [1, 0, 2], null]);
   const copied = answers([
     [0, 1, 2],
@@ -95,7 +95,7 @@ describe("raiseAlarms", () => {
     [{ groups_kept: 0 }, "no update"],
     [{ valid_rate: 0.5 }, "invalid answers"],
     [{ truncated_share: 0.5 }, "cut off"],
-    [{ first_choice_1: 0.1, first_choice_3: 0.8 }, "one place"],
+    [{ first_choice_1: 0.1, first_choice_3: 0.8 }, "one position"],
     [{ logprobGapMax: 2 }, "sampler and trainer differ"],
     [{ clip_high_share_answer: 0.4 }, "clipping"],
   ])("%o raises: %s", (over, name) => expect(names(over)).toEqual([name]));
@@ -106,7 +106,7 @@ describe("raiseAlarms", () => {
     expect(text(1)).toContain("rl.reward.format=conditional");
     expect(text(0.9)).toContain("only 90 % are valid: copying is the surest way not to be punished");
   });
-  it("does not take the first place for a favourite: it is where a good pre-rank puts good items", () => {
+  it("does not take the first position for a favourite: it is where a good pre-rank puts good items", () => {
     expect(names({ first_choice_1: 0.85, first_choice_2: 0.1 })).toEqual([]);
   });
   it.each([
@@ -114,7 +114,7 @@ describe("raiseAlarms", () => {
     [{ identity_rate: 0.1, kendall_tau: 0.97 }, "Kendall tau 0.97"],
     [{ valid_rate: 0.5 }, "only 50 % of answers"],
     [{ truncated_share: 0.4 }, "40 % of answers"],
-    [{ first_choice_1: 0.1, first_choice_3: 0.8 }, "80 % of answers put the candidate of place 3"],
+    [{ first_choice_1: 0.1, first_choice_3: 0.8 }, "80 % of answers put the candidate of position 3"],
     [{ logprobGapMax: 2 }, "up to 2.00"],
     [{ clip_low_share_think: 0.25, clip_high_share_think: 0.25 }, "50 % of tokens are clipped"],
   ])("%o is said with its number: %s", (over, part) => {

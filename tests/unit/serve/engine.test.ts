@@ -44,10 +44,10 @@ describe("an answer", () => {
     const scores = answer.ranking.map((r) => r.score);
     expect(scores).toEqual([...scores].sort((a, b) => b - a));
     expect(scores.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 5);
-    expect(answer.ranking.every((r) => `c${five[r.place]}` === r.id)).toBe(true);
+    expect(answer.ranking.every((r) => `c${five[r.position]}` === r.id)).toBe(true);
     expect(answer.modelVersion).toBe(engine.model()?.version);
     expect(answer.tokens.generated > 0).toBe(mode === "think");
-    expect(answer.thought !== "").toBe(mode === "think");
+    expect(answer.reasoning !== "").toBe(mode === "think");
   });
 
   it("in mode direct is the run's own: likelihood times the prior that evaluation fitted, evidence included", async () => {
@@ -157,10 +157,10 @@ describe("an answer", () => {
     let thought = "";
     let last: RerankAnswer | undefined;
     for await (const event of engine.stream(makeRequest(five, { mode: "think" })))
-      if (event.kind === "thought") thought += event.text;
+      if (event.kind === "reasoning") thought += event.text;
       else last = event.answer;
     expect(thought.length).toBeGreaterThan(0);
-    expect(thought.trim()).toBe(last?.thought);
+    expect(thought.trim()).toBe(last?.reasoning);
     expect(ids(last as RerankAnswer)).toEqual(ids(await engine.rerank(makeRequest(five, { mode: "think" }))));
   });
 });
@@ -268,7 +268,7 @@ describe("the caller's own order comes back", () => {
     const nonsense = { prompt: 0, sample: 0, tokens: Int32Array.of(1, 2), logprobs: new Float32Array(2) };
     (workers[0] as GatedWorker).answer = { ...nonsense, finishReason: "stop" };
     const answer = await engine.rerank(makeRequest(five, { mode: "think" }));
-    expect([answer.fallback, ids(answer), answer.thought]).toEqual(["invalid_answer", own(five), ""]);
+    expect([answer.fallback, ids(answer), answer.reasoning]).toEqual(["invalid_answer", own(five), ""]);
   });
 
   it("when there is too much to do and the service is set to answer that; else it is refused with a time", async () => {

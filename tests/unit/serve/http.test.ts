@@ -247,7 +247,7 @@ describe("slow clients", () => {
   it("are cut off while they do not read", async () => {
     const service = await start({ http: { writeTimeoutMs: 200 } });
     const text = "x".repeat(4000);
-    service.reranker.answer = (request) => ({ ...reversed(request), thought: `${text} `.repeat(20_000) }); // 80 MB
+    service.reranker.answer = (request) => ({ ...reversed(request), reasoning: `${text} `.repeat(20_000) }); // 80 MB
     const body = JSON.stringify({ ...good, mode: "think", stream: true });
     const head = `POST ${path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n`;
     const socket = connect(service.port, "127.0.0.1", () => socket.write(head + body));

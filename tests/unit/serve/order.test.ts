@@ -6,7 +6,7 @@ import { Policy } from "../../../src/policy/policy.ts";
 import { flatPrior } from "../../../src/policy/prior.ts";
 import { Encoder, markers } from "../../../src/prompts/pieces.ts";
 import { thinkOrder } from "../../../src/serve/model/order.ts";
-import { RequestPreparer } from "../../../src/serve/model/question.ts";
+import { RequestPreparer } from "../../../src/serve/model/prepared-request.ts";
 import type { ServedRun } from "../../../src/serve/model/served-run.ts";
 import { formatSid, spellCodes } from "../../../src/sid/semantic-id.ts";
 import { FakeWorker } from "../../../src/worker/fake.ts";
@@ -29,11 +29,11 @@ function setUp(constrained: boolean, format: "compact" | "json") {
     config,
     catalogue: { shape: { levels: 2, codes: 8, format: "bare" }, codesAt },
     systems: { think: { name: "rl", weights: "", prior } },
-    usual: { score: [] },
+    typical: { score: [] },
     evidence: undefined,
-  } as unknown as Pick<ServedRun, "config" | "catalogue" | "systems" | "usual" | "evidence">;
+  } as unknown as Pick<ServedRun, "config" | "catalogue" | "systems" | "typical" | "evidence">;
   const tokenizer = { encode, decode, requireTokenId: tokenId, special: new Map<number, string>() };
-  const questions = new RequestPreparer(run, tokenizer, undefined);
+  const preparer = new RequestPreparer(run, tokenizer, undefined);
   const found = rows.map((row) => ({ row, codes: codesAt(row), title: "" }));
   let completion: Completion;
   const worker = new FakeWorker();
@@ -49,10 +49,10 @@ function setUp(constrained: boolean, format: "compact" | "json") {
     prior,
     options: { prompts, decoding, microBatchTokens: 1, sampleBatchTokens: 1 },
   });
-  const ask = (topN: number) => questions.ask("think", { history: [], candidates: found }, undefined, topN);
+  const ask = (topN: number) => preparer.prepare("think", { history: [], candidates: found }, undefined, topN);
   return {
     served: (tokens: readonly number[], topN = 0, logprobs = new Float32Array(tokens.length)) =>
-      thinkOrder(questions.options, ask(topN), makeCompletion(tokens, logprobs), topN, questions.decode),
+      thinkOrder(preparer.options, ask(topN), makeCompletion(tokens, logprobs), topN, preparer.decode),
     evaluated: async (tokens: readonly number[]) => {
       completion = makeCompletion(tokens, new Float32Array(tokens.length));
       const slate = { history: [], candidates: rows, scores: [4, 3, 2, 1] };
@@ -99,7 +99,7 @@ describe.each([true, false])("with decoding.constrained = %s", (constrained) => 
       await fc.assert(
         fc.asyncProperty(response, async (tokens) => {
           const parsed = await evaluated(tokens);
-          const order = served(tokens)?.ranking.map((r) => r.place);
+          const order = served(tokens)?.ranking.map((r) => r.position);
           expect(order).toEqual(parsed?.kind === "ranking" ? parsed.order : undefined);
           if (order) rankings++;
         }),
@@ -116,7 +116,7 @@ describe("scores", () => {
     const { served } = setUp(true, "compact");
     const logprobs = Float32Array.from([0, Math.log(0.5), 0, Math.log(0.75), 0, Math.log(0.9), 0, 0, 0, 0]);
     const order = served([answer, ...itemsAt(2, 0, 1, 3), end], 0, logprobs);
-    expect(order?.ranking.map((r) => r.place)).toEqual([2, 0, 1, 3]);
+    expect(order?.ranking.map((r) => r.position)).toEqual([2, 0, 1, 3]);
     // .5, then .5 * .75, then (.5 * .25) * .9, then (.5 * .25 * .1) * 1
     [0.5, 0.375, 0.1125, 0.0125].forEach((chance, k) => {
       expect(order?.ranking[k]?.score).toBeCloseTo(chance, 6);
@@ -126,7 +126,7 @@ describe("scores", () => {
   it("are 0 for what the model was not asked to write, which follows in the caller's order", () => {
     const { served } = setUp(true, "compact");
     const order = served([answer, ...itemsAt(3, 1), end], 2);
-    expect(order?.ranking.map((r) => r.place)).toEqual([3, 1, 0, 2]);
+    expect(order?.ranking.map((r) => r.position)).toEqual([3, 1, 0, 2]);
     expect(order?.ranking.slice(2).map((r) => r.score)).toEqual([0, 0]);
     expect(served([answer, ...itemsAt(3), end], 2)).toBeUndefined();
   });
@@ -135,7 +135,7 @@ describe("scores", () => {
     const { served } = setUp(false, "compact");
     const inLetters = encode(formatSid(codesAt(rows[1] as number), "bare"));
     const order = served([answer, ...itemsAt(0), ...inLetters, ...itemsAt(2, 3), end]);
-    expect(order?.ranking.map((r) => [r.place, r.score])).toEqual([
+    expect(order?.ranking.map((r) => [r.position, r.score])).toEqual([
       [0, 1],
       [1, 0],
       [2, 0],

@@ -5,7 +5,7 @@ import { BatchTimes, expectedWait } from "../../../src/serve/engine/latency.ts";
 import { LoopLag } from "../../../src/serve/engine/loop-lag.ts";
 import { Lru } from "../../../src/serve/model/lru.ts";
 import { NewItems } from "../../../src/serve/model/new-items.ts";
-import { ReasoningStream, reasoningText } from "../../../src/serve/request/thought.ts";
+import { ReasoningStream, reasoningText } from "../../../src/serve/request/reasoning.ts";
 
 describe("Lru", () => {
   it("holds as many as it may and forgets what was used longest ago", () => {

@@ -39,7 +39,7 @@ describe.each(["direct", "think"] as const)("a worker whose model is gone (%s)",
     await stranger.saveState({ path: noise });
     for (const modelId of await modelIds(worker)) await worker.loadState({ modelId, path: noise });
     const poisoned = await engine.rerank(makeRequest(five, { mode }));
-    expect([poisoned.fallback, poisoned.thought]).toEqual(["worker_lost", ""]);
+    expect([poisoned.fallback, poisoned.reasoning]).toEqual(["worker_lost", ""]);
     expect(log).toContainEqual(expect.stringMatching(/is not the one the service loaded/));
     await until(() => engine.ready());
     const after = await engine.rerank(makeRequest(five, { mode }));

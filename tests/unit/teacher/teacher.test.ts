@@ -8,8 +8,8 @@ import { fitPopularity } from "../../../src/prerank/popularity.ts";
 import { buildAllSlates } from "../../../src/prerank/slates.ts";
 import type { Slate } from "../../../src/prerank/types.ts";
 import { sampleTraces, statisticalTeacher } from "../../../src/teacher/sampling.ts";
-import { hideAnswer } from "../../../src/teacher/slate-view.ts";
 import { type StatisticalTeacher, supportFor } from "../../../src/teacher/statistical.ts";
+import { hideAnswer } from "../../../src/teacher/unlabelled-slate.ts";
 import { walkers } from "../synthetic.ts";
 
 const data = splitByPosition(walkers(150, 100, 30));

@@ -3,10 +3,10 @@ import { describe, expect, it } from "vitest";
 import { RunError } from "../../../src/core/errors.ts";
 import type { Slate } from "../../../src/prerank/types.ts";
 import { readCitations } from "../../../src/prompts/parse.ts";
-import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/question.ts";
+import { answerSchema, renderTeacherPrompt } from "../../../src/prompts/teacher-prompt.ts";
 import { findFault } from "../../../src/teacher/quality.ts";
 import { sampleTraces } from "../../../src/teacher/sampling.ts";
-import { type Wanted, writingTeacher } from "../../../src/teacher/words.ts";
+import { type TextRequest, writingTeacher } from "../../../src/teacher/words.ts";
 
 const spell = (row: number): string => `<|sid_begin|><s_a_${row % 7}><s_b_${row}><|sid_end|>`;
 const titles = ["brush", "soap", "towel", "comb", "cream", "oil", "mask"];
@@ -59,8 +59,8 @@ const answer = (order: readonly number[], thought = good): string =>
   JSON.stringify({ reasoning: thought, ranking: order.map((i) => spell([10, 11, 12][i] as number)) });
 
 /** A teacher whose model writes `write(request, n)`. */
-function teacher(write: (wanted: Wanted, n: number) => string, cut = false) {
-  const asked: Wanted[] = [];
+function teacher(write: (wanted: TextRequest, n: number) => string, cut = false) {
+  const asked: TextRequest[] = [];
   const made = writingTeacher({
     kind: "openai",
     model: "test",
@@ -117,7 +117,7 @@ describe("a teacher in words", () => {
       {
         slateId: "s0",
         ranking: [1, 2, 0],
-        thought: { words: readCitations(good, (s) => rows.get(s)).words },
+        reasoning: { words: readCitations(good, (s) => rows.get(s)).words },
         tries: 5,
         mode: "rejection",
         seed: asked[4]?.seed,

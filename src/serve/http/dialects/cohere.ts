@@ -78,11 +78,11 @@ const renderBody = (
   more: (document: Document | undefined) => object,
 ): object => ({
   id,
-  results: answer.ranking.map(({ place, score }) => ({
-    index: place,
+  results: answer.ranking.map(({ position, score }) => ({
+    index: position,
     relevance_score: score,
-    ...callersId(documents[place]),
-    ...more(documents[place]),
+    ...callersId(documents[position]),
+    ...more(documents[position]),
   })),
   meta: renderMeta(version, documents.length, answer, numCut),
 });

@@ -50,8 +50,8 @@ const answer = z.object({
 });
 
 export const renderAnswer = (from: RerankAnswer, requestId: string): z.output<typeof answer> => ({
-  ranking: from.ranking.map(({ place, id, score }) => ({ place, id, score })),
-  thought: from.thought,
+  ranking: from.ranking.map(({ position, id, score }) => ({ place: position, id, score })),
+  thought: from.reasoning,
   fallback: from.fallback ?? null,
   timings_ms: {
     queue: rounded(from.timings.queue),

@@ -45,11 +45,11 @@ export const jina: Dialect = {
       render: ({ ranking, tokens }) => ({
         model: context.model.name,
         usage: { total_tokens: tokens.prompt + tokens.generated },
-        results: ranking.map(({ place, score }) => ({
-          index: place,
+        results: ranking.map(({ position, score }) => ({
+          index: position,
           relevance_score: score,
-          ...callersId(documents[place]),
-          ...(return_documents === false ? {} : { document: { text: readText(documents[place]) } }),
+          ...callersId(documents[position]),
+          ...(return_documents === false ? {} : { document: { text: readText(documents[position]) } }),
         })),
       }),
     };

@@ -77,11 +77,11 @@ export const tei: Dialect = {
       numCut,
       stream: false,
       render: ({ ranking }) =>
-        ranking.map(({ place, score }) => ({
-          index: place,
-          ...(return_text === true ? { text: readText(texts[place]) } : {}),
+        ranking.map(({ position, score }) => ({
+          index: position,
+          ...(return_text === true ? { text: readText(texts[position]) } : {}),
           score: raw_scores === true ? Math.max(Math.log(score), -Number.MAX_VALUE) : score,
-          ...callersId(texts[place]),
+          ...callersId(texts[position]),
         })),
     };
   },

@@ -80,11 +80,11 @@ export const vllm: Dialect = {
         id: `rerank-${requestId}`,
         model: context.model.name,
         usage: { total_tokens: tokens.prompt + tokens.generated },
-        results: ranking.map(({ place, score }) => ({
-          index: place,
-          document: { text: readText(documents[place]) },
+        results: ranking.map(({ position, score }) => ({
+          index: position,
+          document: { text: readText(documents[position]) },
           relevance_score: score,
-          ...callersId(documents[place]),
+          ...callersId(documents[position]),
         })),
       }),
     };

@@ -37,13 +37,13 @@ interface At {
 /** What was said; an error as "CODE message | advice" in its last line. */
 async function check(config: Config, at: At = {}): Promise<string[]> {
   const said: string[] = [];
-  const outlook = {
+  const planned = {
     reaches: at.reaches ?? (() => true),
     finished: async (stage: StageName) => at.finished?.includes(stage) ?? false,
     folder: (stage: StageName) => join(root, "stages", stage),
     otherIds: (theirs: Config) => otherIds(theirs, config),
   };
-  await checkTeachers(config, outlook, (text) => said.push(text), new AbortController().signal).catch((e: unknown) => {
+  await checkTeachers(config, planned, (text) => said.push(text), new AbortController().signal).catch((e: unknown) => {
     if (!(e instanceof Gr2Error)) throw e;
     said.push(`${e.code} ${e.message} | ${e.advice ?? ""}`);
   });

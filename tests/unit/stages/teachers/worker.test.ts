@@ -8,7 +8,7 @@ import { parseJsonAnswer } from "../../../../src/prompts/parse.ts";
 import { jsonParts } from "../../../../src/prompts/rerank.ts";
 import type { StageContext } from "../../../../src/run/stage.ts";
 import { openWorkerTeacher } from "../../../../src/stages/teachers/worker.ts";
-import type { Wanted } from "../../../../src/teacher/words.ts";
+import type { TextRequest } from "../../../../src/teacher/words.ts";
 import { FakeWorker } from "../../../../src/worker/fake.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-worker-teacher-"));
@@ -27,7 +27,10 @@ const makeContext = (worker: FakeWorker, name: string): StageContext => ({
   cursor: { read: () => undefined, write: () => {} },
 });
 const spellings = ["<s_a_1><s_b_2>", "<s_a_1><s_b_12>", "<s_a_3><s_b_1>"];
-const wanted = Array.from({ length: 70 }, (_, i): Wanted => ({ prompt: `question ${i}`, spellings, seed: 100 + i }));
+const wanted = Array.from(
+  { length: 70 },
+  (_, i): TextRequest => ({ prompt: `question ${i}`, spellings, seed: 100 + i }),
+);
 
 describe("a model in the worker as a teacher", async () => {
   const worker = new FakeWorker();

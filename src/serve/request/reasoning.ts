@@ -1,15 +1,15 @@
-/** A thought's tokens as text for people, piece by piece as they come: items by title, no half characters, no half items. */
+/** The tokens of reasoning as text for people, piece by piece as they come: items by title, no half characters, no half items. */
 import { type Codes, findSids, type SidShape } from "../../sid/semantic-id.ts";
 
 export interface ReasoningParts {
   readonly shape: SidShape;
   readonly decode: (ids: readonly number[]) => string;
-  /** What closes a thought; never shown, not even begun. */
+  /** What closes the reasoning; never shown, not even begun. */
   readonly trigger: readonly number[];
   readonly getTitle: (codes: Codes) => string | undefined;
 }
 
-/** The whole thought. */
+/** All of it. */
 export function reasoningText(tokens: readonly number[], parts: ReasoningParts): string {
   return named(parts.decode(tokens), parts).trim();
 }
@@ -24,7 +24,7 @@ export class ReasoningStream {
     this.parts = parts;
   }
 
-  /** @param index place of the token in the response; a repeated one is passed over. @returns the next piece, often "" */
+  /** @param index position of the token in the response; a repeated one is passed over. @returns the next piece, often "" */
   push(index: number, token: number): string {
     if (this.closed || index !== this.tokens.length) return "";
     this.tokens.push(token);

@@ -23,16 +23,16 @@ export interface PreparedRequest extends Choices {
   /** Each sequence as text. */
   readonly spellings: readonly string[];
   /** Per sequence: the positions of the request's candidates it stands for. */
-  readonly places: readonly (readonly number[])[];
+  readonly positions: readonly (readonly number[])[];
   readonly topN: number;
-  /** Items of the request by spelling of their codes, for naming them in a thought. */
+  /** Items of the request by spelling of their codes, for naming them in the reasoning. */
   readonly titles: ReadonlyMap<string, string>;
   /** Equal keys have equal answers. */
   readonly key: string;
 }
 
 export class RequestPreparer {
-  private readonly run: Pick<ServedRun, "config" | "catalogue" | "systems" | "usual" | "evidence">;
+  private readonly run: Pick<ServedRun, "config" | "catalogue" | "systems" | "typical" | "evidence">;
   private readonly tokenizer: Pick<Tokenizer, "encode" | "decode" | "requireTokenId" | "special">;
   /** How the run's model is asked, whatever the request. */
   readonly options: AskOptions;
@@ -49,22 +49,22 @@ export class RequestPreparer {
   readonly decode = (ids: TokenIds): string => this.tokenizer.decode(ids);
 
   /** @param scores of the caller's ranker, per candidate; undefined = it gave none */
-  ask(mode: ServeMode, found: FoundItems, scores: readonly number[] | undefined, topN: number): PreparedRequest {
-    const { systems, catalogue, usual, evidence } = this.run;
+  prepare(mode: ServeMode, found: FoundItems, scores: readonly number[] | undefined, topN: number): PreparedRequest {
+    const { systems, catalogue, typical, evidence } = this.run;
     const { history, candidates } = found;
     const firsts = new Map<string, number[]>();
-    candidates.forEach((c, place) => {
+    candidates.forEach((c, position) => {
       const same = firsts.get(c.codes.join());
-      if (same) same.push(place);
-      else firsts.set(c.codes.join(), [place]);
+      if (same) same.push(position);
+      else firsts.set(c.codes.join(), [position]);
     });
-    const places = [...firsts.values()];
-    const distinct = places.map(([first]) => candidates[first as number] as Found);
+    const positions = [...firsts.values()];
+    const distinct = positions.map(([first]) => candidates[first as number] as Found);
     const byRow = new Map([...history, ...candidates].map((f) => [f.row, f]));
     const options = this.optionsFor((row) => byRow.get(row)?.codes ?? []);
     const rows = { history: history.map((f) => f.row), candidates: distinct.map((f) => f.row) };
-    const given = places.map(([first]) =>
-      scores ? (scores[first as number] as number) : usualAt(usual.score, first as number),
+    const given = positions.map(([first]) =>
+      scores ? (scores[first as number] as number) : typicalAt(typical.score, first as number),
     );
     const prior = systems[mode]?.prior as Prior;
     const weighed = computePrior(prior, {
@@ -79,11 +79,11 @@ export class RequestPreparer {
       prompt,
       sequences,
       spellings: distinct.map((f) => formatSid(f.codes, catalogue.shape.format)),
-      places,
+      positions,
       prior: weighed,
       topN,
       titles: new Map([...byRow.values()].map((f) => [f.codes.join(), f.title])),
-      key: sha256(JSON.stringify([mode, catalogue.shape.format, prompt, sequences, weighed, places])),
+      key: sha256(JSON.stringify([mode, catalogue.shape.format, prompt, sequences, weighed, positions])),
     };
   }
 
@@ -134,4 +134,5 @@ export class RequestPreparer {
   }
 }
 
-const usualAt = (usual: readonly number[], place: number): number => usual[Math.min(place, usual.length - 1)] ?? 0;
+const typicalAt = (typical: readonly number[], position: number): number =>
+  typical[Math.min(position, typical.length - 1)] ?? 0;
