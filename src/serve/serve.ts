@@ -80,6 +80,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
       maxQueue: settings.maxQueue,
       maxLagMs: settings.maxLagMs,
       overload: settings.overload,
+      onFallback: settings.onFallback,
       defaultDeadlineMs: settings.limits.defaultDeadlineMs,
     },
     log,
