@@ -6,7 +6,14 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { readLines } from "../src/artifacts/files.ts";
-import { FallbackReason, Mode, RerankClient, type RerankRequest, type RerankResponse } from "../src/client/index.ts";
+import {
+  FallbackReason,
+  Mode,
+  OnFallback,
+  RerankClient,
+  type RerankRequest,
+  type RerankResponse,
+} from "../src/client/index.ts";
 import { RunError } from "../src/core/errors.ts";
 import { repositoryRoot } from "../src/core/paths.ts";
 import { Rng } from "../src/core/rng.ts";
@@ -20,7 +27,7 @@ const patientMs = 50_000;
 export const hurriedMs = 2_000;
 
 /** A test slate of the run. */
-export type LoadedRequest = Omit<RerankRequest, "mode" | "deadlineMs">;
+export type LoadedRequest = Omit<RerankRequest, "mode" | "deadlineMs" | "onFallback">;
 export type Ask = (deadlineMs: number) => RerankRequest;
 
 /**
@@ -58,6 +65,7 @@ export function makeAsk(requests: readonly LoadedRequest[], mode: "direct" | "th
     ...(requests[next++ % requests.length] as LoadedRequest),
     mode: mode === "think" ? Mode.MODE_THINK : Mode.MODE_DIRECT,
     deadlineMs,
+    onFallback: OnFallback.ON_FALLBACK_UNSPECIFIED,
   });
 }
 

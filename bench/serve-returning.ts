@@ -7,7 +7,7 @@
  *   a full history          one more item each time, above: the prompt's window moves, its beginning is another one
  */
 import { readFileSync } from "node:fs";
-import { FallbackReason, Mode } from "../src/client/index.ts";
+import { FallbackReason, Mode, OnFallback } from "../src/client/index.ts";
 import { workersUnder } from "../tests/integration/served.ts";
 import type { Measurement } from "./claim.ts";
 import { isWhole, type LoadedRequest, type Service } from "./serve-load.ts";
@@ -102,7 +102,8 @@ async function all({ client, pid }: Service, requests: readonly LoadedRequest[])
   let next = 0;
   const caller = async (): Promise<void> => {
     for (let i = next++; i < requests.length; i = next++) {
-      const request = { ...(requests[i] as LoadedRequest), mode: Mode.MODE_DIRECT, deadlineMs: 50_000 };
+      const onFallback = OnFallback.ON_FALLBACK_UNSPECIFIED;
+      const request = { ...(requests[i] as LoadedRequest), mode: Mode.MODE_DIRECT, deadlineMs: 50_000, onFallback };
       const answer = await client.rerank(request).catch(() => undefined);
       const good = answer?.fallback === FallbackReason.FALLBACK_REASON_UNSPECIFIED && isWhole(request, answer);
       answers[i] = good ? new Map(answer.ranking.map(({ id, score }) => [id, score])) : undefined;

@@ -135,7 +135,14 @@ export async function setUp(
       new AbortController().signal,
     );
   const engine = new Engine(
-    { maxQueue: 100, defaultDeadlineMs: 5_000, overload: "refuse", maxLagMs: 100, ...options.engine },
+    {
+      maxQueue: 100,
+      defaultDeadlineMs: 5_000,
+      overload: "refuse",
+      onFallback: "own-order",
+      maxLagMs: 100,
+      ...options.engine,
+    },
     (message) => log.push(message),
     options.lag ?? { standing: () => 0 },
   );

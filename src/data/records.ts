@@ -23,7 +23,7 @@ export const notUtf8 = "not UTF-8; if the file is in Latin-1 or another encoding
 const maxRecord = 8 * 2 ** 20;
 
 /** Cells of one line on its own; undefined when a quote does not end on it. */
-export function cellsOf(line: string, dialect: Dialect): string[] | undefined {
+export function splitCells(line: string, dialect: Dialect): string[] | undefined {
   if (!dialect.quoted || !line.includes('"')) return line.split(dialect.delimiter);
   const parsed = quotedCells(line, 0, dialect.delimiter, lineEnds(line));
   return parsed.cells !== undefined && parsed.end === line.length ? parsed.cells : undefined;
@@ -247,10 +247,10 @@ export async function* jsonRecords(path: string, encoding: Encoding = "auto"): A
   else if (/^\{[ \t]*\r?\n/.test(head)) yield* nestedRecords(path, encoding, 0);
   else
     for await (const batch of textLines(path, encoding))
-      yield batch.map((f) => ("fault" in f ? f : jsonOf(f.value, f.line, f.lines)));
+      yield batch.map((f) => ("fault" in f ? f : parseFound(f.value, f.line, f.lines)));
 }
 
-function jsonOf(text: string, line: number, lines: number): Found<unknown> {
+function parseFound(text: string, line: number, lines: number): Found<unknown> {
   try {
     return { line, lines, value: parseRecord(text) };
   } catch {
@@ -276,7 +276,7 @@ async function* nestedRecords(path: string, encoding: Encoding, base: 0 | 1): As
     const found: Found<unknown>[] = [];
     const take = (end: number): void => {
       const own = start < 0 ? "" : text.slice(start, end).trim();
-      if (own !== "") found.push(jsonOf(own, startLine, line - startLine + 1));
+      if (own !== "") found.push(parseFound(own, startLine, line - startLine + 1));
       start = -1;
     };
     for (; at < text.length; at++) {

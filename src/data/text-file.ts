@@ -39,7 +39,7 @@ const foreign: readonly (readonly [name: string, bytes: readonly number[]])[] = 
   ["encoded in UTF-32", [0, 0, 0xfe, 0xff]],
 ];
 
-function compressionOf(path: string, head: Uint8Array): Compression {
+function detectCompression(path: string, head: Uint8Array): Compression {
   if (startsWith(head, 0x1f, 0x8b)) return "gzip";
   if (startsWith(head, 0x28, 0xb5, 0x2f, 0xfd)) return "zstd";
   const claimed = /\.gz$/i.test(path) ? "gzip" : /\.zst$/i.test(path) ? "zstd" : undefined;
@@ -56,7 +56,7 @@ function refuseForeign(path: string, head: Uint8Array): void {
 }
 
 /** The encoding of a text, by its mark or, for UTF-16, by where its zeros are; the length of the mark. */
-function encodingOf(
+function detectEncoding(
   path: string,
   head: Uint8Array,
   wanted: Encoding,
@@ -115,7 +115,7 @@ export function requireFile(path: string, what: string): void {
 /** About the first `bytes` of a file as text: decompressed, decoded, without a mark. The last line may be cut. */
 export function readStart(path: string, bytes = 65_536, encoding: Encoding = "auto"): string {
   const raw = firstBytes(path, bytes);
-  const compression = compressionOf(path, raw);
+  const compression = detectCompression(path, raw);
   let head: Uint8Array = raw;
   try {
     if (compression === "gzip") head = gunzipSync(raw, { finishFlush: zlibConstants.Z_SYNC_FLUSH });
@@ -124,7 +124,7 @@ export function readStart(path: string, bytes = 65_536, encoding: Encoding = "au
     throw new DataError(`${path} is not a valid ${compression} file.`, { cause });
   }
   refuseForeign(path, head);
-  const { name, mark } = encodingOf(path, head, encoding);
+  const { name, mark } = detectEncoding(path, head, encoding);
   return new TextDecoder(name).decode(head.subarray(mark), { stream: true });
 }
 
@@ -138,7 +138,7 @@ function unzstd(head: Uint8Array): Uint8Array {
 
 /** A file's bytes, decompressed. */
 async function* phaseBytes(path: string): AsyncGenerator<Buffer> {
-  const compression = compressionOf(path, firstBytes(path, 8));
+  const compression = detectCompression(path, firstBytes(path, 8));
   const file = createReadStream(path, { highWaterMark: blockBytes });
   try {
     if (compression === "gzip") {
@@ -172,7 +172,7 @@ export async function* textPieces(path: string, encoding: Encoding = "auto"): As
     for await (const chunk of phaseBytes(path)) {
       let bytes = chunk;
       if (decoder === undefined) {
-        const { name, mark } = encodingOf(path, chunk, encoding);
+        const { name, mark } = detectEncoding(path, chunk, encoding);
         decoder = new TextDecoder(name, { fatal: true });
         bytes = chunk.subarray(mark);
       }
@@ -225,7 +225,7 @@ function begin(
   encoding: Encoding,
 ): [{ name: string; mark: number }, { decoder: Decoder; rest: string } | undefined, Buffer] {
   refuseForeign(path, bytes);
-  const found = encodingOf(path, bytes, encoding);
+  const found = detectEncoding(path, bytes, encoding);
   const other = found.name === "utf-8" ? undefined : { decoder: new TextDecoder(found.name), rest: "" };
   return [found, other, bytes.subarray(found.mark)];
 }

@@ -2,8 +2,8 @@
  * The service as one process: a run, its workers, gRPC and HTTP, and what the outside may ask of it by signals.
  *
  *   SIGTERM, SIGINT   stop accepting, finish what is accepted, exit 0; a second one ends at once
- *   SIGHUP            read tokens and certificates again, and the run: if another one is there by that name (or behind that
- *                     symbolic link), it is loaded next to the old one, takes over, and the old one finishes and goes
+ *   SIGHUP            read tokens and certificates again, at once, and then the run: if the name (or the symbolic link) now
+ *                     leads to another, it is loaded next to the old one, takes over, and the old one finishes and goes
  */
 import { randomUUID } from "node:crypto";
 import { mkdirSync } from "node:fs";
@@ -21,6 +21,7 @@ import { createHttpServer } from "./http/server.ts";
 import { openServedRun, type ServedRun } from "./model/served-run.ts";
 import type { AccessRecord } from "./observe/access.ts";
 import { Metrics } from "./observe/metrics.ts";
+import { coalesce } from "./reload.ts";
 import { assertMayListen, listWarnings, openSecurity } from "./security/security.ts";
 
 export interface ServeOptions {
@@ -43,7 +44,10 @@ export interface Service {
   readonly engine: Engine;
   readonly grpc: { readonly address: string; readonly port: number };
   readonly http: { readonly url: string; readonly port: number };
-  /** Reads tokens, certificates and the run again. Never throws: what is wrong is logged, and the old ones stay. */
+  /**
+   * Reads tokens and certificates again at once, and then the run; calls while a run loads ask for one more load together.
+   * Never throws: what is wrong is logged, and the old ones stay.
+   */
   reload(): Promise<void>;
   /** Finishes what is accepted and closes everything. Never throws; may be called twice. */
   stop(): Promise<void>;
@@ -76,6 +80,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
       maxQueue: settings.maxQueue,
       maxLagMs: settings.maxLagMs,
       overload: settings.overload,
+      onFallback: settings.onFallback,
       defaultDeadlineMs: settings.limits.defaultDeadlineMs,
     },
     log,
@@ -114,13 +119,24 @@ export async function serve(options: ServeOptions): Promise<Service> {
       await Promise.all([http.drain(), grpc.drain(settings.http.drainMs)]);
       lag.stop();
     };
-    let reloading: Promise<void> = Promise.resolve();
-    const reload = async (): Promise<void> => {
-      if (stopping) return;
+    const failed = (what: string, e: unknown): void =>
+      log(`reload failed, the old ${what}: ${e instanceof Gr2Error ? e.message : String(e)}`);
+    const reloadSecurity = (): void => {
       try {
         security.reload();
+      } catch (e) {
+        failed("tokens or certificates stay", e);
+      }
+      try {
         http.reloadCertificates();
         grpc.reloadCertificates();
+      } catch (e) {
+        failed("certificates stay", e);
+      }
+    };
+    const reloadRun = coalesce(async () => {
+      if (stopping) return;
+      try {
         const next = await openServedRun(options.root, options.name, options.overrides);
         const deployment = await open(next);
         if (deployment.model.version === engine.model()?.version) {
@@ -131,16 +147,17 @@ export async function serve(options: ServeOptions): Promise<Service> {
         engine.deploy(deployment);
         log(`reloaded: ${deployment.model.version} answers from now on`);
       } catch (e) {
-        log(`reload failed, the old one stays: ${e instanceof Gr2Error ? e.message : String(e)}`);
+        failed("one stays", e);
       }
-    };
+    });
     return {
       engine,
       grpc: { address: `${settings.grpc.host}:${grpc.port}`, port: grpc.port },
       http: httpAddress,
       reload: () => {
-        reloading = reloading.then(reload);
-        return reloading;
+        if (stopping) return Promise.resolve();
+        reloadSecurity(); // at once: a token that was revoked must not live as long as a model takes to load
+        return reloadRun();
       },
       stop: () => {
         stopping ??= stop();

@@ -102,7 +102,7 @@ const cases: readonly Case[] = [
     what: "a stage that does not exist",
     args: () => pipelineArgs(w, "stage", "--until", "training"),
     code: "RUN",
-    message: /--until training: there is no such stage\n.*data, embed/,
+    message: /--until training: there is no such stage\n.*data, candidates, embed/,
   },
   {
     what: "a run name that leaves the folder of runs",
@@ -315,7 +315,7 @@ describe("disks", { timeout: 600_000 }, () => {
     const first = await gr2(args);
     expectFault(first, "RUN", /no space left on the disk\n.*disk is full: free some space/);
     expect(first.stdout).toMatch(/data\s+done/);
-    grow("400k");
+    grow("900k");
     const second = await gr2(args);
     expectFault(second, "WORKER", /saveState failed: cannot write .*: No space left on device\n.*Free some space/);
     expect(second.stdout).toMatch(/data\s+unchanged[^#]*sid\s+done/);

@@ -72,6 +72,7 @@ const smaller = (model: string): string[] => [
   ...["data.adapter=sequences", `data.path=${data}`, "data.minInteractions=0"],
   ...[`model.path=${model}`, `midtrain.languageFile=${prose}`],
   ...["midtrain.epochs=1", "midtrain.batchTokens=2048", "prerank.candidates=5", "prerank.beamWidth=12"],
+  "evidence.modelFolds=2",
   ...["decoding.maxReasoningTokens=24", "sft.epochs=1", "sft.batchSlates=8"],
   ...["rl.steps=2", "rl.prompts=4", "rl.group=2", "rl.evalSteps=1", "rl.evalSlates=8"],
   ...["eval.maxSlates=10", "eval.validationSlates=10", "eval.bootstrap=100", "eval.examples=1"],

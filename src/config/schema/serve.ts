@@ -41,6 +41,12 @@ export const serve = z
       .describe(
         "What a request gets that cannot be answered in time. refuse: RESOURCE_EXHAUSTED or 429 with a time to try again; own-order: the caller's own order, flagged.",
       ),
+    onFallback: z
+      .enum(["own-order", "error"])
+      .default("own-order")
+      .describe(
+        "What a request gets where the model gives no answer (deadline, lost worker, unreadable answer), unless it says so itself. own-order: the caller's own order, flagged; error: UNAVAILABLE or 503 with the reason.",
+      ),
     drainMs: count.default(30_000).describe("After SIGTERM: accepted requests are finished for so long at most."),
     healthMs: count.default(2_000).describe("A worker is asked this often how it is."),
     stallMs: count

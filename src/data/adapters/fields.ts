@@ -6,7 +6,7 @@
 import type { DuckDBAppender } from "@duckdb/node-api";
 import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
-import { cellsOf, delimitedRecords, type Found, jsonRecords } from "../records.ts";
+import { delimitedRecords, type Found, jsonRecords, splitCells } from "../records.ts";
 import { type Encoding, isCompressed, readStart, requireFile, scanPlain } from "../text-file.ts";
 
 export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
@@ -115,7 +115,7 @@ export async function withFields<T>(
   return result;
 }
 
-const delimiterOf = (format: "csv" | "tsv" | "jsonl", options: ReadOptions): string =>
+const chooseDelimiter = (format: "csv" | "tsv" | "jsonl", options: ReadOptions): string =>
   options.delimiter ?? (format === "tsv" ? "\t" : ",");
 
 /** Columns of a header line, in order; of equal names the first counts. */
@@ -150,7 +150,7 @@ function openFast(
   if (isCompressed(file)) return undefined;
   const look = scanPlain(file);
   if (!look.simple) return undefined;
-  const delimiter = delimiterOf(format, options);
+  const delimiter = chooseDelimiter(format, options);
   const first = readStart(file).split("\n")[0] ?? "";
   const cells = first.split(delimiter);
   const headerless = options.names !== undefined || byNumber(fields);
@@ -195,7 +195,7 @@ async function openSlow(
   const batches =
     format === "jsonl"
       ? jsonFields(file, fields, options)
-      : delimitedFields(file, fields, options, delimiterOf(format, options));
+      : delimitedFields(file, fields, options, chooseDelimiter(format, options));
   try {
     for await (const batch of batches) {
       let lines = 0;
@@ -266,17 +266,17 @@ async function* jsonFields(
       const record = found.value;
       if (typeof record !== "object" || record === null || Array.isArray(record))
         return { line: found.line, lines: found.lines, fault: "not a JSON object", text: JSON.stringify(record) };
-      return { ...found, value: columns.map((c) => cellOf(valueAt(record as Record<string, unknown>, c))) };
+      return { ...found, value: columns.map((c) => toCell(valueAt(record as Record<string, unknown>, c))) };
     });
 }
 
 /** A JSON value as the text of a cell; lists and objects as JSON. */
-function cellOf(value: unknown): string | undefined {
+function toCell(value: unknown): string | undefined {
   if (value === undefined || value === null) return undefined;
   if (typeof value !== "object") return String(value);
   const keys = Object.keys(value);
   if (!Array.isArray(value) && keys.length === 1 && keys[0]?.startsWith("$") === true)
-    return cellOf((value as Record<string, unknown>)[keys[0]]); // MongoDB's {"$oid": ...}
+    return toCell((value as Record<string, unknown>)[keys[0]]); // MongoDB's {"$oid": ...}
   return JSON.stringify(value);
 }
 
@@ -357,5 +357,5 @@ export async function refuseRounded(duck: Duck, file: string, fields: Fields, id
 /** Cells of a header line. */
 export const headerCells = (file: string, delimiter: string, encoding: Encoding = "auto"): readonly string[] => {
   const line = readStart(file, 65_536, encoding).split(/\r\n|\n|\r/)[0] ?? "";
-  return cellsOf(line, { delimiter, quoted: true }) ?? line.split(delimiter);
+  return splitCells(line, { delimiter, quoted: true }) ?? line.split(delimiter);
 };

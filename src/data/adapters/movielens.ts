@@ -9,7 +9,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
-import { cellsOf } from "../records.ts";
+import { splitCells } from "../records.ts";
 import { splitList } from "../values.ts";
 import { type AdapterReport, itemLines, type RawItem, readInteractions, writeItems } from "./readers.ts";
 
@@ -90,7 +90,7 @@ const layouts: readonly {
     header: true,
     encoding: "utf8",
     parse(text) {
-      const cells = cellsOf(text, { delimiter: ",", quoted: true });
+      const cells = splitCells(text, { delimiter: ",", quoted: true });
       return cells?.length === 3
         ? item(cells[0] ?? "", cells[1] ?? "", splitList(cells[2], "|"))
         : `${cells?.length ?? 1} columns, expected 3`;

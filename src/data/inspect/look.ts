@@ -9,7 +9,7 @@ import { cellSql, parquetColumns } from "../adapters/fields.ts";
 import { filesIn } from "../adapters/locate.ts";
 import { parsePythonLiteral } from "../adapters/python-literal.ts";
 import { type Duck, sqlName, sqlText } from "../duck.ts";
-import { cellsOf, delimitedHead, parseJson } from "../records.ts";
+import { delimitedHead, parseJson, splitCells } from "../records.ts";
 import { isCompressed, readStart } from "../text-file.ts";
 
 export type FileFormat =
@@ -172,7 +172,7 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
   if (/\.(csv|tsv|inter|item)$/.test(stem)) {
     const delimiter = stem.endsWith(".csv") ? "," : "\t";
     const dialect = { delimiter, quoted: !/\.(inter|item)$/.test(stem) };
-    const header = (cellsOf(first, dialect) ?? first.split(delimiter)).map((c) => c.trim());
+    const header = (splitCells(first, dialect) ?? first.split(delimiter)).map((c) => c.trim());
     const records = delimitedHead(head.endsWith("\n") ? head : `${head}\n`, dialect)
       .slice(1, maxRecords)
       .flatMap((found) =>

@@ -11,6 +11,7 @@ import { checkRequest } from "../request/check.ts";
 import { ReasoningStream, reasoningText } from "../request/reasoning.ts";
 import {
   type FallbackReason,
+  type OnFallback,
   Refusal,
   type RerankAnswer,
   type RerankEvent,
@@ -26,6 +27,8 @@ import { Rotation } from "./rotation.ts";
 
 export interface EngineSettings extends AdmissionSettings {
   readonly defaultDeadlineMs: number;
+  /** Where a request does not say. */
+  readonly onFallback: OnFallback;
 }
 
 type OnReasoning = (piece: string) => void;
@@ -149,6 +152,12 @@ export class Engine implements Reranker {
       this.work(deployment, request, stop, jobs, times, onReasoning),
     );
     if (outcome.kind === "gone") throw new Refusal("unavailable", "the caller has gone away");
+    if (outcome.kind === "fallback" && (request.onFallback ?? this.settings.onFallback) === "error")
+      throw new Refusal(
+        outcome.reason === "overload" ? "overloaded" : "unavailable",
+        `the model gave no answer (${outcome.reason}), and the request's own order was not wanted instead`,
+        { fallback: outcome.reason },
+      );
     const ranking = outcome.kind === "order" ? outcome.order.ranking : ownOrder(request);
     return {
       ranking: ranking

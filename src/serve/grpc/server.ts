@@ -215,6 +215,7 @@ function handlers(options: GrpcServerOptions) {
       return { code: status.INTERNAL, details: "a bug in the service", metadata };
     }
     if (error.retryAfterMs !== undefined) metadata.set("retry-after-ms", String(Math.ceil(error.retryAfterMs)));
+    if (error.fallback !== undefined) metadata.set("fallback", error.fallback);
     return { code: toStatus(error), details: error.message, metadata };
   };
 

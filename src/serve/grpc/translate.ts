@@ -6,6 +6,7 @@ import * as pb from "../../client/generated/gr2/v1/rerank.ts";
 import {
   type FallbackReason,
   type ItemReference,
+  type OnFallback,
   Refusal,
   type RefusalCode,
   type RerankAnswer,
@@ -41,11 +42,17 @@ const reference = ({ itemId, text }: pb.HistoryItem | pb.Candidate): ItemReferen
   ...(text === "" ? {} : { text }),
 });
 
+const onFallbacks: Readonly<Partial<Record<pb.OnFallback, OnFallback>>> = {
+  [pb.OnFallback.ON_FALLBACK_OWN_ORDER]: "own-order",
+  [pb.OnFallback.ON_FALLBACK_ERROR]: "error",
+};
+
 /**
  * @param leftMs of the call's own deadline, Infinity without one: it counts if it is the shorter one
  * @param defaultMs where the message names no deadline
  */
 export function toRequest(message: pb.RerankRequest, leftMs: number, defaultMs: number): RerankRequest {
+  const onFallback = onFallbacks[message.onFallback];
   const left = Math.max(1, Math.floor(leftMs));
   return {
     history: message.history.map(reference),
@@ -57,6 +64,7 @@ export function toRequest(message: pb.RerankRequest, leftMs: number, defaultMs: 
     topN: message.topN,
     mode: message.mode === pb.Mode.MODE_THINK ? "think" : "direct",
     deadlineMs: left < (message.deadlineMs || defaultMs) ? left : message.deadlineMs,
+    ...(onFallback ? { onFallback } : {}),
   };
 }
 

@@ -241,14 +241,17 @@ function note(record: Mutable<HttpAccess>, error: unknown): void {
   if (problem.code === "internal") record.trace = stackTrace(error);
 }
 
-/** Mode and deadline, for dialects whose bodies have no field for them. */
-function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs"> {
+/** Mode, deadline and what is to come without an answer, for dialects whose bodies have no field for them. */
+function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs" | "onFallback"> {
   const mode = req.headers["x-gr2-mode"] ?? "direct";
   if (mode !== "think" && mode !== "direct") throw new Refusal("invalid", "x-gr2-mode must be think or direct.");
   const deadline = req.headers["x-gr2-deadline-ms"] ?? "0";
   if (typeof deadline !== "string" || !/^\d{1,9}$/.test(deadline))
     throw new Refusal("invalid", "x-gr2-deadline-ms must be whole milliseconds.");
-  return { mode, deadlineMs: Number(deadline) };
+  const onFallback = req.headers["x-gr2-on-fallback"];
+  if (onFallback !== undefined && onFallback !== "own-order" && onFallback !== "error")
+    throw new Refusal("invalid", "x-gr2-on-fallback must be own-order or error.");
+  return { mode, deadlineMs: Number(deadline), onFallback };
 }
 
 /** The common name of a verified client certificate. */

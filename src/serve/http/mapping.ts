@@ -68,6 +68,7 @@ export function toRequest(
     candidates: generic.documents.map((d, position) => withText(readCandidate(d, position, generic.textFields), limit)),
     topN: Math.min(generic.topN, generic.documents.length),
     mode: context.mode,
+    ...(context.onFallback ? { onFallback: context.onFallback } : {}),
     deadlineMs: context.deadlineMs,
   };
   checkRequest(request, context.model, names);

@@ -78,6 +78,7 @@ function rerankOperation({ path, dialects }: RerankRoute): Json {
     parameters: [
       parameter("x-gr2-mode", { type: "string", enum: ["think", "direct"], default: "direct" }),
       parameter("x-gr2-deadline-ms", { type: "integer", minimum: 0, default: 0 }),
+      parameter("x-gr2-on-fallback", { type: "string", enum: ["own-order", "error"] }),
     ],
     requestBody: { required: true, content: content(dialects.map((d) => d.body)) },
     responses,

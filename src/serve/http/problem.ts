@@ -62,6 +62,9 @@ export class Problem extends Error {
 /** Any error as a problem. What nobody foresaw is "internal", and its message stays inside. */
 export function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
-  if (error instanceof Refusal) return new Problem(error.code, error.message, { retryAfterMs: error.retryAfterMs });
+  if (error instanceof Refusal) {
+    const headers: Record<string, string> = error.fallback === undefined ? {} : { "x-gr2-fallback": error.fallback };
+    return new Problem(error.code, error.message, { retryAfterMs: error.retryAfterMs, headers });
+  }
   return new Problem("internal", "The service failed to answer; the log has the request's id.");
 }

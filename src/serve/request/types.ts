@@ -35,7 +35,12 @@ export interface RerankRequest {
   readonly mode: ServeMode;
   /** Milliseconds from arrival to the answer; 0 = the service's default. Never exceeded: the caller's order comes back. */
   readonly deadlineMs: number;
+  /** Left out: as the service is set. */
+  readonly onFallback?: OnFallback;
 }
+
+/** What is to come where the model gives no answer: the caller's own order, flagged, or a refusal. */
+export type OnFallback = "own-order" | "error";
 
 /** Why the caller's own order came back. */
 export type FallbackReason = "invalid_answer" | "deadline" | "worker_lost" | "overload" | "shutting_down";
@@ -112,11 +117,14 @@ export type RefusalCode =
 export class Refusal extends Error {
   readonly code: RefusalCode;
   readonly retryAfterMs: number | undefined;
-  constructor(code: RefusalCode, message: string, options: { retryAfterMs?: number } = {}) {
+  /** Set where the caller chose a refusal over its own order. */
+  readonly fallback: FallbackReason | undefined;
+  constructor(code: RefusalCode, message: string, options: { retryAfterMs?: number; fallback?: FallbackReason } = {}) {
     super(message);
     this.name = "Refusal";
     this.code = code;
     this.retryAfterMs = options.retryAfterMs;
+    this.fallback = options.fallback;
   }
 }
 

@@ -33,7 +33,7 @@ export interface Security {
    * @throws Refusal "rate_limited" with the time to wait.
    */
   admit(principal: Principal, numRequests?: number): void;
-  /** Reads tokens and certificates again; keeps the old ones if a file is bad, and throws. */
+  /** Reads tokens and certificates again, each apart: a bad file keeps what it held before, and throws in the end. */
   reload(): void;
 }
 
@@ -63,13 +63,19 @@ export function openSecurity(settings: SecuritySettings, now: () => number = () 
         });
     },
     reload() {
-      state = readState(settings);
+      try {
+        state = { ...state, tokens: loadTokens(settings) };
+      } finally {
+        state = { ...state, tls: readTls(settings.tls) };
+      }
     },
   };
 }
 
+const loadTokens = ({ tokens }: SecuritySettings): readonly StoredToken[] => (tokens === "" ? [] : readTokens(tokens));
+
 const readState = (settings: SecuritySettings): { tokens: readonly StoredToken[]; tls: TlsMaterial | undefined } => ({
-  tokens: settings.tokens === "" ? [] : readTokens(settings.tokens),
+  tokens: loadTokens(settings),
   tls: readTls(settings.tls),
 });
 

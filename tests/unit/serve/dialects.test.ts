@@ -302,7 +302,52 @@ describe("mode and deadline", () => {
 });
 
 describe("the caller's own order", () => {
-  it("is marked in every dialect's headers, and where Cohere has a place for it", async () => {
+  it("is not wanted where a header or our own body says so; absent, the service decides", async () => {
+    const wanted = async (path: string, body: object, headers: Record<string, string> = {}) => {
+      expect((await post(path, body, headers)).status).toBe(200);
+      return service.reranker.last?.onFallback;
+    };
+    const own = { candidates: [{ id: "a", text: "A" }] };
+    for (const [path, body] of [
+      ["/v2/rerank", { query: "q", documents: ["a"] }],
+      ["/v1/rerank", { query: "q", documents: ["a"] }],
+      ["/rerank", { query: "q", texts: ["a"] }],
+      ["/gr2/v1/rerank", own],
+    ] as const) {
+      expect(await wanted(path, body, { "x-gr2-on-fallback": "error" }), path).toBe("error");
+      expect(await wanted(path, body), path).toBeUndefined();
+    }
+    expect(await wanted("/gr2/v1/rerank", { ...own, on_fallback: "own-order" }, { "x-gr2-on-fallback": "error" })).toBe(
+      "own-order",
+    );
+    expect((await post("/v2/rerank", { query: "q", documents: ["a"] }, { "x-gr2-on-fallback": "no" })).status).toBe(
+      400,
+    );
+    expect((await post("/gr2/v1/rerank", { ...own, on_fallback: "no" })).status).toBe(400);
+  });
+
+  it("that was not wanted is each dialect's own error, with the reason in the header", async () => {
+    const reranker = new FakeReranker();
+    reranker.answer = () => {
+      throw new Refusal("unavailable", "the model gave no answer (deadline)", { fallback: "deadline" });
+    };
+    const failing = await startService({}, reranker);
+    try {
+      for (const [path, body] of [
+        ["/v2/rerank", { query: "q", documents: ["a"] }],
+        ["/rerank", { query: "q", texts: ["a"] }],
+        ["/gr2/v1/rerank", { candidates: [{ id: "a", text: "A" }] }],
+      ] as const) {
+        const answer = await failing.post(path, body);
+        expect([answer.status, answer.headers.get("x-gr2-fallback")], path).toEqual([503, "deadline"]);
+        expect(await answer.text()).toContain("the model gave no answer (deadline)");
+      }
+    } finally {
+      await failing.server.close();
+    }
+  });
+
+  it("is marked in every dialect's headers and body", async () => {
     const reranker = new FakeReranker();
     reranker.answer = (request) => ({ ...reversed(request), fallback: "deadline" });
     const falling = await startService({}, reranker);
@@ -322,6 +367,13 @@ describe("the caller's own order", () => {
         fallback: "deadline",
       });
       expect(falling.log.at(-1)).toMatchObject({ status: 200, fallback: "deadline" });
+      const bodyOf = async (path: string, body: unknown): Promise<unknown> =>
+        (await falling.post(path, body as object)).json();
+      expect(await bodyOf("/v1/rerank", bodies[1]?.[1])).toMatchObject({ fallback: "deadline" }); // Jina
+      expect(await bodyOf("/rerank", bodies[2]?.[1])).toMatchObject([{ index: 0, fallback: "deadline" }]); // TEI
+      expect(await bodyOf("/rerank", bodies[3]?.[1])).toMatchObject({ fallback: "deadline" }); // vLLM
+      const v1 = await bodyOf("/v1/rerank", { ...bodies[1]?.[1], model: "rerank-english-v3.0" });
+      expect(v1).toMatchObject({ meta: { warnings: ["fallback: deadline; the order is the request's own"] } });
     } finally {
       await falling.server.close();
     }

@@ -263,6 +263,26 @@ describe("the caller's own order comes back", () => {
     await until(() => pair.workers.length === 3);
   });
 
+  it("or a refusal with the reason, where the request or else the service says so", async () => {
+    for (const [own, service, refused] of [
+      [undefined, "own-order", false],
+      [undefined, "error", true],
+      ["error", "own-order", true],
+      ["own-order", "error", false],
+    ] as const) {
+      const { engine, workers } = await setUp(root, "first", { engine: { onFallback: service } });
+      (workers[0] as GatedWorker).gate = forever;
+      const answer = engine.rerank({ ...makeRequest(five, { deadlineMs: 40 }), ...(own ? { onFallback: own } : {}) });
+      if (!refused) expect((await answer).fallback).toBe("deadline");
+      else expect(await catchRefusal(answer)).toMatchObject({ code: "unavailable", fallback: "deadline" });
+    }
+    const busy = await setUp(root, "first", { engine: { maxQueue: 0, overload: "own-order" } });
+    const refusal = await catchRefusal(busy.engine.rerank({ ...makeRequest(five), onFallback: "error" }));
+    expect([refusal.code, refusal.fallback]).toEqual(["overloaded", "overload"]);
+    const answered = await setUp(root, "first", { engine: { onFallback: "error" } });
+    expect((await answered.engine.rerank(makeRequest(five))).ranking.length).toBe(5);
+  });
+
   it("when the model's answer is none", async () => {
     const { engine, workers } = await setUp(root, "first");
     const nonsense = { prompt: 0, sample: 0, tokens: Int32Array.of(1, 2), logprobs: new Float32Array(2) };

@@ -8,7 +8,14 @@ import fc from "fast-check";
 import { protoPath as healthProto } from "grpc-health-check";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { hostileCall, hostileChannel } from "../../../bench/hostile-grpc.ts";
-import { FallbackReason, Mode, RerankClient, RerankRequest, RerankResponse } from "../../../src/client/index.ts";
+import {
+  FallbackReason,
+  Mode,
+  OnFallback,
+  RerankClient,
+  RerankRequest,
+  RerankResponse,
+} from "../../../src/client/index.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
 import { type GrpcServer, startGrpcServer } from "../../../src/serve/grpc/server.ts";
@@ -294,6 +301,22 @@ describe("hostile calls", () => {
     expect(kinds.size).toBeGreaterThan(25);
     expect(bugs).toEqual([]);
     expect((await client.rerank(request)).ranking.length).toBe(3);
+  });
+});
+
+describe("without an answer of the model", () => {
+  it("a call ends as it asked: its own order, or UNAVAILABLE with the reason", async () => {
+    const worker = setup.workers.at(-1) as GatedWorker;
+    worker.gate = forever;
+    try {
+      const asked = { ...request, deadlineMs: 40, candidates: request.candidates.slice(0, 2) };
+      const own = await client.rerank({ ...asked, onFallback: OnFallback.ON_FALLBACK_OWN_ORDER });
+      expect(own.fallback).toBe(FallbackReason.FALLBACK_REASON_DEADLINE);
+      const error = await catchError(client.rerank({ ...asked, onFallback: OnFallback.ON_FALLBACK_ERROR }));
+      expect([error.code, error.metadata.get("fallback")]).toEqual([status.UNAVAILABLE, ["deadline"]]);
+    } finally {
+      worker.gate = async () => {};
+    }
   });
 });
 

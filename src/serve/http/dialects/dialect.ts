@@ -1,7 +1,14 @@
 /** What an HTTP dialect is: one body shape, one answer shape, one error shape, around the same request and answer. */
 import type { IncomingHttpHeaders } from "node:http";
 import { z } from "zod";
-import type { RerankAnswer, RerankRequest, ServedModel, ServeMode } from "../../request/types.ts";
+import type {
+  FallbackReason,
+  OnFallback,
+  RerankAnswer,
+  RerankRequest,
+  ServedModel,
+  ServeMode,
+} from "../../request/types.ts";
 import { Refusal } from "../../request/types.ts";
 import type { JsonLimits } from "../body.ts";
 import type { Problem } from "../problem.ts";
@@ -11,9 +18,10 @@ export interface ReadContext {
   /** Its limits are those in force: the model's or the service's, whichever is lower. */
   readonly model: ServedModel;
   readonly json: JsonLimits;
-  /** From the headers x-gr2-mode and x-gr2-deadline-ms; bodies that have their own fields ignore them. */
+  /** From the headers x-gr2-mode, x-gr2-deadline-ms and x-gr2-on-fallback; a body's own fields come first. */
   readonly mode: ServeMode;
   readonly deadlineMs: number;
+  readonly onFallback: OnFallback | undefined;
 }
 
 /** A body that was understood, and how to answer it. */
@@ -63,6 +71,15 @@ function deepest(issues: readonly z.core.$ZodIssue[]): z.core.$ZodIssue {
 
 export const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   value !== null && typeof value === "object" && !Array.isArray(value);
+
+/** A field next to what a dialect has, in answers that are the caller's own order alone. */
+export const fallbackField = z
+  .enum(["invalid_answer", "deadline", "worker_lost", "overload", "shutting_down"])
+  .optional()
+  .describe("Why the order is the request's own and its scores are the positions; absent where the model answered.");
+
+export const renderFallback = (answer: RerankAnswer): { fallback?: FallbackReason } =>
+  answer.fallback === undefined ? {} : { fallback: answer.fallback };
 
 /** `{error: {code, message, request_id}}`: the errors of our own endpoints. */
 export const ownError = z.object({

@@ -26,6 +26,10 @@ const body = z.strictObject({
     .default("direct")
     .describe("think: a visible thought first; direct: one forward pass."),
   deadline_ms: z.number().min(0).default(0).describe("Milliseconds to the answer; 0 = the service's default."),
+  on_fallback: z
+    .enum(["own-order", "error"])
+    .optional()
+    .describe("What comes where the model gives no answer: your own order, flagged, or 503. Default: the service's."),
   stream: z
     .boolean()
     .default(false)
@@ -75,6 +79,7 @@ export const gr2: Dialect = {
   }),
   read(raw, context) {
     const parsed = parseBody(body, raw);
+    const onFallback = parsed.on_fallback ?? context.onFallback;
     const request = {
       history: parsed.history.map(toItem),
       candidates: parsed.candidates.map((c) => ({
@@ -85,6 +90,7 @@ export const gr2: Dialect = {
       topN: Math.min(parsed.top_n, parsed.candidates.length),
       mode: parsed.mode,
       deadlineMs: parsed.deadline_ms,
+      ...(onFallback ? { onFallback } : {}),
     };
     checkRequest(request, context.model);
     return { request, numCut: 0, stream: parsed.stream, render: renderAnswer };

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { callersId, document, query, readText, toRequest } from "../mapping.ts";
 import { type ProblemCode, problemStatus } from "../problem.ts";
-import { type Dialect, parseBody } from "./dialect.ts";
+import { type Dialect, fallbackField, parseBody, renderFallback } from "./dialect.ts";
 
 const names = { candidates: "documents", history: "query.history" };
 
@@ -16,6 +16,7 @@ const body = z.object({
 
 const answer = z.object({
   model: z.string(),
+  fallback: fallbackField,
   usage: z.object({ total_tokens: z.int() }),
   results: z.array(
     z.object({
@@ -42,10 +43,11 @@ export const jina: Dialect = {
       request,
       numCut,
       stream: false,
-      render: ({ ranking, tokens }) => ({
+      render: (answer) => ({
         model: context.model.name,
-        usage: { total_tokens: tokens.prompt + tokens.generated },
-        results: ranking.map(({ position, score }) => ({
+        ...renderFallback(answer),
+        usage: { total_tokens: answer.tokens.prompt + answer.tokens.generated },
+        results: answer.ranking.map(({ position, score }) => ({
           index: position,
           relevance_score: score,
           ...callersId(documents[position]),

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { callersId, document, query, readText, toRequest } from "../mapping.ts";
 import { Problem, type ProblemCode } from "../problem.ts";
-import { type Dialect, parseBody } from "./dialect.ts";
+import { type Dialect, fallbackField, parseBody, renderFallback } from "./dialect.ts";
 
 const names = { candidates: "texts", history: "query.history" };
 
@@ -27,6 +27,7 @@ const answer = z.array(
     score: z.number().describe("Probability of being the first choice."),
     text: z.string().optional(),
     id: z.string().optional().describe("The text's id, if it came with one."),
+    fallback: fallbackField,
   }),
 );
 
@@ -76,12 +77,13 @@ export const tei: Dialect = {
       request,
       numCut,
       stream: false,
-      render: ({ ranking }) =>
-        ranking.map(({ position, score }) => ({
+      render: (answer) =>
+        answer.ranking.map(({ position, score }) => ({
           index: position,
           ...(return_text === true ? { text: readText(texts[position]) } : {}),
           score: raw_scores === true ? Math.max(Math.log(score), -Number.MAX_VALUE) : score,
           ...callersId(texts[position]),
+          ...renderFallback(answer), // a bare list has no other room for it
         })),
     };
   },

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { callersId, document, query, readText, toRequest } from "../mapping.ts";
 import { type ProblemCode, problemStatus } from "../problem.ts";
-import { type Dialect, isObject, parseBody } from "./dialect.ts";
+import { type Dialect, fallbackField, isObject, parseBody, renderFallback } from "./dialect.ts";
 
 const names = { candidates: "documents", history: "query.history" };
 
@@ -22,6 +22,7 @@ const body = z.object({
 const answer = z.object({
   id: z.string(),
   model: z.string(),
+  fallback: fallbackField,
   usage: z.object({ total_tokens: z.int() }),
   results: z.array(
     z.object({
@@ -76,11 +77,12 @@ export const vllm: Dialect = {
       request,
       numCut,
       stream: false,
-      render: ({ ranking, tokens }, requestId) => ({
+      render: (answer, requestId) => ({
         id: `rerank-${requestId}`,
         model: context.model.name,
-        usage: { total_tokens: tokens.prompt + tokens.generated },
-        results: ranking.map(({ position, score }) => ({
+        ...renderFallback(answer),
+        usage: { total_tokens: answer.tokens.prompt + answer.tokens.generated },
+        results: answer.ranking.map(({ position, score }) => ({
           index: position,
           document: { text: readText(documents[position]) },
           relevance_score: score,
