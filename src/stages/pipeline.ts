@@ -29,7 +29,7 @@ import { embed } from "./embed.ts";
 import { evaluate } from "./evaluate.ts";
 import { evidence } from "./evidence.ts";
 import { midtrain } from "./midtrain.ts";
-import { rl } from "./rl/rl.ts";
+import { rl } from "./rl/loop.ts";
 import { sft } from "./sft.ts";
 import { sid } from "./sid.ts";
 import { slates } from "./slates.ts";

@@ -9,26 +9,16 @@
  *
  * Where the teacher lies and how it is loaded is distill-teacher.ts's.
  */
-
-import { readPrior } from "../../artifacts/calibration.ts";
-import { openCorpus } from "../../artifacts/corpus.ts";
-import { readEvidence } from "../../artifacts/evidence.ts";
-import { isSftUser, readSlates, toSlateInput } from "../../artifacts/slates.ts";
-import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { RunError, WorkerError } from "../../core/errors.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";
-import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
-import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
-import { checkRenderedPrompts } from "../../models/prompt-check.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import type { Slate } from "../../prerank/types.ts";
 import { type PromptMode, promptModes } from "../../prompts/rerank.ts";
 import { learningRateAt } from "../../rl/groups.ts";
-import type { StageContext, Summary } from "../../run/stage.ts";
 import type { ForwardRequest, ForwardResult, Loss } from "../../worker/types.ts";
+import type { Algorithm, Setup, Step } from "./algorithm.ts";
 import { openTeacher } from "./opd-teacher.ts";
-import { evaluatePolicy, evaluationSlates, startDir } from "./validation.ts";
 
 /** What each loss brings down, as metrics and progress call it. */
 const measures = {
@@ -36,79 +26,34 @@ const measures = {
   "forward-kl": { name: "forwardKl", title: "forward KL" },
 } as const;
 
-/** More of the teacher's mass than this outside of its alternatives is said: little of it is then taught. */
+/** If more than this of the teacher's mass is outside its alternatives, a step says so: little of it is then taught. */
 const largeRest = 0.2;
 
-/** The run of the rl stage when rl.kind is opd; leaves what RL leaves. */
-export async function distil(context: StageContext): Promise<Summary> {
+export async function openOpd({ context, worker, model, policy, slates, toSlateInput }: Setup): Promise<Algorithm> {
   const { config, signal } = context;
   const o = config.rl;
   const measure = measures[o.opd.loss];
-  const worker = await context.worker();
-  const corpus = await openCorpus(context);
-  const model = await openLanguageModel(
-    context,
-    corpus,
-    startDir(context),
-    tokenizerFile(context.inputDir("midtrain")),
-  );
-  const policy = model.policy(readPrior(context));
-  const evidence = readEvidence(context);
-  const view = (slate: Slate): SlateInput => toSlateInput(corpus, slate, evidence);
-  const pool = readSlates(context, "rerank").filter((s) => !isSftUser(config.seed, config.sft.userShare, s.user));
-  if (pool.length === 0)
+  if (slates.length === 0)
     throw new RunError("no slate is left to distil on: every user's went to SFT", { advice: "Lower sft.userShare." });
-  const validation = evaluationSlates(context, o.evalSlates);
-  checkRenderedPrompts(context, corpus, [...pool, ...validation], "distillation");
-  const evaluate = (step: number): Promise<number> => evaluatePolicy(context, policy, validation, view, step);
   const teacher = await openTeacher(context, worker, model.lineage);
-  try {
-    const best = stateDir(context.dir);
-    const save = () => worker.saveState({ path: best, includeOptimizer: false, metadata: model.lineage }, { signal });
-    const resumed = await resume<{ step: number; best: number; bestStep: number; kl: number }>(
-      context,
-      worker,
-      model.lineage,
-    );
-    weightsChanged(worker);
-    let state = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0, kl: Number.NaN };
-    if (!resumed) await save();
-    for (let step = state.step; step < o.steps; step++) {
-      const slates = Rng.of(config.seed, "opd-slates", step)
-        .shuffle([...pool])
-        .slice(0, o.prompts);
-      const rollouts = await answer(slates, step);
-      const values = await update(rollouts, step);
-      context.metrics(step, values);
-      const kl = values[measure.name] ?? 0;
-      context.progress(`${measure.title} ${kl.toFixed(4)}`, step + 1, o.steps);
-      state = { ...state, step: step + 1, kl };
-      if ((step + 1) % o.evalSteps === 0 || step + 1 === o.steps) {
-        const value = await evaluate(step + 1);
-        if (value > state.best || !o.keepBest) {
-          state = { ...state, best: value, bestStep: step + 1 };
-          await save();
-        }
-      }
-      if ((step + 1) % o.checkpointSteps === 0 && step + 1 < o.steps)
-        await saveCheckpoint(context, worker, model.lineage, step + 1, state);
-    }
-    context.log(`best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}`);
-    return {
-      ...{ steps: o.steps, bestValidation: state.best, bestStep: state.bestStep },
-      ...{ slates: pool.length, [measure.name]: state.kl },
-    };
-  } finally {
-    await teacher.close();
+  return { pool: slates, step, close: () => teacher.close() };
+
+  async function step(step: number): Promise<Step> {
+    const drawn = Rng.of(config.seed, "opd-slates", step)
+      .shuffle([...slates])
+      .slice(0, o.prompts);
+    const { values, messages } = await update(await answer(drawn, step), step);
+    const kl = values[measure.name] ?? 0;
+    return { values, messages, note: `${measure.title} ${kl.toFixed(4)}`, summary: { [measure.name]: kl } };
   }
 
   /** The student's answers, by mode. */
-  async function answer(slates: readonly Slate[], step: number): Promise<ReadonlyMap<PromptMode, Answered>> {
+  async function answer(drawn: readonly Slate[], step: number): Promise<ReadonlyMap<PromptMode, Answered>> {
     const rng = Rng.of(config.seed, "opd-mode", step);
-    const drawnModes = slates.map((): PromptMode => (rng.uniform() < o.thinkShare ? "think" : "answer"));
+    const drawnModes = drawn.map((): PromptMode => (rng.uniform() < o.thinkShare ? "think" : "answer"));
     const out = new Map<PromptMode, Answered>();
     for (const mode of promptModes) {
-      const views = slates.filter((_, i) => drawnModes[i] === mode).map(view);
+      const views = drawn.filter((_, i) => drawnModes[i] === mode).map(toSlateInput);
       if (views.length === 0) continue;
       const seed = deriveSeed(config.seed, "opd", step, mode);
       const rollouts = await policy.sample(views, { mode, group: o.group, temperature: o.temperature, seed, signal });
@@ -118,9 +63,13 @@ export async function distil(context: StageContext): Promise<Summary> {
   }
 
   /** One optimizer step; the teacher scores every answer once. */
-  async function update(answered: ReadonlyMap<PromptMode, Answered>, step: number): Promise<Record<string, number>> {
+  async function update(
+    answered: ReadonlyMap<PromptMode, Answered>,
+    step: number,
+  ): Promise<{ values: Record<string, number>; messages: string[] }> {
     const tokens = [...answered.values()].reduce((n, a) => n + numTokens(a.rollouts), 0);
     const values: Record<string, number> = { loss: 0, reverseKl: 0 };
+    const messages: string[] = [];
     for (const [mode, part] of answered) {
       const request = buildRequest(part, mode, policy, config);
       const student = Float32Array.from(part.rollouts.flatMap((r) => Array.from(r.logprobs)));
@@ -143,9 +92,9 @@ export async function distil(context: StageContext): Promise<Summary> {
         const { forward_kl = 0, teacher_rest = 0 } = result.metrics;
         values.forwardKl = (values.forwardKl ?? 0) + (forward_kl * student.length) / tokens;
         values[`forwardKl_${mode}`] = forward_kl;
-        values[`teacherRest_${mode}`] = teacher_rest; // its mass outside of the topK, a token
+        values[`teacherRest_${mode}`] = teacher_rest; // its mass outside the topK, per token
         if (step === 0 && teacher_rest > largeRest)
-          context.log(
+          messages.push(
             `! ${(100 * teacher_rest).toFixed(0)} % of the teacher's mass lies outside of its ${o.opd.topK} likeliest alternatives (${mode}); raise rl.opd.topK`,
           );
       }
@@ -155,7 +104,7 @@ export async function distil(context: StageContext): Promise<Summary> {
       { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
       { signal },
     );
-    return { ...values, gradNorm, learningRate, tokens };
+    return { values: { ...values, gradNorm, learningRate, tokens }, messages };
   }
 }
 

@@ -1,17 +1,11 @@
-/** What RL and on-policy distillation share: the weights they begin with, and how the policy does on validation slates. */
-import { resolve } from "node:path";
+/** How a policy in training does on validation slates: the learning curve. */
 import { conditional, readSlates } from "../../artifacts/slates.ts";
-import { stateDir } from "../../artifacts/weights.ts";
 import { Rng } from "../../core/rng.ts";
 import { gradedNdcg } from "../../eval/metrics.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
 import { promptModes } from "../../prompts/rerank.ts";
 import type { StageContext } from "../../run/stage.ts";
-
-/** The weights to begin with: SFT's, or those of an earlier pass. */
-export const startDir = (context: StageContext): string =>
-  context.config.rl.initial ? resolve(context.config.rl.initial) : stateDir(context.inputDir("sft"));
 
 /** Validation slates for the learning curve: a seeded draw, the same every time. */
 export function evaluationSlates(context: StageContext, n: number): Slate[] {

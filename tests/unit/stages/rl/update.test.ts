@@ -4,7 +4,7 @@ import { loadConfig } from "../../../../src/config/load.ts";
 import { repositoryRoot } from "../../../../src/core/paths.ts";
 import type { Policy, Rollout } from "../../../../src/policy/policy.ts";
 import type { Slate } from "../../../../src/prerank/types.ts";
-import { admittedSlates } from "../../../../src/stages/rl/rl.ts";
+import { admittedSlates } from "../../../../src/stages/rl/dapo.ts";
 import { type AnswerGroup, update } from "../../../../src/stages/rl/update.ts";
 import type { ForwardBackwardRequest, ForwardRequest, WorkerClient } from "../../../../src/worker/types.ts";
 

@@ -1,0 +1,137 @@
+/**
+ * Stage 3: the policy answers, is judged, and learns. The loop owns what every algorithm needs: the weights to begin with,
+ * the slates of users whose answers neither mid-training nor SFT has seen, the learning curve on validation slates, the
+ * best weights so far, checkpoints. What a step does is the algorithm's:
+ *
+ *   dapo.ts   verifiable rewards, compared within a group of answers (GR2 v1 §5, arXiv 2503.14476)
+ *   opd.ts    on-policy distillation: a frozen teacher judges the student's own tokens (GR2 TR, Diffusion-GR2)
+ *
+ * Another algorithm is another file that implements algorithm.ts, and an entry in `algorithms`.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { readPrior } from "../../artifacts/calibration.ts";
+import { openCorpus } from "../../artifacts/corpus.ts";
+import { readEvidence } from "../../artifacts/evidence.ts";
+import { isSftUser, readSlates, toSlateInput } from "../../artifacts/slates.ts";
+import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
+import type { Config } from "../../config/schema.ts";
+import { sha256 } from "../../core/hash.ts";
+import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
+import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
+import { checkRenderedPrompts } from "../../models/prompt-check.ts";
+import { modelVerbs } from "../../run/code-hash.ts";
+import type { Stage, StageContext, Summary } from "../../run/stage.ts";
+import type { Algorithm, Setup } from "./algorithm.ts";
+import { openDapo } from "./dapo.ts";
+import { openOpd } from "./opd.ts";
+import { startStepClock } from "./seconds.ts";
+import { evaluatePolicy, evaluationSlates } from "./validation.ts";
+
+export const rl: Stage = {
+  name: "rl",
+  source: import.meta.url,
+  inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft"],
+  verbs: modelVerbs,
+  settings: (c) => ({
+    rl: c.rl,
+    weights: [c.rl.initial, c.rl.opd.teacher].map(buildIdentity),
+    prompts: c.prompts,
+    decoding: c.decoding,
+    userShare: c.sft.userShare,
+    seed: c.seed,
+  }),
+  run,
+};
+
+const algorithms: Readonly<Record<Config["rl"]["kind"], (setup: Setup) => Promise<Algorithm>>> = {
+  dapo: openDapo,
+  opd: openOpd,
+};
+
+interface State {
+  readonly step: number;
+  /** Best mean N@5 on validation slates so far, and the step it was reached at. */
+  readonly best: number;
+  readonly bestStep: number;
+  readonly summary?: Summary;
+}
+
+async function run(context: StageContext): Promise<Summary> {
+  const { config, signal } = context;
+  const o = config.rl;
+  const setup = await open(context);
+  const { worker, model, policy } = setup;
+  const algorithm = await algorithms[o.kind](setup);
+  try {
+    const validation = evaluationSlates(context, o.evalSlates);
+    checkRenderedPrompts(context, setup.corpus, [...algorithm.pool, ...validation], `RL (${o.kind})`);
+    context.log(`${algorithm.pool.length} slates of users unseen so far; ${validation.length} validation slates`);
+    const evaluate = (step: number) => evaluatePolicy(context, policy, validation, setup.toSlateInput, step);
+    const keep = () =>
+      worker.saveState({ path: stateDir(context.dir), includeOptimizer: false, metadata: model.lineage }, { signal });
+
+    const resumed = await resume<State>(context, worker, model.lineage);
+    weightsChanged(worker);
+    let state: State = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0 };
+    if (!resumed) await keep();
+    const clock = startStepClock(worker);
+    while (state.step < o.steps) {
+      const { step } = state;
+      const { values, note, messages = [], rollouts = [], summary } = await algorithm.step(step);
+      const seconds = clock.lap();
+      const last = step + 1 === o.steps;
+      const evaluates = last || (step + 1) % o.evalSteps === 0;
+      const saves = !last && (step + 1) % o.checkpointSteps === 0;
+      if (!last && !evaluates && !saves) algorithm.lookAhead?.(step + 1);
+      context.metrics(step, { ...values, ...seconds });
+      for (const message of messages) context.log(message);
+      for (const rollout of rollouts) context.rollout(step, rollout);
+      context.progress(note, step + 1, o.steps);
+      state = { ...state, step: step + 1, ...(summary ? { summary } : {}) };
+      if (evaluates) {
+        const value = await evaluate(step + 1);
+        if (value > state.best || !o.keepBest) {
+          state = { ...state, best: value, bestStep: step + 1 };
+          await keep();
+        }
+      }
+      if (saves) await saveCheckpoint(context, worker, model.lineage, step + 1, state);
+      if (evaluates || saves) clock.restart();
+    }
+    context.log(
+      o.steps === 0
+        ? `no RL (rl.steps: 0): the policy is SFT's, validation N@5 ${state.best.toFixed(4)}`
+        : state.bestStep === 0
+          ? `no evaluation beat the weights it began with (validation N@5 ${state.best.toFixed(4)}); they are kept`
+          : `best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}`,
+    );
+    return {
+      ...{ steps: o.steps, bestValidation: state.best, bestStep: state.bestStep },
+      ...{ slates: algorithm.pool.length, ...state.summary },
+    };
+  } finally {
+    await algorithm.close?.();
+  }
+}
+
+async function open(context: StageContext): Promise<Setup> {
+  const { config } = context;
+  const worker = await context.worker();
+  const corpus = await openCorpus(context);
+  const start = config.rl.initial ? resolve(config.rl.initial) : stateDir(context.inputDir("sft"));
+  const model = await openLanguageModel(context, corpus, start, tokenizerFile(context.inputDir("midtrain")));
+  const evidence = readEvidence(context);
+  return {
+    ...{ context, worker, corpus, model, start },
+    policy: model.policy(readPrior(context)),
+    slates: readSlates(context, "rerank").filter((s) => !isSftUser(config.seed, config.sft.userShare, s.user)),
+    toSlateInput: (slate) => toSlateInput(corpus, slate, evidence),
+  };
+}
+
+/** Of the saved weights in a folder of another run: a path alone does not say whether they are still the same. */
+function buildIdentity(folder: string): string {
+  const file = ["gr2_state.json", "gr2_export.json"].map((name) => join(folder, name)).find((f) => existsSync(f));
+  return folder !== "" && file !== undefined ? sha256(readFileSync(file)) : "";
+}
