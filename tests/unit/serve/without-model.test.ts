@@ -38,7 +38,7 @@ describe.each([
     const chances = softmax(scores);
     expect(answer.fallback).toBeUndefined();
     expect(answer.ranking.map((r) => r.position)).toEqual(orderBy(scores));
-    answer.ranking.forEach((r) => expect(r.score).toBeCloseTo(chances[r.position] as number, 12));
+    for (const r of answer.ranking) expect(r.score).toBeCloseTo(chances[r.position] as number, 12);
     expect(answer.tokens).toEqual({ prompt: 0, generated: 0 });
     expect(workers.flatMap((w) => w.batches)).toEqual([]);
     expect(workers.flatMap((w) => w.log).filter((verb) => ["loadModel", "forward", "sample"].includes(verb))).toEqual(
