@@ -14,6 +14,9 @@ import { readJson, readMatrix, readScores } from "./files.ts";
 /** Names the pair of files that hold the scores (files.ts). */
 export const scoresName = "evidence";
 
+/** The same of the listwise regression, where it is not the model itself: validation and test slates alone. */
+export const listwiseName = "listwise";
+
 export const modelFile = (dir: string): string => join(dir, "model.json");
 
 /** The embeddings as features compare them: centred, cut to their leading components, of unit norm. */
@@ -40,6 +43,12 @@ export interface Importance {
 /** The scores of every candidate by slate id: out of sample for each slate. */
 export const readEvidence = (context: StageContext): Readonly<Record<string, readonly number[]>> =>
   readScores(context.inputDir("evidence"), scoresName);
+
+/** The listwise regression's scores by slate id; undefined where it is the evidence itself. */
+export const readListwise = (context: StageContext): Readonly<Record<string, readonly number[]>> | undefined =>
+  existsSync(join(context.inputDir("evidence"), `${listwiseName}.json`))
+    ? readScores(context.inputDir("evidence"), listwiseName)
+    : undefined;
 
 /** The model that test slates were scored with, its features over given statistics. */
 export function openEvidence(

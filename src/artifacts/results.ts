@@ -13,6 +13,8 @@ export interface Results {
   /** The recommended system, and every system's N@5 on the validation slates it was chosen on. */
   readonly selected: { readonly system: string; readonly validation: Readonly<Record<string, number>> };
   readonly recommendation: Recommendation;
+  /** Of several fused pre-rankers the one with the highest N@5 on validation, misses included; all are compared with it. */
+  readonly best_preranker?: string;
   /** What is known of every system in `rows`. */
   readonly systems: readonly SystemEntry[];
 }

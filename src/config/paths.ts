@@ -17,6 +17,7 @@ const paths = [
   "serve.security.tls.cert",
   "serve.security.tls.key",
   "serve.security.tls.clientCa",
+  "eval.baselines.*",
 ];
 /** Paths, ids of a hub, or names: a path where there is such a file. */
 const pathsOrNames = ["model.path", "embed.model", "teacher.model", "rl.initial", "rl.opd.teacher"];
@@ -31,8 +32,10 @@ function change(tree: unknown, path: string, by: (value: string) => string): voi
   let node: unknown = tree;
   for (const key of keys) node = typeof node === "object" && node !== null ? (node as Tree)[key] : undefined;
   if (typeof node !== "object" || node === null) return;
-  const value = (node as Tree)[last];
-  if (typeof value === "string" && value !== "" && !isAbsolute(value)) (node as Tree)[last] = by(value);
+  for (const key of last === "*" ? Object.keys(node) : [last]) {
+    const value = (node as Tree)[key];
+    if (typeof value === "string" && value !== "" && !isAbsolute(value)) (node as Tree)[key] = by(value);
+  }
 }
 
 /** Makes the paths of a settings tree absolute, in place: they are relative to `folder`. */

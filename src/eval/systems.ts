@@ -12,11 +12,12 @@ export type LanguageModelStage = "midtrain" | "sft" | "rl";
 
 /**
  *   input     the order that came in
+ *   scores    scores that were there before, or that somebody brings
  *   evidence  the evidence's scores, no language model
  *   prior     the fitted prior's scores, no language model
  *   think, answer, direct   see Mode; direct is the likelihood times the prior
  */
-export type SystemMode = "input" | "evidence" | "prior" | Mode;
+export type SystemMode = "input" | "scores" | "evidence" | "prior" | Mode;
 
 /**
  * What a control changes of the system it is a control of.
@@ -76,6 +77,22 @@ export const systems: readonly System[] = [
     servable: false,
     cost: "none",
     description: "the input order",
+  },
+  {
+    name: "popularity",
+    mode: "scores",
+    kind: "baseline",
+    servable: false,
+    cost: "none",
+    description: "the most popular candidate first",
+  },
+  {
+    name: "listwise",
+    mode: "scores",
+    kind: "baseline",
+    servable: false,
+    cost: "statistics",
+    description: "the evidence by a listwise regression instead of trees",
   },
   {
     name: "prior",
@@ -221,8 +238,24 @@ const byName: ReadonlyMap<string, System> = new Map(systems.map((s) => [s.name, 
 /** Undefined: metrics of another version name a system that this one does not have. */
 export const findSystem = (name: string): System | undefined => byName.get(name);
 
-/** Whether it is one of GR2's own, not a baseline nor a control. Unknown names count as their own. */
-export const isPolicy = (name: string): boolean => (findSystem(name)?.kind ?? "policy") === "policy";
+/** One of several pre-rankers whose lists were fused. */
+export const prerankerSystem = (preranker: string): System => ({
+  ...{ name: `prerank_${preranker}`, mode: "scores", kind: "baseline", servable: false, cost: "none" },
+  description: `pre-ranker ${preranker} alone; of all slates, its own list`,
+});
+
+/** Scores that somebody brings (eval.baselines). */
+export const broughtSystem = (name: string): System => ({
+  ...{ name, mode: "scores", kind: "baseline", servable: false, cost: "none" },
+  description: "scores from a file",
+});
+
+/**
+ * Whether it is one of GR2's own, not a baseline nor a control.
+ * @param known the systems of a run; those of the registry are known anyway
+ */
+export const isPolicy = (name: string, known: readonly Pick<System, "name" | "kind">[] = []): boolean =>
+  (known.find((s) => s.name === name) ?? findSystem(name))?.kind === "policy";
 
 /** What a system is compared with: the pre-rank, what there is without a language model, what it was trained from. */
 export const baselinesFor = (name: string): readonly string[] => [

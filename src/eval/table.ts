@@ -4,7 +4,7 @@
  * Slates of a log can have several positives: then a system gives labels instead of ranks, and AUC joins the metrics.
  *
  * Slices. `conditional`: slates whose true item is among the candidates. `end_to_end`: all slates; where the pre-ranker
- * missed, every system scores 0.
+ * missed, every system scores 0, unless it is a pre-ranker with a list of its own.
  */
 import { type BootstrapOptions, PairedBootstrap } from "./bootstrap.ts";
 import { gradedAuc, type MetricName, metricNames, metricsFromLabels, metricsFromRank } from "./metrics.ts";
@@ -38,6 +38,8 @@ export interface ComparisonRow {
 /** What a system answered on each conditional slate, in the order of `TableInput.users`. */
 export type SystemAnswers = {
   readonly system: string;
+  /** Where it has a list of its own: rank of the target there on every slate, the missed ones after the others. */
+  readonly ownRanks?: readonly number[];
 } & (
   | {
       /** Rank of the target, from 1. Infinity: the answer did not contain it. */
@@ -70,9 +72,11 @@ export function resultsTable(input: TableInput): { rows: MetricRow[]; comparison
   for (const slice of slices) {
     const users = slice === "conditional" ? input.users : [...input.users, ...input.missedUsers];
     const quantities = input.systems.flatMap((answers) => {
-      const perSlate = metricValues(answers);
-      if (perSlate.length !== input.users.length)
-        throw new RangeError(`${answers.system} has ${perSlate.length} answers for ${input.users.length} slates`);
+      const own = slice === "end_to_end" ? answers.ownRanks : undefined;
+      const perSlate = own ? own.map(metricsFromRank) : metricValues(answers);
+      const expected = own ? users.length : input.users.length;
+      if (perSlate.length !== expected)
+        throw new RangeError(`${answers.system} has ${perSlate.length} answers for ${expected} slates`);
       const columns = names.map(() => new Float64Array(users.length));
       perSlate.forEach((values, k) => {
         columns.forEach((column, m) => {

@@ -43,7 +43,7 @@ export async function comparisonFigure(data: ReportData): Promise<Html> {
   );
   if (chosen.length === 0) return html``;
   const systems = [...new Set(chosen.map((c) => c.system))];
-  const order = [...systems.filter(isPolicy), ...systems.filter((s) => !isPolicy(s))];
+  const order = [true, false].flatMap((own) => systems.filter((s) => isPolicy(s, data.metrics.systems) === own));
   const spec = plots.forest(chosen, metrics, order);
   return section(
     "Against the pre-rank",

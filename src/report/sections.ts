@@ -26,7 +26,11 @@ export const computeLift = (
 export function headlineSystem(data: ReportData): string | undefined {
   if (data.metrics.selected) return data.metrics.selected.system;
   const lifts = data.metrics.comparisons.filter(
-    (c) => c.baseline === "prerank" && c.slice === "conditional" && c.metric === "N@5" && isPolicy(c.system),
+    (c) =>
+      c.baseline === "prerank" &&
+      c.slice === "conditional" &&
+      c.metric === "N@5" &&
+      isPolicy(c.system, data.metrics.systems),
   );
   return lifts.sort((a, b) => b.ci_low - a.ci_low)[0]?.system;
 }
@@ -104,15 +108,18 @@ function resultTable(data: ReportData, slice: Slice): Html {
   const chosen = headlineSystem(data);
   const metrics = metricOrder.filter((m) => rows.some((r) => r.metric === m));
   const best = new Map(
-    metrics.map((m) => [m, Math.max(...rows.filter((r) => r.metric === m && isPolicy(r.system)).map((r) => r.value))]),
+    metrics.map((m) => [
+      m,
+      Math.max(...rows.filter((r) => r.metric === m && isPolicy(r.system, data.metrics.systems)).map((r) => r.value)),
+    ]),
   );
   const cell = (r: MetricRow | undefined): Html =>
     r
-      ? html`<td class="${isPolicy(r.system) && r.value === best.get(r.metric) ? "best" : ""}">${r.value.toFixed(4)}<small>${r.ci_low.toFixed(3)}–${r.ci_high.toFixed(3)}</small></td>`
+      ? html`<td class="${isPolicy(r.system, data.metrics.systems) && r.value === best.get(r.metric) ? "best" : ""}">${r.value.toFixed(4)}<small>${r.ci_low.toFixed(3)}–${r.ci_high.toFixed(3)}</small></td>`
       : html`<td>–</td>`;
   return html`<p class="lead">${(rows[0]?.n ?? 0).toLocaleString("en")} slates; ${sliceText[slice][1]}.</p><div class="scroll"><table><thead><tr><th>system</th>${metrics.map((m) => html`<th>${m}</th>`)}<th>Δ N@5</th></tr></thead><tbody>${systems.map(
     (system) =>
-      html`<tr class="${system === chosen ? "chosen" : ""} ${isPolicy(system) ? "" : "control"}"><td>${system}${system === chosen && html`<span class="tag">chosen</span>`}<small>${findSystem(system)?.description ?? ""}</small></td>${metrics.map(
+      html`<tr class="${system === chosen ? "chosen" : ""} ${isPolicy(system, data.metrics.systems) ? "" : "control"}"><td>${system}${system === chosen && html`<span class="tag">chosen</span>`}<small>${describeSystem(data, system)}</small></td>${metrics.map(
         (m) => cell(rows.find((r) => r.system === system && r.metric === m)),
       )}${liftCell(computeLift(data, system, "N@5", slice))}</tr>`,
   )}</tbody></table></div>`;
@@ -204,3 +211,6 @@ const joined = (record: Readonly<Record<string, string>> | undefined): string =>
   Object.entries(record ?? {})
     .map(([name, value]) => `${name} ${value}`)
     .join(" · ");
+
+const describeSystem = (data: ReportData, name: string): string =>
+  (data.metrics.systems?.find((s) => s.name === name) ?? findSystem(name))?.description ?? "";

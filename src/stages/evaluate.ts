@@ -2,12 +2,15 @@
  * Evaluation: every system of eval/systems.ts on the same test slates, looked at once; the system to recommend is chosen
  * on validation.
  */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
 import { readEvidence } from "../artifacts/evidence.ts";
 import { readJson, writeJson } from "../artifacts/files.ts";
 import { type DirectPriors, priorsFile, type Results } from "../artifacts/results.ts";
 import { conditional, readSlates } from "../artifacts/slates.ts";
+import { ConfigError } from "../core/errors.ts";
+import { sha256 } from "../core/hash.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import { choose, recommend } from "../eval/recommend.ts";
@@ -17,7 +20,8 @@ import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import type { Slate } from "../prerank/types.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
-import { type Asked, baselineAnswers, modelAnswers, type SystemResult } from "./evaluation/answers.ts";
+import { type Asked, modelAnswers, type SystemResult } from "./evaluation/answers.ts";
+import { baselineAnswers, bestPreranker } from "./evaluation/baselines.ts";
 import { examples } from "./evaluation/examples.ts";
 
 export const evaluate: Stage = {
@@ -25,9 +29,22 @@ export const evaluate: Stage = {
   source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft", "rl"],
   verbs: modelVerbs,
-  settings: (c) => ({ eval: c.eval, prompts: c.prompts, decoding: c.decoding, seed: c.seed }),
+  settings: (c) => ({
+    eval: c.eval,
+    brought: Object.values(c.eval.baselines).map((path) => hashFile(path)),
+    ...{ prompts: c.prompts, decoding: c.decoding, refit: c.refit, seed: c.seed },
+  }),
   run,
 };
+
+/** Of a file that a setting names. */
+function hashFile(path: string): string {
+  try {
+    return sha256(readFileSync(path));
+  } catch (cause) {
+    throw new ConfigError(`eval.baselines: ${path} cannot be read`, { cause, advice: "Name a file that is there." });
+  }
+}
 
 async function run(context: StageContext): Promise<Summary> {
   const { config } = context;
@@ -48,7 +65,8 @@ async function run(context: StageContext): Promise<Summary> {
   context.log(`${test.length} conditional test slates of ${all.test.length}; ${validation.length} for validation`);
 
   const evidence = readEvidence(context);
-  const asked = { context, corpus, evidence, validation, test, selection, shown };
+  const missed = all.test.filter((s) => s.targetIndex < 0);
+  const asked = { context, corpus, evidence, validation, test, missed, selection, shown };
   const answers: SystemResult[] = baselineAnswers(asked);
   const done = context.cursor.read<number>() ?? 0; // stages whose answers an earlier attempt has written
   for (const [i, stage] of (["midtrain", "sft", "rl"] as const).entries()) {
@@ -60,7 +78,7 @@ async function run(context: StageContext): Promise<Summary> {
     answers.push(...readJson<SystemResult[]>(file));
   }
 
-  const results = tabulate(asked, answers, all.test);
+  const results = tabulate(asked, answers, bestPreranker(all.validation));
   writeJson(join(context.dir, "results.json"), results);
   writeJson(
     priorsFile(context.dir),
@@ -77,15 +95,18 @@ async function run(context: StageContext): Promise<Summary> {
   };
 }
 
-function tabulate(asked: Asked, answers: readonly SystemResult[], allTest: readonly Slate[]): Results {
+function tabulate(asked: Asked, answers: readonly SystemResult[], preranker: string | undefined): Results {
   const { context, corpus, test, selection } = asked;
   const { config } = context;
   const bootstrap = { resamples: config.eval.bootstrap, seed: deriveSeed(config.seed, "bootstrap") };
   const { rows, comparisons } = resultsTable({
     users: test.map((s) => s.user),
-    missedUsers: allTest.filter((s) => s.targetIndex < 0).map((s) => s.user),
-    systems: answers.map((a) => ({ system: a.system, labels: a.test })),
-    baselinesFor,
+    missedUsers: asked.missed.map((s) => s.user),
+    systems: answers.map((a) => ({
+      ...{ system: a.system, labels: a.test },
+      ...(a.ownRanks ? { ownRanks: a.ownRanks } : {}),
+    })),
+    baselinesFor: (system) => [...baselinesFor(system), ...(preranker ? [preranker] : [])],
     bootstrap,
   });
   const judged = answers
@@ -102,8 +123,9 @@ function tabulate(asked: Asked, answers: readonly SystemResult[], allTest: reado
     health: measureHealth(answers, corpus),
     selected: { system: recommendation.system, validation },
     recommendation,
-    systems: answers.flatMap(({ system, tokens }) => {
-      const found = findSystem(system);
+    ...(preranker ? { best_preranker: preranker } : {}),
+    systems: answers.flatMap(({ system, tokens, about }) => {
+      const found = about ?? findSystem(system);
       if (!found) return [];
       const { name, kind, servable, cost, description } = found;
       return [{ name, kind, servable, cost, description, prompt_tokens: tokens.prompt, answer_tokens: tokens.answer }];

@@ -8,6 +8,7 @@
  * many trees there are is decided on the folds left out. One scale, fitted on scores out of sample, makes them log-odds.
  *
  *   evidence.json, evidence.f64   a score for every candidate of every slate of the re-rank, validation and test segments
+ *   listwise.json, listwise.f64   scores of the listwise regression on validation and test slates, where trees are the model
  *   model.json                    the model fitted on all training slates, for serving
  *   item-vectors.f32              the embeddings as its features compare them
  *   importance.json               what each feature is worth to the model
@@ -18,6 +19,7 @@ import {
   type Importance,
   importanceFile,
   itemVectorsFile,
+  listwiseName,
   modelFile,
   type SavedEvidence,
   scoresName,
@@ -105,6 +107,9 @@ async function run(context: StageContext): Promise<Summary> {
   const fitted =
     o.model === "lambdamart" ? await fitBoosted(context, names, lessons, folds) : fitLight(names, lessons, folds, o);
   const { models, final, importance } = fitted;
+  // The light model as a baseline of the heavy one: what the trees are worth.
+  const light = o.model === "lambdamart" ? fitListwise(names, thinOut(lessons), o.l2) : undefined;
+  const baseline = new Map<string, readonly number[]>();
 
   // Scores of all slates: a user's training slates by the model that has not learned from them.
   const scored = new Map<string, readonly number[]>();
@@ -116,12 +121,15 @@ async function run(context: StageContext): Promise<Summary> {
         if (plan.fold !== undefined && assignUserFold(data, slate.user, { folds: o.folds, seed }) !== plan.fold)
           continue;
         const model = segment === "rerank" ? (models[assignModelFold(slate.user)] as EvidenceModel) : final;
-        scored.set(slate.id, model.scores(features.of(toFeatureInput(data, slate)), slate.candidates.length));
+        const features_NF = features.of(toFeatureInput(data, slate));
+        scored.set(slate.id, model.scores(features_NF, slate.candidates.length));
+        if (light && segment !== "rerank") baseline.set(slate.id, light.scores(features_NF, slate.candidates.length));
       }
     }
     context.progress("scoring slates", done + 1, plans.length);
   }
   writeScores(context.dir, scoresName, scored);
+  if (light) writeScores(context.dir, listwiseName, baseline);
   writeJson(modelFile(context.dir), { experts, families: o.families, model: final.toJSON() } satisfies SavedEvidence);
   if (items.embeddings) {
     const { dims: cols, vectors_ID } = items.embeddings;
@@ -220,20 +228,19 @@ async function fitBoosted(
 /** A few dozen weights need no more. */
 const lightSlates = 8000;
 
+/** At most that many, evenly spread. */
+function thinOut<T>(lessons: readonly T[]): readonly T[] {
+  const step = Math.max(1, lessons.length / lightSlates);
+  return Array.from({ length: Math.min(lessons.length, lightSlates) }, (_, k) => lessons[Math.floor(k * step)] as T);
+}
+
 function fitLight(
   names: readonly string[],
   lessons: readonly Taught[],
   folds: readonly number[],
   o: Config["evidence"],
 ): Fitted {
-  const few = (fold: number | undefined): Taught[] => {
-    const others = lessons.filter((_, i) => folds[i] !== fold);
-    const step = Math.max(1, others.length / lightSlates);
-    return Array.from(
-      { length: Math.min(others.length, lightSlates) },
-      (_, k) => others[Math.floor(k * step)] as Taught,
-    );
-  };
+  const few = (fold: number | undefined): readonly Taught[] => thinOut(lessons.filter((_, i) => folds[i] !== fold));
   const final = fitListwise(names, few(undefined), o.l2);
   const saved = final.toJSON();
   return {

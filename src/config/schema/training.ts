@@ -330,6 +330,12 @@ export const evaluation = z
       .describe(
         "Also evaluate the controls: another user's history, another slate's reasoning and, where the prompt lists candidates, another order of them.",
       ),
+    baselines: z
+      .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), z.string().min(1))
+      .default({})
+      .describe(
+        "Systems of yours to compare with, by name: a JSONL file with {slate, scores} for every validation and test slate of stages/slates (scores in the order of its candidates, larger is better). For a fine-tuned cross-encoder, a zero-shot language model, the ranker in production.",
+      ),
     compress: compress.describe(
       "Also ask the RL policy with prompts shortened so far: what compression costs a model not trained for it, and the tokens it saves.",
     ),

@@ -15,7 +15,6 @@ import { type Change, type LanguageModelStage, type System, systems } from "../.
 import { type LanguageModel, openLanguageModel } from "../../models/language-model.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import {
-  computePrior,
   crossFittedScores,
   directScores,
   fitPrior,
@@ -34,6 +33,8 @@ export interface Asked {
   /** Conditional slates. */
   readonly validation: readonly Slate[];
   readonly test: readonly Slate[];
+  /** Test slates whose true item is not among the candidates. */
+  readonly missed: readonly Slate[];
   /** Indices of the validation slates that systems are chosen on. */
   readonly selection: readonly number[];
   /** Ids of the test slates that the report shows. */
@@ -56,25 +57,18 @@ export interface SystemResult {
   readonly tokens: { readonly prompt: number; readonly answer: number };
   /** Of a system that scores: as fitted on all of validation, which its answers on test are weighed with. */
   readonly prior?: Prior;
+  /** Of a pre-ranker with a list of its own: rank of the target on all test slates, misses after the others. */
+  readonly ownRanks?: readonly number[];
+  /** Of a system that the registry does not name. */
+  readonly about?: System;
   /** Orders, and generated texts, of the test slates that the report shows. */
   readonly shown?: readonly { readonly slate: string; readonly text: string; readonly order: readonly number[] }[];
 }
 
 const folds = 5;
-const none = { prompt: 0, answer: 0 };
+/** Of a system without a language model. */
+export const none = { prompt: 0, answer: 0 };
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
-
-/** The systems without a language model. */
-export const baselineAnswers = (asked: Asked): SystemResult[] => [
-  {
-    system: "prerank",
-    validation: asked.selection.map((i) => slateLabels(asked.validation[i] as Slate)),
-    test: asked.test.map(slateLabels),
-    tokens: none,
-  },
-  weighed("prior", asked, undefined),
-  evidenceAlone(asked),
-];
 
 /** The systems that a stage's weights answer for. */
 export async function modelAnswers(stage: LanguageModelStage, asked: Asked): Promise<SystemResult[]> {
@@ -240,7 +234,7 @@ function otherUser(slates: readonly Slate[]): number[] {
 }
 
 /** Likelihood x prior; without likelihoods the prior alone. */
-function weighed(system: string, asked: Asked, likelihood: Likelihoods | undefined): SystemResult {
+export function weighed(system: string, asked: Asked, likelihood: Likelihoods | undefined): SystemResult {
   const { withLikelihood, alone } = readPriors(asked.context);
   const centre = likelihood ? withLikelihood : alone;
   const seed = deriveSeed(asked.context.config.seed, "calibration-folds");
@@ -257,33 +251,20 @@ function weighed(system: string, asked: Asked, likelihood: Likelihoods | undefin
   const terms = { likelihood: likelihood !== undefined, evidence: asked.context.config.decoding.evidence };
   const crossFitted = crossFittedScores(onValidation, folds, terms, centre);
   const prior = fitPrior(onValidation, terms, centre);
-  return scored(system, asked, prior, likelihood?.tokens ?? none, {
-    validation: crossFitted,
-    test: onTest.map((e) => directScores(prior, e, e.logLikelihood)),
-  });
-}
-
-/** The evidence's own order. */
-function evidenceAlone(asked: Asked): SystemResult {
-  const prior: Prior = { likelihood: 0, place: [0], preRank: 0, evidence: 1 };
-  const scoreAll = (slates: readonly Slate[]): number[][] =>
-    slates.map((s) => computePrior(prior, { scores: s.scores, evidence: asked.evidence[s.id] as readonly number[] }));
-  const scores = { validation: scoreAll(asked.validation), test: scoreAll(asked.test) };
-  return scored("evidence", asked, prior, none, scores);
+  const scores = { validation: crossFitted, test: onTest.map((e) => directScores(prior, e, e.logLikelihood)) };
+  return { ...scored(system, asked, scores, likelihood?.tokens), prior };
 }
 
 /** A system that scores candidates. @param scores of every validation and test slate */
-function scored(
+export function scored(
   system: string,
   asked: Asked,
-  prior: Prior,
-  tokens: SystemResult["tokens"],
-  scores: { readonly validation: readonly number[][]; readonly test: readonly number[][] },
+  scores: { readonly validation: readonly (readonly number[])[]; readonly test: readonly (readonly number[])[] },
+  tokens: SystemResult["tokens"] = none,
 ): SystemResult {
   const orders = scores.test.map(orderBy);
   return {
     system,
-    prior,
     tokens,
     validation: asked.selection.map((i) =>
       inOrder(asked.validation[i] as Slate, orderBy(scores.validation[i] as number[])),

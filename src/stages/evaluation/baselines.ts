@@ -1,0 +1,99 @@
+/**
+ * What there is without GR2's language model, on the same slates: the order that came in, popularity, each pre-ranker of a
+ * fused list, the evidence by trees and by regression, the fitted prior, and scores that somebody brings.
+ */
+import { readListwise } from "../../artifacts/evidence.ts";
+import { readLines } from "../../artifacts/files.ts";
+import { ConfigError } from "../../core/errors.ts";
+import { trainingView } from "../../data/split.ts";
+import { ndcgAt } from "../../eval/metrics.ts";
+import { broughtSystem, findSystem, prerankerSystem } from "../../eval/systems.ts";
+import { computePrior, type Prior } from "../../policy/prior.ts";
+import { type Slate, slateLabels } from "../../prerank/types.ts";
+import { type Asked, none, type SystemResult, scored, weighed } from "./answers.ts";
+
+export function baselineAnswers(asked: Asked): SystemResult[] {
+  const listwise = readListwise(asked.context);
+  return [
+    {
+      system: "prerank",
+      validation: asked.selection.map((i) => slateLabels(asked.validation[i] as Slate)),
+      test: asked.test.map(slateLabels),
+      tokens: none,
+    },
+    scoreAll("popularity", asked, byPopularity(asked)),
+    ...prerankers(asked),
+    ...(listwise ? [scoreAll("listwise", asked, (s) => listwise[s.id] as readonly number[])] : []),
+    weighed("prior", asked, undefined),
+    {
+      ...scoreAll("evidence", asked, (s) =>
+        computePrior(evidenceAlone, { scores: s.scores, evidence: asked.evidence[s.id] as readonly number[] }),
+      ),
+      prior: evidenceAlone,
+    },
+    ...Object.entries(asked.context.config.eval.baselines).map(([name, path]) => brought(name, path, asked)),
+  ];
+}
+
+/** As the service weighs it. */
+const evidenceAlone: Prior = { likelihood: 0, place: [0], preRank: 0, evidence: 1 };
+
+const scoreAll = (system: string, asked: Asked, score: (slate: Slate) => readonly number[]): SystemResult =>
+  scored(system, asked, { validation: asked.validation.map(score), test: asked.test.map(score) });
+
+/** Interactions of each candidate before the positions that the pre-ranker was judged on. */
+function byPopularity({ corpus, context }: Asked): (slate: Slate) => number[] {
+  const counts = new Map<number, number>();
+  for (const sequence of trainingView(corpus.split, context.config.refit ? "validation" : "rerank").sequences)
+    for (const row of sequence) counts.set(row, (counts.get(row) ?? 0) + 1);
+  return (slate) => slate.candidates.map((row) => counts.get(row) ?? 0);
+}
+
+/** Each pre-ranker of a fused list, on the slates by its scores, of all slates by the ranks in its own list. */
+function prerankers(asked: Asked): SystemResult[] {
+  const { test, missed } = asked;
+  return Object.keys(test[0]?.experts ?? {}).map((name) => {
+    const about = prerankerSystem(name);
+    const result = scoreAll(about.name, asked, (s) =>
+      (s.experts?.[name] ?? []).map((score) => score ?? Number.NEGATIVE_INFINITY),
+    );
+    const all = [...test, ...missed];
+    const ownRanks = all.map((s) => ownRank(s, name));
+    return { ...result, about, ...(all.every((s) => s.targetRanks) ? { ownRanks } : {}) };
+  });
+}
+
+const ownRank = (slate: Slate, preranker: string): number => slate.targetRanks?.[preranker] ?? Number.POSITIVE_INFINITY;
+
+/** The system of the pre-ranker with the highest N@5 over validation slates, misses included; undefined unless several were fused. */
+export function bestPreranker(validation: readonly Slate[]): string | undefined {
+  const score = (name: string): number => validation.reduce((sum, s) => sum + ndcgAt(ownRank(s, name), 5), 0);
+  const ranked = Object.keys(validation[0]?.targetRanks ?? {})
+    .map((name) => ({ name, score: score(name) }))
+    .sort((a, b) => b.score - a.score);
+  return ranked[0] && prerankerSystem(ranked[0].name).name;
+}
+
+/** A system of eval.baselines. Throws ConfigError where a slate is missing or has other candidates. */
+function brought(name: string, path: string, asked: Asked): SystemResult {
+  const setting = `eval.baselines.${name}`;
+  if (findSystem(name) || Object.keys(asked.test[0]?.experts ?? {}).some((e) => prerankerSystem(e).name === name))
+    throw new ConfigError(`${setting}: GR2 has a system of that name`, { advice: "Choose another name." });
+  const lines = readLines<{ slate: string; scores: readonly number[] }>(path);
+  const byId = new Map(lines.map((line) => [line.slate, line.scores]));
+  const score = (slate: Slate): readonly number[] => {
+    const scores = byId.get(slate.id);
+    const problem = !scores
+      ? "has no line"
+      : scores.length !== slate.candidates.length || !scores.every(Number.isFinite)
+        ? `needs ${slate.candidates.length} finite scores`
+        : undefined;
+    if (!scores || problem)
+      throw new ConfigError(`${setting}: ${path}: slate ${slate.id} ${problem}`, {
+        advice:
+          "It must have a line {slate, scores} for every line of stages/slates/validation.jsonl and test.jsonl that has its true item.",
+      });
+    return scores;
+  };
+  return { ...scoreAll(name, asked, score), about: broughtSystem(name) };
+}

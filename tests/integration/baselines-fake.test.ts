@@ -1,0 +1,71 @@
+/** Baselines in the results table on a fake worker: each pre-ranker by its own list, scores from a file. Nothing about quality. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Metrics } from "../../src/artifacts/results.ts";
+import { ndcgAt } from "../../src/eval/metrics.ts";
+import { type Slate, slateLabels } from "../../src/prerank/types.ts";
+import { makeRuns } from "../service-fixture.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "gr2-baselines-"));
+let root = "";
+const common = ["prerank.kind=fused", "prerank.sasrec.maxEpochs=2", "prerank.sasrec.validationUsers=20", "rl.steps=0"];
+
+beforeAll(async () => {
+  root = await makeRuns(folder, { plain: common });
+}, 60_000);
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const slates = (segment: string): Slate[] =>
+  readFileSync(join(root, "plain/stages/slates", `${segment}.jsonl`), "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Slate);
+const metrics = (run: string): Metrics => JSON.parse(readFileSync(join(root, run, "metrics.json"), "utf8"));
+const value = (m: Metrics, system: string, slice: string): number | undefined =>
+  m.rows.find((r) => r.system === system && r.slice === slice && r.metric === "N@5")?.value;
+
+describe("baselines", () => {
+  it("are each pre-ranker of a fused list, end to end by the list it would have shown alone", () => {
+    const m = metrics("plain");
+    const test = slates("test");
+    const [first] = test;
+    const names = Object.keys(first?.experts ?? {});
+    expect(names).toEqual(["popularity", "itemknn", "sasrec"]);
+    const score = (list: readonly Slate[], name: string): number =>
+      list.reduce((sum, s) => sum + ndcgAt(s.targetRanks?.[name] ?? Number.POSITIVE_INFINITY, 5), 0) / list.length;
+    for (const name of names) expect(value(m, `prerank_${name}`, "end_to_end")).toBeCloseTo(score(test, name), 9);
+    const validation = slates("validation");
+    const best = names.reduce((top, name) => (score(validation, name) > score(validation, top) ? name : top));
+    expect(m.best_preranker).toBe(`prerank_${best}`);
+    for (const system of ["prerank", "evidence", "sft_direct"])
+      expect(m.comparisons.some((c) => c.system === system && c.baseline === m.best_preranker)).toBe(true);
+    for (const system of ["popularity", "listwise", "prior", "evidence"])
+      expect(value(m, system, "conditional")).toBeGreaterThan(0);
+    expect(m.systems.find((s) => s.name === m.best_preranker)).toMatchObject({ kind: "baseline", servable: false });
+  });
+
+  it("are scores from a file: the labels themselves put every true item first", async () => {
+    const path = join(folder, "perfect.jsonl");
+    const lines = [...slates("validation"), ...slates("test")].map((s) =>
+      JSON.stringify({ slate: s.id, scores: slateLabels(s) }),
+    );
+    writeFileSync(path, `${lines.join("\n")}\n`);
+    await makeRuns(folder, { brought: [...common, `eval.baselines.cross_encoder=${path}`] });
+    const m = metrics("brought");
+    expect(value(m, "cross_encoder", "conditional")).toBe(1);
+    expect(m.recommendation.system).not.toBe("cross_encoder"); // it cannot be served
+
+    const hit = slates("validation").findIndex((s) => s.targetIndex >= 0);
+    writeFileSync(path, `${lines.filter((_, i) => i !== hit).join("\n")}\n`);
+    const again = () => makeRuns(folder, { brought: [...common, `eval.baselines.cross_encoder=${path}`] });
+    await expect(again()).rejects.toThrow(/has no line/);
+    await expect(makeRuns(folder, { other: [...common, "eval.baselines.evidence=package.json"] })).rejects.toThrow(
+      /GR2 has a system of that name/,
+    );
+    await expect(makeRuns(folder, { third: [...common, "eval.baselines.x=/nowhere"] })).rejects.toThrow(
+      /cannot be read/,
+    );
+  }, 120_000);
+});
