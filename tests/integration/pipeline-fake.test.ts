@@ -182,10 +182,13 @@ describe("the whole pipeline on a fake worker", () => {
       ),
     );
     const rollouts = logged("first", "rollouts.jsonl") as Record<string, unknown>[];
-    for (const r of rollouts)
+    for (const r of rollouts) {
       expect(Object.keys(r)).toEqual(
         expect.arrayContaining(["stage", "step", "slate", "text", "parse", "reward", "parts", "weightVersion"]),
       );
+      const parts = Object.values(r.parts as Record<string, number>);
+      expect(parts.reduce((sum, part) => sum + part, 0)).toBeCloseTo(r.reward as number, 10);
+    }
   }, 120_000);
 
   it("does nothing the second time", async () => {
