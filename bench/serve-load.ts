@@ -190,7 +190,8 @@ export async function startService(
   like?: Service,
 ): Promise<Service> {
   const [port, httpPort] = like ? [like.address, like.url].map((a) => a.split(":").at(-1) as string) : ["0", "0"];
-  const sets = settings.flatMap((s) => ["--set", s]);
+  // What is measured is a language model in both modes, whatever the run's evaluation recommends.
+  const sets = ["serve.system=rl", ...settings].flatMap((s) => ["--set", s]);
   const child: ChildProcess = spawn(
     process.execPath,
     [

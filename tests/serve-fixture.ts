@@ -10,6 +10,7 @@ export const servedModel: ServedModel = {
   name: "fake",
   version: "fake@1",
   systems: { think: "rl", direct: "sft_direct" },
+  recommendation: { system: "sft_direct", sentence: "Deploy sft_direct." },
   hashes: { config: "c0", weights: "00", tokenizer: "70", data: "da" },
   numParameters: 7,
   modes: ["think", "direct"],

@@ -125,7 +125,8 @@ export async function setUp(
   const deployment = async (run: string, set: readonly string[] = options.set ?? []) =>
     Deployment.open(
       {
-        run: await openServedRun(root, run, set),
+        // What the evaluation of a fake model recommends is chance; these have a language model in both modes.
+        run: await openServedRun(root, run, ["serve.system=rl", ...set]),
         label: "test",
         start,
         log: (message) => log.push(message),

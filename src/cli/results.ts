@@ -1,5 +1,6 @@
 /** metrics.json as a table for the terminal. */
 import pc from "picocolors";
+import { describeCosts, formatGain, type HeadlineSource, headlineNumbers } from "../eval/recommend.ts";
 import { findSystem } from "../eval/systems.ts";
 import { columns } from "./format.ts";
 
@@ -18,19 +19,24 @@ interface Comparison extends Omit<Row, "value"> {
 }
 
 /** The part of metrics.json shown here. */
-export interface ResultsFile {
+export interface ResultsFile extends HeadlineSource {
   readonly rows: readonly (Row & { readonly n: number })[];
   readonly comparisons: readonly Comparison[];
   readonly health?: Readonly<Record<string, number>>;
   readonly selected?: { readonly system: string };
 }
 
-/** Systems by metrics on conditional slates, with the paired N@5 difference to the pre-rank. */
+/**
+ * The recommendation with its numbers and costs, then systems by metrics: N@5 of all slates first, then of those that hold
+ * the true item, with the paired difference to the pre-rank.
+ */
 export function resultsTable(results: ResultsFile): string {
   const rows = results.rows.filter((r) => r.slice === "conditional");
+  const all = results.rows.filter((r) => r.slice === "end_to_end");
   const systems = [...new Set(rows.map((r) => r.system))];
   const metrics = [...new Set(rows.map((r) => r.metric))];
-  const value = (system: string, metric: string) => rows.find((r) => r.system === system && r.metric === metric)?.value;
+  const valueIn = (of: readonly Row[], system: string, metric: string): string =>
+    of.find((r) => r.system === system && r.metric === metric)?.value.toFixed(4) ?? "";
   const lift = (system: string, baseline = "prerank") => {
     const c = results.comparisons.find(
       (x) => x.system === system && x.baseline === baseline && x.slice === "conditional" && x.metric === "N@5",
@@ -38,24 +44,34 @@ export function resultsTable(results: ResultsFile): string {
     return c ? `${signed(c.delta)} [${signed(c.ci_low)}, ${signed(c.ci_high)}]` : "";
   };
   const table = columns([
-    ["system", ...metrics, "ΔN@5 vs pre-rank [95 %]"],
+    ["system", ...(all.length > 0 ? ["N@5 all"] : []), ...metrics, "ΔN@5 vs pre-rank [95 %]"],
     ...systems.map((s) => [
       s === results.selected?.system ? `${s} *` : s,
-      ...metrics.map((m) => value(s, m)?.toFixed(4) ?? ""),
+      ...(all.length > 0 ? [valueIn(all, s, "N@5")] : []),
+      ...metrics.map((m) => valueIn(rows, s, m)),
       lift(s),
     ]),
   ]);
   const [head = "", ...body] = table.split("\n");
   const legend = [
-    `${rows[0]?.n ?? 0} ${metrics.includes("AUC") ? "logged test slates" : "test slates whose true item is among the candidates"}; paired bootstrap over users.`,
-    results.selected ? "* chosen on validation." : "",
+    all.length > 0 ? `N@5 all: of ${all[0]?.n} test slates, misses included.` : "",
+    `${all.length > 0 ? "The others: " : ""}${rows[0]?.n ?? 0} ${metrics.includes("AUC") ? "logged test slates" : "test slates whose true item is among the candidates"}; paired bootstrap over users.`,
+    results.selected ? "* recommended." : "",
   ];
   const added = systems
     .flatMap((s) => (findSystem(s)?.comparedWith ?? []).map((sft) => [s, sft] as const))
     .filter(([s, sft]) => lift(s, sft) !== "")
     .map(([s, sft]) => `${s} over ${sft} ${lift(s, sft)}`);
   if (added.length > 0) legend.push(`ΔN@5 by RL: ${added.join("; ")}.`);
-  return [pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" "))].join("\n");
+  return [...headline(results), pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" "))].join("\n");
+}
+
+/** What to deploy, what it is worth, what it costs; nothing for a run of an earlier version. */
+export function headline(results: HeadlineSource): string[] {
+  const { recommendation: r } = results;
+  if (!r) return [];
+  const numbers = headlineNumbers(r).map(({ label, what, row }) => [label, formatGain(row), what]);
+  return [pc.bold(r.sentence), columns(numbers), pc.dim(describeCosts(results).join(" ")), ""];
 }
 
 const signed = (x: number): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(4)}`;

@@ -12,10 +12,11 @@ export type LanguageModelStage = "midtrain" | "sft" | "rl";
 
 /**
  *   input     the order that came in
+ *   evidence  the evidence's scores, no language model
  *   prior     the fitted prior's scores, no language model
  *   think, answer, direct   see Mode; direct is the likelihood times the prior
  */
-export type SystemMode = "input" | "prior" | Mode;
+export type SystemMode = "input" | "evidence" | "prior" | Mode;
 
 /**
  * What a control changes of the system it is a control of.
@@ -27,6 +28,9 @@ export type SystemMode = "input" | "prior" | Mode;
  */
 export type Change = "other-history" | "other-reasoning" | "other-order" | "compressed";
 
+/** Modes that write no reasoning and ask the language model at most once: what `gr2 serve` answers requests of mode direct with. */
+export const quickModes: readonly SystemMode[] = ["evidence", "prior", "direct"];
+
 /** What an answer costs, cheapest first. */
 export const costClasses = ["none", "statistics", "one pass", "generation", "reasoning"] as const;
 export type CostClass = (typeof costClasses)[number];
@@ -37,7 +41,7 @@ interface Entry {
   /** Whose weights answer; absent: no language model. */
   readonly stage?: LanguageModelStage;
   readonly mode: SystemMode;
-  /** Systems that it is compared with, besides prerank and prior. */
+  /** Systems that it is compared with, besides prerank, prior and evidence. */
   readonly comparedWith?: readonly string[];
   /** `gr2 serve` can answer with it. */
   readonly servable: boolean;
@@ -57,6 +61,13 @@ export type System =
       readonly servable: false;
     });
 
+/** What metrics.json says of a system. */
+export type SystemEntry = Pick<System, "name" | "kind" | "servable" | "cost" | "description"> & {
+  /** Per request on test, mean. */
+  readonly prompt_tokens: number;
+  readonly answer_tokens: number;
+};
+
 export const systems: readonly System[] = [
   {
     name: "prerank",
@@ -70,9 +81,17 @@ export const systems: readonly System[] = [
     name: "prior",
     mode: "prior",
     kind: "baseline",
-    servable: false,
+    servable: true,
     cost: "statistics",
     description: "learned prior alone, no language model",
+  },
+  {
+    name: "evidence",
+    mode: "evidence",
+    kind: "baseline",
+    servable: true,
+    cost: "statistics",
+    description: "the evidence alone, no language model",
   },
   {
     name: "direct",
@@ -205,15 +224,17 @@ export const findSystem = (name: string): System | undefined => byName.get(name)
 /** Whether it is one of GR2's own, not a baseline nor a control. Unknown names count as their own. */
 export const isPolicy = (name: string): boolean => (findSystem(name)?.kind ?? "policy") === "policy";
 
-/** What a system is compared with: the pre-rank, the best without a language model, and what it was trained from. */
+/** What a system is compared with: the pre-rank, what there is without a language model, what it was trained from. */
 export const baselinesFor = (name: string): readonly string[] => [
   "prerank",
   "prior",
+  "evidence",
   ...(findSystem(name)?.comparedWith ?? []),
 ];
 
-/** The servable systems of a mode. */
-export const servable = (mode: SystemMode): readonly System[] => systems.filter((s) => s.servable && s.mode === mode);
+/** The servable systems of some modes. */
+export const servable = (modes: readonly SystemMode[]): readonly System[] =>
+  systems.filter((s) => s.servable && modes.includes(s.mode));
 
 /** The system of the same weights that answers in another mode. */
 export const sibling = (system: System, mode: SystemMode): System | undefined =>

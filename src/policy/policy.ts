@@ -8,7 +8,7 @@ import type { Compressor } from "../prompts/compress.ts";
 import type { Parsed } from "../prompts/parse.ts";
 import type { Encoder } from "../prompts/pieces.ts";
 import { constraintTokens, type PromptMode, type PromptOptions } from "../prompts/rerank.ts";
-import type { PermutationConstraint, TokenIds, WorkerClient } from "../worker/types.ts";
+import type { Group, PermutationConstraint, TokenIds, WorkerClient } from "../worker/types.ts";
 import {
   type AskOptions,
   type Choices,
@@ -187,6 +187,14 @@ export class Policy {
     return Array.from(rollout.tokens.subarray(0, Math.max(0, findTrigger(this.ask, rollout.tokens))));
   }
 
+  /** What direct mode computes of a slate: the history as the prompt, every candidate as a response. */
+  directGroup(slate: Pick<SlateInput, "history" | "candidates">): Group {
+    return {
+      prompt: directPrompt(this.ask, slate.history),
+      responses: slate.candidates.map((row) => this.encoder.item(row)),
+    };
+  }
+
   /**
    * log p(item | history) of every candidate: one forward pass a slate, the history computed once (direct mode).
    * @returns per slate, per candidate, nats, summed over the item's tokens
@@ -199,10 +207,7 @@ export class Policy {
     const chunk = 256;
     for (let start = 0; start < slates.length; start += chunk) {
       const part = slates.slice(start, start + chunk);
-      const groups = part.map((s) => ({
-        prompt: directPrompt(this.ask, s.history),
-        responses: s.candidates.map((row) => this.encoder.item(row)),
-      }));
+      const groups = part.map((s) => this.directGroup(s));
       const { logprobs } = await this.worker.forward(
         {
           ...(o.modelId ? { modelId: o.modelId } : {}),

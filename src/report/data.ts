@@ -4,6 +4,8 @@
  */
 import { join } from "node:path";
 import type { DataStatistics } from "../data/statistics.ts";
+import type { Recommendation } from "../eval/recommend.ts";
+import type { SystemEntry } from "../eval/systems.ts";
 import type { ComparisonRow, MetricRow } from "../eval/table.ts";
 import { readJson } from "../run/files.ts";
 import { type Manifest, readManifest } from "../run/manifest.ts";
@@ -19,6 +21,11 @@ export interface MetricsFile {
   readonly comparisons: readonly ComparisonRow[];
   readonly health: Readonly<Record<string, number>>;
   readonly timings: Readonly<Record<string, number>>;
+  /** Absent in runs of earlier versions, as are the next two. */
+  readonly recommendation?: Recommendation;
+  readonly systems?: readonly SystemEntry[];
+  /** Milliseconds of the model per test slate. */
+  readonly request_ms?: Readonly<Record<string, number>>;
   /** The system chosen on validation. */
   readonly selected?: { readonly system: string; readonly validation: Readonly<Record<string, number>> };
 }

@@ -1,4 +1,5 @@
 /** The parts of the page that are text and tables. What they say follows from the numbers, good or bad. */
+import { describeCosts, formatGain, headlineNumbers, type Recommendation } from "../eval/recommend.ts";
 import { findSystem, isPolicy } from "../eval/systems.ts";
 import type { ComparisonRow, MetricRow, Slice } from "../eval/table.ts";
 import type { Example, ReportData } from "./data.ts";
@@ -30,29 +31,43 @@ export function headlineSystem(data: ReportData): string | undefined {
   return lifts.sort((a, b) => b.ci_low - a.ci_low)[0]?.system;
 }
 
+/** What to deploy, the three numbers that belong to it, what it costs. */
 export function hero(data: ReportData): Html {
-  const system = headlineSystem(data);
-  const lift = system === undefined ? undefined : computeLift(data, system, "N@5");
-  const { health } = data.metrics;
-  const r1 = system === undefined ? undefined : computeLift(data, system, "R@1");
+  const { recommendation: r, health } = data.metrics;
   const seconds = Object.values(data.metrics.timings).reduce((a, b) => a + b, 0);
   const tiles: [string | undefined, string][] = [
-    [r1 && signed(r1.delta), "R@1 difference"],
-    [lift?.n.toLocaleString("en"), "test slates"],
+    [r?.over_ranker.n.toLocaleString("en"), "test slates"],
     [health.sid_uniqueness === undefined ? undefined : percent(health.sid_uniqueness), "unique semantic IDs"],
     [health.valid_rate === undefined ? undefined : percent(health.valid_rate), "valid answers (lowest system)"],
     [health.identity_rate === undefined ? undefined : percent(health.identity_rate), "input order copied"],
     [minutes(seconds), "all stages"],
   ];
-  const verdict = lift && judgeInterval(lift);
-  const number = lift
-    ? html`<div class="big ${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(lift.delta)}<span class="unit">N@5 over the pre-rank</span></div>
-      <div class="ci">95 % interval [${signed(lift.ci_low)}, ${signed(lift.ci_high)}] · ${signed(100 * lift.relative, 1)} % relative · p ${pValue(lift.p)}</div>
-      <p>${verdictText(system as string, verdict as string, Boolean(data.metrics.selected))}</p>`
-    : html`<div class="big">—</div><p>No system of this run could be compared with the pre-rank.</p>`;
-  return html`<section class="card hero"><div>${number}</div><div class="tiles">${tiles
+  return html`<section class="card hero"><div>${r ? recommended(r) : earlier(data)}${r && html`<p class="cost">${describeCosts(data.metrics).join(" ")}</p>`}</div><div class="tiles">${tiles
     .filter(([value]) => value !== undefined)
     .map(([value, label]) => html`<div class="tile"><b>${value}</b><span>${label}</span></div>`)}</div></section>`;
+}
+
+function recommended(r: Recommendation): Html {
+  const chosen =
+    r.leader === r.system
+      ? html`It was the best on validation.`
+      : html`On validation ${r.leader} was ahead by ${formatGain(r.margin)}, which is not above zero for certain, and ${r.system} is cheaper.`;
+  return html`<p class="verdict">${r.sentence}</p>
+    <div class="numbers">${headlineNumbers(r).map(({ label, what, row }) => {
+      const verdict = judgeInterval(row);
+      return html`<div><span class="unit">${label}</span><div class="big ${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(row.delta)}</div><div class="ci">N@5, 95 % [${signed(row.ci_low)}, ${signed(row.ci_high)}] · ${signed(100 * row.relative, 1)} %</div><small>${what}</small></div>`;
+    })}</div><p>${chosen}</p>`;
+}
+
+/** Of a run that an earlier version evaluated: its chosen system against the pre-rank. */
+function earlier(data: ReportData): Html {
+  const system = headlineSystem(data);
+  const lift = system === undefined ? undefined : computeLift(data, system, "N@5");
+  if (!lift) return html`<div class="big">—</div><p>No system of this run could be compared with the pre-rank.</p>`;
+  const verdict = judgeInterval(lift);
+  return html`<div class="big ${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(lift.delta)}<span class="unit">N@5 over the pre-rank</span></div>
+      <div class="ci">95 % interval [${signed(lift.ci_low)}, ${signed(lift.ci_high)}] · ${signed(100 * lift.relative, 1)} % relative · p ${pValue(lift.p)}</div>
+      <p>${verdictText(system as string, verdict, Boolean(data.metrics.selected))} Evaluate it again for a recommendation.</p>`;
 }
 
 function verdictText(system: string, verdict: string, selected: boolean): Html {

@@ -2,7 +2,6 @@
  * Evaluation: every system of eval/systems.ts on the same test slates, looked at once; the system to recommend is chosen
  * on validation.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
 import { readEvidence } from "../artifacts/evidence.ts";
@@ -11,13 +10,14 @@ import { type DirectPriors, priorsFile, type Results } from "../artifacts/result
 import { conditional, readSlates } from "../artifacts/slates.ts";
 import { deriveSeed, Rng } from "../core/rng.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
+import { choose, recommend } from "../eval/recommend.ts";
 import { baselinesFor, findSystem, isPolicy } from "../eval/systems.ts";
 import { resultsTable } from "../eval/table.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import type { Slate } from "../prerank/types.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
-import { baselineAnswers, modelAnswers, type SystemResult } from "./evaluation/answers.ts";
+import { type Asked, baselineAnswers, modelAnswers, type SystemResult } from "./evaluation/answers.ts";
 import { examples } from "./evaluation/examples.ts";
 
 export const evaluate: Stage = {
@@ -50,58 +50,65 @@ async function run(context: StageContext): Promise<Summary> {
   const evidence = readEvidence(context);
   const asked = { context, corpus, evidence, validation, test, selection, shown };
   const answers: SystemResult[] = baselineAnswers(asked);
-  for (const stage of ["midtrain", "sft", "rl"] as const) {
+  const done = context.cursor.read<number>() ?? 0; // stages whose answers an earlier attempt has written
+  for (const [i, stage] of (["midtrain", "sft", "rl"] as const).entries()) {
     const file = join(context.dir, `${stage}.json`);
-    if (!existsSync(file)) {
+    if (i >= done) {
       writeJson(file, await modelAnswers(stage, asked));
-      context.cursor.write(stage); // a killed evaluation resumes after it
+      context.cursor.write(i + 1);
     }
     answers.push(...readJson<SystemResult[]>(file));
   }
 
-  const results = tabulate(context, answers, test, all.test, corpus);
+  const results = tabulate(asked, answers, all.test);
   writeJson(join(context.dir, "results.json"), results);
   writeJson(
     priorsFile(context.dir),
     Object.fromEntries(answers.flatMap((a) => (a.prior ? [[a.system, a.prior]] : []))) satisfies DirectPriors,
   );
   writeJson(join(context.dir, "examples.json"), examples(corpus, test, answers, results.selected.system));
-  const best = results.comparisons.find(
-    (c) =>
-      c.system === results.selected.system &&
-      c.baseline === "prerank" &&
-      c.slice === "conditional" &&
-      c.metric === "N@5",
-  );
-  return { slates: test.length, delta_ndcg5: best?.delta ?? 0, ci_low: best?.ci_low ?? 0, ci_high: best?.ci_high ?? 0 };
+  const { over_ranker, sentence } = results.recommendation;
+  context.log(sentence);
+  return {
+    slates: test.length,
+    delta_ndcg5: over_ranker.delta,
+    ci_low: over_ranker.ci_low,
+    ci_high: over_ranker.ci_high,
+  };
 }
 
-function tabulate(
-  context: StageContext,
-  answers: readonly SystemResult[],
-  test: readonly Slate[],
-  allTest: readonly Slate[],
-  corpus: Corpus,
-): Results {
+function tabulate(asked: Asked, answers: readonly SystemResult[], allTest: readonly Slate[]): Results {
+  const { context, corpus, test, selection } = asked;
   const { config } = context;
+  const bootstrap = { resamples: config.eval.bootstrap, seed: deriveSeed(config.seed, "bootstrap") };
   const { rows, comparisons } = resultsTable({
     users: test.map((s) => s.user),
     missedUsers: allTest.filter((s) => s.targetIndex < 0).map((s) => s.user),
     systems: answers.map((a) => ({ system: a.system, labels: a.test })),
-    baselinesFor: baselinesFor,
-    bootstrap: { resamples: config.eval.bootstrap, seed: deriveSeed(config.seed, "bootstrap") },
+    baselinesFor,
+    bootstrap,
   });
+  const judged = answers
+    .filter((a) => a.validation.length > 0)
+    .map((a) => ({ system: a.system, values: a.validation.map((labels) => gradedNdcg(labels, 5)) }));
+  const users = selection.map((i) => asked.validation[i]?.user ?? -1);
+  const recommendation = recommend(choose(users, judged, bootstrap), rows, comparisons);
   const validation = Object.fromEntries(
-    answers
-      .filter((a) => a.validation.length > 0)
-      .map((a) => [
-        a.system,
-        a.validation.reduce((sum, labels) => sum + gradedNdcg(labels, 5), 0) / a.validation.length,
-      ]),
+    judged.map(({ system, values }) => [system, values.reduce((sum, v) => sum + v, 0) / values.length]),
   );
-  const candidates = Object.entries(validation).filter(([system]) => isPolicy(system));
-  const [system] = candidates.reduce((best, next) => (next[1] > best[1] ? next : best));
-  return { rows, comparisons, health: measureHealth(answers, corpus), selected: { system, validation } };
+  return {
+    rows,
+    comparisons,
+    health: measureHealth(answers, corpus),
+    selected: { system: recommendation.system, validation },
+    recommendation,
+    systems: answers.flatMap(({ system, tokens }) => {
+      const found = findSystem(system);
+      if (!found) return [];
+      const { name, kind, servable, cost, description } = found;
+      return [{ name, kind, servable, cost, description, prompt_tokens: tokens.prompt, answer_tokens: tokens.answer }];
+    }),
+  };
 }
 
 /** How generated answers look: each policy's, and prompt tokens where shortened prompts are compared. */
@@ -113,14 +120,14 @@ function measureHealth(answers: readonly SystemResult[], corpus: Corpus): Record
     health[`${a.system}_valid_rate`] = a.health?.valid ?? 0;
     health[`${a.system}_identity_rate`] = a.health?.identity ?? 0;
     health[`${a.system}_kendall_tau`] = a.health?.tau ?? 0;
-    health[`${a.system}_tokens`] = a.health?.tokens ?? 0;
+    health[`${a.system}_tokens`] = a.tokens.answer;
   }
   for (const a of answers) {
     const system = findSystem(a.system);
     if (system?.kind !== "control" || system.change !== "compressed") continue;
     const whole = answers.find((other) => other.system === system.of);
-    health[`${system.of}_prompt_tokens`] = whole?.health?.promptTokens ?? 0;
-    health[`${a.system}_prompt_tokens`] = a.health?.promptTokens ?? 0;
+    health[`${system.of}_prompt_tokens`] = whole?.tokens.prompt ?? 0;
+    health[`${a.system}_prompt_tokens`] = a.tokens.prompt;
   }
   health.identity_rate = health.rl_identity_rate ?? 0;
   return health;

@@ -6,15 +6,17 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { readJson, writeJson } from "../artifacts/files.ts";
-import type { Metrics, Results } from "../artifacts/results.ts";
+import { type Metrics, type Results, requestSeconds } from "../artifacts/results.ts";
 import { configHash } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { hashJson } from "../core/hash.ts";
 import { repositoryRoot } from "../core/paths.ts";
 import { sourceHash } from "../data/source.ts";
+import { systems } from "../eval/systems.ts";
 import { checkBaseModel } from "../models/base-model.ts";
 import { writeAtomic } from "../run/files.ts";
+import { type MetricsRecord, readRecords } from "../run/record-log.ts";
 import type { Run, StagePlan } from "../run/run.ts";
 import type { Stage, StageContext, StageName, StageRecorder } from "../run/stage.ts";
 import { type RunningWorker, runtimeOptions, startWorker } from "../worker/launcher.ts";
@@ -207,7 +209,7 @@ function checkVerbs({ name, verbs }: Stage, before: VerbCounts, after: VerbCount
 /** What the data stage noted as the identity of files and cleaning. */
 const datasetHash = (dir: string): string => readJson<{ hash: string }>(join(dir, "dataset.json")).hash;
 
-const round = (seconds: number): number => Math.round(seconds * 100) / 100;
+const round = (value: number): number => Math.round(value * 100) / 100;
 
 function writeMetrics(
   run: Run,
@@ -216,16 +218,30 @@ function writeMetrics(
   timings: Record<string, number>,
 ): Metrics {
   const metrics: Metrics = {
-    schema: "gr2.metrics/1",
+    schema: "gr2.metrics/2",
     run: options.name,
     config_hash: configHash(options.config),
     seed: options.config.seed,
     ...readJson<Results>(join(evaluateDir, "results.json")),
     timings,
+    request_ms: readRequestTimes(run),
   };
   writeAtomic(run.folder.file("metrics.json"), `${JSON.stringify(metrics, null, 1)}\n`);
   writeAtomic(run.folder.file("examples.json"), readFileSync(join(evaluateDir, "examples.json")));
   return metrics;
+}
+
+/** Milliseconds per request by system, from what the evaluation noted in metrics.jsonl. */
+function readRequestTimes(run: Run): Record<string, number> {
+  const out: Record<string, number> = {};
+  for (const r of readRecords<MetricsRecord>(run.folder.file("metrics.jsonl"))) {
+    if (r.stage !== "evaluate") continue;
+    for (const { name } of systems) {
+      const seconds = r.values[requestSeconds(name)];
+      if (seconds !== undefined) out[name] = round(1000 * seconds);
+    }
+  }
+  return out;
 }
 
 /** worker-costs.json: what worker and wire cost while this invocation ran its stages; for bench/pipeline. */

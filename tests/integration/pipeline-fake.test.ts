@@ -70,7 +70,7 @@ async function invoke(
 
 /** metrics.json without what two runs of one recipe may differ in. */
 function readNumbers(name: string): unknown {
-  const { run: _name, timings: _timings, ...rest } = metricsFile(name);
+  const { run: _name, timings: _timings, request_ms: _times, ...rest } = metricsFile(name);
   return rest;
 }
 const metricsFile = (name: string): Metrics =>
@@ -79,7 +79,7 @@ const readRunManifest = (name: string): Manifest =>
   JSON.parse(readFileSync(join(root, name, "manifest.json"), "utf8")) as Manifest;
 
 const systems = [
-  ...["prerank", "prior", "direct", "direct_other_history"],
+  ...["prerank", "prior", "evidence", "direct", "direct_other_history"],
   ...["sft_direct", "sft", "sft_nothink", "rl_direct", "rl", "rl_nothink"],
   ...["rl_other_thought", "rl_other_order", "rl_nothink_other_order"],
 ];
@@ -121,7 +121,7 @@ describe("the whole pipeline on a fake worker", () => {
       expect(worker.log).toContain(verb);
     const file = metricsFile("first");
     expect(file).toEqual(JSON.parse(JSON.stringify(metrics)));
-    expect(file).toMatchObject({ schema: "gr2.metrics/1", run: "first", seed: 3 });
+    expect(file).toMatchObject({ schema: "gr2.metrics/2", run: "first", seed: 3 });
     expect(file.config_hash).toBe(configHash(loadConfig(recipe)));
     expect(Object.keys(file.timings)).toEqual([...stageNames]);
     for (const seconds of Object.values(file.timings)) expect(seconds).toBeGreaterThanOrEqual(0);
@@ -174,13 +174,27 @@ describe("the whole pipeline on a fake worker", () => {
     expect(file.health.sid_uniqueness).toBe(1);
     expect(file.health.sft_nothink_valid_rate).toBe(1); // constrained, and nothing is written before the answer
     expect(systems).toContain(file.selected.system);
-    expect(file.selected.validation[file.selected.system]).toBe(
-      Math.max(
-        ...Object.entries(file.selected.validation)
-          .filter(([s]) => !["prerank", "prior"].includes(s) && !s.includes("_other_"))
-          .map(([, v]) => v),
+    const { recommendation: r } = file;
+    expect(r.system).toBe(file.selected.system);
+    const chosen = file.systems.find((s) => s.name === r.system);
+    expect(chosen?.servable).toBe(true);
+    const servable = file.systems.filter((s) => s.servable).map((s) => file.selected.validation[s.name] as number);
+    expect(file.selected.validation[r.leader]).toBe(Math.max(...servable));
+    expect(r.margin.delta).toBeCloseTo(
+      (file.selected.validation[r.leader] as number) - (file.selected.validation[r.system] as number),
+      9,
+    );
+    expect(r.over_ranker).toEqual(
+      file.comparisons.find(
+        (c) => c.system === r.system && c.baseline === "prerank" && c.slice === "conditional" && c.metric === "N@5",
       ),
     );
+    expect(file.systems.map((s) => s.name).sort()).toEqual([...systems].sort());
+    // Timed: all that asks a language model.
+    const timed = file.systems.filter((s) => s.prompt_tokens > 0).map((s) => s.name);
+    expect(Object.keys(file.request_ms).sort()).toEqual(timed.sort());
+    expect(timed).toContain("direct");
+
     const rollouts = logged("first", "rollouts.jsonl") as Record<string, unknown>[];
     for (const r of rollouts) {
       expect(Object.keys(r)).toEqual(

@@ -45,7 +45,7 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
 
   it("leaves results, a report, the worker's versions and the memory of every stage, and nothing else", () => {
     const metrics = readMetrics(w, "whole") as { rows: { system: string }[]; schema: string };
-    expect(metrics.schema).toBe("gr2.metrics/1");
+    expect(metrics.schema).toBe("gr2.metrics/2");
     const systems = new Set(metrics.rows.map((r) => r.system));
     for (const system of ["prerank", "direct", "sft", "sft_nothink", "rl", "rl_nothink"])
       expect(systems).toContain(system);
@@ -73,7 +73,10 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
   });
 
   it("is served: alike alone and in a crowd, through the loss of its worker, until it is told to end", async () => {
-    const service = await served(w, "whole", "--set", "serve.cache=0", "--set", "serve.overload=own-order");
+    const service = await served(
+      ...([w, "whole", "--set", "serve.cache=0", "--set", "serve.overload=own-order"] as const),
+      ...["--set", "serve.system=rl"], // the recommended one may have no language model
+    );
     onTestFinished(service.kill);
     const client = new RerankClient(service.grpc, { timeoutMs: 60_000 });
     const request = (k: number, mode: Mode) => ({

@@ -18,7 +18,7 @@ export const serve = z
       .string()
       .default("auto")
       .describe(
-        "auto: each mode is answered by the system of its kind that was best on validation (think: sft, rl; direct: direct, sft_direct, rl_direct). Or one of the run's systems: sft, rl (both modes by its weights) or direct (mode direct alone).",
+        "auto: the system that the evaluation recommends answers its mode, and the other mode is answered by the best on validation among sft and rl (think), or evidence, prior, direct, sft_direct and rl_direct (direct). Or one of these: sft and rl answer mode direct by the same weights, the others answer mode direct alone; evidence and prior load no language model.",
       ),
     workers: count.default(1).describe("Workers behind the service, each with its own copy of the model."),
     addresses: z

@@ -41,13 +41,13 @@ export class Deployment {
   /** Direct answers by their question's key. */
   readonly answers: Lru<string, Order>;
   private readonly runModel: RunModel;
-  private readonly tokenizer: Tokenizer;
+  private readonly tokenizer: Tokenizer | undefined;
 
   private constructor(run: ServedRun, runModel: RunModel, pool: WorkerPool, loaded: LoadedRun) {
     const { serve } = run.config;
     this.runModel = runModel;
     this.pool = pool;
-    this.tokenizer = Tokenizer.fromJson(loaded.tokenizerJson);
+    this.tokenizer = loaded.tokenizerJson && Tokenizer.fromJson(loaded.tokenizerJson);
     this.preparer = new RequestPreparer(run, this.tokenizer, loaded.chat);
     this.model = describeModel(run, loaded, this.preparer);
     this.batcher = new Batcher({
@@ -90,7 +90,7 @@ export class Deployment {
       prepare: async (client, ending) => {
         const loaded = await runModel.load(client, ending);
         first ??= loaded;
-        if (loaded.weights !== first.weights || sha256(loaded.tokenizerJson) !== sha256(first.tokenizerJson))
+        if (loaded.weights !== first.weights || hashTokenizer(loaded) !== hashTokenizer(first))
           throw new CheckpointError(`the weights of run ${run.name} have changed since the service loaded them`, {
             advice: "Tell the service to load the run again: kill -HUP PID.",
           });
@@ -125,7 +125,7 @@ export class Deployment {
     const { run } = this.runModel;
     return {
       shape: run.catalogue.shape,
-      decode: (ids) => this.tokenizer.decode(ids),
+      decode: this.preparer.decode,
       trigger: this.preparer.constraintTokens().trigger,
       getTitle: (codes) => {
         const row = run.catalogue.findRow(codes);
@@ -139,13 +139,15 @@ export class Deployment {
   }
 }
 
+const hashTokenizer = ({ tokenizerJson }: LoadedRun): string => (tokenizerJson ? sha256(tokenizerJson) : "");
+
 function describeModel(run: ServedRun, loaded: LoadedRun, preparer: RequestPreparer): ServedModel {
   const { limits, maxBatch } = run.config.serve;
   const { systems, catalogue } = run;
   const hashes = {
     config: run.configHash,
     weights: loaded.weights,
-    tokenizer: sha256(loaded.tokenizerJson),
+    tokenizer: hashTokenizer(loaded),
     data: hashJson({ data: run.dataHash, catalogue: catalogue.hash() }),
   };
   const named = {
@@ -156,6 +158,7 @@ function describeModel(run: ServedRun, loaded: LoadedRun, preparer: RequestPrepa
     name: run.name,
     version: `${run.name}-${hashJson({ ...hashes, named, priors: Object.values(systems).map((s) => s.prior) }).slice(0, 12)}`,
     systems: named,
+    recommendation: { system: run.recommendation.system, sentence: run.recommendation.sentence },
     hashes,
     numParameters: loaded.numParameters,
     modes: (["think", "direct"] as const).filter((mode: ServeMode) => systems[mode] !== undefined),

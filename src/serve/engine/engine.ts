@@ -257,7 +257,8 @@ export class Engine implements Reranker {
     if (stop.aborted) return { kind: "gone" };
     const known = request.mode === "direct" ? deployment.answers.get(prepared.key) : undefined;
     if (known) return { kind: "order", prepared, order: known, queueMs: 0, modelMs: 0 };
-    const job = new Job(prepared, onReasoning && tokensTo(onReasoning, deployment, prepared));
+    const told = request.mode === "think" ? onReasoning : undefined;
+    const job = new Job(prepared, told && tokensTo(told, deployment, prepared));
     jobs.push(job);
     deployment.batcher.push(job);
     const result = await job.result;

@@ -91,6 +91,8 @@ export const toModel = (model: ServedModel): pb.GetModelResponse => ({
   thinkSystem: model.systems.think ?? "",
   directSystem: model.systems.direct ?? "",
   limits: { ...model.limits },
+  recommendedSystem: model.recommendation.system,
+  recommendation: model.recommendation.sentence,
 });
 
 /** What stands in for a message that cannot be read. */

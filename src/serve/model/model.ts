@@ -3,7 +3,7 @@
  * them batches of requests. Every batch is one call of the worker.
  */
 import { readFileSync } from "node:fs";
-import { CheckpointError, WorkerError } from "../../core/errors.ts";
+import { WorkerError } from "../../core/errors.ts";
 import { hashJson, sha256 } from "../../core/hash.ts";
 import { encodeTexts } from "../../models/item-encoder.ts";
 import { checkLineage, chooseChatFrame, modelRequest } from "../../models/language-model.ts";
@@ -12,13 +12,14 @@ import type { ChatFrame } from "../../prompts/pieces.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
 import type { PromptTokens, ServeMode } from "../request/types.ts";
-import { countWanted, directOrder, type Order, thinkOrder } from "./order.ts";
+import { countWanted, directOrder, type Order, priorOrder, thinkOrder } from "./order.ts";
 import type { PreparedRequest, RequestPreparer } from "./prepared-request.ts";
 import type { ServedRun, ServedSystem } from "./served-run.ts";
 
 /** What loading found; equal for every worker of a service. */
 export interface LoadedRun {
-  readonly tokenizerJson: Uint8Array;
+  /** Of the language model; undefined where no system that answers has one. */
+  readonly tokenizerJson: Uint8Array | undefined;
   readonly numParameters: number;
   readonly maxPositions: number;
   /** How the model is addressed; undefined = without a chat template. */
@@ -26,6 +27,9 @@ export interface LoadedRun {
   /** Of the weights in use. */
   readonly weights: string;
 }
+
+/** A language model's weights and the prior they are weighed with. */
+type Weighed = Pick<ServedSystem, "prior"> & { readonly weights: string };
 
 /** Told of tokens as they are drawn: index of the request, position in the response, token. */
 export type OnToken = (request: number, index: number, token: number) => void;
@@ -78,8 +82,15 @@ export class RunModel {
       this.remember(client, weights, state.weightsId);
       for (const [mode, system] of Object.entries(systems)) if (system.weights === weights) hashes[mode] = state.sha256;
     }
-    if (!loaded) throw new CheckpointError(`run ${this.run.name} has no system to serve`);
     await this.encode(client, [""], signal); // the first use loads the embedding model: seconds
+    if (!loaded)
+      return {
+        tokenizerJson: undefined,
+        numParameters: 0,
+        maxPositions: 0,
+        chat: undefined,
+        weights: hashJson(hashes),
+      };
     const { tokenizerJson, numParameters, maxPositions } = loaded;
     const chat = chooseChatFrame(config, loaded, Tokenizer.fromJson(tokenizerJson));
     return { tokenizerJson, numParameters, maxPositions, chat, weights: hashJson(hashes) };
@@ -115,7 +126,9 @@ export class RunModel {
 
   /** Resolves once the worker has come to a new call: it has finished, or given up, all before. */
   async probe(client: WorkerClient, timeoutMs: number): Promise<void> {
-    const modelId = this.nameModel(this.weights()[0] as string);
+    const [weights] = this.weights();
+    if (weights === undefined) return void (await client.getInfo({ timeoutMs }));
+    const modelId = this.nameModel(weights);
     await client.forward({ modelId, batch: { groups: [{ prompt: [0], responses: [[0]] }] } }, { timeoutMs });
   }
 
@@ -133,11 +146,12 @@ export class RunModel {
     signal: AbortSignal,
     onToken?: OnToken,
   ): Promise<(Order | undefined)[]> {
-    const system = this.run.systems[mode] as ServedSystem;
+    const { weights, prior } = this.run.systems[mode] as ServedSystem;
+    if (weights === undefined) return requests.map((q) => priorOrder(q));
     try {
       return mode === "direct"
-        ? await this.direct(client, system, requests, signal)
-        : await this.think(client, system, requests, preparer, signal, onToken);
+        ? await this.direct(client, { weights, prior }, requests, signal)
+        : await this.think(client, { weights, prior }, requests, preparer, signal, onToken);
     } catch (e) {
       // What a worker without the model refuses would look like a bad request.
       if (e instanceof WorkerError && !e.retryable && !signal.aborted) await this.check(client, checkTimeoutMs);
@@ -147,7 +161,7 @@ export class RunModel {
 
   private async direct(
     client: WorkerClient,
-    { weights, prior }: ServedSystem,
+    { weights, prior }: Weighed,
     requests: readonly PreparedRequest[],
     signal: AbortSignal,
   ): Promise<Order[]> {
@@ -168,7 +182,7 @@ export class RunModel {
 
   private async think(
     client: WorkerClient,
-    { weights, prior }: ServedSystem,
+    { weights, prior }: Weighed,
     requests: readonly PreparedRequest[],
     preparer: RequestPreparer,
     signal: AbortSignal,
@@ -211,7 +225,7 @@ export class RunModel {
   }
 
   private weights(): string[] {
-    return [...new Set(Object.values(this.run.systems).map((s) => s.weights))];
+    return [...new Set(Object.values(this.run.systems).flatMap((s) => (s.weights === undefined ? [] : [s.weights])))];
   }
 
   private nameModel(weights: string): string {

@@ -4,6 +4,7 @@
  * each other in the caller's order with the score of the one item they are to the model.
  *
  *   direct   likelihood * log p(item | history) + prior, one forward pass (the run's `direct`, `sft_direct`, `rl_direct`)
+ *   direct   the prior alone where the system has no language model (the run's `prior`, `evidence`)
  *   think    reasoning, then a permutation under the constraint with the prior (the run's `sft`, `rl`), greedy
  */
 import { softmax } from "../../eval/choice-model.ts";
@@ -22,8 +23,13 @@ export interface Order {
 }
 
 /** @param logLikelihood of every sequence of the question */
-export function directOrder(q: PreparedRequest, prior: Prior, logLikelihood: readonly number[]): Order {
-  const scores = addLikelihood(prior, q.prior, logLikelihood);
+export const directOrder = (q: PreparedRequest, prior: Prior, logLikelihood: readonly number[]): Order =>
+  orderByScores(q, addLikelihood(prior, q.prior, logLikelihood));
+
+/** Without a language model: the prior is the whole score. */
+export const priorOrder = (q: PreparedRequest): Order => orderByScores(q, q.prior);
+
+function orderByScores(q: PreparedRequest, scores: readonly number[]): Order {
   const chances = softmax(scores);
   return { ranking: spread(q, orderBy(scores), (j) => chances[j] as number), reasoning: [], generated: 0 };
 }

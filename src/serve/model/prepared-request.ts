@@ -16,7 +16,10 @@ import type { Found, FoundItems } from "./items.ts";
 import { Lru } from "./lru.ts";
 import type { ServedRun } from "./served-run.ts";
 
-/** `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order of their first candidate. */
+/**
+ * `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order of their first candidate. Without a
+ * language model they are those of the distinct items, prompt and sequences are empty.
+ */
 export interface PreparedRequest extends Choices {
   readonly mode: ServeMode;
   readonly prompt: readonly number[];
@@ -33,47 +36,63 @@ export interface PreparedRequest extends Choices {
 
 export class RequestPreparer {
   private readonly run: Pick<ServedRun, "config" | "catalogue" | "systems" | "typical" | "evidence">;
-  private readonly tokenizer: Pick<Tokenizer, "encode" | "decode" | "requireTokenId" | "special">;
-  /** How the run's model is asked, whatever the request. */
-  readonly options: AskOptions;
+  private readonly tokenizer: Pick<Tokenizer, "encode" | "decode" | "requireTokenId" | "special"> | undefined;
   private readonly chat: ChatFrame | undefined;
+  private general: AskOptions | undefined;
   private readonly texts = new Lru<string, number[]>(10_000);
 
   constructor(run: RequestPreparer["run"], tokenizer: RequestPreparer["tokenizer"], chat: ChatFrame | undefined) {
     this.run = run;
     this.tokenizer = tokenizer;
     this.chat = chat;
-    this.options = this.optionsFor(() => []);
   }
 
-  readonly decode = (ids: TokenIds): string => this.tokenizer.decode(ids);
+  /** How the run's model is asked, whatever the request. */
+  get options(): AskOptions {
+    this.general ??= this.optionsFor(() => []);
+    return this.general;
+  }
+
+  readonly decode = (ids: TokenIds): string => this.requireTokenizer().decode(ids);
+
+  private requireTokenizer() {
+    if (!this.tokenizer) throw new RangeError("a system without a language model has no tokenizer");
+    return this.tokenizer;
+  }
 
   /** @param scores of the caller's ranker, per candidate; undefined = it gave none */
   prepare(mode: ServeMode, found: FoundItems, scores: readonly number[] | undefined, topN: number): PreparedRequest {
     const { systems, catalogue, typical, evidence } = this.run;
     const { history, candidates } = found;
+    const system = systems[mode];
+    const hasModel = system?.weights !== undefined;
     const firsts = new Map<string, number[]>();
     candidates.forEach((c, position) => {
-      const same = firsts.get(c.codes.join());
+      const key = hasModel ? c.codes.join() : String(c.row);
+      const same = firsts.get(key);
       if (same) same.push(position);
-      else firsts.set(c.codes.join(), [position]);
+      else firsts.set(key, [position]);
     });
     const positions = [...firsts.values()];
     const distinct = positions.map(([first]) => candidates[first as number] as Found);
     const byRow = new Map([...history, ...candidates].map((f) => [f.row, f]));
-    const options = this.optionsFor((row) => byRow.get(row)?.codes ?? []);
     const rows = { history: history.map((f) => f.row), candidates: distinct.map((f) => f.row) };
     const given = positions.map(([first]) =>
       scores ? (scores[first as number] as number) : typicalAt(typical.score, first as number),
     );
-    const prior = systems[mode]?.prior as Prior;
+    const prior = system?.prior as Prior;
     const weighed = computePrior(prior, {
       scores: given,
       ...(prior.evidence !== 0 && evidence ? { evidence: evidence(rows.history, rows.candidates, given) } : {}),
     });
     const shown = { ...rows, getTitle: (row: number) => byRow.get(row)?.title ?? "" };
-    const prompt = mode === "direct" ? directPrompt(options, rows.history) : rerankPrompt(options, shown, "think");
-    const sequences = rows.candidates.map((row) => options.encoder.item(row));
+    const options = hasModel ? this.optionsFor((row) => byRow.get(row)?.codes ?? []) : undefined;
+    const prompt = !options
+      ? []
+      : mode === "direct"
+        ? directPrompt(options, rows.history)
+        : rerankPrompt(options, shown, "think");
+    const sequences = rows.candidates.map((row) => options?.encoder.item(row) ?? []);
     return {
       mode,
       prompt,
@@ -99,7 +118,7 @@ export class RequestPreparer {
     if (positions === 0) return Number.POSITIVE_INFINITY;
     const { config, catalogue } = this.run;
     const { prompts } = config;
-    const word = this.tokenizer.encode(" .").length;
+    const word = this.requireTokenizer().encode(" .").length;
     const title = prompts.showTitles ? (prompts.maxTitleTokens || 4 * 64) + word : 0;
     const item = spellCodes(catalogue.codesAt(0), catalogue.shape.format).length;
     const { separator } = this.constraintTokens();
@@ -115,19 +134,20 @@ export class RequestPreparer {
   private optionsFor(codesAt: (row: number) => Codes): AskOptions {
     const { catalogue, config } = this.run;
     const { format } = catalogue.shape;
+    const tokenizer = this.requireTokenizer();
     const encoder = new Encoder(
       {
         encode: (text) => {
           const known = this.texts.get(text);
           if (known) return known;
-          const ids = this.tokenizer.encode(text);
+          const ids = tokenizer.encode(text);
           this.texts.set(text, ids);
           return ids;
         },
-        tokenId: (token) => this.tokenizer.requireTokenId(token),
+        tokenId: (token) => tokenizer.requireTokenId(token),
       },
       { tokensAt: (row) => spellCodes(codesAt(row), format) },
-      { special: this.tokenizer.special, chat: this.chat },
+      { special: tokenizer.special, chat: this.chat },
     );
     const { prompts, decoding } = config;
     return { encoder, prompts, decoding, compressor: buildCompressor(prompts, encoder) };

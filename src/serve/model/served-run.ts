@@ -15,7 +15,8 @@ import { CheckpointError, ConfigError, RunError } from "../../core/errors.ts";
 import { loadDataset } from "../../data/cache.ts";
 import { split } from "../../data/split.ts";
 import type { Item } from "../../data/types.ts";
-import { findSystem, servable, sibling, systems } from "../../eval/systems.ts";
+import type { Recommendation } from "../../eval/recommend.ts";
+import { findSystem, quickModes, type SystemMode, servable, sibling, systems } from "../../eval/systems.ts";
 import { type ItemEncoder, openItemEncoder } from "../../models/item-encoder.ts";
 import { type Prior, standardise } from "../../policy/prior.ts";
 import type { Slate } from "../../prerank/types.ts";
@@ -32,8 +33,8 @@ import { type ComputeEvidence, servingEvidence } from "./evidence.ts";
 export interface ServedSystem {
   /** Its name in the results table. */
   readonly name: string;
-  /** Folder of its weights. */
-  readonly weights: string;
+  /** Folder of its weights; undefined: it has no language model, and its prior is the whole score. */
+  readonly weights: string | undefined;
   readonly prior: Prior;
 }
 
@@ -57,6 +58,8 @@ export interface ServedRun {
   /** tokenizer.json of a language model from scratch. */
   readonly tokenizerFile: string;
   readonly systems: Readonly<Partial<Record<ServeMode, ServedSystem>>>;
+  /** What the evaluation recommends, and why. */
+  readonly recommendation: Recommendation;
   readonly typical: TypicalScores;
   /** Undefined unless a prior weighs evidence. */
   readonly evidence: ComputeEvidence | undefined;
@@ -76,14 +79,22 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const config = loadConfig(folder.file("config.resolved.yaml"), overrides);
   const dataset = await loadDataset(stageDir("data"));
   const tokenizer = openItemEncoder(folder);
-  const names = choose(config.serve.system, readJson<Results>(join(stageDir("evaluate"), "results.json")));
+  const results = readJson<Results>(join(stageDir("evaluate"), "results.json"));
+  if (!results.recommendation)
+    throw new RunError(`run ${folder.name} was evaluated by an earlier version, which recommended nothing`, {
+      advice: `Evaluate it again: gr2 pipeline --run ${folder.name} --from evaluate with its recipe.`,
+    });
+  const names = chooseSystems(config.serve.system, results);
   const priors = readJson<Priors>(join(stageDir("calibrate"), "prior.json"));
   const direct = (readIfThere(priorsFile(stageDir("evaluate"))) ?? {}) as DirectPriors;
-  const describeSystem = (system: string): ServedSystem => ({
-    name: system,
-    weights: stateDir(stageDir(findSystem(system)?.stage ?? "midtrain")),
-    prior: direct[system] ?? priors.withLikelihood,
-  });
+  const describeSystem = (system: string): ServedSystem => {
+    const stage = findSystem(system)?.stage;
+    return {
+      name: system,
+      weights: stage && stateDir(stageDir(stage)),
+      prior: direct[system] ?? priors.withLikelihood,
+    };
+  };
   const served = {
     ...(names.think ? { think: describeSystem(names.think) } : {}),
     ...(names.direct ? { direct: describeSystem(names.direct) } : {}),
@@ -102,6 +113,7 @@ export async function openServedRun(root: string, name: string, overrides: reado
     tokenizer,
     tokenizerFile: tokenizerFile(stageDir("midtrain")),
     systems: served,
+    recommendation: results.recommendation,
     typical: averageScores(readLines<Slate>(join(stageDir("slates"), "validation.jsonl"))),
     evidence: weighsEvidence
       ? servingEvidence(split(dataset, splitOptions(config.data.split)), stageDir("evidence"), config.refit)
@@ -139,10 +151,14 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
 }
 
 /** The systems that answer; see the setting serve.system. */
-function choose(asked: string, { selected }: Results): { think?: string; direct?: string } {
+function chooseSystems(asked: string, { selected }: Results): { think?: string; direct?: string } {
+  const named = (think: string | undefined, direct: string | undefined) => ({
+    ...(think ? { think } : {}),
+    ...(direct ? { direct } : {}),
+  });
   if (asked === "auto") {
-    const best = (mode: ServeMode): string | undefined =>
-      servable(mode)
+    const best = (modes: readonly SystemMode[]): string | undefined =>
+      servable(modes)
         .map((s) => s.name)
         .filter((n) => selected.validation[n] !== undefined)
         .reduce<string | undefined>(
@@ -150,7 +166,12 @@ function choose(asked: string, { selected }: Results): { think?: string; direct?
             top === undefined || (selected.validation[n] as number) > (selected.validation[top] as number) ? n : top,
           undefined,
         );
-    return named(best("think"), best("direct"));
+    const recommended = findSystem(selected.system);
+    const thinks = recommended?.mode === "think";
+    return named(
+      thinks ? recommended.name : best(["think"]),
+      recommended && !thinks ? recommended.name : best(quickModes),
+    );
   }
   const system = findSystem(asked);
   if (!system?.servable)
@@ -160,16 +181,8 @@ function choose(asked: string, { selected }: Results): { think?: string; direct?
         .map((s) => s.name)
         .join(", ")}.`,
     });
-  return named(
-    system.mode === "think" ? system.name : undefined,
-    (system.mode === "direct" ? system : sibling(system, "direct"))?.name,
-  );
+  return system.mode === "think" ? named(system.name, sibling(system, "direct")?.name) : named(undefined, system.name);
 }
-
-const named = (think: string | undefined, direct: string | undefined) => ({
-  ...(think ? { think } : {}),
-  ...(direct ? { direct } : {}),
-});
 
 function uniqueRows(titles: readonly string[]): ReadonlyMap<string, number> {
   const rows = new Map<string, number>();

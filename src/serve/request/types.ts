@@ -81,6 +81,8 @@ export interface ServedModel {
   readonly version: string;
   /** Which of the run's systems answers in each mode, by its name in the results table. */
   readonly systems: { readonly think?: string; readonly direct?: string };
+  /** What the run's evaluation recommends to deploy, and why in one sentence. */
+  readonly recommendation: { readonly system: string; readonly sentence: string };
   /** Hex digests. */
   readonly hashes: {
     readonly config: string;

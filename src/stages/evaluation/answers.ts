@@ -5,6 +5,7 @@
  */
 import { readPrior, readPriors } from "../../artifacts/calibration.ts";
 import type { Corpus } from "../../artifacts/corpus.ts";
+import { requestSeconds } from "../../artifacts/results.ts";
 import { toSlateInput } from "../../artifacts/slates.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
@@ -14,6 +15,7 @@ import { type Change, type LanguageModelStage, type System, systems } from "../.
 import { type LanguageModel, openLanguageModel } from "../../models/language-model.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import {
+  computePrior,
   crossFittedScores,
   directScores,
   fitPrior,
@@ -49,16 +51,18 @@ export interface SystemResult {
     readonly valid: number;
     readonly identity: number;
     readonly tau: number;
-    readonly tokens: number;
-    readonly promptTokens: number;
   };
-  /** Of a direct system: as fitted on all of validation, which its answers on test are weighed with. */
+  /** Per request on test, mean: tokens of the prompt, and of the answer (in direct mode: of the candidates). */
+  readonly tokens: { readonly prompt: number; readonly answer: number };
+  /** Of a system that scores: as fitted on all of validation, which its answers on test are weighed with. */
   readonly prior?: Prior;
-  /** Generated texts on test slates that the report shows. */
+  /** Orders, and generated texts, of the test slates that the report shows. */
   readonly shown?: readonly { readonly slate: string; readonly text: string; readonly order: readonly number[] }[];
 }
 
 const folds = 5;
+const none = { prompt: 0, answer: 0 };
+const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
 
 /** The systems without a language model. */
 export const baselineAnswers = (asked: Asked): SystemResult[] => [
@@ -66,8 +70,10 @@ export const baselineAnswers = (asked: Asked): SystemResult[] => [
     system: "prerank",
     validation: asked.selection.map((i) => slateLabels(asked.validation[i] as Slate)),
     test: asked.test.map(slateLabels),
+    tokens: none,
   },
   weighed("prior", asked, undefined),
+  evidenceAlone(asked),
 ];
 
 /** The systems that a stage's weights answer for. */
@@ -79,7 +85,7 @@ export async function modelAnswers(stage: LanguageModelStage, asked: Asked): Pro
     stateDir(context.inputDir(stage)),
     tokenizerFile(context.inputDir("midtrain")),
   );
-  const respondent = new Respondent(stage, asked, model);
+  const respondent = new Respondent(asked, model);
   const out: SystemResult[] = [];
   for (const system of systems)
     if (system.stage === stage && isAsked(system, context.config)) out.push(await respondent.answer(system));
@@ -101,11 +107,11 @@ interface Views {
 interface Likelihoods {
   readonly validation: readonly number[][];
   readonly test: readonly number[][];
+  readonly tokens: SystemResult["tokens"];
 }
 
 /** One stage's model, asked in every mode. */
 class Respondent {
-  private readonly stage: LanguageModelStage;
   private readonly asked: Asked;
   private readonly model: LanguageModel;
   private readonly policy: Policy;
@@ -114,9 +120,8 @@ class Respondent {
   /** Generated answers on test by system: a control can start from them. */
   private readonly rollouts = new Map<string, readonly Rollout[]>();
 
-  constructor(stage: LanguageModelStage, asked: Asked, model: LanguageModel) {
+  constructor(asked: Asked, model: LanguageModel) {
     const { context, corpus, evidence } = asked;
-    this.stage = stage;
     this.asked = asked;
     this.model = model;
     this.policy = model.policy(readPrior(context));
@@ -132,14 +137,30 @@ class Respondent {
   }
 
   private async direct({ name }: System, change: Change | undefined): Promise<SystemResult> {
-    this.likelihoods ??= {
-      validation: await this.likelihood(this.views.validation, `${this.stage}: direct, validation`),
-      test: await this.likelihood(this.views.test, `${this.stage}: direct, test`),
+    const validation = // a control is calibrated as the real thing
+      this.likelihoods?.validation ?? (await this.likelihood(this.views.validation, `${name}, validation`));
+    const slates = this.changed(change);
+    const test = await this.timed(name, slates.length, () => this.likelihood(slates, `${name}, test`));
+    const groups = slates.map((s) => this.policy.directGroup(s));
+    const tokens = {
+      prompt: mean(groups.map((g) => g.prompt.length)),
+      answer: mean(groups.map((g) => g.responses.reduce((n, r) => n + r.length, 0))),
     };
-    if (!change) return weighed(name, this.asked, this.likelihoods);
-    const test = await this.likelihood(this.changed(change), `${name}, test`);
-    const { validation } = this.likelihoods; // calibrated as the real thing
-    return { ...weighed(name, this.asked, { validation, test }), validation: [] };
+    this.likelihoods ??= { validation, test, tokens };
+    const result = weighed(name, this.asked, { validation, test, tokens });
+    return change ? { ...result, validation: [] } : result;
+  }
+
+  /** Notes the seconds per request next to the results, which hold nothing that two runs may differ in. */
+  private async timed<T>(system: string, requests: number, work: () => Promise<T>): Promise<T> {
+    const start = performance.now();
+    const result = await work();
+    const seconds = (performance.now() - start) / 1000 / Math.max(1, requests);
+    this.asked.context.metrics(
+      systems.findIndex((s) => s.name === system),
+      { [requestSeconds(system)]: seconds },
+    );
+    return result;
   }
 
   private likelihood(slates: readonly SlateInput[], label: string): Promise<number[][]> {
@@ -160,7 +181,10 @@ class Respondent {
     const policy =
       change === "compressed" ? this.model.policy(readPrior(context), context.config.eval.compress) : this.policy;
     const reasonings = change === "other-reasoning" ? this.otherReasonings(system) : undefined;
-    const onTest = await this.sample(system, this.changed(change), "test", policy, reasonings);
+    const slates = this.changed(change);
+    const onTest = await this.timed(system.name, slates.length, () =>
+      this.sample(system, slates, "test", policy, reasonings),
+    );
     this.rollouts.set(system.name, onTest);
     return generated(system.name, this.asked, chosen, onValidation, onTest);
   }
@@ -233,11 +257,42 @@ function weighed(system: string, asked: Asked, likelihood: Likelihoods | undefin
   const terms = { likelihood: likelihood !== undefined, evidence: asked.context.config.decoding.evidence };
   const crossFitted = crossFittedScores(onValidation, folds, terms, centre);
   const prior = fitPrior(onValidation, terms, centre);
+  return scored(system, asked, prior, likelihood?.tokens ?? none, {
+    validation: crossFitted,
+    test: onTest.map((e) => directScores(prior, e, e.logLikelihood)),
+  });
+}
+
+/** The evidence's own order. */
+function evidenceAlone(asked: Asked): SystemResult {
+  const prior: Prior = { likelihood: 0, place: [0], preRank: 0, evidence: 1 };
+  const scoreAll = (slates: readonly Slate[]): number[][] =>
+    slates.map((s) => computePrior(prior, { scores: s.scores, evidence: asked.evidence[s.id] as readonly number[] }));
+  const scores = { validation: scoreAll(asked.validation), test: scoreAll(asked.test) };
+  return scored("evidence", asked, prior, none, scores);
+}
+
+/** A system that scores candidates. @param scores of every validation and test slate */
+function scored(
+  system: string,
+  asked: Asked,
+  prior: Prior,
+  tokens: SystemResult["tokens"],
+  scores: { readonly validation: readonly number[][]; readonly test: readonly number[][] },
+): SystemResult {
+  const orders = scores.test.map(orderBy);
   return {
     system,
     prior,
-    validation: asked.selection.map((i) => inOrder(asked.validation[i] as Slate, orderBy(crossFitted[i] as number[]))),
-    test: onTest.map((e, i) => inOrder(asked.test[i] as Slate, orderBy(directScores(prior, e, e.logLikelihood)))),
+    tokens,
+    validation: asked.selection.map((i) =>
+      inOrder(asked.validation[i] as Slate, orderBy(scores.validation[i] as number[])),
+    ),
+    test: orders.map((order, i) => inOrder(asked.test[i] as Slate, order)),
+    shown: orders.flatMap((order, i) => {
+      const slate = (asked.test[i] as Slate).id;
+      return asked.shown.has(slate) ? [{ slate, text: "", order }] : [];
+    }),
   };
 }
 
@@ -258,7 +313,6 @@ function generated(
   onTest: readonly Rollout[],
 ): SystemResult {
   const orders = onTest.flatMap((r) => (r.parsed.kind === "ranking" ? [r.parsed.order] : []));
-  const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
   const json = asked.context.config.prompts.format === "json";
   return {
     system,
@@ -275,9 +329,8 @@ function generated(
           ),
         ),
       ),
-      tokens: mean(onTest.map((r) => r.tokens.length)),
-      promptTokens: mean(onTest.map((r) => r.prompt.length)),
     },
+    tokens: { prompt: mean(onTest.map((r) => r.prompt.length)), answer: mean(onTest.map((r) => r.tokens.length)) },
     shown: onTest.flatMap((r, i) => {
       const slate = (asked.test[i] as Slate).id;
       return asked.shown.has(slate) && r.parsed.kind === "ranking"

@@ -12,8 +12,7 @@ export function examples(
   results: readonly SystemResult[],
   selected: string,
 ): unknown[] {
-  const source =
-    results.find((s) => s.system === selected && s.shown) ?? results.find((s) => s.system === "rl" && s.shown);
+  const source = results.find((s) => s.system === selected);
   const titles = (rows: ArrayLike<number>): string[] => Array.from(rows, (r) => corpus.items[r]?.title || "untitled");
   return (source?.shown ?? []).map(({ slate: id, text, order }) => {
     const slate = test.find((s) => s.id === id) as Slate;

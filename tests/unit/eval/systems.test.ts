@@ -1,5 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { baselinesFor, findSystem, isPolicy, servable, sibling, systems } from "../../../src/eval/systems.ts";
+import {
+  baselinesFor,
+  findSystem,
+  isPolicy,
+  quickModes,
+  servable,
+  sibling,
+  systems,
+} from "../../../src/eval/systems.ts";
 
 describe("the registry of systems", () => {
   it("names every system once, and only systems it has", () => {
@@ -16,11 +24,11 @@ describe("the registry of systems", () => {
     }
   });
 
-  it("compares all with the pre-rank and the prior, and what RL trained with what it began from", () => {
-    expect(baselinesFor("sft")).toEqual(["prerank", "prior"]);
-    expect(baselinesFor("rl")).toEqual(["prerank", "prior", "sft"]);
-    expect(baselinesFor("rl_nothink")).toEqual(["prerank", "prior", "sft_nothink"]);
-    expect(baselinesFor("rl_other_thought")).toEqual(["prerank", "prior"]);
+  it("compares all with the pre-rank and what has no language model, and what RL trained with what it began from", () => {
+    expect(baselinesFor("sft")).toEqual(["prerank", "prior", "evidence"]);
+    expect(baselinesFor("rl")).toEqual(["prerank", "prior", "evidence", "sft"]);
+    expect(baselinesFor("rl_nothink")).toEqual(["prerank", "prior", "evidence", "sft_nothink"]);
+    expect(baselinesFor("rl_other_thought")).toEqual(["prerank", "prior", "evidence"]);
   });
 
   it("tells policies from baselines and controls", () => {
@@ -33,7 +41,7 @@ describe("the registry of systems", () => {
     const sft = findSystem("sft");
     expect(sft && sibling(sft, "direct")?.name).toBe("sft_direct");
     expect(sft && sibling(sft, "prior")).toBeUndefined();
-    expect(servable("think").map((s) => s.name)).toEqual(["sft", "rl"]);
-    expect(servable("direct").map((s) => s.name)).toEqual(["direct", "sft_direct", "rl_direct"]);
+    expect(servable(["think"]).map((s) => s.name)).toEqual(["sft", "rl"]);
+    expect(servable(quickModes).map((s) => s.name)).toEqual(["prior", "evidence", "direct", "sft_direct", "rl_direct"]);
   });
 });

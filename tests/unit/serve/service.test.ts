@@ -58,7 +58,13 @@ describe("the service", () => {
     const service = await serve({
       root,
       name: "swapped",
-      overrides: ["serve.grpc.port=0", "serve.http.port=0", "serve.http.page=false", "serve.cache=0"],
+      overrides: [
+        "serve.grpc.port=0",
+        "serve.http.port=0",
+        "serve.http.page=false",
+        "serve.cache=0",
+        "serve.system=rl",
+      ],
       signal: new AbortController().signal,
       log: (message) => log.push(message),
       access: () => {},
@@ -121,7 +127,13 @@ describe("the service", () => {
     worker.reused = 2;
     const service = await serve({
       ...{ root, name: "first", signal: new AbortController().signal, log: () => {}, access: () => {} },
-      overrides: ["serve.grpc.port=0", "serve.http.port=0", "serve.http.page=false", "serve.prefixCacheMb=3"],
+      overrides: [
+        "serve.grpc.port=0",
+        "serve.http.port=0",
+        "serve.http.page=false",
+        "serve.prefixCacheMb=3",
+        "serve.system=rl",
+      ],
       startWorker: async () => ({ client: worker, close: async () => {} }),
     });
     const counted = async (): Promise<Record<string, number>> => {
