@@ -196,10 +196,13 @@ describe("the whole pipeline on a fake worker", () => {
     expect(timed).toContain("direct");
 
     const rollouts = logged("first", "rollouts.jsonl") as Record<string, unknown>[];
-    for (const r of rollouts)
+    for (const r of rollouts) {
       expect(Object.keys(r)).toEqual(
         expect.arrayContaining(["stage", "step", "slate", "text", "parse", "reward", "parts", "weightVersion"]),
       );
+      const parts = Object.values(r.parts as Record<string, number>);
+      expect(parts.reduce((sum, part) => sum + part, 0)).toBeCloseTo(r.reward as number, 10);
+    }
   }, 120_000);
 
   it("does nothing the second time", async () => {
@@ -336,4 +339,13 @@ describe("the whole pipeline on a fake worker", () => {
     expect(attempts).toBeGreaterThan(3);
     expect(readEverything("often")).toEqual(readEverything("first"));
   }, 120_000);
+
+  it("stops RL once validation is flat, says so, and keeps the best weights", async () => {
+    const set = ["rl.keepBest=true", "rl.patience=2", "rl.evalSteps=1", "rl.learningRate=1e-12"];
+    await invoke("flat", { set });
+    const summary = JSON.parse(readFileSync(join(root, "flat", "stages/rl/summary.json"), "utf8"));
+    expect(summary).toMatchObject({ steps: 2, bestStep: 0 }); // of 6: two evaluations no better than the first
+    await invoke("patient", { set: [...set, "rl.patience=0"] });
+    expect(JSON.parse(readFileSync(join(root, "patient", "stages/rl/summary.json"), "utf8")).steps).toBe(6);
+  });
 });

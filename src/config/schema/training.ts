@@ -312,6 +312,11 @@ export const rl = z
     evalSteps: count.default(10).describe("Steps between evaluations on validation slates."),
     evalSlates: count.default(400).describe("Validation slates used there."),
     keepBest: z.boolean().default(true).describe("Keep the weights of the best evaluation, the SFT policy included."),
+    patience: countOrZero
+      .default(2)
+      .describe(
+        "Stop after so many evaluations in a row without a better one; 0 = run every step. Needs keepBest, is ignored without.",
+      ),
     checkpointSteps: count.default(10).describe("Steps between checkpoints a killed run resumes from."),
     weightDecay: z.number().nonnegative().default(0).describe("Decoupled (AdamW)."),
     maxGradNorm: z.number().nonnegative().default(1).describe("Gradient clipping by global norm; 0 = off."),

@@ -107,14 +107,15 @@ export async function openDapo({
 const rolloutRecords = (g: AnswerGroup): Record<string, unknown>[] =>
   g.rollouts_G.map((r, i) => {
     const v = g.verdicts_G[i] as Verdict;
+    const overlong = (g.rewards_G[i] as number) - v.reward;
     return {
       slate: g.slate.id,
       mode: g.mode,
       text: r.text,
       parse: r.parsed.kind === "ranking" ? { kind: "ranking", order: r.parsed.order } : r.parsed,
       reward: g.rewards_G[i],
-      parts: v.parts,
-      because: v.because,
+      parts: { ...v.parts, overlong },
+      because: overlong === 0 ? v.because : `${v.because}; overlong ${overlong.toFixed(4)}`,
       weightVersion: r.weightVersion,
     };
   });

@@ -54,6 +54,8 @@ interface State {
   /** Best mean N@5 on validation slates so far, and the step it was reached at. */
   readonly best: number;
   readonly bestStep: number;
+  /** Evaluations in a row since then that were no better. */
+  readonly flat: number;
   readonly summary?: Summary;
 }
 
@@ -73,10 +75,11 @@ async function run(context: StageContext): Promise<Summary> {
 
     const resumed = await resume<State>(context, worker, model.lineage);
     weightsChanged(worker);
-    let state: State = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0 };
+    let state: State = resumed ?? { step: 0, best: await evaluate(0), bestStep: 0, flat: 0 };
     if (!resumed) await keep();
     const clock = startStepClock(worker);
-    while (state.step < o.steps) {
+    const patience = o.keepBest && o.patience > 0 ? o.patience : Number.POSITIVE_INFINITY;
+    while (state.step < o.steps && state.flat < patience) {
       const { step } = state;
       const { values, note, messages = [], rollouts = [], summary } = await algorithm.step(step);
       const seconds = clock.lap();
@@ -92,13 +95,17 @@ async function run(context: StageContext): Promise<Summary> {
       if (evaluates) {
         const value = await evaluate(step + 1);
         if (value > state.best || !o.keepBest) {
-          state = { ...state, best: value, bestStep: step + 1 };
+          state = { ...state, best: value, bestStep: step + 1, flat: 0 };
           await keep();
-        }
+        } else state = { ...state, flat: state.flat + 1 };
       }
       if (saves) await saveCheckpoint(context, worker, model.lineage, step + 1, state);
       if (evaluates || saves) clock.restart();
     }
+    if (state.step < o.steps)
+      context.log(
+        `stopped after ${state.step} of ${o.steps} steps: ${state.flat} evaluations in a row were no better (rl.patience)`,
+      );
     context.log(
       o.steps === 0
         ? `no RL (rl.steps: 0): the policy is SFT's, validation N@5 ${state.best.toFixed(4)}`
@@ -107,7 +114,7 @@ async function run(context: StageContext): Promise<Summary> {
           : `best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}`,
     );
     return {
-      ...{ steps: o.steps, bestValidation: state.best, bestStep: state.bestStep },
+      ...{ steps: state.step, bestValidation: state.best, bestStep: state.bestStep },
       ...{ slates: algorithm.pool.length, ...state.summary },
     };
   } finally {
