@@ -10,39 +10,8 @@ import { join } from "node:path";
 import { RunError } from "../core/errors.ts";
 import { hashJson, sha256 } from "../core/hash.ts";
 import { repositoryRoot } from "../core/paths.ts";
-import type { WorkerClient } from "../worker/types.ts";
 import { isGenerated, readImports, workerPackages } from "./imports.ts";
-
-/** What a stage may ask of the worker. Verbs that compute nothing (health, versions) belong to every stage. */
-export type Verb = Exclude<keyof WorkerClient, "address" | "getInfo" | "shutdown" | "stats" | "close">;
-
-const engine = "engine.py";
-const quantizer = "items/quantizer.py";
-
-/** The module behind each verb, below python_worker/gr2_worker. */
-export const verbModules: Readonly<Record<Verb, string>> = {
-  trainTokenizer: "items/bpe.py",
-  embed: "items/embed.py",
-  factorize: "items/factorize.py",
-  fitTrees: "trees.py",
-  fitSemanticIds: quantizer,
-  encodeSemanticIds: quantizer,
-  loadModel: engine,
-  unloadModel: engine,
-  forward: engine,
-  forwardBackward: engine,
-  optimStep: engine,
-  sample: engine,
-  beamSearch: engine,
-  saveState: engine,
-  loadState: engine,
-  exportModel: engine,
-};
-
-/** All verbs over a loaded language model. */
-export const modelVerbs: readonly Verb[] = (Object.keys(verbModules) as Verb[]).filter(
-  (v) => verbModules[v] === engine,
-);
+import { type Verb, verbModules } from "./verbs.ts";
 
 /** Packs and unpacks what goes to a worker, on either side. */
 const wire = ["src/worker/client.ts", "python_worker/gr2_worker/rpc/wire.py"];
