@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { repositoryRoot } from "../../src/core/paths.ts";
 
 const longest = 120;
-const documents = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md", ...list("docs")];
+const documents = ["README.md", "CONTRIBUTING.md", "bench/README.md", ...list("docs")];
 
 describe.each(documents)("%s", (name) => {
   const text = readFileSync(join(repositoryRoot, name), "utf8");
