@@ -10,7 +10,7 @@ import type { SplitDataset } from "../../src/data/types.ts";
 import { buildAllSlates, defaultSlates } from "../../src/prerank/slates.ts";
 import type { StageContext } from "../../src/run/stage.ts";
 import { Trie } from "../../src/sid/trie.ts";
-import { beamPreRanker } from "../../src/stages/prerankers/beam.ts";
+import { beamPreRanker } from "../../src/models/beam-ranker.ts";
 import { sasrecFitter } from "../../src/stages/prerankers/sasrec.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { startWorker } from "../../src/worker/launcher.ts";
