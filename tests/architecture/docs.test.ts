@@ -19,6 +19,13 @@ describe.each(documents)("%s", (name) => {
   });
 });
 
+describe("CONTRIBUTING.md", () => {
+  it("routes to files that exist", () => {
+    const text = readFileSync(join(repositoryRoot, "CONTRIBUTING.md"), "utf8");
+    expect(missingFiles(text)).toEqual([]);
+  });
+});
+
 describe("the checks themselves", () => {
   const long = "x".repeat(longest + 1);
 
@@ -29,6 +36,13 @@ describe("the checks themselves", () => {
       longLines(`${"y".repeat(longest)}\n| ${long} |\n\`\`\`sh\n${long}\n\`\`\`\n[here](https://${long})`),
     ).toEqual([]);
     expect(longLines(`\`\`\`\ncode\n\`\`\`\n${long}`)).toHaveLength(1);
+  });
+
+  it("find a file that a row of a table names in vain", () => {
+    expect(missingFiles("| x | `src/data/prepare.ts`; `split.ts`, `nowhere.ts` in `src/rl/` |\n`neither.ts`")).toEqual([
+      "src/data/nowhere.ts",
+    ]);
+    expect(missingFiles("| x | `src/reword/` |")).toEqual(["src/reword/"]);
   });
 
   it("find a missing file and a missing heading", () => {
@@ -61,6 +75,21 @@ function longLines(text: string): string[] {
   return proseLines(text)
     .filter(({ line }) => !line.trimStart().startsWith("|") && line.replace(/\]\([^)]*\)/g, "]").length > longest)
     .map(({ number, line }) => `${number}: ${line}`);
+}
+
+/** In the rows of tables: a name without a folder is in the folder named before it. */
+function missingFiles(text: string): string[] {
+  return proseLines(text)
+    .filter(({ line }) => line.startsWith("|"))
+    .flatMap(({ line }) => {
+      let folder = "";
+      return [...line.matchAll(/`((?:[\w.-]+\/)+[\w.-]*|[\w.-]+\.(?:ts|py|md))`/g)].flatMap((m) => {
+        const name = m[1] ?? "";
+        const path = name.includes("/") ? name : join(folder, name);
+        if (name.includes("/")) folder = dirname(`${name}.`);
+        return existsSync(join(repositoryRoot, path)) ? [] : [path];
+      });
+    });
 }
 
 /** As GitHub makes anchors: lower case, spaces to dashes, everything else but letters, digits, `-` and `_` gone. */
