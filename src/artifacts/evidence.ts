@@ -50,12 +50,15 @@ export const readListwise = (context: StageContext): Readonly<Record<string, rea
     ? readScores(context.inputDir("evidence"), listwiseName)
     : undefined;
 
+export interface OpenedEvidence {
+  readonly model: EvidenceModel;
+  readonly features: Features;
+  /** Pre-rankers whose scores of every candidate it needs. */
+  readonly experts: readonly string[];
+}
+
 /** The model that test slates were scored with, its features over given statistics. */
-export function openEvidence(
-  dir: string,
-  items: readonly Item[],
-  statistics: Statistics,
-): { readonly model: EvidenceModel; readonly features: Features } {
+export function openEvidence(dir: string, items: readonly Item[], statistics: Statistics): OpenedEvidence {
   const saved = readJson<SavedEvidence>(modelFile(dir));
   const vectors = itemVectorsFile(dir);
   const table = itemTable(items);
@@ -67,5 +70,5 @@ export function openEvidence(
     throw new RunError(`${modelFile(dir)}: its features are not those of this version`, {
       advice: "Rerun the stage that fits it: gr2 pipeline --from evidence.",
     });
-  return { model, features };
+  return { model, features, experts: saved.experts };
 }
