@@ -241,17 +241,18 @@ export class Engine implements Reranker {
     let prepared: PreparedRequest;
     try {
       const found = await deployment.items.find(request, stop);
+      const facts = await deployment.findFacts(request.mode, found, stop);
       const scores = request.candidates.map((c) => c.score);
       prepared = deployment.preparer.prepare(
         request.mode,
         found,
         scores.every((s) => s !== undefined) ? scores : undefined,
         request.topN,
+        facts,
       );
     } catch (e) {
       if (e instanceof Refusal) throw e;
-      if (!stop.aborted)
-        this.log(`a request's items cannot be found: ${e instanceof Gr2Error ? e.message : String(e)}`);
+      if (!stop.aborted) this.log(`a request cannot be prepared: ${e instanceof Gr2Error ? e.message : String(e)}`);
       return fallback("worker_lost");
     } finally {
       times.encode = performance.now() - start;

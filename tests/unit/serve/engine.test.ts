@@ -63,7 +63,7 @@ describe("an answer", () => {
       .slice(0, 8);
     expect(slates.length).toBe(8);
     const config = loadConfig(join(root, "first", "config.resolved.yaml"));
-    const computeEvidence = servingEvidence(
+    const { compute } = servingEvidence(
       split(dataset, splitOptions(config.data.split)),
       stage("evidence"),
       config.refit,
@@ -72,7 +72,7 @@ describe("an answer", () => {
       const sequence = dataset.sequences[slate.user];
       const rows = Array.from(sequence?.items.subarray(0, slate.position) ?? []);
       const time = sequence?.times[slate.position - 1];
-      const served = computeEvidence(rows, slate.candidates, slate.scores, time);
+      const served = compute(rows, slate.candidates, slate.scores, { time });
       served.forEach((e, i) => {
         expect(e).toBe(evidence[slate.id]?.[i]);
       });
@@ -93,8 +93,7 @@ describe("an answer", () => {
         rows.slice(-8),
         slate.candidates,
       );
-      const now = computeEvidence(rows, slate.candidates, slate.scores);
-      const expected = orderBy(directScores(prior, { scores: slate.scores, evidence: now }, logLikelihood));
+      const expected = orderBy(directScores(prior, { scores: slate.scores, evidence: served }, logLikelihood));
       expect(ids(answer)).toEqual(expected.map((i) => itemIdAt(slate.candidates[i] as number)));
     }
   });
