@@ -82,7 +82,7 @@ const readRunManifest = (name: string): Manifest =>
   JSON.parse(readFileSync(join(root, name, "manifest.json"), "utf8")) as Manifest;
 
 const systems = [
-  ...["prerank", "popularity", "listwise", "prior", "evidence", "direct", "direct_other_history"],
+  ...["prerank", "popularity", "lambdamart", "listwise", "prior", "evidence", "direct", "direct_other_history"],
   ...["sft_direct", "sft", "sft_nothink", "rl_direct", "rl", "rl_nothink"],
   ...["rl_other_thought", "rl_other_order", "rl_nothink_other_order"],
 ];

@@ -12,6 +12,7 @@ import { type Codes, formatSid, spellCodes } from "../../sid/semantic-id.ts";
 import type { Tokenizer } from "../../worker/tokenizer.ts";
 import type { TokenIds } from "../../worker/types.ts";
 import type { ServeMode } from "../request/types.ts";
+import type { SlateFacts } from "./evidence.ts";
 import type { Found, FoundItems } from "./items.ts";
 import { Lru } from "./lru.ts";
 import type { ServedRun } from "./served-run.ts";
@@ -60,8 +61,17 @@ export class RequestPreparer {
     return this.tokenizer;
   }
 
-  /** @param scores of the caller's ranker, per candidate; undefined = it gave none */
-  prepare(mode: ServeMode, found: FoundItems, scores: readonly number[] | undefined, topN: number): PreparedRequest {
+  /**
+   * @param scores of the caller's ranker, per candidate; undefined = it gave none
+   * @param facts what evidence needs besides, aligned with the candidates found
+   */
+  prepare(
+    mode: ServeMode,
+    found: FoundItems,
+    scores: readonly number[] | undefined,
+    topN: number,
+    facts: SlateFacts = {},
+  ): PreparedRequest {
     const { systems, catalogue, typical, evidence } = this.run;
     const { history, candidates } = found;
     const system = systems[mode];
@@ -81,9 +91,18 @@ export class RequestPreparer {
       scores ? (scores[first as number] as number) : typicalAt(typical.score, first as number),
     );
     const prior = system?.prior as Prior;
+    const firstsOf = (said: readonly (number | null)[]) => positions.map(([first]) => said[first as number] ?? null);
+    const distinctFacts = {
+      time: facts.time,
+      experts:
+        facts.experts &&
+        Object.fromEntries(Object.entries(facts.experts).map(([name, said]) => [name, firstsOf(said)])),
+    };
     const weighed = computePrior(prior, {
       scores: given,
-      ...(prior.evidence !== 0 && evidence ? { evidence: evidence(rows.history, rows.candidates, given) } : {}),
+      ...(prior.evidence !== 0 && evidence
+        ? { evidence: evidence(rows.history, rows.candidates, given, distinctFacts) }
+        : {}),
     });
     const shown = { ...rows, getTitle: (row: number) => byRow.get(row)?.title ?? "" };
     const options = hasModel ? this.optionsFor((row) => byRow.get(row)?.codes ?? []) : undefined;
@@ -129,6 +148,11 @@ export class RequestPreparer {
     const answer = maxResponseTokens(this.options, [{ sequences: [] }], "think");
     const fixed = none + prompts.historyItems * (item + title) + answer;
     return Math.max(0, Math.floor((positions - fixed) / (shown + item + separator.length)));
+  }
+
+  /** Spells the run's own items. */
+  catalogueEncoder(): Encoder {
+    return this.optionsFor((row) => this.run.catalogue.codesAt(row)).encoder;
   }
 
   private optionsFor(codesAt: (row: number) => Codes): AskOptions {

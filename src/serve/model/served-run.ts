@@ -28,6 +28,8 @@ import { type Done, finishedWith } from "../../run/stage-cache.ts";
 import type { Catalogue } from "../../sid/catalogue.ts";
 import type { ServeMode } from "../request/types.ts";
 import { type ComputeEvidence, servingEvidence } from "./evidence.ts";
+import { ServedExperts } from "./experts.ts";
+import { type FindUser, indexUsers } from "./known-users.ts";
 
 /** What answers in one mode. */
 export interface ServedSystem {
@@ -63,6 +65,9 @@ export interface ServedRun {
   readonly typical: TypicalScores;
   /** Undefined unless a prior weighs evidence. */
   readonly evidence: ComputeEvidence | undefined;
+  /** Undefined unless the evidence was trained on what several pre-rankers say. */
+  readonly experts: ServedExperts | undefined;
+  readonly findUser: FindUser;
 }
 
 /** Throws RunError, CheckpointError or ConfigError; `name` may be a symbolic link to the run's folder. */
@@ -100,6 +105,14 @@ export async function openServedRun(root: string, name: string, overrides: reado
     ...(names.direct ? { direct: describeSystem(names.direct) } : {}),
   };
   const weighsEvidence = Object.values(served).some((s) => s.prior.evidence !== 0);
+  const data = split(dataset, splitOptions(config.data.split));
+  const evidence = weighsEvidence ? servingEvidence(data, stageDir("evidence"), config.refit) : undefined;
+  const { catalogue } = tokenizer;
+  let experts: ServedExperts | undefined;
+  if (evidence && evidence.experts.length > 0) {
+    await checkFinished(folder, ["candidates"]);
+    experts = await ServedExperts.open(evidence.experts, { config, data, catalogue, stageDir });
+  }
   const titles = dataset.items.map((item) => item.title.toLowerCase());
   return {
     name: folder.name,
@@ -109,15 +122,15 @@ export async function openServedRun(root: string, name: string, overrides: reado
     items: dataset.items,
     rowById: new Map(dataset.items.map((item, row) => [item.id, row])),
     rowByTitle: uniqueRows(titles),
-    catalogue: tokenizer.catalogue,
+    catalogue,
     tokenizer,
     tokenizerFile: tokenizerFile(stageDir("midtrain")),
     systems: served,
     recommendation: results.recommendation,
     typical: averageScores(readLines<Slate>(join(stageDir("slates"), "validation.jsonl"))),
-    evidence: weighsEvidence
-      ? servingEvidence(split(dataset, splitOptions(config.data.split)), stageDir("evidence"), config.refit)
-      : undefined,
+    evidence: evidence?.compute,
+    experts,
+    findUser: indexUsers(dataset),
   };
 }
 
