@@ -40,6 +40,10 @@ export interface ServedSystem {
   readonly prior: Prior;
 }
 
+/** Its prior weighs evidence, or evidence says which candidates its language model is asked about. */
+export const usesEvidence = ({ prompts }: Config, { prior, weights }: ServedSystem): boolean =>
+  prior.evidence !== 0 || (prompts.candidates > 0 && weights !== undefined);
+
 /** Per position, the mean over the run's slates: what stands in for what a caller does not say. */
 export interface TypicalScores {
   /** Pre-rank score, standardised within the slate. */
@@ -63,7 +67,7 @@ export interface ServedRun {
   /** What the evaluation recommends, and why. */
   readonly recommendation: Recommendation;
   readonly typical: TypicalScores;
-  /** Undefined unless a prior weighs evidence. */
+  /** Undefined unless a system uses evidence. */
   readonly evidence: ComputeEvidence | undefined;
   /** Undefined unless the evidence was trained on what several pre-rankers say. */
   readonly experts: ServedExperts | undefined;
@@ -104,7 +108,7 @@ export async function openServedRun(root: string, name: string, overrides: reado
     ...(names.think ? { think: describeSystem(names.think) } : {}),
     ...(names.direct ? { direct: describeSystem(names.direct) } : {}),
   };
-  const weighsEvidence = Object.values(served).some((s) => s.prior.evidence !== 0);
+  const weighsEvidence = Object.values(served).some((s) => usesEvidence(config, s));
   const data = split(dataset, splitOptions(config.data.split));
   const evidence = weighsEvidence ? servingEvidence(data, stageDir("evidence"), config.refit) : undefined;
   const { catalogue } = tokenizer;
