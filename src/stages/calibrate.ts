@@ -57,7 +57,8 @@ async function run(context: StageContext): Promise<Summary> {
   const byId = new Map(asked.map((s, i) => [s.id, example(s, i)]));
   const examples = slates.map((s) => byId.get(s.id) as PriorExample);
   const terms = { likelihood: true, evidence: context.config.decoding.evidence };
-  const prior = fitPrior(examples, terms);
+  const fitted = fitPrior(examples, terms);
+  const prior = { ...fitted, likelihood: Math.max(minLikelihood, fitted.likelihood) };
   const priors: Priors = { withLikelihood: prior, alone: fitPrior(examples, { ...terms, likelihood: false }) };
   writeJson(join(context.dir, "prior.json"), priors);
   const ensemble = fitPrior(examples, { likelihood: true, evidence: true });
@@ -76,3 +77,6 @@ async function run(context: StageContext): Promise<Summary> {
     lastPlace: prior.place.at(-1) as number,
   };
 }
+
+/** In generation: a model that these slates contradict still has a say, or training could not move the policy. */
+const minLikelihood = 0.05;

@@ -1,45 +1,22 @@
 /**
- * What every system answers on the validation and test slates. Calibrations are fitted on validation: cross-fitted over
- * users for validation's own numbers, whole for test. Owns how a mode and a control's change become calls of the model;
+ * What every system answers on the validation and test slates. Calibrations (weights.ts) are fitted on validation. Owns how a mode and a control's change become calls of the model;
  * which systems there are is in eval/systems.ts.
  */
-import { readPrior, readPriors } from "../../artifacts/calibration.ts";
-import type { Corpus } from "../../artifacts/corpus.ts";
+import { readPrior } from "../../artifacts/calibration.ts";
 import { requestSeconds } from "../../artifacts/results.ts";
 import { toSlateInput } from "../../artifacts/slates.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
-import { deriveSeed, Rng, unitHash } from "../../core/rng.ts";
+import { Rng } from "../../core/rng.ts";
 import { kendallTau } from "../../eval/kendall.ts";
 import { type Change, type LanguageModelStage, type System, systems } from "../../eval/systems.ts";
 import { type LanguageModel, openLanguageModel } from "../../models/language-model.ts";
+import { combine, describeCombination } from "../../policy/combination.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
-import {
-  crossFittedScores,
-  directScores,
-  fitPrior,
-  orderBy,
-  type Prior,
-  type PriorExample,
-} from "../../policy/prior.ts";
-import { type Slate, slateLabels, targetDistribution } from "../../prerank/types.ts";
-import type { StageContext } from "../../run/stage.ts";
-
-/** What all systems are asked. */
-export interface Asked {
-  readonly context: StageContext;
-  readonly corpus: Corpus;
-  readonly evidence: Readonly<Record<string, readonly number[]>>;
-  /** Conditional slates. */
-  readonly validation: readonly Slate[];
-  readonly test: readonly Slate[];
-  /** Test slates whose true item is not among the candidates. */
-  readonly missed: readonly Slate[];
-  /** Indices of the validation slates that systems are chosen on. */
-  readonly selection: readonly number[];
-  /** Ids of the test slates that the report shows. */
-  readonly shown: ReadonlySet<string>;
-}
+import { type FoldedPriors, orderBy, outOfSample, type Prior } from "../../policy/prior.ts";
+import { type Slate, slateLabels } from "../../prerank/types.ts";
+import type { Asked } from "./asked.ts";
+import { bootstrapOptions, makeExamples, scoreSlates } from "./weights.ts";
 
 /** What a system answered: the labels of each slate's candidates in its order; empty without a valid answer. */
 export interface SystemResult {
@@ -65,7 +42,6 @@ export interface SystemResult {
   readonly shown?: readonly { readonly slate: string; readonly text: string; readonly order: readonly number[] }[];
 }
 
-const folds = 5;
 /** Of a system without a language model. */
 export const none = { prompt: 0, answer: 0 };
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
@@ -98,10 +74,10 @@ interface Views {
   readonly test: readonly SlateInput[];
 }
 
-interface Likelihoods {
-  readonly validation: readonly number[][];
-  readonly test: readonly number[][];
-  readonly tokens: SystemResult["tokens"];
+/** What the validation slates say of the model in direct mode. */
+interface CombinedOnValidation {
+  readonly priors: FoldedPriors;
+  readonly scores: readonly (readonly number[])[];
 }
 
 /** One stage's model, asked in every mode. */
@@ -110,7 +86,7 @@ class Respondent {
   private readonly model: LanguageModel;
   private readonly policy: Policy;
   private readonly views: Views;
-  private likelihoods: Likelihoods | undefined;
+  private onValidation: CombinedOnValidation | undefined;
   /** Generated answers on test by system: a control can start from them. */
   private readonly rollouts = new Map<string, readonly Rollout[]>();
 
@@ -131,18 +107,37 @@ class Respondent {
   }
 
   private async direct({ name }: System, change: Change | undefined): Promise<SystemResult> {
-    const validation = // a control is calibrated as the real thing
-      this.likelihoods?.validation ?? (await this.likelihood(this.views.validation, `${name}, validation`));
+    this.onValidation ??= await this.combineOnValidation(name); // a control is weighed as the real thing
+    const { priors, scores } = this.onValidation;
+    const isAsked = priors.whole.likelihood > 0;
     const slates = this.changed(change);
-    const test = await this.timed(name, slates.length, () => this.likelihood(slates, `${name}, test`));
+    const likelihoods = isAsked
+      ? await this.timed(name, slates.length, () => this.likelihood(slates, `${name}, test`))
+      : undefined;
+    const test = scoreSlates(priors.whole, makeExamples(this.asked, this.asked.test, likelihoods));
+    return {
+      ...scored(name, this.asked, { validation: scores, test }, isAsked ? this.countTokens(slates) : none),
+      ...(change ? { validation: [] } : {}),
+      prior: priors.whole,
+    };
+  }
+
+  /** Asks the model about the validation slates, and decides what it may say. */
+  private async combineOnValidation(system: string): Promise<CombinedOnValidation> {
+    const { context, prior, validation } = this.asked;
+    const likelihoods = await this.likelihood(this.views.validation, `${system}, validation`);
+    const examples = makeExamples(this.asked, validation, likelihoods);
+    const combination = combine(examples, prior, bootstrapOptions(context));
+    context.log(describeCombination(system, combination));
+    return { priors: combination.priors, scores: outOfSample(combination.priors, examples) };
+  }
+
+  private countTokens(slates: readonly SlateInput[]): SystemResult["tokens"] {
     const groups = slates.map((s) => this.policy.directGroup(s));
-    const tokens = {
+    return {
       prompt: mean(groups.map((g) => g.prompt.length)),
       answer: mean(groups.map((g) => g.responses.reduce((n, r) => n + r.length, 0))),
     };
-    this.likelihoods ??= { validation, test, tokens };
-    const result = weighed(name, this.asked, { validation, test, tokens });
-    return change ? { ...result, validation: [] } : result;
   }
 
   /** Notes the seconds per request next to the results, which hold nothing that two runs may differ in. */
@@ -231,28 +226,6 @@ function otherUser(slates: readonly Slate[]): number[] {
     }
     return i;
   });
-}
-
-/** Likelihood x prior; without likelihoods the prior alone. */
-export function weighed(system: string, asked: Asked, likelihood: Likelihoods | undefined): SystemResult {
-  const { withLikelihood, alone } = readPriors(asked.context);
-  const centre = likelihood ? withLikelihood : alone;
-  const seed = deriveSeed(asked.context.config.seed, "calibration-folds");
-  const makeExamples = (slates: readonly Slate[], ll: readonly number[][] | undefined) =>
-    slates.map((s, i) => ({
-      scores: s.scores,
-      evidence: asked.evidence[s.id] as readonly number[],
-      truth: targetDistribution(s),
-      fold: Math.floor(unitHash(seed, s.user) * folds),
-      ...(ll ? { logLikelihood: ll[i] as number[] } : {}),
-    }));
-  const onValidation: (PriorExample & { fold: number })[] = makeExamples(asked.validation, likelihood?.validation);
-  const onTest: PriorExample[] = makeExamples(asked.test, likelihood?.test);
-  const terms = { likelihood: likelihood !== undefined, evidence: asked.context.config.decoding.evidence };
-  const crossFitted = crossFittedScores(onValidation, folds, terms, centre);
-  const prior = fitPrior(onValidation, terms, centre);
-  const scores = { validation: crossFitted, test: onTest.map((e) => directScores(prior, e, e.logLikelihood)) };
-  return { ...scored(system, asked, scores, likelihood?.tokens), prior };
 }
 
 /** A system that scores candidates. @param scores of every validation and test slate */

@@ -8,9 +8,11 @@ import { ConfigError } from "../../core/errors.ts";
 import { trainingView } from "../../data/split.ts";
 import { ndcgAt } from "../../eval/metrics.ts";
 import { broughtSystem, findSystem, prerankerSystem } from "../../eval/systems.ts";
-import { computePrior, type Prior } from "../../policy/prior.ts";
+import { computePrior, outOfSample, type Prior } from "../../policy/prior.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
-import { type Asked, none, type SystemResult, scored, weighed } from "./answers.ts";
+import { none, type SystemResult, scored } from "./answers.ts";
+import type { Asked } from "./asked.ts";
+import { makeExamples, scoreSlates } from "./weights.ts";
 
 export function baselineAnswers(asked: Asked): SystemResult[] {
   const listwise = readListwise(asked.context);
@@ -24,7 +26,7 @@ export function baselineAnswers(asked: Asked): SystemResult[] {
     scoreAll("popularity", asked, byPopularity(asked)),
     ...prerankers(asked),
     ...(listwise ? [scoreAll("listwise", asked, (s) => listwise[s.id] as readonly number[])] : []),
-    weighed("prior", asked, undefined),
+    priorAnswer(asked),
     {
       ...scoreAll("evidence", asked, (s) =>
         computePrior(evidenceAlone, { scores: s.scores, evidence: asked.evidence[s.id] as readonly number[] }),
@@ -33,6 +35,15 @@ export function baselineAnswers(asked: Asked): SystemResult[] {
     },
     ...Object.entries(asked.context.config.eval.baselines).map(([name, path]) => brought(name, path, asked)),
   ];
+}
+
+function priorAnswer(asked: Asked): SystemResult {
+  const { prior, validation, test } = asked;
+  const scores = {
+    validation: outOfSample(prior, makeExamples(asked, validation)),
+    test: scoreSlates(prior.whole, makeExamples(asked, test)),
+  };
+  return { ...scored("prior", asked, scores), prior: prior.whole };
 }
 
 /** As the service weighs it. */
