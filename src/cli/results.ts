@@ -70,8 +70,10 @@ export function resultsTable(results: ResultsFile): string {
 export function headline(results: HeadlineSource): string[] {
   const { recommendation: r } = results;
   if (!r) return [];
-  const numbers = headlineNumbers(r).map(({ label, what, row }) => [label, formatGain(row), what]);
-  return [pc.bold(r.sentence), columns(numbers), pc.dim(describeCosts(results).join(" ")), ""];
+  const shown = headlineNumbers(r);
+  const width = Math.max(...shown.map(({ label }) => label.length));
+  const numbers = shown.map(({ label, what, row }) => `${label.padEnd(width)}  ${formatGain(row)}  ${pc.dim(what)}`);
+  return [pc.bold(r.sentence), ...numbers, pc.dim(describeCosts(results).join(" ")), ""];
 }
 
 const signed = (x: number): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(4)}`;

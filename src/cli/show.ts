@@ -27,15 +27,22 @@ export function showRun(root: string, name: string): string {
     );
     const stages = Object.entries(manifest.stages).map(([stage, s]) => [
       stage,
-      s.state === "running" && !holder ? "killed" : s.state,
+      s.stale ? "stale" : s.state === "running" && !holder ? "killed" : s.state,
       s.finished ? duration(s.seconds) : "",
       s.peak_bytes ? bytes(s.peak_bytes) : "",
       s.key.slice(0, 12),
     ]);
     parts.push("", columns([["stage", "state", "time", "peak memory", "key"], ...stages]));
+    if (Object.values(manifest.stages).some((s) => s.stale))
+      parts.push(
+        pc.yellow(
+          `stale: made with settings, code or data that have changed since. A rerun makes them again: gr2 pipeline --run ${name} with its recipe.`,
+        ),
+      );
   } else parts.push(`${name}: no manifest yet`);
   const results = readJson(join(folder.path, "metrics.json")) as ResultsFile | undefined;
   if (results) {
+    if (manifest?.stages.evaluate?.stale) parts.push("", pc.yellow("The results below are of the earlier settings."));
     parts.push("", resultsTable(results));
     const health = Object.entries(results.health ?? {}).map(([k, v]) => `${k} ${number(v)}`);
     if (health.length > 0) parts.push("", pc.dim(health.join("   ")));

@@ -29,13 +29,14 @@ export function renderSidReport(r: SidReport): string {
       ]),
     ]),
   ];
-  if (r.prefixPurity.length > 0)
+  const shared = r.prefixPurity.filter((p) => p.numShared > 0); // none without categories
+  if (shared.length > 0)
     parts.push(
       "",
       "do items with the same first codes belong to the same category?",
       columns([
         ["codes shared", "prefixes", "items", "purity", "same category", "by chance"],
-        ...r.prefixPurity.map((p) => [
+        ...shared.map((p) => [
           String(p.depth),
           String(p.numPrefixes),
           String(p.numShared),

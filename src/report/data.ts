@@ -21,9 +21,10 @@ export interface MetricsFile {
   readonly comparisons: readonly ComparisonRow[];
   readonly health: Readonly<Record<string, number>>;
   readonly timings: Readonly<Record<string, number>>;
-  /** Absent in runs of earlier versions, as are the next two. */
+  /** Absent in runs of earlier versions, as are the next three. */
   readonly recommendation?: Recommendation;
   readonly systems?: readonly SystemEntry[];
+  readonly best_preranker?: string;
   /** Milliseconds of the model per test slate. */
   readonly request_ms?: Readonly<Record<string, number>>;
   /** The system chosen on validation. */

@@ -36,19 +36,19 @@ const drawn = (points: readonly plots.Point[], options: Parameters<typeof plots.
   points.length > 1 ? plots.lines(points, options) : undefined;
 
 export async function comparisonFigure(data: ReportData): Promise<Html> {
-  const metrics = ["N@5", "R@1", "R@5"];
   const chosen = data.metrics.comparisons.filter(
-    (c) =>
-      c.baseline === "prerank" && c.slice === "conditional" && metrics.includes(c.metric) && c.system !== "prerank",
+    (c) => c.baseline === "prerank" && c.slice === "conditional" && c.system !== "prerank",
   );
-  if (chosen.length === 0) return html``;
   const systems = [...new Set(chosen.map((c) => c.system))];
   const order = [true, false].flatMap((own) => systems.filter((s) => isPolicy(s, data.metrics.systems) === own));
-  const spec = plots.forest(chosen, metrics, order);
+  const panel = (metric: string): Promise<Html> => {
+    const own = chosen.filter((c) => c.metric === metric);
+    return figure(metric, own.length > 0 ? plots.forest(own, order) : undefined);
+  };
   return section(
     "Against the pre-rank",
-    "Paired differences over users with 95 % intervals, on slates that hold the true item. Only an interval that leaves zero out says something.",
-    [await figure("Difference to the pre-rank", spec, "", true)],
+    "Paired differences over users with 95 % intervals, on slates that hold the true item. Green is above zero, red below; grey holds zero and says nothing.",
+    await Promise.all(["N@5", "R@1", "R@5", "MRR"].map(panel)),
   );
 }
 

@@ -123,7 +123,7 @@ export function lines(
     type: "nominal",
     sort: names,
     scale: { domain: names, range: series.slice(0, names.length) },
-    legend: names.length > 1 ? {} : null,
+    legend: names.length > 1 ? { columns: legendColumns(names) } : null,
   };
   const y = (field: string) => ({
     field,
@@ -140,6 +140,10 @@ export function lines(
   const faint = { mark: { type: "line", opacity: 0.22, strokeWidth: 1 }, encoding: { x, y: y("value"), color } };
   return { data: { values: data }, layer: options.smooth ? [faint, curve] : [curve] };
 }
+
+/** As many columns as fit the width of a figure; a legend of one row would be cut. */
+const legendColumns = (names: readonly string[]): number =>
+  Math.max(1, Math.floor((width - 40) / (34 + 6.2 * Math.max(...names.map((n) => n.length)))));
 
 /** Bars of a distribution. */
 export function histogram(values: readonly number[], options: { x: string; color: string }) {
@@ -159,52 +163,40 @@ export function histogram(values: readonly number[], options: { x: string; color
   };
 }
 
-/** Differences to the pre-rank with their intervals; hollow where the interval holds zero. One panel a metric. */
-export function forest(comparisons: readonly ComparisonRow[], metrics: readonly string[], order: readonly string[]) {
+/** Differences to the pre-rank with their intervals, coloured by what the interval says. */
+export function forest(comparisons: readonly ComparisonRow[], order: readonly string[]) {
   const values = comparisons.map((c) => ({ ...c, verdict: judgeInterval(c) }));
   const domain = ["better", "not distinguishable", "worse"];
   const color = {
     field: "verdict",
     type: "nominal",
     scale: { domain, range: [palette.teal, palette.grey, palette.rose] },
-    legend: { symbolType: "circle", symbolStrokeWidth: 0, symbolSize: 70 },
+    legend: null,
   };
   const y = {
     field: "system",
     type: "nominal",
     title: null,
     sort: order,
-    axis: { grid: true, labelLimit: 200, labelFontSize: 12, labelPadding: 8 },
+    axis: { grid: true, labelLimit: 0, labelFontSize: 11, labelPadding: 6 },
+  };
+  const x = {
+    field: "ci_low",
+    type: "quantitative",
+    title: "Δ to the pre-rank",
+    axis: { format: "+.3~f", tickCount: 4 },
   };
   return {
     data: { values },
-    facet: { column: { field: "metric", type: "nominal", title: null, sort: metrics, header: { labelPadding: 6 } } },
-    spacing: 22,
-    spec: {
-      width: 245,
-      height: { step: 26 },
-      layer: [
-        { mark: { type: "rule", strokeDash: [3, 3], color: palette.grey }, encoding: { x: { datum: 0 } } },
-        {
-          mark: { type: "rule", strokeWidth: 2 },
-          encoding: {
-            y,
-            x: {
-              field: "ci_low",
-              type: "quantitative",
-              title: "Δ to the pre-rank",
-              axis: { format: "+.3~f", tickCount: 4 },
-            },
-            x2: { field: "ci_high" },
-            color,
-          },
-        },
-        {
-          mark: { type: "point", filled: true, size: 70, opacity: 1 },
-          encoding: { y, x: { field: "delta", type: "quantitative" }, color },
-        },
-      ],
-    },
+    height: 80 + 22 * order.length,
+    layer: [
+      { mark: { type: "rule", strokeDash: [3, 3], color: palette.grey }, encoding: { x: { datum: 0 } } },
+      { mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x, x2: { field: "ci_high" }, color } },
+      {
+        mark: { type: "point", filled: true, size: 70, opacity: 1 },
+        encoding: { y, x: { field: "delta", type: "quantitative" }, color },
+      },
+    ],
   };
 }
 
@@ -217,7 +209,7 @@ export function bars(
   values: readonly { name: string; value: number; label: string }[],
   options: { x: string; color: string },
 ) {
-  const y = { field: "name", type: "nominal", sort: null, title: null, axis: { labelLimit: 220, labelFontSize: 12 } };
+  const y = { field: "name", type: "nominal", sort: null, title: null, axis: { labelLimit: 0, labelFontSize: 12 } };
   const domain = { domain: [0, 1.4 * Math.max(1e-9, ...values.map((v) => v.value))], nice: false }; // room for the text
   const x = {
     field: "value",

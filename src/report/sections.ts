@@ -1,25 +1,33 @@
 /** The parts of the page that are text and tables. What they say follows from the numbers, good or bad. */
-import { describeCosts, formatGain, headlineNumbers, type Recommendation } from "../eval/recommend.ts";
+import {
+  describeCosts,
+  formatGain,
+  type HeadlineNumber,
+  headlineNumbers,
+  type Recommendation,
+} from "../eval/recommend.ts";
 import { findSystem, isPolicy } from "../eval/systems.ts";
 import type { ComparisonRow, MetricRow, Slice } from "../eval/table.ts";
 import type { Example, ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
 import { judgeInterval } from "./plots.ts";
 
-const metricOrder = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR", "AUC"] as const;
+/** N@5 first: it is what systems are chosen by, and what a narrow screen has room for. */
+const metricOrder = ["N@5", "R@1", "R@3", "R@5", "N@3", "MRR", "AUC"] as const;
 
 const signed = (x: number, digits = 4): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(digits)}`;
 const percent = (x: number, digits = 1): string => `${(100 * x).toFixed(digits)} %`;
 
-/** The difference to the pre-rank of one system in one metric. */
+/** The difference of one system to a baseline in one metric. */
 export const computeLift = (
   data: ReportData,
   system: string,
   metric: string,
   slice: Slice = "conditional",
+  baseline = "prerank",
 ): ComparisonRow | undefined =>
   data.metrics.comparisons.find(
-    (c) => c.system === system && c.baseline === "prerank" && c.slice === slice && c.metric === metric,
+    (c) => c.system === system && c.baseline === baseline && c.slice === slice && c.metric === metric,
   );
 
 /** The system chosen on validation; without a choice, the one with the highest lower bound among GR2's. */
@@ -46,21 +54,23 @@ export function hero(data: ReportData): Html {
     [health.identity_rate === undefined ? undefined : percent(health.identity_rate), "input order copied"],
     [minutes(seconds), "all stages"],
   ];
-  return html`<section class="card hero"><div>${r ? recommended(r) : earlier(data)}${r && html`<p class="cost">${describeCosts(data.metrics).join(" ")}</p>`}</div><div class="tiles">${tiles
+  return html`<section class="card hero">${r ? recommended(data, r) : earlier(data)}<div class="tiles">${tiles
     .filter(([value]) => value !== undefined)
     .map(([value, label]) => html`<div class="tile"><b>${value}</b><span>${label}</span></div>`)}</div></section>`;
 }
 
-function recommended(r: Recommendation): Html {
+function recommended(data: ReportData, r: Recommendation): Html {
   const chosen =
     r.leader === r.system
       ? html`It was the best on validation.`
       : html`On validation ${r.leader} was ahead by ${formatGain(r.margin)}, which is not above zero for certain, and ${r.system} is cheaper.`;
+  const number = ({ label, what, row }: HeadlineNumber): Html => {
+    const verdict = judgeInterval(row);
+    return html`<div><span class="unit">${label}</span><div class="big ${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(row.delta)}</div><div class="ci">N@5 [${signed(row.ci_low)}, ${signed(row.ci_high)}]</div><small>${what}, ${signed(100 * row.relative, 1)} %</small></div>`;
+  };
   return html`<p class="verdict">${r.sentence}</p>
-    <div class="numbers">${headlineNumbers(r).map(({ label, what, row }) => {
-      const verdict = judgeInterval(row);
-      return html`<div><span class="unit">${label}</span><div class="big ${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(row.delta)}</div><div class="ci">N@5, 95 % [${signed(row.ci_low)}, ${signed(row.ci_high)}] · ${signed(100 * row.relative, 1)} %</div><small>${what}</small></div>`;
-    })}</div><p>${chosen}</p>`;
+    <div class="numbers">${headlineNumbers(r).map(number)}</div>
+    <p>${chosen} Numbers are on test, with paired 95 % intervals over users. ${describeCosts(data.metrics).join(" ")}</p>`;
 }
 
 /** Of a run that an earlier version evaluated: its chosen system against the pre-rank. */
@@ -93,13 +103,23 @@ const sliceText: Readonly<Record<Slice, [title: string, text: string]>> = {
 
 /** Systems by metrics with intervals, a tab a slice. */
 export function resultTables(data: ReportData): Html {
-  const slices = (["conditional", "end_to_end"] as const).filter((s) => data.metrics.rows.some((r) => r.slice === s));
+  const slices = (["end_to_end", "conditional"] as const).filter((s) => data.metrics.rows.some((r) => r.slice === s));
   return html`<section><h2>Results</h2>
-    <p class="lead">Test slates, looked at once. Small print: 95 % bootstrap intervals over users. The last column is the paired difference in N@5 to the pre-rank.</p>
+    <p class="lead">Test slates, looked at once. Small print: 95 % bootstrap intervals over users; differences in N@5 are paired.</p>
     <div class="card tabs">${slices.map(
       (s, i) =>
         html`<input type="radio" name="slice" id="slice-${s}" ${i === 0 ? "checked" : ""}><label for="slice-${s}">${sliceText[s][0]}</label>`,
     )}${slices.map((s) => html`<div class="panel">${resultTable(data, s)}</div>`)}</div></section>`;
+}
+
+/** What N@5 is compared with, as far as the run has it: the order that came in, the best pre-ranker, evidence alone. */
+function differences(data: ReportData): { readonly baseline: string; readonly title: string }[] {
+  const preranker = data.metrics.best_preranker;
+  return [
+    { baseline: "prerank", title: "Δ pre-rank" },
+    ...(preranker ? [{ baseline: preranker, title: `Δ ${preranker}` }] : []),
+    { baseline: "evidence", title: "Δ evidence" },
+  ].filter(({ baseline }) => data.metrics.comparisons.some((c) => c.baseline === baseline));
 }
 
 function resultTable(data: ReportData, slice: Slice): Html {
@@ -107,22 +127,24 @@ function resultTable(data: ReportData, slice: Slice): Html {
   const systems = [...new Set(rows.map((r) => r.system))];
   const chosen = headlineSystem(data);
   const metrics = metricOrder.filter((m) => rows.some((r) => r.metric === m));
+  const isControl = (system: string): boolean => findKind(data, system) === "control";
   const best = new Map(
     metrics.map((m) => [
       m,
-      Math.max(...rows.filter((r) => r.metric === m && isPolicy(r.system, data.metrics.systems)).map((r) => r.value)),
+      Math.max(...rows.filter((r) => r.metric === m && !isControl(r.system)).map((r) => r.value)),
     ]),
   );
   const cell = (r: MetricRow | undefined): Html =>
     r
-      ? html`<td class="${isPolicy(r.system, data.metrics.systems) && r.value === best.get(r.metric) ? "best" : ""}">${r.value.toFixed(4)}<small>${r.ci_low.toFixed(3)}–${r.ci_high.toFixed(3)}</small></td>`
+      ? html`<td class="${!isControl(r.system) && r.value === best.get(r.metric) ? "best" : ""}">${r.value.toFixed(4)}<small>${r.ci_low.toFixed(3)}–${r.ci_high.toFixed(3)}</small></td>`
       : html`<td>–</td>`;
-  return html`<p class="lead">${(rows[0]?.n ?? 0).toLocaleString("en")} slates; ${sliceText[slice][1]}.</p><div class="scroll"><table><thead><tr><th>system</th>${metrics.map((m) => html`<th>${m}</th>`)}<th>Δ N@5</th></tr></thead><tbody>${systems.map(
-    (system) =>
-      html`<tr class="${system === chosen ? "chosen" : ""} ${isPolicy(system, data.metrics.systems) ? "" : "control"}"><td>${system}${system === chosen && html`<span class="tag">chosen</span>`}<small>${describeSystem(data, system)}</small></td>${metrics.map(
-        (m) => cell(rows.find((r) => r.system === system && r.metric === m)),
-      )}${liftCell(computeLift(data, system, "N@5", slice))}</tr>`,
-  )}</tbody></table></div>`;
+  const compared = differences(data);
+  const [first, ...others] = metrics;
+  const valueCell = (system: string, metric: string): Html =>
+    cell(rows.find((r) => r.system === system && r.metric === metric));
+  const line = (system: string): Html =>
+    html`<tr class="${system === chosen ? "chosen" : ""} ${isControl(system) ? "control" : ""}"><td>${system}${system === chosen && html`<span class="tag">${data.metrics.recommendation ? "recommended" : "chosen"}</span>`}<small>${describeSystem(data, system)}</small></td>${first && valueCell(system, first)}${compared.map(({ baseline }) => liftCell(computeLift(data, system, "N@5", slice, baseline)))}${others.map((m) => valueCell(system, m))}</tr>`;
+  return html`<p class="lead">${(rows[0]?.n ?? 0).toLocaleString("en")} slates; ${sliceText[slice][1]}.</p><div class="scroll"><table class="results"><thead><tr><th>system</th><th>${first ?? ""}</th>${compared.map(({ title }) => html`<th>${title}</th>`)}${others.map((m) => html`<th>${m}</th>`)}</tr></thead><tbody>${systems.map(line)}</tbody></table></div>`;
 }
 
 function liftCell(c: ComparisonRow | undefined): Html {
@@ -131,22 +153,32 @@ function liftCell(c: ComparisonRow | undefined): Html {
   return html`<td class="${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(c.delta)}<small>${signed(c.ci_low, 3)} … ${signed(c.ci_high, 3)}</small></td>`;
 }
 
-/** Slates shown at once; the others are folded away. */
-const shownSlates = 3;
+/** Slates of each kind shown at once; the others are folded away. */
+const shownSlates = 2;
 
-/** Slates before and after, with the answer's reasoning. */
+const findMove = (e: Example): { readonly from: number; readonly to: number } => ({
+  from: e.before.indexOf(e.target) + 1,
+  to: e.after.indexOf(e.target) + 1,
+});
+
+/** Slates before and after, with the answer's reasoning if there is one: gained and lost side by side. */
 export function slates(examples: readonly Example[]): Html {
   if (examples.length === 0) return html``;
+  const isGain = (e: Example): boolean => findMove(e).to > 0 && findMove(e).to < findMove(e).from;
+  const gained = examples.filter(isGain);
+  const kept = examples.filter((e) => findMove(e).to === findMove(e).from);
+  const lost = examples.filter((e) => !isGain(e) && !kept.includes(e));
+  const first = [...gained.slice(0, shownSlates), ...lost.slice(0, shownSlates)];
+  const rest = examples.filter((e) => !first.includes(e));
   return html`<section><h2>Slates, before and after</h2>
-    <p class="lead">Drawn at random from the test slates before anything was evaluated. The true next item is marked; arrows count the positions an item moved.</p>
-    ${examples.slice(0, shownSlates).map(slate)}
-    ${examples.length > shownSlates && html`<details class="more"><summary>${examples.length - shownSlates} more slates</summary>${examples.slice(shownSlates).map((e, i) => slate(e, i + shownSlates))}</details>`}</section>`;
+    <p class="lead">${examples.length} test slates of ${examples[0]?.system ?? ""}, drawn at random before anything was evaluated: the true item gained in ${gained.length}, lost in ${lost.length}, stayed in ${kept.length}. It is marked; arrows count the positions an item moved.</p>
+    ${first.map(slate)}
+    ${rest.length > 0 && html`<details class="more"><summary>${rest.length} more slates</summary>${rest.map((e, i) => slate(e, i + first.length))}</details>`}</section>`;
 }
 
 function slate(e: Example, index: number): Html {
   const isTrue = (i: number): boolean => (e.labels ? (e.labels[i] ?? 0) > 0 : i === e.target);
-  const from = e.before.indexOf(e.target) + 1;
-  const to = e.after.indexOf(e.target) + 1;
+  const { from, to } = findMove(e);
   const move = to === 0 ? "left out" : to === from ? `stays at ${to}` : `${from} → ${to}`;
   const tone = to === 0 || to > from ? "bad" : to < from ? "good" : "";
   const order = (indices: readonly number[], showMoves: boolean): Html =>
@@ -212,5 +244,20 @@ const joined = (record: Readonly<Record<string, string>> | undefined): string =>
     .map(([name, value]) => `${name} ${value}`)
     .join(" · ");
 
-const describeSystem = (data: ReportData, name: string): string =>
-  (data.metrics.systems?.find((s) => s.name === name) ?? findSystem(name))?.description ?? "";
+const findKnown = (data: ReportData, name: string) =>
+  data.metrics.systems?.find((s) => s.name === name) ?? findSystem(name);
+
+const findKind = (data: ReportData, name: string): string => findKnown(data, name)?.kind ?? "control";
+
+/** What a system is, and what a request costs where that is known. */
+function describeSystem(data: ReportData, name: string): string {
+  const tokens = data.metrics.systems?.find((s) => s.name === name);
+  const ms = data.metrics.request_ms?.[name];
+  const cost = [
+    ...(tokens && tokens.prompt_tokens > 0
+      ? [`${Math.round(tokens.prompt_tokens + tokens.answer_tokens)} tokens`]
+      : []),
+    ...(ms === undefined ? [] : [`${ms.toFixed(1)} ms`]),
+  ];
+  return [findKnown(data, name)?.description ?? "", ...cost].filter(Boolean).join(", ");
+}

@@ -13,16 +13,19 @@ h2{font-size:18px;margin:44px 0 4px;letter-spacing:-.01em}
 h3{font-size:14px;margin:0 0 8px;font-weight:600}
 p.lead{margin:0 0 14px;color:var(--soft);max-width:75ch}
 .card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:18px 20px}
-.hero{padding:26px 28px;display:grid;grid-template-columns:minmax(0,1.2fr) minmax(0,1fr);gap:28px;align-items:center}
-.hero .big{font-size:54px;line-height:1.05;font-weight:650;letter-spacing:-.03em;font-variant-numeric:tabular-nums}
-.hero .unit{font-size:20px;font-weight:500;color:var(--soft);letter-spacing:0;margin-left:8px}
-.hero .ci{font-size:17px;margin:6px 0 10px;font-variant-numeric:tabular-nums}
+.hero{padding:26px 28px;display:grid;grid-template-columns:minmax(0,1fr);gap:18px}
+.hero .verdict{font-size:20px;font-weight:600;color:var(--ink);max-width:none}
+.numbers{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));gap:18px}
+.numbers small{color:var(--soft)}
+.hero .big{font-size:40px;line-height:1.1;font-weight:650;letter-spacing:-.03em;font-variant-numeric:tabular-nums}
+.hero .unit{font-size:14px;font-weight:500;color:var(--soft);letter-spacing:0}
+.hero .ci{font-size:15px;margin:2px 0 4px;font-variant-numeric:tabular-nums}
 .hero p{margin:0;color:var(--soft)}
 .hero strong{color:var(--ink)}
 .good{color:var(--good)}.bad{color:var(--bad)}
-.tiles{display:grid;grid-template-columns:repeat(3,1fr);gap:10px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:10px}
 .tile{border:1px solid var(--line);border-radius:10px;padding:10px 12px}
-.tile b{display:block;font-size:20px;font-weight:600;font-variant-numeric:tabular-nums;letter-spacing:-.01em}
+.tile b{display:block;white-space:nowrap;font-size:20px;font-weight:600;font-variant-numeric:tabular-nums;letter-spacing:-.01em}
 .tile span{font-size:12px;color:var(--soft)}
 .grid{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:14px}
 .wide{grid-column:1/-1}
@@ -35,10 +38,10 @@ th,td{padding:7px 10px;text-align:right;white-space:nowrap;border-bottom:1px sol
 th{font-size:12px;font-weight:600;color:var(--soft)}
 th:first-child,td:first-child{text-align:left}
 tbody tr:last-child td{border-bottom:0}
-td small{display:block;color:var(--soft);font-size:11px;line-height:1.3}
+td small{display:block;white-space:normal;color:var(--soft);font-size:11px;line-height:1.3}
 td.best{font-weight:650}td.best small{font-weight:400}
 tr.chosen td:first-child{box-shadow:inset 3px 0 var(--accent)}
-tr.control td{color:var(--soft)}
+tr.control td:first-child{color:var(--soft)}
 .tag{font-size:11px;font-weight:500;background:var(--chip);color:var(--soft);border-radius:99px;padding:1px 8px;margin-left:6px;white-space:nowrap}
 .tabs>input{position:absolute;opacity:0;pointer-events:none}
 .tabs>label{display:inline-block;padding:6px 14px;margin:0 4px 10px 0;border-radius:99px;cursor:pointer;color:var(--soft);font-size:13px;border:1px solid var(--line)}
@@ -68,6 +71,8 @@ details.more>summary{color:var(--accent);font-weight:550;margin-bottom:10px}
 footer{margin-top:48px;color:var(--soft);font-size:13px}
 footer dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:3px 18px;margin:8px 0}
 footer dt{font-weight:600}footer dd{margin:0;overflow-wrap:anywhere}
-@media (max-width:760px){.hero,.grid,.orders{grid-template-columns:1fr}.hero .big{font-size:42px}main{padding:20px 14px}}
+table.results td:first-child{min-width:110px}
+table.results td:not(:first-child) small{white-space:nowrap}
+@media (max-width:760px){.grid,.orders,.numbers{grid-template-columns:minmax(0,1fr)}.card{padding:14px}main{padding:20px 12px}table.results td:first-child small{display:none}th,td{padding:6px 5px;font-size:13px}.tag{margin-left:0;display:inline-block}footer dl{grid-template-columns:minmax(0,1fr)}footer dd{margin-bottom:6px}}
 @media print{body{background:#fff}.card{break-inside:avoid}.tabs>.panel{display:block}.reasoning{max-height:none}}
 `;

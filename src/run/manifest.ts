@@ -20,6 +20,8 @@ export interface StageEntry {
   finished?: string;
   /** True if the last invocation found it finished and did nothing. */
   cached: boolean;
+  /** True if what is there was made with settings, code or data other than those of the last invocation, which did not come this far. */
+  stale?: boolean;
 }
 
 export interface Manifest {

@@ -157,6 +157,16 @@ export class Run {
     return cache.stageKey({ name, config, code: codeHash(plan.code, plan.verbs), inputs });
   }
 
+  /** Notes in the manifest which finished stages were made otherwise than these keys say; those that run again lose the note. */
+  markStale(keys: Readonly<Record<string, string>>): void {
+    this.manifest.update((m) => {
+      for (const [name, entry] of Object.entries(m.stages)) {
+        if (entry.state === "finished" && keys[name] !== undefined && keys[name] !== entry.key) entry.stale = true;
+        else delete entry.stale;
+      }
+    });
+  }
+
   /** Whether a stage would be found finished. Changes nothing. */
   async isFinished(plan: StagePlan): Promise<boolean> {
     return (await cache.finishedWith(this.folder.file("stages", plan.name), this.cacheKey(plan))) !== undefined;

@@ -91,9 +91,11 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
   const keys: Partial<Record<StageName, string>> = {};
   const dirs: Partial<Record<StageName, string>> = {};
   const timings: Record<string, number> = {};
+  const plans = planStages(run, config, source);
+  run.markStale(Object.fromEntries([...plans].map(([name, { key }]) => [name, key])));
   await checkTeachers(
     config,
-    describePlan(run, config, source),
+    describePlan(run, config, plans),
     (text) => run.bus.emit({ kind: "log", level: "info", text }),
     signal,
   );
@@ -145,22 +147,27 @@ export const otherIds = (a: Config, b: Config): StageName[] =>
   idStages.filter((s) => hashJson(s.settings(a)) !== hashJson(s.settings(b))).map((s) => s.name);
 
 /** Keys follow from settings, code and data alone, so that what is finished is known before anything runs. */
-function describePlan(run: Run, config: Config, source: string | undefined): PlannedStages {
-  const plans = new Map<StageName, StagePlan>();
-  const planned = (name: StageName): StagePlan => {
-    if (plans.size === 0) {
-      const keys: Partial<Record<StageName, string>> = {};
-      for (const stage of stages) {
-        const plan = planStage(stage, config, source, keys);
-        plans.set(stage.name, plan);
-        keys[stage.name] = run.cacheKey(plan);
-      }
-    }
-    return plans.get(name) as StagePlan;
-  };
+function planStages(run: Run, config: Config, source: string | undefined): ReadonlyMap<StageName, PlannedStage> {
+  const plans = new Map<StageName, PlannedStage>();
+  const keys: Partial<Record<StageName, string>> = {};
+  for (const stage of stages) {
+    const plan = planStage(stage, config, source, keys);
+    const key = run.cacheKey(plan);
+    plans.set(stage.name, { plan, key });
+    keys[stage.name] = key;
+  }
+  return plans;
+}
+
+interface PlannedStage {
+  readonly plan: StagePlan;
+  readonly key: string;
+}
+
+function describePlan(run: Run, config: Config, plans: ReadonlyMap<StageName, PlannedStage>): PlannedStages {
   return {
     reaches: (name) => run.reaches(name),
-    finished: (name) => run.isFinished(planned(name)),
+    finished: (name) => run.isFinished((plans.get(name) as PlannedStage).plan),
     folder: (name) => run.folder.file("stages", name),
     otherIds: (theirs) => otherIds(theirs, config),
   };

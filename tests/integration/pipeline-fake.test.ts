@@ -7,11 +7,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Metrics } from "../../src/artifacts/results.ts";
+import { showRun } from "../../src/cli/show.ts";
 import { configHash, loadConfig, resolvedYaml } from "../../src/config/load.ts";
 import { InterruptedError } from "../../src/core/errors.ts";
 import type { Manifest } from "../../src/run/manifest.ts";
 import { Run } from "../../src/run/run.ts";
 import { stageNames } from "../../src/run/stage.ts";
+import { openServedRun } from "../../src/serve/model/served-run.ts";
 import { runStages } from "../../src/stages/pipeline.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { TelemetryBus } from "../../src/worker/telemetry.ts";
@@ -36,7 +38,7 @@ interface Outcome {
 /** One invocation with a worker of its own, as from the command line. */
 async function invoke(
   name: string,
-  o: { set?: string[]; onVerb?: (verb: string, calls: number) => void; abort?: AbortController } = {},
+  o: { set?: string[]; until?: string; onVerb?: (verb: string, calls: number) => void; abort?: AbortController } = {},
 ): Promise<Outcome> {
   const config = loadConfig(recipe, o.set ?? []);
   const signal = (o.abort ?? new AbortController()).signal;
@@ -56,6 +58,7 @@ async function invoke(
     stages: stageNames,
     signal,
     bus,
+    ...(o.until === undefined ? {} : { until: o.until }),
   });
   const worker = new FakeWorker(o.onVerb);
   try {
@@ -253,6 +256,22 @@ describe("the whole pipeline on a fake worker", () => {
     },
     120_000,
   );
+
+  it("says which stages are stale where a changed recipe did not come to them, and shows it", async () => {
+    await invoke("stale");
+    await invoke("stale", { set: ["sft.lambdaReasoning=0.1"], until: "sft" });
+    const stale = (): string[] =>
+      Object.entries(readRunManifest("stale").stages).flatMap(([name, s]) => (s.stale ? [name] : []));
+    expect(stale()).toEqual(["rl", "evaluate"]);
+    const shown = showRun(root, "stale");
+    expect(shown).toMatch(/\nsft +finished/);
+    expect(shown).toMatch(/\nrl +stale/);
+    expect(shown).toContain("The results below are of the earlier settings.");
+    await expect(openServedRun(root, "stale", [])).rejects.toThrow("rl, evaluate are missing or stale");
+    await invoke("stale", { set: ["sft.lambdaReasoning=0.1"] });
+    expect(stale()).toEqual([]);
+    expect(showRun(root, "stale")).not.toContain("stale:");
+  }, 120_000);
 
   it.each([
     ["embed", 0],

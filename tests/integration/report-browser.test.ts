@@ -67,11 +67,54 @@ describe.runIf(chromium)("report.html in headless Chromium", () => {
       const args = [...flags(profile()), "--dump-dom", url];
       const { stdout } = await run(chromium as string, args, { timeout: 60_000, maxBuffer: 2 ** 26 });
       expect(asked.filter((path) => path !== "/favicon.ico")).toEqual(["/report.html"]);
-      expect(stdout).toContain("N@5 over the pre-rank");
+      expect(stdout).toContain("over your ranker");
       expect(stdout.match(/<svg/g)?.length).toBe(page.toString().match(/<svg/g)?.length);
     } finally {
       server.closeAllConnections();
       server.close();
     }
   });
+
+  it.each([400, 1280])("cuts nothing off at %i pixels, and N@5 with its difference is in view", async (width) => {
+    const page = readFileSync(await writeReport(fixtureRun()));
+    const server = createServer((request, response) => {
+      response.setHeader("content-type", "text/html; charset=utf-8");
+      response.end(request.url === "/report.html" ? page : measuring(width));
+    });
+    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+    try {
+      const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+      const args = [...flags(profile()), "--virtual-time-budget=10000", "--window-size=1400,1000", "--dump-dom", url];
+      const { stdout } = await run(chromium as string, args, { timeout: 60_000, maxBuffer: 2 ** 26 });
+      const found = JSON.parse(/<pre id="found">(.*?)<\/pre>/s.exec(stdout)?.[1] ?? "{}");
+      expect(found).toEqual({ overflow: 0, cut: [], outOfView: [] });
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
 });
+
+/** A page that frames the report and says what in it is wider than the frame, or than the picture it belongs to. */
+const measuring = (width: number): string => `<!doctype html><pre id="found"></pre>
+<iframe src="/report.html" style="border:0;width:${width}px;height:1000px"></iframe><script>
+const frame = document.querySelector("iframe");
+frame.onload = () => {
+  const page = frame.contentDocument;
+  const cut = [...page.querySelectorAll("svg")].flatMap((svg) => {
+    const box = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll("text")]
+      .filter((t) => {
+        const r = t.getBoundingClientRect();
+        return t.textContent.includes("…") || r.left < box.left - 1 || r.right > box.right + 1 || r.bottom > box.bottom + 1;
+      })
+      .map((t) => svg.getAttribute("aria-label") + ": " + t.textContent);
+  });
+  const outOfView = [...page.querySelectorAll("table.results tbody tr")]
+    .flatMap((row) => [...row.children].slice(0, 3))
+    .filter((cell) => cell.getBoundingClientRect().right > ${width})
+    .map((cell) => cell.textContent);
+  const overflow = Math.max(0, page.documentElement.scrollWidth - ${width});
+  document.getElementById("found").textContent = JSON.stringify({ overflow, cut, outOfView });
+};
+</script>`;

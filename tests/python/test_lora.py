@@ -262,7 +262,7 @@ def test_an_export_holds_tokenizer_template_and_files_and_is_replaced_as_a_whole
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(InvalidRequest, match="something else than an exported model"):
         engine.export_model("", str(tmp_path / "mine"), "float32", FILES)
-    with pytest.raises(InvalidRequest, match="plain names"):
+    with pytest.raises(InvalidRequest, match="plain name"):
         engine.export_model("", str(out), "float32", {**FILES, "../x": b""})
 
 

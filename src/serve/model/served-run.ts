@@ -132,10 +132,10 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
   const manifest = readManifest(folder.path);
   const rerun = { advice: `Run it to its end first: gr2 pipeline --run ${folder.name} with its recipe.` };
   if (!manifest) throw new RunError(`run ${folder.name} has no manifest.json`, rerun);
-  const open = stages.filter((stage) => manifest.stages[stage]?.state !== "finished");
+  const open = stages.filter((stage) => manifest.stages[stage]?.state !== "finished" || manifest.stages[stage]?.stale);
   if (open.length > 0)
     throw new RunError(
-      `run ${folder.name} is not finished: ${open.join(", ")} ${open.length > 1 ? "are" : "is"} missing`,
+      `run ${folder.name} is not finished: ${open.join(", ")} ${open.length > 1 ? "are" : "is"} missing or stale`,
       rerun,
     );
   for (const stage of stages) {

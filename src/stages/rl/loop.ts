@@ -67,7 +67,7 @@ async function run(context: StageContext): Promise<Summary> {
   const algorithm = await algorithms[o.kind](setup);
   try {
     const validation = evaluationSlates(context, o.evalSlates);
-    checkRenderedPrompts(context, setup.corpus, [...algorithm.pool, ...validation], `RL (${o.kind})`);
+    checkRenderedPrompts(context, setup.corpus, [...algorithm.pool, ...validation], "RL");
     context.log(`${algorithm.pool.length} slates of users unseen so far; ${validation.length} validation slates`);
     const evaluate = (step: number) => evaluatePolicy(context, policy, validation, setup.toSlateInput, step);
     const keep = () =>

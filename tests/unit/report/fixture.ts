@@ -5,6 +5,9 @@ import { join } from "node:path";
 import { Rng } from "../../../src/core/rng.ts";
 import { splitByPosition } from "../../../src/data/split.ts";
 import { dataStatistics } from "../../../src/data/statistics.ts";
+import { recommend } from "../../../src/eval/recommend.ts";
+import { findSystem } from "../../../src/eval/systems.ts";
+import type { ComparisonRow, MetricRow } from "../../../src/eval/table.ts";
 import { writeAtomic, writeJson } from "../../../src/run/files.ts";
 import { walkers } from "../synthetic.ts";
 
@@ -13,6 +16,7 @@ export const hostile = `<script>alert("x")</script>&'<img src=https://evil.examp
 const systems: Record<string, [r1: number, n5: number]> = {
   prerank: [0.1894, 0.4098],
   prior: [0.1901, 0.4131],
+  evidence: [0.1899, 0.4161],
   direct: [0.1927, 0.4278],
   direct_other_history: [0.1716, 0.3979],
   sft: [0.1868, 0.4121],
@@ -172,9 +176,9 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
 }
 
 function metricsFile() {
-  const rows: object[] = [];
-  const comparisons: object[] = [];
-  for (const slice of ["conditional", "end_to_end"]) {
+  const rows: MetricRow[] = [];
+  const comparisons: ComparisonRow[] = [];
+  for (const slice of ["conditional", "end_to_end"] as const) {
     const scale = slice === "conditional" ? 1 : 0.1945;
     const n = slice === "conditional" ? 2912 : 14970;
     const value = (s: string, m: keyof typeof metrics) => {
@@ -185,7 +189,7 @@ function metricsFile() {
       for (const metric of Object.keys(metrics) as (keyof typeof metrics)[]) {
         const v = value(system, metric);
         rows.push({ system, slice, metric, value: v, ci_low: v - 0.014 * scale, ci_high: v + 0.014 * scale, n });
-        for (const baseline of ["prerank", "prior"]) {
+        for (const baseline of ["prerank", "prior", "evidence"]) {
           if (baseline === system) continue;
           const base = value(baseline, metric);
           const delta = v - base;
@@ -227,8 +231,16 @@ function metricsFile() {
     rl: 127.9,
     evaluate: 81.9,
   };
+  const margin = { delta: 0, ci_low: 0, ci_high: 0 };
+  const choice = {
+    system: "rl_direct",
+    leader: "rl_direct",
+    margin,
+    without_model: "evidence",
+    with_model: "rl_direct",
+  };
   return {
-    schema: "gr2.metrics/1",
+    schema: "gr2.metrics/2",
     run: "nano-ml100k",
     config_hash: "768c32499031a0ca",
     seed: 0,
@@ -236,7 +248,16 @@ function metricsFile() {
     comparisons,
     health,
     timings,
-    selected: { system: "rl_nothink", validation: { rl_nothink: 0.4301 } },
+    selected: { system: "rl_direct", validation: { rl_direct: 0.4301, evidence: 0.42 } },
+    recommendation: recommend(choice, rows, comparisons),
+    systems: Object.keys(systems).flatMap((name) => {
+      const system = findSystem(name);
+      if (!system) return [];
+      const { kind, servable, cost, description, stage } = system;
+      const tokens = stage ? { prompt_tokens: 61.4, answer_tokens: 21 } : { prompt_tokens: 0, answer_tokens: 0 };
+      return [{ name, kind, servable, cost, description, ...tokens }];
+    }),
+    request_ms: { rl_direct: 3.21 },
   };
 }
 
@@ -249,12 +270,13 @@ function example(rng: Rng, index: number) {
   }));
   const before = candidates.map((_, k) => k);
   const target = rng.int(10);
+  const jump = index % 3 === 2 ? -3 : 3.5; // two gain, one loses
   const after = [...before].sort(
-    (a, b) => a - (a === target ? 3 : 0) - (b - (b === target ? 3 : 0)) || rng.uniform() - 0.5,
+    (a, b) => a - (a === target ? jump : 0) - (b - (b === target ? jump : 0)) || rng.uniform() - 0.5,
   );
   return {
     slate: `slate-${index}`,
-    system: "rl",
+    system: "rl_direct",
     history: items.slice(10, 17).map((i) => titles[i] as string),
     candidates,
     target,

@@ -46,7 +46,7 @@ describe("report of a finished run", async () => {
       "Cost",
       "Provenance",
     ]);
-    expect(page.match(/<svg/g)?.length).toBe(28);
+    expect(page.match(/<svg/g)?.length).toBe(31);
     expect(page.match(/class="card slate"/g)?.length).toBe(12);
   });
 
@@ -56,10 +56,31 @@ describe("report of a finished run", async () => {
     expect(page).toMatch(/<td>not json<\/td><td>1,204<\/td>.*<td>wrong first choice<\/td><td>41<\/td>/);
   });
 
-  it("leads with the chosen system's lift, its interval and a verdict", () => {
-    expect(page).toContain('<div class="big good">+0.0164');
-    expect(page).toContain("95 % interval [+0.0089, +0.0239]");
-    expect(page).toContain("<strong>rl_nothink</strong>, the system chosen on validation,");
+  it("leads with what to deploy, three numbers and what it costs", () => {
+    expect(page).toContain("Deploy rl_direct: the language model adds +0.0120 [+0.0045, +0.0195] N@5 over evidence.");
+    for (const number of ["+0.0183", "+0.0120", "+0.0036"])
+      expect(page).toContain(`<div class="big good">${number}</div>`);
+    expect(page).toContain("N@5 [+0.0108, +0.0258]");
+    expect(page).toContain("rl_direct: 82 tokens and 3.2 ms of the model per request.");
+    expect(page).toContain("The run took 9.4 min, 6.8 min of it to train the language model.");
+  });
+
+  it("has N@5 first, end to end first, and differences to pre-rank and evidence", () => {
+    const heads = [...page.matchAll(/<table class="results"><thead><tr>(.*?)<\/tr>/g)].map((m) =>
+      [...(m[1] as string).matchAll(/<th>([^<]*)/g)].map((h) => h[1]),
+    );
+    const expected = ["system", "N@5", "Δ pre-rank", "Δ evidence", "R@1", "R@3", "R@5", "N@3", "MRR"];
+    expect(heads).toEqual([expected, expected]);
+    expect(page).toMatch(/id="slice-end_to_end" checked/);
+    // A control's difference is coloured as any other.
+    expect(page).toMatch(/<tr class=" control"><td>direct_other_history.*?<td class="bad">/);
+  });
+
+  it("shows slates of the recommended system that gained and that lost before the others", () => {
+    expect(page).toMatch(/12 test slates of rl_direct, drawn at random before anything was evaluated/);
+    const moves = [...page.matchAll(/class="move (\w*)"/g)].map((m) => m[1]);
+    expect(moves.slice(0, 4)).toEqual(["good", "good", "bad", "bad"]);
+    expect(page.indexOf('<details class="more">')).toBeGreaterThan(page.indexOf("Slate 4"));
   });
 
   it("asks nothing of the network and runs no script", () => {
@@ -140,9 +161,11 @@ describe("report of an incomplete or failed run", () => {
     expect(page).not.toContain("NaN");
   });
 
-  it("says plainly that a system is worse, or cannot be told from the pre-rank", async () => {
-    const data = readReportData(fixtureRun());
-    if (!data) throw new Error("no data");
+  it("says plainly that a system of an earlier version's run is worse, or cannot be told from the pre-rank", async () => {
+    const read = readReportData(fixtureRun());
+    if (!read) throw new Error("no data");
+    const { recommendation: _, systems: __, request_ms: ___, ...metrics } = read.metrics;
+    const data = { ...read, metrics };
     const withLift = (ci_low: number, ci_high: number) =>
       renderReport({
         ...data,
