@@ -26,7 +26,11 @@ export const calibrate: Stage = {
   source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "evidence", "traces"],
   verbs: modelVerbs,
-  settings: (c) => ({ history: c.prompts.historyItems, candidates: c.prompts.candidates, evidence: c.decoding.evidence }),
+  settings: (c) => ({
+    history: c.prompts.historyItems,
+    candidates: c.prompts.candidates,
+    evidence: c.decoding.evidence,
+  }),
   run,
 };
 
@@ -58,7 +62,8 @@ async function run(context: StageContext): Promise<Summary> {
   );
   const examples = slates.map((s) => byId.get(s.id) as PriorExample);
   const terms = { likelihood: true, evidence: context.config.decoding.evidence };
-  const prior = fitPrior(examples, terms);
+  const fitted = fitPrior(examples, terms);
+  const prior = { ...fitted, likelihood: Math.max(minLikelihood, fitted.likelihood) };
   // Without the language model nothing is left out.
   const ofAll = readEvidence(context);
   const whole = conditional(readSlates(context, "rerank")).map((s) => example(s, ofAll));
@@ -80,3 +85,6 @@ async function run(context: StageContext): Promise<Summary> {
     lastPlace: prior.place.at(-1) as number,
   };
 }
+
+/** In generation: a model that these slates contradict still has a say, or training could not move the policy. */
+const minLikelihood = 0.05;

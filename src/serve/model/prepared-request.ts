@@ -135,7 +135,17 @@ export class RequestPreparer {
       prior: weighed,
       topN,
       titles: new Map([...byRow.values()].map((f) => [f.codes.join(), f.title])),
-      key: sha256(JSON.stringify([mode, catalogue.shape.format, prompt, sequences, weighed, pick(positions, head), pick(positions, tail)])),
+      key: sha256(
+        JSON.stringify([
+          mode,
+          catalogue.shape.format,
+          prompt,
+          sequences,
+          weighed,
+          pick(positions, head),
+          pick(positions, tail),
+        ]),
+      ),
     };
   }
 

@@ -35,7 +35,7 @@ import { type FindUser, indexUsers } from "./known-users.ts";
 export interface ServedSystem {
   /** Its name in the results table. */
   readonly name: string;
-  /** Folder of its weights; undefined: it has no language model, and its prior is the whole score. */
+  /** Folder of its weights; undefined: it asks no language model (or that one's weight is 0): its prior is the whole score. */
   readonly weights: string | undefined;
   readonly prior: Prior;
 }
@@ -97,12 +97,10 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const priors = readJson<Priors>(join(stageDir("calibrate"), "prior.json"));
   const direct = (readIfThere(priorsFile(stageDir("evaluate"))) ?? {}) as DirectPriors;
   const describeSystem = (system: string): ServedSystem => {
-    const stage = findSystem(system)?.stage;
-    return {
-      name: system,
-      weights: stage && stateDir(stageDir(stage)),
-      prior: direct[system] ?? priors.withLikelihood,
-    };
+    const { stage, mode } = findSystem(system) ?? {};
+    const prior = direct[system] ?? priors.withLikelihood;
+    const isAsked = mode !== "direct" || prior.likelihood > 0;
+    return { name: system, weights: stage && isAsked ? stateDir(stageDir(stage)) : undefined, prior };
   };
   const served = {
     ...(names.think ? { think: describeSystem(names.think) } : {}),
