@@ -116,6 +116,27 @@ describe("an answer", () => {
     expect(together.ranking).toEqual(alone.ranking);
   });
 
+  it("leaves blank candidates to the end, with a score of 0, and the others as if they were alone", async () => {
+    const { engine, workers } = await setUp(root, "first");
+    const blank = (id: string, text: string) => ({ id, text, score: 0 });
+    const candidates = makeRequest(five).candidates.flatMap((c, i) => (i === 1 ? [blank("x", " \n"), c] : [c]));
+    const asked = { ...makeRequest(five), candidates: [...candidates, blank("y", "\u200b")] };
+    for (const mode of ["direct", "think"] as const) {
+      const alone = await engine.rerank(makeRequest(five, { mode }));
+      const answer = await engine.rerank({ ...asked, mode });
+      expect(ids(answer)).toEqual([...ids(alone), "x", "y"]);
+      expect(answer.ranking.map((r) => asked.candidates[r.position]?.id)).toEqual(ids(answer));
+      expect(answer.ranking.map((r) => r.score)).toEqual([...alone.ranking.map((r) => r.score), 0, 0]);
+      expect(ids(await engine.rerank({ ...asked, mode, topN: 6 }))).toEqual([...ids(alone), "x"]);
+      expect(ids(await engine.rerank({ ...asked, mode, topN: 2 }))).toEqual(ids(alone).slice(0, 2));
+    }
+    expect((await catchRefusal(engine.rerank({ ...asked, candidates: [blank("x", "")] }))).code).toBe("invalid");
+    (workers[0] as GatedWorker).gate = forever;
+    const fallback = await engine.rerank({ ...asked, mode: "think", deadlineMs: 50 });
+    expect(fallback.fallback).toBe("deadline");
+    expect(ids(fallback)).toEqual(asked.candidates.map((c) => c.id));
+  });
+
   it("takes a candidate that is listed twice, or a text that is a known title, as that item", async () => {
     const { engine } = await setUp(root, "first");
     const answer = await engine.rerank({
