@@ -11,18 +11,20 @@ import { readJson, readLines, readScores } from "../../src/artifacts/files.ts";
 import type { DirectPriors, Results } from "../../src/artifacts/results.ts";
 import { configHash, loadConfig, resolvedYaml } from "../../src/config/load.ts";
 import { loadDataset } from "../../src/data/cache.ts";
+import type { Dataset } from "../../src/data/types.ts";
 import { orderBy } from "../../src/policy/prior.ts";
 import { partCandidates } from "../../src/prerank/heads.ts";
 import type { Slate } from "../../src/prerank/types.ts";
 import { Run } from "../../src/run/run.ts";
 import { stageNames } from "../../src/run/stage.ts";
+import type { RerankRequest } from "../../src/serve/request/types.ts";
 import type { SystemResult } from "../../src/stages/evaluation/answers.ts";
 import { runStages } from "../../src/stages/pipeline.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { TelemetryBus } from "../../src/worker/telemetry.ts";
 import type * as t from "../../src/worker/types.ts";
 import { writePipelineFixture } from "../pipeline-fixture.ts";
-import { makeRequest, setUp } from "../service-fixture.ts";
+import { type GatedWorker, makeRequest, setUp, weigh } from "../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-heads-"));
 const root = join(folder, "runs");
@@ -85,6 +87,19 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const testSlates = (run: string): Slate[] => readLines<Slate>(stage(run, "slates", "test.jsonl"));
 const answers = (run: string, file: string): SystemResult[] => readJson(stage(run, "evaluate", file));
 
+/** What a caller with the run's own slate sends. */
+function ask(dataset: Dataset, slate: Slate, mode: "think" | "direct"): RerankRequest {
+  const itemIdAt = (row: number): string => dataset.items[row]?.id as string;
+  const history = Array.from(dataset.sequences[slate.user]?.items.subarray(0, slate.position) ?? []);
+  return {
+    ...makeRequest([], { mode }),
+    history: history.map((row) => ({ itemId: itemIdAt(row) })),
+    candidates: slate.candidates.map((row, i) => ({
+      ...{ id: String(row), itemId: itemIdAt(row), score: slate.scores[i] as number },
+    })),
+  };
+}
+
 describe.each(["heads", "unweighed"])("run %s", (run) => {
   it(`asks the language model about ${head} of ${numCandidates} candidates, in training, scoring and answers`, () => {
     expect([...(workers.get(run)?.asked ?? [])]).toEqual([head]);
@@ -140,15 +155,7 @@ describe.each(["heads", "unweighed"])("run %s", (run) => {
       expect(evaluated?.shown?.length).toBeGreaterThan(20);
       for (const { slate: id, order } of evaluated?.shown ?? []) {
         const slate = byId.get(id) as Slate;
-        const itemIdAt = (row: number): string => dataset.items[row]?.id as string;
-        const history = Array.from(dataset.sequences[slate.user]?.items.subarray(0, slate.position) ?? []);
-        const answer = await engine.rerank({
-          ...makeRequest([], { mode }),
-          history: history.map((row) => ({ itemId: itemIdAt(row) })),
-          candidates: slate.candidates.map((row, i) => ({
-            ...{ id: String(row), itemId: itemIdAt(row), score: slate.scores[i] as number },
-          })),
-        });
+        const answer = await engine.rerank(ask(dataset, slate, mode));
         expect(answer.fallback).toBeUndefined();
         expect(answer.ranking.map((r) => r.position)).toEqual(order);
         const asked = (readJson<DirectPriors>(stage(run, "evaluate", "priors.json"))[system]?.likelihood ?? 1) > 0;
@@ -158,6 +165,34 @@ describe.each(["heads", "unweighed"])("run %s", (run) => {
     },
     60_000,
   );
+});
+
+describe("a direct system whose model has a say", () => {
+  it("is asked about the head alone, and the others follow by the evidence", async () => {
+    weigh(root, "heads", 0.5);
+    const responses: number[] = [];
+    const prepare = (worker: GatedWorker): void => {
+      const { forward } = worker;
+      worker.forward = (request, call) => {
+        responses.push(...request.batch.groups.map((g) => g.responses.length));
+        return forward.call(worker, request, call);
+      };
+    };
+    const { engine } = await setUp(root, "heads", { prepare });
+    const dataset = await loadDataset(stage("heads", "data"));
+    const evidence = readScores(stage("heads", "evidence"), "evidence");
+    for (const slate of testSlates("heads").slice(0, 10)) {
+      const answer = await engine.rerank(ask(dataset, slate, "direct"));
+      const { head: first, tail } = partCandidates(numCandidates, head, evidence[slate.id]);
+      const positions = answer.ranking.map((r) => r.position);
+      expect([...positions.slice(0, head)].sort((a, b) => a - b)).toEqual(first);
+      expect(positions.slice(head)).toEqual(tail);
+      const scores = answer.ranking.map((r) => r.score);
+      expect(scores.slice(0, head).reduce((sum, p) => sum + p, 0)).toBeCloseTo(1, 12);
+      expect(scores.slice(head).every((p) => p === 0)).toBe(true);
+    }
+    expect(responses).toEqual(Array.from({ length: 10 }, () => head));
+  });
 });
 
 describe("as many as there are", () => {
