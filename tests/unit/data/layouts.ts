@@ -346,7 +346,7 @@ export async function runDataStage(
   settings: Readonly<Record<string, unknown>>,
 ): Promise<{ dataset: Dataset; dir: string; logs: string[] }> {
   const split = { kind: "position", midtrain: 1, rerank: 0, validation: 0, test: 0 }; // so few rows do not fill four segments
-  const config = compileConfig({ data: { minInteractions: 0, ...settings, split } }, "test");
+  const config = compileConfig({ data: { minInteractions: 0, split, ...settings } }, "test");
   const dir = mkdtempSync(join(root, "stage-"));
   const logs: string[] = [];
   const context = { config, dir, log: (line: string) => logs.push(line), signal: new AbortController().signal };
