@@ -15,7 +15,7 @@ import { calendarFrom, implausibleSql, precisions, type TimeUnit } from "../cloc
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
 import type { Encoding } from "../text-file.ts";
 import { idSql, isNoIdSql } from "../values.ts";
-import { cellSql, isTime, type ReadOptions, refuseRounded, withFields } from "./fields.ts";
+import { cellSql, checkIds, isTime, type ReadOptions, withFields } from "./fields.ts";
 import { type ItemColumns, listColumns, readItemTable } from "./items.ts";
 import { type FileNames, filesNamed, given } from "./locate.ts";
 import {
@@ -155,7 +155,7 @@ export function stageLog(
 ): Promise<number> {
   return withFields(duck, file, fields, quarantine, options, async (source) => {
     const ids = ["u", "i", "s"].filter((f) => f in fields);
-    await refuseRounded(duck, file, source, ids);
+    await checkIds(duck, file, source, ids);
     const clock = await chooseClock(duck, source, "t", timeUnit);
     const own = Object.keys(fields).map((f) => {
       const text = cellSql(sqlName(f), source.types.get(f) ?? "VARCHAR");
