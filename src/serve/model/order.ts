@@ -116,5 +116,7 @@ function spread(q: PreparedRequest, order: readonly number[], scoreAt: (j: numbe
     const positions = q.positions[j] as readonly number[];
     return positions.map((position) => ({ position, score: scoreAt(j) / positions.length }));
   });
-  return ranking.sort((a, b) => b.score - a.score); // stable
+  // What the model was not asked about comes last: to it, none of that is the first choice.
+  const rest = q.tail.flat().map((position) => ({ position, score: 0 }));
+  return [...ranking.sort((a, b) => b.score - a.score), ...rest]; // a stable sort
 }
