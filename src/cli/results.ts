@@ -67,7 +67,7 @@ export function resultsTable(results: ResultsFile): string {
 }
 
 /** What to deploy, what it is worth, what it costs; nothing for a run of an earlier version. */
-export function headline(results: HeadlineSource): string[] {
+function headline(results: HeadlineSource): string[] {
   const { recommendation: r } = results;
   if (!r) return [];
   const shown = headlineNumbers(r);

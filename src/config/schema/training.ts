@@ -10,6 +10,9 @@ const optimizer = {
   schedule: z.enum(["constant", "linear", "cosine"]).default("linear").describe("Decay to zero after warm-up."),
 };
 
+/** AdamW's other constants: no setting, the same in every recipe. */
+export const adamW = { beta1: 0.9, beta2: 0.95, eps: 1e-8 } as const;
+
 export const midtrain = z
   .strictObject({
     epochs: positive.default(10).describe("Passes over the sequential-preference data."),
