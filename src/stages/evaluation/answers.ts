@@ -47,6 +47,8 @@ export interface SystemResult {
   /** Of the selection; empty for a control. */
   readonly validation: readonly (readonly number[])[];
   readonly test: readonly (readonly number[])[];
+  /** On test: the candidates by index, best first; empty without a valid answer. */
+  readonly orders: readonly (readonly number[])[];
   /** Of generated answers on test. */
   readonly health?: {
     readonly valid: number;
@@ -270,6 +272,7 @@ export function scored(
       inOrder(asked.validation[i] as Slate, orderBy(scores.validation[i] as number[])),
     ),
     test: orders.map((order, i) => inOrder(asked.test[i] as Slate, order)),
+    orders,
     shown: orders.flatMap((order, i) => {
       const slate = (asked.test[i] as Slate).id;
       return asked.shown.has(slate) ? [{ slate, text: "", order }] : [];
@@ -299,6 +302,7 @@ function generated(
     system,
     validation: onValidation.map((r, i) => answered(r, chosen[i] as Slate)),
     test: onTest.map((r, i) => answered(r, asked.test[i] as Slate)),
+    orders: onTest.map((r) => (r.parsed.kind === "ranking" ? r.parsed.order : [])),
     health: {
       valid: orders.length / Math.max(1, onTest.length),
       identity: mean(orders.map((o) => (o.every((c, i) => c === i) ? 1 : 0))),
