@@ -3,6 +3,8 @@
  * token is known (no offsets needed) and words can never become markers or semantic IDs.
  */
 
+import { sidBegin, sidEnd } from "../sid/semantic-id.ts";
+
 /** Marker tokens of the compact format. Added to the vocabulary; never produced from text. */
 export const markers = {
   history: "<|history|>",
@@ -63,6 +65,9 @@ export interface ChatFrame {
   readonly end: string;
 }
 
+/** A code of a semantic ID; its letter is the level. */
+const codeLike = /^<s_([a-z])_\d+>$/;
+
 /** Turns pieces into token ids; remembers the ids of items and texts. */
 export class Encoder {
   /** How the model is addressed; undefined = without a chat template. */
@@ -72,6 +77,9 @@ export class Encoder {
   private readonly items = new Map<number, readonly number[]>();
   private readonly texts = new Map<string, readonly number[]>();
   private readonly special: ReadonlyMap<number, string>;
+  private readonly levels: ReadonlyMap<number, number>;
+  /** Levels of a semantic ID in this vocabulary; 0: it has none. */
+  readonly numLevels: number;
 
   /** @param special ids and spellings of tokens that no text may become: those GR2 added and the model's own */
   constructor(
@@ -83,6 +91,23 @@ export class Encoder {
     this.spelling = spelling;
     this.chat = options.chat;
     this.special = options.special ?? new Map();
+    this.levels = new Map(
+      [...this.special].flatMap(([id, token]) => {
+        const [, letter = ""] = codeLike.exec(token) ?? [];
+        return letter === "" ? [] : [[id, letter.charCodeAt(0) - "a".charCodeAt(0)] as const];
+      }),
+    );
+    this.numLevels = 1 + Math.max(-1, ...new Set(this.levels.values()));
+  }
+
+  /**
+   * What a token is to a reader: plain text, a code of an item at a level from 0, what may stand around codes, or markup,
+   * which belongs around texts and never into them.
+   */
+  classify(token: number): "text" | "around" | "markup" | number {
+    const spelling = this.special.get(token);
+    if (spelling === undefined) return "text";
+    return this.levels.get(token) ?? (spelling === sidBegin || spelling === sidEnd ? "around" : "markup");
   }
 
   item(row: number): readonly number[] {

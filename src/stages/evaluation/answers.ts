@@ -18,6 +18,7 @@ import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import { type FoldedPriors, orderBy, outOfSample, type Prior } from "../../policy/prior.ts";
 import { type Parted, wholeOrder } from "../../prerank/heads.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
+import { type FaultName, measureFaults } from "../../prompts/reasoning.ts";
 import type { Asked } from "./asked.ts";
 import { bootstrapOptions, fitValidationPrior, makeExamples, scoreSlates } from "./weights.ts";
 
@@ -34,6 +35,8 @@ export interface SystemResult {
     readonly valid: number;
     readonly identity: number;
     readonly tau: number;
+    /** Of a system that writes its reasoning: shares of worthless ones. */
+    readonly faults?: Readonly<Record<FaultName, number>>;
   };
   /** Per request on test, mean: tokens of the prompt, and of the answer (in direct mode: of the candidates). */
   readonly tokens: { readonly prompt: number; readonly answer: number };
@@ -187,7 +190,7 @@ class Respondent {
       this.sample(system, slates, "test", policy, reasonings),
     );
     this.rollouts.set(system.name, onTest);
-    return generated(system.name, this.asked, change ? [] : selection, onValidation, onTest);
+    return generated(system, this.asked, change ? [] : selection, onValidation, onTest);
   }
 
   private sample(
@@ -297,8 +300,11 @@ const answeredOrder = ({ parsed }: Rollout, part: Parted): readonly number[] =>
 
 const answered = (r: Rollout, slate: Slate, part: Parted): readonly number[] => inOrder(slate, answeredOrder(r, part));
 
+const readReason = ({ parsed }: Rollout): string | undefined =>
+  parsed.kind === "unparseable" ? parsed.reason : undefined;
+
 function generated(
-  system: string,
+  { name: system, mode }: System,
   asked: Asked,
   chosen: readonly number[],
   onValidation: readonly Rollout[],
@@ -326,6 +332,7 @@ function generated(
           ),
         ),
       ),
+      ...(mode === "think" ? { faults: measureFaults(onTest.map(readReason)) } : {}),
     },
     tokens: { prompt: mean(onTest.map((r) => r.prompt.length)), answer: mean(onTest.map((r) => r.tokens.length)) },
     shown: onTest.flatMap((r, i) => {
