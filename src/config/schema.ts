@@ -23,7 +23,7 @@ export const configSchema = z.strictObject({
     .boolean()
     .default(false)
     .describe(
-      "Once every choice is made, learn from all that comes before the evaluated position: test slates come from pre-rankers fitted through the validation segment, not only through the re-rank segment.",
+      "Learn from all that comes before the evaluated position: test slates come from pre-rankers and evidence fitted through the validation segment, not only through the re-rank segment, and the language model of direct mode has learned what came before each slate (midtrain.refit).",
     ),
   runtime,
   data,

@@ -3,8 +3,6 @@
  * token is known (no offsets needed) and words can never become markers or semantic IDs.
  */
 
-import { sidBegin, sidEnd } from "../sid/semantic-id.ts";
-
 /** Marker tokens of the compact format. Added to the vocabulary; never produced from text. */
 export const markers = {
   history: "<|history|>",
@@ -67,6 +65,7 @@ export interface ChatFrame {
 
 /** A code of a semantic ID; its letter is the level. */
 const codeLike = /^<s_([a-z])_\d+>$/;
+const aroundCodes: ReadonlySet<string> = new Set(["<|sid_begin|>", "<|sid_end|>"]);
 
 /** Turns pieces into token ids; remembers the ids of items and texts. */
 export class Encoder {
@@ -107,7 +106,7 @@ export class Encoder {
   classify(token: number): "text" | "around" | "markup" | number {
     const spelling = this.special.get(token);
     if (spelling === undefined) return "text";
-    return this.levels.get(token) ?? (spelling === sidBegin || spelling === sidEnd ? "around" : "markup");
+    return this.levels.get(token) ?? (aroundCodes.has(spelling) ? "around" : "markup");
   }
 
   item(row: number): readonly number[] {

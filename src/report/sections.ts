@@ -8,7 +8,6 @@ import {
 } from "../eval/recommend.ts";
 import { findSystem, isPolicy } from "../eval/systems.ts";
 import type { ComparisonRow, MetricRow, Slice } from "../eval/table.ts";
-import { faultNames } from "../prompts/reasoning.ts";
 import type { Example, ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
 import { judgeInterval } from "./plots.ts";
@@ -200,13 +199,7 @@ function slate(e: Example, index: number): Html {
 /** Health numbers of the run as a table, system by system. */
 export function healthTable(data: ReportData): Html {
   const kinds = ["valid_rate", "fault_rate", "identity_rate", "kendall_tau", "tokens"] as const;
-  const faulty = Object.fromEntries(
-    data.metrics.rows.flatMap(({ system }) => {
-      const shares = faultNames.flatMap((name) => data.metrics.health[`${system}_reasoning_${name}`] ?? []);
-      return shares.length === 0 ? [] : [[`${system}_fault_rate`, shares.reduce((sum, s) => sum + s, 0)]];
-    }),
-  );
-  const health: Readonly<Record<string, number | undefined>> = { ...data.metrics.health, ...faulty };
+  const { health } = data.metrics;
   const systems = [...new Set(data.metrics.rows.map((r) => r.system))].filter((s) => `${s}_valid_rate` in health);
   if (systems.length === 0) return html``;
   const show = (value: number | undefined, kind: string): string =>

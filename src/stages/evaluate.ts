@@ -38,6 +38,7 @@ export const evaluate: Stage = {
     eval: c.eval,
     brought: Object.values(c.eval.baselines).map((path) => hashFile(path)),
     ...{ prompts: c.prompts, decoding: c.decoding, refit: c.refit, seed: c.seed },
+    ...(c.refit ? { refitted: c.midtrain } : {}),
   }),
   run,
 };
@@ -158,8 +159,11 @@ function measureHealth(answers: readonly SystemResult[], corpus: Corpus): Record
     health[`${a.system}_identity_rate`] = a.health?.identity ?? 0;
     health[`${a.system}_kendall_tau`] = a.health?.tau ?? 0;
     health[`${a.system}_tokens`] = a.tokens.answer;
-    for (const [fault, share] of Object.entries(a.health?.faults ?? {}))
-      health[`${a.system}_reasoning_${fault}`] = share;
+    if (a.health?.faults) {
+      const shares = Object.entries(a.health.faults);
+      for (const [fault, share] of shares) health[`${a.system}_reasoning_${fault}`] = share;
+      health[`${a.system}_fault_rate`] = shares.reduce((sum, [, share]) => sum + share, 0);
+    }
   }
   for (const a of answers) {
     const system = findSystem(a.system);
