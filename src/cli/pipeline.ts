@@ -1,4 +1,4 @@
-/** `gr2 pipeline`: config, run folder, signals and progress around the stages; then the report and the table. */
+/** `gr2 pipeline`: sets up config, run folder, signals and progress, runs the stages, then prints report and table. */
 import { basename, extname } from "node:path";
 import type { Readable } from "node:stream";
 import { configHash, loadConfig, resolvedYaml } from "../config/load.ts";
@@ -24,14 +24,14 @@ export interface PipelineArguments {
   readonly fresh?: boolean;
 }
 
-/** Runs the pipeline; throws what stopped it, after the run folder was left in order. */
+/** Runs the pipeline. Throws whatever stopped it, once the run folder is in a consistent state. */
 export async function pipeline(args: PipelineArguments, out: Output & Partial<Readable>): Promise<void> {
   const begin = performance.now();
   const config = loadConfig(args.config, args.set);
   const name = args.run ?? basename(args.config, extname(args.config));
   const bus = new TelemetryBus(name);
   const interrupts = handleInterrupts(() => {
-    bus.emit({ kind: "log", level: "warn", text: "stopping after what runs now; again to stop at once" });
+    bus.emit({ kind: "log", level: "warn", text: "stopping after the current call; interrupt again to stop at once" });
   });
   const { signal } = interrupts;
   const stopDrawing = drawProgress(bus, out);
@@ -57,11 +57,11 @@ export async function pipeline(args: PipelineArguments, out: Output & Partial<Re
     stopDrawing();
     if (metrics) out.write(`\n${resultsTable(metrics)}\n\nreport: ${report}\n`);
     out.write(
-      `${metrics ? "" : `\nstopped after ${args.until}, as asked; `}total: ${duration((performance.now() - begin) / 1000)}\n`,
+      `${metrics ? "" : `\nstopped after ${args.until}, as requested; `}total: ${duration((performance.now() - begin) / 1000)}\n`,
     );
   } catch (e) {
     stopDrawing();
-    // A call that was cut off by the user's signal may fail in many ways; what counts is that they asked to stop.
+    // A call interrupted by the user's signal may fail in many ways; what matters is that they asked to stop.
     const reason = signal.aborted && !(e instanceof InterruptedError) ? new InterruptedError() : e;
     const closed =
       reason instanceof InterruptedError ? run?.close("interrupted") : run?.close("failed", toMessage(reason));

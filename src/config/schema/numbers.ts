@@ -1,4 +1,4 @@
-/** The kinds of numbers settings are. */
+/** Number types used by settings. */
 import { z } from "zod";
 
 export const share = z.number().min(0).max(1);

@@ -49,7 +49,7 @@ describe("the proposed recipe", () => {
     const path = writeLayout(root, layouts[0] as (typeof layouts)[number]);
     const output = join(path, "recipe.yaml");
     const text = await dataInspect(path, { output });
-    expect(text).toMatch(/What it would take here, on \d+ idle cores: about \d+ (s|min) and \d\.\d GiB/);
+    expect(text).toMatch(/Estimated cost on this machine, with \d+ idle cores: about \d+ (s|min) and \d\.\d GiB/);
     expect(text).toMatch(/extends: base-sparse.yaml - sparse: 1.0 interactions an item/);
     expect(readFileSync(output, "utf8")).toMatch(
       /^# extends: sparse: 1.0 interactions an item[\s\S]*\nextends: base-sparse.yaml\n/,
@@ -89,7 +89,7 @@ describe("what it says", () => {
     const path = writeLayout(root, { files: { "notes.txt": "hello there, world!\n", "inner/x.csv": "a\n" } });
     const text = await dataInspect(path, {});
     expect(text).toMatch(
-      /does not know this layout[\s\S]*notes\.txt: hello there[\s\S]*inner[\s\S]*The table adapter reads/,
+      /does not recognise this layout[\s\S]*notes\.txt: hello there[\s\S]*inner[\s\S]*The table adapter reads/,
     );
     await expect(dataInspect(join(root, "nowhere"), {})).rejects.toThrow(/there is no such file or folder/);
   });
