@@ -2,10 +2,18 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Segment } from "../data/types.ts";
+import { type ExpertNames, needsLanguageModel } from "../prerank/experts.ts";
 import type { Fusion } from "../prerank/fuse.ts";
 import type { ListMetrics } from "../prerank/lists.ts";
 import type { StageContext } from "../run/stage.ts";
 import { readJson } from "./files.ts";
+
+/** The stage that makes a recipe's slates, and keeps what its pre-rankers learned. */
+export const proposingStage = (prerank: ExpertNames): "candidates" | "slates" =>
+  needsLanguageModel(prerank) ? "slates" : "candidates";
+
+/** Weights of one of SASRec's fits. */
+export const sasrecState = (dir: string, fit: string): string => join(dir, `sasrec-${fit}`);
 
 export const recallFile = (dir: string): string => join(dir, "recall.json");
 

@@ -14,8 +14,9 @@ import { readJson, readMatrix, readScores } from "./files.ts";
 /** Names the pair of files that hold the scores (files.ts). */
 export const scoresName = "evidence";
 
-/** The same of the listwise regression, where it is not the model itself: validation and test slates alone. */
-export const listwiseName = "listwise";
+/** Models whose scores on validation and test slates are kept beside the evidence, where they are not the evidence itself. */
+export const partNames = ["lambdamart", "listwise"] as const;
+export type PartName = (typeof partNames)[number];
 
 export const modelFile = (dir: string): string => join(dir, "model.json");
 
@@ -36,7 +37,7 @@ export interface SavedEvidence {
 export interface Importance {
   readonly feature: string;
   readonly family: string;
-  /** Of the loss that all features took away (lambdamart), or of the absolute weights (listwise). */
+  /** Of the loss that all features took away (trees), or of the absolute weights (listwise). */
   readonly share: number;
 }
 
@@ -44,18 +45,21 @@ export interface Importance {
 export const readEvidence = (context: StageContext): Readonly<Record<string, readonly number[]>> =>
   readScores(context.inputDir("evidence"), scoresName);
 
-/** The listwise regression's scores by slate id; undefined where it is the evidence itself. */
-export const readListwise = (context: StageContext): Readonly<Record<string, readonly number[]>> | undefined =>
-  existsSync(join(context.inputDir("evidence"), `${listwiseName}.json`))
-    ? readScores(context.inputDir("evidence"), listwiseName)
-    : undefined;
+/** Scores by slate id of each model that is kept beside the evidence. */
+export function readParts(context: StageContext): [PartName, Readonly<Record<string, readonly number[]>>][] {
+  const dir = context.inputDir("evidence");
+  return partNames.filter((name) => existsSync(join(dir, `${name}.json`))).map((name) => [name, readScores(dir, name)]);
+}
+
+export interface OpenedEvidence {
+  readonly model: EvidenceModel;
+  readonly features: Features;
+  /** Pre-rankers whose scores of every candidate it needs. */
+  readonly experts: readonly string[];
+}
 
 /** The model that test slates were scored with, its features over given statistics. */
-export function openEvidence(
-  dir: string,
-  items: readonly Item[],
-  statistics: Statistics,
-): { readonly model: EvidenceModel; readonly features: Features } {
+export function openEvidence(dir: string, items: readonly Item[], statistics: Statistics): OpenedEvidence {
   const saved = readJson<SavedEvidence>(modelFile(dir));
   const vectors = itemVectorsFile(dir);
   const table = itemTable(items);
@@ -67,5 +71,5 @@ export function openEvidence(
     throw new RunError(`${modelFile(dir)}: its features are not those of this version`, {
       advice: "Rerun the stage that fits it: gr2 pipeline --from evidence.",
     });
-  return { model, features };
+  return { model, features, experts: saved.experts };
 }

@@ -6,13 +6,15 @@
  * without evidence. Its ID then rests on its text alone, and means less for recommendation than those of the run's items do.
  */
 import { existsSync } from "node:fs";
+import { adapterOptions } from "../artifacts/dataset.ts";
 import { embeddingFile } from "../artifacts/embeddings.ts";
 import { readLines, readMatrix, writeLines } from "../artifacts/files.ts";
 import type { EncodedItem } from "../artifacts/semantic-ids.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { CheckpointError, DataError, WorkerError } from "../core/errors.ts";
-import { type ItemColumns, readItemTable } from "../data/adapters/items.ts";
+import type { ItemColumns } from "../data/adapters/items.ts";
+import { readLaterItems } from "../data/adapters/later-items.ts";
 import type { RawItem } from "../data/adapters/readers.ts";
 import { loadDataset } from "../data/cache.ts";
 import { openDuck, Quarantine } from "../data/duck.ts";
@@ -28,9 +30,9 @@ import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
 
 export interface EncodeOptions {
   readonly run: RunFolder;
-  /** CSV, TSV, JSONL (each may end in .gz) or Parquet. */
+  /** In the layout of the run's own item file; or CSV, TSV, JSON (each may be compressed) or Parquet. */
   readonly items: string;
-  /** Which column holds what; left out: those of the recipe, or item_id, title, brand, categories, description. */
+  /** Which column holds what; left out: those of the run's items, or item_id, title, brand, categories, description. */
   readonly columns: Partial<ItemColumns>;
   readonly out: string;
   /** Started only if there is something to encode. */
@@ -154,7 +156,9 @@ async function readItems({ items: file, columns, log }: EncodeOptions, config: C
   const quarantine = new Quarantine();
   const found = new Map<string, RawItem>();
   try {
-    for await (const item of readItemTable(duck, file, chooseColumns(columns, config), quarantine)) {
+    const later = await readLaterItems(duck, file, adapterOptions(config.data), columns, quarantine);
+    for (const note of later.notes) log(note);
+    for await (const item of later.items) {
       if (found.has(item.id)) continue;
       const plain = (text: string): string => neutralise(text, []);
       found.set(item.id, {
@@ -172,14 +176,6 @@ async function readItems({ items: file, columns, log }: EncodeOptions, config: C
   if (quarantine.count() > 0) log(`left out: ${quarantine.count()} malformed rows of ${file}`);
   if (found.size === 0) throw new DataError(`${file}: there is no item in it`);
   return [...found.values()];
-}
-
-function chooseColumns(given: Partial<ItemColumns>, config: Config): ItemColumns {
-  const { id, item, title, brand, categories, description } = config.data.columns;
-  const recipe = config.data.adapter === "table" ? { id: id ?? item, title, brand, categories, description } : {};
-  const named = Object.entries(recipe).filter((e): e is [string, string] => e[1] !== undefined);
-  const usual = { id: "item_id", title: "title", brand: "brand", categories: "categories", description: "description" };
-  return { ...usual, ...Object.fromEntries(named), ...given };
 }
 
 const toIntMatrix = (ids: readonly Codes[], levels: number): IntMatrix => ({

@@ -87,12 +87,20 @@ export const systems: readonly System[] = [
     description: "the most popular candidate first",
   },
   {
+    name: "lambdamart",
+    mode: "scores",
+    kind: "baseline",
+    servable: false,
+    cost: "statistics",
+    description: "the evidence by boosted trees alone",
+  },
+  {
     name: "listwise",
     mode: "scores",
     kind: "baseline",
     servable: false,
     cost: "statistics",
-    description: "the evidence by a listwise regression instead of trees",
+    description: "the evidence by a listwise regression alone",
   },
   {
     name: "prior",

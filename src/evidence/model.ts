@@ -1,6 +1,8 @@
 /**
  * A fitted evidence model: from the feature rows of a slate to a score a candidate, in log-odds, so that softmax(scores) is
- * its belief. Two kinds: boosted trees (LambdaMART) and a listwise logistic regression, which needs no worker.
+ * its belief. Three kinds: boosted trees (LambdaMART), a listwise logistic regression, which needs no worker, and both
+ * stacked, each with a weight fitted on scores out of sample: trees alone overfit small data, a regression alone misses
+ * what features mean together.
  *
  * Shapes: N candidates, F features; features_NF row-major.
  */
@@ -8,7 +10,7 @@ import { type ChoiceExample, choiceScores, fitChoiceModel } from "../eval/choice
 import { parseTrees, predictTrees, type Trees } from "./trees.ts";
 
 export interface EvidenceModel {
-  readonly kind: "lambdamart" | "listwise";
+  readonly kind: SavedModel["kind"];
   /** Names of the columns it was fitted on. */
   readonly features: readonly string[];
   /** One score a candidate. */
@@ -26,10 +28,23 @@ export type SavedModel =
       /** LightGBM's text format: its own tools read it too. */
       readonly trees: string;
     }
-  | { readonly kind: "listwise"; readonly features: readonly string[]; readonly weights: readonly number[] };
+  | { readonly kind: "listwise"; readonly features: readonly string[]; readonly weights: readonly number[] }
+  | {
+      readonly kind: "stacked";
+      readonly features: readonly string[];
+      /** Models over the same features, and what each one's scores weigh. */
+      readonly parts: readonly { readonly weight: number; readonly model: SavedModel }[];
+    };
 
 export function openModel(saved: SavedModel): EvidenceModel {
-  return saved.kind === "lambdamart" ? boosted(saved, parseTrees(saved.trees)) : listwise(saved);
+  switch (saved.kind) {
+    case "lambdamart":
+      return boosted(saved, parseTrees(saved.trees));
+    case "listwise":
+      return listwise(saved);
+    case "stacked":
+      return stacked(saved);
+  }
 }
 
 function boosted(saved: SavedModel & { kind: "lambdamart" }, trees: Trees): EvidenceModel {
@@ -53,6 +68,58 @@ function listwise(saved: SavedModel & { kind: "listwise" }): EvidenceModel {
       choiceScores(saved.weights, withinSlate(features_NF, numCandidates), numCandidates),
     toJSON: () => saved,
   };
+}
+
+function stacked(saved: SavedModel & { kind: "stacked" }): EvidenceModel {
+  const parts = saved.parts
+    .filter(({ weight }) => weight > 0)
+    .map(({ weight, model }) => ({ weight, model: openModel(model) }));
+  return {
+    kind: saved.kind,
+    features: saved.features,
+    scores(features_NF, numCandidates) {
+      const out = new Array<number>(numCandidates).fill(0);
+      for (const { weight, model } of parts)
+        model.scores(features_NF, numCandidates).forEach((score, i) => {
+          out[i] = (out[i] as number) + weight * score;
+        });
+      return out;
+    },
+    toJSON: () => saved,
+  };
+}
+
+/**
+ * What the scores of several models weigh in their sum, as log-odds: a conditional logit on scores that are out of sample.
+ * Never negative: a model that only helps as the opposite of what it was fitted to say is left out.
+ * @param slates per slate, per model, one score a candidate
+ */
+export function stackWeights(
+  slates: readonly { readonly scores: readonly (readonly number[])[]; readonly truth_N: readonly number[] }[],
+  numModels: number,
+): number[] {
+  const fit = (models: readonly number[]): number[] => {
+    const examples = slates.map(({ scores, truth_N }): ChoiceExample => {
+      const features_NK = new Float64Array(truth_N.length * models.length);
+      models.forEach((m, k) => {
+        scores[m]?.forEach((score, i) => {
+          features_NK[i * models.length + k] = score;
+        });
+      });
+      return { features_NK, numCandidates: truth_N.length, truth_N };
+    });
+    const names = models.map((m) => `model ${m}`);
+    const { weights } = fitChoiceModel(examples, names, 1e-6);
+    const kept = models.filter((_, k) => (weights[k] as number) > 0);
+    if (kept.length < models.length && kept.length > 0) return fit(kept);
+    const out = new Array<number>(numModels).fill(0);
+    models.forEach((m, k) => {
+      out[m] = Math.max(0, weights[k] as number);
+    });
+    return out;
+  };
+  const all = Array.from({ length: numModels }, (_, m) => m);
+  return slates.length === 0 ? all.map(() => 1 / numModels) : fit(all);
 }
 
 /** One slate to learn from. */

@@ -154,11 +154,14 @@ function parseFields(section: string): Values {
     }),
   );
   return (field) => {
-    const values = (fields.get(field) ?? "").split(" ").filter(Boolean).map(Number);
+    const values = (fields.get(field) ?? "").split(" ").filter(Boolean).map(parseNumber);
     if (values.length === 0 || values.some(Number.isNaN)) throw damaged(`a tree without ${field}`);
     return values;
   };
 }
+
+/** LightGBM writes `inf` for the threshold that tells NaN from all else. */
+const parseNumber = (text: string): number => Number(text.replace(/^(-?)inf$/, "$1Infinity"));
 
 function segmentStarts(nodes: readonly Node[], numFeatures: number): Int32Array {
   const starts = new Int32Array(numFeatures + 1);

@@ -12,6 +12,7 @@
  * Shapes: E experts, J items of a pool.
  */
 import { type ChoiceExample, fitChoiceModel } from "../eval/choice-model.ts";
+import { silentUpTo } from "./experts.ts";
 import type { PreRanker, Ranked } from "./types.ts";
 
 /** What has to be known of an expert's scores. */
@@ -38,7 +39,7 @@ export function buildPool(lists: readonly Ranked[], experts: readonly ExpertScal
   for (const list of lists) for (const item of list.items) if (!at.has(item)) at.set(item, at.size);
   const scores = lists.map((list, e) => {
     const row = new Array<number | null>(at.size).fill(null);
-    const floor = experts[e]?.floor ?? (experts[e]?.scale === "log" ? 0 : Number.NEGATIVE_INFINITY);
+    const floor = silentUpTo(experts[e] ?? { scale: "none" });
     list.items.forEach((item, k) => {
       const score = list.scores[k] as number;
       if (score > floor) row[at.get(item) as number] = score;

@@ -7,13 +7,13 @@
 import { openData } from "../artifacts/dataset.ts";
 import { deriveSeed, unitHash } from "../core/rng.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
+import { listExperts, needsLanguageModel } from "../prerank/experts.ts";
 import { planFits } from "../prerank/fits.ts";
 import { fitItemKnn } from "../prerank/item-knn.ts";
 import { findTargetRanks, listMetrics } from "../prerank/lists.ts";
 import { buildQueries, defaultSlates, rankInBatches } from "../prerank/slates.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
-import { listExperts, needsLanguageModel } from "./prerankers/fitter.ts";
 import { proposalSettings, proposeCandidates } from "./prerankers/propose.ts";
 
 export const candidates: Stage = {

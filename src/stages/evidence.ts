@@ -8,7 +8,8 @@
  * many trees there are is decided on the folds left out. One scale, fitted on scores out of sample, makes them log-odds.
  *
  *   evidence.json, evidence.f64   a score for every candidate of every slate of the re-rank, validation and test segments
- *   listwise.json, listwise.f64   scores of the listwise regression on validation and test slates, where trees are the model
+ *   lambdamart.json/.f64, listwise.json/.f64   scores of trees or regression by themselves on validation and test slates,
+ *                                 where they are not the model
  *   model.json                    the model fitted on all training slates, for serving
  *   item-vectors.f32              the embeddings as its features compare them
  *   importance.json               what each feature is worth to the model
@@ -19,8 +20,8 @@ import {
   type Importance,
   importanceFile,
   itemVectorsFile,
-  listwiseName,
   modelFile,
+  type PartName,
   type SavedEvidence,
   scoresName,
 } from "../artifacts/evidence.ts";
@@ -34,7 +35,14 @@ import { gradedNdcg } from "../eval/metrics.ts";
 import type { FeatureInput } from "../evidence/families/family.ts";
 import { Features } from "../evidence/features.ts";
 import { itemTable } from "../evidence/items.ts";
-import { type EvidenceModel, fitListwise, type Lesson, logOddsScale, openModel } from "../evidence/model.ts";
+import {
+  type EvidenceModel,
+  fitListwise,
+  type Lesson,
+  logOddsScale,
+  openModel,
+  stackWeights,
+} from "../evidence/model.ts";
 import { Statistics } from "../evidence/statistics.ts";
 import { assignUserFold, planViews, type ViewPlan } from "../evidence/views.ts";
 import { crossFittedSlates } from "../prerank/cross-fit.ts";
@@ -105,11 +113,14 @@ async function run(context: StageContext): Promise<Summary> {
     });
 
   const fitted =
-    o.model === "lambdamart" ? await fitBoosted(context, names, lessons, folds) : fitLight(names, lessons, folds, o);
+    o.model === "listwise" ? fitLight(names, lessons, folds, o) : await fitHeavy(context, names, lessons, folds);
   const { models, final, importance } = fitted;
-  // The light model as a baseline of the heavy one: what the trees are worth.
-  const light = o.model === "lambdamart" ? fitListwise(names, thinOut(lessons), o.l2) : undefined;
-  const baseline = new Map<string, readonly number[]>();
+  // The models that are not the evidence by themselves: what each of them is worth.
+  const parts = Object.entries(fitted.parts).map(([name, part]) => ({
+    name,
+    part,
+    scores: new Map<string, readonly number[]>(),
+  }));
 
   // Scores of all slates: a user's training slates by the model that has not learned from them.
   const scored = new Map<string, readonly number[]>();
@@ -123,13 +134,14 @@ async function run(context: StageContext): Promise<Summary> {
         const model = segment === "rerank" ? (models[assignModelFold(slate.user)] as EvidenceModel) : final;
         const features_NF = features.of(toFeatureInput(data, slate));
         scored.set(slate.id, model.scores(features_NF, slate.candidates.length));
-        if (light && segment !== "rerank") baseline.set(slate.id, light.scores(features_NF, slate.candidates.length));
+        if (segment !== "rerank")
+          for (const { part, scores } of parts) scores.set(slate.id, part.scores(features_NF, slate.candidates.length));
       }
     }
     context.progress("scoring slates", done + 1, plans.length);
   }
   writeScores(context.dir, scoresName, scored);
-  if (light) writeScores(context.dir, listwiseName, baseline);
+  for (const { name, scores } of parts) writeScores(context.dir, name, scores);
   writeJson(modelFile(context.dir), { experts, families: o.families, model: final.toJSON() } satisfies SavedEvidence);
   if (items.embeddings) {
     const { dims: cols, vectors_ID } = items.embeddings;
@@ -172,12 +184,54 @@ interface Fitted {
   /** By model fold: learned from the other folds. */
   readonly models: readonly EvidenceModel[];
   readonly final: EvidenceModel;
+  /** Other models fitted on all training slates, by the name of the baseline they are. */
+  readonly parts: Readonly<Partial<Record<PartName, EvidenceModel>>>;
   /** Share of each feature; they add up to 1. */
   readonly importance: readonly number[];
   readonly summary: Summary;
 }
 
 type Taught = Lesson & { readonly gains_N: readonly number[] };
+
+/** Trees, alone or stacked with the regression. */
+async function fitHeavy(
+  context: StageContext,
+  names: readonly string[],
+  lessons: readonly Taught[],
+  folds: readonly number[],
+): Promise<Fitted> {
+  const o = context.config.evidence;
+  const trees = await fitBoosted(context, names, lessons, folds);
+  if (o.model === "lambdamart") return { ...trees, parts: { listwise: fitListwise(names, thinOut(lessons), o.l2) } };
+  const light = fitLight(names, lessons, folds, o);
+  const weights = stackWeights(
+    lessons.map(({ features_NF, numCandidates, truth_N }, i) => ({
+      scores: [trees, light].map(({ models }) =>
+        (models[folds[i] as number] as EvidenceModel).scores(features_NF, numCandidates),
+      ),
+      truth_N,
+    })),
+    2,
+  );
+  const [treesWeight = 0, listwiseWeight = 0] = weights;
+  const stack = (a: EvidenceModel, b: EvidenceModel): EvidenceModel =>
+    openModel({
+      kind: "stacked",
+      features: names,
+      parts: [
+        { weight: treesWeight, model: a.toJSON() },
+        { weight: listwiseWeight, model: b.toJSON() },
+      ],
+    });
+  context.log(`stacked: trees weigh ${treesWeight.toFixed(2)}, the regression ${listwiseWeight.toFixed(2)}`);
+  return {
+    models: trees.models.map((model, fold) => stack(model, light.models[fold] as EvidenceModel)),
+    final: stack(trees.final, light.final),
+    parts: { lambdamart: trees.final, listwise: light.final },
+    importance: trees.importance,
+    summary: { ...trees.summary, weight_trees: treesWeight, weight_listwise: listwiseWeight },
+  };
+}
 
 async function fitBoosted(
   context: StageContext,
@@ -220,6 +274,7 @@ async function fitBoosted(
   return {
     models: models.slice(0, -1),
     final: models.at(-1) as EvidenceModel,
+    parts: {},
     importance: shares(fitted.gains),
     summary: { trees: fitted.trees, scale, heldOut_ndcg: fitted.ndcg[fitted.trees - 1] ?? 0 },
   };
@@ -246,6 +301,7 @@ function fitLight(
   return {
     models: Array.from({ length: o.modelFolds }, (_, fold) => fitListwise(names, few(fold), o.l2)),
     final,
+    parts: {},
     importance: shares(saved.kind === "listwise" ? saved.weights.map(Math.abs) : []),
     summary: {},
   };

@@ -12,12 +12,12 @@ import { maxCandidates } from "../config/schema/data.ts";
 import { RunError } from "../core/errors.ts";
 import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
 import type { Segment } from "../data/types.ts";
+import { needsLanguageModel } from "../prerank/experts.ts";
 import { loggedSlates } from "../prerank/logged.ts";
 import { type SlateSegment, slateStats } from "../prerank/slates.ts";
 import { type Slate, slateLabels } from "../prerank/types.ts";
 import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
-import { needsLanguageModel } from "./prerankers/fitter.ts";
 import { proposalSettings, proposeCandidates } from "./prerankers/propose.ts";
 
 export const slates: Stage = {

@@ -41,7 +41,7 @@ describe("baselines", () => {
     expect(m.best_preranker).toBe(`prerank_${best}`);
     for (const system of ["prerank", "evidence", "sft_direct"])
       expect(m.comparisons.some((c) => c.system === system && c.baseline === m.best_preranker)).toBe(true);
-    for (const system of ["popularity", "listwise", "prior", "evidence"])
+    for (const system of ["popularity", "lambdamart", "listwise", "prior", "evidence"])
       expect(value(m, system, "conditional")).toBeGreaterThan(0);
     expect(m.systems.find((s) => s.name === m.best_preranker)).toMatchObject({ kind: "baseline", servable: false });
   });

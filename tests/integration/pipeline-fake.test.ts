@@ -82,7 +82,7 @@ const readRunManifest = (name: string): Manifest =>
   JSON.parse(readFileSync(join(root, name, "manifest.json"), "utf8")) as Manifest;
 
 const systems = [
-  ...["prerank", "popularity", "listwise", "prior", "evidence", "direct", "direct_other_history"],
+  ...["prerank", "popularity", "lambdamart", "listwise", "prior", "evidence", "direct", "direct_other_history"],
   ...["sft_direct", "sft", "sft_nothink", "rl_direct", "rl", "rl_nothink"],
   ...["rl_other_thought", "rl_other_order", "rl_nothink_other_order"],
 ];
@@ -196,7 +196,11 @@ describe("the whole pipeline on a fake worker", () => {
     // Timed: all that asks a language model.
     const timed = file.systems.filter((s) => s.prompt_tokens > 0).map((s) => s.name);
     expect(Object.keys(file.request_ms).sort()).toEqual(timed.sort());
-    expect(timed).toContain("direct");
+    // A fake model knows nothing: it is asked about validation, and has no say in direct mode.
+    expect(timed).toContain("rl");
+    expect(timed).not.toContain("direct");
+    const n5 = (system: string) => file.rows.filter((r) => r.system === system).map((r) => r.value);
+    expect(n5("direct")).toEqual(n5("prior"));
 
     const rollouts = logged("first", "rollouts.jsonl") as Record<string, unknown>[];
     for (const r of rollouts) {

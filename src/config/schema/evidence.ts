@@ -7,10 +7,10 @@ export const familyNames = ["collaborative", "metadata", "lexical", "embedding",
 export const evidence = z
   .strictObject({
     model: z
-      .enum(["lambdamart", "listwise"])
-      .default("lambdamart")
+      .enum(["stacked", "lambdamart", "listwise"])
+      .default("stacked")
       .describe(
-        "lambdamart: gradient-boosted trees (LightGBM, fitted by the worker); listwise: a logistic regression over the candidates, lighter and a little weaker.",
+        "lambdamart: gradient-boosted trees (LightGBM, fitted by the worker); listwise: a logistic regression over the candidates, which needs no worker; stacked: the sum of both, weighed out of sample.",
       ),
     families: z
       .array(z.enum(familyNames))

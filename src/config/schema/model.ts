@@ -125,6 +125,12 @@ export const prompts = z
       .default("auto")
       .describe("Use the model's chat template; auto = in the json format, if the checkpoint has one."),
     historyItems: count.default(20).describe("Number of latest history items shown."),
+    candidates: countOrZero
+      .refine((n) => n !== 1, { error: "one candidate leaves nothing to order" })
+      .default(0)
+      .describe(
+        "How many candidates the language model is asked about (its cost is linear in them): the top ones by the evidence. The rest follow in that order. 0 = all.",
+      ),
     showCandidates: z.boolean().default(true).describe("List the candidates in the prompt, in pre-rank order."),
     showTitles: z.boolean().default(false).describe("Show titles next to semantic IDs."),
     maxTitleTokens: countOrZero.default(64).describe("Truncate titles to this many tokens; 0 = never."),

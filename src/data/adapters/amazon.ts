@@ -41,7 +41,8 @@ const reviewColumns: Readonly<Record<Edition, InteractionColumns>> = {
   amazon2023: { user: "user_id", item: "parent_asin", rating: "rating", time: "timestamp" },
 };
 
-const itemColumns: Readonly<Record<Edition, ItemColumns>> = {
+/** Of each edition's metadata. */
+export const amazonColumns: Readonly<Record<Edition, ItemColumns>> = {
   amazon2014: { id: "asin", title: "title", brand: "brand", categories: "categories", description: "description" },
   amazon2018: { id: "asin", title: "title", brand: "brand", categories: "category", description: "description" },
   amazon2023: {
@@ -89,7 +90,7 @@ function metadata(patterns: Wanted["patterns"]): Wanted {
 }
 
 /** Category names may hold any printable character, so nothing splits them: they come as lists. */
-const noSeparator = "\u0000";
+export const noSeparator = "\u0000";
 
 export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine: Quarantine): Promise<AdapterReport> {
   const { kind, path } = options;
@@ -119,7 +120,7 @@ export function amazonItems(
   named: Partial<ItemColumns>,
   quarantine: Quarantine,
 ): AsyncGenerator<RawItem> {
-  const columns = { ...itemColumns[kind], ...named };
+  const columns = { ...amazonColumns[kind], ...named };
   return itemLines(file, quarantine, (text) => {
     try {
       const record = kind === "amazon2014" ? parsePythonLiteral(text) : parseJson(text);

@@ -48,7 +48,7 @@ export async function loadMind(duck: Duck, options: MindOptions, quarantine: Qua
     FROM (SELECT u, list_filter(string_split(h, ' '), p -> p <> '') AS items FROM before),
       (SELECT min(t) AS start FROM raw_impressions);
     INSERT INTO raw_interactions SELECT u, i, NULL, t FROM raw_impressions WHERE y > 0; DROP TABLE before`);
-  await writeItems(duck, readNews(items, quarantine));
+  await writeItems(duck, mindItems(items, quarantine));
   return {
     files: [file, items],
     rowsRead,
@@ -62,7 +62,8 @@ export async function loadMind(duck: Duck, options: MindOptions, quarantine: Qua
   };
 }
 
-const readNews = (file: string, quarantine: Quarantine): AsyncGenerator<RawItem> =>
+/** Items of a news.tsv. */
+export const mindItems = (file: string, quarantine: Quarantine): AsyncGenerator<RawItem> =>
   itemLines(file, quarantine, (text) => {
     const [id = "", category = "", subcategory = "", title, description = ""] = text.split("\t");
     if (title === undefined) return `${text.split("\t").length} columns, expected 8`;

@@ -6,7 +6,7 @@
  * Example: `{kind: "movielens", path: "data/ml-1m"}`. Titles keep their year and article order.
  */
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { splitCells } from "../records.ts";
@@ -46,14 +46,16 @@ type ItemParser = (text: string) => RawItem | string;
 const item = (id: string, title: string, categories: readonly string[]): RawItem | string =>
   id === "" ? "no movie id" : { id, title: title.trim(), brand: "", categories, description: "" };
 
-const layouts: readonly {
+interface Layout {
   readonly ratings: string;
   readonly movies: string;
   readonly delimiter: string;
   readonly header: boolean;
   readonly encoding: "utf8" | "latin1";
   readonly parse: ItemParser;
-}[] = [
+}
+
+const layouts: readonly Layout[] = [
   {
     ratings: "u.data",
     movies: "u.item",
@@ -98,6 +100,15 @@ const layouts: readonly {
   },
 ];
 
+/** Items of a file with one of MovieLens' own names; undefined: it has another. */
+export function movielensItems(file: string, quarantine: Quarantine): AsyncGenerator<RawItem> | undefined {
+  const layout = layouts.find((l) => l.movies === basename(file).toLowerCase());
+  return layout && readMovies(file, layout, quarantine);
+}
+
+const readMovies = (file: string, layout: Layout, quarantine: Quarantine): AsyncGenerator<RawItem> =>
+  itemLines(file, quarantine, layout.parse, { skipHeader: layout.header, encoding: layout.encoding });
+
 export async function loadMovielens(
   duck: Duck,
   options: MovielensOptions,
@@ -116,7 +127,6 @@ export async function loadMovielens(
     ...(layout.header ? {} : { names: Object.values(columns) }),
   });
   const movies = join(options.path, layout.movies);
-  const lines = itemLines(movies, quarantine, layout.parse, { skipHeader: layout.header, encoding: layout.encoding });
-  await writeItems(duck, lines);
+  await writeItems(duck, readMovies(movies, layout, quarantine));
   return { files: [ratings, movies], rowsRead: read.rows, hasItems: true, hasClock: true, notes: read.notes };
 }

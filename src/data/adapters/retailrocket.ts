@@ -4,6 +4,7 @@
  * All words are hashed by the publisher: an item's categories are its path in the tree, its description the latest values
  * of its properties, whose words can be compared but not read.
  */
+import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, sqlText } from "../duck.ts";
@@ -36,10 +37,11 @@ export async function loadRetailrocket(
     timeUnit: "milliseconds",
     ...(keep === undefined ? {} : { keep }),
   });
-  const names = filesIn(path);
-  const properties = names.filter((n) => /^item_properties.*\.csv(\.gz)?$/.test(n)).map((n) => join(path, n));
-  const tree = names.filter((n) => /^category_tree\.csv(\.gz)?$/.test(n)).map((n) => join(path, n));
-  if (properties.length > 0) await writeItems(duck, await itemsAt(duck, properties, tree[0]));
+  const properties = filesIn(path)
+    .filter((n) => /^item_properties.*\.csv(\.gz)?$/.test(n))
+    .map((n) => join(path, n));
+  const tree = treeFiles(path);
+  if (properties.length > 0) await writeItems(duck, await retailrocketItems(duck, properties, path));
   return {
     files: [events, ...properties, ...tree],
     rowsRead: read.rows,
@@ -54,7 +56,12 @@ export async function loadRetailrocket(
   };
 }
 
-async function itemsAt(duck: Duck, files: readonly string[], treeFile: string | undefined): Promise<RawItem[]> {
+const treeFiles = (path: string): string[] =>
+  existsSync(path) ? filesIn(path).flatMap((n) => (/^category_tree\.csv(\.gz)?$/.test(n) ? [join(path, n)] : [])) : [];
+
+/** Items of files of properties, with the category tree in the folder `path`, if it is there. */
+export async function retailrocketItems(duck: Duck, files: readonly string[], path: string): Promise<RawItem[]> {
+  const [treeFile] = treeFiles(path);
   const csv = (paths: readonly string[]): string =>
     `read_csv([${paths.map(sqlText).join(", ")}], header=true, all_varchar=true)`;
   try {

@@ -7,7 +7,8 @@ import { hashJson, sha256 } from "../../core/hash.ts";
 import { checkEmbedder } from "../../models/item-encoder.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { WorkerClient } from "../../worker/types.ts";
-import { ItemResolver } from "../model/items.ts";
+import type { SlateFacts } from "../model/evidence.ts";
+import { type FoundItems, ItemResolver } from "../model/items.ts";
 import { Lru } from "../model/lru.ts";
 import { type LoadedRun, RunModel } from "../model/model.ts";
 import { NewItems } from "../model/new-items.ts";
@@ -118,6 +119,11 @@ export class Deployment {
     const worker = ready.find((w) => !w.busy) ?? ready[0];
     if (!worker) throw new WorkerError("no worker is ready", { retryable: true });
     return worker.client;
+  }
+
+  /** Asks the pre-rankers whose scores the evidence needs; rejects with WorkerError. */
+  findFacts(mode: ServeMode, found: FoundItems, signal: AbortSignal): Promise<SlateFacts> {
+    return this.runModel.findFacts(() => this.anyWorker(), mode, found, this.preparer, signal);
   }
 
   /** For turning this model's reasoning into text. */

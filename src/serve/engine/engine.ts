@@ -7,6 +7,7 @@
 import { Gr2Error } from "../../core/errors.ts";
 import type { Order } from "../model/order.ts";
 import type { PreparedRequest } from "../model/prepared-request.ts";
+import { withoutBlanks } from "../request/blanks.ts";
 import { checkRequest } from "../request/check.ts";
 import { ReasoningStream, reasoningText } from "../request/reasoning.ts";
 import {
@@ -148,8 +149,9 @@ export class Engine implements Reranker {
     checkRequest(request, deployment.model);
     const deadlineMs = (request.deadlineMs || this.settings.defaultDeadlineMs) - lag;
     const times = { encode: 0 };
+    const { asked, restore } = withoutBlanks(request);
     const outcome = await this.outcome(deployment, request, deadlineMs, signal, (stop, jobs) =>
-      this.work(deployment, request, stop, jobs, times, onReasoning),
+      this.work(deployment, asked, stop, jobs, times, onReasoning),
     );
     if (outcome.kind === "gone") throw new Refusal("unavailable", "the caller has gone away");
     if (outcome.kind === "fallback" && (request.onFallback ?? this.settings.onFallback) === "error")
@@ -158,7 +160,7 @@ export class Engine implements Reranker {
         `the model gave no answer (${outcome.reason}), and the request's own order was not wanted instead`,
         { fallback: outcome.reason },
       );
-    const ranking = outcome.kind === "order" ? outcome.order.ranking : ownOrder(request);
+    const ranking = outcome.kind === "order" ? restore(outcome.order.ranking) : ownOrder(request);
     return {
       ranking: ranking
         .slice(0, request.topN || ranking.length)
@@ -239,17 +241,18 @@ export class Engine implements Reranker {
     let prepared: PreparedRequest;
     try {
       const found = await deployment.items.find(request, stop);
+      const facts = await deployment.findFacts(request.mode, found, stop);
       const scores = request.candidates.map((c) => c.score);
       prepared = deployment.preparer.prepare(
         request.mode,
         found,
         scores.every((s) => s !== undefined) ? scores : undefined,
         request.topN,
+        facts,
       );
     } catch (e) {
       if (e instanceof Refusal) throw e;
-      if (!stop.aborted)
-        this.log(`a request's items cannot be found: ${e instanceof Gr2Error ? e.message : String(e)}`);
+      if (!stop.aborted) this.log(`a request cannot be prepared: ${e instanceof Gr2Error ? e.message : String(e)}`);
       return fallback("worker_lost");
     } finally {
       times.encode = performance.now() - start;

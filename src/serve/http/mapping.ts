@@ -3,11 +3,12 @@
  * candidates in the order of the caller's ranker.
  *
  * A query is plain text, one item a line, oldest first; or JSON, `{"history": [...]}`, whose entries are item ids or
- * `{item_id?, text?}`. A document is a text, or `{text?, id?, item_id?, score?}`. Texts of documents are never looked into.
+ * `{item_id?, text?}`. A document is a text, or `{text?, id?, item_id?, score?}`. Texts of documents are never looked into;
+ * other values of `rank_fields` (numbers, lists, objects) become text.
  */
 import { z } from "zod";
 import { checkRequest, type FieldNames } from "../request/check.ts";
-import type { CandidateReference, ItemReference, RerankRequest } from "../request/types.ts";
+import { type CandidateReference, type ItemReference, Refusal, type RerankRequest } from "../request/types.ts";
 import { parseJson } from "./body.ts";
 import { isObject, parseBody, type ReadContext } from "./dialects/dialect.ts";
 import { Problem } from "./problem.ts";
@@ -56,6 +57,7 @@ export function toRequest(
   context: ReadContext,
   names: FieldNames,
 ): { readonly request: RerankRequest; readonly numCut: number } {
+  if (generic.textFields !== undefined) checkFields(generic.textFields, generic.documents);
   let numCut = 0;
   const limit = (text: string): string => {
     if (generic.cut === undefined) return text;
@@ -113,13 +115,36 @@ function readCandidate(
   const text =
     textFields === undefined
       ? from.text
-      : textFields.flatMap((f) => (typeof from[f] === "string" ? [from[f] as string] : [])).join("\n");
+      : textFields
+          .map((f) => fieldText(from[f]))
+          .filter((t) => t !== "")
+          .join("\n");
   return {
     id: from.id ?? `#${position}`,
     ...(from.item_id === undefined ? {} : { itemId: from.item_id }),
-    ...(text === undefined || text === "" ? {} : { text }),
+    ...(text === undefined ? {} : { text }),
     ...(from.score === undefined ? {} : { score: from.score }),
   };
+}
+
+/** A field's value as text: lists with commas, objects by the texts of their values. */
+function fieldText(value: unknown): string {
+  if (typeof value === "string") return value;
+  if (value === null || value === undefined) return "";
+  if (typeof value !== "object") return String(value);
+  return Object.values(value)
+    .map(fieldText)
+    .filter((t) => t !== "")
+    .join(", ");
+}
+
+/** A field that no document has is a typing error, and would leave nothing to rank by. */
+function checkFields(fields: readonly string[], documents: readonly Document[]): void {
+  const objects = documents.filter((d) => typeof d !== "string");
+  fields.forEach((field, i) => {
+    if (objects.length > 0 && !objects.some((d) => d[field] !== undefined))
+      throw new Refusal("invalid", `rank_fields[${i}] names a field that no document has.`);
+  });
 }
 
 /** What the caller called a document, for the results: nothing if it gave no id. */

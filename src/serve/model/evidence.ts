@@ -1,38 +1,61 @@
 /**
  * The evidence for a slate that no stage has seen: what a prior fitted with decoding.evidence needs when the re-ranker serves.
  * The model and the statistics that the run's own test slates were scored with (stage evidence), so equal slates get equal
- * scores.
+ * scores. What the pre-rankers of a fused run say of the candidates: experts.ts.
  *
  * Items the data set does not hold have no statistics: in the history they are passed over, as candidates they get the mean
  * of the others. The clock is the end of the statistics, unless a time is given.
  */
 import { openEvidence } from "../../artifacts/evidence.ts";
+import { RunError } from "../../core/errors.ts";
 import { trainingView } from "../../data/split.ts";
 import type { SplitDataset } from "../../data/types.ts";
 import { Statistics } from "../../evidence/statistics.ts";
+import type { ExpertScores } from "./experts.ts";
 
-/** @param time of the last history item, seconds */
+/** What is known of a slate besides what the request says. */
+export interface SlateFacts {
+  /** Of the last history item, seconds. */
+  readonly time?: number | undefined;
+  /** Of every pre-ranker the evidence was trained on, aligned with the candidates. */
+  readonly experts?: ExpertScores | undefined;
+}
+
 export type ComputeEvidence = (
   history: readonly number[],
   candidates: readonly number[],
   scores: readonly number[],
-  time?: number,
+  facts?: SlateFacts,
 ) => number[];
 
+export interface ServedEvidence {
+  readonly compute: ComputeEvidence;
+  /** Pre-rankers whose scores it needs. */
+  readonly experts: readonly string[];
+}
+
 /** @param evidenceDir folder of the stage evidence; @param refit as the run was made */
-export function servingEvidence(split: SplitDataset, evidenceDir: string, refit: boolean): ComputeEvidence {
+export function servingEvidence(split: SplitDataset, evidenceDir: string, refit: boolean): ServedEvidence {
   const view = trainingView(split, refit ? "validation" : "rerank");
   const statistics = new Statistics(view, split.dataset.stats.hasClock !== false);
-  const { model, features } = openEvidence(evidenceDir, split.dataset.items, statistics);
+  const { model, features, experts } = openEvidence(evidenceDir, split.dataset.items, statistics);
   const end = view.times.reduce((latest, times) => Math.max(latest, times.at(-1) ?? latest), 0);
   const known = (row: number): boolean => row < split.dataset.items.length;
-  return (history, candidates, scores, time = end) => {
+  const compute: ComputeEvidence = (history, candidates, scores, facts = {}) => {
     const positions = candidates.flatMap((row, position) => (known(row) ? [position] : []));
+    const missing = experts.find((name) => facts.experts?.[name] === undefined);
+    if (missing !== undefined)
+      throw new RunError(`the evidence was trained on what pre-ranker ${missing} says, and it was not asked`, {
+        advice: "This is a fault of GR2: please report it.",
+      });
     const input = {
       history: Int32Array.from(history.filter(known)),
-      now: time,
+      now: facts.time ?? end,
       candidates: positions.map((position) => candidates[position] as number),
       scores: positions.map((position) => scores[position] as number),
+      experts: Object.fromEntries(
+        experts.map((name) => [name, positions.map((position) => facts.experts?.[name]?.[position] ?? null)]),
+      ),
     };
     const found = model.scores(features.of(input), positions.length);
     const mean = found.reduce((sum, e) => sum + e, 0) / Math.max(1, found.length);
@@ -42,4 +65,5 @@ export function servingEvidence(split: SplitDataset, evidenceDir: string, refit:
     });
     return out;
   };
+  return { compute, experts };
 }

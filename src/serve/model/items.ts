@@ -4,6 +4,7 @@
  */
 import { neutralise } from "../../sid/sanitise.ts";
 import type { Codes } from "../../sid/semantic-id.ts";
+import { isBlank } from "../request/blanks.ts";
 import { type ItemReference, Refusal, type RerankRequest } from "../request/types.ts";
 import type { NewItems } from "./new-items.ts";
 import type { ServedRun } from "./served-run.ts";
@@ -60,7 +61,7 @@ export class ItemResolver {
   private look({ itemId, text }: ItemReference): number | string | undefined {
     const row = itemId === undefined ? undefined : this.run.rowById.get(itemId);
     if (row !== undefined) return row;
-    if (text === undefined || text === "") return undefined;
+    if (text === undefined || isBlank({ text })) return undefined;
     const plain = neutralise(text, []);
     return this.run.rowByTitle.get(plain.toLowerCase()) ?? plain;
   }

@@ -7,14 +7,17 @@ import { WorkerError } from "../../core/errors.ts";
 import { hashJson, sha256 } from "../../core/hash.ts";
 import { encodeTexts } from "../../models/item-encoder.ts";
 import { checkLineage, chooseChatFrame, modelRequest } from "../../models/language-model.ts";
+import { sasrecModel } from "../../models/sasrec.ts";
 import { decodingRules, sumLogLikelihoods } from "../../policy/ask.ts";
 import type { ChatFrame } from "../../prompts/pieces.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
 import type { PromptTokens, ServeMode } from "../request/types.ts";
+import type { SlateFacts } from "./evidence.ts";
+import type { FoundItems } from "./items.ts";
 import { countWanted, directOrder, type Order, priorOrder, thinkOrder } from "./order.ts";
 import type { PreparedRequest, RequestPreparer } from "./prepared-request.ts";
-import type { ServedRun, ServedSystem } from "./served-run.ts";
+import { type ServedRun, type ServedSystem, usesEvidence } from "./served-run.ts";
 
 /** What loading found; equal for every worker of a service. */
 export interface LoadedRun {
@@ -80,7 +83,18 @@ export class RunModel {
         tokenizer: sha256(loaded.tokenizerJson),
       });
       this.remember(client, weights, state.weightsId);
+      if (weights === this.run.experts?.languageModel) hashes.generative = state.sha256;
       for (const [mode, system] of Object.entries(systems)) if (system.weights === weights) hashes[mode] = state.sha256;
+    }
+    for (const { fit, path } of this.run.experts?.weights ?? []) {
+      const modelId = this.nameModel(path);
+      const sasrec = await client.loadModel(
+        { modelId, ...sasrecModel(config, this.run.items.length, fit), trainable: false },
+        { signal },
+      );
+      const state = await client.loadState({ modelId, path, includeOptimizer: false }, { signal });
+      checkLineage(path, state, { catalogue: this.run.dataHash, tokenizer: sha256(sasrec.tokenizerJson) });
+      hashes[`sasrec, fit ${fit}`] = state.sha256;
     }
     await this.encode(client, [""], signal); // the first use loads the embedding model: seconds
     if (!loaded)
@@ -114,13 +128,13 @@ export class RunModel {
   /** Throws WorkerError (the worker is lost) unless it answers and still has the models. */
   async check(client: WorkerClient, timeoutMs: number): Promise<void> {
     const { modelIds } = await client.getInfo({ timeoutMs });
-    const missing = this.weights().filter((weights) => !modelIds.includes(this.nameModel(weights)));
+    const missing = this.allWeights().filter((weights) => !modelIds.includes(this.nameModel(weights)));
     if (missing.length > 0) throw new WorkerError("the worker has lost its model", { retryable: true });
   }
 
   /** Takes the models out of a worker that lives on. Never throws. */
   async unload(client: WorkerClient): Promise<void> {
-    for (const weights of this.weights())
+    for (const weights of this.allWeights())
       await client.unloadModel(this.nameModel(weights), { timeoutMs: 5_000 }).catch(() => {});
   }
 
@@ -135,6 +149,29 @@ export class RunModel {
   encode(client: WorkerClient, texts: readonly string[], signal: AbortSignal) {
     const { collaborativeDims } = this.run.config.sid;
     return encodeTexts(client, this.run.tokenizer, this.embedder, texts, { collaborativeDims, signal });
+  }
+
+  /** What evidence needs to know of a request's items besides their statistics. */
+  async findFacts(
+    client: () => WorkerClient,
+    mode: ServeMode,
+    found: FoundItems,
+    preparer: RequestPreparer,
+    signal: AbortSignal,
+  ): Promise<SlateFacts> {
+    const { experts, findUser, items, systems } = this.run;
+    if (!systems[mode] || !usesEvidence(this.run.config, systems[mode])) return {};
+    const isKnown = (row: number): boolean => row < items.length;
+    const history = found.history.map((f) => f.row).filter(isKnown);
+    const known = findUser(history);
+    if (!experts) return { time: known?.time };
+    const worker = {
+      client: client(),
+      nameModel: (path: string) => this.nameModel(path),
+      encoder: () => preparer.catalogueEncoder(),
+    };
+    const question = { history, candidates: found.candidates.map((f) => f.row), user: known?.user };
+    return { time: known?.time, experts: await experts.score(worker, question, signal) };
   }
 
   /** One order a request; undefined where the model's answer is none. All requests have the mode. */
@@ -224,11 +261,17 @@ export class RunModel {
     this.onPrompts({ computed: requests.reduce((sum, q) => sum + q.prompt.length, 0) - reused, reused });
   }
 
+  /** Of the language models. */
   private weights(): string[] {
-    return [...new Set(Object.values(this.run.systems).flatMap((s) => (s.weights === undefined ? [] : [s.weights])))];
+    const all = [...Object.values(this.run.systems).map((s) => s.weights), this.run.experts?.languageModel];
+    return [...new Set(all.filter((weights) => weights !== undefined))];
+  }
+
+  private allWeights(): string[] {
+    return [...this.weights(), ...(this.run.experts?.weights ?? []).map(({ path }) => path)];
   }
 
   private nameModel(weights: string): string {
-    return `serve-${this.label}-${this.weights().indexOf(weights)}`;
+    return `serve-${this.label}-${this.allWeights().indexOf(weights)}`;
   }
 }

@@ -93,5 +93,8 @@ function firstChoiceChances(
   return chances;
 }
 
-const spread = (q: PreparedRequest, order: readonly number[], scoreAt: (j: number) => number): Order["ranking"] =>
-  order.flatMap((j) => (q.positions[j] as readonly number[]).map((position) => ({ position, score: scoreAt(j) })));
+/** What the model was not asked about comes last: to it, none of that is the first choice. */
+const spread = (q: PreparedRequest, order: readonly number[], scoreAt: (j: number) => number): Order["ranking"] => [
+  ...order.flatMap((j) => (q.positions[j] as readonly number[]).map((position) => ({ position, score: scoreAt(j) }))),
+  ...q.tail.flat().map((position) => ({ position, score: 0 })),
+];

@@ -2,6 +2,7 @@
  * What a valid request is, whatever protocol it came by. Owns every rule that does not depend on a protocol's spelling;
  * messages name the field and the limit and never repeat what the caller sent.
  */
+import { isBlank } from "./blanks.ts";
 import { Refusal, type RerankRequest, type ServedModel } from "./types.ts";
 
 /** Ids longer than this many UTF-8 bytes are refused. */
@@ -17,7 +18,7 @@ const ownNames: FieldNames = { candidates: "candidates", history: "history" };
 
 /**
  * Throws Refusal "invalid" or "too_large" at the first rule that is broken.
- * A text counts in UTF-8 bytes; a blank text is none.
+ * A text counts in UTF-8 bytes. A blank one is let through, unless there is no other candidate: see blanks.ts.
  */
 export function checkRequest(
   request: RerankRequest,
@@ -55,6 +56,8 @@ export function checkRequest(
     if (!Number.isFinite(candidate.score)) throw new Refusal("invalid", `${field}.score is not a finite number.`);
     numScored++;
   });
+  if (candidates.every(isBlank))
+    throw new Refusal("invalid", `The text of ${names.candidates}[0], and of every other, is blank.`);
   if (numScored !== 0 && numScored !== candidates.length)
     throw new Refusal(
       "invalid",
@@ -75,7 +78,7 @@ function checkItem(
   maxTextBytes: number,
 ): void {
   const { itemId, text } = item;
-  if (itemId === undefined && (text === undefined || text.trim() === ""))
+  if (itemId === undefined && text === undefined)
     throw new Refusal("invalid", `${field} has neither an item id nor a text.`);
   if (itemId === "") throw new Refusal("invalid", `${field}.item_id is empty.`);
   if (itemId !== undefined) checkBytes(itemId, `${field}.item_id`, maxIdBytes);

@@ -2,7 +2,7 @@
  * What there is without GR2's language model, on the same slates: the order that came in, popularity, each pre-ranker of a
  * fused list, the evidence by trees and by regression, the fitted prior, and scores that somebody brings.
  */
-import { readListwise } from "../../artifacts/evidence.ts";
+import { readParts } from "../../artifacts/evidence.ts";
 import { readLines } from "../../artifacts/files.ts";
 import { ConfigError } from "../../core/errors.ts";
 import { trainingView } from "../../data/split.ts";
@@ -10,10 +10,10 @@ import { ndcgAt } from "../../eval/metrics.ts";
 import { broughtSystem, findSystem, prerankerSystem } from "../../eval/systems.ts";
 import { computePrior, type Prior } from "../../policy/prior.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
-import { type Asked, none, type SystemResult, scored, weighed } from "./answers.ts";
+import { none, priorAnswer, type SystemResult, scored } from "./answers.ts";
+import type { Asked } from "./asked.ts";
 
 export function baselineAnswers(asked: Asked): SystemResult[] {
-  const listwise = readListwise(asked.context);
   return [
     {
       system: "prerank",
@@ -23,8 +23,10 @@ export function baselineAnswers(asked: Asked): SystemResult[] {
     },
     scoreAll("popularity", asked, byPopularity(asked)),
     ...prerankers(asked),
-    ...(listwise ? [scoreAll("listwise", asked, (s) => listwise[s.id] as readonly number[])] : []),
-    weighed("prior", asked, undefined),
+    ...readParts(asked.context).map(([name, scores]) =>
+      scoreAll(name, asked, (s) => scores[s.id] as readonly number[]),
+    ),
+    priorAnswer("prior", asked),
     {
       ...scoreAll("evidence", asked, (s) =>
         computePrior(evidenceAlone, { scores: s.scores, evidence: asked.evidence[s.id] as readonly number[] }),

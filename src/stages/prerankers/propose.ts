@@ -18,7 +18,7 @@ import { deriveSeed, Rng, unitHash } from "../../core/rng.ts";
 import type { Segment, SplitDataset } from "../../data/types.ts";
 import { PairedBootstrap } from "../../eval/bootstrap.ts";
 import { ndcgAt, recallAt } from "../../eval/metrics.ts";
-import { planFits } from "../../prerank/fits.ts";
+import { listDepth, listExperts, planExpert, shortScore } from "../../prerank/experts.ts";
 import { aloneAs, type Fusion, fitFusion, fuse } from "../../prerank/fuse.ts";
 import {
   type BySegment,
@@ -32,7 +32,7 @@ import {
 import { buildQueries, defaultSlates, makeSlate, type Query } from "../../prerank/slates.ts";
 import type { Ranked, Slate } from "../../prerank/types.ts";
 import type { StageContext } from "../../run/stage.ts";
-import { isCheap, listExperts, preRankerFitter } from "./fitter.ts";
+import { preRankerFitter } from "./fitter.ts";
 import { unloadSasrec } from "./sasrec.ts";
 
 /** Positions with fewer items in reach are no re-ranking problem. */
@@ -68,12 +68,8 @@ export async function proposeCandidates(context: StageContext, data: SplitDatase
   const queries = selectPositions(data, folds > 0 ? trainSlates : 0, deriveSeed(seed, "train-slates"));
   const experts: ExpertLists[] = [];
   for (const name of names) {
-    const own = folds === 0 || !isCheap(name) ? folds : Math.max(folds, cheapFolds);
-    const options = { folds: own, refit, seed: deriveSeed(seed, "folds"), midtrain: queries.midtrain !== undefined };
-    // The LM has learned from the mid-training segment; beams as wide as its lists cost in proportion.
-    const lists = name === "generative" ? size : depth;
-    const plans =
-      name === "generative" ? withoutMidtrain(planFits(data, { ...options, folds: 0 })) : planFits(data, options);
+    const plans = planExpert(data, name, { folds, refit, seed, midtrain: queries.midtrain !== undefined });
+    const lists = listDepth(name, context.config.prerank);
     const fitted = preRankerFitter(context, data, name);
     const made = await collectLists(name, plans, fitted, queries, lists, defaultSlates.repeats, context.progress);
     experts.push({ ...made, lists: filled(made.lists, queries) });
@@ -100,12 +96,6 @@ export async function proposeCandidates(context: StageContext, data: SplitDatase
   writeJson(recallFile(context.dir), report);
   return report;
 }
-
-/** Fits are cheap enough to hold back only a tenth of the users. */
-const cheapFolds = 10;
-
-const withoutMidtrain = (plans: ReturnType<typeof planFits>) =>
-  plans.map((plan) => ({ ...plan, segments: plan.segments.filter((s) => s !== "midtrain") }));
 
 /** Positions of all users by segment; of the mid-training segment a seeded draw of `train`. */
 function selectPositions(data: SplitDataset, train: number, seed: number): BySegment<Query> {
@@ -233,10 +223,7 @@ function assemble(
 
 /** What the pre-rankers say of the first candidates. */
 const cutTo = (said: NonNullable<Slate["experts"]>, first: number): Slate["experts"] =>
-  Object.fromEntries(Object.entries(said).map(([name, all]) => [name, all.slice(0, first).map(short)]));
-
-/** Six digits are enough for a feature, and half of the file. */
-const short = (score: number | null): number | null => (score === null ? null : Number(score.toPrecision(6)));
+  Object.fromEntries(Object.entries(said).map(([name, all]) => [name, all.slice(0, first).map(shortScore)]));
 
 /** The order that slates have, minus the best single pre-ranker's: all positions, paired over users. */
 function compare(

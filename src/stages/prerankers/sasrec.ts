@@ -13,20 +13,21 @@
  */
 import { readdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { sasrecState } from "../../artifacts/candidates.ts";
 import { sha256 } from "../../core/hash.ts";
 import { deriveSeed, Rng, unitHash } from "../../core/rng.ts";
 import type { TrainingView } from "../../data/split.ts";
 import type { SplitDataset } from "../../data/types.ts";
 import { ndcgAt } from "../../eval/metrics.ts";
+import { oneTokenItems, sasrecBeams } from "../../models/beam-ranker.ts";
 import { checkpointValue, resume, saveCheckpoint } from "../../models/checkpoint.ts";
 import { windows, withShuffledTies } from "../../models/documents.ts";
 import { checkLineage, type Lineage } from "../../models/language-model.ts";
+import { sasrecModel } from "../../models/sasrec.ts";
 import { buildSlates, defaultSlates } from "../../prerank/slates.ts";
 import type { FitPreRanker, FitPurpose, PreRanker } from "../../prerank/types.ts";
 import type { StageContext } from "../../run/stage.ts";
-import { Trie } from "../../sid/trie.ts";
-import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
-import { beamPreRanker } from "./beam.ts";
+import type { WorkerClient } from "../../worker/types.ts";
 
 const modelId = "sasrec";
 
@@ -47,19 +48,12 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
   let progress = checkpointValue<Progress>(context);
   return async (view, purpose) => {
     const worker = await context.worker();
-    const model = await load(context, worker, view, purpose.name);
-    const preRanker = beamPreRanker(worker, context.signal, {
-      name: "sasrec",
-      parameters: model.numParameters,
-      modelId,
-      trie: new Trie(Array.from({ length: view.numItems }, (_, row) => [row])),
-      itemsAt: (row) => [row],
-      rowFor: (item) => item,
-      beamWidth: 1,
-      renderHistory: (history) => history.subarray(-context.config.prerank.sasrec.historyItems),
-    });
+    const { config, signal } = context;
+    const model = await worker.loadModel({ modelId, ...sasrecModel(config, view.numItems, purpose.name) }, { signal });
+    const items = oneTokenItems(view.numItems);
+    const preRanker = sasrecBeams(worker, signal, { config, items, parameters: model.numParameters, modelId });
     const lineage = { catalogue: data.dataset.hash, tokenizer: sha256(model.tokenizerJson) };
-    const state = join(context.dir, `sasrec-${purpose.name}`);
+    const state = sasrecState(context.dir, purpose.name);
     if (progress?.finished[purpose.name] === undefined)
       progress = await train({ context, worker, data, view, purpose, preRanker, state, lineage }, progress);
     else {
@@ -76,50 +70,6 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
 /** Frees the model; for the end of a stage. */
 export const unloadSasrec = (worker: WorkerClient, signal: AbortSignal): Promise<void> =>
   worker.unloadModel(modelId, { signal });
-
-async function load(
-  context: StageContext,
-  worker: WorkerClient,
-  view: TrainingView,
-  name: string,
-): Promise<LoadedModel> {
-  const { seed, runtime, prerank } = context.config;
-  const o = prerank.sasrec;
-  return worker.loadModel(
-    {
-      modelId,
-      source: {
-        kind: "scratch",
-        architecture: {
-          model_type: "gpt2",
-          n_layer: o.layers,
-          n_head: o.heads,
-          n_embd: o.hiddenSize,
-          n_inner: o.hiddenSize,
-          n_positions: o.historyItems + 1,
-          activation_function: "relu",
-          embd_pdrop: o.dropout,
-          resid_pdrop: o.dropout,
-          attn_pdrop: o.dropout,
-          tie_word_embeddings: true,
-        },
-        tokenizerJson: itemTokenizer(view.numItems),
-      },
-      dtype: runtime.dtype,
-      seed: deriveSeed(seed, "sasrec", name),
-    },
-    { signal: context.signal },
-  );
-}
-
-/** A tokenizer whose token k is item row k. */
-function itemTokenizer(numItems: number): Uint8Array {
-  const vocab = Object.fromEntries(Array.from({ length: numItems }, (_, row) => [`item${row}`, row]));
-  const model = { type: "WordLevel", vocab, unk_token: "item0" };
-  const none = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
-  const json = { version: "1.0", truncation: null, padding: null, added_tokens: [], ...none, model };
-  return new TextEncoder().encode(JSON.stringify(json));
-}
 
 /** One fit and all it works with. */
 interface Fit {

@@ -55,6 +55,14 @@ describe("trees", () => {
     ).toEqual([20, 10]);
   });
 
+  it("may tell NaN from all else by a threshold of infinity", () => {
+    const rows = [
+      [1e30, 0],
+      [Number.NaN, 0],
+    ];
+    expect(predict(tree().replace("threshold=1 0", "threshold=inf 0"), rows)).toEqual([10, 30]);
+  });
+
   it("add up over trees; a tree may be a single leaf", () => {
     const stump = "Tree=1\nnum_leaves=1\nnum_cat=0\nleaf_value=0.5\nis_linear=0\n";
     expect(predict(`${tree()}\n${stump}`, [[0, 0]])).toEqual([10.5]);

@@ -285,6 +285,42 @@ describe("a document", () => {
     expect(service.reranker.last.candidates).toEqual([{ id: "#0", text: '{"item_id": "50"}' }]);
   });
 
+  it("has numbers, lists and objects of rank_fields as text; a field that no document has is refused", async () => {
+    const documents = [
+      { name: "Heat", year: 1995, tags: ["crime", "drama"], by: { director: "Mann", year: null } },
+      { name: "Heat", year: 1932, tags: [], remake: false },
+      { year: 7 },
+      "plain",
+    ];
+    const ask = (rank_fields: string[]) => post("/v1/rerank", { query: "q", documents, rank_fields });
+    expect((await ask(["name", "year", "tags", "by", "remake"])).status).toBe(200);
+    expect(service.reranker.last.candidates.map((c) => c.text)).toEqual([
+      "Heat\n1995\ncrime, drama\nMann",
+      "Heat\n1932\nfalse",
+      "7",
+      "plain",
+    ]);
+    expect(await ask(["name", "yaer"])).toMatchObject({
+      status: 400,
+      body: { message: "rank_fields[1] names a field that no document has." },
+    });
+  });
+
+  it("with a blank text does not fail the request, unless all are; one without any text does", async () => {
+    expect((await post("/v2/rerank", { query: "q", documents: ["a", "", { text: " " }] })).status).toBe(200);
+    expect((await post("/rerank", { query: "q", texts: ["", "a"] })).status).toBe(200);
+    const fields = { query: "q", documents: [{ name: "a" }, { name: "" }, { other: 1 }], rank_fields: ["name"] };
+    expect((await post("/v1/rerank", fields)).status).toBe(200);
+    expect(await post("/v2/rerank", { query: "q", documents: ["", " "] })).toMatchObject({
+      status: 400,
+      body: { message: "The text of documents[0], and of every other, is blank." },
+    });
+    expect(await post("/v2/rerank", { query: "q", documents: ["a", { name: "b" }] })).toMatchObject({
+      status: 400,
+      body: { message: "documents[1] has neither an item id nor a text." },
+    });
+  });
+
   it("may name an item, a score and an id of the caller's", async () => {
     await post("/rerank", { query: "q", texts: [{ item_id: 50, score: 1.5, id: "x", colour: "red" }] });
     expect(service.reranker.last.candidates).toEqual([{ id: "x", itemId: "50", score: 1.5 }]);

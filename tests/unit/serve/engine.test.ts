@@ -63,7 +63,7 @@ describe("an answer", () => {
       .slice(0, 8);
     expect(slates.length).toBe(8);
     const config = loadConfig(join(root, "first", "config.resolved.yaml"));
-    const computeEvidence = servingEvidence(
+    const { compute } = servingEvidence(
       split(dataset, splitOptions(config.data.split)),
       stage("evidence"),
       config.refit,
@@ -72,7 +72,7 @@ describe("an answer", () => {
       const sequence = dataset.sequences[slate.user];
       const rows = Array.from(sequence?.items.subarray(0, slate.position) ?? []);
       const time = sequence?.times[slate.position - 1];
-      const served = computeEvidence(rows, slate.candidates, slate.scores, time);
+      const served = compute(rows, slate.candidates, slate.scores, { time });
       served.forEach((e, i) => {
         expect(e).toBe(evidence[slate.id]?.[i]);
       });
@@ -93,8 +93,7 @@ describe("an answer", () => {
         rows.slice(-8),
         slate.candidates,
       );
-      const now = computeEvidence(rows, slate.candidates, slate.scores);
-      const expected = orderBy(directScores(prior, { scores: slate.scores, evidence: now }, logLikelihood));
+      const expected = orderBy(directScores(prior, { scores: slate.scores, evidence: served }, logLikelihood));
       expect(ids(answer)).toEqual(expected.map((i) => itemIdAt(slate.candidates[i] as number)));
     }
   });
@@ -115,6 +114,27 @@ describe("an answer", () => {
     const together = await engine.rerank(makeRequest(five));
     await Promise.all(others);
     expect(together.ranking).toEqual(alone.ranking);
+  });
+
+  it("leaves blank candidates to the end, with a score of 0, and the others as if they were alone", async () => {
+    const { engine, workers } = await setUp(root, "first");
+    const blank = (id: string, text: string) => ({ id, text, score: 0 });
+    const candidates = makeRequest(five).candidates.flatMap((c, i) => (i === 1 ? [blank("x", " \n"), c] : [c]));
+    const asked = { ...makeRequest(five), candidates: [...candidates, blank("y", "\u200b")] };
+    for (const mode of ["direct", "think"] as const) {
+      const alone = await engine.rerank(makeRequest(five, { mode }));
+      const answer = await engine.rerank({ ...asked, mode });
+      expect(ids(answer)).toEqual([...ids(alone), "x", "y"]);
+      expect(answer.ranking.map((r) => asked.candidates[r.position]?.id)).toEqual(ids(answer));
+      expect(answer.ranking.map((r) => r.score)).toEqual([...alone.ranking.map((r) => r.score), 0, 0]);
+      expect(ids(await engine.rerank({ ...asked, mode, topN: 6 }))).toEqual([...ids(alone), "x"]);
+      expect(ids(await engine.rerank({ ...asked, mode, topN: 2 }))).toEqual(ids(alone).slice(0, 2));
+    }
+    expect((await catchRefusal(engine.rerank({ ...asked, candidates: [blank("x", "")] }))).code).toBe("invalid");
+    (workers[0] as GatedWorker).gate = forever;
+    const fallback = await engine.rerank({ ...asked, mode: "think", deadlineMs: 50 });
+    expect(fallback.fallback).toBe("deadline");
+    expect(ids(fallback)).toEqual(asked.candidates.map((c) => c.id));
   });
 
   it("takes a candidate that is listed twice, or a text that is a known title, as that item", async () => {

@@ -1,0 +1,42 @@
+/**
+ * Which user of the data a history belongs to: one whose sequence begins with it, or who has gone on since. Says what the
+ * evaluation knew of that user: whose pre-rankers never saw them, and when the last item was chosen. Of two users with
+ * the same history the first of the data set counts; a history that is cut at its front belongs to nobody.
+ */
+import type { Dataset } from "../../data/types.ts";
+
+export interface KnownUser {
+  /** Row. */
+  readonly user: number;
+  /** Of the last history item, seconds; undefined: it is not in the data. */
+  readonly time: number | undefined;
+}
+
+/** @param history item rows, oldest first */
+export type FindUser = (history: readonly number[]) => KnownUser | undefined;
+
+export function indexUsers({ sequences }: Pick<Dataset, "sequences">): FindUser {
+  const usersByFirst = new Map<number, number[]>();
+  sequences.forEach(({ items }, user) => {
+    const first = items[0];
+    if (first === undefined) return;
+    const same = usersByFirst.get(first);
+    if (same) same.push(user);
+    else usersByFirst.set(first, [user]);
+  });
+  return (history) => {
+    let best: KnownUser | undefined;
+    let most = 0;
+    for (const user of usersByFirst.get(history[0] ?? -1) ?? []) {
+      const { items, times } = sequences[user] as Dataset["sequences"][number];
+      const shared = Math.min(items.length, history.length);
+      if (shared <= most) continue;
+      let k = 1;
+      while (k < shared && items[k] === history[k]) k++;
+      if (k < shared) continue;
+      most = shared;
+      best = { user, time: items.length >= history.length ? times[history.length - 1] : undefined };
+    }
+    return best;
+  };
+}
