@@ -50,6 +50,12 @@ export const serve = z
       .describe(
         "Response when the model gives no answer (deadline, lost worker, unreadable answer), unless the request itself chooses. own-order: the caller's own order, flagged; error: UNAVAILABLE or 503 with the reason.",
       ),
+    candidateOrder: z
+      .enum(["ranked", "arbitrary"])
+      .default("ranked")
+      .describe(
+        "What the order of candidates without scores means, unless the request says so itself. ranked: the caller's ranker made it, best first, and it counts; arbitrary: it is ignored.",
+      ),
     drainMs: count.default(30_000).describe("Time that accepted requests have to finish after SIGTERM."),
     healthMs: count.default(2_000).describe("Interval between health checks of a worker."),
     stallMs: count

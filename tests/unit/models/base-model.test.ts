@@ -137,7 +137,7 @@ describe("memory", () => {
     expect(text).toMatch(/^Qwen\/Qwen3-8B: 8\d\d\dM parameters, \d+M trained \(LoRA rank 64, bfloat16\)/);
     expect(text).toMatch(/\nGiB +weights +gradients .*\nmidtrain .*\nsft .*\nrl: sample .*\nrl: update .*\n\nfits: /);
     expect(plan({ config: "configs/qwen3-8b-beauty.yaml", set: ["model.lora.rank=0"], memory: 80 })).toMatch(
-      /does not fit: .*\n(change: --set |no setting helps)/,
+      /does not fit: .*\n(to make it fit: --set |no setting makes it fit)/,
     );
     const unknown = () => plan({ config: "configs/qwen3-8b-beauty.yaml", set: ["model.path=some/model"], memory: 80 });
     expect(catchFault(unknown)).toMatch(/some\/model: its dimensions are unknown \| Use a folder with a config\.json/);
