@@ -46,7 +46,23 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option("--from <stage>", "rerun this stage and all later ones")
     .option("--until <stage>", "stop after this stage")
     .option("--fresh", "discard the results of an earlier run of this name")
-    .action(async (options) => (await import("./pipeline.ts")).pipeline(options, out));
+    .option("--no-share", "run every stage, even if another run under --root has finished the same one")
+    .option("--seeds <list>", "one run per seed, named NAME-seedK, and their combined results; for example 0,1,2")
+    .action(async (options) => {
+      if (options.seeds === undefined) await (await import("./pipeline.ts")).runPipeline(options, out);
+      else await (await import("./seeds.ts")).pipelineSeeds(options, out);
+    });
+
+  gr2
+    .command("compare <runs...>")
+    .description("compare runs: settings, code and data that differ, paired results on the same test slates, costs")
+    .option("-m, --metric <name>", "R@1, R@3, R@5, N@3, N@5 or MRR", "N@5")
+    .addOption(new Option("--json", "print one JSON object").conflicts("markdown"))
+    .option("--markdown", "print Markdown")
+    .option(...root)
+    .action(async (runs: string[], options: { metric: string; json?: boolean; markdown?: boolean; root: string }) => {
+      print((await import("./compare.ts")).compare(runs, options));
+    });
 
   gr2
     .command("watch [name]")
