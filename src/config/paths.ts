@@ -18,6 +18,7 @@ const paths = [
   "serve.security.tls.key",
   "serve.security.tls.clientCa",
   "eval.baselines.*",
+  "prerank.scores.*",
 ];
 /** Paths, ids of a hub, or names: a path where there is such a file. */
 const pathsOrNames = ["model.path", "embed.model", "teacher.model", "rl.initial", "rl.opd.teacher"];
