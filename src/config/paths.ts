@@ -18,6 +18,7 @@ const paths = [
   "serve.security.tls.key",
   "serve.security.tls.clientCa",
   "eval.baselines.*",
+  "prerank.scores.*",
 ];
 /** Paths, hub ids, or names: treated as a path if such a file exists. */
 const pathsOrNames = ["model.path", "embed.model", "teacher.model", "rl.initial", "rl.opd.teacher"];
