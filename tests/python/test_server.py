@@ -76,11 +76,10 @@ def batch(tokens=(1, 2, 3, 4, 5, 6, 7, 8), prompts=(3,), sizes=(2,), responses=(
 
 def train(request_id="", weights=(1, 1, 1, 1, 1), **extra):
     return pb.ForwardBackwardRequest(
-        temperature=1,
         request_id=request_id,
         batch=batch(),
         weights=f4(*weights),
-        **{"loss": pb.Loss(cross_entropy=pb.CrossEntropyLoss()), **extra},
+        **{"loss": pb.Loss(cross_entropy=pb.CrossEntropyLoss()), "temperature": 1, **extra},
     )
 
 
