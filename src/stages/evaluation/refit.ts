@@ -63,7 +63,7 @@ export async function refit(
       { signal },
     );
     const stepRate = learningRateAt(step, batches.length, rates);
-    await worker.optimStep({ learningRate: stepRate, weightDecay, maxGradNorm }, { signal });
+    await worker.optimStep({ ...adamW, learningRate: stepRate, weightDecay, maxGradNorm }, { signal });
     loss += result.loss / batches.length;
     context.progress(`refit of ${stage} through ${through}`, step + 1, batches.length);
   }
