@@ -99,7 +99,7 @@ export async function startService(overrides: Overrides = {}, reranker = new Fak
   const server = createHttpServer({
     reranker,
     security: guard,
-    http: http.parse({ port: 0, ...overrides.http }),
+    http: http.parse({ port: 0, keepAliveMs: 30_000, maxConnections: 500, ...overrides.http }),
     limits: limits.parse(overrides.limits ?? {}),
     metrics: new Metrics(),
     log: (record) => log.push(record),

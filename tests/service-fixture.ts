@@ -154,7 +154,7 @@ export async function setUp(
     Deployment.open(
       {
         // What the evaluation of a fake model recommends is chance; these have a language model in both modes.
-        run: await openServedRun(root, run, ["serve.system=rl", ...set]),
+        run: await openServedRun(root, run, ["serve.system=rl", "serve.newItems=100", "serve.stallMs=30000", ...set]),
         label: "test",
         start,
         log: (message) => log.push(message),

@@ -21,7 +21,15 @@ const state = (run: string, stage: string): string => join(root, run, "stages", 
 // One tokenizer for all: that of the fake pretrained model.
 const common = ["model.source=pretrained", "model.path=fake", "midtrain.epochs=0.5", "decoding.constrained=false"];
 const opd = [
-  ...["rl.kind=opd", "rl.steps=40", "rl.learningRate=0.006", "rl.evalSteps=20", "rl.evalSlates=5", "rl.opd.anchor=0"],
+  ...[
+    "rl.kind=opd",
+    "rl.steps=40",
+    "rl.learningRate=0.006",
+    "rl.evalSteps=20",
+    "rl.evalSlates=5",
+    "rl.opd.anchor=0",
+    "rl.opd.advantageCap=4",
+  ],
   ...["rl.warmupSteps=0", "rl.checkpointSteps=4", "rl.thinkShare=0"],
 ];
 

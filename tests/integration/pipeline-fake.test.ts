@@ -312,17 +312,55 @@ describe("the whole pipeline on a fake worker", () => {
   );
 
   it.each([
-    [["sft.target=belief", "teacher.recapItems=2", "teacher.stateChoice=false"]],
+    [
+      [
+        "sft.target=belief",
+        "sft.truthShare=0.5",
+        "sft.weightDecay=0.1",
+        "teacher.recapItems=2",
+        "teacher.stateChoice=false",
+      ],
+    ],
     [["decoding.choice=token", "decoding.prior=false"]],
     [["decoding.constrained=false"]],
     [["prompts.format=json", "prompts.showTitles=true", "decoding.maxReasoningTokens=200"]],
     [["model.source=pretrained", "model.path=fake", "prompts.format=json", "decoding.maxReasoningTokens=200"]],
     [["model.source=pretrained", "model.path=fake", "prompts.chat=on", "decoding.constrained=false"]],
-    [["prerank.kind=sasrec", "prerank.sasrec.maxEpochs=4", "prerank.sasrec.validationUsers=20"]],
+    [
+      [
+        "prerank.kind=sasrec",
+        "prerank.sasrec.maxEpochs=4",
+        "prerank.sasrec.validationUsers=20",
+        "prerank.sasrec.weightDecay=0.1",
+      ],
+    ],
     [["prerank.kind=generative", "sid.format=wrapped", "decoding.evidence=true"]],
     [["rl.klCoef=0.1", "rl.minibatches=2", "rl.epochs=2", "rl.reward.kind=ndcg", "rl.thinkShare=0"]],
+    [["rl.normaliseStd=false", "rl.lossAggregation=sequence", "rl.maskTruncated=false", "rl.weightDecay=0.1"]],
     [["rl.klCoef=0.1", "rl.klEstimator=k1", "rl.importanceCap=2", "rl.curriculum=near-first"]],
     [["sid.collaborativeDims=4", "sid.contrastiveWeight=0.1", "teacher.sampling=targeted", "eval.controls=false"]],
+    [
+      [
+        "sid.contrastiveWeight=0.1",
+        "sid.contrastivePairsPerItem=2",
+        "model.placeCodes=false",
+        "midtrain.shuffleTies=false",
+      ],
+    ],
+    [
+      [
+        "sid.collaborativeDims=4",
+        "sid.collaborativeWeight=0.5",
+        "data.maxHistoryPerUser=20",
+        "midtrain.weightDecay=0.1",
+      ],
+    ],
+    [
+      [
+        "evidence.families=[collaborative,time]",
+        ...["maxTrees=5", "minLeafRows=5", "featureShare=0.5", "maxBins=31"].map((s) => `evidence.trees.${s}`),
+      ],
+    ],
     [["data.split.kind=leave-one-out", "eval.validationSlates=20", "eval.maxSlates=30", "sft.replayShare=0"]],
     [["eval.compress.historyTokens=8", "prompts.showTitles=true", "prompts.compress.titleWords=2"]],
     [["sft.epochs=0.000001", "rl.thinkShare=0"]],

@@ -78,6 +78,7 @@ const endpoint = (cache: string): string[] => [
   ...["teacher.kind=openai", "teacher.model=llm", `teacher.endpoint.baseUrl=${server.baseUrl}`],
   ...[`teacher.endpoint.apiKeyEnv=${keyName}`, `data.cacheDir=${join(folder, cache)}`],
   ...["teacher.endpoint.backoffSeconds=0.001", "teacher.endpoint.maxRetries=1"],
+  ...["teacher.endpoint.timeoutSeconds=60", "teacher.endpoint.maxWaitSeconds=5", "teacher.endpoint.extraBody.top_k=20"],
 ];
 /** A run that stands behind the slates stage. */
 function fresh(name: string): string {
@@ -115,7 +116,7 @@ describe("an endpoint as the teacher", () => {
     const { stats } = JSON.parse(readFileSync(join(root, "kept/stages/traces/teacher.json"), "utf8"));
     expect(stats.rejected["wrong first choice"]).toBeGreaterThan(0);
     expect(stats.accepted).toBe(traces.length);
-    expect(server.seen[0]).toMatchObject({ model: "llm", temperature: 0.7, max_tokens: 512 });
+    expect(server.seen[0]).toMatchObject({ model: "llm", temperature: 0.7, max_tokens: 512, top_k: 20 });
     expect(server.seen[0]).not.toHaveProperty("response_format");
   }, 60_000);
 
