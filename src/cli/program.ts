@@ -153,7 +153,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option(...set)
     .option(...root)
     .action(async (response: string | undefined, options) => {
-      print((await import("./explain.ts")).explainReward({ ...options, response }));
+      print(await (await import("./explain.ts")).explainReward({ ...options, response }));
     });
 
   const sid = gr2

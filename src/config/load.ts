@@ -10,7 +10,7 @@ import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
 import { hashJson } from "../core/hash.ts";
 import { repositoryRoot } from "../core/paths.ts";
-import { portable, resolveDefaults, resolvePaths } from "./paths.ts";
+import { portable, resolveDefaults, resolvePaths, withoutPlaces } from "./paths.ts";
 import { columnsFollowed } from "./schema/data.ts";
 import { type Config, configSchema } from "./schema.ts";
 
@@ -187,6 +187,7 @@ function impossible(c: Config): string[] {
     out.push(
       "rl.reward.dehacked needs rl.reward.kind = ndcg or auc: rank promotion pays nothing for a copied order as it is",
     );
+  if (c.rl.reward.kind === "module" && !c.rl.reward.module) out.push("rl.reward.kind = module needs rl.reward.module");
   if (c.rl.kind === "opd" && !c.rl.opd.teacher) out.push("rl.kind = opd needs rl.opd.teacher");
   const t = c.teacher;
   const cheap = c.prerank.kind === "itemknn" || c.prerank.kind === "popularity";
@@ -213,6 +214,11 @@ function impossible(c: Config): string[] {
   return out;
 }
 
+/** A section that names a module asks it, whatever a recipe that it extends says there. */
+function chooseModules({ rl }: z.output<typeof configSchema>): void {
+  if (rl.reward.module !== "") rl.reward.kind = "module";
+}
+
 function freeze<T>(value: T): T {
   if (typeof value === "object" && value !== null) {
     for (const v of Object.values(value)) freeze(v);
@@ -229,6 +235,7 @@ export function compileConfig(tree: Tree, origin: string): Config {
     throw new ConfigError(`${origin}:\n  ${lines.join("\n  ")}`, { advice: "`gr2 config docs` lists every setting." });
   }
   resolveDefaults(parsed.data);
+  chooseModules(parsed.data);
   const config: Config = freeze(parsed.data);
   const faults = impossible(config);
   if (faults.length) throw new ConfigError(`${origin}:\n  ${faults.join("\n  ")}`);
@@ -250,7 +257,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
 
 /** Identity of a configuration: what it computes, not where it runs from. */
 export function configHash(config: Config): string {
-  const { description: _, serve: _serve, runtime, data, ...rest } = config;
+  const { description: _, serve: _serve, runtime, data, ...rest } = withoutPlaces(config);
   const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;
   return hashJson({ ...rest, runtime: numerics, data: { ...data, cacheDir: "", path: "" } }).slice(0, 16);
 }

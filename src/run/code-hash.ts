@@ -81,16 +81,20 @@ export function codeFiles(entries: readonly string[], verbs: readonly Verb[] = [
 
 const isGenerated = (file: string): boolean => file.includes("/generated/");
 
-/** Files a TypeScript file imports values from. */
-function importedFiles(file: string, root: string): string[] {
-  const code = readFileSync(join(root, file), "utf8").replace(/\/\*[\s\S]*?\*\//g, "");
-  const specifiers = [
+/** What a TypeScript or JavaScript text imports values from. */
+export function findSpecifiers(text: string): string[] {
+  const code = text.replace(/\/\*[\s\S]*?\*\//g, "");
+  return [
     ...[...code.matchAll(/^\s*(?:import|export)\b([^;'"]*?)\bfrom\s*["']([^"']+)["']/gm)]
       .filter(([, names]) => !onlyTypes(names as string))
       .map((m) => m[2] as string),
     ...[...code.matchAll(/\bimport\s*\(?\s*["']([^"']+)["']/g)].map((m) => m[1] as string),
   ];
-  return specifiers
+}
+
+/** Files of the repository that one of them imports values from. */
+function importedFiles(file: string, root: string): string[] {
+  return findSpecifiers(readFileSync(join(root, file), "utf8"))
     .filter((s) => s.startsWith("."))
     .map((s) =>
       relative(root, resolve(root, dirname(file), s))

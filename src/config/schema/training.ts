@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { compress } from "./model.ts";
 import { count, countOrZero, positive, share } from "./numbers.ts";
+import { pluginKeys } from "./plugin.ts";
 
 const optimizer = {
   weightDecay: z.number().nonnegative().default(0.01).describe("Decoupled (AdamW); not on norms, biases, embeddings."),
@@ -286,11 +287,12 @@ export const rl = z
     reward: z
       .strictObject({
         kind: z
-          .enum(["rank-promotion", "ndcg", "auc"])
+          .enum(["rank-promotion", "ndcg", "auc", "module"])
           .default("rank-promotion")
           .describe(
-            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), the mean over the positives of a logged slate; ndcg, auc: (graded) NDCG@k, or the share of rightly ordered pairs, of the answer minus that of the input order (TR).",
+            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), the mean over the positives of a logged slate; ndcg, auc: (graded) NDCG@k, or the share of rightly ordered pairs, of the answer minus that of the input order (TR); module: as rl.reward.module says, which is enough to name.",
           ),
+        ...pluginKeys("Own reward of a readable answer, in place of kind"),
         ndcgK: count.default(5).describe("k of the ndcg reward."),
         format: z
           .enum(["conditional", "unconditional", "none"])

@@ -1,0 +1,49 @@
+/** Opens every module that a recipe names before anything is computed, and says what stages depend on by them. */
+import { hashJson } from "../core/hash.ts";
+import type { Manifest } from "../run/manifest.ts";
+import type { PluginPoint } from "../run/stage.ts";
+import type { PluginIdentity } from "./identity.ts";
+import { pluginsAt } from "./named.ts";
+import type { Surroundings } from "./open.ts";
+import { openReward } from "./reward.ts";
+
+/** How a point's modules are opened and held to their contract. */
+const openers: Readonly<Record<PluginPoint, (around: Surroundings) => Promise<readonly PluginIdentity[]>>> = {
+  reward: async (around) => {
+    const { identity } = await openReward(around);
+    return identity ? [identity] : [];
+  },
+};
+
+export type Prepared = Readonly<Record<PluginPoint, readonly PluginIdentity[]>>;
+
+/** Throws ConfigError for the first module that is not what its point needs. */
+export async function preparePlugins(around: Omit<Surroundings, "items">): Promise<Prepared> {
+  const prepared: Record<string, readonly PluginIdentity[]> = {};
+  for (const [point, open] of Object.entries(openers))
+    prepared[point] =
+      pluginsAt(around.config, point as PluginPoint).length > 0 ? await open({ ...around, items: [] }) : [];
+  return prepared as Prepared;
+}
+
+/** What the key of a stage that uses these points holds, by setting. */
+export const pluginInputs = (prepared: Prepared, points: readonly PluginPoint[]): Record<string, string> =>
+  Object.fromEntries(
+    points.flatMap((point) =>
+      prepared[point].map(({ setting, module, version, sha256 }) => [
+        `plugin ${setting}`,
+        hashJson({ module, version, sha256 }),
+      ]),
+    ),
+  );
+
+/** As the manifest names them. */
+export const manifestEntries = (prepared: Prepared): Manifest["plugins"] =>
+  Object.fromEntries(
+    Object.values(prepared)
+      .flat()
+      .map(({ setting, files, packages, ...entry }) => [
+        setting,
+        { ...entry, files: [...files], packages: { ...packages } },
+      ]),
+  );
