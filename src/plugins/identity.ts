@@ -8,7 +8,7 @@ import { builtinModules } from "node:module";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { hashJson, sha256 } from "../core/hash.ts";
 import { repositoryRoot } from "../core/paths.ts";
-import { findSpecifiers } from "../run/code-hash.ts";
+import { typescriptImports } from "../run/imports.ts";
 import { findFile, findLanguage, type NamedPlugin, pluginMisfit } from "./named.ts";
 
 export interface PluginIdentity {
@@ -61,7 +61,8 @@ function followImports(entry: string, importedBy: (file: string) => string[]): s
 function findImports(file: string): string[] {
   const text = readFileSync(file, "utf8");
   const required = [...text.matchAll(/\brequire\(\s*["']([^"']+)["']\s*\)/g)].map((m) => m[1] as string);
-  return [...findSpecifiers(text), ...required];
+  const imported = typescriptImports(text, file).filter(({ onlyTypes }) => !onlyTypes);
+  return [...imported.map(({ specifier }) => specifier), ...required];
 }
 
 const isFile = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isFile() === true;

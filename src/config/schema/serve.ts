@@ -47,6 +47,12 @@ export const serve = z
       .describe(
         "What a request gets where the model gives no answer (deadline, lost worker, unreadable answer), unless it says so itself. own-order: the caller's own order, flagged; error: UNAVAILABLE or 503 with the reason.",
       ),
+    candidateOrder: z
+      .enum(["ranked", "arbitrary"])
+      .default("ranked")
+      .describe(
+        "What the order of candidates without scores means, unless the request says so itself. ranked: the caller's ranker made it, best first, and it counts; arbitrary: it does not count.",
+      ),
     drainMs: count.default(30_000).describe("After SIGTERM: accepted requests are finished for so long at most."),
     healthMs: count.default(2_000).describe("A worker is asked this often how it is."),
     stallMs: count
