@@ -18,6 +18,7 @@ const paths = [
   "serve.security.tls.key",
   "serve.security.tls.clientCa",
   "eval.baselines.*",
+  "prerank.scores.*",
 ];
 /** Sections with a module of the user's: a path, unless it is an address. */
 export const pluginSections = ["rl.reward"] as const;
