@@ -20,7 +20,7 @@ const paths = [
   "eval.baselines.*",
 ];
 /** Sections with a module of the user's: a path, unless it is an address. */
-export const pluginSections = ["rl.reward"] as const;
+const pluginSections = ["rl.reward", "eval.metrics.*", "eval.baselines.*"];
 /** Paths, ids of a hub, or names: a path where there is such a file. */
 const pathsOrNames = ["model.path", "embed.model", "teacher.model", "rl.initial", "rl.opd.teacher"];
 /** A command where it has no slash. */

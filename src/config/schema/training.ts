@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { compress } from "./model.ts";
 import { count, countOrZero, positive, share } from "./numbers.ts";
-import { pluginKeys } from "./plugin.ts";
+import { namedPlugin, pluginKeys } from "./plugin.ts";
 
 const optimizer = {
   weightDecay: z.number().nonnegative().default(0.01).describe("Decoupled (AdamW); not on norms, biases, embeddings."),
@@ -337,11 +337,20 @@ export const evaluation = z
       .describe(
         "Also evaluate the controls: another user's history, another slate's reasoning and, where the prompt lists candidates, another order of them.",
       ),
-    baselines: z
-      .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), z.string().min(1))
+    metrics: z
+      .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), namedPlugin)
       .default({})
       .describe(
-        "Systems of yours to compare with, by name: a JSONL file with {slate, scores} for every validation and test slate of stages/slates (scores in the order of its candidates, larger is better). For a fine-tuned cross-encoder, a zero-shot language model, the ranker in production.",
+        "Metrics of yours by name, {NAME: {module: ./mine.ts}}: columns of the results table beside ours, over the slates that hold the true item.",
+      ),
+    baselines: z
+      .record(
+        z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"),
+        z.union([z.string().min(1), namedPlugin], { error: "expected a file, or {module: ./mine.ts}" }),
+      )
+      .default({})
+      .describe(
+        "Systems of yours to compare with, by name: a module that scores candidates, {module: ./mine.ts}, or a JSONL file with {slate, scores} for every validation and test slate of stages/slates (scores in the order of its candidates, larger is better). For a fine-tuned cross-encoder, a zero-shot language model, the ranker in production.",
       ),
     compress: compress.describe(
       "Also ask the RL policy with prompts shortened so far: what compression costs a model not trained for it, and the tokens it saves.",
