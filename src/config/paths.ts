@@ -1,6 +1,6 @@
 /**
- * What settings that are paths are relative to: in a recipe to the recipe's folder, with --set to the working directory, by
- * default to the installation. Reads nothing but whether a file is there.
+ * Resolves settings that are paths: relative to the recipe's folder in a recipe, to the working directory with --set,
+ * and to the installation for defaults. Only checks whether files exist.
  */
 import { existsSync } from "node:fs";
 import { basename, isAbsolute, join, relative, resolve } from "node:path";
@@ -21,12 +21,12 @@ const paths = [
   "prerank.scores.*",
 ];
 /** Sections with a module of the user's: a path, unless it is an address. */
-export const pluginSections = ["rl.reward"] as const;
-/** Paths, ids of a hub, or names: a path where there is such a file. */
+const pluginSections = ["rl.reward", "eval.metrics.*", "eval.baselines.*"];
+/** Paths, hub ids, or names: treated as a path if such a file exists. */
 const pathsOrNames = ["model.path", "embed.model", "teacher.model", "rl.initial", "rl.opd.teacher"];
-/** A command where it has no slash. */
+/** Treated as a command if there is no slash. */
 const commands = ["runtime.python"];
-/** Whose defaults belong to the installation. */
+/** Settings whose defaults are relative to the installation. */
 const installed = ["data.cacheDir", "runtime.python"];
 
 /** Calls `use` for every node that a path leads to, with the key of the value; `*` is any key. */
@@ -48,7 +48,7 @@ function change(tree: unknown, path: string, by: (value: string) => string): voi
   });
 }
 
-/** Makes the paths of a settings tree absolute, in place: they are relative to `folder`. */
+/** Makes the paths of a settings tree absolute, in place; relative ones are resolved against `folder`. */
 export function resolvePaths(tree: Tree, folder: string): void {
   const full = (value: string): string => resolve(folder, value);
   for (const path of paths) change(tree, path, full);
@@ -73,13 +73,13 @@ export function withoutPlaces<T extends object>(config: T): T {
   return copy;
 }
 
-/** The same for defaults, which are relative to the installation. */
+/** The same for defaults, which are resolved against the installation. */
 export function resolveDefaults(tree: object): void {
   for (const path of installed)
     change(tree, path, (v) => (v.includes("/") || path === "data.cacheDir" ? join(repositoryRoot, v) : v));
 }
 
-/** A copy of a configuration that another machine can read: paths within the installation are relative to it again. */
+/** A copy of a configuration that other machines can read: paths within the installation become relative to it. */
 export function portable<T extends object>(config: T): T {
   const copy = structuredClone(config);
   const tree: unknown = copy;

@@ -1,6 +1,7 @@
 /** `gr2/plugins`: the types of what a user brings, and pure functions that are of use there. docs/plugins.md explains each. */
 export type { LabelledSlate, SlateItems } from "../data/slate-items.ts";
 export type { Item } from "../data/types.ts";
+export type { Baseline, Metric, OrderedSlate } from "../eval/brought.ts";
 export { gradedAuc, gradedNdcg, multiRecall } from "../eval/metrics.ts";
 export type { Answer, Reward, Score } from "../reward/reward.ts";
 export type { Plugin, PluginSetup } from "./setup.ts";

@@ -44,9 +44,15 @@ export const findFile = (module: string): string | undefined =>
 export function pluginsAt(config: Config, point: PluginPoint): readonly NamedPlugin[] {
   const one = (setting: string, settings: Omit<NamedPlugin, "setting">): NamedPlugin[] =>
     settings.module === "" ? [] : [pick(setting, settings)];
+  const several = (setting: string, byName: Readonly<Record<string, string | Omit<NamedPlugin, "setting">>>) =>
+    Object.entries(byName).flatMap(([name, s]) => (typeof s === "string" ? [] : one(`${setting}.${name}`, s)));
   switch (point) {
     case "reward":
       return one("rl.reward", config.rl.reward);
+    case "metrics":
+      return several("eval.metrics", config.eval.metrics);
+    case "baselines":
+      return several("eval.baselines", config.eval.baselines);
   }
 }
 

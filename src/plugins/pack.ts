@@ -7,9 +7,9 @@ export type Question =
   | SlateItems
   | {
       readonly slate: SlateItems | LabelledSlate;
-      readonly mode: string;
       readonly order: readonly number[];
-      readonly reasoning: string;
+      readonly mode?: string;
+      readonly reasoning?: string;
     };
 
 export interface Packed {
@@ -43,7 +43,7 @@ export function packAnswers(questions: readonly Question[], items: readonly Item
       const labels = "labels" in slate ? { labels: slate.labels } : {};
       slates.push({ id, history: history.map(refer), candidates: candidates.map(refer), scores, ...labels });
     }
-    return "slate" in q ? ([index, q.mode, q.order, q.reasoning] as const) : index;
+    return "slate" in q ? ([index, q.mode ?? "", q.order, q.reasoning ?? ""] as const) : index;
   });
   return { slates, asked };
 }

@@ -2,6 +2,7 @@
 import { hashJson } from "../core/hash.ts";
 import type { Manifest } from "../run/manifest.ts";
 import type { PluginPoint } from "../run/stage.ts";
+import { openBaselines, openMetrics } from "./evaluation.ts";
 import type { PluginIdentity } from "./identity.ts";
 import { pluginsAt } from "./named.ts";
 import type { Surroundings } from "./open.ts";
@@ -13,6 +14,8 @@ const openers: Readonly<Record<PluginPoint, (around: Surroundings) => Promise<re
     const { identity } = await openReward(around);
     return identity ? [identity] : [];
   },
+  metrics: async (around) => (await openMetrics(around)).map(({ identity }) => identity),
+  baselines: async (around) => (await openBaselines(around)).map(({ identity }) => identity),
 };
 
 export type Prepared = Readonly<Record<PluginPoint, readonly PluginIdentity[]>>;

@@ -36,7 +36,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   data: ["core"],
   sid: ["core"],
   prompts: ["core", "data"],
-  eval: ["core", "prompts"],
+  eval: ["core", "data", "prompts"],
   reward: ["core", "data", "prompts", "eval"],
   rl: ["core", "prompts", "eval", "reward"],
   prerank: ["core", "data", "eval"],
