@@ -146,6 +146,60 @@ export default {
   });
 });
 
+describe("metrics and baselines of one's own", () => {
+  const metric = `export default { measure: (orders) => orders.map(({ slate, order }) => {
+    if (order.length !== slate.candidates.length) throw new Error("not whole");
+    return slate.labels[order[0]];
+  }) };`;
+  // Greedy: the next candidate is the one that shares fewest categories with those before it.
+  const mmr = `export default ({ options }) => ({ score: (slates) => slates.map((slate) => {
+    if ("labels" in slate) throw new Error("it sees the answer");
+    return slate.scores.map((s, i) => (options.back ? i : -i));
+  }) });`;
+  let results: { rows: { system: string; metric: string; slice: string; value: number; n: number }[] };
+  let recipe = "";
+  beforeAll(async () => {
+    const settings = `eval:
+  metrics: { first: { module: ./first.mjs } }
+  baselines: { same: { module: ./order.mjs }, reversed: { module: ./order.mjs, options: { back: true } } }
+rl: { steps: 1 }`;
+    recipe = writeProject("judges", settings, { "first.mjs": metric, "order.mjs": mmr });
+    await invoke(recipe, "judges");
+    results = JSON.parse(readFileSync(join(root, "judges", "metrics.json"), "utf8")) as typeof results;
+  });
+  const value = (system: string, name: string): number =>
+    results.rows.find((r) => r.system === system && r.metric === name && r.slice === "conditional")?.value ??
+    Number.NaN;
+
+  it("are columns and rows of the results table", () => {
+    const systems = [...new Set(results.rows.map((r) => r.system))];
+    for (const system of systems) expect(value(system, "first"), system).toBeCloseTo(value(system, "R@1"), 12);
+    expect(results.rows.filter((r) => r.metric === "first" && r.slice === "end_to_end")).toEqual([]);
+    // The first scores in the order that came in, the second the other way round.
+    for (const name of ["R@1", "N@5", "MRR"]) expect(value("same", name)).toBeCloseTo(value("prerank", name), 12);
+    expect(value("reversed", "MRR")).toBeLessThan(value("same", "MRR"));
+  });
+
+  it("run the evaluation alone again when they change", async () => {
+    expect(await invoke(recipe, "judges")).toEqual([]);
+    writeFileSync(join(folder, "judges", "first.mjs"), metric.replace("not whole", "not all"));
+    expect(await invoke(recipe, "judges")).toEqual(["evaluate"]);
+    expect(Object.keys(readManifest("judges").plugins).sort()).toEqual([
+      ...["eval.baselines.reversed", "eval.baselines.same", "eval.metrics.first"],
+    ]);
+  });
+
+  it("are named with slate and value when they are wrong", async () => {
+    const wrong = "export default { score: (slates) => slates.map((s, k) => (k === 3 ? [1] : s.scores)) };";
+    const bad = writeProject("judges", "eval: { baselines: { mine: { module: ./wrong.mjs } } }\nrl: { steps: 1 }", {
+      "wrong.mjs": wrong,
+    });
+    await expect(invoke(bad, "judges")).rejects.toThrow(
+      /eval\.baselines\.mine: .*wrong\.mjs gave \[1\] for slate [0-9a-f]{20}: expected 5 finite numbers, one a candidate/,
+    );
+  });
+});
+
 interface RolloutLine {
   readonly slate: string;
   readonly text: string;
