@@ -4,6 +4,10 @@
     know({"number": 0, "path": "/tmp/items.json"})                                 -> items that slates name by row
     answer({"file": ..., "name": ..., "items": 0, "slates": [...], "asked": [...], "options": {...}})  -> what it returns
 
+    fit({"file": ..., "name": ..., "path": "/tmp/training.json", "options": {...}})  -> number of what it returned
+    rank({"fit": 0, "histories": [[row, ...], ...], "n": 100, "users": [row, ...]})  -> [[rows], [scores]] a history
+    read({"file": ..., "name": ..., "source": "/data", "folder": "/tmp/x", "options": {...}})  -> what was written there
+
 A function is called with a list of records (below) and the recipe's options as keyword arguments, and returns a list of
 the same length. It runs in the worker's process: what it prints goes to the worker's log.
 """
@@ -50,6 +54,26 @@ class Slate:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A slate that a teacher is to order; hint: the user's choice, where it is given away."""
+
+    slate: Slate
+    hint: int | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """All that a pre-ranker may learn from, by user: item rows, oldest first, and their times in seconds."""
+
+    num_items: int
+    sequences: list[list[int]]
+    times: list[list[float]]
+    items: list[Item]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A slate with an order of its candidates: indices, best first, all of them."""
 
@@ -61,6 +85,7 @@ class Answer:
 
 _functions: dict[tuple[str, str], Callable[..., Any]] = {}
 _items: dict[int, list[Item]] = {}
+_fits: list[Any] = []
 _modules: dict[str, Any] = {}
 _watched = False
 
@@ -75,6 +100,18 @@ def know(request_json: str) -> str:
 
 def answer(request_json: str) -> str:
     return _reply(_answer, request_json)
+
+
+def fit(request_json: str) -> str:
+    return _reply(_fit, request_json)
+
+
+def rank(request_json: str) -> str:
+    return _reply(_rank, request_json)
+
+
+def read(request_json: str) -> str:
+    return _reply(_read, request_json)
 
 
 def _reply(work: Callable[[dict[str, Any]], Any], request_json: str) -> str:
@@ -172,6 +209,53 @@ def _item(row: dict[str, Any]) -> Item:
     return Item(row["id"], row["title"], row["brand"], row["categories"], row["description"])
 
 
+def _fit(request: dict[str, Any]) -> int:
+    data = json.loads(Path(request["path"]).read_text(encoding="utf-8"))
+    training = Training(
+        data["numItems"], data["sequences"], data["times"], _items.get(request["items"], []), data["seed"]
+    )
+    fitted = _functions[(request["file"], request["name"])](training, **request["options"])
+    if not callable(getattr(fitted, "rank", None)):
+        raise TypeError(
+            f"{request['name']} returned {type(fitted).__name__}, not an object with rank(histories, n, users)"
+        )
+    _fits.append(fitted)
+    return len(_fits) - 1
+
+
+def _rank(request: dict[str, Any]) -> Any:
+    return _fits[request["fit"]].rank(request["histories"], request["n"], request["users"])
+
+
+def _read(request: dict[str, Any]) -> dict[str, int]:
+    """Interactions and, if there are any, items, as JSON lines in the given folder."""
+    source = _functions[(request["file"], request["name"])](request["source"], **request["options"])
+    interactions, items = source if isinstance(source, tuple) else (source, None)
+    written = {"interactions": _write_lines(Path(request["folder"], "interactions.jsonl"), interactions)}
+    if items is not None:
+        written["items"] = _write_lines(Path(request["folder"], "items.jsonl"), items)
+    return written
+
+
+def _write_lines(path: Path, records: Any) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for record in records:
+            if not isinstance(record, dict):
+                raise TypeError(f"record {count + 1} is {type(record).__name__}, not a dict")
+            file.write(_to_json(record) + "\n")
+            count += 1
+    return count
+
+
+def _record(slates: list[Slate], asked: Any) -> Slate | Answer | Question:
+    if isinstance(asked, int):
+        return slates[asked]
+    if len(asked) == 3:
+        return Question(slates[asked[0]], asked[1], asked[2])
+    return Answer(slates[asked[0]], asked[1], asked[2], asked[3])
+
+
 def _answer(request: dict[str, Any]) -> Any:
     function = _functions[(request["file"], request["name"])]
     items = _items.get(request.get("items", -1), [])
@@ -189,5 +273,5 @@ def _answer(request: dict[str, Any]) -> Any:
         )
         for s in request["slates"]
     ]
-    records = [Answer(slates[a[0]], a[1], a[2], a[3]) if isinstance(a, list) else slates[a] for a in request["asked"]]
+    records = [_record(slates, asked) for asked in request["asked"]]
     return function(records, **request["options"])

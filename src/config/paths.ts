@@ -21,7 +21,7 @@ const paths = [
   "prerank.scores.*",
 ];
 /** Sections with a module of the user's: a path, unless it is an address. */
-const pluginSections = ["rl.reward", "eval.metrics.*", "eval.baselines.*"];
+const pluginSections = ["data", "prerank", "teacher", "rl.reward", "eval.metrics.*", "eval.baselines.*"];
 /** Paths, hub ids, or names: treated as a path if such a file exists. */
 const pathsOrNames = ["model.path", "embed.model", "teacher.model", "rl.initial", "rl.opd.teacher"];
 /** Treated as a command if there is no slash. */

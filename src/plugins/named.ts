@@ -47,6 +47,12 @@ export function pluginsAt(config: Config, point: PluginPoint): readonly NamedPlu
   const several = (setting: string, byName: Readonly<Record<string, string | Omit<NamedPlugin, "setting">>>) =>
     Object.entries(byName).flatMap(([name, s]) => (typeof s === "string" ? [] : one(`${setting}.${name}`, s)));
   switch (point) {
+    case "adapter":
+      return one("data", config.data);
+    case "prerank":
+      return one("prerank", config.prerank);
+    case "teacher":
+      return one("teacher", config.teacher);
     case "reward":
       return one("rl.reward", config.rl.reward);
     case "metrics":

@@ -32,6 +32,10 @@ export type OpenModule = { readonly identity: PluginIdentity } & (
       readonly kind: "remote";
       /** One reply a question, in their order, unchecked. */
       readonly ask: (questions: readonly Question[]) => Promise<unknown>;
+      /** Of Python: its other functions, within the same time. */
+      readonly python?: (fn: "fit" | "rank" | "read", request: Readonly<Record<string, unknown>>) => Promise<unknown>;
+      /** Of Python: what requests call the items by. */
+      readonly knowItems?: () => Promise<number>;
     }
 );
 
@@ -94,22 +98,26 @@ async function openPython(plugin: NamedPlugin, { config, items, logPath }: Surro
     throw cause;
   }
   let stuck = false;
+  const bounded = async (work: () => Promise<unknown>): Promise<unknown> => {
+    if (stuck) throw new Overdue(plugin.timeoutSeconds);
+    try {
+      return await callWithin(plugin.timeoutSeconds, work);
+    } catch (e) {
+      if (e instanceof Overdue) stuck = true; // the call goes on and nothing can end it but the process
+      throw e;
+    }
+  };
+  const common = { file, name, options: plugin.options };
   return {
     kind: "remote",
     identity: identify(plugin, packages),
     async ask(questions) {
-      if (stuck) throw new Overdue(plugin.timeoutSeconds);
       const known = await host.know(items);
       const packed = packAnswers(questions, items);
-      try {
-        return await callWithin(plugin.timeoutSeconds, () =>
-          host.call({ file, name, items: known, ...packed, options: plugin.options }),
-        );
-      } catch (e) {
-        if (e instanceof Overdue) stuck = true; // the call goes on and nothing can end it but the process
-        throw e;
-      }
+      return bounded(() => host.call({ ...common, items: known, ...packed }));
     },
+    python: (fn, request) => bounded(() => host.ask(fn, { ...common, ...request })),
+    knowItems: () => host.know(items),
   };
 }
 

@@ -10,14 +10,17 @@ export type Question =
       readonly order: readonly number[];
       readonly mode?: string;
       readonly reasoning?: string;
-    };
+    }
+  /** A teacher's. */
+  | { readonly slate: SlateItems; readonly hint: number | null; readonly attempt: number };
 
 export interface Packed {
   readonly slates: readonly unknown[];
-  /** Index of the slate; with mode, order and reasoning, where it is asked about an order. */
+  /** Index of the slate; where it is asked about an order with mode, order and reasoning, a teacher with hint and attempt. */
   readonly asked: readonly (
     | number
     | readonly [slate: number, mode: string, order: readonly number[], reasoning: string]
+    | readonly [slate: number, hint: number | null, attempt: number]
   )[];
 }
 
@@ -43,7 +46,10 @@ export function packAnswers(questions: readonly Question[], items: readonly Item
       const labels = "labels" in slate ? { labels: slate.labels } : {};
       slates.push({ id, history: history.map(refer), candidates: candidates.map(refer), scores, ...labels });
     }
-    return "slate" in q ? ([index, q.mode ?? "", q.order, q.reasoning ?? ""] as const) : index;
+    if (!("slate" in q)) return index;
+    return "order" in q
+      ? ([index, q.mode ?? "", q.order, q.reasoning ?? ""] as const)
+      : ([index, q.hint, q.attempt] as const);
   });
   return { slates, asked };
 }

@@ -2,14 +2,20 @@
 import { hashJson } from "../core/hash.ts";
 import type { Manifest } from "../run/manifest.ts";
 import type { PluginPoint } from "../run/stage.ts";
+import { openAdapter } from "./adapter.ts";
 import { openBaselines, openMetrics } from "./evaluation.ts";
 import type { PluginIdentity } from "./identity.ts";
 import { pluginsAt } from "./named.ts";
 import type { Surroundings } from "./open.ts";
+import { openPreRanker } from "./prerank.ts";
 import { openReward } from "./reward.ts";
+import { openTeacher } from "./teacher.ts";
 
 /** How a point's modules are opened and held to their contract. */
 const openers: Readonly<Record<PluginPoint, (around: Surroundings) => Promise<readonly PluginIdentity[]>>> = {
+  adapter: async (around) => list(await openAdapter(around)),
+  prerank: async (around) => list(await openPreRanker(around, "")),
+  teacher: async (around) => list(await openTeacher(around)),
   reward: async (around) => {
     const { identity } = await openReward(around);
     return identity ? [identity] : [];
@@ -17,6 +23,9 @@ const openers: Readonly<Record<PluginPoint, (around: Surroundings) => Promise<re
   metrics: async (around) => (await openMetrics(around)).map(({ identity }) => identity),
   baselines: async (around) => (await openBaselines(around)).map(({ identity }) => identity),
 };
+
+const list = (opened: { readonly identity: PluginIdentity } | undefined): readonly PluginIdentity[] =>
+  opened ? [opened.identity] : [];
 
 export type Prepared = Readonly<Record<PluginPoint, readonly PluginIdentity[]>>;
 

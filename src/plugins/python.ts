@@ -21,6 +21,8 @@ export interface PythonHost {
   load(file: string, name: string, files: readonly string[]): Promise<Readonly<Record<string, string>>>;
   /** Calls what was loaded; throws PythonRaised for what it raises. */
   call(request: Readonly<Record<string, unknown>>): Promise<unknown>;
+  /** Calls another function of the host; throws PythonRaised. */
+  ask(fn: "fit" | "rank" | "read", request: Readonly<Record<string, unknown>>): Promise<unknown>;
   /** Makes items known; returns what requests call them by. */
   know(items: readonly Item[]): Promise<number>;
 }
@@ -50,6 +52,7 @@ export async function pythonHost(config: Config, logPath?: string): Promise<Pyth
     load: async (file, name, files) =>
       (await ask("load", { file, name, files, parent: process.pid })) as Readonly<Record<string, string>>,
     call: (request) => ask("answer", request),
+    ask,
     know: async (items) => {
       const earlier = known.get(items);
       if (earlier !== undefined) return earlier;

@@ -23,7 +23,7 @@ export const stageNames = [
 export type StageName = (typeof stageNames)[number];
 
 /** What a user may bring a module for (room plugins). */
-export type PluginPoint = "reward" | "metrics" | "baselines";
+export type PluginPoint = "adapter" | "prerank" | "teacher" | "reward" | "metrics" | "baselines";
 
 /** Numbers a stage is judged by; shown in the manifest and the report. */
 export type Summary = Readonly<Record<string, number>>;

@@ -27,6 +27,7 @@ const served = [
   "worker",
   "policy",
   "run",
+  "plugins",
 ];
 const parts = ["request", "observe", "security", "model", "engine", "grpc", "http"];
 const rooms: Readonly<Record<string, readonly string[]>> = {

@@ -138,11 +138,12 @@ const quality = z
 export const teacher = z
   .strictObject({
     kind: z
-      .enum(["statistical", "openai", "worker"])
+      .enum(["statistical", "openai", "worker", "module"])
       .default("statistical")
       .describe(
         "Source of the reasoning traces. statistical: offline, from co-occurrence, categories, recency, cross-fitted over users; openai: an LLM served by an OpenAI-compatible endpoint; worker: an LLM in the worker.",
       ),
+    ...pluginKeys("Your own teacher, in place of kind"),
     model: z
       .string()
       .default("")
