@@ -58,7 +58,7 @@ export const security = z
 
 export const limits = z
   .strictObject({
-    maxCandidates: count.default(100).describe("Candidates of a request; the model's own limit may be lower."),
+    maxCandidates: count.default(1000).describe("Candidates of a request; in mode think the model holds fewer."),
     maxHistory: count.default(1000).describe("History items of a request."),
     maxTextBytes: count.default(4096).describe("UTF-8 bytes of one item's text."),
     maxRequestBytes: count.default(4 << 20).describe("Bytes of a request."),

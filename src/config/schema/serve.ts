@@ -47,7 +47,12 @@ export const serve = z
       .describe(
         "What a request gets where the model gives no answer (deadline, lost worker, unreadable answer), unless it says so itself. own-order: the caller's own order, flagged; error: UNAVAILABLE or 503 with the reason.",
       ),
-    drainMs: count.default(30_000).describe("After SIGTERM: accepted requests are finished for so long at most."),
+    lameDuckMs: countOrZero
+      .default(5_000)
+      .describe(
+        "After SIGTERM the service says for so long that it is not ready, and still answers: time for a load balancer to look elsewhere.",
+      ),
+    drainMs: count.default(30_000).describe("Then: accepted requests are finished for so long at most."),
     healthMs: count.default(2_000).describe("A worker is asked this often how it is."),
     stallMs: count
       .default(20_000)
