@@ -1,8 +1,12 @@
 /** A finished run on a fake worker, and fake workers that can be slow, lost or wrong, for the tests of the service. */
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
+import { type DirectPriors, priorsFile } from "../src/artifacts/results.ts";
 import { configHash, loadConfig, resolvedYaml } from "../src/config/load.ts";
 import { WorkerError } from "../src/core/errors.ts";
+import { sha256 } from "../src/core/hash.ts";
+import { findSystem } from "../src/eval/systems.ts";
 import { Run } from "../src/run/run.ts";
 import { stageNames } from "../src/run/stage.ts";
 import { Deployment } from "../src/serve/engine/deployment.ts";
@@ -16,7 +20,7 @@ import { TelemetryBus } from "../src/worker/telemetry.ts";
 import type * as t from "../src/worker/types.ts";
 import { writePipelineFixture } from "./pipeline-fixture.ts";
 
-/** Makes runs FOLDER/runs/NAME; a second or two each. */
+/** Makes runs FOLDER/runs/NAME; a second or two each. Their direct systems ask the model (see `weigh`). */
 export async function makeRuns(folder: string, runs: Readonly<Record<string, readonly string[]>>): Promise<string> {
   const recipe = writePipelineFixture(folder);
   const root = join(folder, "runs");
@@ -33,8 +37,32 @@ export async function makeRuns(folder: string, runs: Readonly<Record<string, rea
     });
     await runStages(run, { config, root, name, signal, bus, worker: new FakeWorker() });
     await run.close("finished");
+    weigh(root, name, 0.5);
   }
   return root;
+}
+
+/** Gives the likelihood of the direct systems this weight: a fake model knows nothing, so that its evaluation leaves it 0. */
+export function weigh(root: string, name: string, likelihood: number): void {
+  const dir = join(root, name, "stages", "evaluate");
+  const path = priorsFile(dir);
+  rewriteOutput(dir, path.slice(dir.length + 1), (priors: DirectPriors) =>
+    Object.fromEntries(
+      Object.entries(priors).map(([system, prior]) => [
+        system,
+        findSystem(system)?.mode === "direct" ? { ...prior, likelihood } : prior,
+      ]),
+    ),
+  );
+}
+
+/** Changes a JSON file of a finished stage, which stays finished. */
+export function rewriteOutput<T>(dir: string, file: string, change: (content: T) => unknown): void {
+  const text = JSON.stringify(change(JSON.parse(readFileSync(join(dir, file), "utf8")) as T));
+  writeFileSync(join(dir, file), text);
+  const done = JSON.parse(readFileSync(join(dir, "done.json"), "utf8"));
+  done.outputs[file] = { ...done.outputs[file], sha256: sha256(text), bytes: Buffer.byteLength(text) };
+  writeFileSync(join(dir, "done.json"), JSON.stringify(done));
 }
 
 /** A fake worker whose answers wait for `gate`, which may also throw. Remembers what it was asked. */

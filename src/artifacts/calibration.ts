@@ -5,6 +5,7 @@ import type { StageContext } from "../run/stage.ts";
 import { readJson } from "./files.ts";
 
 export interface Priors {
+  /** Of generation; its likelihood weight is never 0. */
   readonly withLikelihood: Prior;
   /** Fitted without the language model: the `prior` control. */
   readonly alone: Prior;

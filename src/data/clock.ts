@@ -137,9 +137,14 @@ const firstDate = -2_208_902_400;
 /** 2100-01-01. */
 const end = 4_102_444_800;
 
+/** The year 9999 means "never". As a number of a unit too small for it, it looks like a day in January 1978. */
+const never = [253_370_764, 253_402_301] as const;
+
 /** SQL: whether the seconds `t` of kind `q` are in a year that cannot be. `unitGiven`: numbers may be early. */
 export const implausibleSql = (t: string, q: string, unitGiven: boolean): string =>
-  `(${t} >= ${end} OR ${t} < ${firstDate}${unitGiven ? "" : ` OR (${q} < 4 AND ${t} < ${firstNumber})`})`;
+  `(${t} >= ${end} OR ${t} < ${firstDate}${
+    unitGiven ? "" : ` OR (${q} < 4 AND (${t} < ${firstNumber} OR ${t} BETWEEN ${never[0]} AND ${never[1]}))`
+  })`;
 
 /** The date of a moment in seconds, whatever it is. */
 export function dateText(seconds: number): string {

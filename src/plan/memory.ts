@@ -121,14 +121,18 @@ function phase(name: string, some: Partial<Record<Part, number>>): Phase {
   return { name, bytes, total: parts.reduce((sum, part) => sum + bytes[part], 0) };
 }
 
+/** Candidates that the language model is asked about. */
+export const countAsked = ({ prompts, prerank }: Config): number =>
+  prompts.candidates > 0 ? Math.min(prompts.candidates, prerank.candidates) : prerank.candidates;
+
 /** Tokens of a prompt, of a response behind it, and of a mid-training document, about. */
 export function countTokens(config: Config): { prompt: number; response: number; document: number } {
-  const { prompts, sid, prerank, decoding, midtrain } = config;
+  const { prompts, sid, decoding, midtrain } = config;
   const item = sid.levels + (sid.format === "wrapped" ? 2 : 0);
   const title = prompts.showTitles ? Math.min(prompts.maxTitleTokens || titleTokens, titleTokens) : 0;
   const line = item + title + (prompts.format === "json" ? 4 : 1);
-  const shown = prompts.historyItems + (prompts.showCandidates ? prerank.candidates : 0);
-  const answer = prerank.candidates * (item + 3);
+  const shown = prompts.historyItems + (prompts.showCandidates ? countAsked(config) : 0);
+  const answer = countAsked(config) * (item + 3);
   return {
     prompt: instructionTokens[prompts.format] + shown * line,
     response: decoding.maxReasoningTokens + answer,

@@ -6,7 +6,7 @@
  * blocks and one vocabulary's rows.
  */
 import type { Config } from "../config/schema.ts";
-import { countTokens } from "./memory.ts";
+import { countAsked, countTokens } from "./memory.ts";
 import { countParameters, type ModelShape } from "./shape.ts";
 
 /** What the time depends on, after cleaning. */
@@ -73,7 +73,7 @@ export function estimateTime(
   const learn = (tokens: number): number => (6 * parameters * tokens) / (rates.learning * power);
   const score = (tokens: number): number => (2 * parameters * tokens) / (rates.scoring * power);
   const slates = collectSlates(config, size);
-  const answer = config.prerank.candidates * (config.sid.levels + (config.sid.format === "wrapped" ? 2 : 0));
+  const answer = countAsked(config) * (config.sid.levels + (config.sid.format === "wrapped" ? 2 : 0));
   const perSlate = text.prompt + answer;
   const taught = config.sft.target === "belief" ? slates.rerank : hitRate * slates.rerank;
   const sftTokens = config.sft.userShare * taught * (1 + config.sft.replayShare) * perSlate;

@@ -1,7 +1,8 @@
 /**
  * The pre-rank as a prior: what the order and the scores of the stage before say about each candidate, with weights
  * learned on held-out slates. In direct mode it is added to the LM's log-likelihood; in generation it is the logit prior
- * of the permutation constraint. Fitted by eval/choice-model; ours: a product of experts.
+ * of the permutation constraint. Fitted by eval/choice-model; ours: a product of experts. How much the LM may say in direct
+ * mode is decided in combination.ts.
  *
  *   score_j = likelihood * log p_LM(item_j | history) + place[position_j] + preRank * z_j + evidence * e_j
  */
@@ -16,11 +17,62 @@ export interface Prior {
   readonly preRank: number;
   /** Weight of the statistical teacher's score, where it is part of the prior; else 0. */
   readonly evidence: number;
+  /** Where the LM is trusted more and where less; absent: everywhere alike. */
+  readonly gate?: Gate;
+  /** Weights of what the likelihood says beyond its value; absent: none. */
+  readonly views?: Readonly<Record<keyof LikelihoodViews, number>>;
+}
+
+/** Shares of the likelihood's weight by the spread of the prior over the slate. */
+export interface Gate {
+  /** Upper ends of all bins but the last, nats. */
+  readonly upTo: readonly number[];
+  /** Of each bin, from 0 to 1. */
+  readonly factors: readonly number[];
+}
+
+/** The likelihoods of a slate seen relative to each other, a value per candidate. */
+export interface LikelihoodViews {
+  readonly standardised: readonly number[];
+  /** -log2(rank + 1), from 1. */
+  readonly rank: readonly number[];
+  /** By how much the likeliest leads the second, nats; 0 for the others. */
+  readonly margin: readonly number[];
+}
+
+export function likelihoodViews(logLikelihood: readonly number[]): LikelihoodViews {
+  const order = orderBy(logLikelihood);
+  const rank = new Array<number>(order.length).fill(0);
+  order.forEach((j, place) => {
+    rank[j] = -Math.log2(place + 2);
+  });
+  const [first = 0, second = first] = order;
+  const lead = (logLikelihood[first] as number) - (logLikelihood[second] as number);
+  return {
+    standardised: standardise(logLikelihood),
+    rank,
+    margin: logLikelihood.map((_, j) => (j === first ? lead : 0)),
+  };
+}
+
+/** Standard deviation over the candidates: how much the prior says about a slate, nats. */
+export function spread(weighed: readonly number[]): number {
+  const mean = weighed.reduce((a, b) => a + b, 0) / weighed.length;
+  return Math.sqrt(weighed.reduce((a, w) => a + (w - mean) ** 2, 0) / weighed.length);
+}
+
+/** The bin of a slate. @param upTo see Gate @param weighed the prior of each candidate */
+export function gateIndex(upTo: readonly number[], weighed: readonly number[]): number {
+  const s = spread(weighed);
+  const bin = upTo.findIndex((end) => s <= end);
+  return bin < 0 ? upTo.length : bin;
 }
 
 /** What the prior looks at, per candidate in input order. */
 export interface PriorInput {
   readonly scores: readonly number[];
+  /** Candidates with equal scores share the positions that they take up together; default: input order decides. */
+  readonly sharePositions?: boolean;
   /** The statistical teacher's scores, out of sample for this slate. */
   readonly evidence?: readonly number[];
 }
@@ -41,12 +93,27 @@ export function standardise(scores: readonly number[]): number[] {
 
 /** The prior's part of the score of each candidate, in input order. */
 export function computePrior(prior: Prior, input: PriorInput): number[] {
+  const listed = input.scores.map((_, j) => prior.place[Math.min(j, prior.place.length - 1)] ?? 0);
+  const place = input.sharePositions ? averageOverTies(input.scores, listed) : listed;
   return standardise(input.scores).map(
     (zj, j) =>
-      (prior.place[Math.min(j, prior.place.length - 1)] ?? 0) +
+      (place[j] as number) +
       prior.preRank * zj +
       (prior.evidence === 0 ? 0 : prior.evidence * (input.evidence?.[j] ?? 0)),
   );
+}
+
+/** Each value, or the mean of the values of all candidates with the same score. */
+export function averageOverTies(scores: readonly number[], values: readonly number[]): number[] {
+  const tied = new Map<number, { sum: number; n: number }>();
+  scores.forEach((score, j) => {
+    const { sum, n } = tied.get(score) ?? { sum: 0, n: 0 };
+    tied.set(score, { sum: sum + (values[j] as number), n: n + 1 });
+  });
+  return scores.map((score) => {
+    const { sum, n } = tied.get(score) as { sum: number; n: number };
+    return sum / n;
+  });
 }
 
 export interface PriorExample extends PriorInput {
@@ -119,7 +186,7 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
   );
   const getWeight = (name: string): number => weights[names.indexOf(name)] ?? 0;
   return {
-    likelihood: terms.likelihood ? Math.max(minLikelihood, getWeight("likelihood")) : 0,
+    likelihood: terms.likelihood ? Math.max(0, getWeight("likelihood")) : 0,
     place: Array.from({ length: n }, (_, j) => (j === 0 ? 0 : (weights[weightIndex(j) - 1] as number))),
     preRank: getWeight("pre-rank"),
     evidence: terms.evidence ? getWeight("evidence") : 0,
@@ -139,33 +206,46 @@ const packWeights = (p: Prior, n: number, terms: Terms): number[] => [
   ...(terms.evidence ? [p.evidence] : []),
 ];
 
-/** An LM that held-out slates contradict still has a say, so that training can move the policy. */
-const minLikelihood = 0.05;
-
 /** Direct-mode scores of a slate. */
 export const directScores = (prior: Prior, input: PriorInput, logLikelihood: readonly number[] | undefined): number[] =>
   addLikelihood(prior, computePrior(prior, input), logLikelihood);
 
 /** Direct-mode scores where the prior's part is known. */
-export const addLikelihood = (
-  { likelihood }: Pick<Prior, "likelihood">,
+export function addLikelihood(
+  { likelihood, gate, views }: Pick<Prior, "likelihood" | "gate" | "views">,
   weighed: readonly number[],
   logLikelihood: readonly number[] | undefined,
-): number[] => weighed.map((p, j) => p + (logLikelihood ? likelihood * (logLikelihood[j] as number) : 0));
-
-/** Fits on all users but one fold, scores that fold, for every fold: honest scores on the slates it is fitted on. */
-export function crossFittedScores(
-  examples: readonly (PriorExample & { readonly fold: number })[],
-  numFolds: number,
-  terms: Terms,
-  centre?: Prior,
-): number[][] {
-  const priors = Array.from({ length: numFolds }, (_, fold) =>
-    fitPrior(
-      examples.filter((e) => e.fold !== fold),
-      terms,
-      centre,
-    ),
-  );
-  return examples.map((e) => directScores(priors[e.fold] as Prior, e, e.logLikelihood));
+): number[] {
+  if (!logLikelihood) return [...weighed];
+  const weight = likelihood * (gate ? (gate.factors[gateIndex(gate.upTo, weighed)] ?? 1) : 1);
+  const seen = views && likelihoodViews(logLikelihood);
+  return weighed.map((p, j) => {
+    const more = seen
+      ? views.standardised * (seen.standardised[j] as number) +
+        views.rank * (seen.rank[j] as number) +
+        views.margin * (seen.margin[j] as number)
+      : 0;
+    return p + weight * (logLikelihood[j] as number) + more;
+  });
 }
+
+/** A prior fitted on all slates, and one for each fold that has not seen that fold. */
+export interface FoldedPriors {
+  readonly whole: Prior;
+  readonly byFold: readonly Prior[];
+}
+
+export type FoldedExample = PriorExample & { readonly fold: number };
+
+export const fitFolds = <E extends FoldedExample>(
+  examples: readonly E[],
+  numFolds: number,
+  fitOne: (examples: readonly E[]) => Prior,
+): FoldedPriors => ({
+  whole: fitOne(examples),
+  byFold: Array.from({ length: numFolds }, (_, fold) => fitOne(examples.filter((e) => e.fold !== fold))),
+});
+
+/** Honest scores on the slates that the priors were fitted on: each fold by the prior that has not seen it. */
+export const outOfSample = ({ byFold }: FoldedPriors, examples: readonly FoldedExample[]): number[][] =>
+  examples.map((e) => directScores(byFold[e.fold] as Prior, e, e.logLikelihood));

@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { Gr2Error, InterruptedError, RunError } from "../core/errors.ts";
 import { TelemetryBus } from "../worker/telemetry.ts";
 import type { WorkerInfo } from "../worker/types.ts";
-import { codeHash, type Verb } from "./code-hash.ts";
+import { codeHash } from "./code-hash.ts";
 import { fileError, guarded, makeFolder, writeAtomic } from "./files.ts";
 import { ManifestFile } from "./manifest.ts";
 import { peakMemory, readStartTime, resetPeakMemory } from "./processes.ts";
@@ -15,6 +15,7 @@ import { type LogRecord, type MetricsRecord, RecordLog } from "./record-log.ts";
 import { RunFolder } from "./run-folder.ts";
 import type { StageRecorder } from "./stage.ts";
 import * as cache from "./stage-cache.ts";
+import type { Verb } from "./verbs.ts";
 
 /** One line of rollouts.jsonl; the rest of the record is the stage's. */
 export type RolloutRecord = LogRecord & Readonly<Record<string, unknown>>;

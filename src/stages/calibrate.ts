@@ -9,6 +9,7 @@ import type { Priors } from "../artifacts/calibration.ts";
 import { openCorpus } from "../artifacts/corpus.ts";
 import { readEvidence } from "../artifacts/evidence.ts";
 import { writeJson } from "../artifacts/files.ts";
+import { type EvidenceBySlate, readHeads } from "../artifacts/heads.ts";
 import { conditional, readSlates, toSlateInput } from "../artifacts/slates.ts";
 import { readReasonings } from "../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
@@ -17,15 +18,19 @@ import { openLanguageModel } from "../models/language-model.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import { directScores, fitPrior, flatPrior, type PriorExample } from "../policy/prior.ts";
 import { type Slate, targetDistribution } from "../prerank/types.ts";
-import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { modelVerbs } from "../run/verbs.ts";
 
 export const calibrate: Stage = {
   name: "calibrate",
   source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "evidence", "traces"],
   verbs: modelVerbs,
-  settings: (c) => ({ history: c.prompts.historyItems, evidence: c.decoding.evidence }),
+  settings: (c) => ({
+    history: c.prompts.historyItems,
+    candidates: c.prompts.candidates,
+    evidence: c.decoding.evidence,
+  }),
   run,
 };
 
@@ -33,13 +38,12 @@ async function run(context: StageContext): Promise<Summary> {
   const corpus = await openCorpus(context);
   const from = context.inputDir("midtrain");
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
-  const all = readSlates(context, "rerank");
+  const { slates: all, evidence } = readHeads(context, "rerank");
   const slates = conditional(all);
   const n = Math.max(...all.map((s) => s.candidates.length));
   if (slates.length < 300)
     context.log(`only ${slates.length} held-out slates to calibrate on; about 1,000 are needed for a reliable prior`);
   const policy = model.policy(flatPrior(n));
-  const evidence = readEvidence(context);
   const explained = readReasonings(context).map((r) => r.slate);
   const wanted = new Set([...explained, ...slates.map((s) => s.id)]);
   const asked = all.filter((s) => wanted.has(s.id));
@@ -48,17 +52,22 @@ async function run(context: StageContext): Promise<Summary> {
     asked.map((s) => toSlateInput(corpus, s)),
     { signal: context.signal, onProgress: (done, total) => context.progress("scoring candidates", done, total) },
   );
-  const example = (s: Slate, i: number): PriorExample => ({
+  const example = (s: Slate, evidence: EvidenceBySlate): PriorExample => ({
     scores: s.scores,
     evidence: evidence[s.id] as readonly number[],
-    logLikelihood: likelihoods[i] as number[],
     truth: targetDistribution(s),
   });
-  const byId = new Map(asked.map((s, i) => [s.id, example(s, i)]));
+  const byId = new Map(
+    asked.map((s, i) => [s.id, { ...example(s, evidence), logLikelihood: likelihoods[i] as number[] }]),
+  );
   const examples = slates.map((s) => byId.get(s.id) as PriorExample);
   const terms = { likelihood: true, evidence: context.config.decoding.evidence };
-  const prior = fitPrior(examples, terms);
-  const priors: Priors = { withLikelihood: prior, alone: fitPrior(examples, { ...terms, likelihood: false }) };
+  const fitted = fitPrior(examples, terms);
+  const prior = { ...fitted, likelihood: Math.max(minLikelihood, fitted.likelihood) };
+  // Without the language model nothing is left out.
+  const ofAll = readEvidence(context);
+  const whole = conditional(readSlates(context, "rerank")).map((s) => example(s, ofAll));
+  const priors: Priors = { withLikelihood: prior, alone: fitPrior(whole, { ...terms, likelihood: false }) };
   writeJson(join(context.dir, "prior.json"), priors);
   const ensemble = fitPrior(examples, { likelihood: true, evidence: true });
   const computeBelief = (e: PriorExample): number[] => softmax(directScores(ensemble, e, e.logLikelihood));
@@ -76,3 +85,6 @@ async function run(context: StageContext): Promise<Summary> {
     lastPlace: prior.place.at(-1) as number,
   };
 }
+
+/** In generation: a model that these slates contradict still has a say, or training could not move the policy. */
+const minLikelihood = 0.05;

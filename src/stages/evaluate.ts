@@ -7,22 +7,25 @@ import { join } from "node:path";
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
 import { readEvidence } from "../artifacts/evidence.ts";
 import { readJson, writeJson } from "../artifacts/files.ts";
+import { cutHeads } from "../artifacts/heads.ts";
 import { type DirectPriors, priorsFile, type Results } from "../artifacts/results.ts";
 import { conditional, readSlates } from "../artifacts/slates.ts";
 import { ConfigError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
-import { deriveSeed, Rng } from "../core/rng.ts";
+import { Rng } from "../core/rng.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import { choose, recommend } from "../eval/recommend.ts";
 import { baselinesFor, findSystem, isPolicy } from "../eval/systems.ts";
 import { resultsTable } from "../eval/table.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import type { Slate } from "../prerank/types.ts";
-import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
-import { type Asked, modelAnswers, type SystemResult } from "./evaluation/answers.ts";
+import { modelVerbs } from "../run/verbs.ts";
+import { modelAnswers, type SystemResult } from "./evaluation/answers.ts";
+import type { Asked } from "./evaluation/asked.ts";
 import { baselineAnswers, bestPreranker } from "./evaluation/baselines.ts";
 import { examples } from "./evaluation/examples.ts";
+import { bootstrapOptions, fitValidationPrior } from "./evaluation/weights.ts";
 
 export const evaluate: Stage = {
   name: "evaluate",
@@ -52,7 +55,11 @@ async function run(context: StageContext): Promise<Summary> {
   const all = { validation: readSlates(context, "validation"), test: wholeUsers(readSlates(context, "test"), context) };
   const validation = conditional(all.validation);
   const test = conditional(all.test);
-  checkRenderedPrompts(context, corpus, [...validation, ...test], "the evaluation");
+  const evidence = readEvidence(context);
+  const cut = (slates: readonly Slate[]) => cutHeads(slates, evidence, config.prompts.candidates);
+  const heads = { validation: cut(validation), test: cut(test) };
+  const rendered = [...heads.validation.slates, ...heads.test.slates];
+  checkRenderedPrompts(context, corpus, rendered, "the evaluation");
   const selection = Rng.of(config.seed, "selection")
     .shuffle(validation.map((_, i) => i))
     .slice(0, config.eval.validationSlates || validation.length)
@@ -64,9 +71,9 @@ async function run(context: StageContext): Promise<Summary> {
   );
   context.log(`${test.length} conditional test slates of ${all.test.length}; ${validation.length} for validation`);
 
-  const evidence = readEvidence(context);
   const missed = all.test.filter((s) => s.targetIndex < 0);
-  const asked = { context, corpus, evidence, validation, test, missed, selection, shown };
+  const prior = fitValidationPrior({ context, evidence }, validation);
+  const asked = { context, corpus, evidence, prior, validation, test, heads, missed, selection, shown };
   const answers: SystemResult[] = baselineAnswers(asked);
   const done = context.cursor.read<number>() ?? 0; // stages whose answers an earlier attempt has written
   for (const [i, stage] of (["midtrain", "sft", "rl"] as const).entries()) {
@@ -97,8 +104,7 @@ async function run(context: StageContext): Promise<Summary> {
 
 function tabulate(asked: Asked, answers: readonly SystemResult[], preranker: string | undefined): Results {
   const { context, corpus, test, selection } = asked;
-  const { config } = context;
-  const bootstrap = { resamples: config.eval.bootstrap, seed: deriveSeed(config.seed, "bootstrap") };
+  const bootstrap = bootstrapOptions(context);
   const { rows, comparisons } = resultsTable({
     users: test.map((s) => s.user),
     missedUsers: asked.missed.map((s) => s.user),

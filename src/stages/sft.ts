@@ -6,8 +6,8 @@
 
 import { readBeliefs, readPrior } from "../artifacts/calibration.ts";
 import { openCorpus } from "../artifacts/corpus.ts";
-import { readEvidence } from "../artifacts/evidence.ts";
-import { isSftUser, readSlates, toSlateInput } from "../artifacts/slates.ts";
+import { readHeads } from "../artifacts/heads.ts";
+import { isSftUser, toSlateInput } from "../artifacts/slates.ts";
 import { type ReasoningRecord, readReasonings, readTraces, type TraceRecord } from "../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { RunError } from "../core/errors.ts";
@@ -19,8 +19,8 @@ import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import { type Example, replayBatches, supervisedBatch } from "../models/supervised.ts";
 import { type Slate, targetDistribution } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
-import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { modelVerbs } from "../run/verbs.ts";
 
 export const sft: Stage = {
   name: "sft",
@@ -46,9 +46,9 @@ async function run(context: StageContext): Promise<Summary> {
   const model = await openLanguageModel(context, corpus, stateDir(from), tokenizerFile(from));
   const policy = model.policy(readPrior(context));
 
-  const byId = new Map(readSlates(context, "rerank").map((s) => [s.id, s]));
+  const { slates, evidence } = readHeads(context, "rerank");
+  const byId = new Map(slates.map((s) => [s.id, s]));
   checkRenderedPrompts(context, corpus, byId.values(), "SFT");
-  const evidence = readEvidence(context);
   const lessons: readonly (TraceRecord | ReasoningRecord)[] =
     o.target === "order" ? readTraces(context) : readReasonings(context);
   if (lessons.length === 0)

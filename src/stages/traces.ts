@@ -9,9 +9,9 @@
 
 import { join } from "node:path";
 import { openCorpus } from "../artifacts/corpus.ts";
-import { readEvidence } from "../artifacts/evidence.ts";
 import { writeJson, writeLines } from "../artifacts/files.ts";
-import { conditional, isSftUser, readSlates } from "../artifacts/slates.ts";
+import { readHeads } from "../artifacts/heads.ts";
+import { conditional, isSftUser } from "../artifacts/slates.ts";
 import type { ReasoningRecord, TraceRecord } from "../artifacts/traces.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
@@ -23,8 +23,8 @@ import { itemTable } from "../evidence/items.ts";
 import { Statistics } from "../evidence/statistics.ts";
 import type { Slate } from "../prerank/types.ts";
 import type { ReasoningSteps } from "../prompts/rerank.ts";
-import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { modelVerbs } from "../run/verbs.ts";
 import { sampleTraces, statisticalTeacher } from "../teacher/sampling.ts";
 import { type Evidence, type StatisticalTeacher, supportFor } from "../teacher/statistical.ts";
 import { hideAnswer, type UnlabelledSlate } from "../teacher/unlabelled-slate.ts";
@@ -38,6 +38,7 @@ export const traces: Stage = {
   settings: (c) => ({
     teacher: c.teacher,
     userShare: c.sft.userShare,
+    candidates: c.prompts.candidates,
     seed: c.seed,
     ...(c.teacher.kind === "statistical" ? {} : { prompts: c.prompts, dtype: c.runtime.dtype }),
   }),
@@ -50,7 +51,7 @@ async function run(context: StageContext): Promise<Summary> {
   const corpus = await openCorpus(context);
   const { split } = corpus;
   const { dataset } = split;
-  const all = readSlates(context, "rerank");
+  const { slates: all, evidence } = readHeads(context, "rerank");
   const sftConditional = conditional(all).filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
   const sftSlates = all.filter((s) => isSftUser(config.seed, config.sft.userShare, s.user));
   const seed = deriveSeed(config.seed, "teacher");
@@ -58,7 +59,6 @@ async function run(context: StageContext): Promise<Summary> {
   checkTrainingView(split, view, allowedFor("rerank"), "the teacher, on rerank slates");
   const statistics = new Statistics(view, dataset.stats.hasClock !== false);
   const table = itemTable(dataset.items);
-  const evidence = readEvidence(context);
   const fitted: StatisticalTeacher = {
     scores: ({ id }) => evidence[id] as readonly number[],
     evidence: (slate) => supportFor(dataset, table, statistics, slate),

@@ -196,7 +196,11 @@ describe("the whole pipeline on a fake worker", () => {
     // Timed: all that asks a language model.
     const timed = file.systems.filter((s) => s.prompt_tokens > 0).map((s) => s.name);
     expect(Object.keys(file.request_ms).sort()).toEqual(timed.sort());
-    expect(timed).toContain("direct");
+    // A fake model knows nothing: it is asked about validation, and has no say in direct mode.
+    expect(timed).toContain("rl");
+    expect(timed).not.toContain("direct");
+    const n5 = (system: string) => file.rows.filter((r) => r.system === system).map((r) => r.value);
+    expect(n5("direct")).toEqual(n5("prior"));
 
     const rollouts = logged("first", "rollouts.jsonl") as Record<string, unknown>[];
     for (const r of rollouts) {

@@ -1,6 +1,6 @@
 /** Settings of the data and of the stage before: sources, cleaning, splits, candidates. */
 import { z } from "zod";
-import { count, countOrZero, positive, share } from "./numbers.ts";
+import { count, countOrZero, maxCandidates, positive, share } from "./numbers.ts";
 
 /** A column by its name, or by its number from 0 in a file without a header line. */
 const named = z.union([
@@ -183,9 +183,6 @@ export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], 
   retailrocket: [],
   "next-item": [],
 };
-
-/** Most candidates of any slate, logged ones included. */
-export const maxCandidates = 100;
 
 export const prerank = z
   .strictObject({

@@ -121,6 +121,12 @@ export const prompts = z
       .default("auto")
       .describe("Ask inside the model's chat template; auto = in the json format, if the checkpoint brings one."),
     historyItems: count.default(20).describe("Latest items of the history shown."),
+    candidates: countOrZero
+      .refine((n) => n !== 1, { error: "one candidate leaves nothing to order" })
+      .default(0)
+      .describe(
+        "Candidates that the language model is asked about, whose cost is linear in them: the first so many by the evidence. The others follow in that order. 0 = all.",
+      ),
     showCandidates: z.boolean().default(true).describe("Write the candidates, in pre-rank order, into the prompt."),
     showTitles: z.boolean().default(false).describe("Write titles next to semantic IDs."),
     maxTitleTokens: countOrZero.default(64).describe("Longer titles are cut there; 0 = never."),

@@ -53,6 +53,12 @@ export const serve = z
         "After SIGTERM the service says for so long that it is not ready, and still answers: time for a load balancer to look elsewhere.",
       ),
     drainMs: count.default(30_000).describe("Then: accepted requests are finished for so long at most."),
+    candidateOrder: z
+      .enum(["ranked", "arbitrary"])
+      .default("ranked")
+      .describe(
+        "What the order of candidates without scores means, unless the request says so itself. ranked: the caller's ranker made it, best first, and it counts; arbitrary: it does not count.",
+      ),
     healthMs: count.default(2_000).describe("A worker is asked this often how it is."),
     stallMs: count
       .default(20_000)

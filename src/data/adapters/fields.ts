@@ -259,25 +259,31 @@ async function* jsonFields(
   fields: Readonly<Record<string, string>>,
   options: ReadOptions,
 ): AsyncGenerator<Found<(string | undefined)[]>[]> {
-  const columns = Object.values(fields);
+  const columns = Object.entries(fields).map(([field, column]) => ({ column, isId: idFields.includes(field) }));
   for await (const batch of jsonRecords(file, options.encoding))
     yield batch.map((found) => {
       if ("fault" in found) return found;
       const record = found.value;
       if (typeof record !== "object" || record === null || Array.isArray(record))
         return { line: found.line, lines: found.lines, fault: "not a JSON object", text: JSON.stringify(record) };
-      return { ...found, value: columns.map((c) => toCell(valueAt(record as Record<string, unknown>, c))) };
+      return {
+        ...found,
+        value: columns.map((c) => toCell(valueAt(record as Record<string, unknown>, c.column), c.isId)),
+      };
     });
 }
 
+/** Fields that hold an id: a list or an object is none. */
+const idFields = ["u", "i", "s"];
+
 /** A JSON value as the text of a cell; lists and objects as JSON. */
-function toCell(value: unknown): string | undefined {
+function toCell(value: unknown, isId = false): string | undefined {
   if (value === undefined || value === null) return undefined;
   if (typeof value !== "object") return String(value);
   const keys = Object.keys(value);
   if (!Array.isArray(value) && keys.length === 1 && keys[0]?.startsWith("$") === true)
-    return toCell((value as Record<string, unknown>)[keys[0]]); // MongoDB's {"$oid": ...}
-  return JSON.stringify(value);
+    return toCell((value as Record<string, unknown>)[keys[0]], isId); // MongoDB's {"$oid": ...}
+  return isId ? undefined : JSON.stringify(value);
 }
 
 async function openParquet(
@@ -336,10 +342,12 @@ export function cellSql(x: string, type: string): string {
   return `${x}::VARCHAR`;
 }
 
-/** Stops where ids are floating-point numbers so large that digits are lost. */
-export async function refuseRounded(duck: Duck, file: string, fields: Fields, ids: readonly string[]): Promise<void> {
+/** Stops where ids are lists or structs, or floating-point numbers so large that digits are lost. */
+export async function checkIds(duck: Duck, file: string, fields: Fields, ids: readonly string[]): Promise<void> {
   for (const field of ids) {
     const type = fields.types.get(field) ?? "";
+    if (isNested(type))
+      throw new DataError(`${file}: ids are of type ${type}, which is no id.`, { advice: "Name another column." });
     if (type !== "DOUBLE" && type !== "FLOAT") continue;
     const limit = type === "DOUBLE" ? 2 ** 53 : 2 ** 24;
     const x = sqlName(field);

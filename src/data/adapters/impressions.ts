@@ -15,7 +15,7 @@ import { calendarFrom, implausibleSql, precisions, type TimeUnit } from "../cloc
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
 import type { Encoding } from "../text-file.ts";
 import { idSql, isNoIdSql } from "../values.ts";
-import { cellSql, isTime, type ReadOptions, refuseRounded, withFields } from "./fields.ts";
+import { cellSql, checkIds, isTime, type ReadOptions, withFields } from "./fields.ts";
 import { type ItemColumns, listColumns, readItemTable } from "./items.ts";
 import { type FileNames, filesNamed, given } from "./locate.ts";
 import {
@@ -155,7 +155,7 @@ export function stageLog(
 ): Promise<number> {
   return withFields(duck, file, fields, quarantine, options, async (source) => {
     const ids = ["u", "i", "s"].filter((f) => f in fields);
-    await refuseRounded(duck, file, source, ids);
+    await checkIds(duck, file, source, ids);
     const clock = await chooseClock(duck, source, "t", timeUnit);
     const own = Object.keys(fields).map((f) => {
       const text = cellSql(sqlName(f), source.types.get(f) ?? "VARCHAR");
@@ -176,25 +176,32 @@ export function stageLog(
   });
 }
 
+/** A clock is as coarse as this share of its times. */
+const coarseShare = 0.9;
+
 /**
  * Interactions whose clock is coarser than the slates' (days against seconds) are moved to the end of their day, hour, minute
- * or second: the earliest moment at which they have surely happened, so that no slate sees its own clicks.
+ * or second: the earliest moment at which they have surely happened, so that no slate sees its own clicks. A day begins
+ * when most times say so, as at midnight of some zone.
  */
 async function alignClocks(duck: Duck): Promise<string[]> {
-  const precision = async (table: string): Promise<number> => {
-    const steps = precisions.map(([s]) => `bool_and(abs((t - first) - ${s} * round((t - first) / ${s})) < 1e-6)`);
-    const [row] =
-      await duck.rows(`SELECT ${steps.map((sql, k) => `${sql} AS s${k}`).join(", ")}, count(DISTINCT t) AS times
-      FROM ${table}, (SELECT min(t) AS first FROM ${table})`);
-    if (Number(row?.times ?? 0) < 2) return 0;
-    return precisions.find((_, k) => row?.[`s${k}`] === true)?.[0] ?? 0;
+  const rest = (step: number): string => `round(t - ${step} * floor(t / ${step}), 6)`;
+  const precision = async (table: string): Promise<{ readonly step: number; readonly rest: number }> => {
+    const none = { step: 0, rest: 0 };
+    if ((await duck.number(`SELECT count(DISTINCT t) FROM ${table}`)) < 2) return none;
+    for (const [step] of precisions) {
+      const [most] = await duck.rows(`SELECT ${rest(step)} AS rest, count(*) / (SELECT count(*) FROM ${table}) AS share
+        FROM ${table} GROUP BY ALL ORDER BY share DESC, rest LIMIT 1`);
+      if (Number(most?.share) >= coarseShare) return { step, rest: Number(most?.rest) };
+    }
+    return none;
   };
   const [own, slates] = [await precision("raw_interactions"), await precision("raw_impressions")];
-  if (own <= slates) return [];
+  if (own.step <= slates.step) return [];
   const name = (s: number): string => precisions.find(([p]) => p === s)?.[1] ?? "fractions of a second";
-  await duck.run(`UPDATE raw_interactions SET t = t + ${own} - 0.001`);
+  await duck.run(`UPDATE raw_interactions SET t = t + ${own.step} - 0.001 WHERE ${rest(own.step)} = ${own.rest}`);
   return [
-    `interactions are timed to ${name(own)}, slates to ${name(slates)}: an interaction counts from the end of its ${name(own).replace("the ", "")} (UTC), so that no slate sees what came after it`,
+    `interactions are timed to ${name(own.step)}, slates to ${name(slates.step)}: an interaction counts from the end of its ${name(own.step).replace("the ", "")} (UTC), so that no slate sees what came after it`,
   ];
 }
 

@@ -8,7 +8,7 @@ import { type Duck, type Quarantine, quarantineLimit, sqlName, sqlText } from ".
 import { type Found, textLines } from "../records.ts";
 import { type Encoding, requireFile } from "../text-file.ts";
 import { areFloatsSql, idSql, isNoIdSql, withoutZerosSql } from "../values.ts";
-import { cellSql, type Fields, isNumber, isTime, type ReadOptions, refuseRounded, withFields } from "./fields.ts";
+import { cellSql, checkIds, type Fields, isNumber, isTime, type ReadOptions, withFields } from "./fields.ts";
 
 /** One item before neutralisation. Absent text is "" or []. */
 export interface RawItem {
@@ -78,7 +78,7 @@ export function readInteractions(
     ...Object.fromEntries(keep.map(([column], k) => [`k${k}`, column])),
   };
   return withFields(duck, file, fields, quarantine, options, async (source) => {
-    await refuseRounded(duck, file, source, ["u", "i"]);
+    await checkIds(duck, file, source, ["u", "i"]);
     const clock = time === undefined ? undefined : await chooseClock(duck, source, "t", options.timeUnit ?? "auto");
     const kept = keep.map(([, values], k) => keptSql(`k${k}`, source.types.get(`k${k}`) ?? "VARCHAR", values));
     await duck.run(`DROP TABLE IF EXISTS staged; CREATE TEMP TABLE staged AS SELECT

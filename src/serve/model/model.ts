@@ -17,7 +17,7 @@ import type { SlateFacts } from "./evidence.ts";
 import type { FoundItems } from "./items.ts";
 import { countWanted, directOrder, type Order, priorOrder, thinkOrder } from "./order.ts";
 import type { PreparedRequest, RequestPreparer } from "./prepared-request.ts";
-import type { ServedRun, ServedSystem } from "./served-run.ts";
+import { type ServedRun, type ServedSystem, usesEvidence } from "./served-run.ts";
 
 /** What loading found; equal for every worker of a service. */
 export interface LoadedRun {
@@ -160,7 +160,7 @@ export class RunModel {
     signal: AbortSignal,
   ): Promise<SlateFacts> {
     const { experts, findUser, items, systems } = this.run;
-    if (!systems[mode] || systems[mode].prior.evidence === 0) return {};
+    if (!systems[mode] || !usesEvidence(this.run.config, systems[mode])) return {};
     const isKnown = (row: number): boolean => row < items.length;
     const history = found.history.map((f) => f.row).filter(isKnown);
     const known = findUser(history);

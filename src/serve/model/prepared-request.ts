@@ -4,22 +4,24 @@
  */
 import { sha256 } from "../../core/hash.ts";
 import { type AskOptions, type Choices, directPrompt, maxResponseTokens, rerankPrompt } from "../../policy/ask.ts";
-import { computePrior, type Prior } from "../../policy/prior.ts";
+import { averageOverTies, computePrior, type Prior } from "../../policy/prior.ts";
+import { partCandidates, pick } from "../../prerank/heads.ts";
 import { buildCompressor } from "../../prompts/compress.ts";
 import { type ChatFrame, Encoder } from "../../prompts/pieces.ts";
 import { type ConstraintTokens, constraintTokens, renderPrompt } from "../../prompts/rerank.ts";
 import { type Codes, formatSid, spellCodes } from "../../sid/semantic-id.ts";
 import type { Tokenizer } from "../../worker/tokenizer.ts";
 import type { TokenIds } from "../../worker/types.ts";
-import type { ServeMode } from "../request/types.ts";
+import type { CandidateOrder, ServeMode } from "../request/types.ts";
+import { readOrder } from "./candidate-order.ts";
 import type { SlateFacts } from "./evidence.ts";
 import type { Found, FoundItems } from "./items.ts";
 import { Lru } from "./lru.ts";
-import type { ServedRun } from "./served-run.ts";
+import { type ServedRun, usesEvidence } from "./served-run.ts";
 
 /**
- * `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order of their first candidate. Without a
- * language model they are those of the distinct items, prompt and sequences are empty.
+ * `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order (candidate-order.ts) of their first
+ * candidate. Without a language model they are those of the distinct items, prompt and sequences are empty.
  */
 export interface PreparedRequest extends Choices {
   readonly mode: ServeMode;
@@ -28,6 +30,8 @@ export interface PreparedRequest extends Choices {
   readonly spellings: readonly string[];
   /** Per sequence: the positions of the request's candidates it stands for. */
   readonly positions: readonly (readonly number[])[];
+  /** Positions, likewise, of what the model is not asked about (prompts.candidates), best first. */
+  readonly tail: readonly (readonly number[])[];
   readonly topN: number;
   /** Items of the request by spelling of their codes, for naming them in the reasoning. */
   readonly titles: ReadonlyMap<string, string>;
@@ -36,7 +40,7 @@ export interface PreparedRequest extends Choices {
 }
 
 export class RequestPreparer {
-  private readonly run: Pick<ServedRun, "config" | "catalogue" | "systems" | "typical" | "evidence">;
+  private readonly run: Pick<ServedRun, "config" | "items" | "catalogue" | "systems" | "typical" | "evidence">;
   private readonly tokenizer: Pick<Tokenizer, "encode" | "decode" | "requireTokenId" | "special"> | undefined;
   private readonly chat: ChatFrame | undefined;
   private general: AskOptions | undefined;
@@ -64,6 +68,7 @@ export class RequestPreparer {
   /**
    * @param scores of the caller's ranker, per candidate; undefined = it gave none
    * @param facts what evidence needs besides, aligned with the candidates found
+   * @param listed what the order of candidates without scores means
    */
   prepare(
     mode: ServeMode,
@@ -71,57 +76,83 @@ export class RequestPreparer {
     scores: readonly number[] | undefined,
     topN: number,
     facts: SlateFacts = {},
+    listed: CandidateOrder = this.run.config.serve.candidateOrder,
   ): PreparedRequest {
-    const { systems, catalogue, typical, evidence } = this.run;
+    const { config, systems, catalogue, typical, evidence, items } = this.run;
     const { history, candidates } = found;
     const system = systems[mode];
     const hasModel = system?.weights !== undefined;
     const firsts = new Map<string, number[]>();
-    candidates.forEach((c, position) => {
+    for (const position of readOrder(candidates, scores, listed, (row) => row < items.length)) {
+      const c = candidates[position] as Found;
       const key = hasModel ? c.codes.join() : String(c.row);
       const same = firsts.get(key);
       if (same) same.push(position);
       else firsts.set(key, [position]);
-    });
+    }
     const positions = [...firsts.values()];
     const distinct = positions.map(([first]) => candidates[first as number] as Found);
     const byRow = new Map([...history, ...candidates].map((f) => [f.row, f]));
-    const rows = { history: history.map((f) => f.row), candidates: distinct.map((f) => f.row) };
+    const rows = history.map((f) => f.row);
+    const isListed = !scores && listed === "ranked";
     const given = positions.map(([first]) =>
-      scores ? (scores[first as number] as number) : typicalAt(typical.score, first as number),
+      isListed ? typicalAt(typical.score, first as number) : (scores?.[first as number] ?? 0),
     );
     const prior = system?.prior as Prior;
     const firstsOf = (said: readonly (number | null)[]) => positions.map(([first]) => said[first as number] ?? null);
     const distinctFacts = {
       time: facts.time,
+      ...(isListed ? {} : { positions: averageOverTies(given, [...given.keys()]) }),
       experts:
         facts.experts &&
         Object.fromEntries(Object.entries(facts.experts).map(([name, said]) => [name, firstsOf(said)])),
     };
+    const computed =
+      system && usesEvidence(config, system)
+        ? evidence?.(
+            rows,
+            distinct.map((f) => f.row),
+            given,
+            distinctFacts,
+          )
+        : undefined;
+    const { head, tail } = partCandidates(distinct.length, hasModel ? config.prompts.candidates : 0, computed);
+    const asked = pick(distinct, head);
     const weighed = computePrior(prior, {
-      scores: given,
-      ...(prior.evidence !== 0 && evidence
-        ? { evidence: evidence(rows.history, rows.candidates, given, distinctFacts) }
-        : {}),
+      scores: pick(given, head),
+      sharePositions: !isListed,
+      ...(computed ? { evidence: pick(computed, head) } : {}),
     });
-    const shown = { ...rows, getTitle: (row: number) => byRow.get(row)?.title ?? "" };
+    const askedRows = asked.map((f) => f.row);
+    const shown = { history: rows, candidates: askedRows, getTitle: (row: number) => byRow.get(row)?.title ?? "" };
     const options = hasModel ? this.optionsFor((row) => byRow.get(row)?.codes ?? []) : undefined;
     const prompt = !options
       ? []
       : mode === "direct"
-        ? directPrompt(options, rows.history)
+        ? directPrompt(options, rows)
         : rerankPrompt(options, shown, "think");
-    const sequences = rows.candidates.map((row) => options?.encoder.item(row) ?? []);
+    const sequences = askedRows.map((row) => options?.encoder.item(row) ?? []);
     return {
       mode,
       prompt,
       sequences,
-      spellings: distinct.map((f) => formatSid(f.codes, catalogue.shape.format)),
-      positions,
+      spellings: asked.map((f) => formatSid(f.codes, catalogue.shape.format)),
+      positions: pick(positions, head),
+      tail: pick(positions, tail),
       prior: weighed,
       topN,
       titles: new Map([...byRow.values()].map((f) => [f.codes.join(), f.title])),
-      key: sha256(JSON.stringify([mode, catalogue.shape.format, prompt, sequences, weighed, positions])),
+      key: sha256(
+        JSON.stringify([
+          mode,
+          catalogue.shape.format,
+          prompt,
+          sequences,
+          weighed,
+          pick(positions, head),
+          pick(positions, tail),
+        ]),
+      ),
     };
   }
 
@@ -130,7 +161,7 @@ export class RequestPreparer {
   }
 
   /**
-   * Candidates whose prompt and answer fit so many positions, with a full history and the longest titles there may be.
+   * Candidates of a request whose prompt and answer fit so many positions, with a full history and the longest titles there may be.
    * @param positions of the model; 0 = any number
    */
   mostThinkCandidates(positions: number): number {
@@ -147,7 +178,8 @@ export class RequestPreparer {
     ).length;
     const answer = maxResponseTokens(this.options, [{ sequences: [] }], "think");
     const fixed = none + prompts.historyItems * (item + title) + answer;
-    return Math.max(0, Math.floor((positions - fixed) / (shown + item + separator.length)));
+    const most = Math.max(0, Math.floor((positions - fixed) / (shown + item + separator.length)));
+    return prompts.candidates > 0 && most >= prompts.candidates ? Number.POSITIVE_INFINITY : most;
   }
 
   /** Spells the run's own items. */

@@ -35,10 +35,14 @@ import { type FindUser, indexUsers } from "./known-users.ts";
 export interface ServedSystem {
   /** Its name in the results table. */
   readonly name: string;
-  /** Folder of its weights; undefined: it has no language model, and its prior is the whole score. */
+  /** Folder of its weights; undefined: it asks no language model (or that one's weight is 0): its prior is the whole score. */
   readonly weights: string | undefined;
   readonly prior: Prior;
 }
+
+/** Its prior weighs evidence, or evidence says which candidates its language model is asked about. */
+export const usesEvidence = ({ prompts }: Config, { prior, weights }: ServedSystem): boolean =>
+  prior.evidence !== 0 || (prompts.candidates > 0 && weights !== undefined);
 
 /** Per position, the mean over the run's slates: what stands in for what a caller does not say. */
 export interface TypicalScores {
@@ -63,7 +67,7 @@ export interface ServedRun {
   /** What the evaluation recommends, and why. */
   readonly recommendation: Recommendation;
   readonly typical: TypicalScores;
-  /** Undefined unless a prior weighs evidence. */
+  /** Undefined unless a system uses evidence. */
   readonly evidence: ComputeEvidence | undefined;
   /** Undefined unless the evidence was trained on what several pre-rankers say. */
   readonly experts: ServedExperts | undefined;
@@ -102,18 +106,16 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const priors = readJson<Priors>(join(stageDir("calibrate"), "prior.json"));
   const direct = (readIfThere(priorsFile(stageDir("evaluate"))) ?? {}) as DirectPriors;
   const describeSystem = (system: string): ServedSystem => {
-    const stage = findSystem(system)?.stage;
-    return {
-      name: system,
-      weights: stage && stateDir(stageDir(stage)),
-      prior: direct[system] ?? priors.withLikelihood,
-    };
+    const { stage, mode } = findSystem(system) ?? {};
+    const prior = direct[system] ?? priors.withLikelihood;
+    const isAsked = mode !== "direct" || prior.likelihood > 0;
+    return { name: system, weights: stage && isAsked ? stateDir(stageDir(stage)) : undefined, prior };
   };
   const served = {
     ...(names.think ? { think: describeSystem(names.think) } : {}),
     ...(names.direct ? { direct: describeSystem(names.direct) } : {}),
   };
-  const weighsEvidence = Object.values(served).some((s) => s.prior.evidence !== 0);
+  const weighsEvidence = Object.values(served).some((s) => usesEvidence(config, s));
   const data = split(dataset, splitOptions(config.data.split));
   const evidence = weighsEvidence ? servingEvidence(data, stageDir("evidence"), config.refit) : undefined;
   const { catalogue } = tokenizer;

@@ -1,45 +1,25 @@
 /**
- * What every system answers on the validation and test slates. Calibrations are fitted on validation: cross-fitted over
- * users for validation's own numbers, whole for test. Owns how a mode and a control's change become calls of the model;
- * which systems there are is in eval/systems.ts.
+ * What every system answers on the validation and test slates. Calibrations (weights.ts) are fitted on validation. Owns how a
+ * mode and a control's change become calls of the model, which is asked about the heads of slates; which systems there are is
+ * in eval/systems.ts.
  */
-import { readPrior, readPriors } from "../../artifacts/calibration.ts";
-import type { Corpus } from "../../artifacts/corpus.ts";
+import { readPrior } from "../../artifacts/calibration.ts";
+import type { Heads } from "../../artifacts/heads.ts";
 import { requestSeconds } from "../../artifacts/results.ts";
-import { toSlateInput } from "../../artifacts/slates.ts";
+import { conditional, toSlateInput } from "../../artifacts/slates.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
-import { deriveSeed, Rng, unitHash } from "../../core/rng.ts";
+import { Rng } from "../../core/rng.ts";
 import { kendallTau } from "../../eval/kendall.ts";
 import { type Change, type LanguageModelStage, type System, systems } from "../../eval/systems.ts";
 import { type LanguageModel, openLanguageModel } from "../../models/language-model.ts";
+import { combine, describeCombination } from "../../policy/combination.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
-import {
-  crossFittedScores,
-  directScores,
-  fitPrior,
-  orderBy,
-  type Prior,
-  type PriorExample,
-} from "../../policy/prior.ts";
-import { type Slate, slateLabels, targetDistribution } from "../../prerank/types.ts";
-import type { StageContext } from "../../run/stage.ts";
-
-/** What all systems are asked. */
-export interface Asked {
-  readonly context: StageContext;
-  readonly corpus: Corpus;
-  readonly evidence: Readonly<Record<string, readonly number[]>>;
-  /** Conditional slates. */
-  readonly validation: readonly Slate[];
-  readonly test: readonly Slate[];
-  /** Test slates whose true item is not among the candidates. */
-  readonly missed: readonly Slate[];
-  /** Indices of the validation slates that systems are chosen on. */
-  readonly selection: readonly number[];
-  /** Ids of the test slates that the report shows. */
-  readonly shown: ReadonlySet<string>;
-}
+import { type FoldedPriors, orderBy, outOfSample, type Prior } from "../../policy/prior.ts";
+import { type Parted, wholeOrder } from "../../prerank/heads.ts";
+import { type Slate, slateLabels } from "../../prerank/types.ts";
+import type { Asked } from "./asked.ts";
+import { bootstrapOptions, fitValidationPrior, makeExamples, scoreSlates } from "./weights.ts";
 
 /** What a system answered: the labels of each slate's candidates in its order; empty without a valid answer. */
 export interface SystemResult {
@@ -65,7 +45,6 @@ export interface SystemResult {
   readonly shown?: readonly { readonly slate: string; readonly text: string; readonly order: readonly number[] }[];
 }
 
-const folds = 5;
 /** Of a system without a language model. */
 export const none = { prompt: 0, answer: 0 };
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
@@ -98,10 +77,10 @@ interface Views {
   readonly test: readonly SlateInput[];
 }
 
-interface Likelihoods {
-  readonly validation: readonly number[][];
-  readonly test: readonly number[][];
-  readonly tokens: SystemResult["tokens"];
+/** What the validation slates say of the model in direct mode. */
+interface CombinedOnValidation {
+  readonly priors: FoldedPriors;
+  readonly scores: readonly (readonly number[])[];
 }
 
 /** One stage's model, asked in every mode. */
@@ -110,19 +89,17 @@ class Respondent {
   private readonly model: LanguageModel;
   private readonly policy: Policy;
   private readonly views: Views;
-  private likelihoods: Likelihoods | undefined;
+  private onValidation: CombinedOnValidation | undefined;
   /** Generated answers on test by system: a control can start from them. */
   private readonly rollouts = new Map<string, readonly Rollout[]>();
 
   constructor(asked: Asked, model: LanguageModel) {
-    const { context, corpus, evidence } = asked;
+    const { context, corpus, heads } = asked;
+    const views = ({ slates, evidence }: Heads): SlateInput[] => slates.map((s) => toSlateInput(corpus, s, evidence));
     this.asked = asked;
     this.model = model;
     this.policy = model.policy(readPrior(context));
-    this.views = {
-      validation: asked.validation.map((s) => toSlateInput(corpus, s, evidence)),
-      test: asked.test.map((s) => toSlateInput(corpus, s, evidence)),
-    };
+    this.views = { validation: views(heads.validation), test: views(heads.test) };
   }
 
   async answer(system: System): Promise<SystemResult> {
@@ -131,18 +108,47 @@ class Respondent {
   }
 
   private async direct({ name }: System, change: Change | undefined): Promise<SystemResult> {
-    const validation = // a control is calibrated as the real thing
-      this.likelihoods?.validation ?? (await this.likelihood(this.views.validation, `${name}, validation`));
+    this.onValidation ??= await this.combineOnValidation(name); // a control is weighed as the real thing
+    const { priors, scores } = this.onValidation;
+    const { context, heads } = this.asked;
+    if (priors.whole.likelihood === 0) {
+      const result = priorAnswer(name, this.asked);
+      return change ? { ...result, validation: [] } : result;
+    }
     const slates = this.changed(change);
-    const test = await this.timed(name, slates.length, () => this.likelihood(slates, `${name}, test`));
+    const likelihoods = await this.timed(name, slates.length, () => this.likelihood(slates, `${name}, test`));
+    const known = { context, evidence: heads.test.evidence };
+    const test = scoreSlates(priors.whole, makeExamples(known, heads.test.slates, likelihoods));
+    const orders = { validation: wholeOrders(heads.validation, scores), test: wholeOrders(heads.test, test) };
+    return {
+      ...ordered(name, this.asked, orders, this.countTokens(slates)),
+      ...(change ? { validation: [] } : {}),
+      prior: priors.whole,
+    };
+  }
+
+  /** Asks the model about the validation slates, and decides what it may say. */
+  private async combineOnValidation(system: string): Promise<CombinedOnValidation> {
+    const { context, heads } = this.asked;
+    const { slates, evidence } = heads.validation;
+    const known = { context, evidence };
+    const likelihoods = await this.likelihood(this.views.validation, `${system}, validation`);
+    const examples = makeExamples(known, slates, likelihoods);
+    // A true item outside of the head teaches nothing about what the model is asked.
+    const hits = examples.filter((_, i) => (slates[i] as Slate).targetIndex >= 0);
+    const prior =
+      context.config.prompts.candidates > 0 ? fitValidationPrior(known, conditional(slates)) : this.asked.prior;
+    const combination = combine(hits, prior, bootstrapOptions(context));
+    context.log(describeCombination(system, combination));
+    return { priors: combination.priors, scores: outOfSample(combination.priors, examples) };
+  }
+
+  private countTokens(slates: readonly SlateInput[]): SystemResult["tokens"] {
     const groups = slates.map((s) => this.policy.directGroup(s));
-    const tokens = {
+    return {
       prompt: mean(groups.map((g) => g.prompt.length)),
       answer: mean(groups.map((g) => g.responses.reduce((n, r) => n + r.length, 0))),
     };
-    this.likelihoods ??= { validation, test, tokens };
-    const result = weighed(name, this.asked, { validation, test, tokens });
-    return change ? { ...result, validation: [] } : result;
   }
 
   /** Notes the seconds per request next to the results, which hold nothing that two runs may differ in. */
@@ -163,8 +169,7 @@ class Respondent {
   }
 
   private async generate(system: System, change: Change | undefined): Promise<SystemResult> {
-    const { selection, validation, context } = this.asked;
-    const chosen = change ? [] : selection.map((i) => validation[i] as Slate);
+    const { selection, context } = this.asked;
     const onValidation = change
       ? []
       : await this.sample(
@@ -180,7 +185,7 @@ class Respondent {
       this.sample(system, slates, "test", policy, reasonings),
     );
     this.rollouts.set(system.name, onTest);
-    return generated(system.name, this.asked, chosen, onValidation, onTest);
+    return generated(system.name, this.asked, change ? [] : selection, onValidation, onTest);
   }
 
   private sample(
@@ -233,44 +238,44 @@ function otherUser(slates: readonly Slate[]): number[] {
   });
 }
 
-/** Likelihood x prior; without likelihoods the prior alone. */
-export function weighed(system: string, asked: Asked, likelihood: Likelihoods | undefined): SystemResult {
-  const { withLikelihood, alone } = readPriors(asked.context);
-  const centre = likelihood ? withLikelihood : alone;
-  const seed = deriveSeed(asked.context.config.seed, "calibration-folds");
-  const makeExamples = (slates: readonly Slate[], ll: readonly number[][] | undefined) =>
-    slates.map((s, i) => ({
-      scores: s.scores,
-      evidence: asked.evidence[s.id] as readonly number[],
-      truth: targetDistribution(s),
-      fold: Math.floor(unitHash(seed, s.user) * folds),
-      ...(ll ? { logLikelihood: ll[i] as number[] } : {}),
-    }));
-  const onValidation: (PriorExample & { fold: number })[] = makeExamples(asked.validation, likelihood?.validation);
-  const onTest: PriorExample[] = makeExamples(asked.test, likelihood?.test);
-  const terms = { likelihood: likelihood !== undefined, evidence: asked.context.config.decoding.evidence };
-  const crossFitted = crossFittedScores(onValidation, folds, terms, centre);
-  const prior = fitPrior(onValidation, terms, centre);
-  const scores = { validation: crossFitted, test: onTest.map((e) => directScores(prior, e, e.logLikelihood)) };
-  return { ...scored(system, asked, scores, likelihood?.tokens), prior };
+/** Likelihoods left out: the prior alone, of every candidate. */
+export function priorAnswer(system: string, asked: Asked): SystemResult {
+  const { prior, validation, test } = asked;
+  const scores = {
+    validation: outOfSample(prior, makeExamples(asked, validation)),
+    test: scoreSlates(prior.whole, makeExamples(asked, test)),
+  };
+  return { ...scored(system, asked, scores), prior: prior.whole };
 }
+
+/** Orders of whole slates from scores of their heads. */
+const wholeOrders = ({ parts }: Heads, scores: readonly (readonly number[])[]): number[][] =>
+  parts.map((part, i) => wholeOrder(part, orderBy(scores[i] as readonly number[])));
 
 /** A system that scores candidates. @param scores of every validation and test slate */
 export function scored(
   system: string,
   asked: Asked,
   scores: { readonly validation: readonly (readonly number[])[]; readonly test: readonly (readonly number[])[] },
-  tokens: SystemResult["tokens"] = none,
 ): SystemResult {
-  const orders = scores.test.map(orderBy);
+  return ordered(system, asked, { validation: scores.validation.map(orderBy), test: scores.test.map(orderBy) }, none);
+}
+
+/** @param orders of every validation and test slate */
+function ordered(
+  system: string,
+  asked: Asked,
+  orders: { readonly validation: readonly (readonly number[])[]; readonly test: readonly (readonly number[])[] },
+  tokens: SystemResult["tokens"],
+): SystemResult {
   return {
     system,
     tokens,
     validation: asked.selection.map((i) =>
-      inOrder(asked.validation[i] as Slate, orderBy(scores.validation[i] as number[])),
+      inOrder(asked.validation[i] as Slate, orders.validation[i] as readonly number[]),
     ),
-    test: orders.map((order, i) => inOrder(asked.test[i] as Slate, order)),
-    shown: orders.flatMap((order, i) => {
+    test: orders.test.map((order, i) => inOrder(asked.test[i] as Slate, order)),
+    shown: orders.test.flatMap((order, i) => {
       const slate = (asked.test[i] as Slate).id;
       return asked.shown.has(slate) ? [{ slate, text: "", order }] : [];
     }),
@@ -283,22 +288,27 @@ function inOrder(slate: Slate, order: readonly number[]): number[] {
   return order.map((i) => labels[i] as number);
 }
 
-const answered = (r: Rollout, s: Slate): readonly number[] =>
-  r.parsed.kind === "ranking" ? inOrder(s, r.parsed.order) : [];
+/** Labels of the whole slate in a generated order of its head. */
+const answered = (r: Rollout, slate: Slate, part: Parted): readonly number[] =>
+  r.parsed.kind === "ranking" ? inOrder(slate, wholeOrder(part, r.parsed.order)) : [];
 
 function generated(
   system: string,
   asked: Asked,
-  chosen: readonly Slate[],
+  chosen: readonly number[],
   onValidation: readonly Rollout[],
   onTest: readonly Rollout[],
 ): SystemResult {
   const orders = onTest.flatMap((r) => (r.parsed.kind === "ranking" ? [r.parsed.order] : []));
+  const { heads } = asked;
   const json = asked.context.config.prompts.format === "json";
   return {
     system,
-    validation: onValidation.map((r, i) => answered(r, chosen[i] as Slate)),
-    test: onTest.map((r, i) => answered(r, asked.test[i] as Slate)),
+    validation: onValidation.map((r, i) => {
+      const k = chosen[i] as number;
+      return answered(r, asked.validation[k] as Slate, heads.validation.parts[k] as Parted);
+    }),
+    test: onTest.map((r, i) => answered(r, asked.test[i] as Slate, heads.test.parts[i] as Parted)),
     health: {
       valid: orders.length / Math.max(1, onTest.length),
       identity: mean(orders.map((o) => (o.every((c, i) => c === i) ? 1 : 0))),
@@ -315,7 +325,13 @@ function generated(
     shown: onTest.flatMap((r, i) => {
       const slate = (asked.test[i] as Slate).id;
       return asked.shown.has(slate) && r.parsed.kind === "ranking"
-        ? [{ slate, text: json ? r.parsed.reasoning : r.text, order: r.parsed.order }]
+        ? [
+            {
+              slate,
+              text: json ? r.parsed.reasoning : r.text,
+              order: wholeOrder(heads.test.parts[i] as Parted, r.parsed.order),
+            },
+          ]
         : [];
     }),
   };

@@ -10,7 +10,8 @@ import { ndcgAt } from "../../eval/metrics.ts";
 import { broughtSystem, findSystem, prerankerSystem } from "../../eval/systems.ts";
 import { computePrior, type Prior } from "../../policy/prior.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
-import { type Asked, none, type SystemResult, scored, weighed } from "./answers.ts";
+import { none, priorAnswer, type SystemResult, scored } from "./answers.ts";
+import type { Asked } from "./asked.ts";
 
 export function baselineAnswers(asked: Asked): SystemResult[] {
   return [
@@ -25,7 +26,7 @@ export function baselineAnswers(asked: Asked): SystemResult[] {
     ...readParts(asked.context).map(([name, scores]) =>
       scoreAll(name, asked, (s) => scores[s.id] as readonly number[]),
     ),
-    weighed("prior", asked, undefined),
+    priorAnswer("prior", asked),
     {
       ...scoreAll("evidence", asked, (s) =>
         computePrior(evidenceAlone, { scores: s.scores, evidence: asked.evidence[s.id] as readonly number[] }),

@@ -12,16 +12,16 @@ import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { readPrior } from "../../artifacts/calibration.ts";
 import { openCorpus } from "../../artifacts/corpus.ts";
-import { readEvidence } from "../../artifacts/evidence.ts";
-import { isSftUser, readSlates, toSlateInput } from "../../artifacts/slates.ts";
+import { readHeads } from "../../artifacts/heads.ts";
+import { isSftUser, toSlateInput } from "../../artifacts/slates.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { sha256 } from "../../core/hash.ts";
 import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
 import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
 import { checkRenderedPrompts } from "../../models/prompt-check.ts";
-import { modelVerbs } from "../../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../../run/stage.ts";
+import { modelVerbs } from "../../run/verbs.ts";
 import type { Algorithm, Setup } from "./algorithm.ts";
 import { openDapo } from "./dapo.ts";
 import { openOpd } from "./opd.ts";
@@ -128,11 +128,12 @@ async function open(context: StageContext): Promise<Setup> {
   const corpus = await openCorpus(context);
   const start = config.rl.initial ? resolve(config.rl.initial) : stateDir(context.inputDir("sft"));
   const model = await openLanguageModel(context, corpus, start, tokenizerFile(context.inputDir("midtrain")));
-  const evidence = readEvidence(context);
+  const rerank = readHeads(context, "rerank");
+  const evidence = { ...rerank.evidence, ...readHeads(context, "validation").evidence };
   return {
     ...{ context, worker, corpus, model, start },
     policy: model.policy(readPrior(context)),
-    slates: readSlates(context, "rerank").filter((s) => !isSftUser(config.seed, config.sft.userShare, s.user)),
+    slates: rerank.slates.filter((s) => !isSftUser(config.seed, config.sft.userShare, s.user)),
     toSlateInput: (slate) => toSlateInput(corpus, slate, evidence),
   };
 }

@@ -1,5 +1,6 @@
 /** How a policy in training does on validation slates: the learning curve. */
-import { conditional, readSlates } from "../../artifacts/slates.ts";
+import { readHeads } from "../../artifacts/heads.ts";
+import { conditional } from "../../artifacts/slates.ts";
 import { Rng } from "../../core/rng.ts";
 import { gradedNdcg } from "../../eval/metrics.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
@@ -9,7 +10,7 @@ import type { StageContext } from "../../run/stage.ts";
 
 /** Validation slates for the learning curve: a seeded draw, the same every time. */
 export function evaluationSlates(context: StageContext, n: number): Slate[] {
-  const all = conditional(readSlates(context, "validation"));
+  const all = conditional(readHeads(context, "validation").slates);
   return Rng.of(context.config.seed, "rl-validation").shuffle(all).slice(0, n);
 }
 

@@ -12,7 +12,7 @@ import type { Measured } from "../../../src/data/inspect/measure.ts";
 import { guessOutcome } from "../../../src/data/inspect/outcomes.ts";
 import { advise } from "../../../src/data/inspect/propose.ts";
 import { interactionRoles, itemRoles } from "../../../src/data/inspect/roles.ts";
-import { layouts, readSequences, runDataStage, writeLayout, writeParquetLayout } from "./layouts.ts";
+import { layouts, readSequences, runDataStage, unsplit, writeLayout, writeParquetLayout } from "./layouts.ts";
 import { publicLayouts } from "./public-layouts.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-inspect-test-"));
@@ -28,7 +28,7 @@ describe("the proposed recipe", () => {
     const settings = readData(recipe);
     expect(settings.adapter).toBe(layout.settings.adapter);
     expect(measured).toMatchObject({ whole: true, malformed: 0, users: Object.keys(layout.sequences).length });
-    const { dataset } = await runDataStage(root, { ...settings, minInteractions: 0, repeats: "keep" });
+    const { dataset } = await runDataStage(root, { ...settings, minInteractions: 0, repeats: "keep", split: unsplit });
     expect(readSequences(dataset)).toEqual(layout.sequences);
     for (const [id, fields] of Object.entries(layout.items))
       expect(dataset.items.find((i) => i.id === id)).toMatchObject(fields);
@@ -41,7 +41,10 @@ describe("the proposed recipe", () => {
     expect(text).toContain("a table of interactions and a table of items");
     const { data } = loadConfig(output);
     expect(data.columns).toMatchObject({ user: "user_id", item: "item_id", time: "ts", rating: "stars" });
-    const { dataset } = await runDataStage(root, JSON.parse(JSON.stringify({ ...data, minInteractions: 0 })));
+    const { dataset } = await runDataStage(
+      root,
+      JSON.parse(JSON.stringify({ ...data, minInteractions: 0, split: unsplit })),
+    );
     expect(readSequences(dataset)).toEqual({ x: ["p2", "p1"], y: ["p1"] });
   });
 

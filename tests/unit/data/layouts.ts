@@ -340,13 +340,15 @@ export async function writeParquetLayout(root: string): Promise<string> {
   return folder;
 }
 
-/** Runs the data stage alone, as the pipeline would with these settings under `data`. */
+/** Everything in one segment: so few rows do not fill four. */
+export const unsplit = { kind: "position", midtrain: 1, rerank: 0, validation: 0, test: 0 };
+
+/** Runs the data stage alone, as the pipeline would with these settings under `data`; unsplit unless they say how. */
 export async function runDataStage(
   root: string,
   settings: Readonly<Record<string, unknown>>,
 ): Promise<{ dataset: Dataset; dir: string; logs: string[] }> {
-  const split = { kind: "position", midtrain: 1, rerank: 0, validation: 0, test: 0 }; // so few rows do not fill four segments
-  const config = compileConfig({ data: { minInteractions: 0, ...settings, split } }, "test");
+  const config = compileConfig({ data: { minInteractions: 0, split: unsplit, ...settings } }, "test");
   const dir = mkdtempSync(join(root, "stage-"));
   const logs: string[] = [];
   const context = { config, dir, log: (line: string) => logs.push(line), signal: new AbortController().signal };

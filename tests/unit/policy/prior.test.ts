@@ -1,11 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { Rng } from "../../../src/core/rng.ts";
 import {
+  addLikelihood,
   computePrior,
-  crossFittedScores,
   directScores,
+  fitFolds,
   fitPrior,
+  likelihoodViews,
   orderBy,
+  outOfSample,
   standardise,
 } from "../../../src/policy/prior.ts";
 
@@ -38,7 +41,10 @@ describe("prior", () => {
 
   it("cross-fitted scores come from priors that never saw their user's fold", () => {
     const all = slates(300, 3);
-    const scores = crossFittedScores(all, 5, terms);
+    const scores = outOfSample(
+      fitFolds(all, 5, (examples) => fitPrior(examples, terms)),
+      all,
+    );
     const withoutFold0 = fitPrior(
       all.filter((e) => e.fold !== 0),
       terms,
@@ -83,6 +89,25 @@ describe("prior", () => {
     again.place.forEach((weight, j) => {
       expect(weight).toBeCloseTo(prior.place[j] as number, 0);
     });
+  });
+
+  it("has no negative weight for a likelihood that points the wrong way", () => {
+    const inverted = slates(500, 7).map((e) => ({ ...e, logLikelihood: e.logLikelihood.map((l) => -l) }));
+    expect(fitPrior(inverted, terms).likelihood).toBe(0);
+  });
+
+  it("weighs the likelihood by the spread of the prior, and its views", () => {
+    // Spread of [1, -1] is 1, of [3, -3] 3: the first is in the bin up to 2, weight .4, the second beyond it, weight .2.
+    const gated = { likelihood: 0.4, gate: { upTo: [2], factors: [1, 0.5] } };
+    expect(addLikelihood(gated, [1, -1], [-2, -1])).toEqual([1 - 0.8, -1 - 0.4]);
+    expect(addLikelihood(gated, [3, -3], [-2, -1])).toEqual([3 - 0.4, -3 - 0.2]);
+    expect(addLikelihood(gated, [3, -3], undefined)).toEqual([3, -3]);
+    // Ranks 2, 1: -log2(3), -1; the second leads by 1.
+    expect(likelihoodViews([-2, -1])).toEqual({ standardised: [-1, 1], rank: [-Math.log2(3), -1], margin: [0, 1] });
+    const views = { standardised: 0.5, rank: 2, margin: 3 };
+    const [first, second] = addLikelihood({ likelihood: 1, views }, [0, 0], [-2, -1]);
+    expect(first).toBeCloseTo(-2 - 0.5 - 2 * Math.log2(3), 12);
+    expect(second).toBeCloseTo(-1 + 0.5 - 2 + 3, 12);
   });
 
   it("keeps the input order on ties, and standardises equal scores to zero", () => {

@@ -1,13 +1,13 @@
 /** A service whose systems have no language model: evidence and prior, at the numbers that the run computed. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Results } from "../../../src/artifacts/results.ts";
 import { softmax } from "../../../src/eval/choice-model.ts";
 import { computePrior, orderBy, type Prior } from "../../../src/policy/prior.ts";
 import { openServedRun, type ServedRun } from "../../../src/serve/model/served-run.ts";
-import { makeRequest, makeRuns, setUp } from "../../service-fixture.ts";
+import { makeRequest, makeRuns, rewriteOutput, setUp, weigh } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-without-model-"));
 let root = "";
@@ -58,19 +58,10 @@ describe.each([
 
 describe("serve.system = auto", () => {
   const recommending = async (system: string) => {
-    const path = evaluated("plain", "results.json");
-    const results = readJson(path) as Results;
-    const changed = { ...results, selected: { ...results.selected, system } };
-    writeFileSync(path, JSON.stringify(changed));
-    const done = readJson(evaluated("plain", "done.json"));
-    const { createHash } = await import("node:crypto");
-    const bytes = readFileSync(path);
-    done.outputs["results.json"] = {
-      ...done.outputs["results.json"],
-      sha256: createHash("sha256").update(bytes).digest("hex"),
-      bytes: bytes.length,
-    };
-    writeFileSync(evaluated("plain", "done.json"), JSON.stringify(done));
+    rewriteOutput(dirname(evaluated("plain", "results.json")), "results.json", (results: Results) => ({
+      ...results,
+      selected: { ...results.selected, system },
+    }));
     return openServedRun(root, "plain", []);
   };
 
@@ -83,6 +74,19 @@ describe("serve.system = auto", () => {
     expect(sft.systems.direct?.weights).toContain("sft");
     expect((await recommending("rl")).systems.think?.name).toBe("rl");
     expect(sft.recommendation.sentence).toMatch(/^(Deploy|Keep)/);
+  });
+
+  it("asks no language model whose weight the evaluation left at 0", async () => {
+    weigh(root, "plain", 0);
+    const served = await openServedRun(root, "plain", ["serve.system=rl"]);
+    expect(served.systems.direct).toMatchObject({ name: "rl_direct", weights: undefined });
+    expect(served.systems.think?.weights).toContain("rl");
+    const { engine, workers } = await setUp(root, "plain", { set: ["serve.system=sft_direct"] });
+    const answer = await engine.rerank(makeRequest([7, 4, 20]));
+    expect(answer.fallback).toBeUndefined();
+    expect(answer.tokens).toEqual({ prompt: 0, generated: 0 });
+    expect(workers.flatMap((w) => w.log)).not.toContain("loadModel");
+    weigh(root, "plain", 0.5);
   });
 
   it("refuses a system that cannot be served", async () => {
