@@ -46,7 +46,23 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option("--from <stage>", "run this stage and all behind it again")
     .option("--until <stage>", "stop behind this stage")
     .option("--fresh", "forget what an earlier run of this name made")
-    .action(async (options) => (await import("./pipeline.ts")).pipeline(options, out));
+    .option("--no-share", "make every stage here, even if another run under --root has the same one")
+    .option("--seeds <list>", "one run for each seed, NAME-seedK, and their results together: 0,1,2")
+    .action(async (options) => {
+      if (options.seeds === undefined) await (await import("./pipeline.ts")).runPipeline(options, out);
+      else await (await import("./seeds.ts")).pipelineSeeds(options, out);
+    });
+
+  gr2
+    .command("compare <runs...>")
+    .description("what differs between runs: settings, code, data; results on the same test slates, paired; costs")
+    .option("-m, --metric <name>", "R@1, R@3, R@5, N@3, N@5 or MRR", "N@5")
+    .addOption(new Option("--json", "print one JSON object").conflicts("markdown"))
+    .option("--markdown", "print Markdown")
+    .option(...root)
+    .action(async (runs: string[], options: { metric: string; json?: boolean; markdown?: boolean; root: string }) => {
+      print((await import("./compare.ts")).compare(runs, options));
+    });
 
   gr2
     .command("watch [name]")

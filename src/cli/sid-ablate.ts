@@ -8,6 +8,7 @@ import { handleInterrupts } from "../worker/interrupt.ts";
 import { type RunningWorker, runtimeOptions, startWorker } from "../worker/launcher.ts";
 import type { WorkerClient } from "../worker/types.ts";
 import { duration } from "./format.ts";
+import { parseSeeds } from "./seeds.ts";
 
 export interface AblateArguments {
   readonly config: string;
@@ -74,11 +75,3 @@ function rowNamed(name: string): RowName {
   if (found === undefined) throw new ConfigError(`--rows ${name}: no such row; there are ${rowNames.join(", ")}`);
   return found;
 }
-
-const parseSeeds = (text: string): number[] =>
-  text.split(",").map((part) => {
-    const seed = Number(part);
-    if (part.trim() === "" || !Number.isInteger(seed) || seed < 0)
-      throw new ConfigError(`--seeds ${text}: expected whole numbers, for example --seeds 0,1,2`);
-    return seed;
-  });

@@ -8,6 +8,7 @@ import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
 import { readEvidence } from "../artifacts/evidence.ts";
 import { readJson, writeJson } from "../artifacts/files.ts";
 import { cutHeads } from "../artifacts/heads.ts";
+import { ordersFile, type TestOrders } from "../artifacts/orders.ts";
 import { type DirectPriors, priorsFile, type Results } from "../artifacts/results.ts";
 import { conditional, readSlates } from "../artifacts/slates.ts";
 import { ConfigError } from "../core/errors.ts";
@@ -91,6 +92,11 @@ async function run(context: StageContext): Promise<Summary> {
     priorsFile(context.dir),
     Object.fromEntries(answers.flatMap((a) => (a.prior ? [[a.system, a.prior]] : []))) satisfies DirectPriors,
   );
+  writeJson(ordersFile(context.dir), {
+    slates: test.map((s) => s.id),
+    missed: asked.missed.map((s) => s.id),
+    systems: Object.fromEntries(answers.map((a) => [a.system, a.orders])),
+  } satisfies TestOrders);
   writeJson(join(context.dir, "examples.json"), examples(corpus, test, answers, results.selected.system));
   const { over_ranker, sentence } = results.recommendation;
   context.log(sentence);
