@@ -128,7 +128,8 @@ function resultTable(data: ReportData, slice: Slice): Html {
   const rows = data.metrics.rows.filter((r) => r.slice === slice);
   const systems = [...new Set(rows.map((r) => r.system))];
   const chosen = headlineSystem(data);
-  const metrics = metricOrder.filter((m) => rows.some((r) => r.metric === m));
+  const theirs = [...new Set(rows.map((r) => r.metric))].filter((m) => !metricOrder.some((ours) => ours === m));
+  const metrics = [...metricOrder.filter((m) => rows.some((r) => r.metric === m)), ...theirs];
   const isControl = (system: string): boolean => findKind(data, system) === "control";
   const best = new Map(
     metrics.map((m) => [

@@ -26,6 +26,16 @@ export interface StageEntry {
   stale?: boolean;
 }
 
+export interface PluginEntry {
+  module: string;
+  /** As the recipe declares it. */
+  version: string;
+  /** Of its files and the versions of the packages that they import; "" where its code is elsewhere. */
+  sha256: string;
+  files: string[];
+  packages: Record<string, string>;
+}
+
 export interface Manifest {
   schema: 1;
   run: string;
@@ -39,6 +49,8 @@ export interface Manifest {
   code: { revision: string | null; dirty: boolean | null };
   /** Hashes by name of the data that came from outside. */
   data: Record<string, string>;
+  /** Modules of the user's, by setting. */
+  plugins: Record<string, PluginEntry>;
   versions: Record<string, string>;
   hardware: Record<string, string | number>;
   stages: Record<string, StageEntry>;
@@ -68,6 +80,7 @@ export class ManifestFile {
       seed: about.seed,
       code: codeRevision(),
       data: earlier?.data ?? {},
+      plugins: {},
       // a rerun that finds everything finished starts no worker: what an earlier one said about it stays
       versions: { ...earlier?.versions, ...versions() },
       hardware: { ...earlier?.hardware, ...hardware() },

@@ -25,6 +25,7 @@ export const slates: Stage = {
   source: import.meta.url,
   inputs: ["data", "candidates", "sid", "midtrain"],
   verbs: modelVerbs,
+  plugins: ["prerank"],
   settings: ({ prerank, prompts, refit, seed }) => ({
     kind: prerank.kind,
     maxSlatesPerUser: prerank.maxSlatesPerUser,

@@ -219,6 +219,32 @@ export async function startPython(options: { bin: string; logPath: string }): Pr
   return self;
 }
 
+let shared: { readonly process: Promise<PythonProcess>; holders: number } | undefined;
+
+/**
+ * The embedded Python, started unless it runs: the worker and a user's modules share it. It ends when all who hold it have
+ * called `exit`. The first to come says which Python it is and where it prints.
+ */
+export async function sharePython(options: { bin: string; logPath: string }): Promise<PythonProcess> {
+  const own = shared !== undefined && !(await shared.process.catch(() => undefined))?.ended() ? shared : undefined;
+  const held = own ?? { process: startPython(options), holders: 0 };
+  shared = held;
+  held.holders++;
+  const python = await held.process;
+  let left = false;
+  return {
+    ...python,
+    exit: async (graceMs) => {
+      if (left) return;
+      left = true;
+      held.holders--;
+      if (held.holders > 0) return;
+      if (shared === held) shared = undefined;
+      await python.exit(graceMs);
+    },
+  };
+}
+
 /** "killed by SIGKILL, ...", "exit status 3". */
 export function describeEnd(end: { code: number | null; signal: NodeJS.Signals | null } | undefined): string {
   if (!end) return "still running";

@@ -33,6 +33,7 @@ export const rl: Stage = {
   source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft"],
   verbs: modelVerbs,
+  plugins: ["reward"],
   settings: (c) => ({
     rl: c.rl,
     weights: [c.rl.initial, c.rl.opd.teacher].map(buildIdentity),
