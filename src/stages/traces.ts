@@ -111,7 +111,7 @@ async function run(context: StageContext): Promise<Summary> {
       },
     );
   return {
-    pupils: sftSlates.length,
+    slates: sftSlates.length,
     offered: stats.offered,
     accepted: stats.accepted,
     acceptance: stats.acceptance,

@@ -206,7 +206,7 @@ describe("a recipe with a teacher that cannot work", () => {
     [["teacher.endpoint.baseUrl=host:8000"], /expected http/],
     [["teacher.endpoint.apiKeyEnv=sk-live-12345"], /NAME of an environment variable/],
     [["teacher.endpoint.maxCost=5"], /needs inputPrice and outputPrice/],
-    [["teacher.kind=worker", "teacher.model=x", "sft.target=belief"], /statistical teacher alone/],
+    [["teacher.kind=worker", "teacher.model=x", "sft.target=belief"], /needs the statistical teacher/],
   ])("is refused before it starts: %s", (set, message) => {
     expect(() => loadConfig(recipe, set)).toThrow(message);
   });

@@ -99,13 +99,13 @@ export class RequestPreparer {
       isListed ? typicalAt(typical.score, first as number) : (scores?.[first as number] ?? 0),
     );
     const prior = system?.prior as Prior;
-    const firstsOf = (said: readonly (number | null)[]) => positions.map(([first]) => said[first as number] ?? null);
+    const pickFirsts = (said: readonly (number | null)[]) => positions.map(([first]) => said[first as number] ?? null);
     const distinctFacts = {
       time: facts.time,
       ...(isListed ? {} : { positions: averageOverTies(given, [...given.keys()]) }),
       experts:
         facts.experts &&
-        Object.fromEntries(Object.entries(facts.experts).map(([name, said]) => [name, firstsOf(said)])),
+        Object.fromEntries(Object.entries(facts.experts).map(([name, said]) => [name, pickFirsts(said)])),
     };
     const computed =
       system && usesEvidence(config, system)
