@@ -1,7 +1,7 @@
 /**
- * Ten thousand hostile requests a transport (bench/hostile-http.ts, bench/hostile-grpc.ts): wrong answers, time, memory. Against
- * the service of a run, started here (--run), or one that runs (--url, --grpc); without any of them against the HTTP server
- * over a re-ranker that turns the order around.
+ * Ten thousand hostile requests a transport (bench/hostile-http.ts, bench/hostile-grpc.ts): wrong answers, time, memory; and
+ * what every answer must keep (bench/promises.ts). Against the service of a run, started here (--run), or one that runs
+ * (--url, --grpc); without any of them against the HTTP server over a re-ranker that turns the order around.
  * `npm run bench -- fuzz-serve [--run NAME [--root runs]] [--url http://127.0.0.1:8080] [--grpc 127.0.0.1:50061] [--token TOKEN]
  *  [--requests 10000] [--seed 0] [--callers 8]`
  */
@@ -12,6 +12,7 @@ import { startService as startFake } from "../tests/serve-fixture.ts";
 import type { Benchmark, Measurement } from "./claim.ts";
 import { hostileCall, hostileChannel } from "./hostile-grpc.ts";
 import { hostileCase, judge, keepAlive } from "./hostile-http.ts";
+import { keepsPromises } from "./promises.ts";
 import { percentile, startService } from "./serve-load.ts";
 
 const maxShown = 20;
@@ -52,6 +53,10 @@ export const bench: Benchmark = async (emit, args) => {
     const target = { host: url.hostname, port: Number(url.port || 80), ...(token === undefined ? {} : { token }) };
     await storm(emit, "http", run, (n) => judge(hostileCase(seed, n, limits), target, agent));
     agent.destroy();
+    if (!fake) {
+      const few = { ...run, numRequests: Math.ceil(run.numRequests / 20), callers: Math.min(2, run.callers) };
+      await storm(emit, "promises", few, (n) => keepsPromises(url, authorization(token), seed, n));
+    }
     const address = served?.address ?? values.grpc;
     if (address === undefined) return;
     const channel = hostileChannel(address, token);

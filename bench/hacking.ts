@@ -3,13 +3,13 @@
  * made, the table and the pictures; what is trained is in configs/ablations/hacking*.yaml.
  *   npm run bench -- hacking [--variants unconditional,conditional,dehacked] [--seeds 0,1,2] [--root runs] [--run hacking]
  *     [--set path=value] [--pictures FOLDER]
- * Everything up to SFT is made once a seed, in ROOT/RUN-SEED, and copied for each reward. Finished runs are found again, and
- * one that was cut off goes on.
+ * Everything up to SFT is made once a seed, in ROOT/RUN-SEED, and taken over for each reward. Finished runs are found again,
+ * and one that was cut off resumes.
  */
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { pipeline } from "../src/cli/pipeline.ts";
+import { runPipeline } from "../src/cli/pipeline.ts";
 import { ConfigError } from "../src/core/errors.ts";
 import { lines, type Point, palette, plot } from "../src/report/plots.ts";
 import { type MetricsRecord, readRecords } from "../src/run/record-log.ts";
@@ -59,13 +59,12 @@ export const bench: Benchmark = async (emit, args) => {
   const observed: Observed[] = [];
   for (const seed of seeds) {
     const common = `${o.run}-${seed}`;
-    const shared = { root: o.root, set: [...o.set, `seed=${seed}`] };
-    await pipeline({ ...shared, config: base, run: common, until: "sft" }, process.stderr);
+    const shared = { root: o.root, share: true, set: [...o.set, `seed=${seed}`] };
+    await runPipeline({ ...shared, config: base, run: common, until: "sft" }, process.stderr);
     for (const variant of variants) {
       const run = `${common}-${variant}`;
       const folder = join(o.root, run);
-      if (!existsSync(folder)) cpSync(join(o.root, common), folder, { recursive: true, preserveTimestamps: true });
-      await pipeline({ ...shared, config: recipePath(variant), run, until: "rl" }, process.stderr);
+      await runPipeline({ ...shared, config: recipePath(variant), run, until: "rl" }, process.stderr);
       observed.push(...observe(folder, variant, seed));
     }
   }

@@ -5,7 +5,7 @@
  *   npm run bench -- pipeline --config FILE          runs a recipe from the start, as run bench-pipeline, then reads it
  */
 import { parseArgs } from "node:util";
-import { pipeline } from "../src/cli/pipeline.ts";
+import { runPipeline } from "../src/cli/pipeline.ts";
 import { RunError } from "../src/core/errors.ts";
 import { readJson } from "../src/run/files.ts";
 import { readManifest } from "../src/run/manifest.ts";
@@ -28,7 +28,7 @@ export const bench: Benchmark = async (emit, args) => {
   });
   const { root, config, set } = values;
   const name = values.run ?? (config ? "bench-pipeline" : "nano-ml100k");
-  if (config) await pipeline({ config, set, run: name, root, fresh: true }, process.stderr);
+  if (config) await runPipeline({ config, set, run: name, root, fresh: true, share: false }, process.stderr);
 
   const folder = RunFolder.view(root, name);
   const manifest = readManifest(folder.path);

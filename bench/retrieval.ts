@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { openData } from "../src/artifacts/dataset.ts";
 import { readJson, writeJson } from "../src/artifacts/files.ts";
-import { pipeline } from "../src/cli/pipeline.ts";
+import { runPipeline } from "../src/cli/pipeline.ts";
 import { loadConfig } from "../src/config/load.ts";
 import type { Config } from "../src/config/schema.ts";
 import { ConfigError } from "../src/core/errors.ts";
@@ -83,7 +83,7 @@ export const bench: Benchmark = async (emit, args) => {
       // The generative pre-ranker is the mid-trained LM; the others need nothing but the data.
       const until = kind === "generative" ? "midtrain" : "data";
       const name = `${o.run}-${seed}`;
-      await pipeline({ config: o.config, set, run: name, root: o.root, until }, process.stderr);
+      await runPipeline({ config: o.config, set, run: name, root: o.root, until, share: true }, process.stderr);
       const { measured, rows } = await measure(loadConfig(o.config, set), name, o.root, segments, Number(o.users));
       for (const m of measured) emit(m);
       results.push(...rows);

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { readLines } from "../src/artifacts/files.ts";
 import {
+  CandidateOrder,
   FallbackReason,
   Mode,
   OnFallback,
@@ -27,7 +28,7 @@ const patientMs = 50_000;
 export const hurriedMs = 2_000;
 
 /** A test slate of the run. */
-export type LoadedRequest = Omit<RerankRequest, "mode" | "deadlineMs" | "onFallback">;
+export type LoadedRequest = Omit<RerankRequest, "mode" | "deadlineMs" | "onFallback" | "candidateOrder">;
 export type Ask = (deadlineMs: number) => RerankRequest;
 
 /**
@@ -66,6 +67,7 @@ export function makeAsk(requests: readonly LoadedRequest[], mode: "direct" | "th
     mode: mode === "think" ? Mode.MODE_THINK : Mode.MODE_DIRECT,
     deadlineMs,
     onFallback: OnFallback.ON_FALLBACK_UNSPECIFIED,
+    candidateOrder: CandidateOrder.CANDIDATE_ORDER_UNSPECIFIED,
   });
 }
 

@@ -7,7 +7,7 @@
  *   a full history          one more item each time, above: the prompt's window moves, its beginning is another one
  */
 import { readFileSync } from "node:fs";
-import { FallbackReason, Mode, OnFallback } from "../src/client/index.ts";
+import { CandidateOrder, FallbackReason, Mode, OnFallback } from "../src/client/index.ts";
 import { workersUnder } from "../tests/integration/served.ts";
 import type { Measurement } from "./claim.ts";
 import { isWhole, type LoadedRequest, type Service } from "./serve-load.ts";
@@ -103,7 +103,9 @@ async function all({ client, pid }: Service, requests: readonly LoadedRequest[])
   const caller = async (): Promise<void> => {
     for (let i = next++; i < requests.length; i = next++) {
       const onFallback = OnFallback.ON_FALLBACK_UNSPECIFIED;
-      const request = { ...(requests[i] as LoadedRequest), mode: Mode.MODE_DIRECT, deadlineMs: 50_000, onFallback };
+      const candidateOrder = CandidateOrder.CANDIDATE_ORDER_UNSPECIFIED;
+      const asked = requests[i] as LoadedRequest;
+      const request = { ...asked, mode: Mode.MODE_DIRECT, deadlineMs: 50_000, onFallback, candidateOrder };
       const answer = await client.rerank(request).catch(() => undefined);
       const good = answer?.fallback === FallbackReason.FALLBACK_REASON_UNSPECIFIED && isWhole(request, answer);
       answers[i] = good ? new Map(answer.ranking.map(({ id, score }) => [id, score])) : undefined;

@@ -11,6 +11,7 @@ export const servedModel: ServedModel = {
   version: "fake@1",
   systems: { think: "rl", direct: "sft_direct" },
   recommendation: { system: "sft_direct", sentence: "Deploy sft_direct." },
+  positionOdds: { think: [1, 0.5], direct: [1, 0.25] },
   hashes: { config: "c0", weights: "00", tokenizer: "70", data: "da" },
   numParameters: 7,
   modes: ["think", "direct"],

@@ -1,14 +1,17 @@
-/** `gr2 pipeline`: config, run folder, signals and progress around the stages; then the report and the table. */
+/** `gr2 pipeline`: sets up config, run folder, signals and progress, runs the stages, then prints report and table. */
 import { basename, extname } from "node:path";
 import type { Readable } from "node:stream";
+import type { Metrics } from "../artifacts/results.ts";
 import { configHash, loadConfig, resolvedYaml } from "../config/load.ts";
 import { Gr2Error, InterruptedError } from "../core/errors.ts";
 import { writeReport } from "../report/report.ts";
 import { Run } from "../run/run.ts";
+import { listRuns } from "../run/run-folder.ts";
 import { stageNames } from "../run/stage.ts";
 import { runStages } from "../stages/pipeline.ts";
 import { handleInterrupts } from "../worker/interrupt.ts";
 import { TelemetryBus } from "../worker/telemetry.ts";
+import type { WorkerClient } from "../worker/types.ts";
 import { duration } from "./format.ts";
 import { drawProgress, type Output } from "./progress.ts";
 import { resultsTable } from "./results.ts";
@@ -22,16 +25,24 @@ export interface PipelineArguments {
   readonly from?: string;
   readonly until?: string;
   readonly fresh?: boolean;
+  /** Reuse finished stages with the same keys from other runs under the same root; never with `fresh`. */
+  readonly share: boolean;
+  /** Replaces the Python worker in tests. */
+  readonly worker?: WorkerClient;
 }
 
-/** Runs the pipeline; throws what stopped it, after the run folder was left in order. */
-export async function pipeline(args: PipelineArguments, out: Output & Partial<Readable>): Promise<void> {
+export type PipelineOutput = Output & Partial<Readable>;
+
+export const nameRun = ({ run, config }: PipelineArguments): string => run ?? basename(config, extname(config));
+
+/** Runs the pipeline, prints its results and returns them; throws what stopped it, once the run folder is consistent. */
+export async function runPipeline(args: PipelineArguments, out: PipelineOutput): Promise<Metrics | undefined> {
   const begin = performance.now();
   const config = loadConfig(args.config, args.set);
-  const name = args.run ?? basename(args.config, extname(args.config));
+  const name = nameRun(args);
   const bus = new TelemetryBus(name);
   const interrupts = handleInterrupts(() => {
-    bus.emit({ kind: "log", level: "warn", text: "stopping after what runs now; again to stop at once" });
+    bus.emit({ kind: "log", level: "warn", text: "stopping after the current call; interrupt again to stop at once" });
   });
   const { signal } = interrupts;
   const stopDrawing = drawProgress(bus, out);
@@ -47,21 +58,30 @@ export async function pipeline(args: PipelineArguments, out: Output & Partial<Re
       from: args.from,
       until: args.until,
       fresh: args.fresh,
+      shareWith: args.share && !args.fresh ? listRuns(args.root) : [],
       signal,
       bus,
     });
     const { path } = run.folder;
-    const metrics = await runStages(run, { config, root: args.root, name, signal, bus });
+    const metrics = await runStages(run, {
+      config,
+      root: args.root,
+      name,
+      signal,
+      bus,
+      ...(args.worker ? { worker: args.worker } : {}),
+    });
     const report = metrics ? await writeReport(path) : undefined;
     await run.close("finished");
     stopDrawing();
     if (metrics) out.write(`\n${resultsTable(metrics)}\n\nreport: ${report}\n`);
     out.write(
-      `${metrics ? "" : `\nstopped after ${args.until}, as asked; `}total: ${duration((performance.now() - begin) / 1000)}\n`,
+      `${metrics ? "" : `\nstopped after ${args.until}, as requested; `}total: ${duration((performance.now() - begin) / 1000)}\n`,
     );
+    return metrics;
   } catch (e) {
     stopDrawing();
-    // A call that was cut off by the user's signal may fail in many ways; what counts is that they asked to stop.
+    // A call interrupted by the user's signal may fail in many ways; what matters is that they asked to stop.
     const reason = signal.aborted && !(e instanceof InterruptedError) ? new InterruptedError() : e;
     const closed =
       reason instanceof InterruptedError ? run?.close("interrupted") : run?.close("failed", toMessage(reason));

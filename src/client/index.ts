@@ -118,7 +118,12 @@ const notTheCallers: ReadonlySet<status> = new Set([
 
 /** The answer that changes nothing, scored as the service scores it. */
 function ownOrder({ candidates, topN }: RerankRequest): RerankResponse {
-  const ranking = candidates.map(({ id }, place) => ({ id, place, score: 1 - place / candidates.length }));
+  const scoreAt = (place: number): number => candidates[place]?.score ?? 0;
+  const places = candidates.map((_, place) => place).sort((a, b) => scoreAt(b) - scoreAt(a) || a - b);
+  const ranking = places.map((place, rank) => ({
+    ...{ id: candidates[place]?.id as string, place },
+    score: 1 - rank / candidates.length,
+  }));
   return {
     ...{ ranking: topN > 0 ? ranking.slice(0, topN) : ranking, thought: "", modelVersion: "" },
     ...{ fallback: FallbackReason.FALLBACK_REASON_NO_SERVICE, timings: undefined, tokens: undefined },

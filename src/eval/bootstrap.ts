@@ -105,6 +105,20 @@ export class PairedBootstrap {
     return { delta, relative: base === 0 ? 0 : delta / base, ciLow, ciHigh, p, n: this.numSlates };
   }
 
+  /** A function of the quantities' means with its percentile interval: a ratio, an average over runs, a difference of averages. */
+  statistic(of: (mean: (q: number) => number) => number): Estimate {
+    const B = this.options.resamples;
+    const drawn = new Float64Array(B);
+    for (let b = 0; b < B; b++) drawn[b] = of((q) => this.draws[q * B + b] ?? 0);
+    const [ciLow, ciHigh] = this.interval(drawn);
+    return { value: of((q) => this.mean(q)), ciLow, ciHigh, n: this.numSlates };
+  }
+
+  /** Of quantity q over the slates as they are; 0 without slates. */
+  mean(q: number): number {
+    return this.numSlates === 0 ? 0 : (this.means[q] ?? 0);
+  }
+
   private of(q: number): Float64Array {
     const B = this.options.resamples;
     return this.draws.subarray(q * B, (q + 1) * B);

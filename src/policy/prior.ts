@@ -71,6 +71,8 @@ export function gateIndex(upTo: readonly number[], weighed: readonly number[]): 
 /** What the prior looks at, per candidate in input order. */
 export interface PriorInput {
   readonly scores: readonly number[];
+  /** Candidates with equal scores share the positions that they take up together; default: input order decides. */
+  readonly sharePositions?: boolean;
   /** The statistical teacher's scores, out of sample for this slate. */
   readonly evidence?: readonly number[];
 }
@@ -91,12 +93,27 @@ export function standardise(scores: readonly number[]): number[] {
 
 /** The prior's part of the score of each candidate, in input order. */
 export function computePrior(prior: Prior, input: PriorInput): number[] {
+  const listed = input.scores.map((_, j) => prior.place[Math.min(j, prior.place.length - 1)] ?? 0);
+  const place = input.sharePositions ? averageOverTies(input.scores, listed) : listed;
   return standardise(input.scores).map(
     (zj, j) =>
-      (prior.place[Math.min(j, prior.place.length - 1)] ?? 0) +
+      (place[j] as number) +
       prior.preRank * zj +
       (prior.evidence === 0 ? 0 : prior.evidence * (input.evidence?.[j] ?? 0)),
   );
+}
+
+/** Each value, or the mean of the values of all candidates with the same score. */
+export function averageOverTies(scores: readonly number[], values: readonly number[]): number[] {
+  const tied = new Map<number, { sum: number; n: number }>();
+  scores.forEach((score, j) => {
+    const { sum, n } = tied.get(score) ?? { sum: 0, n: 0 };
+    tied.set(score, { sum: sum + (values[j] as number), n: n + 1 });
+  });
+  return scores.map((score) => {
+    const { sum, n } = tied.get(score) as { sum: number; n: number };
+    return sum / n;
+  });
 }
 
 export interface PriorExample extends PriorInput {

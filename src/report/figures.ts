@@ -223,7 +223,7 @@ export async function identifierFigures(data: ReportData): Promise<Html> {
     { step: n.depth, value: n.chance, series: "any two items" },
   ]);
   const unique = sid
-    ? `${(100 * sid.uniqueness).toFixed(2)} % of ${sid.numItems} items have a semantic ID of their own.`
+    ? `${(100 * sid.uniqueness).toFixed(2)} % of ${sid.numItems} items have a unique semantic ID.`
     : "";
   const fit = curve(data, "sid", { reconstruction: "reconstruction", loss: "loss", uniqueness: "uniqueness" });
   const weights = data.prior?.place ?? [];

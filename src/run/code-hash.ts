@@ -5,47 +5,16 @@
  *
  * A verb of the worker is code too: the module that computes it with all it imports, and the client that packs its tensors.
  */
-import { existsSync, readFileSync, statSync } from "node:fs";
-import { dirname, join, relative, resolve, sep } from "node:path";
+import { readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { RunError } from "../core/errors.ts";
 import { hashJson, sha256 } from "../core/hash.ts";
 import { repositoryRoot } from "../core/paths.ts";
-import type { WorkerClient } from "../worker/types.ts";
-
-/** What a stage may ask of the worker. Verbs that compute nothing (health, versions) belong to every stage. */
-export type Verb = Exclude<keyof WorkerClient, "address" | "getInfo" | "shutdown" | "stats" | "close">;
-
-const engine = "engine.py";
-const quantizer = "items/quantizer.py";
-
-/** The module behind each verb, below python_worker/gr2_worker. */
-export const verbModules: Readonly<Record<Verb, string>> = {
-  trainTokenizer: "items/bpe.py",
-  embed: "items/embed.py",
-  factorize: "items/factorize.py",
-  fitTrees: "trees.py",
-  fitSemanticIds: quantizer,
-  encodeSemanticIds: quantizer,
-  loadModel: engine,
-  unloadModel: engine,
-  forward: engine,
-  forwardBackward: engine,
-  optimStep: engine,
-  sample: engine,
-  beamSearch: engine,
-  saveState: engine,
-  loadState: engine,
-  exportModel: engine,
-};
-
-/** All verbs over a loaded language model. */
-export const modelVerbs: readonly Verb[] = (Object.keys(verbModules) as Verb[]).filter(
-  (v) => verbModules[v] === engine,
-);
+import { isGenerated, readImports, workerPackages } from "./imports.ts";
+import { type Verb, verbModules } from "./verbs.ts";
 
 /** Packs and unpacks what goes to a worker, on either side. */
 const wire = ["src/worker/client.ts", "python_worker/gr2_worker/rpc/wire.py"];
-const packages = "python_worker";
 
 const known = new Map<string, string>();
 
@@ -66,7 +35,8 @@ export function codeHash(entries: readonly string[], verbs: readonly Verb[] = []
 
 /** The files behind `codeHash`, relative to the repository, sorted. */
 export function codeFiles(entries: readonly string[], verbs: readonly Verb[] = [], root = repositoryRoot): string[] {
-  const computed = verbs.length > 0 ? [...wire, ...verbs.map((v) => `${packages}/gr2_worker/${verbModules[v]}`)] : [];
+  const computed =
+    verbs.length > 0 ? [...wire, ...verbs.map((v) => `${workerPackages}/gr2_worker/${verbModules[v]}`)] : [];
   const found = new Set<string>();
   const queue = [...entries, ...computed];
   for (let file = queue.pop(); file !== undefined; file = queue.pop()) {
@@ -74,58 +44,8 @@ export function codeFiles(entries: readonly string[], verbs: readonly Verb[] = [
     if (!statSync(join(root, file), { throwIfNoEntry: false })?.isFile())
       throw new RunError(`cannot hash the code: ${file} does not exist`);
     found.add(file);
-    queue.push(...(file.endsWith(".py") ? importedModules(file, root) : importedFiles(file, root)));
+    for (const { path, onlyTypes } of readImports(file, root))
+      if (path !== undefined && !onlyTypes && !isGenerated(path)) queue.push(path);
   }
   return [...found].sort();
-}
-
-const isGenerated = (file: string): boolean => file.includes("/generated/");
-
-/** Files a TypeScript file imports values from. */
-function importedFiles(file: string, root: string): string[] {
-  const code = readFileSync(join(root, file), "utf8").replace(/\/\*[\s\S]*?\*\//g, "");
-  const specifiers = [
-    ...[...code.matchAll(/^\s*(?:import|export)\b([^;'"]*?)\bfrom\s*["']([^"']+)["']/gm)]
-      .filter(([, names]) => !onlyTypes(names as string))
-      .map((m) => m[2] as string),
-    ...[...code.matchAll(/\bimport\s*\(?\s*["']([^"']+)["']/g)].map((m) => m[1] as string),
-  ];
-  return specifiers
-    .filter((s) => s.startsWith("."))
-    .map((s) =>
-      relative(root, resolve(root, dirname(file), s))
-        .split(sep)
-        .join("/"),
-    )
-    .filter((path) => !isGenerated(path));
-}
-
-/** `type { A }`, `{ type A, type B }`. */
-function onlyTypes(names: string): boolean {
-  if (/^\s*type\b/.test(names)) return true;
-  const braces = names.match(/^\s*\{([^}]*)\}\s*$/)?.[1];
-  if (braces === undefined) return false;
-  return braces
-    .split(",")
-    .map((name) => name.trim())
-    .filter((name) => name !== "")
-    .every((name) => name.startsWith("type "));
-}
-
-/** Modules of the worker a Python file imports; `from gr2_worker.model import lm` names a module or a name in one. */
-function importedModules(file: string, root: string): string[] {
-  const code = readFileSync(join(root, file), "utf8").replace(/^if TYPE_CHECKING:\n(?:[ \t]+.*\n|\n)+/gm, "");
-  const modules = [
-    ...[...code.matchAll(/^[ \t]*from (gr2_worker[\w.]*) import (?:\(([^)]*)\)|([^\n]*))/gm)].flatMap((m) => [
-      m[1] as string,
-      ...`${m[2] ?? ""}${m[3] ?? ""}`.split(",").map((name) => `${m[1]}.${name.trim().split(" ")[0]}`),
-    ]),
-    ...[...code.matchAll(/^[ \t]*import (gr2_worker[\w.]*)/gm)].map((m) => m[1] as string),
-  ];
-  return modules
-    .flatMap((name) => {
-      const path = `${packages}/${name.replaceAll(".", "/")}`;
-      return [`${path}.py`, `${path}/__init__.py`];
-    })
-    .filter((path) => !isGenerated(path) && existsSync(join(root, path)));
 }

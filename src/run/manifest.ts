@@ -11,6 +11,8 @@ export type StageState = "running" | "finished" | "failed" | "interrupted";
 export interface StageEntry {
   state: StageState;
   key: string;
+  /** Hash of the code that its result depends on; absent in manifests of earlier versions. */
+  code?: string;
   inputs: Record<string, string>;
   /** sha256 by file. */
   outputs: Record<string, string>;

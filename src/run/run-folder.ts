@@ -170,6 +170,6 @@ const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: fal
 export function listRuns(root: string): string[] {
   if (!isFolder(root)) return [];
   return readdirSync(root)
-    .filter((name) => isFolder(join(root, name, "stages")))
+    .filter((name) => isFolder(join(root, name)) && isFolder(join(root, name, "stages")))
     .sort((a, b) => statSync(join(root, b)).mtimeMs - statSync(join(root, a)).mtimeMs || (a < b ? -1 : 1));
 }

@@ -3,18 +3,19 @@
  * only its StageContext. What the stages do is no business of this room.
  */
 import { rmSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { Gr2Error, InterruptedError, RunError } from "../core/errors.ts";
 import { TelemetryBus } from "../worker/telemetry.ts";
 import type { WorkerInfo } from "../worker/types.ts";
-import { codeHash, type Verb } from "./code-hash.ts";
+import { codeHash } from "./code-hash.ts";
 import { fileError, guarded, makeFolder, writeAtomic } from "./files.ts";
 import { ManifestFile } from "./manifest.ts";
 import { peakMemory, readStartTime, resetPeakMemory } from "./processes.ts";
-import { type LogRecord, type MetricsRecord, RecordLog } from "./record-log.ts";
+import { type LogRecord, type MetricsRecord, RecordLog, readRecords } from "./record-log.ts";
 import { RunFolder } from "./run-folder.ts";
 import type { StageRecorder } from "./stage.ts";
 import * as cache from "./stage-cache.ts";
+import type { Verb } from "./verbs.ts";
 
 /** One line of rollouts.jsonl; the rest of the record is the stage's. */
 export type RolloutRecord = LogRecord & Readonly<Record<string, unknown>>;
@@ -35,6 +36,8 @@ export interface RunOptions {
   readonly until?: string;
   /** Forget everything an earlier invocation left. */
   readonly fresh?: boolean;
+  /** Runs under the same root whose finished stages are taken over where the keys are the same; stages from `from` on are not. */
+  readonly shareWith?: readonly string[];
   readonly signal?: AbortSignal;
   /** Listeners may be attached before the run begins; default: a bus of its own. */
   readonly bus?: TelemetryBus;
@@ -179,16 +182,17 @@ export class Run {
     const dir = this.folder.stageFolder(name);
     const key = this.cacheKey(spec);
     this.throwIfInterrupted();
-    const earlier = await cache.finishedWith(dir, key);
+    const code = codeHash(spec.code, spec.verbs);
+    const earlier = (await cache.finishedWith(dir, key)) ?? (await this.takeOver(name, key, dir));
     if (earlier) {
-      this.record(name, { state: "finished", key, inputs: spec.inputs, done: earlier, cached: true });
+      this.record(name, { state: "finished", key, code, inputs: spec.inputs, done: earlier, cached: true });
       this.bus.emit({ kind: "stage", stage: name, state: "cached", ...position, seconds: earlier.seconds });
       return { name, key, dir, cached: true, seconds: earlier.seconds, peakBytes: earlier.peakBytes };
     }
     const cursor = cache.prepare(dir, key);
     this.metricsLog.dropStage(name, cursor?.metricsSeq ?? 0);
     this.rolloutLog.dropStage(name, cursor?.rolloutsSeq ?? 0);
-    this.record(name, { state: "running", key, inputs: spec.inputs, cached: false });
+    this.record(name, { state: "running", key, code, inputs: spec.inputs, cached: false });
     this.bus.emit({ kind: "stage", stage: name, state: cursor ? "resumed" : "started", ...position });
     const pids = [process.pid, ...this.workerPids];
     resetPeakMemory(pids);
@@ -198,7 +202,7 @@ export class Run {
       await spec.run(this.recorder(name, key, dir, cursor, elapsed));
       const cost = { seconds: elapsed(), peakBytes: peakMemory([process.pid, ...this.workerPids]) };
       const done = await cache.finish(dir, key, cost);
-      this.record(name, { state: "finished", key, inputs: spec.inputs, done, cached: false });
+      this.record(name, { state: "finished", key, code, inputs: spec.inputs, done, cached: false });
       this.bus.emit({ kind: "stage", stage: name, state: "finished", ...position, seconds: cost.seconds });
       return { name, key, dir, cached: false, ...cost };
     } catch (thrown) {
@@ -226,6 +230,32 @@ export class Run {
       this.bus.emit({ kind: "end", status, note });
       await this.bus.close();
       this.folder.release();
+    }
+  }
+
+  /** What another run has finished with the same key, with its log records; undefined if none has. */
+  private async takeOver(stage: string, key: string, dir: string): Promise<cache.Done | undefined> {
+    const { root, stages, from, shareWith = [] } = this.options;
+    if (from !== undefined && stages.indexOf(stage) >= stages.indexOf(from)) return undefined;
+    for (const other of shareWith) {
+      const folder = join(root, other);
+      const source = join(folder, "stages", stage);
+      const done = other === this.options.name ? undefined : await cache.finishedWith(source, key);
+      if (!done) continue;
+      this.copyRecords(stage, folder);
+      const taken = await cache.takeOver(dir, done, source);
+      if (!taken) continue;
+      this.bus.emit({ kind: "log", level: "info", text: `${stage}: the same as in run ${other}, taken over` });
+      return taken;
+    }
+    return undefined;
+  }
+
+  private copyRecords(stage: string, folder: string): void {
+    for (const log of [this.metricsLog, this.rolloutLog] as RecordLog[]) {
+      log.dropStage(stage, 0);
+      for (const { seq: _, ...record } of readRecords(join(folder, basename(log.path))))
+        if (record.stage === stage) log.append(record);
     }
   }
 
@@ -279,6 +309,7 @@ export class Run {
     entry: {
       state: "running" | "finished";
       key: string;
+      code: string;
       inputs: Readonly<Record<string, string>>;
       done?: cache.Done;
       cached: boolean;
@@ -289,6 +320,7 @@ export class Run {
       m.stages[stage] = {
         state: entry.state,
         key: entry.key,
+        code: entry.code,
         inputs: { ...entry.inputs },
         outputs: Object.fromEntries(Object.entries(done?.outputs ?? {}).map(([f, o]) => [f, o.sha256])),
         seconds: done?.seconds ?? 0,

@@ -2,12 +2,12 @@
  * Runs a stage only if it must. A stage's key is the hash of its slice of the config, the code it uses and the keys of
  * its inputs; stages/STAGE/done.json says with which key it was finished and what it wrote.
  *   same key, outputs intact      → nothing to do
- *   same key, not finished        → go on from cursor.json, if the stage left one
+ *   same key, not finished        → resume from cursor.json, if the stage left one
  *   other key, or damaged outputs → empty the folder and run
  * The run itself (run.ts) adds logging, telemetry and the manifest.
  */
-import { readdirSync, rmSync, statSync } from "node:fs";
-import { join, relative, sep } from "node:path";
+import { copyFileSync, linkSync, readdirSync, rmSync, statSync } from "node:fs";
+import { dirname, join, relative, sep } from "node:path";
 import { hashJson, sha256File } from "../core/hash.ts";
 import { guarded, makeFolder, readJson, writeJson } from "./files.ts";
 
@@ -94,6 +94,32 @@ export function clear(folder: string): void {
 }
 
 export const saveCursor = (folder: string, cursor: Cursor): void => writeJson(join(folder, "cursor.json"), cursor);
+
+/**
+ * Takes over what another run's stage folder holds, finished with the same key: by hard links, which outlive either run,
+ * or copies where the file system has no links. Undefined if a file is damaged.
+ */
+export async function takeOver(folder: string, done: Done, from: string): Promise<Done | undefined> {
+  clear(folder);
+  guarded("take over a stage into", folder, () => {
+    for (const name of Object.keys(done.outputs)) {
+      makeFolder(dirname(join(folder, name)));
+      linkOrCopy(join(from, name), join(folder, name));
+    }
+  });
+  writeJson(join(folder, "done.json"), done);
+  return finishedWith(folder, done.key);
+}
+
+function linkOrCopy(from: string, to: string): void {
+  try {
+    linkSync(from, to);
+  } catch (e) {
+    const code = (e as NodeJS.ErrnoException).code ?? "";
+    if (!["EPERM", "EXDEV", "EMLINK", "ENOTSUP", "EOPNOTSUPP"].includes(code)) throw e;
+    copyFileSync(from, to);
+  }
+}
 
 /** Records what the stage wrote, then drops its cursor and scratch space. */
 export async function finish(folder: string, key: string, cost: { seconds: number; peakBytes: number }): Promise<Done> {

@@ -4,7 +4,7 @@
  */
 import type { Config } from "../config/schema.ts";
 import type { WorkerClient } from "../worker/types.ts";
-import type { Verb } from "./code-hash.ts";
+import type { Verb } from "./verbs.ts";
 
 export const stageNames = [
   "data",

@@ -18,8 +18,8 @@ import { openLanguageModel } from "../models/language-model.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import { directScores, fitPrior, flatPrior, type PriorExample } from "../policy/prior.ts";
 import { type Slate, targetDistribution } from "../prerank/types.ts";
-import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { modelVerbs } from "../run/verbs.ts";
 
 export const calibrate: Stage = {
   name: "calibrate",

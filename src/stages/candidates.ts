@@ -12,8 +12,8 @@ import { planFits } from "../prerank/fits.ts";
 import { fitItemKnn } from "../prerank/item-knn.ts";
 import { findTargetRanks, listMetrics } from "../prerank/lists.ts";
 import { buildQueries, defaultSlates, rankInBatches } from "../prerank/slates.ts";
-import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { modelVerbs } from "../run/verbs.ts";
 import { proposalSettings, proposeCandidates } from "./prerankers/propose.ts";
 
 export const candidates: Stage = {

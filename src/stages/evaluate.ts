@@ -8,6 +8,7 @@ import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
 import { readEvidence } from "../artifacts/evidence.ts";
 import { readJson, writeJson } from "../artifacts/files.ts";
 import { cutHeads } from "../artifacts/heads.ts";
+import { ordersFile, type TestOrders } from "../artifacts/orders.ts";
 import { type DirectPriors, priorsFile, type Results } from "../artifacts/results.ts";
 import { conditional, readSlates } from "../artifacts/slates.ts";
 import { ConfigError } from "../core/errors.ts";
@@ -19,8 +20,8 @@ import { baselinesFor, findSystem, isPolicy } from "../eval/systems.ts";
 import { resultsTable } from "../eval/table.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import type { Slate } from "../prerank/types.ts";
-import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { modelVerbs } from "../run/verbs.ts";
 import { modelAnswers, type SystemResult } from "./evaluation/answers.ts";
 import type { Asked } from "./evaluation/asked.ts";
 import { baselineAnswers, bestPreranker } from "./evaluation/baselines.ts";
@@ -91,6 +92,11 @@ async function run(context: StageContext): Promise<Summary> {
     priorsFile(context.dir),
     Object.fromEntries(answers.flatMap((a) => (a.prior ? [[a.system, a.prior]] : []))) satisfies DirectPriors,
   );
+  writeJson(ordersFile(context.dir), {
+    slates: test.map((s) => s.id),
+    missed: asked.missed.map((s) => s.id),
+    systems: Object.fromEntries(answers.map((a) => [a.system, a.orders])),
+  } satisfies TestOrders);
   writeJson(join(context.dir, "examples.json"), examples(corpus, test, answers, results.selected.system));
   const { over_ranker, sentence } = results.recommendation;
   context.log(sentence);

@@ -18,8 +18,8 @@ import { addedTokens, openLanguageModel, weightsChanged } from "../models/langua
 import type { Encoder, Piece } from "../prompts/pieces.ts";
 import { captioningTask, describe, languageTask, personaTask } from "../prompts/tasks.ts";
 import { learningRateAt } from "../rl/groups.ts";
-import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { modelVerbs } from "../run/verbs.ts";
 
 export const midtrain: Stage = {
   name: "midtrain",

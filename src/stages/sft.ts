@@ -19,8 +19,8 @@ import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import { type Example, replayBatches, supervisedBatch } from "../models/supervised.ts";
 import { type Slate, targetDistribution } from "../prerank/types.ts";
 import { learningRateAt } from "../rl/groups.ts";
-import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { modelVerbs } from "../run/verbs.ts";
 
 export const sft: Stage = {
   name: "sft",

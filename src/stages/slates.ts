@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
 import { readLines, writeJson, writeLines } from "../artifacts/files.ts";
 import { slateFile } from "../artifacts/slates.ts";
-import { maxCandidates } from "../config/schema/data.ts";
+import { maxCandidates } from "../config/schema/numbers.ts";
 import { RunError } from "../core/errors.ts";
 import { checkLoggedSlates, checkSlates } from "../data/leakage.ts";
 import type { Segment } from "../data/types.ts";
@@ -16,8 +16,8 @@ import { needsLanguageModel } from "../prerank/experts.ts";
 import { loggedSlates } from "../prerank/logged.ts";
 import { type SlateSegment, slateStats } from "../prerank/slates.ts";
 import { type Slate, slateLabels } from "../prerank/types.ts";
-import { modelVerbs } from "../run/code-hash.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
+import { modelVerbs } from "../run/verbs.ts";
 import { proposalSettings, proposeCandidates } from "./prerankers/propose.ts";
 
 export const slates: Stage = {

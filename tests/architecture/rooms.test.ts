@@ -1,8 +1,10 @@
 /** The shape of src/, as CONTRIBUTING.md draws it: who may import whom, no cycles, no giants, no hidden settings. */
-import { readdirSync, readFileSync } from "node:fs";
-import { dirname, join, relative, resolve, sep } from "node:path";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import ts from "typescript";
 import { describe, expect, it } from "vitest";
 import { repositoryRoot } from "../../src/core/paths.ts";
+import { findCycles, isGenerated, listSources, readImports, typescriptImports } from "../../src/run/imports.ts";
 
 /**
  * What each room may import, besides itself. Top to bottom: a room only ever names rooms above it. A sub-room
@@ -94,7 +96,6 @@ const workerRooms: Readonly<Record<string, readonly string[]>> = {
   __main__: ["boot", "rpc", "errors"],
 };
 
-const src = join(repositoryRoot, "src");
 const maxLines = 450;
 /** The command line's debug switch, the environment handed to a Python process, and a key that must stand nowhere else. */
 const mayReadEnvironment = new Set(["cli/program.ts", "worker/python.ts", "endpoint/secret.ts"]);
@@ -107,32 +108,17 @@ interface Source {
   readonly imports: readonly { readonly specifier: string; readonly path: string | undefined }[];
 }
 
-const posix = (path: string): string => path.split(sep).join("/");
+const inSrc = (path: string): string => path.replace(/^src\//, "");
 
-/** Static imports, re-exports and import(...), of values and of types. */
-function findSpecifiers(text: string): string[] {
-  const code = text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
-  return [
-    ...code.matchAll(/^\s*(?:import|export)\b[^;'"]*?\bfrom\s*["']([^"']+)["']/gm),
-    ...code.matchAll(/^\s*import\s*["']([^"']+)["']/gm),
-    ...code.matchAll(/\bimport\(\s*["']([^"']+)["']\s*\)/g),
-  ].map((m) => m[1] as string);
-}
-
-const sources: Source[] = readdirSync(src, { recursive: true, withFileTypes: true })
-  .filter((e) => e.isFile() && e.name.endsWith(".ts"))
-  .map((e) => join(e.parentPath, e.name))
-  .filter((file) => !posix(file).includes("/generated/"))
-  .sort()
-  .map((file) => {
-    const path = posix(relative(src, file));
-    const text = readFileSync(file, "utf8");
-    const imports = findSpecifiers(text).map((specifier) => ({
-      specifier,
-      path: specifier.startsWith(".") ? posix(relative(src, resolve(dirname(file), specifier))) : undefined,
-    }));
-    return { path, room: findRoom(path), text, imports };
-  });
+const sources: Source[] = listSources("src", repositoryRoot).map((file) => ({
+  path: inSrc(file),
+  room: findRoom(inSrc(file)),
+  text: readFileSync(join(repositoryRoot, file), "utf8"),
+  imports: readImports(file, repositoryRoot).map(({ specifier, path }) => ({
+    specifier,
+    path: path === undefined ? undefined : inSrc(path),
+  })),
+}));
 
 /** "stages/rl" for a file of a sub-room that has rules of its own, "stages" otherwise. */
 function findRoom(path: string): string {
@@ -152,7 +138,21 @@ describe("rooms", () => {
   it("are read with every kind of import", () => {
     const text = `import a from "./a.ts";\nimport {\n  type B,\n} from "../b.ts";\nexport * from "./c.ts"; // from "./no.ts"\n
       import "./d.ts";\n/* import x from "./no.ts" */\nconst e = await import("./e.ts");\n  // import y from "./no.ts"`;
-    expect(findSpecifiers(text).sort()).toEqual(["../b.ts", "./a.ts", "./c.ts", "./d.ts", "./e.ts"]);
+    expect(typescriptImports(text, "src/deep/x.ts").map(({ path, onlyTypes }) => [path, onlyTypes])).toEqual([
+      ["src/deep/a.ts", false],
+      ["src/b.ts", true],
+      ["src/deep/c.ts", false],
+      ["src/deep/d.ts", false],
+      ["src/deep/e.ts", false],
+    ]);
+  });
+
+  it("are read as the TypeScript compiler reads them", () => {
+    const differing = sources.filter(({ text, imports }) => {
+      const theirs = ts.preProcessFile(text, true, true).importedFiles.map((f) => f.fileName);
+      return JSON.stringify(theirs.sort()) !== JSON.stringify(imports.map((i) => i.specifier).sort());
+    });
+    expect(differing.map((s) => s.path)).toEqual([]);
   });
 
   it("import only what they may", () => {
@@ -168,9 +168,9 @@ describe("rooms", () => {
 
   it("have no import cycles, types included", () => {
     const graph = new Map(sources.map((s) => [s.path, s.imports.flatMap((i) => i.path ?? [])]));
-    expect(cyclesIn(graph)).toEqual([]);
+    expect(findCycles(graph)).toEqual([]);
     expect(
-      cyclesIn(
+      findCycles(
         new Map([
           ["a", ["b"]],
           ["b", ["c"]],
@@ -204,14 +204,14 @@ describe("rooms", () => {
 });
 
 describe("the worker's rooms", () => {
-  const base = join(repositoryRoot, "python_worker/gr2_worker");
-  const modules = readdirSync(base, { recursive: true, withFileTypes: true })
-    .filter((e) => e.isFile() && e.name.endsWith(".py"))
-    .map((e) => posix(relative(base, join(e.parentPath, e.name))).replace(/\.py$/, ""))
-    .filter((path) => !path.startsWith("generated/") && !path.endsWith("__init__"))
-    .sort();
-  const readImports = (path: string): string[] =>
-    pythonImports(readFileSync(join(base, `${path}.py`), "utf8"), modules);
+  const base = "python_worker/gr2_worker";
+  const inWorker = (path: string): string => path.replace(`${base}/`, "").replace(/\.py$/, "");
+  const isModule = (path: string): boolean => !path.endsWith("__init__.py");
+  const modules = listSources(base, repositoryRoot).filter(isModule).map(inWorker);
+  const readModules = (path: string): string[] =>
+    readImports(`${base}/${path}.py`, repositoryRoot).flatMap((i) =>
+      i.path !== undefined && isModule(i.path) && !isGenerated(i.path) ? [inWorker(i.path)] : [],
+    );
 
   it("import only from rooms above them, relative imports unknown", () => {
     expect([...new Set(modules.map((m) => m.split("/")[0] as string))].filter((r) => !(r in workerRooms))).toEqual([]);
@@ -221,9 +221,9 @@ describe("the worker's rooms", () => {
         expect(order.indexOf(other), `${room} names ${other}`).toBeLessThan(order.indexOf(room));
     const offences = modules.flatMap((path) => {
       const room = path.split("/")[0] as string;
-      const text = readFileSync(join(base, `${path}.py`), "utf8");
+      const text = readFileSync(join(repositoryRoot, base, `${path}.py`), "utf8");
       const relativeImports = [...text.matchAll(/^\s*from \.+\w* import/gm)].map(([line]) => `${path}: ${line.trim()}`);
-      const wrong = readImports(path)
+      const wrong = readModules(path)
         .filter(
           (target) => target.split("/")[0] !== room && !workerRooms[room]?.includes(target.split("/")[0] as string),
         )
@@ -234,7 +234,7 @@ describe("the worker's rooms", () => {
   });
 
   it("have no import cycles, types included", () => {
-    expect(cyclesIn(new Map(modules.map((path) => [path, readImports(path)])))).toEqual([]);
+    expect(findCycles(new Map(modules.map((path) => [path, readModules(path)])))).toEqual([]);
   });
 });
 
@@ -260,35 +260,3 @@ describe("files", () => {
     expect(names.map((s) => s.path)).toEqual([]);
   });
 });
-
-/** Modules a Python text imports, also for types; `from gr2_worker.model import lm` names a module or a name in one. */
-function pythonImports(text: string, modules: readonly string[]): string[] {
-  const named = [
-    ...text.matchAll(/^[ \t]*(?:from (gr2_worker[\w.]*) import (?:\(([^)]*)\)|([^\n]*))|import (gr2_worker[\w.]*))/gm),
-  ];
-  const found = named.flatMap(([, from, inBraces = "", inLine = "", whole]) =>
-    whole !== undefined
-      ? [whole]
-      : [from as string, ...`${inBraces},${inLine}`.split(",").map((name) => `${from}.${name.trim().split(" ")[0]}`)],
-  );
-  const paths = found.map((name) => name.replace(/^gr2_worker\.?/, "").replaceAll(".", "/"));
-  return [...new Set(paths.filter((path) => modules.includes(path)))];
-}
-
-/** One line a cycle found by depth-first search. */
-function cyclesIn(graph: ReadonlyMap<string, readonly string[]>): string[] {
-  const done = new Set<string>();
-  const found: string[] = [];
-  const visit = (node: string, path: readonly string[]): void => {
-    const at = path.indexOf(node);
-    if (at >= 0) {
-      found.push([...path.slice(at), node].join(" -> "));
-      return;
-    }
-    if (done.has(node)) return;
-    for (const next of graph.get(node) ?? []) visit(next, [...path, node]);
-    done.add(node);
-  };
-  for (const node of graph.keys()) visit(node, []);
-  return found;
-}

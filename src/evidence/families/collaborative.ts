@@ -47,7 +47,7 @@ export function collaborative(statistics: Statistics, experts: readonly string[]
     const { history, candidates } = q;
     const N = candidates.length;
     const H = history.length;
-    for (let i = 0; i < N; i++) out[at + i * stride] = Math.log(i + 1);
+    for (let i = 0; i < N; i++) out[at + i * stride] = Math.log((q.positions?.[i] ?? i) + 1);
     writeWithinSlate(q.scores, out, at + 1, stride);
     experts.forEach((name, k) => {
       writeExpert(q.experts?.[name], N, out, at + 2 + 3 * k, stride);

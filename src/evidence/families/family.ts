@@ -10,6 +10,8 @@ export interface FeatureInput {
   /** Item rows, in pre-rank order; distinct. */
   readonly candidates: readonly number[];
   readonly scores: readonly number[];
+  /** Of each candidate in pre-rank order, from 0, where equal scores share a position; default: its index. */
+  readonly positions?: readonly number[];
   /** See prerank's Slate. */
   readonly experts?: Readonly<Record<string, readonly (number | null)[]>>;
 }

@@ -5,6 +5,7 @@
 import { CheckpointError, WorkerError } from "../../core/errors.ts";
 import { hashJson, sha256 } from "../../core/hash.ts";
 import { checkEmbedder } from "../../models/item-encoder.ts";
+import { computePrior, type Prior } from "../../policy/prior.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { WorkerClient } from "../../worker/types.ts";
 import type { SlateFacts } from "../model/evidence.ts";
@@ -165,6 +166,10 @@ function describeModel(run: ServedRun, loaded: LoadedRun, preparer: RequestPrepa
     version: `${run.name}-${hashJson({ ...hashes, named, priors: Object.values(systems).map((s) => s.prior) }).slice(0, 12)}`,
     systems: named,
     recommendation: { system: run.recommendation.system, sentence: run.recommendation.sentence },
+    positionOdds: {
+      ...(systems.think ? { think: positionOdds(systems.think.prior, run.typical.score) } : {}),
+      ...(systems.direct ? { direct: positionOdds(systems.direct.prior, run.typical.score) } : {}),
+    },
     hashes,
     numParameters: loaded.numParameters,
     modes: (["think", "direct"] as const).filter((mode: ServeMode) => systems[mode] !== undefined),
@@ -178,4 +183,10 @@ function describeModel(run: ServedRun, loaded: LoadedRun, preparer: RequestPrepa
       maxDeadlineMs: limits.maxDeadlineMs,
     },
   };
+}
+
+/** @param scores standardised pre-rank score that stands for each position */
+function positionOdds(prior: Prior, scores: readonly number[]): number[] {
+  const weighed = computePrior({ ...prior, evidence: 0 }, { scores });
+  return weighed.map((w) => Number(Math.exp(w - (weighed[0] as number)).toPrecision(3)));
 }

@@ -5,6 +5,7 @@
  *   arrival ─ check ─ admission ─ items (unknown ones encoded) ─ prompt ─ cache ─ batcher ─ answer
  */
 import { Gr2Error } from "../../core/errors.ts";
+import { orderBy } from "../../policy/prior.ts";
 import type { Order } from "../model/order.ts";
 import type { PreparedRequest } from "../model/prepared-request.ts";
 import { withoutBlanks } from "../request/blanks.ts";
@@ -249,6 +250,7 @@ export class Engine implements Reranker {
         scores.every((s) => s !== undefined) ? scores : undefined,
         request.topN,
         facts,
+        request.candidateOrder,
       );
     } catch (e) {
       if (e instanceof Refusal) throw e;
@@ -281,5 +283,8 @@ function tokensTo(onReasoning: OnReasoning, deployment: Deployment, prepared: Pr
   };
 }
 
-const ownOrder = ({ candidates }: RerankRequest): Order["ranking"] =>
-  candidates.map((_, position) => ({ position, score: 1 - position / candidates.length }));
+/** By the caller's scores where it gave any, else as listed. */
+function ownOrder({ candidates }: RerankRequest): Order["ranking"] {
+  const order = orderBy(candidates.map((c) => c.score ?? 0));
+  return order.map((position, rank) => ({ position, score: 1 - rank / candidates.length }));
+}

@@ -4,6 +4,7 @@ import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { status } from "@grpc/grpc-js";
 import * as pb from "../../client/generated/gr2/v1/rerank.ts";
 import {
+  type CandidateOrder,
   type FallbackReason,
   type ItemReference,
   type OnFallback,
@@ -47,12 +48,18 @@ const onFallbacks: Readonly<Partial<Record<pb.OnFallback, OnFallback>>> = {
   [pb.OnFallback.ON_FALLBACK_ERROR]: "error",
 };
 
+const candidateOrders: Readonly<Partial<Record<pb.CandidateOrder, CandidateOrder>>> = {
+  [pb.CandidateOrder.CANDIDATE_ORDER_RANKED]: "ranked",
+  [pb.CandidateOrder.CANDIDATE_ORDER_ARBITRARY]: "arbitrary",
+};
+
 /**
  * @param leftMs of the call's own deadline, Infinity without one: it counts if it is the shorter one
  * @param defaultMs where the message names no deadline
  */
 export function toRequest(message: pb.RerankRequest, leftMs: number, defaultMs: number): RerankRequest {
   const onFallback = onFallbacks[message.onFallback];
+  const candidateOrder = candidateOrders[message.candidateOrder];
   const left = Math.max(1, Math.floor(leftMs));
   return {
     history: message.history.map(reference),
@@ -65,6 +72,7 @@ export function toRequest(message: pb.RerankRequest, leftMs: number, defaultMs: 
     mode: message.mode === pb.Mode.MODE_THINK ? "think" : "direct",
     deadlineMs: left < (message.deadlineMs || defaultMs) ? left : message.deadlineMs,
     ...(onFallback ? { onFallback } : {}),
+    ...(candidateOrder ? { candidateOrder } : {}),
   };
 }
 
@@ -93,6 +101,8 @@ export const toModel = (model: ServedModel): pb.GetModelResponse => ({
   limits: { ...model.limits },
   recommendedSystem: model.recommendation.system,
   recommendation: model.recommendation.sentence,
+  directPositionOdds: [...(model.positionOdds.direct ?? [])],
+  thinkPositionOdds: [...(model.positionOdds.think ?? [])],
 });
 
 /** What stands in for a message that cannot be read. */

@@ -242,7 +242,7 @@ function note(record: Mutable<HttpAccess>, error: unknown): void {
 }
 
 /** Mode, deadline and what is to come without an answer, for dialects whose bodies have no field for them. */
-function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs" | "onFallback"> {
+function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs" | "onFallback" | "candidateOrder"> {
   const mode = req.headers["x-gr2-mode"] ?? "direct";
   if (mode !== "think" && mode !== "direct") throw new Refusal("invalid", "x-gr2-mode must be think or direct.");
   const deadline = req.headers["x-gr2-deadline-ms"] ?? "0";
@@ -251,7 +251,10 @@ function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs" |
   const onFallback = req.headers["x-gr2-on-fallback"];
   if (onFallback !== undefined && onFallback !== "own-order" && onFallback !== "error")
     throw new Refusal("invalid", "x-gr2-on-fallback must be own-order or error.");
-  return { mode, deadlineMs: Number(deadline), onFallback };
+  const candidateOrder = req.headers["x-gr2-candidate-order"];
+  if (candidateOrder !== undefined && candidateOrder !== "ranked" && candidateOrder !== "arbitrary")
+    throw new Refusal("invalid", "x-gr2-candidate-order must be ranked or arbitrary.");
+  return { mode, deadlineMs: Number(deadline), onFallback, candidateOrder };
 }
 
 /** The common name of a verified client certificate. */

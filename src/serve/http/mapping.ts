@@ -71,6 +71,7 @@ export function toRequest(
     topN: Math.min(generic.topN, generic.documents.length),
     mode: context.mode,
     ...(context.onFallback ? { onFallback: context.onFallback } : {}),
+    ...(context.candidateOrder ? { candidateOrder: context.candidateOrder } : {}),
     deadlineMs: context.deadlineMs,
   };
   checkRequest(request, context.model, names);

@@ -79,6 +79,7 @@ function rerankOperation({ path, dialects }: RerankRoute): Json {
       parameter("x-gr2-mode", { type: "string", enum: ["think", "direct"], default: "direct" }),
       parameter("x-gr2-deadline-ms", { type: "integer", minimum: 0, default: 0 }),
       parameter("x-gr2-on-fallback", { type: "string", enum: ["own-order", "error"] }),
+      parameter("x-gr2-candidate-order", { type: "string", enum: ["ranked", "arbitrary"] }),
     ],
     requestBody: { required: true, content: content(dialects.map((d) => d.body)) },
     responses,

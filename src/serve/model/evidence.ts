@@ -19,6 +19,8 @@ export interface SlateFacts {
   readonly time?: number | undefined;
   /** Of every pre-ranker the evidence was trained on, aligned with the candidates. */
   readonly experts?: ExpertScores | undefined;
+  /** Positions of the candidates, from 0, where some share one; default: their indices. */
+  readonly positions?: readonly number[] | undefined;
 }
 
 export type ComputeEvidence = (
@@ -53,6 +55,7 @@ export function servingEvidence(split: SplitDataset, evidenceDir: string, refit:
       now: facts.time ?? end,
       candidates: positions.map((position) => candidates[position] as number),
       scores: positions.map((position) => scores[position] as number),
+      ...(facts.positions ? { positions: positions.map((p) => facts.positions?.[p] ?? p) } : {}),
       experts: Object.fromEntries(
         experts.map((name) => [name, positions.map((position) => facts.experts?.[name]?.[position] ?? null)]),
       ),

@@ -1,7 +1,7 @@
 /**
  * The model's answer to a question as an order of the request's candidates. Reads it as evaluation does (policy/ask.ts);
- * owns what only a service needs of it: a score per candidate, and the candidates that share a semantic ID, which follow
- * each other in the caller's order with the score of the one item they are to the model.
+ * owns what only a service needs of it: a score per candidate. Candidates that share a semantic ID are one item to the model
+ * and split its score evenly; scores add up to 1 over what the model was asked to rank, and never rise.
  *
  *   direct   likelihood * log p(item | history) + prior, one forward pass (the run's `direct`, `sft_direct`, `rl_direct`)
  *   direct   the prior alone where the system has no language model (the run's `prior`, `evidence`)
@@ -40,7 +40,7 @@ export const countWanted = (requests: readonly PreparedRequest[]): number =>
 
 /**
  * Undefined where the answer is none to evaluation either. What the model was not asked to write follows in the caller's
- * order.
+ * order, with a score of 0; so does what it wrote because a question of the same batch asked for more.
  * @param wanted as the batch was asked
  */
 export function thinkOrder(
@@ -55,46 +55,68 @@ export function thinkOrder(
   const parsed = readResponse(ask, text, q.spellings, "think", wanted);
   if (parsed.kind !== "ranking") return undefined;
   const opens = findTrigger(ask, tokens);
-  const chances = firstChoiceChances(q, parsed.order, completion, opens);
-  const unwritten = q.sequences.map((_, j) => j).filter((j) => !chances.has(j));
+  const own = parsed.order.slice(0, countWanted([q]) || undefined);
+  const chances = firstChoiceChances(q, own, completion, opens);
+  const scores = new Map(own.map((j, k) => [j, chances[k] as number]));
+  const unwritten = q.sequences.map((_, j) => j).filter((j) => !scores.has(j));
   return {
-    ranking: spread(q, [...parsed.order, ...unwritten], (j) => chances.get(j) ?? 0),
+    ranking: spread(q, [...own, ...unwritten], (j) => scores.get(j) ?? 0),
     reasoning: Array.from(tokens.subarray(0, Math.max(0, opens))),
     generated: tokens.length,
   };
 }
 
 /**
- * Per candidate written: the probability that it is the first choice, from that of each choice among those left. Never
- * rises. An item the model spelled in other tokens than its own (free decoding) has none, nor has what follows it: 0.
+ * Per candidate written: the probability that it is the first choice, from that of each choice among those left. Where it
+ * would rise, neighbours share their mean. An item the model spelled in other tokens than its own (free decoding) has
+ * none, nor has what follows it: 0.
  */
 function firstChoiceChances(
   q: PreparedRequest,
   order: readonly number[],
   { tokens, logprobs }: Completion,
   opens: number,
-): ReadonlyMap<number, number> {
-  const chances = new Map<number, number>();
+): number[] {
   let left = 1; // probability that none of those before is the first choice
-  let most = 1;
   let from = opens;
-  for (const j of order) {
+  const chances = order.map((j) => {
     const sequence = q.sequences[j] as TokenIds;
-    const at = opens < 0 ? -1 : findTokens(tokens, sequence, from);
-    const logprob =
-      at < 0
-        ? Number.NEGATIVE_INFINITY
-        : logprobs.subarray(at, at + sequence.length).reduce((sum, value) => sum + value, 0);
-    most = Math.min(most, left * Math.exp(logprob));
-    chances.set(j, most);
+    const at = opens < 0 || from < 0 ? -1 : findTokens(tokens, sequence, from);
+    from = at < 0 ? -1 : at + sequence.length;
+    if (at < 0) return 0;
+    const logprob = logprobs.subarray(at, from).reduce((sum, value) => sum + value, 0);
+    const chance = left * Math.exp(logprob);
     left *= Math.max(0, -Math.expm1(logprob));
-    if (at >= 0) from = at + sequence.length;
-  }
-  return chances;
+    return chance;
+  });
+  return poolRises(chances);
 }
 
-/** What the model was not asked about comes last: to it, none of that is the first choice. */
-const spread = (q: PreparedRequest, order: readonly number[], scoreAt: (j: number) => number): Order["ranking"] => [
-  ...order.flatMap((j) => (q.positions[j] as readonly number[]).map((position) => ({ position, score: scoreAt(j) }))),
-  ...q.tail.flat().map((position) => ({ position, score: 0 })),
-];
+/**
+ * The closest numbers that never rise, with the same sum (pool adjacent violators; Ayer et al. 1955).
+ */
+export function poolRises(values: readonly number[]): number[] {
+  const pools: { sum: number; n: number }[] = [];
+  for (const value of values) {
+    let pool = { sum: value, n: 1 };
+    for (;;) {
+      const before = pools.at(-1);
+      if (!before || before.sum / before.n >= pool.sum / pool.n) break;
+      pool = { sum: before.sum + pool.sum, n: before.n + pool.n };
+      pools.pop();
+    }
+    pools.push(pool);
+  }
+  return pools.flatMap(({ sum, n }) => Array.from({ length: n }, () => sum / n));
+}
+
+/** @param scoreAt of what candidates share a semantic ID; they split it, and may so fall below what comes after */
+function spread(q: PreparedRequest, order: readonly number[], scoreAt: (j: number) => number): Order["ranking"] {
+  const ranking = order.flatMap((j) => {
+    const positions = q.positions[j] as readonly number[];
+    return positions.map((position) => ({ position, score: scoreAt(j) / positions.length }));
+  });
+  // What the model was not asked about comes last: to it, none of that is the first choice.
+  const rest = q.tail.flat().map((position) => ({ position, score: 0 }));
+  return [...ranking.sort((a, b) => b.score - a.score), ...rest]; // a stable sort
+}

@@ -4,7 +4,7 @@
  */
 import { sha256 } from "../../core/hash.ts";
 import { type AskOptions, type Choices, directPrompt, maxResponseTokens, rerankPrompt } from "../../policy/ask.ts";
-import { computePrior, type Prior } from "../../policy/prior.ts";
+import { averageOverTies, computePrior, type Prior } from "../../policy/prior.ts";
 import { partCandidates, pick } from "../../prerank/heads.ts";
 import { buildCompressor } from "../../prompts/compress.ts";
 import { type ChatFrame, Encoder } from "../../prompts/pieces.ts";
@@ -12,15 +12,16 @@ import { type ConstraintTokens, constraintTokens, renderPrompt } from "../../pro
 import { type Codes, formatSid, spellCodes } from "../../sid/semantic-id.ts";
 import type { Tokenizer } from "../../worker/tokenizer.ts";
 import type { TokenIds } from "../../worker/types.ts";
-import type { ServeMode } from "../request/types.ts";
+import type { CandidateOrder, ServeMode } from "../request/types.ts";
+import { readOrder } from "./candidate-order.ts";
 import type { SlateFacts } from "./evidence.ts";
 import type { Found, FoundItems } from "./items.ts";
 import { Lru } from "./lru.ts";
 import { type ServedRun, usesEvidence } from "./served-run.ts";
 
 /**
- * `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order of their first candidate. Without a
- * language model they are those of the distinct items, prompt and sequences are empty.
+ * `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order (candidate-order.ts) of their first
+ * candidate. Without a language model they are those of the distinct items, prompt and sequences are empty.
  */
 export interface PreparedRequest extends Choices {
   readonly mode: ServeMode;
@@ -39,7 +40,7 @@ export interface PreparedRequest extends Choices {
 }
 
 export class RequestPreparer {
-  private readonly run: Pick<ServedRun, "config" | "catalogue" | "systems" | "typical" | "evidence">;
+  private readonly run: Pick<ServedRun, "config" | "items" | "catalogue" | "systems" | "typical" | "evidence">;
   private readonly tokenizer: Pick<Tokenizer, "encode" | "decode" | "requireTokenId" | "special"> | undefined;
   private readonly chat: ChatFrame | undefined;
   private general: AskOptions | undefined;
@@ -67,6 +68,7 @@ export class RequestPreparer {
   /**
    * @param scores of the caller's ranker, per candidate; undefined = it gave none
    * @param facts what evidence needs besides, aligned with the candidates found
+   * @param listed what the order of candidates without scores means
    */
   prepare(
     mode: ServeMode,
@@ -74,29 +76,33 @@ export class RequestPreparer {
     scores: readonly number[] | undefined,
     topN: number,
     facts: SlateFacts = {},
+    listed: CandidateOrder = this.run.config.serve.candidateOrder,
   ): PreparedRequest {
-    const { config, systems, catalogue, typical, evidence } = this.run;
+    const { config, systems, catalogue, typical, evidence, items } = this.run;
     const { history, candidates } = found;
     const system = systems[mode];
     const hasModel = system?.weights !== undefined;
     const firsts = new Map<string, number[]>();
-    candidates.forEach((c, position) => {
+    for (const position of readOrder(candidates, scores, listed, (row) => row < items.length)) {
+      const c = candidates[position] as Found;
       const key = hasModel ? c.codes.join() : String(c.row);
       const same = firsts.get(key);
       if (same) same.push(position);
       else firsts.set(key, [position]);
-    });
+    }
     const positions = [...firsts.values()];
     const distinct = positions.map(([first]) => candidates[first as number] as Found);
     const byRow = new Map([...history, ...candidates].map((f) => [f.row, f]));
     const rows = history.map((f) => f.row);
+    const isListed = !scores && listed === "ranked";
     const given = positions.map(([first]) =>
-      scores ? (scores[first as number] as number) : typicalAt(typical.score, first as number),
+      isListed ? typicalAt(typical.score, first as number) : (scores?.[first as number] ?? 0),
     );
     const prior = system?.prior as Prior;
     const firstsOf = (said: readonly (number | null)[]) => positions.map(([first]) => said[first as number] ?? null);
     const distinctFacts = {
       time: facts.time,
+      ...(isListed ? {} : { positions: averageOverTies(given, [...given.keys()]) }),
       experts:
         facts.experts &&
         Object.fromEntries(Object.entries(facts.experts).map(([name, said]) => [name, firstsOf(said)])),
@@ -114,6 +120,7 @@ export class RequestPreparer {
     const asked = pick(distinct, head);
     const weighed = computePrior(prior, {
       scores: pick(given, head),
+      sharePositions: !isListed,
       ...(computed ? { evidence: pick(computed, head) } : {}),
     });
     const askedRows = asked.map((f) => f.row);

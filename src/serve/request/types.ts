@@ -17,7 +17,10 @@ export interface ItemReference {
 export interface CandidateReference extends ItemReference {
   /** The caller's id, echoed back as it came; unique within a request. */
   readonly id: string;
-  /** The caller's ranker's score, larger is better; all candidates have one or none has. Without: positions alone count. */
+  /**
+   * The caller's ranker's score, larger is better; all candidates have one or none has. With scores the listed order does
+   * not matter; without, it counts as candidateOrder says.
+   */
   readonly score?: number;
 }
 
@@ -27,7 +30,7 @@ export type ServeMode = Exclude<Mode, "answer">;
 export interface RerankRequest {
   /** Oldest first. Empty: a user nothing is known of. */
   readonly history: readonly ItemReference[];
-  /** In the caller's order, best first: the order that comes back when anything goes wrong. */
+  /** Their order, by their scores or else as listed, is what comes back when anything goes wrong. */
   readonly candidates: readonly CandidateReference[];
   /** Candidates to return; 0 = all. */
   readonly topN: number;
@@ -37,7 +40,12 @@ export interface RerankRequest {
   readonly deadlineMs: number;
   /** Left out: as the service is set. */
   readonly onFallback?: OnFallback;
+  /** What the order of candidates without scores means. Left out: as the service is set. */
+  readonly candidateOrder?: CandidateOrder;
 }
+
+/** ranked: the caller's ranker made it, best first; arbitrary: it says nothing and must not count. */
+export type CandidateOrder = "ranked" | "arbitrary";
 
 /** What is to come where the model gives no answer: the caller's own order, flagged, or a refusal. */
 export type OnFallback = "own-order" | "error";
@@ -48,7 +56,7 @@ export type FallbackReason = "invalid_answer" | "deadline" | "worker_lost" | "ov
 export interface RankedCandidate {
   readonly position: number;
   readonly id: string;
-  /** Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - position / candidates. */
+  /** Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - rank / candidates. */
   readonly score: number;
 }
 
@@ -83,6 +91,11 @@ export interface ServedModel {
   readonly systems: { readonly think?: string; readonly direct?: string };
   /** What the run's evaluation recommends to deploy, and why in one sentence. */
   readonly recommendation: { readonly system: string; readonly sentence: string };
+  /**
+   * How much a caller's order without scores counts, by mode: per position, the odds of a candidate there against the same
+   * one in first position. What evidence makes of positions comes on top.
+   */
+  readonly positionOdds: Readonly<Partial<Record<ServeMode, readonly number[]>>>;
   /** Hex digests. */
   readonly hashes: {
     readonly config: string;

@@ -27,6 +27,8 @@ export interface SystemResult {
   /** Of the selection; empty for a control. */
   readonly validation: readonly (readonly number[])[];
   readonly test: readonly (readonly number[])[];
+  /** On test: the candidates by index, best first; empty without a valid answer. */
+  readonly orders: readonly (readonly number[])[];
   /** Of generated answers on test. */
   readonly health?: {
     readonly valid: number;
@@ -275,6 +277,7 @@ function ordered(
       inOrder(asked.validation[i] as Slate, orders.validation[i] as readonly number[]),
     ),
     test: orders.test.map((order, i) => inOrder(asked.test[i] as Slate, order)),
+    orders: orders.test,
     shown: orders.test.flatMap((order, i) => {
       const slate = (asked.test[i] as Slate).id;
       return asked.shown.has(slate) ? [{ slate, text: "", order }] : [];
@@ -288,9 +291,11 @@ function inOrder(slate: Slate, order: readonly number[]): number[] {
   return order.map((i) => labels[i] as number);
 }
 
-/** Labels of the whole slate in a generated order of its head. */
-const answered = (r: Rollout, slate: Slate, part: Parted): readonly number[] =>
-  r.parsed.kind === "ranking" ? inOrder(slate, wholeOrder(part, r.parsed.order)) : [];
+/** Of the whole slate, from a generated order of its head; empty without a valid answer. */
+const answeredOrder = ({ parsed }: Rollout, part: Parted): readonly number[] =>
+  parsed.kind === "ranking" ? wholeOrder(part, parsed.order) : [];
+
+const answered = (r: Rollout, slate: Slate, part: Parted): readonly number[] => inOrder(slate, answeredOrder(r, part));
 
 function generated(
   system: string,
@@ -309,6 +314,7 @@ function generated(
       return answered(r, asked.validation[k] as Slate, heads.validation.parts[k] as Parted);
     }),
     test: onTest.map((r, i) => answered(r, asked.test[i] as Slate, heads.test.parts[i] as Parted)),
+    orders: onTest.map((r, i) => answeredOrder(r, heads.test.parts[i] as Parted)),
     health: {
       valid: orders.length / Math.max(1, onTest.length),
       identity: mean(orders.map((o) => (o.every((c, i) => c === i) ? 1 : 0))),

@@ -19,6 +19,7 @@ export function baselineAnswers(asked: Asked): SystemResult[] {
       system: "prerank",
       validation: asked.selection.map((i) => slateLabels(asked.validation[i] as Slate)),
       test: asked.test.map(slateLabels),
+      orders: asked.test.map((s) => s.candidates.map((_, i) => i)),
       tokens: none,
     },
     scoreAll("popularity", asked, byPopularity(asked)),

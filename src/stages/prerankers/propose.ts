@@ -10,7 +10,7 @@ import { readFileSync } from "node:fs";
 import { type CandidatesReport, recallFile } from "../../artifacts/candidates.ts";
 import { writeJson, writeLines } from "../../artifacts/files.ts";
 import { slateFile } from "../../artifacts/slates.ts";
-import { maxCandidates } from "../../config/schema/data.ts";
+import { maxCandidates } from "../../config/schema/numbers.ts";
 import type { Config } from "../../config/schema.ts";
 import { RunError } from "../../core/errors.ts";
 import { sha256 } from "../../core/hash.ts";

@@ -337,6 +337,23 @@ describe("mode and deadline", () => {
   });
 });
 
+describe("what the candidates' order means", () => {
+  it("is said by a header or by our own body; absent, the service decides", async () => {
+    const meant = async (path: string, body: object, headers: Record<string, string> = {}) => {
+      expect((await post(path, body, headers)).status).toBe(200);
+      return service.reranker.last.candidateOrder;
+    };
+    const own = { candidates: [{ id: "a", text: "A" }] };
+    const cohere = { query: "q", documents: ["a"] };
+    expect(await meant("/v2/rerank", cohere)).toBeUndefined();
+    expect(await meant("/v2/rerank", cohere, { "x-gr2-candidate-order": "arbitrary" })).toBe("arbitrary");
+    expect(await meant("/gr2/v1/rerank", own, { "x-gr2-candidate-order": "arbitrary" })).toBe("arbitrary");
+    expect(await meant("/gr2/v1/rerank", { ...own, candidate_order: "ranked" })).toBe("ranked");
+    expect((await post("/v2/rerank", cohere, { "x-gr2-candidate-order": "no" })).status).toBe(400);
+    expect((await post("/gr2/v1/rerank", { ...own, candidate_order: "no" })).status).toBe(400);
+  });
+});
+
 describe("the caller's own order", () => {
   it("is not wanted where a header or our own body says so; absent, the service decides", async () => {
     const wanted = async (path: string, body: object, headers: Record<string, string> = {}) => {

@@ -31,7 +31,8 @@ function setUp(constrained: boolean, format: "compact" | "json") {
     systems: { think: { name: "rl", weights: "", prior } },
     typical: { score: [] },
     evidence: undefined,
-  } as unknown as Pick<ServedRun, "config" | "catalogue" | "systems" | "typical" | "evidence">;
+    items: Array.from({ length: 8 }, (_, row) => ({ id: String(row), title: "" })),
+  } as unknown as Pick<ServedRun, "config" | "items" | "catalogue" | "systems" | "typical" | "evidence">;
   const tokenizer = { encode, decode, requireTokenId: tokenId, special: new Map<number, string>() };
   const preparer = new RequestPreparer(run, tokenizer, undefined);
   const found = rows.map((row) => ({ row, codes: codesAt(row), title: "" }));

@@ -2,6 +2,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { z } from "zod";
 import type {
+  CandidateOrder,
   FallbackReason,
   OnFallback,
   RerankAnswer,
@@ -18,10 +19,11 @@ export interface ReadContext {
   /** Its limits are those in force: the model's or the service's, whichever is lower. */
   readonly model: ServedModel;
   readonly json: JsonLimits;
-  /** From the headers x-gr2-mode, x-gr2-deadline-ms and x-gr2-on-fallback; a body's own fields come first. */
+  /** From the headers x-gr2-mode, x-gr2-deadline-ms, x-gr2-on-fallback and x-gr2-candidate-order; a body's own fields come first. */
   readonly mode: ServeMode;
   readonly deadlineMs: number;
   readonly onFallback: OnFallback | undefined;
+  readonly candidateOrder: CandidateOrder | undefined;
 }
 
 /** A body that was understood, and how to answer it. */

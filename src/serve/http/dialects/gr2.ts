@@ -19,7 +19,7 @@ const body = z.strictObject({
         score: z.number().optional().describe("Your ranker's; larger is better. All candidates have one, or none."),
       }),
     )
-    .describe("In the order of your ranker: the order that comes back if anything goes wrong."),
+    .describe("Their order, by their scores or else as listed, is what comes back if anything goes wrong."),
   top_n: z.int().min(0).default(0).describe("0 = all."),
   mode: z
     .enum(["think", "direct"])
@@ -30,6 +30,12 @@ const body = z.strictObject({
     .enum(["own-order", "error"])
     .optional()
     .describe("What comes where the model gives no answer: your own order, flagged, or 503. Default: the service's."),
+  candidate_order: z
+    .enum(["ranked", "arbitrary"])
+    .optional()
+    .describe(
+      "What the order of candidates without scores means. ranked: your ranker made it, best first, and it counts; arbitrary: it does not. Default: the service's.",
+    ),
   stream: z
     .boolean()
     .default(false)
@@ -79,6 +85,7 @@ export const gr2: Dialect = {
   }),
   read(raw, context) {
     const parsed = parseBody(body, raw);
+    const candidateOrder = parsed.candidate_order ?? context.candidateOrder;
     const onFallback = parsed.on_fallback ?? context.onFallback;
     const request = {
       history: parsed.history.map(toItem),
@@ -91,6 +98,7 @@ export const gr2: Dialect = {
       mode: parsed.mode,
       deadlineMs: parsed.deadline_ms,
       ...(onFallback ? { onFallback } : {}),
+      ...(candidateOrder ? { candidateOrder } : {}),
     };
     checkRequest(request, context.model);
     return { request, numCut: 0, stream: parsed.stream, render: renderAnswer };
