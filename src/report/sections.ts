@@ -19,7 +19,7 @@ const signed = (x: number, digits = 4): string => `${x < 0 ? "−" : "+"}${Math.
 const percent = (x: number, digits = 1): string => `${(100 * x).toFixed(digits)} %`;
 
 /** The difference of one system to a baseline in one metric. */
-export const computeLift = (
+const computeLift = (
   data: ReportData,
   system: string,
   metric: string,
@@ -31,7 +31,7 @@ export const computeLift = (
   );
 
 /** The system chosen on validation; without a choice, the one with the highest lower bound among GR2's. */
-export function headlineSystem(data: ReportData): string | undefined {
+function headlineSystem(data: ReportData): string | undefined {
   if (data.metrics.selected) return data.metrics.selected.system;
   const lifts = data.metrics.comparisons.filter(
     (c) =>

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { arch, cpus, platform, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { repositoryRoot } from "../core/paths.ts";
-import { readJson, writeJson } from "./files.ts";
+import { tryReadJson, writePrettyJson } from "./files.ts";
 
 export type StageState = "running" | "finished" | "failed" | "interrupted";
 
@@ -67,7 +67,7 @@ export class ManifestFile {
 
   /** Goes on with the manifest of an earlier invocation of the same run, or starts one. */
   static open(path: string, about: { run: string; configHash: string; seed: number }): ManifestFile {
-    const earlier = readJson(path) as Manifest | undefined;
+    const earlier = tryReadJson(path) as Manifest | undefined;
     const now = new Date().toISOString();
     const manifest = new ManifestFile(path, {
       schema: 1,
@@ -98,13 +98,13 @@ export class ManifestFile {
 
   private save(): void {
     this.content.updated = new Date().toISOString();
-    writeJson(this.path, this.content);
+    writePrettyJson(this.path, this.content);
   }
 }
 
 /** The manifest of a run folder, or undefined if there is none. */
 export const readManifest = (folder: string): Manifest | undefined =>
-  readJson(join(folder, "manifest.json")) as Manifest | undefined;
+  tryReadJson(join(folder, "manifest.json")) as Manifest | undefined;
 
 /** The checkout a program runs from; nulls without git. @param except a folder whose changes do not count */
 export function codeRevision(except?: string): Manifest["code"] {
@@ -125,7 +125,7 @@ export function codeRevision(except?: string): Manifest["code"] {
 
 function versions(): Record<string, string> {
   const found: Record<string, string> = { node: process.versions.node };
-  const own = readJson(join(repositoryRoot, "package.json")) as {
+  const own = tryReadJson(join(repositoryRoot, "package.json")) as {
     version?: string;
     dependencies?: Record<string, string>;
   };

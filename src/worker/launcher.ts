@@ -82,7 +82,7 @@ const refusesToken = (e: unknown): boolean =>
   e instanceof WorkerError && (e.cause as Partial<ServiceError> | undefined)?.code === status.UNAUTHENTICATED;
 
 /** The secret of a remote worker. Throws EnvironmentError if the file cannot be read or holds none. */
-export function readToken(file: string): string | undefined {
+function readToken(file: string): string | undefined {
   if (file === "") return undefined;
   let token: string;
   try {

@@ -12,10 +12,10 @@ import { EnvironmentError, WorkerError } from "../core/errors.ts";
 import { repositoryRoot } from "../core/paths.ts";
 
 /** Oldest Python the worker runs on. */
-export const minPython: readonly [number, number] = [3, 11];
+const minPython: readonly [number, number] = [3, 11];
 
 /** Import names of what the worker cannot start without, and the names pip knows them by. */
-export const requiredModules: Readonly<Record<string, string>> = {
+const requiredModules: Readonly<Record<string, string>> = {
   torch: "torch",
   transformers: "transformers",
   tokenizers: "tokenizers",
@@ -84,7 +84,7 @@ export const pythonEnvironment = (): NodeJS.ProcessEnv => ({
 });
 
 /** The last non-empty lines of a text, joined by newlines. */
-export function lastLines(text: string, n: number): string {
+function lastLines(text: string, n: number): string {
   return text
     .split("\n")
     .filter((line) => line.trim() !== "")

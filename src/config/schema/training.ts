@@ -18,6 +18,9 @@ const optimizer = {
     .describe("Learning rate after warm-up; linear and cosine decay to zero."),
 };
 
+/** AdamW's other constants: no setting, the same in every recipe. */
+export const adamW = { beta1: 0.9, beta2: 0.95, eps: 1e-8 } as const;
+
 export const midtrain = z
   .strictObject({
     epochs: positive.default(10).describe("Passes over the sequential-preference data."),
