@@ -23,10 +23,13 @@ import {
   walkSequences,
 } from "./fake-model.ts";
 import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer.ts";
+import { type StateNote, stateFile, stateFormatVersion } from "./saved-state.ts";
 import type * as t from "./types.ts";
 
-/** Free tokens FakeWorker writes before the constraint's trigger where maxFreeTokens sets no bound. */
+/** Free tokens FakeWorker writes before the constraint's trigger: so many letters, short of maxFreeTokens. */
 const tokensBeforeTrigger = 4;
+/** A letter of the byte tokenizer in place of any token: reasoning of random special tokens would be invalid. */
+const toLetter = (token: number): number => "a".charCodeAt(0) + (token % 26);
 
 interface FakeModel {
   readonly lm: BigramModel;
@@ -35,16 +38,14 @@ interface FakeModel {
   weightsId: string;
 }
 
-/** Like the real worker's, this file of a saved state says what the weights belong to; unlike it, it holds them too. */
-const stateFile = "gr2_state.json";
 /** Of an exported model. */
 const weightsFile = "fake-weights.json";
 
-interface FakeState {
+/** Like the real worker's note, it says what the weights belong to; unlike it, it holds them too. */
+interface FakeState extends StateNote {
   readonly step: number;
   readonly weightVersion: number;
   readonly weights: string;
-  readonly metadata: Readonly<Record<string, string>>;
 }
 
 export class FakeWorker implements t.WorkerClient {
@@ -264,10 +265,11 @@ export class FakeWorker implements t.WorkerClient {
     const path = join(request.path, stateFile);
     await mkdir(dirname(path), { recursive: true });
     const { step, weightVersion } = lm;
-    const state: FakeState = { step, weightVersion, weights, metadata: request.metadata ?? {} };
+    const note = { format_version: stateFormatVersion, base: "", sha256: sha256(weights) };
+    const state: FakeState = { ...note, step, weightVersion, weights, metadata: request.metadata ?? {} };
     await writeFile(`${path}.tmp`, JSON.stringify(state));
     await rename(`${path}.tmp`, path);
-    return { sha256: sha256(weights), bytes: weights.length };
+    return { sha256: note.sha256, bytes: weights.length };
   }
 
   async loadState(request: t.LoadStateRequest, call?: t.CallOptions): Promise<t.LoadedState> {
@@ -373,10 +375,9 @@ export class FakeWorker implements t.WorkerClient {
       let taken: Option;
       if (options) taken = pick(options, temperature, u);
       else {
-        const token =
-          walk.unbounded && tokens.length >= tokensBeforeTrigger
-            ? (trigger[triggered++] as number)
-            : lm.draw(previous, temperature, u);
+        const most = Math.min(tokensBeforeTrigger, (request.constraint?.maxFreeTokens || Infinity) - 1);
+        const drawn = lm.draw(previous, temperature, u);
+        const token = !walk.reasons ? drawn : tokens.length < most ? toLetter(drawn) : (trigger[triggered++] as number);
         taken = freeOption(lm, previous, token, temperature || 1);
       }
       for (const [k, token] of taken.tokens.entries()) {

@@ -2,6 +2,7 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { adamW } from "../../../src/config/schema/training.ts";
 import { FakeWorker } from "../../../src/worker/fake.ts";
 import { byteTokenizerJson } from "../../../src/worker/fake-tokenizer.ts";
 import { Tokenizer } from "../../../src/worker/tokenizer.ts";
@@ -128,14 +129,18 @@ describe("FakeWorker", () => {
       const sampled = completions[0] ?? [];
       for (const c of sampled) {
         expect(c.finishReason).toBe("stop");
-        expect(c.tokens.indexOf(id("<|answer|>"))).toBeLessThanOrEqual(7);
+        expect(c.tokens.indexOf(id("<|answer|>"))).toBe(4); // of its own accord
+        expect(c.logprobs[4]).toBeLessThan(0);
       }
-      const forced = sampled.filter((c) => c.tokens.indexOf(id("<|answer|>")) === 7);
-      expect(forced.length).toBeGreaterThan(0);
-      for (const c of forced) expect(c.logprobs[7]).toBe(0);
       const groups = [{ prompt, responses: sampled.map((c) => c.tokens) }];
       const { logprobs } = await worker.forward({ batch: { groups }, constraint: bounded });
       expect(Array.from(logprobs)).toEqual(sampled.flatMap((c) => [...c.logprobs]));
+      const forced = [...tokenizer.encode("1234567"), ...(sampled[0]?.tokens.slice(4) ?? [])];
+      const atLimit = await worker.forward({
+        batch: { groups: [{ prompt, responses: [forced] }] },
+        constraint: bounded,
+      });
+      expect(atLimit.logprobs[7]).toBe(0);
       const late = [...tokenizer.encode("12345678"), id("<|answer|>")];
       await expect(
         worker.forward({ batch: { groups: [{ prompt, responses: [late] }] }, constraint: bounded }),
@@ -159,7 +164,7 @@ describe("FakeWorker", () => {
       weights: new Float32Array(good.tokens.length).fill(0.1),
       loss: { kind: "policy", advantages, oldLogprobs, clipLow: 0.2, clipHigh: 0.28 },
     });
-    await worker.optimStep({ learningRate: 0.01 });
+    await worker.optimStep({ ...adamW, learningRate: 0.01 });
     const after = (await worker.forward({ batch, constraint: whole })).logprobs;
     expect(after[0]).toBeGreaterThan(oldLogprobs[0] as number);
   });
@@ -181,7 +186,7 @@ describe("FakeWorker", () => {
         ? ({ kind: "policy", advantages, oldLogprobs, clipLow: 0.2, clipHigh: 0.28 } as const)
         : ({ kind: "cross_entropy" } as const);
       const result = await w.forwardBackward({ batch: { groups }, weights, loss });
-      await w.optimStep({ learningRate: 0.01 });
+      await w.optimStep({ ...adamW, learningRate: 0.01 });
       return result.loss;
     };
     const first = await train(worker);
@@ -204,7 +209,7 @@ describe("FakeWorker", () => {
   it("assigns unique semantic IDs and new ones that avoid those taken", async () => {
     const worker = new FakeWorker();
     const texts = Array.from({ length: 50 }, (_, i) => `item number ${i} of kind ${i % 7}`);
-    const embeddings = await worker.embed({ modelPath: "", texts, normalize: true });
+    const embeddings = await worker.embed({ modelPath: "", texts, batchSize: 8, normalize: true });
     const config = {
       method: "rqvae",
       levels: 3,
