@@ -35,6 +35,19 @@ export const serve = z
       .describe(
         "More requests come than one process can read if it stays this late with its work: they are refused until it has caught up.",
       ),
+    standingMs: count
+      .default(500)
+      .describe(
+        "More requests come than can be answered if every batch is full and leaves others waiting for so long.",
+      ),
+    standingWait: z
+      .number()
+      .min(0)
+      .max(1)
+      .default(0.1)
+      .describe(
+        "While that is so, a request is refused that would wait more than this share of its deadline and does not fit the next batches; 1 = only if it would miss its deadline.",
+      ),
     overload: z
       .enum(["refuse", "own-order"])
       .default("refuse")
