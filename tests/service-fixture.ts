@@ -169,6 +169,8 @@ export async function setUp(
       overload: "refuse",
       onFallback: "own-order",
       maxLagMs: 100,
+      standingMs: 500,
+      standingWait: 0.1,
       ...options.engine,
     },
     (message) => log.push(message),

@@ -79,6 +79,8 @@ export async function serve(options: ServeOptions): Promise<Service> {
     {
       maxQueue: settings.maxQueue,
       maxLagMs: settings.maxLagMs,
+      standingMs: settings.standingMs,
+      standingWait: settings.standingWait,
       overload: settings.overload,
       onFallback: settings.onFallback,
       defaultDeadlineMs: settings.limits.defaultDeadlineMs,

@@ -38,6 +38,19 @@ export const serve = z
       .describe(
         "Event-loop lag above which requests are refused until the process has caught up: more are arriving than it can read.",
       ),
+    standingMs: count
+      .default(500)
+      .describe(
+        "More requests come than can be answered if every batch is full and leaves others waiting for so long.",
+      ),
+    standingWait: z
+      .number()
+      .min(0)
+      .max(1)
+      .default(0.1)
+      .describe(
+        "While that is so, a request is refused that would wait more than this share of its deadline and does not fit the next batches; 1 = only if it would miss its deadline.",
+      ),
     overload: z
       .enum(["refuse", "own-order"])
       .default("refuse")

@@ -20,7 +20,7 @@ import { EnvironmentError } from "../../core/errors.ts";
 import { repositoryRoot } from "../../core/paths.ts";
 import { type GrpcAccess, readRequestId, stackTrace } from "../observe/access.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { Refusal, type RerankAnswer, type Reranker } from "../request/types.ts";
+import { type Caller, type CallOptions, Refusal, type RerankAnswer, type Reranker } from "../request/types.ts";
 import type { Security } from "../security/security.ts";
 import { serverCertificates } from "./certificates.ts";
 import { lenient, type Malformed, toModel, toRequest, toResponse, toStatus, wellFormed } from "./translate.ts";
@@ -155,6 +155,8 @@ interface Exchange {
   readonly call: AnyCall;
   readonly began: number;
   readonly record: Mutable<GrpcAccess>;
+  /** Who asks; known once admitted. */
+  caller?: Caller;
   answer?: RerankAnswer;
 }
 
@@ -170,7 +172,8 @@ function handlers(options: GrpcServerOptions) {
     },
   });
 
-  const admit = ({ call, record }: Exchange, requests: number): void => {
+  const admit = (exchange: Exchange, requests: number): void => {
+    const { call, record } = exchange;
     reranker.shed();
     const [authorization] = call.metadata.get("authorization");
     const subject = call.getAuthContext().sslPeerCertificate?.subject.CN;
@@ -179,6 +182,7 @@ function handlers(options: GrpcServerOptions) {
     record.client = principal.name;
     record.numRequests = requests;
     security.admit(principal, requests);
+    exchange.caller = security.caller(principal, call.getPeer().replace(/:\d+$/, ""));
   };
 
   /** Aborted when the caller is gone or its deadline has passed. */
@@ -187,6 +191,12 @@ function handlers(options: GrpcServerOptions) {
     call.on("cancelled", () => controller.abort());
     return controller.signal;
   };
+
+  /** Whose request it is, and when nobody waits for it any more. */
+  const callOptions = ({ call, caller }: Exchange): CallOptions => ({
+    signal: gone(call),
+    ...(caller ? { caller } : {}),
+  });
 
   const asked = (message: pb.RerankRequest, { call, record }: Exchange) => {
     record.numHistory += message.history.length;
@@ -246,7 +256,7 @@ function handlers(options: GrpcServerOptions) {
   return {
     rerank: unary("Rerank", async (message: pb.RerankRequest, exchange) => {
       admit(exchange, 1);
-      exchange.answer = await reranker.rerank(asked(message, exchange), { signal: gone(exchange.call) });
+      exchange.answer = await reranker.rerank(asked(message, exchange), callOptions(exchange));
       return toResponse(exchange.answer);
     }),
     rerankBatch: unary("RerankBatch", async ({ requests }: pb.RerankBatchRequest, exchange) => {
@@ -255,10 +265,10 @@ function handlers(options: GrpcServerOptions) {
       if (requests.length === 0) throw new Refusal("invalid", "requests is empty");
       if (most !== undefined && requests.length > most)
         throw new Refusal("too_large", `requests has ${requests.length} entries; at most ${most} are allowed`);
-      const signal = gone(exchange.call);
+      const shared = callOptions(exchange);
       const one = async (message: pb.RerankRequest): Promise<pb.RerankBatchResult> => {
         try {
-          const answer = await reranker.rerank(asked(message, exchange), { signal });
+          const answer = await reranker.rerank(asked(message, exchange), shared);
           return { outcome: { $case: "answer", value: toResponse(answer) } };
         } catch (error) {
           const { code, details } = problem(error);
@@ -280,7 +290,7 @@ function handlers(options: GrpcServerOptions) {
         const { request } = wellFormed(call.request);
         if (!request) throw new Refusal("invalid", "request is missing");
         admit(exchange, 1);
-        for await (const event of reranker.stream(asked(request, exchange), { signal: gone(call) })) {
+        for await (const event of reranker.stream(asked(request, exchange), callOptions(exchange))) {
           if (event.kind === "answer") exchange.answer = event.answer;
           const message: pb.RerankStreamResponse =
             event.kind === "reasoning"

@@ -7,7 +7,7 @@ import type { TLSSocket } from "node:tls";
 import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
 import { type HttpAccess, readRequestId, stackTrace } from "../observe/access.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../request/types.ts";
+import { type Caller, Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../request/types.ts";
 import { isLoopback, type Security } from "../security/security.ts";
 import { ClientGone, checkHeaders, discardBody, parseJson, readBody } from "./body.ts";
 import type { Dialect, ReadContext } from "./dialects/dialect.ts";
@@ -39,6 +39,8 @@ interface Exchange {
   readonly expectsContinue: boolean;
   /** A refusal is in this; by path until the body is read, then by what the body is. */
   dialect: Dialect;
+  /** Who asks; known once admitted. */
+  caller?: Caller;
 }
 
 const discardMs = 2_000;
@@ -123,10 +125,11 @@ export function createHandler(options: HandlerOptions): Handle {
       record.numCandidates = request.candidates.length;
       const { requestId } = record;
       const { signal } = gone;
+      const asking = { signal, ...(exchange.caller ? { caller: exchange.caller } : {}) };
       if (reading.stream) {
         const sent = await sendEvents(
           res,
-          reranker.stream(request, { signal }),
+          reranker.stream(request, asking),
           {
             answer: (answer) => renderAnswer(answer, requestId),
             error: (error) => gr2.refuse(toProblem(error), requestId).body,
@@ -138,7 +141,7 @@ export function createHandler(options: HandlerOptions): Handle {
         if (sent.error !== undefined) note(record, sent.error);
         return sent.answer;
       }
-      const answer = await reranker.rerank(request, { signal });
+      const answer = await reranker.rerank(request, asking);
       if (signal.aborted) throw new ClientGone("the client closed the connection");
       const reply = json(200, render(answer, requestId), answerHeaders(answer, numCut));
       record.status = 200;
@@ -194,6 +197,7 @@ export function createHandler(options: HandlerOptions): Handle {
         throw new Problem("method_not_allowed", `Only ${allowed}.`, { headers: { allow: allowed } });
       if (rerankRoute) {
         if (principal) security.admit(principal);
+        if (principal) exchange.caller = security.caller(principal, req.socket.remoteAddress);
         answer = await rerank(rerankRoute, exchange);
         if (answer?.fallback) record.fallback = answer.fallback;
       } else {

@@ -141,6 +141,21 @@ export class Refusal extends Error {
   }
 }
 
+/** Who asks: clients are served in turn. */
+export interface Caller {
+  /** Of the token or certificate, else the address it calls from. */
+  readonly name: string;
+  /** Counts work beyond the request itself against the client's rate, as so many requests. */
+  charge(requests: number): void;
+}
+
+export interface CallOptions {
+  /** Aborted when nobody waits for the answer any more. */
+  readonly signal?: AbortSignal;
+  /** Left out: one client like any other. */
+  readonly caller?: Caller;
+}
+
 /**
  * The re-ranker behind every transport. `rerank` and `stream` throw Refusal, and nothing else; after an abort of the signal
  * too, which nobody reads any more.
@@ -148,8 +163,8 @@ export class Refusal extends Error {
 export interface Reranker {
   /** Throws Refusal while the process is too late to take requests. Asked before a request is read: saying no must be cheap. */
   shed(): void;
-  rerank(request: RerankRequest, options?: { readonly signal?: AbortSignal }): Promise<RerankAnswer>;
-  stream(request: RerankRequest, options?: { readonly signal?: AbortSignal }): AsyncIterable<RerankEvent>;
+  rerank(request: RerankRequest, options?: CallOptions): Promise<RerankAnswer>;
+  stream(request: RerankRequest, options?: CallOptions): AsyncIterable<RerankEvent>;
   /** Undefined while nothing is loaded. */
   model(): ServedModel | undefined;
   /** Requests can be answered by a model now (not by falling back). */
