@@ -69,6 +69,8 @@ export async function serve(options: ServeOptions): Promise<Service> {
         run: which,
         label: randomUUID().slice(0, 8),
         start: options.startWorker ?? workerStarter(which.config, join(options.root, options.name)),
+        startEncoder: options.startWorker ? undefined : encoderStarter(which.config, join(options.root, options.name)),
+        itemsFile: which.config.serve.items || join(options.root, `${options.name}.items.jsonl`),
         log,
         onPrompts: (tokens) => metrics.prompts(tokens),
       },
@@ -179,9 +181,30 @@ function workerStarter(config: Config, folder: string) {
     const address = addresses[number];
     if (address !== undefined)
       return startWorker({ mode: "remote", address, tokenFile: config.runtime.tokenFile }, signal);
-    const runtime = runtimeOptions({ ...config, runtime: { ...config.runtime, mode: "embedded" } });
-    if (runtime.mode !== "embedded") throw new Error("unreachable");
-    mkdirSync(folder, { recursive: true });
-    return startWorkerProcess(runtime, join(folder, `serve-worker-${number}.log`), signal);
+    return startOwn(config, folder, `serve-worker-${number}.log`, {}, signal);
   };
+}
+
+/** Less than the workers that answer: a text takes milliseconds, and others are not to wait for it. */
+const encoderNiceness = 5;
+
+/** A child process that encodes unknown texts, unless serve.encoder says that the workers do. */
+function encoderStarter(config: Config, folder: string) {
+  const { addresses, encoder } = config.serve;
+  if (encoder === "shared" || (encoder === "auto" && addresses.length > 0)) return undefined;
+  const change = { threads: 1, niceness: encoderNiceness };
+  return (signal: AbortSignal) => startOwn(config, folder, "serve-encoder.log", change, signal);
+}
+
+function startOwn(
+  config: Config,
+  folder: string,
+  log: string,
+  change: { readonly threads?: number; readonly niceness?: number },
+  signal: AbortSignal,
+): Promise<StartedWorker> {
+  const runtime = runtimeOptions({ ...config, runtime: { ...config.runtime, mode: "embedded" } });
+  if (runtime.mode !== "embedded") throw new Error("unreachable");
+  mkdirSync(folder, { recursive: true });
+  return startWorkerProcess({ ...runtime, ...change }, join(folder, log), signal);
 }

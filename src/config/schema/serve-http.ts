@@ -60,6 +60,7 @@ export const limits = z
   .strictObject({
     maxCandidates: count.default(100).describe("Candidates of a request; the model's own limit may be lower."),
     maxHistory: count.default(1000).describe("History items of a request."),
+    maxItems: count.default(1000).describe("Items of one registration."),
     maxTextBytes: count.default(4096).describe("UTF-8 bytes of one item's text."),
     maxRequestBytes: count.default(4 << 20).describe("Bytes of a request."),
     maxJsonDepth: count.default(8).describe("Nested lists and objects of a JSON body."),

@@ -72,6 +72,23 @@ export const serve = z
       .default(20_000)
       .describe("A worker that is not free again so long after its call was cancelled is started again."),
     newItems: count.default(10_000).describe("Semantic IDs remembered of items that are known by their text alone."),
+    newItemsQueue: count.default(10_000).describe("Unknown texts that may wait to be encoded; more are refused."),
+    newItemCost: z
+      .number()
+      .min(0)
+      .default(1)
+      .describe("Requests that an unknown text counts as against its client's rate; 0 = none."),
+    encoder: z
+      .enum(["auto", "own", "shared"])
+      .default("auto")
+      .describe(
+        "What encodes unknown texts. own: a worker of its own, of lower priority, so that requests without unknown texts are not held up; shared: the workers that answer; auto: own, unless workers run elsewhere (serve.addresses).",
+      ),
+    items: z
+      .string()
+      .default("")
+      .describe("File that keeps registered items; empty = NAME.items.jsonl next to the run's folder."),
+    maxItems: count.default(100_000).describe("Items that may be registered."),
     cache: countOrZero.default(4_096).describe("Direct answers remembered by their exact input; 0 = none."),
     prefixCacheMb: countOrZero
       .default(0)
