@@ -2,13 +2,13 @@
  * A finished run as the server needs it: settings, items, semantic IDs, priors, and which weights answer in which mode.
  * Reads the run folder alone; refuses one that is not finished or that is damaged. Not here: workers and models in them.
  */
-import { realpathSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Priors } from "../../artifacts/calibration.ts";
 import { splitOptions } from "../../artifacts/dataset.ts";
 import { readJson, readLines } from "../../artifacts/files.ts";
 import { type DirectPriors, priorsFile, type Results } from "../../artifacts/results.ts";
-import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
+import { refitDir, stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { CheckpointError, ConfigError, RunError } from "../../core/errors.ts";
@@ -74,18 +74,27 @@ export interface ServedRun {
   readonly findUser: FindUser;
 }
 
+/** How a run is served, known before it is read. Throws RunError or ConfigError. */
+export function readServeSettings(root: string, name: string, overrides: readonly string[]): Config {
+  checkOverrides(overrides);
+  return loadConfig(viewFolder(root, name).file("config.resolved.yaml"), overrides);
+}
+
+/** @param name may be a symbolic link to the run's folder */
+function viewFolder(root: string, name: string): RunFolder {
+  const real = realpathSync(RunFolder.view(root, name).path);
+  return RunFolder.view(dirname(real), basename(real));
+}
+
 /** Throws RunError, CheckpointError or ConfigError; `name` may be a symbolic link to the run's folder. */
 export async function openServedRun(root: string, name: string, overrides: readonly string[]): Promise<ServedRun> {
-  const view = RunFolder.view(root, name);
-  const real = realpathSync(view.path);
-  const folder = RunFolder.view(dirname(real), basename(real));
-  checkOverrides(overrides);
+  const config = readServeSettings(root, name, overrides);
+  const folder = viewFolder(root, name);
   const stageDir = (stage: StageName): string => folder.file("stages", stage);
   await checkFinished(folder, [
     ...["data", "sid", "midtrain", "slates", "evidence", "traces", "calibrate"],
     ...["sft", "rl", "evaluate"],
   ] as StageName[]);
-  const config = loadConfig(folder.file("config.resolved.yaml"), overrides);
   const dataset = await loadDataset(stageDir("data"));
   const tokenizer = openItemEncoder(folder);
   const results = readJson<Results>(join(stageDir("evaluate"), "results.json"));
@@ -99,8 +108,13 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const describeSystem = (system: string): ServedSystem => {
     const { stage, mode } = findSystem(system) ?? {};
     const prior = direct[system] ?? priors.withLikelihood;
-    const isAsked = mode !== "direct" || prior.likelihood > 0;
-    return { name: system, weights: stage && isAsked ? stateDir(stageDir(stage)) : undefined, prior };
+    if (!stage || (mode === "direct" && prior.likelihood === 0)) return { name: system, weights: undefined, prior };
+    const refitted = refitDir(stageDir("evaluate"), stage);
+    return {
+      name: system,
+      weights: mode === "direct" && existsSync(refitted) ? refitted : stateDir(stageDir(stage)),
+      prior,
+    };
   };
   const served = {
     ...(names.think ? { think: describeSystem(names.think) } : {}),
