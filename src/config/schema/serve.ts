@@ -63,18 +63,42 @@ export const serve = z
       .describe(
         "Response when the model gives no answer (deadline, lost worker, unreadable answer), unless the request itself chooses. own-order: the caller's own order, flagged; error: UNAVAILABLE or 503 with the reason.",
       ),
+    lameDuckMs: countOrZero
+      .default(5_000)
+      .describe(
+        "After SIGTERM the service reports for this long that it is not ready and still answers, so that load balancers can take it out.",
+      ),
+    drainMs: count.default(30_000).describe("After that: time that accepted requests have to finish."),
     candidateOrder: z
       .enum(["ranked", "arbitrary"])
       .default("ranked")
       .describe(
         "What the order of candidates without scores means, unless the request says so itself. ranked: the caller's ranker made it, best first, and it counts; arbitrary: it is ignored.",
       ),
-    drainMs: count.default(30_000).describe("Time that accepted requests have to finish after SIGTERM."),
     healthMs: count.default(2_000).describe("Interval between health checks of a worker."),
     stallMs: count
       .default(20_000)
       .describe("A worker that is still busy this long after its call was cancelled is restarted."),
     newItems: count.default(10_000).describe("Size of the cache of semantic IDs for items given only by their text."),
+    newItemsQueue: count
+      .default(10_000)
+      .describe("Unknown texts that may wait to be encoded; requests with more are refused."),
+    newItemCost: z
+      .number()
+      .min(0)
+      .default(1)
+      .describe("Requests that an unknown text counts as against its client's rate; 0 = none."),
+    encoder: z
+      .enum(["auto", "own", "shared"])
+      .default("auto")
+      .describe(
+        "What encodes unknown texts. own: a separate worker of lower priority, so that other requests are not held up; shared: the workers that answer; auto: own, unless workers run elsewhere (serve.addresses).",
+      ),
+    items: z
+      .string()
+      .default("")
+      .describe("File that keeps registered items; empty = NAME.items.jsonl next to the run's folder."),
+    maxItems: count.default(100_000).describe("Maximum registered items."),
     cache: countOrZero.default(4_096).describe("Size of the cache of direct answers, keyed by exact input; 0 = off."),
     prefixCacheMb: countOrZero
       .default(0)

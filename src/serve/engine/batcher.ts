@@ -7,10 +7,10 @@
  * the worker refuses is asked again question by question, so that one bad question costs no other its answer.
  */
 import { WorkerError } from "../../core/errors.ts";
+import { FairQueue } from "../model/fair-queue.ts";
 import type { Order } from "../model/order.ts";
 import type { PreparedRequest } from "../model/prepared-request.ts";
 import type { ServeMode } from "../request/types.ts";
-import { FairQueue } from "./fair-queue.ts";
 import { BatchTimes, expectedWait } from "./latency.ts";
 import type { PoolWorker, WorkerPool } from "./pool.ts";
 

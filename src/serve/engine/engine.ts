@@ -9,14 +9,16 @@ import { orderBy } from "../../policy/prior.ts";
 import type { Order } from "../model/order.ts";
 import type { PreparedRequest } from "../model/prepared-request.ts";
 import { withoutBlanks } from "../request/blanks.ts";
-import { checkRequest } from "../request/check.ts";
+import { checkItems, checkRequest } from "../request/check.ts";
 import { ReasoningStream, reasoningText } from "../request/reasoning.ts";
 import {
   type Caller,
   type CallOptions,
   type FallbackReason,
+  type ItemReference,
   type OnFallback,
   Refusal,
+  type RegisteredCount,
   type RerankAnswer,
   type RerankEvent,
   type Reranker,
@@ -119,6 +121,26 @@ export class Engine implements Reranker {
     } finally {
       left.abort();
     }
+  }
+
+  async register(
+    items: readonly ItemReference[],
+    { signal, caller = nobody }: CallOptions = {},
+  ): Promise<RegisteredCount> {
+    const { current: deployment, draining } = this.rotation;
+    if (!deployment || draining) throw new Refusal("unavailable", "no model is loaded", { retryAfterMs: 1_000 });
+    checkItems(items, deployment.model.limits);
+    try {
+      return await deployment.items.register(items, caller, signal ?? new AbortController().signal);
+    } catch (e) {
+      if (e instanceof Refusal) throw e;
+      this.log(`items cannot be registered: ${e instanceof Gr2Error ? e.message : String(e)}`);
+      throw new Refusal("unavailable", "the items cannot be registered now; what was registered is kept");
+    }
+  }
+
+  itemsVersion(): number {
+    return this.rotation.current?.items.version ?? 0;
   }
 
   model(): ServedModel | undefined {
@@ -255,7 +277,7 @@ export class Engine implements Reranker {
     const start = performance.now();
     let prepared: PreparedRequest;
     try {
-      const found = await deployment.items.find(request, stop);
+      const found = await deployment.items.find(request, caller, stop);
       const facts = await deployment.findFacts(request.mode, found, stop);
       const scores = request.candidates.map((c) => c.score);
       prepared = deployment.preparer.prepare(

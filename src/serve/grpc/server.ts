@@ -23,7 +23,7 @@ import type { Metrics } from "../observe/metrics.ts";
 import { type Caller, type CallOptions, Refusal, type RerankAnswer, type Reranker } from "../request/types.ts";
 import type { Security } from "../security/security.ts";
 import { serverCertificates } from "./certificates.ts";
-import { lenient, type Malformed, toModel, toRequest, toResponse, toStatus, wellFormed } from "./translate.ts";
+import { lenient, type Malformed, toItems, toModel, toRequest, toResponse, toStatus, wellFormed } from "./translate.ts";
 
 export interface GrpcServerOptions {
   readonly reranker: Reranker;
@@ -64,6 +64,10 @@ const service = {
   rerankBatch: {
     ...pb.RerankServiceService.rerankBatch,
     requestDeserialize: lenient((r) => pb.RerankBatchRequest.decode(r)),
+  },
+  registerItems: {
+    ...pb.RerankServiceService.registerItems,
+    requestDeserialize: lenient((r) => pb.RegisterItemsRequest.decode(r)),
   },
   getModel: { ...pb.RerankServiceService.getModel, requestDeserialize: lenient((r) => pb.GetModelRequest.decode(r)) },
 };
@@ -278,11 +282,16 @@ function handlers(options: GrpcServerOptions) {
       };
       return { results: await Promise.all(requests.map(one)) };
     }),
+    registerItems: unary("RegisterItems", async (message: pb.RegisterItemsRequest, exchange) => {
+      admit(exchange, 1);
+      exchange.record.numCandidates = message.items.length;
+      return reranker.register(toItems(message), callOptions(exchange));
+    }),
     getModel: unary("GetModel", async (_: pb.GetModelRequest, exchange) => {
       admit(exchange, 1);
       const model = reranker.model();
       if (!model) throw new Refusal("unavailable", "no model is loaded");
-      return toModel(model);
+      return toModel(model, reranker.itemsVersion());
     }),
     rerankStream: (call: ServerWritableStream<pb.RerankStreamRequest | Malformed, pb.RerankStreamResponse>): void => {
       const exchange = begin("RerankStream", call);

@@ -4,28 +4,22 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { TLSSocket } from "node:tls";
-import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
+import type { LimitSettings } from "../../config/schema/serve-http.ts";
 import { type HttpAccess, readRequestId, stackTrace } from "../observe/access.ts";
-import type { Metrics } from "../observe/metrics.ts";
-import { type Caller, Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../request/types.ts";
+import { type Caller, type CallOptions, Refusal, type RerankAnswer, type ServedModel } from "../request/types.ts";
 import { isLoopback, type Security } from "../security/security.ts";
-import { ClientGone, checkHeaders, discardBody, parseJson, readBody } from "./body.ts";
+import { ClientGone, checkHeaders, discardBody, parseJson, peekObject, readBody, type Take } from "./body.ts";
 import type { Dialect, ReadContext } from "./dialects/dialect.ts";
 import { gr2, renderAnswer } from "./dialects/gr2.ts";
-import { openApi } from "./openapi.ts";
-import { page, pagePolicy } from "./page.ts";
+import { itemsPath, readItems, renderRegistered } from "./items.ts";
+import { createLook, type LookOptions } from "./look.ts";
 import { Problem, toProblem } from "./problem.ts";
-import { answerHeaders, json, type Reply, send, sendEvents } from "./reply.ts";
-import { type GetPath, getRoutes, type RerankRoute, rerankRoutes } from "./routes.ts";
+import { answerHeaders, json, send, sendEvents } from "./reply.ts";
+import { type GetPath, getRoutes, type RerankRoute, readPath, rerankRoutes } from "./routes.ts";
 
-export interface HandlerOptions {
-  readonly reranker: Reranker;
+export interface HandlerOptions extends LookOptions {
   readonly security: Security;
-  readonly http: HttpSettings;
-  readonly limits: LimitSettings;
-  readonly metrics: Metrics;
   readonly log: (record: HttpAccess) => void;
-  readonly draining: () => boolean;
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -39,9 +33,13 @@ interface Exchange {
   readonly expectsContinue: boolean;
   /** A refusal is in this; by path until the body is read, then by what the body is. */
   dialect: Dialect;
+  /** What is known of a body that was refused before it was understood. */
+  first: Buffer;
   /** Who asks; known once admitted. */
   caller?: Caller;
 }
+
+type Asking = CallOptions & { readonly signal: AbortSignal };
 
 const discardMs = 2_000;
 /** Bodies being read or answered may hold as many bytes together as so many of the largest. */
@@ -55,9 +53,10 @@ export function createHandler(options: HandlerOptions): Handle {
   const allowedHosts = new Set(["localhost", ...http.hosts.map((h) => h.toLowerCase())]);
   const maxValues = 16 * (limits.maxCandidates + limits.maxHistory) + 256;
   const maxBytesInFlight = wholeBodiesInFlight * limits.maxRequestBytes;
+  const jsonLimits = { maxDepth: limits.maxJsonDepth, maxValues };
   let inFlight = 0;
   let bytesInFlight = 0;
-  let document: object | undefined;
+  const look = createLook(options);
 
   /** A web page that gave its own name this machine's address could otherwise call an open loopback service. */
   function checkHost(req: IncomingMessage): void {
@@ -67,36 +66,15 @@ export function createHandler(options: HandlerOptions): Handle {
       throw new Problem("forbidden", "This service is not called by that name; http.hosts lists further names.");
   }
 
-  function look(path: GetPath): Reply {
-    const model = reranker.model();
-    switch (path) {
-      case "/":
-        if (!http.page) throw new Problem("not_found", "The try-it page is switched off.");
-        return { status: 200, type: "text/html; charset=utf-8", text: page, headers: pagePolicy };
-      case "/healthz":
-        return json(200, { status: "ok" });
-      case "/readyz": {
-        const ready = reranker.ready() && !options.draining();
-        return json(ready ? 200 : 503, { ready });
-      }
-      case "/openapi.json":
-        document ??= openApi(limits);
-        return json(200, document);
-      case "/metrics":
-        return { status: 200, type: "text/plain; version=0.0.4; charset=utf-8", text: metrics.render(reranker) };
-      case "/gr2/v1/model":
-        if (!model) throw new Problem("unavailable", "No model is loaded.");
-        return json(200, model);
-    }
-  }
-
-  async function rerank(route: RerankRoute, exchange: Exchange): Promise<RerankAnswer | undefined> {
+  /** Reads a body while there is room for it, and holds the room until it is answered. */
+  async function withBody<T>(exchange: Exchange, use: (body: unknown, asking: Asking) => Promise<T>): Promise<T> {
     const { req, res, record } = exchange;
     reranker.shed();
     if (inFlight >= limits.maxInFlight) throw new Refusal("overloaded", "Too many requests at once.");
     inFlight++;
     let bytesTaken = 0;
-    const take = (bytes: number): void => {
+    const take: Take = (bytes, chunk) => {
+      if (exchange.first.length === 0 && chunk) exchange.first = chunk;
       if (bytesInFlight + bytes > maxBytesInFlight) throw new Refusal("overloaded", "Too many large requests at once.");
       bytesInFlight += bytes;
       bytesTaken += bytes;
@@ -109,44 +87,9 @@ export function createHandler(options: HandlerOptions): Handle {
       if (exchange.expectsContinue) res.writeContinue();
       const bytes = await readBody(req, limits.maxRequestBytes, take);
       record.bytesIn = bytes.length;
-      const jsonLimits = { maxDepth: limits.maxJsonDepth, maxValues };
-      const body = parseJson(bytes, jsonLimits);
-      exchange.dialect = route.choose(body, req.headers);
-      record.dialect = exchange.dialect.name;
-      const model = reranker.model();
-      if (!model) throw new Refusal("unavailable", "No model is loaded.");
-      const reading = exchange.dialect.read(body, {
-        model: withLimits(model, limits),
-        json: jsonLimits,
-        ...wishes(req),
-      });
-      const { request, numCut, render } = reading;
-      record.numHistory = request.history.length;
-      record.numCandidates = request.candidates.length;
-      const { requestId } = record;
-      const { signal } = gone;
-      const asking = { signal, ...(exchange.caller ? { caller: exchange.caller } : {}) };
-      if (reading.stream) {
-        const sent = await sendEvents(
-          res,
-          reranker.stream(request, asking),
-          {
-            answer: (answer) => renderAnswer(answer, requestId),
-            error: (error) => gr2.refuse(toProblem(error), requestId).body,
-          },
-          { headers: { "x-request-id": requestId }, writeTimeoutMs: http.writeTimeoutMs, signal },
-        );
-        record.status = signal.aborted ? 499 : 200;
-        record.bytesOut = sent.bytes;
-        if (sent.error !== undefined) note(record, sent.error);
-        return sent.answer;
-      }
-      const answer = await reranker.rerank(request, asking);
-      if (signal.aborted) throw new ClientGone("the client closed the connection");
-      const reply = json(200, render(answer, requestId), answerHeaders(answer, numCut));
-      record.status = 200;
-      record.bytesOut = send(res, reply, http.writeTimeoutMs);
-      return answer;
+      exchange.first = bytes;
+      const { caller } = exchange;
+      return await use(parseJson(bytes, jsonLimits), { signal: gone.signal, ...(caller ? { caller } : {}) });
     } catch (e) {
       if (gone.signal.aborted) throw new ClientGone("the client closed the connection", { cause: e });
       throw e;
@@ -157,16 +100,65 @@ export function createHandler(options: HandlerOptions): Handle {
     }
   }
 
+  async function rerank(
+    route: RerankRoute,
+    exchange: Exchange,
+    body: unknown,
+    asking: Asking,
+  ): Promise<RerankAnswer | undefined> {
+    const { req, res, record } = exchange;
+    const { requestId } = record;
+    const { signal } = asking;
+    exchange.dialect = route.choose(body, req.headers);
+    record.dialect = exchange.dialect.name;
+    const model = reranker.model();
+    if (!model) throw new Refusal("unavailable", "No model is loaded.");
+    const context = { model: withLimits(model, limits), json: jsonLimits, ...wishes(req) };
+    const { request, numCut, render, stream } = exchange.dialect.read(body, context);
+    record.numHistory = request.history.length;
+    record.numCandidates = request.candidates.length;
+    if (stream) {
+      const sent = await sendEvents(
+        res,
+        reranker.stream(request, asking),
+        {
+          answer: (answer) => renderAnswer(answer, requestId),
+          error: (error) => gr2.refuse(toProblem(error), requestId).body,
+        },
+        { headers: { "x-request-id": requestId }, writeTimeoutMs: http.writeTimeoutMs, signal },
+      );
+      record.status = signal.aborted ? 499 : 200;
+      record.bytesOut = sent.bytes;
+      if (sent.error !== undefined) note(record, sent.error);
+      return sent.answer;
+    }
+    const answer = await reranker.rerank(request, asking);
+    if (signal.aborted) throw new ClientGone("the client closed the connection");
+    const reply = json(200, render(answer, requestId), answerHeaders(answer, numCut));
+    record.status = 200;
+    record.bytesOut = send(res, reply, http.writeTimeoutMs);
+    return answer;
+  }
+
+  async function register({ res, record }: Exchange, body: unknown, asking: Asking): Promise<void> {
+    const items = readItems(body);
+    record.numCandidates = items.length;
+    const reply = json(200, renderRegistered(await reranker.register(items, asking), record.requestId));
+    record.status = 200;
+    record.bytesOut = send(res, reply, http.writeTimeoutMs);
+  }
+
   return async (req, res, expectsContinue) => {
     const start = performance.now();
-    const path = (req.url ?? "").split("?", 1)[0] ?? "";
+    const path = readPath(req.url ?? "");
     const rerankRoute = rerankRoutes.find((r) => r.path === path);
+    const isItems = path === itemsPath;
     const getRoute = Object.hasOwn(getRoutes, path) ? (path as GetPath) : undefined;
     const record: Mutable<HttpAccess> = {
       transport: "http",
       requestId: readRequestId(req.headers["x-request-id"]),
       method: knownMethods.has(req.method ?? "") ? (req.method as string) : "other",
-      route: rerankRoute?.path ?? getRoute ?? "unknown",
+      route: rerankRoute?.path ?? getRoute ?? (isItems ? itemsPath : "unknown"),
       dialect: "",
       client: "",
       status: 0,
@@ -182,23 +174,28 @@ export function createHandler(options: HandlerOptions): Handle {
       record,
       expectsContinue,
       dialect: rerankRoute?.choose(undefined, req.headers) ?? gr2,
+      first: Buffer.alloc(0),
     };
     res.setHeader("x-request-id", record.requestId);
-    if (options.draining()) res.setHeader("connection", "close");
+    if (options.leaving()) res.setHeader("connection", "close");
     let answer: RerankAnswer | undefined;
     try {
       checkHost(req);
-      if (!rerankRoute && !getRoute) throw new Problem("not_found", "There is nothing here; see /openapi.json.");
+      if (!rerankRoute && !getRoute && !isItems)
+        throw new Problem("not_found", "There is nothing here; see /openapi.json.");
       const isPublic = getRoute && (getRoutes[getRoute].public || (getRoute === "/metrics" && security.openMetrics));
-      const principal = isPublic ? undefined : security.authenticate(req.headers.authorization, certificateName(req));
+      const principal = isPublic ? undefined : security.authenticate(readAuthorization(req), certificateName(req));
       record.client = principal?.name ?? "";
-      const allowed = rerankRoute ? "POST" : "GET, HEAD";
+      const allowed = rerankRoute || isItems ? "POST" : "GET, HEAD";
       if (!allowed.split(", ").includes(req.method ?? ""))
         throw new Problem("method_not_allowed", `Only ${allowed}.`, { headers: { allow: allowed } });
-      if (rerankRoute) {
-        if (principal) security.admit(principal);
-        if (principal) exchange.caller = security.caller(principal, req.socket.remoteAddress);
-        answer = await rerank(rerankRoute, exchange);
+      if (principal && !getRoute) {
+        security.admit(principal);
+        exchange.caller = security.caller(principal, req.socket.remoteAddress);
+      }
+      if (isItems) await withBody(exchange, (body, asking) => register(exchange, body, asking));
+      else if (rerankRoute) {
+        answer = await withBody(exchange, (body, asking) => rerank(rerankRoute, exchange, body, asking));
         if (answer?.fallback) record.fallback = answer.fallback;
       } else {
         const reply = look(getRoute as GetPath);
@@ -212,12 +209,15 @@ export function createHandler(options: HandlerOptions): Handle {
         res.destroy();
       } else {
         const problem = toProblem(e);
-        const refusal = exchange.dialect.refuse(problem, record.requestId);
-        record.status = refusal.status;
         if (!req.complete) {
-          if (!expectsContinue) await discardBody(req, 4 * limits.maxRequestBytes, discardMs);
+          const rest = expectsContinue ? undefined : await discardBody(req, 4 * limits.maxRequestBytes, discardMs);
+          if (exchange.first.length === 0 && rest) exchange.first = rest;
           if (!req.complete) res.setHeader("connection", "close");
         }
+        if (rerankRoute && record.dialect === "")
+          exchange.dialect = rerankRoute.choose(peekObject(exchange.first), req.headers);
+        const refusal = exchange.dialect.refuse(problem, record.requestId);
+        record.status = refusal.status;
         record.bytesOut = send(res, json(refusal.status, refusal.body, problem.headers), http.writeTimeoutMs);
       }
     }
@@ -259,6 +259,12 @@ function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs" |
   if (candidateOrder !== undefined && candidateOrder !== "ranked" && candidateOrder !== "arbitrary")
     throw new Refusal("invalid", "x-gr2-candidate-order must be ranked or arbitrary.");
   return { mode, deadlineMs: Number(deadline), onFallback, candidateOrder };
+}
+
+/** A token as Bearer, wherever clients put it: Authorization, x-api-key or api-key. */
+function readAuthorization({ headers }: IncomingMessage): string | undefined {
+  const key = headers["x-api-key"] ?? headers["api-key"];
+  return headers.authorization ?? (typeof key === "string" ? `Bearer ${key}` : undefined);
 }
 
 /** The common name of a verified client certificate. */

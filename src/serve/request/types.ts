@@ -113,6 +113,8 @@ export interface ServedModel {
     readonly maxTextBytes: number;
     readonly maxRequestBytes: number;
     readonly maxBatch: number;
+    /** Items of one registration. */
+    readonly maxItems: number;
     readonly maxDeadlineMs: number;
   };
 }
@@ -149,6 +151,18 @@ export interface Caller {
   charge(requests: number): void;
 }
 
+/** What became of items to register. */
+export interface RegisteredCount {
+  /** Registrations so far. */
+  readonly version: number;
+  /** New, or with another text than before. */
+  readonly registered: number;
+  /** Registered before, or without an id. */
+  readonly unchanged: number;
+  /** The model knows them by id or title: nothing changes. */
+  readonly known: number;
+}
+
 export interface CallOptions {
   /** Aborted when nobody waits for the answer any more. */
   readonly signal?: AbortSignal;
@@ -165,6 +179,10 @@ export interface Reranker {
   shed(): void;
   rerank(request: RerankRequest, options?: CallOptions): Promise<RerankAnswer>;
   stream(request: RerankRequest, options?: CallOptions): AsyncIterable<RerankEvent>;
+  /** Gives items that the model does not know an id and a semantic ID for later requests. Throws Refusal. */
+  register(items: readonly ItemReference[], options?: CallOptions): Promise<RegisteredCount>;
+  /** Of the registered items: their number of registrations. */
+  itemsVersion(): number;
   /** Undefined while nothing is loaded. */
   model(): ServedModel | undefined;
   /** Requests can be answered by a model now (not by falling back). */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../../src/serve/engine/engine.ts";
-import { FairQueue } from "../../../src/serve/engine/fair-queue.ts";
+import { FairQueue } from "../../../src/serve/model/fair-queue.ts";
 import { Refusal } from "../../../src/serve/request/types.ts";
 import { type GatedWorker, makeRequest, makeRuns, setUp, until } from "../../service-fixture.ts";
 

@@ -24,14 +24,15 @@ export class FairQueue<T> {
     this.numWaiting++;
   }
 
-  /** Nothing, if it is not waiting any more. */
-  remove(client: string, item: T): void {
+  /** False: it is not waiting any more. */
+  remove(client: string, item: T): boolean {
     const lane = this.lanes.get(client);
     const at = lane?.indexOf(item) ?? -1;
-    if (!lane || at < 0) return;
+    if (!lane || at < 0) return false;
     lane.splice(at, 1);
     this.numWaiting--;
     if (lane.length === 0) this.lanes.delete(client);
+    return true;
   }
 
   /** At most so many, one of each client in turn. */
