@@ -117,6 +117,7 @@ export function createHandler(options: HandlerOptions): Handle {
     const { request, numCut, render, stream } = exchange.dialect.read(body, context);
     record.numHistory = request.history.length;
     record.numCandidates = request.candidates.length;
+    record.mode = request.mode;
     if (stream) {
       const sent = await sendEvents(
         res,
@@ -198,7 +199,7 @@ export function createHandler(options: HandlerOptions): Handle {
         answer = await withBody(exchange, (body, asking) => rerank(rerankRoute, exchange, body, asking));
         if (answer?.fallback) record.fallback = answer.fallback;
       } else {
-        const reply = look(getRoute as GetPath);
+        const reply = look(getRoute as GetPath, req.headers.accept);
         record.status = reply.status;
         record.bytesOut = send(res, reply, http.writeTimeoutMs);
       }
@@ -228,7 +229,9 @@ export function createHandler(options: HandlerOptions): Handle {
       route: record.route,
       status: String(record.status),
       seconds: ms / 1000,
+      ...(record.mode ? { mode: record.mode } : {}),
       ...(answer ? { answer } : {}),
+      ...(rerankRoute && record.problem ? { problem: record.problem } : {}),
     });
     log(record);
   };
