@@ -131,6 +131,8 @@ export interface Setup {
   deployment(name: string, set?: readonly string[]): Promise<Deployment>;
 }
 
+const newItems = ["serve.newItems=100", "serve.newItemsQueue=5000", "serve.newItemCost=1"];
+
 /** An engine over a run of makeRuns. `prepare` gets every worker before it is used. */
 export async function setUp(
   root: string,
@@ -156,7 +158,7 @@ export async function setUp(
     Deployment.open(
       {
         // What the evaluation of a fake model recommends is chance; these have a language model in both modes.
-        run: await openServedRun(root, run, ["serve.system=rl", "serve.newItems=100", "serve.stallMs=30000", ...set]),
+        run: await openServedRun(root, run, ["serve.system=rl", "serve.stallMs=30000", ...newItems, ...set]),
         label: "test",
         start,
         ...(options.startEncoder ? { startEncoder: options.startEncoder } : {}),
