@@ -23,6 +23,7 @@ export interface ResultsFile extends HeadlineSource {
   readonly rows: readonly (Row & { readonly n: number })[];
   readonly comparisons: readonly Comparison[];
   readonly health?: Readonly<Record<string, number>>;
+  readonly alarms?: readonly string[];
   readonly selected?: { readonly system: string };
 }
 
@@ -63,7 +64,8 @@ export function resultsTable(results: ResultsFile): string {
     .filter(([s, sft]) => lift(s, sft) !== "")
     .map(([s, sft]) => `${s} over ${sft} ${lift(s, sft)}`);
   if (added.length > 0) legend.push(`ΔN@5 by RL: ${added.join("; ")}.`);
-  return [...headline(results), pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" "))].join("\n");
+  const alarms = (results.alarms ?? []).map((text) => pc.red(`! ${text}`));
+  return [...headline(results), pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" ")), ...alarms].join("\n");
 }
 
 /** What to deploy, its gain and its cost; empty for a run of an earlier version. */

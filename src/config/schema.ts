@@ -23,7 +23,7 @@ export const configSchema = z.strictObject({
     .boolean()
     .default(false)
     .describe(
-      "Once all choices are made, learn from everything before the evaluated position: the pre-rankers that make the test slates are fitted up to the end of the validation segment instead of the re-rank segment.",
+      "Learn from everything before the evaluated position: the pre-rankers that make the test slates and the evidence are fitted up to the end of the validation segment instead of the re-rank segment, and the language model of direct mode has learned what came before each slate (midtrain.refit).",
     ),
   runtime,
   data,

@@ -122,6 +122,7 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
     reward_ranking: "ranking",
     reward_format: "format bonus",
     reward_invalid: "invalid answers",
+    reward_overlong: "overlong",
   });
   const length = curve(data, "rl", { length_mean: "tokens" });
   const clipped = curve(data, "rl", {

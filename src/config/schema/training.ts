@@ -56,6 +56,17 @@ export const midtrain = z
         "File of plain text for the language task; empty = the prose of Python's language reference, which every Python has.",
       ),
     checkpointSteps: count.default(200).describe("Steps between checkpoints; a killed run resumes from the last one."),
+    refit: z
+      .strictObject({
+        epochs: z
+          .number()
+          .nonnegative()
+          .default(1)
+          .describe("Passes over the windows that hold new items; 0 = the language model is not refitted."),
+        rate: share.default(0.3).describe("Peak step size, as a share of learningRate."),
+      })
+      .prefault({})
+      .describe("With refit: true: how the weights of direct mode learn what came before the evaluated position."),
     ...optimizer,
   })
   .prefault({});
