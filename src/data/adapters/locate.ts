@@ -49,7 +49,7 @@ export function filesNamed(folder: string, names: FileNames): readonly string[] 
       resolve(folder, parts.slice(0, fixed).join("/") || (name.startsWith("/") ? "/" : ".")),
       parts.slice(fixed),
     );
-    if (matching.length === 0) throw new DataError(`${folder} has no file that fits ${name}.`);
+    if (matching.length === 0) throw new DataError(`${folder} has no file that matches ${name}.`);
     return matching.sort(inOrder);
   });
   if (found.length === 0) throw new DataError(`${folder}: the list of file names is empty.`);

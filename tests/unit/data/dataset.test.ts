@@ -88,7 +88,7 @@ describe("cleaning", () => {
       ["u", "c", 3],
     ];
     expect(pairs(await build(rows, { maxPerUser: 2 }))).toEqual(["u:b", "u:c"]);
-    await expect(build(rows, { minUserInteractions: 9 })).rejects.toThrow(/No interaction is left of 3 rows/);
+    await expect(build(rows, { minUserInteractions: 9 })).rejects.toThrow(/No interactions are left from 3 rows/);
   });
 });
 
