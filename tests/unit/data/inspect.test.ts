@@ -53,9 +53,9 @@ describe("the proposed recipe", () => {
     const output = join(path, "recipe.yaml");
     const text = await dataInspect(path, { output });
     expect(text).toMatch(/Estimated cost on this machine, with \d+ idle cores: about \d+ (s|min) and \d\.\d GiB/);
-    expect(text).toMatch(/extends: base-sparse.yaml - sparse: 1.0 interactions an item/);
+    expect(text).toMatch(/extends: base-sparse.yaml - sparse: 1.0 interactions per item/);
     expect(readFileSync(output, "utf8")).toMatch(
-      /^# extends: sparse: 1.0 interactions an item[\s\S]*\nextends: base-sparse.yaml\n/,
+      /^# extends: sparse: 1.0 interactions per item[\s\S]*\nextends: base-sparse.yaml\n/,
     );
     expect(loadConfig(output).rl.steps).toBe(0);
   });
