@@ -270,7 +270,7 @@ describe("bad rows, through the configuration", () => {
       { line: 152, file: join(path, "interactions.csv"), reason: 'time is neither a number nor a date: "t" is "soon"' },
       { line: 303, file: join(path, "interactions.csv") },
     ]);
-    expect(logs).toContain("left out: 2 rows (malformed)");
+    expect(logs).toContain("dropped: 2 rows (malformed)");
     await expect(runDataStage(root, { ...settings, maxBadShare: 0.001 })).rejects.toMatchObject({
       message: expect.stringMatching(/2 of 302 rows are malformed \(0\.66 %, allowed 0\.10 %\).*interactions\.csv:152/),
       advice: expect.stringMatching(/All of them are in .*quarantine\.jsonl.*data\.maxBadShare/),
