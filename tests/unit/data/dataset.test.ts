@@ -158,7 +158,7 @@ describe("cache", () => {
     }
     expect(await loadDataset(folder)).toEqual(d);
     writeFileSync(join(folder, "dataset.json"), '{"format": 1}');
-    await expect(loadDataset(folder)).rejects.toThrow(/another format/);
+    await expect(loadDataset(folder)).rejects.toThrow(/does not have format/);
     const none = join(path, "none");
     await expect(loadDataset(none)).rejects.toThrow(`${join(none, "dataset.json")} cannot be read`);
   });

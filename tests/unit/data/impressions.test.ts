@@ -217,7 +217,7 @@ describe("a log of impressions", () => {
       slates: 3,
       candidates: 7,
       dropped: {
-        "all candidates labelled alike": 1,
+        "all labels are equal": 1,
         "fewer than 2 known candidates": 1,
         "no positive": 2,
         "user without interactions": 1,

@@ -82,7 +82,7 @@ describe("units", () => {
       what: "a unit far too large has no date, and crashes nothing",
       files: file((t) => `${t}000000000`),
       settings: { timeUnit: "seconds" },
-      refused: /120 of 120 rows are malformed.*s, no date/,
+      refused: /120 of 120 rows are malformed.*s, not a date/,
     },
     { what: "times of a session, from 0", files: file((t) => String(t - start)), times: first((t) => t - start) },
     { what: "days of a log, 1 to 10", files: file((t) => String(1 + Math.floor((t - start) / 86_400))), times: { u3: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] } }, // biome-ignore format: one line

@@ -81,7 +81,7 @@ describe("a teacher behind an endpoint", () => {
   it("goes on where the server has no such list", async () => {
     server.models = (response) => fail(response, 405, "no");
     expect(await check(recipe())).toEqual([
-      `teacher.model = llm is not checked: GET /models is answered with 405 at ${server.baseUrl}`,
+      `teacher.model = llm was not checked: GET /models is answered with 405 at ${server.baseUrl}`,
     ]);
   });
 
@@ -173,7 +173,7 @@ describe("a teacher of distillation", () => {
     const good = state("large", {});
     const run = join(root, "runs", "large");
     expect(await check(recipe(run))).toEqual([
-      `CONFIG rl.opd.teacher = ${run}: holds neither saved weights nor an exported model | Name one of ${good}.`,
+      `CONFIG rl.opd.teacher = ${run}: contains neither saved weights nor an exported model | Name one of ${good}.`,
     ]);
     expect(await check(recipe(root))).toEqual([expect.stringMatching(/a folder that gr2 export wrote\.$/)]);
     expect(await check(recipe(good))).toEqual([]);
@@ -211,7 +211,7 @@ describe("a teacher of distillation", () => {
     expect(await check(recipe(path))).toEqual([]);
     writeFileSync(file, resolvedYaml(compileConfig({ sid, seed: 7 }, "test")));
     expect(await check(recipe(path))).toEqual([
-      expect.stringMatching(/^! .* its run has other settings of sid; if they make/),
+      expect.stringMatching(/^! .* its run has different settings for sid; if its semantic IDs/),
     ]);
   });
 
@@ -219,7 +219,7 @@ describe("a teacher of distillation", () => {
     const path = state("adapted", { base: "0123456789abcdef" });
     expect(await check(recipe(path))).toEqual([
       expect.stringMatching(
-        /^CHECKPOINT .*holds LoRA weights, but not in the folder of their run.* \| .*gr2 export RUN --out/,
+        /^CHECKPOINT .*contains LoRA weights outside the folder of their run.* \| .*gr2 export RUN --out/,
       ),
     ]);
     const file = join(root, "runs", "adapted", "config.resolved.yaml");
