@@ -1,6 +1,6 @@
 /**
- * Who is let in: by how late the process is, how many requests wait, and whether an answer can still come in time. Says no
- * before any work is done for a request, with the time after which to try again.
+ * Admission: decides by the process's lag, the number of waiting requests, and whether an answer can still come in
+ * time. Refuses before any work is done for a request, and says when to retry.
  */
 import { Refusal, type ServeMode } from "../request/types.ts";
 import type { Batcher } from "./batcher.ts";
@@ -12,10 +12,10 @@ export interface AdmissionSettings {
   readonly maxLagMs: number;
 }
 
-/** What a request would queue for. */
+/** The queue that a request would join. */
 export interface Queue {
   readonly batcher: Pick<Batcher, "expected" | "load">;
-  /** Requests it still owes an answer, waiting or being computed. */
+  /** Unanswered requests, waiting or being computed. */
   readonly accepted: number;
 }
 
@@ -28,27 +28,31 @@ export class Admission {
     this.lag = lag;
   }
 
-  /** Milliseconds the process is late. */
+  /** Lag of the process, in milliseconds. */
   lagMs(): number {
     return this.lag.standing();
   }
 
-  /** Throws Refusal while the process is too late to read requests. */
+  /** Throws Refusal while the process lags too far behind to read requests. */
   shed(): void {
     const lag = this.lag.standing();
     if (lag <= this.settings.maxLagMs || this.settings.overload === "own-order") return;
-    throw new Refusal("overloaded", `more requests come than can be read: the service is ${Math.ceil(lag)} ms late`, {
-      retryAfterMs: 2 * Math.ceil(lag),
-    });
+    throw new Refusal(
+      "overloaded",
+      `requests arrive faster than they can be read: the service lags by ${Math.ceil(lag)} ms`,
+      {
+        retryAfterMs: 2 * Math.ceil(lag),
+      },
+    );
   }
 
-  /** True: let it in. False: the caller's own order is to come back. Throws Refusal where the service refuses instead. */
+  /** True: admitted. False: return the caller's own order. Throws Refusal if the service is set to refuse instead. */
   admits({ batcher, accepted }: Queue, mode: ServeMode, deadlineMs: number): boolean {
     const { overload, maxLagMs, maxQueue } = this.settings;
     if (this.lag.standing() > maxLagMs && overload === "own-order") return false;
     const waiting = accepted - batcher.load().running;
     const { wait, own } = batcher.expected(mode);
-    // With nothing ahead a request is tried whatever it takes: what is known of the time may be wrong.
+    // With nothing ahead, a request is always tried: the time estimate may be wrong.
     const late = wait > 0 && wait + own > deadlineMs;
     if (waiting < maxQueue && !late) return true;
     if (overload === "own-order") return false;

@@ -1,6 +1,6 @@
 /**
- * One run in service: its workers with the models in them, and the queues in front. A hot swap makes a second one and lets
- * the first finish; nothing in here knows about other runs.
+ * One run in service: its workers with their loaded models, and the queues. A hot swap creates a second deployment and
+ * lets the first finish; deployments do not know each other.
  */
 import { CheckpointError, WorkerError } from "../../core/errors.ts";
 import { hashJson, sha256 } from "../../core/hash.ts";
@@ -32,7 +32,7 @@ export interface DeploymentOptions {
   readonly backoffMs?: readonly number[];
 }
 
-/** A worker must come back from a question about its health within this. */
+/** Time limit for a worker's health check. */
 const healthTimeoutMs = 10_000;
 
 export class Deployment {
@@ -69,7 +69,7 @@ export class Deployment {
     pool.onReady(() => this.batcher.pump());
   }
 
-  /** Resolves once the first worker is ready; rejects with what is wrong with run or workers. */
+  /** Resolves once the first worker is ready; rejects if the run or all workers fail. */
   static async open(
     { run, label, start, log, onPrompts, backoffMs }: DeploymentOptions,
     signal: AbortSignal,
@@ -95,7 +95,7 @@ export class Deployment {
         first ??= loaded;
         if (loaded.weights !== first.weights || hashTokenizer(loaded) !== hashTokenizer(first))
           throw new CheckpointError(`the weights of run ${run.name} have changed since the service loaded them`, {
-            advice: "Tell the service to load the run again: kill -HUP PID.",
+            advice: "Tell the service to reload the run: kill -HUP PID.",
           });
       },
       check: (client) => runModel.check(client, healthTimeoutMs),
@@ -128,7 +128,7 @@ export class Deployment {
     return this.runModel.findFacts(() => this.anyWorker(), mode, found, this.preparer, signal);
   }
 
-  /** For turning this model's reasoning into text. */
+  /** For decoding this model's reasoning to text. */
   reasoningParts({ prompt, titles }: Pick<PreparedRequest, "prompt" | "titles">): ReasoningParts {
     const { run } = this.runModel;
     const { encoder, decoding } = this.preparer.options;

@@ -1,28 +1,28 @@
 /**
- * From bytes to a JSON value, within limits: size before anything is kept, UTF-8 without replacement, depth and number of values
- * before anything is parsed.
+ * From bytes to a JSON value, within limits: size is checked before anything is kept, depth and number of values before
+ * anything is parsed; invalid UTF-8 is refused.
  */
 import type { IncomingMessage } from "node:http";
 import type { LimitSettings } from "../../config/schema/serve-http.ts";
 import { Refusal } from "../request/types.ts";
 import { Problem } from "./problem.ts";
 
-/** The client went away before its request was whole. */
+/** The client disconnected before its request was complete. */
 export class ClientGone extends Error {}
 
-/** Throws if the headers alone say that the body cannot be read. */
+/** Throws if the headers already show that the body cannot be read. */
 export function checkHeaders(req: IncomingMessage, limits: Pick<LimitSettings, "maxRequestBytes">): void {
   const { "content-type": type, "content-encoding": encoding, "content-length": length } = req.headers;
   if (!/^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type ?? ""))
     throw new Problem("unsupported_media", "The body must be JSON in UTF-8: Content-Type: application/json.");
   if (encoding !== undefined && encoding !== "identity")
-    throw new Problem("unsupported_media", "Compressed bodies are not read.");
+    throw new Problem("unsupported_media", "Compressed bodies are not supported.");
   if (length !== undefined && Number(length) > limits.maxRequestBytes) throw tooLarge(limits.maxRequestBytes);
 }
 
 const tooLarge = (most: number): Refusal => new Refusal("too_large", `The body has more than ${most} bytes.`);
 
-/** The whole body, at most so many bytes. `take` is told of every chunk before it is kept, and may throw a Refusal. */
+/** The whole body, up to a maximum size. `take` gets every chunk's size before it is kept, and may throw a Refusal. */
 export async function readBody(req: IncomingMessage, maxBytes: number, take: (bytes: number) => void): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
@@ -40,7 +40,9 @@ export async function readBody(req: IncomingMessage, maxBytes: number, take: (by
   return Buffer.concat(chunks, size);
 }
 
-/** Reads and drops what is left of a refused request, so that the client sees the answer rather than a reset connection. */
+/**
+ * Reads and discards the rest of a refused request, so that the client gets the answer instead of a reset connection.
+ */
 export async function discardBody(req: IncomingMessage, maxBytes: number, timeoutMs: number): Promise<void> {
   if (req.complete || req.destroyed) return;
   let size = 0;
@@ -64,7 +66,7 @@ export async function discardBody(req: IncomingMessage, maxBytes: number, timeou
   });
 }
 
-/** What a JSON text may be made of. */
+/** Limits of a JSON text. */
 export interface JsonLimits {
   /** Nested lists and objects. */
   readonly maxDepth: number;
@@ -74,7 +76,7 @@ export interface JsonLimits {
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
 
-/** The JSON value in these bytes. Throws Problem "syntax", or Refusal "too_large" for what would cost more than it may. */
+/** The JSON value in these bytes. Throws Problem "syntax", or Refusal "too_large" beyond the limits. */
 export function parseJson(bytes: Buffer, limits: JsonLimits): unknown {
   let text: string;
   try {

@@ -454,7 +454,7 @@ describe("a refusal", () => {
             ? new TypeError("Toy Story is undefined")
             : new Refusal(code, "no.", { retryAfterMs: 1200 });
         };
-        const message = code === "bug" ? "The service failed to answer; the log has the request's id." : "no.";
+        const message = code === "bug" ? "The service failed to answer; find the request's id in its log." : "no.";
         const ask = async (path: string, body: unknown) => {
           const response = await refusing.post(path, body, id);
           expect(response.headers.get("retry-after"), code).toBe(code === "bug" ? null : "2");
