@@ -1,8 +1,8 @@
 /**
- * The service as one process: a run, its workers, gRPC and HTTP, and what the outside may ask of it by signals.
+ * The service as one process: a run, its workers, gRPC and HTTP, and signals.
  *
- *   SIGTERM, SIGINT   stop accepting, finish what is accepted, exit 0; a second one ends at once
- *   SIGHUP            read tokens and certificates again, at once, and then the run: if the name (or the symbolic link) now
+ *   SIGTERM, SIGINT   stop accepting, finish what is accepted, exit 0; a second one exits at once
+ *   SIGHUP            reread tokens and certificates at once, and then the run: if the name (or the symbolic link) now
  *                     leads to another, it is loaded next to the old one, takes over, and the old one finishes and goes
  */
 import { randomUUID } from "node:crypto";
@@ -36,7 +36,7 @@ export interface ServeOptions {
   /** Lines for the operator. */
   readonly log: (message: string) => void;
   readonly access: (record: AccessRecord) => void;
-  /** Instead of Python workers: in tests. */
+  /** Replaces the Python workers in tests. */
   readonly startWorker?: (number: number, signal: AbortSignal) => Promise<StartedWorker>;
 }
 
@@ -45,11 +45,11 @@ export interface Service {
   readonly grpc: { readonly address: string; readonly port: number };
   readonly http: { readonly url: string; readonly port: number };
   /**
-   * Reads tokens and certificates again at once, and then the run; calls while a run loads ask for one more load together.
-   * Never throws: what is wrong is logged, and the old ones stay.
+   * Reads tokens and certificates again at once, and then the run; calls while a run loads ask for one more load
+   * together. Never throws: what is wrong is logged, and the old ones stay.
    */
   reload(): Promise<void>;
-  /** Finishes what is accepted and closes everything. Never throws; may be called twice. */
+  /** Finishes accepted requests and closes everything. Never throws; may be called twice. */
   stop(): Promise<void>;
 }
 
@@ -156,7 +156,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
       http: httpAddress,
       reload: () => {
         if (stopping) return Promise.resolve();
-        reloadSecurity(); // at once: a token that was revoked must not live as long as a model takes to load
+        reloadSecurity(); // at once: a revoked token must not stay valid while a model loads
         return reloadRun();
       },
       stop: () => {

@@ -1,6 +1,6 @@
 /**
- * Which items a request means: known ones by id or title, others by a semantic ID made from their text, for this request
- * alone.
+ * Resolves the items of a request: known ones by id or title, others by a semantic ID computed from their text, for
+ * this request only.
  */
 import { neutralise } from "../../sid/sanitise.ts";
 import type { Codes } from "../../sid/semantic-id.ts";
@@ -11,7 +11,7 @@ import type { ServedRun } from "./served-run.ts";
 
 /** One item of a request. */
 export interface Found {
-  /** In the data set; from numItems on: not in it, numbered within the request. Equal texts have equal rows. */
+  /** Row in the data set; from numItems on: unknown items, numbered within the request. Equal texts have equal rows. */
   readonly row: number;
   readonly codes: Codes;
   /** Neutralised. */
@@ -32,10 +32,10 @@ export class ItemResolver {
     this.newItems = newItems;
   }
 
-  /** Throws Refusal for a candidate that is neither known nor described; and what encoding unknown items throws. */
+  /** Throws Refusal for a candidate that is neither known nor described; passes on errors of encoding unknown items. */
   async find(request: Pick<RerankRequest, "history" | "candidates">, signal: AbortSignal): Promise<FoundItems> {
     const all = request.history.map((i) => this.look(i)).filter((i) => i !== undefined);
-    // Unknown ones beyond what the prompt shows would be placed for nothing.
+    // Encoding unknown items that the prompt does not show would be wasted work.
     const shown = all.length - this.run.config.prompts.historyItems;
     const history = all.filter((item, i) => typeof item === "number" || i >= shown);
     const candidates = request.candidates.map((c, position) => {
@@ -43,7 +43,7 @@ export class ItemResolver {
       if (item === undefined)
         throw new Refusal(
           "invalid",
-          `candidates[${position}].item_id is not an item this model knows; send its text as well, and it is placed by that`,
+          `candidates[${position}].item_id is not an item this model knows; send its text as well, so that it gets a semantic ID`,
         );
       return item;
     });

@@ -1,6 +1,6 @@
 /**
- * Semantic IDs of texts, asked for by many requests at once: equal texts are encoded once, the others a few at a time in one
- * call of a worker, and a text that nobody waits for any more not at all. What was found is remembered.
+ * Semantic IDs of texts for concurrent requests: equal texts are encoded once, several texts share one worker call, and
+ * a text that no request waits for any more is skipped. Results are cached.
  */
 import type { Codes } from "../../sid/semantic-id.ts";
 import { Lru } from "./lru.ts";
@@ -9,14 +9,14 @@ import { Lru } from "./lru.ts";
 export type EncodeTexts = (texts: readonly string[], signal: AbortSignal) => Promise<readonly Codes[]>;
 
 interface Waiting {
-  /** Requests that still want it. */
+  /** Requests still waiting for it. */
   wanted: number;
   readonly found: Promise<Codes>;
   readonly resolve: (codes: Codes) => void;
   readonly reject: (error: unknown) => void;
 }
 
-/** Texts of one call: a longer one would hold up the requests that need none. */
+/** Texts per call: a longer call would delay requests that need none. */
 const textsAtOnce = 16;
 
 export class NewItems {
@@ -26,13 +26,13 @@ export class NewItems {
   private readonly open = new AbortController().signal;
   private running = false;
 
-  /** @param capacity texts remembered */
+  /** @param capacity size of the cache, in texts */
   constructor(encode: EncodeTexts, capacity: number) {
     this.encode = encode;
     this.known = new Lru(capacity);
   }
 
-  /** In the order of the texts. Rejects with what `encode` throws; once the signal is aborted the texts are not waited for. */
+  /** In the order of the texts. Rejects with what `encode` throws; after an abort it stops waiting for the texts. */
   async encodeTexts(texts: readonly string[], signal: AbortSignal): Promise<Codes[]> {
     const entries: Waiting[] = [];
     const found = texts.map((text) => {
@@ -64,13 +64,13 @@ export class NewItems {
       resolve = yes;
       reject = no;
     });
-    found.catch(() => {}); // whoever waits sees it; maybe nobody does any more
+    found.catch(() => {}); // waiting requests get the error; there may be none left
     const entry = { wanted: 0, found, resolve, reject };
     this.waiting.set(text, entry);
     return entry;
   }
 
-  /** One call after the other while anything is waited for. */
+  /** Makes one call after another while any text is waited for. */
   private async work(): Promise<void> {
     if (this.running) return;
     this.running = true;
@@ -81,7 +81,7 @@ export class NewItems {
         if (entry.wanted > 0) batch.push([text, entry]);
         else {
           this.waiting.delete(text);
-          entry.reject(new Error("nobody waits for it"));
+          entry.reject(new Error("no request waits for it"));
         }
       }
       if (batch.length > 0) await this.call(batch);

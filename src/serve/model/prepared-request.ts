@@ -1,6 +1,6 @@
 /**
- * A request as the model is asked it: in the way the run was trained and measured (policy/ask.ts), with the run's prompts
- * and prior. Candidates with one and the same semantic ID are one to the model. Its answers are read in order.ts.
+ * A request prepared for the model in the way the run was trained and evaluated (policy/ask.ts), with the run's prompts
+ * and prior. Candidates with the same semantic ID are one item to the model. Answers are parsed in order.ts.
  */
 import { sha256 } from "../../core/hash.ts";
 import { type AskOptions, type Choices, directPrompt, maxResponseTokens, rerankPrompt } from "../../policy/ask.ts";
@@ -20,20 +20,20 @@ import { Lru } from "./lru.ts";
 import { type ServedRun, usesEvidence } from "./served-run.ts";
 
 /**
- * `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order (candidate-order.ts) of their first
- * candidate. Without a language model they are those of the distinct items, prompt and sequences are empty.
+ * `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order (candidate-order.ts) of their
+ * first candidate. Without a language model they are those of the distinct items, prompt and sequences are empty.
  */
 export interface PreparedRequest extends Choices {
   readonly mode: ServeMode;
   readonly prompt: readonly number[];
   /** Each sequence as text. */
   readonly spellings: readonly string[];
-  /** Per sequence: the positions of the request's candidates it stands for. */
+  /** Per sequence: the positions of the request's candidates that it represents. */
   readonly positions: readonly (readonly number[])[];
-  /** Positions, likewise, of what the model is not asked about (prompts.candidates), best first. */
+  /** The same for candidates outside the head (prompts.candidates), best first. */
   readonly tail: readonly (readonly number[])[];
   readonly topN: number;
-  /** Items of the request by spelling of their codes, for naming them in the reasoning. */
+  /** Items of the request by their codes, for titles in the reasoning. */
   readonly titles: ReadonlyMap<string, string>;
   /** Equal keys have equal answers. */
   readonly key: string;
@@ -52,7 +52,7 @@ export class RequestPreparer {
     this.chat = chat;
   }
 
-  /** How the run's model is asked, whatever the request. */
+  /** The parts of a question that do not depend on the request. */
   get options(): AskOptions {
     this.general ??= this.optionsFor(() => []);
     return this.general;
@@ -161,7 +161,8 @@ export class RequestPreparer {
   }
 
   /**
-   * Candidates of a request whose prompt and answer fit so many positions, with a full history and the longest titles there may be.
+   * Candidates of a request whose prompt and answer fit so many positions, with a full history and the longest titles
+   * there may be.
    * @param positions of the model; 0 = any number
    */
   mostThinkCandidates(positions: number): number {

@@ -1,6 +1,6 @@
 /**
- * What the service counts, for both transports, in Prometheus' text format 0.0.4. Owns names, labels and the format; labels only
- * ever take values from short fixed lists, so that no caller can make the page grow.
+ * The service's metrics for both transports, in Prometheus' text format 0.0.4. Owns names, labels and the format; label
+ * values come from short fixed lists, so that no caller can make the page grow.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { PromptTokens, RerankAnswer, Reranker } from "../request/types.ts";
@@ -14,10 +14,10 @@ interface Histogram {
   count: number;
 }
 
-/** One call that has ended. */
+/** One finished call. */
 export interface Observation {
   readonly transport: "http" | "grpc";
-  /** From the list of routes or methods, never what the caller asked for. */
+  /** From the list of routes or methods, never the caller's string. */
   readonly route: string;
   /** HTTP status or gRPC code. */
   readonly status: string;
@@ -112,18 +112,18 @@ export class Metrics {
 type Labels = Readonly<Record<string, string>>;
 
 const help: Readonly<Record<string, string>> = {
-  gr2_requests_total: "Calls that have ended.",
+  gr2_requests_total: "Finished calls.",
   gr2_request_seconds: "From arrival to the last byte of the answer.",
-  gr2_answers_total: "Rankings given; fallback says why the caller's own order came back.",
-  gr2_stage_seconds: "Where an answer's time went.",
+  gr2_answers_total: "Rankings returned; fallback says why the caller's own order was returned.",
+  gr2_stage_seconds: "Time per stage of an answer.",
   gr2_tokens_total: "Tokens read and written.",
-  gr2_prompt_tokens_total: "Tokens of the prompts workers were asked: computed, or reused from the prefix cache.",
+  gr2_prompt_tokens_total: "Prompt tokens in workers: computed, or reused from the prefix cache.",
   gr2_ready: "1: a model answers.",
   gr2_queued: "Requests waiting for a model.",
-  gr2_running: "Requests a model works on.",
+  gr2_running: "Requests being computed by a model.",
   gr2_workers: "Workers.",
-  gr2_workers_ready: "Workers that answer.",
-  gr2_model_info: "The model that answers.",
+  gr2_workers_ready: "Workers that are ready.",
+  gr2_model_info: "The model that is served.",
 };
 
 const head = (name: string, type: string): string[] => [
