@@ -152,7 +152,7 @@ function languageParagraphs(config: Config): string[] {
         );
   } catch (cause) {
     throw new EnvironmentError(
-      file ? `midtrain.languageFile = ${file}cannot be read` : `${config.runtime.python} cannot be started`,
+      file ? `midtrain.languageFile = ${file}: cannot be read` : `${config.runtime.python} cannot be started`,
       {
         cause,
         advice: file ? "Set it to a plain text file, or leave it empty." : "Run make setup, or set runtime.python.",

@@ -46,7 +46,7 @@ export function lookAt(path: string): TeacherFolder | undefined {
     return { path, kind: base === "" ? "state" : "lora", metadata };
   }
   const inside = stat.isDirectory() ? statesIn(path) : [];
-  throw new ConfigError(`rl.opd.teacher = ${path}contains neither saved weights nor an exported model`, {
+  throw new ConfigError(`rl.opd.teacher = ${path}: contains neither saved weights nor an exported model`, {
     advice:
       inside.length > 0
         ? `Name one of ${inside.join(", ")}.`

@@ -68,7 +68,7 @@ describe("a token", () => {
     for (const bad of ["a:b", "a:sha256:12", `${line}:x`, `${line}:`, `${line}:1:2`, `${line}:-1`, `a b:${line}`])
       expect(() => parseTokens(`${line}\n${bad}`, "tokens")).toThrow(/^tokens:2 is not a token line/);
     const empty = settings({ tokens: write("empty", "# none\n") });
-    expect(() => openSecurity(empty)).toThrow(/holds no token/);
+    expect(() => openSecurity(empty)).toThrow(/contains no token/);
     expect(() => openSecurity(settings({ tokens: join(folder, "missing") }))).toThrow(/cannot be read/);
   });
 });

@@ -106,7 +106,7 @@ describe("a teacher behind an endpoint", () => {
     const config = recipe({ baseUrl: "http://127.0.0.1:9/v1" }, "warm");
     keptAnswers(config).add({ key: "k", text: "t", cut: false, time: "", inputTokens: 1, outputTokens: 1 });
     expect(await check(config, { finished: every })).toEqual([
-      expect.stringMatching(/^! the teacher at .*; 1 answers are kept$/),
+      expect.stringMatching(/^! the teacher at .*; 1 answers are cached$/),
     ]);
     expect(await check(config, { finished: every.slice(1) })).toEqual([expect.stringMatching(/^ENVIRONMENT /)]);
     expect(await check(recipe({ baseUrl: "http://127.0.0.1:9/v1" }), { finished: every })).toEqual([
@@ -185,7 +185,7 @@ describe("a teacher of distillation", () => {
     const tokens = addedTokens(recipe("x"));
     const wide = state("wide", {}, [...tokens, "<s_a_4>"]);
     expect(await check(recipe(wide))).toEqual([
-      expect.stringMatching(/^CHECKPOINT .*it has the token <s_a_4>, this recipe/),
+      expect.stringMatching(/^CHECKPOINT .*it has the token <s_a_4>, which this recipe/),
     ]);
     const narrow = state("narrow", {}, tokens.slice(0, -1));
     expect(await check(recipe(narrow))).toEqual([expect.stringMatching(/^CHECKPOINT .*it lacks the token <s_b_3> \|/)]);
