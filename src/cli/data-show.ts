@@ -24,9 +24,7 @@ export function renderData(s: DataStatistics): string {
     `${pc.bold(s.name)}: ${s.users} users, ${s.items} items, ${s.interactions} interactions from ${s.rowsRead} rows read`,
     s.time ? `from ${dateText(s.time.first)} to ${dateText(s.time.last)}` : "no clock: times are positions",
     ...s.notes,
-    ...(dropped.length > 0
-      ? ["", columns([["left out", "rows"], ...dropped.map(([why, n]) => [why, String(n)])])]
-      : []),
+    ...(dropped.length > 0 ? ["", columns([["dropped", "rows"], ...dropped.map(([why, n]) => [why, String(n)])])] : []),
     "",
     columns([
       ["segment", "interactions", "users", "items", "cold items", "cold interactions"],
