@@ -1,5 +1,6 @@
 /** The lines of the access log. They contain nothing a caller wrote: no texts, no item ids, no unknown paths. */
 import { randomUUID } from "node:crypto";
+import type { ServeMode } from "../request/types.ts";
 
 interface Access {
   /** The caller's own, if harmless, so that both logs can be correlated. */
@@ -10,6 +11,8 @@ interface Access {
   readonly ms: number;
   readonly numHistory: number;
   readonly numCandidates: number;
+  /** How it was to be answered; absent before that is known. */
+  readonly mode?: ServeMode;
   readonly fallback?: string;
   /** The error code. */
   readonly problem?: string;
