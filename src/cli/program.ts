@@ -74,6 +74,26 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       await (await import("./watch.ts")).watch({ root: options.root, name, signal }, out).finally(dispose);
     });
 
+  gr2
+    .command("rerank <name>")
+    .description("re-rank a table of slates with a finished run, or show one user's slate (docs/daily-work.md)")
+    .option("--in <file>", "slates: .parquet, .csv, .tsv or .jsonl, text also as .gz; - is stdin")
+    .option("--out <file>", "ranked slates: .parquet, .csv or .jsonl; resumable (default: JSONL on stdout)")
+    .option("--format <format>", "of stdin: jsonl, csv or tsv", "jsonl")
+    .option("--column <field=column>", "which column holds what (repeatable)", collect, [])
+    .option("--user <id>", "a user of the run's data: history, candidates, reasoning, order")
+    .option("--system <name>", "which system answers, as serve.system (default: the recommended one)")
+    .option("--top-n <count>", "candidates to keep (default: all)", positiveInteger)
+    .option("--workers <count>", "workers (serve.workers)", positiveInteger)
+    .option("--json", "with --user: print one JSON object")
+    .option(...set)
+    .option(...root)
+    .action(async (name: string, options) => {
+      if (options.user === undefined)
+        await (await import("./rerank.ts")).rerankFile({ ...options, name }, { out, errors: process.stderr });
+      else print(await (await import("./rerank-user.ts")).rerankUser({ ...options, name }));
+    });
+
   const serve = gr2
     .command("serve [name]")
     .description("answer re-rank requests with a finished run, over gRPC and HTTP (docs/serving.md)")

@@ -171,7 +171,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
 }
 
 /** Workers of our own as child processes, or connections to those of serve.addresses. */
-function workerStarter(config: Config, folder: string) {
+export function workerStarter(config: Config, folder: string) {
   const { addresses } = config.serve;
   return async (number: number, signal: AbortSignal): Promise<StartedWorker> => {
     const address = addresses[number];
