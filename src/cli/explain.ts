@@ -1,6 +1,6 @@
 /**
- * `gr2 reward explain`: parses one answer and shows, step by step, what it earns and why. The same parser and the same
- * verification as RL; the arithmetic is theirs, only the words are from here.
+ * `gr2 reward explain`: parses one answer and shows, step by step, its reward and why. Parser, verification and
+ * arithmetic are RL's; this file only adds the wording.
  */
 import { existsSync, readFileSync } from "node:fs";
 import pc from "picocolors";
@@ -22,9 +22,9 @@ export interface ExplainArguments {
   readonly file?: string;
   /** Number of candidates, spelled c1 to cN in the response. */
   readonly candidates?: number;
-  /** Place of the true item in the input order, from 1. */
+  /** Position of the true item in the input order, from 1. */
   readonly target?: number;
-  /** Instead of candidates and target: a slate of a run, its items spelled as semantic IDs. */
+  /** Instead of candidates and target: a slate of a run, whose items are spelled as semantic IDs. */
   readonly run?: string;
   readonly slate?: string;
   readonly mode?: string;
@@ -39,13 +39,13 @@ interface ExplainedResponse {
   readonly spellings: readonly string[];
   /** Relevance of every candidate, in input order. */
   readonly labels: readonly number[];
-  /** What a candidate is called in the explanation. */
+  /** The name of a candidate in the explanation. */
   readonly getName: (index: number) => string;
-  /** The parser's words with the names of the candidates in them. */
+  /** The parser's message with the candidates' names. */
   readonly named: (text: string) => string;
 }
 
-/** The verdict as text. Throws ConfigError or RunError for what cannot be asked. */
+/** The verdict as text. Throws ConfigError or RunError for invalid arguments. */
 export function explainReward(args: ExplainArguments): string {
   const explained = args.run === undefined ? fromNumbers(args) : fromRun(args, args.run);
   const { config, response, spellings, labels, getName, named } = explained;
@@ -90,7 +90,7 @@ function rankingText(verdict: Verdict, labels: readonly number[], order: readonl
   const { kind, ndcgK, dehacked } = config.rl.reward;
   const single = isSingle(labels);
   if (dehacked && verdict.identity && !isIdeal(labels))
-    return `${number(0)}: the input order re-emitted though ${single ? "the true item was not first" : "it was not ideal"} (rl.reward.dehacked)`;
+    return `${number(0)}: the input order repeated although ${single ? "the true item was not first" : "it was not ideal"} (rl.reward.dehacked)`;
   const value = number(verdict.parts.ranking);
   if (kind !== "rank-promotion") {
     const name = kind === "ndcg" ? `NDCG@${ndcgK}` : "AUC";
@@ -108,7 +108,8 @@ function formatText(verdict: Verdict, labels: readonly number[], order: readonly
   const paid = number(verdict.parts.format);
   const [before, after] = [verdict.before, verdict.after];
   if (format === "none") return `${paid}: no bonus (rl.reward.format = none)`;
-  if (format === "unconditional") return `${paid}: any valid answer is paid (rl.reward.format = unconditional)`;
+  if (format === "unconditional")
+    return `${paid}: every valid answer earns the bonus (rl.reward.format = unconditional)`;
   if (!isSingle(labels)) {
     if (isIdeal(labels) && isIdeal(order.map((i) => labels[i] as number))) return `${paid}: an ideal order stays ideal`;
     return `${paid}: ${verdict.parts.format === 0 ? "no more" : "more"} pairs in the right order than in the input`;
@@ -127,7 +128,7 @@ function chooseMode(asked: string | undefined, config: Config, response: string)
 
 function readResponse(args: ExplainArguments): string {
   if ((args.response === undefined) === (args.file === undefined))
-    throw new ConfigError("give the answer to explain either as an argument or with --file", {
+    throw new ConfigError("give the answer either as an argument or with --file", {
       advice: `For example: gr2 reward explain --candidates 3 --target 2 'c2 c1 c3${markers.end}'`,
     });
   if (args.response !== undefined) return args.response;
@@ -140,11 +141,11 @@ function readResponse(args: ExplainArguments): string {
   }
 }
 
-/** c1 to cN stand for semantic IDs of one code, so that the parser sees what it sees in a run. */
+/** Replaces c1 to cN by semantic IDs of one code, so that the parser sees the same text as in a run. */
 function fromNumbers(args: ExplainArguments): ExplainedResponse {
   const { candidates: n, target } = args;
   if (n === undefined || target === undefined)
-    throw new ConfigError("--candidates N and --target K are needed, or --run NAME and --slate ID");
+    throw new ConfigError("give --candidates N and --target K, or --run NAME and --slate ID");
   if (target > n) throw new ConfigError(`--target ${target}: there are only ${n} candidates`);
   const spell = (k: number): string => codeToken(0, k);
   return {
@@ -169,7 +170,7 @@ function fromRun(args: ExplainArguments, name: string): ExplainedResponse {
   if (args.slate === undefined) throw new ConfigError("--run needs --slate ID, as in rollouts.jsonl");
   const slate = findSlate(folder, args.slate);
   if (slate.targetIndex < 0)
-    throw new RunError(`slate ${slate.id} does not have its true item among the candidates: no reward is defined`);
+    throw new RunError(`the true item of slate ${slate.id} is not among its candidates: no reward is defined`);
   const catalogue = Catalogue.fromJSON(JSON.parse(readRunFile(folder, "stages", "sid", "catalogue.json")));
   return {
     config: loadConfig(folder.file("config.resolved.yaml"), args.set),

@@ -1,4 +1,4 @@
-/** `gr2 export`: arguments, a worker for as long as it is needed, and one line about what was written. */
+/** `gr2 export`: parses arguments, starts a worker if needed, and prints one line about what was written. */
 
 import { type Exportable, exportable, exportRun } from "../commands/export.ts";
 import { ConfigError } from "../core/errors.ts";
@@ -13,7 +13,7 @@ export interface ExportArguments {
   readonly out: string;
   readonly stage?: string;
   readonly dtype?: string;
-  /** Instead of a Python worker: a fake one, in tests. */
+  /** For tests: a fake worker instead of a Python one. */
   readonly worker?: WorkerClient;
 }
 

@@ -33,13 +33,13 @@ export function bar(share: number, width: number): string {
   return "█".repeat(full) + "░".repeat(width - full);
 }
 
-/** Text without control characters (it may come from a model or from data), cut to a width. */
+/** Text without control characters (it may come from a model or from data), truncated to a width. */
 export function plain(text: string, width: number): string {
   const clean = text.replace(/\p{Cc}+/gu, " ").trim();
   return clean.length <= width ? clean : `${clean.slice(0, Math.max(0, width - 1))}…`;
 }
 
-/** Columns padded to equal width; the first is flush left, the others flush right. */
+/** Columns padded to equal width; the first is left-aligned, the others right-aligned. */
 export function columns(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, c) => Math.max(...rows.map((r) => (r[c] ?? "").length)));
   return rows

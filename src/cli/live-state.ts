@@ -1,4 +1,4 @@
-/** What is known of a run from its telemetry so far: the model behind progress bars and `watch`. Draws nothing. */
+/** A run's state from its telemetry so far, shown by progress bars and `watch`. Draws nothing. */
 import { type Alarm, alarmWindow, raiseAlarms } from "../rl/health.ts";
 import type { TelemetryEvent, TelemetryMessage } from "../worker/telemetry.ts";
 
@@ -12,13 +12,13 @@ export interface StepMetrics {
 }
 
 export class LiveState {
-  /** By name, in the order they began. */
+  /** By name, in the order in which they began. */
   readonly stages = new Map<string, StageView>();
   current: string | undefined;
   progress: ProgressView | undefined;
-  /** Newest metrics of the stage that reported last. */
+  /** Latest metrics of the stage that reported last. */
   metrics: StepMetrics | undefined;
-  /** RL's alarms, by name in the order they were first raised; `step` counts from 0. */
+  /** RL's alarms by name, in the order in which they were first raised; `step` counts from 0. */
   readonly alarms = new Map<string, Alarm & { readonly step: number }>();
   private recent: Readonly<Record<string, number>>[] = [];
   sample: { stage: string; step: number; text: string; reward?: number } | undefined;
@@ -58,12 +58,12 @@ export class LiveState {
     }
   }
 
-  /** A step's numbers, from the bus or, for a watcher that came late, from metrics.jsonl. */
+  /** Takes a step's metrics, from the bus or, for a watcher that started late, from metrics.jsonl. */
   saw(m: StepMetrics): void {
     this.metrics = m;
     if (m.stage !== "rl" || m.values.valid_rate === undefined) return;
     if (m.step === 0) {
-      this.alarms.clear(); // the stage began anew
+      this.alarms.clear(); // the stage restarted
       this.recent = [];
     }
     this.recent = [...this.recent, m.values].slice(-alarmWindow);
@@ -71,7 +71,7 @@ export class LiveState {
       if (!this.alarms.has(alarm.name)) this.alarms.set(alarm.name, { ...alarm, step: m.step });
   }
 
-  /** Seconds until the current count is through, from its own pace; undefined while that is unknown. */
+  /** Estimated seconds until the current count is complete; undefined while unknown. */
   eta(): number | undefined {
     const { progress, since } = this;
     if (!progress || !since || progress.done <= since.done || this.now <= since.time) return undefined;

@@ -1,4 +1,4 @@
-/** The process around the command line: a closed pipe ends it quietly, a forgotten handle cannot keep it alive. */
+/** Process entry point: a closed pipe ends it quietly, and a leaked handle cannot keep it alive. */
 import { main } from "./program.ts";
 
 const exitGraceMs = 3_000;

@@ -1,4 +1,4 @@
-/** `gr2 pipeline`: config, run folder, signals and progress around the stages; then the report and the table. */
+/** `gr2 pipeline`: sets up config, run folder, signals and progress, runs the stages, then prints report and table. */
 import { basename, extname } from "node:path";
 import type { Readable } from "node:stream";
 import type { Metrics } from "../artifacts/results.ts";
@@ -25,9 +25,9 @@ export interface PipelineArguments {
   readonly from?: string;
   readonly until?: string;
   readonly fresh?: boolean;
-  /** Of other runs under the same root, finished stages with the same keys are taken over; never with `fresh`. */
+  /** Reuse finished stages with the same keys from other runs under the same root; never with `fresh`. */
   readonly share: boolean;
-  /** Instead of a Python worker: a fake one, in tests. */
+  /** Replaces the Python worker in tests. */
   readonly worker?: WorkerClient;
 }
 
@@ -35,14 +35,14 @@ export type PipelineOutput = Output & Partial<Readable>;
 
 export const nameRun = ({ run, config }: PipelineArguments): string => run ?? basename(config, extname(config));
 
-/** Runs the pipeline, prints its results and returns them; throws what stopped it, after the run folder was left in order. */
+/** Runs the pipeline, prints its results and returns them; throws what stopped it, once the run folder is consistent. */
 export async function runPipeline(args: PipelineArguments, out: PipelineOutput): Promise<Metrics | undefined> {
   const begin = performance.now();
   const config = loadConfig(args.config, args.set);
   const name = nameRun(args);
   const bus = new TelemetryBus(name);
   const interrupts = handleInterrupts(() => {
-    bus.emit({ kind: "log", level: "warn", text: "stopping after what runs now; again to stop at once" });
+    bus.emit({ kind: "log", level: "warn", text: "stopping after the current call; interrupt again to stop at once" });
   });
   const { signal } = interrupts;
   const stopDrawing = drawProgress(bus, out);
@@ -76,12 +76,12 @@ export async function runPipeline(args: PipelineArguments, out: PipelineOutput):
     stopDrawing();
     if (metrics) out.write(`\n${resultsTable(metrics)}\n\nreport: ${report}\n`);
     out.write(
-      `${metrics ? "" : `\nstopped after ${args.until}, as asked; `}total: ${duration((performance.now() - begin) / 1000)}\n`,
+      `${metrics ? "" : `\nstopped after ${args.until}, as requested; `}total: ${duration((performance.now() - begin) / 1000)}\n`,
     );
     return metrics;
   } catch (e) {
     stopDrawing();
-    // A call that was cut off by the user's signal may fail in many ways; what counts is that they asked to stop.
+    // A call interrupted by the user's signal may fail in many ways; what matters is that they asked to stop.
     const reason = signal.aborted && !(e instanceof InterruptedError) ? new InterruptedError() : e;
     const closed =
       reason instanceof InterruptedError ? run?.close("interrupted") : run?.close("failed", toMessage(reason));

@@ -1,4 +1,4 @@
-/** `gr2 plan`: what a recipe will need of the device's memory, stage by stage; starts no worker and downloads nothing. */
+/** `gr2 plan`: device memory that a recipe needs, per stage; starts no worker and downloads nothing. */
 import { execFileSync } from "node:child_process";
 import { totalmem } from "node:os";
 import { loadConfig } from "../config/load.ts";
@@ -13,7 +13,7 @@ import { columns } from "./format.ts";
 export interface PlanArguments {
   readonly config: string;
   readonly set: readonly string[];
-  /** GiB of the device; left out: this machine's. */
+  /** Device memory in GiB; default: this machine's. */
   readonly memory?: number;
 }
 
@@ -25,7 +25,7 @@ export function plan(args: PlanArguments): string {
   const device = chooseDevice(config, args.memory);
   const found = planModelMemory(config, addedTokens(config).length, device);
   if (!found)
-    throw new ConfigError(`model.path = ${config.model.path}: its dimensions are not known here`, {
+    throw new ConfigError(`model.path = ${config.model.path}: its dimensions are unknown`, {
       advice: `Use a folder with a config.json, or one of ${knownModels.join(", ")}.`,
     });
   return renderPlan(config, found, device);
@@ -40,10 +40,10 @@ export function renderPlan(config: Config, found: MemoryPlan, device: Device): s
   const has = `${(device.memoryBytes / gib).toFixed(1)} GiB of ${device.kind === "cuda" ? "GPU" : "host"} memory`;
   const verdict = found.fits
     ? `fits: ${size(found.peak)} of ${has}`
-    : `does not fit: ${size(found.peak)} of ${has} (${Math.round(100 * usable)} % of it are planned for)`;
-  const advice = found.change.length > 0 ? [`change: ${found.change.map((c) => `--set ${c}`).join(" ")}`] : [];
+    : `does not fit: ${size(found.peak)} of ${has} (${Math.round(100 * usable)} % of it can be used)`;
+  const advice = found.change.length > 0 ? [`to make it fit: ${found.change.map((c) => `--set ${c}`).join(" ")}`] : [];
   const none =
-    !found.fits && found.change.length === 0 ? ["no setting helps: take a smaller model or a larger device"] : [];
+    !found.fits && found.change.length === 0 ? ["no setting makes it fit: use a smaller model or a larger device"] : [];
   return [
     `${name}: ${millions(found.parameters)} parameters, ${millions(found.trained)} trained (${how}, ${config.runtime.dtype})`,
     "",
@@ -55,15 +55,15 @@ export function renderPlan(config: Config, found: MemoryPlan, device: Device): s
   ].join("\n");
 }
 
-/** What --memory says, else the first GPU that nvidia-smi knows, else this machine. */
+/** The value of --memory, else the first GPU that nvidia-smi lists, else this machine. */
 function chooseDevice(config: Config, memory: number | undefined): Device {
   const { device } = config.runtime;
   const gpu = memory === undefined && device !== "cpu" ? gpuMemory() : undefined;
   if (memory !== undefined) return { kind: device === "cpu" ? "cpu" : "cuda", memoryBytes: memory * gib };
   if (gpu !== undefined) return { kind: "cuda", memoryBytes: gpu };
   if (device === "cuda")
-    throw new ConfigError("runtime.device = cuda, and there is no GPU here", {
-      advice: "Say how much memory yours has: --memory GIB.",
+    throw new ConfigError("runtime.device = cuda, but this machine has no GPU", {
+      advice: "Give the memory of your GPU: --memory GIB.",
     });
   return { kind: "cpu", memoryBytes: totalmem() };
 }

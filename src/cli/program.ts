@@ -1,4 +1,4 @@
-/** `gr2`: arguments and exit codes, nothing else. Every command is loaded on demand, so that `gr2 doctor` runs on a broken setup. */
+/** `gr2`: arguments and exit codes. Commands are loaded on demand, so that `gr2 doctor` works on a broken setup. */
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../core/errors.ts";
 import { describeError, exitCodeFor } from "./errors.ts";
@@ -27,10 +27,10 @@ function positive(value: string): number {
 export function program(out: NodeJS.WriteStream = process.stdout): Command {
   const print = (text: string) => void out.write(`${text}\n`);
   const gr2 = new Command("gr2")
-    .description("GR2, the Generative Reasoning Re-ranker: train it, measure it, look at it.")
+    .description("GR2, the Generative Reasoning Re-ranker: train, evaluate, inspect and serve it.")
     .showSuggestionAfterError()
     .exitOverride();
-  const root = ["--root <folder>", "folder of all runs", "runs"] as const;
+  const root = ["--root <folder>", "folder that contains the runs", "runs"] as const;
   const config = ["-c, --config <file>", "recipe", "configs/nano-ml100k.yaml"] as const;
   const set = ["-s, --set <path=value>", "override one setting (repeatable)", collect, [] as string[]] as const;
 
@@ -43,11 +43,11 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option(...set)
     .option("-r, --run <name>", "name of the run (default: the recipe's file name)")
     .option(...root)
-    .option("--from <stage>", "run this stage and all behind it again")
-    .option("--until <stage>", "stop behind this stage")
-    .option("--fresh", "forget what an earlier run of this name made")
-    .option("--no-share", "make every stage here, even if another run under --root has the same one")
-    .option("--seeds <list>", "one run for each seed, NAME-seedK, and their results together: 0,1,2")
+    .option("--from <stage>", "rerun this stage and all later ones")
+    .option("--until <stage>", "stop after this stage")
+    .option("--fresh", "discard the results of an earlier run of this name")
+    .option("--no-share", "run every stage, even if another run under --root has finished the same one")
+    .option("--seeds <list>", "one run per seed, named NAME-seedK, and their combined results; for example 0,1,2")
     .action(async (options) => {
       if (options.seeds === undefined) await (await import("./pipeline.ts")).runPipeline(options, out);
       else await (await import("./seeds.ts")).pipelineSeeds(options, out);
@@ -55,7 +55,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
 
   gr2
     .command("compare <runs...>")
-    .description("what differs between runs: settings, code, data; results on the same test slates, paired; costs")
+    .description("compare runs: settings, code and data that differ, paired results on the same test slates, costs")
     .option("-m, --metric <name>", "R@1, R@3, R@5, N@3, N@5 or MRR", "N@5")
     .addOption(new Option("--json", "print one JSON object").conflicts("markdown"))
     .option("--markdown", "print Markdown")
@@ -96,12 +96,12 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
 
   const serve = gr2
     .command("serve [name]")
-    .description("answer re-rank requests with a finished run, over gRPC and HTTP (docs/serving.md)")
-    .option("-r, --run <name>", "the run; may be a symbolic link to one, which SIGHUP follows again")
-    .option("-p, --port <port>", "of gRPC; 0 = any free one (serve.grpc.port)", port)
-    .option("--http-port <port>", "of HTTP; 0 = any free one (serve.http.port)", port)
+    .description("serve re-rank requests from a finished run, over gRPC and HTTP (docs/serving.md)")
+    .option("-r, --run <name>", "the run, or a symbolic link to one; SIGHUP follows the link again")
+    .option("-p, --port <port>", "gRPC port; 0 = any free port (serve.grpc.port)", port)
+    .option("--http-port <port>", "HTTP port; 0 = any free port (serve.http.port)", port)
     .addOption(
-      new Option("--log <what>", "a line of JSON a request on stderr, without anything callers wrote").choices([
+      new Option("--log <what>", "log one line of JSON per request to stderr, without any text from callers").choices([
         "requests",
       ]),
     )
@@ -113,7 +113,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   gr2
     .command("doctor")
     .description("check this machine: Python, packages, device, memory, disk, data")
-    .option("--python <path>", "Python to examine")
+    .option("--python <path>", "Python interpreter to check")
     .option("--json", "print one JSON object")
     .action(async (options: { python?: string; json?: boolean }) => {
       const { examine, renderChecks } = await import("./doctor.ts");
@@ -125,28 +125,28 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
 
   gr2
     .command("plan [file]")
-    .description("how much memory a recipe needs, stage by stage, whether it fits, and what to change if not")
+    .description("estimate the memory that each stage of a recipe needs, whether it fits, and what to change if not")
     .option(...set)
-    .option("--memory <GiB>", "memory of the GPU to plan for (default: this machine's GPU, else its memory)", positive)
+    .option("--memory <GiB>", "GPU memory to plan for (default: this machine's GPU, else its main memory)", positive)
     .action(async (file: string | undefined, options: { set: string[]; memory?: number }) => {
       print((await import("./plan.ts")).plan({ config: file ?? config[2], ...options }));
     });
 
   gr2
     .command("export <name>")
-    .description("write a run's model as a checkpoint that plain transformers and vLLM load")
-    .requiredOption("-o, --out <folder>", "folder to write; an earlier export there is replaced")
-    .option("--stage <stage>", "rl, sft or midtrain (default: the last that is finished)")
+    .description("export a run's model as a checkpoint that transformers and vLLM can load")
+    .requiredOption("-o, --out <folder>", "folder to write; replaces an earlier export there")
+    .option("--stage <stage>", "rl, sft or midtrain (default: the last finished one)")
     .option("--dtype <type>", "float32 or bfloat16 (default: the recipe's runtime.dtype)")
     .option(...root)
     .action(async (name: string, options: { out: string; stage?: string; dtype?: string; root: string }) => {
       print(await (await import("./export.ts")).exportModel({ name, ...options }, print));
     });
 
-  const run = gr2.command("run").description("look at runs");
+  const run = gr2.command("run").description("inspect runs");
   run
     .command("show [name]")
-    .description("state, stages and results of a run; without a name: all runs")
+    .description("show the state, stages and results of a run; without a name, list all runs")
     .option(...root)
     .action(async (name: string | undefined, options: { root: string }) => {
       const show = await import("./show.ts");
@@ -155,9 +155,9 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
 
   gr2
     .command("rollout")
-    .description("look at sampled answers")
+    .description("inspect sampled answers")
     .command("show <name>")
-    .description("the newest rollouts of a run: text, parse, reward")
+    .description("show a run's latest rollouts: text, parsed order, reward")
     .option("-n, --n <count>", "how many", positiveInteger, 4)
     .option(...root)
     .action(async (name: string, options: { n: number; root: string }) => {
@@ -166,7 +166,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
 
   gr2
     .command("report <name>")
-    .description("write report.html of a run again")
+    .description("rewrite a run's report.html")
     .option(...root)
     .action(async (name: string, options: { root: string }) => {
       const { RunFolder } = await import("../run/run-folder.ts");
@@ -176,14 +176,14 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
 
   gr2
     .command("reward")
-    .description("look at rewards")
+    .description("inspect rewards")
     .command("explain [response]")
-    .description("what an answer earns in RL, step by step; candidates are spelled c1 to cN, or as in a run")
+    .description("explain the RL reward of an answer, step by step; write candidates as c1 to cN, or as in a run")
     .option("-n, --candidates <N>", "number of candidates", positiveInteger)
     .option("-k, --target <K>", "position of the true item in the input order, from 1", positiveInteger)
     .option("--file <file>", "read the answer from a file")
-    .option("--mode <mode>", "think or answer (default: by what the answer holds)")
-    .option("-r, --run <name>", "settings, items and slate of this run")
+    .option("--mode <mode>", "think or answer (default: detected from the answer)")
+    .option("-r, --run <name>", "use the settings, items and slate of this run")
     .option("--slate <id>", "a slate of that run")
     .option(...config)
     .option(...set)
@@ -194,22 +194,22 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
 
   const sid = gr2
     .command("sid")
-    .description("look at a run's semantic IDs, give new items theirs, measure the techniques");
+    .description("inspect a run's semantic IDs, assign IDs to new items, ablate the techniques");
   sid
     .command("report <name>")
-    .description("uniqueness, collisions, use of codes and purity of a run's semantic IDs")
+    .description("show uniqueness, collisions, code usage and purity of a run's semantic IDs")
     .option(...root)
     .action(async (name: string, options: { root: string }) => {
       print((await import("./sid-report.ts")).showSidReport(options.root, name));
     });
   sid
     .command("encode <name>")
-    .description("IDs for items that came later; no ID given out before changes, and what OUT holds already is kept")
+    .description("assign semantic IDs to new items; existing IDs never change, and entries already in OUT are kept")
     .requiredOption("-i, --items <file>", "new items: CSV, TSV, JSONL (each may end in .gz) or Parquet")
-    .requiredOption("-o, --out <file>", "JSONL to write or to add to: codes, text of the ID, nearest known items")
+    .requiredOption("-o, --out <file>", "JSONL file to write or append to: codes, text of the ID, nearest known items")
     .option(
       "--column <field=column>",
-      "where id, title, brand, categories, description stand (repeatable)",
+      "column that holds id, title, brand, categories or description (repeatable)",
       collect,
       [],
     )
@@ -218,10 +218,10 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       print(await (await import("./sid-encode.ts")).sidEncode({ name, ...options }, print));
     });
 
-  const data = gr2.command("data").description("look at data");
+  const data = gr2.command("data").description("inspect data");
   data
     .command("inspect <path>")
-    .description("what a folder or file holds, and the recipe that reads it")
+    .description("describe the data in a folder or file, and propose a recipe that reads it")
     .option("--json", "print one JSON object")
     .option("-o, --output <file>", "write the recipe to this file")
     .action(async (path: string, options: { json?: boolean; output?: string }) => {
@@ -230,7 +230,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
 
   data
     .command("show <name>")
-    .description("a run's data in numbers: lengths, popularity, segments, cold items, repeats, ties")
+    .description("show statistics of a run's data: lengths, popularity, segments, cold items, repeats, ties")
     .option(...root)
     .action(async (name: string, options: { root: string }) => {
       print((await import("./data-show.ts")).showData(options.root, name));
@@ -238,26 +238,28 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
 
   sid
     .command("ablate")
-    .description("one row a technique on or off: uniqueness, reconstruction and next-item recall, over seeds")
+    .description(
+      "compare semantic-ID techniques on and off: uniqueness, reconstruction and next-item recall, over seeds",
+    )
     .requiredOption("-c, --config <file>", "recipe, for example configs/ablations/sid-ml100k.yaml")
     .option(...set)
     .option("--seeds <list>", "seeds", "0,1,2")
     .option("--rows <list>", "rows of the table (default: all)")
-    .option("--out <folder>", "where cells and table go (default: runs/ablate-RECIPE)")
-    .option("--positions <count>", "validation positions searched at most", positiveInteger, 5000)
+    .option("--out <folder>", "folder for cells and table (default: runs/ablate-RECIPE)")
+    .option("--positions <count>", "maximum number of validation positions to search", positiveInteger, 5000)
     .action(async (options) => (await import("./sid-ablate.ts")).ablateSid(options, out));
 
   const configuration = gr2.command("config").description("check a recipe, or list every setting");
   configuration
     .command("check <file>")
-    .description("is this recipe valid?")
+    .description("check that a recipe is valid")
     .option(...set)
     .action(async (file: string, options: { set: string[] }) => {
       print((await import("../config/load.ts")).checkConfigFile(file, options.set));
     });
   configuration
     .command("docs")
-    .description("every setting with its default and meaning, as Markdown")
+    .description("print every setting with its default and meaning, as Markdown")
     .action(async () => print((await import("../config/docs.ts")).renderConfigDocs()));
   return gr2;
 }

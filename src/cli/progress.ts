@@ -1,6 +1,6 @@
 /**
- * The pipeline's progress, drawn from the telemetry bus: a bar with the time left on a terminal, plain lines elsewhere
- * (one a stage start and end, and one every ten seconds in between).
+ * Draws the pipeline's progress from the telemetry bus: on a terminal a bar with the time left, elsewhere plain lines
+ * (one when a stage starts and ends, and one every ten seconds in between).
  */
 import pc from "picocolors";
 import type { TelemetryBus, TelemetryMessage } from "../worker/telemetry.ts";

@@ -18,17 +18,18 @@ interface Comparison extends Omit<Row, "value"> {
   readonly ci_high: number;
 }
 
-/** The part of metrics.json shown here. */
+/** The part of metrics.json that is shown here. */
 export interface ResultsFile extends HeadlineSource {
   readonly rows: readonly (Row & { readonly n: number })[];
   readonly comparisons: readonly Comparison[];
   readonly health?: Readonly<Record<string, number>>;
+  readonly alarms?: readonly string[];
   readonly selected?: { readonly system: string };
 }
 
 /**
- * The recommendation with its numbers and costs, then systems by metrics: N@5 of all slates first, then of those that hold
- * the true item, with the paired difference to the pre-rank.
+ * The recommendation with its numbers and costs, then systems by metric: N@5 on all slates first, then on those that
+ * contain the true item, with the paired difference to the pre-rank.
  */
 export function resultsTable(results: ResultsFile): string {
   const rows = results.rows.filter((r) => r.slice === "conditional");
@@ -54,7 +55,7 @@ export function resultsTable(results: ResultsFile): string {
   ]);
   const [head = "", ...body] = table.split("\n");
   const legend = [
-    all.length > 0 ? `N@5 all: of ${all[0]?.n} test slates, misses included.` : "",
+    all.length > 0 ? `N@5 all: on all ${all[0]?.n} test slates, misses included.` : "",
     `${all.length > 0 ? "The others: " : ""}${rows[0]?.n ?? 0} ${metrics.includes("AUC") ? "logged test slates" : "test slates whose true item is among the candidates"}; paired bootstrap over users.`,
     results.selected ? "* recommended." : "",
   ];
@@ -63,10 +64,11 @@ export function resultsTable(results: ResultsFile): string {
     .filter(([s, sft]) => lift(s, sft) !== "")
     .map(([s, sft]) => `${s} over ${sft} ${lift(s, sft)}`);
   if (added.length > 0) legend.push(`ΔN@5 by RL: ${added.join("; ")}.`);
-  return [...headline(results), pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" "))].join("\n");
+  const alarms = (results.alarms ?? []).map((text) => pc.red(`! ${text}`));
+  return [...headline(results), pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" ")), ...alarms].join("\n");
 }
 
-/** What to deploy, what it is worth, what it costs; nothing for a run of an earlier version. */
+/** What to deploy, its gain and its cost; empty for a run of an earlier version. */
 export function headline(results: HeadlineSource): string[] {
   const { recommendation: r } = results;
   if (!r) return [];

@@ -7,23 +7,23 @@ import { newToken, parseTokens } from "../serve/security/tokens.ts";
 export interface NewTokenOptions {
   /** File of tokens to add the line to; created if missing. */
   readonly file?: string | undefined;
-  /** Requests a second; undefined: the service's own limit. */
+  /** Requests per second; undefined: the service's own limit. */
   readonly rate?: number | undefined;
 }
 
-/** What to print. The token stands on the first line, alone. */
+/** Returns the text to print. The token is alone on the first line. */
 export function serveTokenNew(name: string, { file, rate }: NewTokenOptions): string {
   const { token, line } = newToken(name, rate);
   if (file === undefined)
-    return `${token}\n\nStore this line in the file security.tokens names; the token is not shown again:\n${line}`;
+    return `${token}\n\nAdd this line to the file named by serve.security.tokens; the token will not be shown again:\n${line}`;
   const before = existsSync(file) ? readFileSync(file, "utf8") : "";
-  parseTokens(before, file); // a file that is something else is not added to
+  parseTokens(before, file); // do not append to some other kind of file
   try {
     appendFileSync(file, `${before === "" || before.endsWith("\n") ? "" : "\n"}${line}\n`, { mode: 0o600 });
   } catch (cause) {
     throw new ConfigError(`${file} cannot be written.`, { cause });
   }
-  return `${token}\n\nIts hash is in ${file}; the token is not shown again.`;
+  return `${token}\n\nIts hash is in ${file}; the token will not be shown again.`;
 }
 
 function requestsPerSecond(value: string): number {
@@ -39,8 +39,8 @@ export function addServeToken(serve: Command, print: (text: string) => void): vo
     .command("token")
     .description("bearer tokens of the service")
     .command("new <name>")
-    .description("make a token: printed once, kept as a hash")
-    .option("-f, --file <file>", "add the hash to this file of tokens")
-    .option("--rate <n>", "requests a second this client may send (0 = no limit)", requestsPerSecond)
+    .description("create a token: printed once, stored as a hash")
+    .option("-f, --file <file>", "append the hash to this token file")
+    .option("--rate <n>", "requests per second that this client may send (0 = no limit)", requestsPerSecond)
     .action((name: string, options: NewTokenOptions) => print(serveTokenNew(name, options)));
 }

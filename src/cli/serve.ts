@@ -1,4 +1,4 @@
-/** `gr2 serve`: arguments, signals, the one line that says it is ready, and the access log. */
+/** `gr2 serve`: arguments, signals, the "ready" line and the access log. */
 import { ConfigError, exitCodes } from "../core/errors.ts";
 import type { AccessRecord } from "../serve/observe/access.ts";
 import { serve } from "../serve/serve.ts";
@@ -15,14 +15,14 @@ export interface ServeArguments {
 /** One Ctrl-C may arrive twice: from the terminal, and passed on by npm or tsx. */
 const samePressMs = 500;
 
-/** Writes lines for whoever reads them. What cannot be written (a full disk, a closed pipe) is lost: the service goes on. */
+/** Writes log lines. Lines that cannot be written (full disk, closed pipe) are dropped; the service keeps running. */
 export function lineWriter(stream: NodeJS.WritableStream): (line: string) => void {
   stream.on("error", () => {});
   return (line) => {
     try {
       stream.write(`${line}\n`);
     } catch {
-      // lost, as above
+      // dropped, as above
     }
   };
 }
@@ -35,7 +35,7 @@ export async function serveRun(
   errors: NodeJS.WritableStream = process.stderr,
 ): Promise<void> {
   const run = name ?? args.run;
-  if (run === undefined) throw new ConfigError("which run? gr2 serve NAME");
+  if (run === undefined) throw new ConfigError("no run given: gr2 serve NAME");
   const write = lineWriter(errors);
   const log = (message: string) => write(`${new Date().toISOString()} ${message}`);
   const access = (record: AccessRecord) => write(JSON.stringify(record));
@@ -69,7 +69,7 @@ export async function serveRun(
     });
     const stopped = new Promise<void>((resolve) => {
       stop = () => {
-        log("stopping: finishing what is accepted");
+        log("stopping: finishing accepted requests");
         void service.stop().then(resolve);
       };
     });

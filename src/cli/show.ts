@@ -1,4 +1,4 @@
-/** `gr2 run show` and `gr2 rollout show`: what lies in a run folder, as text. */
+/** `gr2 run show` and `gr2 rollout show`: the contents of a run folder as text. */
 import { join } from "node:path";
 import pc from "picocolors";
 import { readJson } from "../run/files.ts";
@@ -16,7 +16,7 @@ export function showRun(root: string, name: string): string {
   const parts: string[] = [];
   if (manifest) {
     const holder = folder.holder();
-    const state = manifest.state === "running" && !holder ? "killed (a rerun goes on)" : manifest.state;
+    const state = manifest.state === "running" && !holder ? "killed (a rerun resumes)" : manifest.state;
     const code = manifest.code.revision
       ? `${manifest.code.revision.slice(0, 12)}${manifest.code.dirty ? " + changes" : ""}`
       : "no git";
@@ -36,13 +36,14 @@ export function showRun(root: string, name: string): string {
     if (Object.values(manifest.stages).some((s) => s.stale))
       parts.push(
         pc.yellow(
-          `stale: made with settings, code or data that have changed since. A rerun makes them again: gr2 pipeline --run ${name} with its recipe.`,
+          `stale: settings, code or data have changed since. To redo these stages: gr2 pipeline --run ${name} with its recipe.`,
         ),
       );
   } else parts.push(`${name}: no manifest yet`);
   const results = readJson(join(folder.path, "metrics.json")) as ResultsFile | undefined;
   if (results) {
-    if (manifest?.stages.evaluate?.stale) parts.push("", pc.yellow("The results below are of the earlier settings."));
+    if (manifest?.stages.evaluate?.stale)
+      parts.push("", pc.yellow("The results below were made with the earlier settings."));
     parts.push("", resultsTable(results));
     const health = Object.entries(results.health ?? {}).map(([k, v]) => `${k} ${number(v)}`);
     if (health.length > 0) parts.push("", pc.dim(health.join("   ")));

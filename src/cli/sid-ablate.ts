@@ -1,4 +1,4 @@
-/** `gr2 sid ablate` (npm run ablate:sid): arguments, signals, a worker and a line a cell around the semantic-ID ablation. */
+/** `gr2 sid ablate` (npm run ablate:sid): arguments, signals, worker and one line per cell of the ablation. */
 import { basename, extname, join, resolve } from "node:path";
 import { type RowName, rowNames } from "../commands/sid-ablation.ts";
 import { runAblation, type StoredCell } from "../commands/sid-ablation-cells.ts";
@@ -19,11 +19,11 @@ export interface AblateArguments {
   readonly rows?: string;
   /** Default: runs/ablate-RECIPE. */
   readonly out?: string;
-  /** Validation positions searched at most. */
+  /** Maximum number of validation positions to search. */
   readonly positions: number;
 }
 
-/** `given`: a worker instead of one started for this call, in tests. */
+/** `given`: for tests, a worker to use instead of starting one. */
 export async function ablateSid(
   args: AblateArguments,
   out: { write(text: string): unknown },
@@ -48,7 +48,7 @@ export async function ablateSid(
         return running.client;
       },
       signal,
-      onPlan: (cells, finished) => out.write(`${cells} cells, ${finished} finished before\n`),
+      onPlan: (cells, finished) => out.write(`${cells} cells, ${finished} already finished\n`),
       onCell: (cell, done, total, secondsLeft) => {
         const left = done < total ? `; about ${duration(secondsLeft)} left` : "";
         out.write(`${describeCell(cell)} (${done} of ${total}${left})\n`);
@@ -72,6 +72,6 @@ function describeCell({ row, seed, metrics, seconds }: StoredCell): string {
 
 function rowNamed(name: string): RowName {
   const found = rowNames.find((row) => row === name.trim());
-  if (found === undefined) throw new ConfigError(`--rows ${name}: no such row; there are ${rowNames.join(", ")}`);
+  if (found === undefined) throw new ConfigError(`--rows ${name}: no such row; expected one of ${rowNames.join(", ")}`);
   return found;
 }

@@ -1,4 +1,4 @@
-/** `gr2 sid encode`: arguments, a worker for as long as it is needed, and one line about what was done. */
+/** `gr2 sid encode`: parses arguments, starts a worker if needed, and prints one line about what was done. */
 
 import { encodeItems } from "../commands/encode-items.ts";
 import { ConfigError } from "../core/errors.ts";
@@ -13,7 +13,7 @@ export interface SidEncodeArguments {
   readonly out: string;
   /** `field=column`. */
   readonly column: readonly string[];
-  /** Instead of a Python worker: a fake one, in tests. */
+  /** For tests: a fake worker instead of a Python one. */
   readonly worker?: WorkerClient;
 }
 
@@ -26,10 +26,10 @@ export async function sidEncode(args: SidEncodeArguments, log: (message: string)
     encodeItems({ run, items: args.items, columns, out: args.out, log, ...o }),
   );
   const rest = [
-    ...(known > 0 ? [`${known} known to the run have their ID from there`] : []),
-    ...(earlier > 0 ? [`${earlier} were in ${args.out} already`] : []),
+    ...(known > 0 ? [`${known} keep the ID they have in the run`] : []),
+    ...(earlier > 0 ? [`${earlier} were already in ${args.out}`] : []),
   ];
-  return `${added} new items have a semantic ID${rest.map((r) => `; ${r}`).join("")}: ${args.out}`;
+  return `${added} new items got a semantic ID${rest.map((r) => `; ${r}`).join("")}: ${args.out}`;
 }
 
 function parseColumn(assignment: string): [field: string, column: string] {

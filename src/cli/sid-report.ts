@@ -1,4 +1,4 @@
-/** `gr2 sid report`: how good a run's semantic IDs are, from stages/sid/report.json. */
+/** `gr2 sid report`: the quality of a run's semantic IDs, from stages/sid/report.json. */
 import pc from "picocolors";
 import { RunError } from "../core/errors.ts";
 import { readJson } from "../run/files.ts";
@@ -8,14 +8,14 @@ import { columns, number, plain } from "./format.ts";
 
 export function showSidReport(root: string, name: string): string {
   const report = readJson(RunFolder.view(root, name).file("stages", "sid", "report.json")) as SidReport | undefined;
-  if (!report) throw new RunError(`run ${name} has no semantic IDs yet`, { advice: "They are made by the stage sid." });
-  return renderSidReport({ ...report, examples: report.examples ?? [], fit: report.fit ?? {} }); // of an older run
+  if (!report) throw new RunError(`run ${name} has no semantic IDs yet`, { advice: "The sid stage makes them." });
+  return renderSidReport({ ...report, examples: report.examples ?? [], fit: report.fit ?? {} }); // missing in older runs
 }
 
 export function renderSidReport(r: SidReport): string {
   const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
   const parts = [
-    `${pc.bold(percent(r.uniqueness))} of ${r.numItems} items have a semantic ID of their own`,
+    `${pc.bold(percent(r.uniqueness))} of ${r.numItems} items have a unique semantic ID`,
     `${r.levels} levels of ${r.codes} codes: ${r.capacity} possible IDs; at most ${r.largestBucket.numItems} items share all codes but the last`,
     "",
     columns([
@@ -53,17 +53,17 @@ export function renderSidReport(r: SidReport): string {
       `reconstruction error: ${lost("reconstruction")} of the embeddings' variance lost by the nearest codes` +
         (r.fit.reconstruction_assigned === undefined
           ? ""
-          : `, ${lost("reconstruction_assigned")} by the codes given out`),
+          : `, ${lost("reconstruction_assigned")} by the assigned codes`),
     );
   if (r.fit.uniqueness_nearest !== undefined)
     parts.push(
       `nearest codes alone: ${lost("uniqueness_nearest")} unique, at most ${number(r.fit.largest_bucket ?? 0)} items under one prefix; ` +
-        `${number(r.fit.moved_items ?? 0)} items had to leave a full one`,
+        `${number(r.fit.moved_items ?? 0)} items moved out of a full one`,
     );
   if (r.neighbourSharing.length > 0)
     parts.push(
       "",
-      "do items whose embeddings are near share their first codes?",
+      "do items with similar embeddings share their first codes?",
       columns([
         ["codes shared", "with neighbours", "by chance"],
         ...r.neighbourSharing.map((n) => [String(n.depth), percent(n.shared), percent(n.chance)]),
@@ -72,7 +72,7 @@ export function renderSidReport(r: SidReport): string {
   if (r.examples.length > 0)
     parts.push(
       "",
-      "a few items and those nearest to them (codes shared, cosine):",
+      "some items and their nearest neighbours (codes shared, cosine):",
       ...r.examples.flatMap((e) => [
         `  [${e.codes.join(", ")}]  ${plain(e.title, 60)}`,
         ...e.nearest.map(

@@ -1,6 +1,6 @@
 /**
- * `gr2 watch`: follows a running pipeline from another terminal. What happened before comes from the run folder
- * (manifest, tail of metrics.jsonl), what happens from now on over zeromq.
+ * `gr2 watch`: follows a running pipeline from another terminal. Earlier events come from the run folder (manifest,
+ * tail of metrics.jsonl), new ones over zeromq.
  */
 import pc from "picocolors";
 import { RunError } from "../core/errors.ts";
@@ -15,7 +15,7 @@ import { type Output, progressText } from "./progress.ts";
 
 export interface WatchOptions {
   readonly root: string;
-  /** Default: the run that is running, or else the newest. */
+  /** Default: the running run, else the newest. */
   readonly name?: string;
   readonly signal: AbortSignal;
 }
@@ -29,7 +29,7 @@ export async function watch(options: WatchOptions, out: Output): Promise<void> {
   const state = new LiveState();
   catchUp(folder, state);
   if (!folder.holder()) {
-    out.write(`${folder.name} is not running; what it left:\n${screen(folder.name, state, 100)}\n`);
+    out.write(`${folder.name} is not running; its last state:\n${screen(folder.name, state, 100)}\n`);
     return;
   }
   await untilPublished(folder, options.signal);
@@ -44,10 +44,10 @@ export async function watch(options: WatchOptions, out: Output): Promise<void> {
     view.draw(m.kind === "stage" || m.kind === "end");
   }
   view.draw(true);
-  if (lost > 0) out.write(pc.dim(`${lost} messages were lost on the way; metrics.jsonl has all of them\n`));
+  if (lost > 0) out.write(pc.dim(`${lost} messages were lost in transit; metrics.jsonl has all of them\n`));
   if (state.end) out.write(`the run ${state.end.status}${state.end.note ? `: ${plain(state.end.note, 300)}` : ""}\n`);
   else if (!options.signal.aborted)
-    out.write("the run's process is gone; `gr2 pipeline` with the same --run goes on\n");
+    out.write("the run's process has ended; `gr2 pipeline` with the same --run resumes it\n");
 }
 
 function choose(root: string): string {
@@ -58,14 +58,14 @@ function choose(root: string): string {
   return runs.find((name) => RunFolder.view(root, name).holder()) ?? newest;
 }
 
-/** A run that has just begun publishes within moments. */
+/** A run that has just started publishes its address within moments. */
 async function untilPublished(folder: RunFolder, signal: AbortSignal): Promise<void> {
   for (let i = 0; i < 50 && !telemetryAddress(folder.path) && !signal.aborted; i++) {
     await new Promise((done) => setTimeout(done, 100));
   }
 }
 
-/** Stages from the manifest, newest metrics from the log: what a watcher that came late has missed. */
+/** Reads what a watcher that started late has missed: stages from the manifest, latest metrics from the log. */
 function catchUp(folder: RunFolder, state: LiveState): void {
   const stages = Object.entries(readManifest(folder.path)?.stages ?? {});
   for (const [stage, s] of stages) {
@@ -81,7 +81,7 @@ function catchUp(folder: RunFolder, state: LiveState): void {
   for (const r of readRecords<MetricsRecord>(folder.file("metrics.jsonl"))) state.saw(r);
 }
 
-/** Metrics as words; the histogram of first choices as one of them, its highest bar the commonest position. */
+/** Metrics as words; the histogram of first choices is one of them, its highest bar the most common position. */
 function words(values: Readonly<Record<string, number>>): string[] {
   const isFirstChoice = (name: string): boolean => name.startsWith("first_choice_");
   const firstChoices = Object.entries(values).flatMap(([name, v]) => (isFirstChoice(name) ? [v] : []));
@@ -95,7 +95,7 @@ function words(values: Readonly<Record<string, number>>): string[] {
   ];
 }
 
-/** The whole picture in a few lines. */
+/** The whole state in a few lines. */
 export function screen(run: string, state: LiveState, width: number): string {
   const lines = [pc.bold(`GR2 run ${run}`), ""];
   for (const s of state.stages.values()) {
@@ -169,7 +169,7 @@ class Screen {
   }
 }
 
-/** For a pipe or a log: a line a stage, and one every two seconds. */
+/** For a pipe or a log: one line per stage event, and one every two seconds. */
 class Lines {
   private readonly out: Output;
   private readonly state: LiveState;

@@ -1,10 +1,10 @@
-/** A worker for commands that may need one: started when it is first asked for, taken down behind the command. */
+/** A worker for commands that may need one: started on first use, stopped when the command ends. */
 import type { Config } from "../config/schema.ts";
 import { handleInterrupts } from "../worker/interrupt.ts";
 import { type RunningWorker, runtimeOptions, startWorker } from "../worker/launcher.ts";
 import type { WorkerClient } from "../worker/types.ts";
 
-/** @param given instead of a Python worker: a fake one, in tests; it is left running */
+/** @param given for tests: a fake worker instead of a Python one; it is left running */
 export async function withWorkerOnDemand<T>(
   given: WorkerClient | undefined,
   command: (o: { signal: AbortSignal; worker: (config: Config) => Promise<WorkerClient> }) => Promise<T>,

@@ -16,7 +16,6 @@ function describeType(node: z.ZodType | undefined): string {
   if (inner instanceof z.ZodArray) return `list of ${describeType(inner.element as z.ZodType)}`;
   if (inner instanceof z.ZodUnion) return inner.options.map((o) => describeType(o as z.ZodType)).join(" or ");
   if (inner instanceof z.ZodRecord) return "mapping";
-  if (inner instanceof z.ZodUnion) return inner.options.map((o) => describeType(o as z.ZodType)).join(" or ");
   if (inner instanceof z.ZodPipe) return describeType(inner.in as z.ZodType);
   return inner?.type ?? "?";
 }

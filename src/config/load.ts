@@ -1,6 +1,6 @@
 /**
- * YAML file (+ `extends`) + `--set path=value` -> one checked, frozen Config, or a ConfigError that names the file, the
- * path, the value and the nearest valid key.
+ * YAML file (+ `extends`) + `--set path=value` -> one validated, frozen Config, or a ConfigError that names the file,
+ * the path, the value and the nearest valid key.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
@@ -33,14 +33,14 @@ function readYaml(path: string, seen: readonly string[] = []): Tree {
   const fault = document.errors[0];
   if (fault) throw new ConfigError(`${path}: not valid YAML: ${fault.message.split("\n")[0]}`, { cause: fault });
   const tree: unknown = document.toJS() ?? {};
-  if (!isTree(tree)) throw new ConfigError(`${path}: must hold a mapping of settings, found ${typeof tree}`);
-  // A run's own copy is not where its recipe was: what is relative in it is the installation's.
+  if (!isTree(tree)) throw new ConfigError(`${path}: expected a mapping of settings, found ${typeof tree}`);
+  // A run's own copy is not in its recipe's folder: its relative paths are relative to the installation.
   resolvePaths(tree, basename(full) === "config.resolved.yaml" ? repositoryRoot : dirname(full));
   if (typeof tree.extends !== "string") return tree;
   return inherit(tree, dirname(full), [...seen, full]);
 }
 
-/** Settings with those of what they extend: a file next to them, else one that GR2 ships (`base-sparse.yaml`). */
+/** Merges settings with the file they extend: one next to them, else one that GR2 ships (`base-sparse.yaml`). */
 export function inherit(tree: Tree, folder: string, seen: readonly string[] = []): Tree {
   const { extends: parent, ...own } = tree;
   if (typeof parent !== "string") return tree;
@@ -78,7 +78,7 @@ function applyOverride(tree: Tree, assignment: string): void {
   resolvePaths(tree, process.cwd()); // what the recipe says is absolute already
 }
 
-/** The keys allowed at a path of the schema, for suggestions. */
+/** Keys allowed at a path of the schema, for suggestions. */
 function keysAt(path: readonly PropertyKey[]): string[] {
   let node: z.ZodType | undefined = configSchema;
   for (const key of path) {
@@ -137,10 +137,10 @@ function explain(issue: z.core.$ZodIssue, tree: Tree): string {
   return `${path} = ${JSON.stringify(valueAt(tree, issue.path))}: ${issue.message}`;
 }
 
-/** Adapters that follow data.keep. */
+/** Adapters that support data.keep. */
 const keepers: readonly string[] = ["table", "recbole", "impressions", "retailrocket"];
 
-/** Combinations that each setting alone allows and that together cannot work. */
+/** Settings that are valid one by one but cannot work together. */
 function impossible(c: Config): string[] {
   const out: string[] = [];
   const s = c.data.split;
@@ -150,13 +150,13 @@ function impossible(c: Config): string[] {
   if (c.runtime.mode === "remote" && !c.runtime.address) out.push("runtime.mode = remote needs runtime.address");
   if (c.model.source === "pretrained" && !c.model.path) out.push("model.source = pretrained needs model.path");
   if (c.model.source === "scratch" && c.model.lora.rank > 0)
-    out.push("model.lora.rank > 0 needs model.source = pretrained: from scratch there is nothing to freeze");
+    out.push("model.lora.rank > 0 needs model.source = pretrained: a model from scratch has no weights to freeze");
   if (c.data.adapter !== "ml-100k" && !c.data.path) out.push(`data.adapter = ${c.data.adapter} needs data.path`);
   const follows: readonly string[] = columnsFollowed[c.data.adapter];
   const refused = Object.keys(c.data.columns).filter((role) => !follows.includes(role));
   if (refused.length > 0)
     out.push(
-      `data.columns.${refused[0]}: the files of data.adapter = ${c.data.adapter} have ${follows.length > 0 ? `no such column to name; it follows ${follows.join(", ")}` : "fixed columns"}; data.adapter = table reads any table`,
+      `data.columns.${refused[0]}: data.adapter = ${c.data.adapter} ${follows.length > 0 ? `has no such column; it reads ${follows.join(", ")}` : "has fixed columns"}; data.adapter = table reads any table`,
     );
   if (Object.keys(c.data.keep).length > 0 && !keepers.includes(c.data.adapter))
     out.push(`data.keep needs data.adapter = ${keepers.join(" or ")}, not ${c.data.adapter}`);
@@ -165,19 +165,19 @@ function impossible(c: Config): string[] {
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
   if (c.evidence.modelFolds > c.evidence.folds)
     out.push(
-      `evidence.modelFolds = ${c.evidence.modelFolds} is above evidence.folds = ${c.evidence.folds}: every fold of the model is made of folds of the statistics`,
+      `evidence.modelFolds = ${c.evidence.modelFolds} is above evidence.folds = ${c.evidence.folds}: each fold of the model consists of whole folds of the statistics`,
     );
   const p = c.prerank;
-  if (p.folds === 1) out.push("prerank.folds = 1 leaves nobody to learn from: use 0 (by segment) or 2 and more");
+  if (p.folds === 1) out.push("prerank.folds = 1 leaves no users to learn from: use 0 (by segment), or 2 or more");
   if (p.trainSlates > 0 && (p.folds === 0 || p.kind === "logged"))
     out.push("prerank.trainSlates needs prerank.folds: a pre-ranker fitted by segment has seen those answers");
   if (p.kind !== "fused" && Object.keys(p.scores).length > 0)
     out.push(`prerank.scores needs prerank.kind = fused, not ${p.kind}`);
   const clash = p.experts.find((name) => Object.hasOwn(p.scores, name)) ?? ("fused" in p.scores ? "fused" : undefined);
-  if (clash) out.push(`prerank.scores.${clash}: that name is taken; choose another`);
+  if (clash) out.push(`prerank.scores.${clash}: this name is already taken; choose another`);
   if (c.prerank.kind === "logged" && c.data.adapter !== "impressions" && c.data.adapter !== "mind")
     out.push(
-      `prerank.kind = logged needs data.adapter = impressions or mind, not ${c.data.adapter}: only a log has slates`,
+      `prerank.kind = logged needs data.adapter = impressions or mind, not ${c.data.adapter}: only these log slates`,
     );
   if (c.sft.lambdaReasoning >= c.sft.lambdaRanking)
     out.push(
@@ -185,7 +185,7 @@ function impossible(c: Config): string[] {
     );
   if (c.rl.reward.dehacked && c.rl.reward.kind === "rank-promotion")
     out.push(
-      "rl.reward.dehacked needs rl.reward.kind = ndcg or auc: rank promotion pays nothing for a copied order as it is",
+      "rl.reward.dehacked needs rl.reward.kind = ndcg or auc: rank-promotion already pays nothing for a copied order",
     );
   if (c.rl.kind === "opd" && !c.rl.opd.teacher) out.push("rl.kind = opd needs rl.opd.teacher");
   const t = c.teacher;
@@ -198,7 +198,7 @@ function impossible(c: Config): string[] {
   if (t.kind !== "statistical" && !t.model) out.push(`teacher.kind = ${t.kind} needs teacher.model`);
   if (t.kind === "openai" && !t.endpoint.baseUrl) out.push("teacher.kind = openai needs teacher.endpoint.baseUrl");
   if (t.kind !== "statistical" && c.sft.target === "belief")
-    out.push(`sft.target = belief learns from the statistical teacher alone; with teacher.kind = ${t.kind} use order`);
+    out.push(`sft.target = belief needs the statistical teacher; use sft.target = order with teacher.kind = ${t.kind}`);
   if (t.endpoint.maxCost > 0 && t.endpoint.inputPrice + t.endpoint.outputPrice === 0)
     out.push("teacher.endpoint.maxCost needs inputPrice and outputPrice");
   if (t.quality.minWords > t.quality.maxWords)
@@ -208,8 +208,8 @@ function impossible(c: Config): string[] {
   if (c.model.source === "scratch" && typeof c.model.architecture.model_type !== "string")
     out.push('model.architecture.model_type is missing; for example "qwen3" or "llama"');
   const m = c.midtrain.mixture;
-  if (m.sequential <= 0) out.push("midtrain.mixture.sequential must be above 0: it is what re-ranking rests on");
-  if (c.sid.levels > 26) out.push(`sid.levels = ${c.sid.levels}: levels are named a to z`);
+  if (m.sequential <= 0) out.push("midtrain.mixture.sequential must be above 0: re-ranking depends on it");
+  if (c.sid.levels > 26) out.push(`sid.levels = ${c.sid.levels}: at most 26, because levels are named a to z`);
   return out;
 }
 
@@ -221,7 +221,7 @@ function freeze<T>(value: T): T {
   return value;
 }
 
-/** Checks a settings tree and compiles it. `origin` names it in errors. */
+/** Validates a settings tree and compiles it. `origin` names it in errors. */
 export function compileConfig(tree: Tree, origin: string): Config {
   const parsed = configSchema.safeParse(tree);
   if (!parsed.success) {
@@ -235,7 +235,7 @@ export function compileConfig(tree: Tree, origin: string): Config {
   return config;
 }
 
-/** A recipe named as one is shipped (configs/NAME.yaml) is that one where there is no other. */
+/** A relative path that does not exist here but is shipped (configs/NAME.yaml) means the shipped file. */
 const shipped = (path: string): string => {
   const own = resolve(repositoryRoot, path);
   return !existsSync(path) && existsSync(own) ? own : path;
@@ -248,14 +248,14 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
   return compileConfig(tree, overrides.length ? `${path} with ${overrides.map((o) => `--set ${o}`).join(" ")}` : path);
 }
 
-/** Identity of a configuration: what it computes, not where it runs from. */
+/** Identity of a configuration: what it computes, not where it runs. */
 export function configHash(config: Config): string {
   const { description: _, serve: _serve, runtime, data, ...rest } = config;
   const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;
   return hashJson({ ...rest, runtime: numerics, data: { ...data, cacheDir: "", path: "" } }).slice(0, 16);
 }
 
-/** Loads and checks; returns one line for a person. */
+/** Loads and validates a file; returns one line to print. */
 export function checkConfigFile(path: string, overrides: readonly string[] = []): string {
   const config = loadConfig(path, overrides);
   return `${path}: ok (${configHash(config)})${config.description ? ` — ${config.description}` : ""}`;

@@ -1,6 +1,6 @@
 /**
- * What settings that are paths are relative to: in a recipe to the recipe's folder, with --set to the working directory, by
- * default to the installation. Reads nothing but whether a file is there.
+ * Resolves settings that are paths: relative to the recipe's folder in a recipe, to the working directory with --set,
+ * and to the installation for defaults. Only checks whether files exist.
  */
 import { existsSync } from "node:fs";
 import { isAbsolute, join, relative, resolve } from "node:path";
@@ -18,12 +18,13 @@ const paths = [
   "serve.security.tls.key",
   "serve.security.tls.clientCa",
   "eval.baselines.*",
+  "prerank.scores.*",
 ];
-/** Paths, ids of a hub, or names: a path where there is such a file. */
+/** Paths, hub ids, or names: treated as a path if such a file exists. */
 const pathsOrNames = ["model.path", "embed.model", "teacher.model", "rl.initial", "rl.opd.teacher"];
-/** A command where it has no slash. */
+/** Treated as a command if there is no slash. */
 const commands = ["runtime.python"];
-/** Whose defaults belong to the installation. */
+/** Settings whose defaults are relative to the installation. */
 const installed = ["data.cacheDir", "runtime.python"];
 
 function change(tree: unknown, path: string, by: (value: string) => string): void {
@@ -38,7 +39,7 @@ function change(tree: unknown, path: string, by: (value: string) => string): voi
   }
 }
 
-/** Makes the paths of a settings tree absolute, in place: they are relative to `folder`. */
+/** Makes the paths of a settings tree absolute, in place; relative ones are resolved against `folder`. */
 export function resolvePaths(tree: Tree, folder: string): void {
   const full = (value: string): string => resolve(folder, value);
   for (const path of paths) change(tree, path, full);
@@ -46,13 +47,13 @@ export function resolvePaths(tree: Tree, folder: string): void {
   for (const path of commands) change(tree, path, (v) => (v.includes("/") ? full(v) : v));
 }
 
-/** The same for defaults, which are relative to the installation. */
+/** The same for defaults, which are resolved against the installation. */
 export function resolveDefaults(tree: object): void {
   for (const path of installed)
     change(tree, path, (v) => (v.includes("/") || path === "data.cacheDir" ? join(repositoryRoot, v) : v));
 }
 
-/** A copy of a configuration that another machine can read: paths within the installation are relative to it again. */
+/** A copy of a configuration that other machines can read: paths within the installation become relative to it. */
 export function portable<T extends object>(config: T): T {
   const copy = structuredClone(config);
   const tree: unknown = copy;

@@ -1,5 +1,5 @@
 /**
- * Every setting of a run: its type, its default, what it means and, where it has one, its source in the paper.
+ * Every setting of a run: its type, default, meaning and, where there is one, its source in the paper.
  * Defaults live here (schema/*.ts) and nowhere else. `gr2 config docs` prints them as a table.
  */
 import { z } from "zod";
@@ -15,15 +15,15 @@ export const configSchema = z.strictObject({
     .string()
     .optional()
     .describe(
-      "Another config file whose settings these override: relative to this one, or the name of one that GR2 ships (configs/).",
+      "Another config file whose settings this one overrides: a path relative to this file, or the name of a shipped config (configs/).",
     ),
   description: z.string().default("").describe("One line for people."),
-  seed: z.int().min(0).default(0).describe("Everything random derives from this."),
+  seed: z.int().min(0).default(0).describe("Seed of every random draw."),
   refit: z
     .boolean()
     .default(false)
     .describe(
-      "Once every choice is made, learn from all that comes before the evaluated position: test slates come from pre-rankers fitted through the validation segment, not only through the re-rank segment.",
+      "Learn from everything before the evaluated position: the pre-rankers that make the test slates and the evidence are fitted up to the end of the validation segment instead of the re-rank segment, and the language model of direct mode has learned what came before each slate (midtrain.refit).",
     ),
   runtime,
   data,

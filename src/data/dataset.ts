@@ -67,6 +67,7 @@ async function readAndClean(options: BuildOptions) {
     const quarantine = new Quarantine();
     const report = await loadRaw(duck, options.source, quarantine);
     quarantine.settle(options.maxBadShare ?? 0.01, options.quarantineFile);
+    const twice = await describeTwice(duck);
     const { dropped: cleaned, strangers } = await prepare(duck, options.prepare, report.hasItems);
     if ((await duck.number("SELECT count(*) FROM user_counts")) === 0) throw nothingLeft(report, cleaned, strangers);
     const shown = report.hasImpressions === true ? await addShownItems(duck, report.hasItems) : "";
@@ -76,11 +77,26 @@ async function readAndClean(options: BuildOptions) {
     const dropped = quarantine.count() > 0 ? { malformed: quarantine.count(), ...cleaned } : cleaned;
     const items = await readItems(duck, options.neutralise);
     const logged = report.hasImpressions === true ? await readImpressions(duck) : undefined;
-    const notes = strangers === undefined ? report.notes : [...report.notes, strangers];
+    if (logged?.stats.slates === 0)
+      throw new DataError(`No logged slate is left of ${logged.stats.read} (${describe(logged.stats.dropped)}).`, {
+        advice: "A slate needs two candidates that the item file knows, and labels that differ.",
+      });
+    const notes = [...report.notes, ...twice, ...(strangers === undefined ? [] : [strangers])];
     return { report: { ...report, notes }, dropped, items, logged, columns: await readColumns(duck) };
   } finally {
     duck.close();
   }
+}
+
+/** Ids that have several texts. */
+async function describeTwice(duck: Duck): Promise<string[]> {
+  const texts = "hash(title, brand, categories, description)";
+  const twice = await duck.number(
+    `SELECT count(*) FROM (SELECT i FROM raw_items GROUP BY i HAVING count(*) > 1 AND min(${texts}) <> max(${texts}))`,
+  );
+  return twice === 0
+    ? []
+    : [`${twice} items stand in the item file more than once, with different texts; the first counts`];
 }
 
 /** What to do depends on what took most of the rows. */

@@ -53,10 +53,10 @@ function quotedCells(text: string, start: number, delimiter: string, endOfLine: 
   for (;;) {
     let end: number;
     if (text[at] === '"') {
-      let close = text.indexOf('"', at + 1);
-      while (close >= 0 && text[close + 1] === '"') close = text.indexOf('"', close + 2);
+      const { close, escaped } = closingQuote(text, at + 1, delimiter);
       if (close < 0) return { open: true, end: text.length };
-      const inside = text.slice(at + 1, close);
+      const written = text.slice(at + 1, close);
+      const inside = escaped ? written.replaceAll('\\"', '"') : written;
       const multiline = inside.includes("\n") || inside.includes("\r");
       const next = text[close + 1];
       if (next === undefined || isBreak(next) || text.startsWith(delimiter, close + 1)) {
@@ -75,6 +75,30 @@ function quotedCells(text: string, start: number, delimiter: string, endOfLine: 
     if (end >= text.length || isBreak(text[end]))
       return { cells, open: false, end, ...(broken === undefined ? {} : { broken }) };
     at = end + delimiter.length;
+  }
+}
+
+/** The quote that closes what begins at `from`: neither doubled nor, as MySQL writes it, after a backslash within the cell. */
+function closingQuote(
+  text: string,
+  from: number,
+  delimiter: string,
+): { readonly close: number; readonly escaped: boolean } {
+  let escaped = false;
+  for (let close = text.indexOf('"', from); ; ) {
+    const next = text[close + 1];
+    if (close >= 0 && next === '"') close = text.indexOf('"', close + 2);
+    else if (
+      close > from &&
+      text[close - 1] === "\\" &&
+      next !== undefined &&
+      next !== "\n" &&
+      next !== "\r" &&
+      !text.startsWith(delimiter, close + 1)
+    ) {
+      escaped = true;
+      close = text.indexOf('"', close + 1);
+    } else return { close, escaped };
   }
 }
 
@@ -154,6 +178,7 @@ class DelimitedReader {
     const hasNul = text.includes("\u0000");
     let at = 0;
     while (at < text.length) {
+      if (text.charCodeAt(at) === 0xfeff) at++; // the mark of a file that was put after another
       const eol = endOfLine(at);
       const own = text.slice(at, eol);
       const read = this.recordAt(text, at, own, eol, endOfLine, final);

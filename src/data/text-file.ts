@@ -39,9 +39,14 @@ const foreign: readonly (readonly [name: string, bytes: readonly number[]])[] = 
   ["encoded in UTF-32", [0, 0, 0xfe, 0xff]],
 ];
 
+/** A zstd frame, or one that decompressors skip (RFC 8878): pzstd begins its files with one. */
+const isZstd = (head: Uint8Array): boolean =>
+  startsWith(head, 0x28, 0xb5, 0x2f, 0xfd) ||
+  (((head[0] ?? 0) & 0xf0) === 0x50 && startsWith(head.subarray(1), 0x2a, 0x4d, 0x18));
+
 function detectCompression(path: string, head: Uint8Array): Compression {
   if (startsWith(head, 0x1f, 0x8b)) return "gzip";
-  if (startsWith(head, 0x28, 0xb5, 0x2f, 0xfd)) return "zstd";
+  if (isZstd(head)) return "zstd";
   const claimed = /\.gz$/i.test(path) ? "gzip" : /\.zst$/i.test(path) ? "zstd" : undefined;
   if (claimed !== undefined) throw new DataError(`${path} is not a valid ${claimed} file.`);
   return "none";
@@ -100,7 +105,7 @@ export function firstBytes(path: string, bytes: number): Buffer {
 
 export const isCompressed = (path: string): boolean => {
   const head = firstBytes(path, 4);
-  return startsWith(head, 0x1f, 0x8b) || startsWith(head, 0x28, 0xb5, 0x2f, 0xfd);
+  return startsWith(head, 0x1f, 0x8b) || isZstd(head);
 };
 
 /** Throws DataError unless `path` is a readable, non-empty file. */

@@ -20,20 +20,25 @@ export function windows(length: number, size: number, stride: number, offset: nu
   return out;
 }
 
-/** Next-item windows of one epoch over the users' learnable items. */
+/**
+ * Next-item windows of one epoch over the users' learnable items.
+ * @param known items of a user that the model has learned before: windows that hold nothing else are left out
+ */
 export function sequentialDocuments(
   config: Config,
   view: Pick<TrainingView, "sequences" | "times">,
   encoder: Encoder,
   epoch: number,
+  known: (user: number) => number = () => 0,
 ): Document[] {
   const { windowItems, windowStride, shuffleTies } = config.midtrain;
   const rng = Rng.of(config.seed, "windows", epoch);
   return view.sequences.flatMap((sequence, user) => {
     const items = shuffleTies ? withShuffledTies(sequence, view.times[user] as Float64Array, rng) : sequence;
-    return windows(items.length, windowItems, windowStride, rng.int(windowStride)).map(([start, end]) =>
-      encoder.encode(sequentialTask(items.subarray(start, end))),
-    );
+    const cuts = windows(items.length, windowItems, windowStride, rng.int(windowStride));
+    return cuts
+      .filter(([, end]) => end > known(user))
+      .map(([start, end]) => encoder.encode(sequentialTask(items.subarray(start, end))));
   });
 }
 

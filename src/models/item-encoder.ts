@@ -61,7 +61,7 @@ export async function checkEmbedder(
 export function openItemEncoder(run: RunFolder): ItemEncoder {
   const dir = run.file("stages", "sid");
   if (!existsSync(identityFile(dir)))
-    throw new RunError(`run ${run.name} has no semantic IDs yet`, { advice: "They are made by the stage sid." });
+    throw new RunError(`run ${run.name} has no semantic IDs yet`, { advice: "The sid stage makes them." });
   const catalogue = Catalogue.fromJSON(readJson(catalogueFile(dir)));
   const artifact = readFileSync(artifactFile(dir));
   return { catalogue, artifact, identity: checkIdentity(readJson(identityFile(dir)), artifact, catalogue) };

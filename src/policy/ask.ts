@@ -6,6 +6,7 @@
 import type { Compressor } from "../prompts/compress.ts";
 import { type Parsed, parseResponse } from "../prompts/parse.ts";
 import { type Encoder, markers, turn } from "../prompts/pieces.ts";
+import { findFault, reasoningFaults } from "../prompts/reasoning.ts";
 import {
   constraintTokens,
   type PromptInput,
@@ -131,24 +132,45 @@ export function decodeResponse(encoder: Encoder, tokens: Int32Array, decode: (id
   return encoder.chat && tokens.at(-1) === end ? decode(tokens.subarray(0, -1)) + markers.end : decode(tokens);
 }
 
+/** A response as it was sampled. */
+export interface Response {
+  readonly prompt: TokenIds;
+  readonly tokens: Int32Array;
+  /** The tokens, decoded. */
+  readonly text: string;
+}
+
 /**
- * @param text a decoded response
+ * Reasoning that is worthless (prompts/reasoning.ts) makes an answer invalid, whatever order follows it.
  * @param spellings the candidates' semantic IDs as text, in slate order; distinct
  * @param wanted candidates that the constraint let the model write; 0 = all. Free decoding always asks for all.
  */
 export function readResponse(
-  { prompts, decoding }: Pick<AskOptions, "prompts" | "decoding">,
-  text: string,
+  ask: Pick<AskOptions, "encoder" | "prompts" | "decoding">,
+  { prompt, tokens, text }: Response,
   spellings: readonly string[],
   mode: PromptMode,
   wanted = 0,
 ): Parsed {
+  const { prompts, decoding } = ask;
   const fewest = decoding.constrained && wanted > 0 ? Math.min(wanted, spellings.length) : spellings.length;
-  return parseResponse(text, spellings, mode, prompts, fewest);
+  const parsed = parseResponse(text, spellings, mode, prompts, fewest);
+  if (mode === "answer" || parsed.kind === "unparseable") return parsed;
+  const reasoning = tokens.subarray(0, Math.max(0, findTrigger(ask, tokens)));
+  const fault = findFault({ prompt, tokens: reasoning }, ask.encoder, decoding.maxReasoningTokens);
+  if (!fault) return parsed;
+  return {
+    kind: "unparseable",
+    reason: reasoningFaults[fault],
+    detail: `${reasoning.length} tokens: ${parsed.reasoning.slice(0, 60)}`,
+  };
 }
 
 /** Where the reasoning of a response in mode think ends: the index of the first token of the trigger, or -1. */
-export function findTrigger({ encoder, prompts }: AskOptions, tokens: ArrayLike<number>): number {
+export function findTrigger(
+  { encoder, prompts }: Pick<AskOptions, "encoder" | "prompts">,
+  tokens: ArrayLike<number>,
+): number {
   const { trigger } = constraintTokens("think", prompts, encoder);
   return findTokens(tokens, trigger, 0);
 }

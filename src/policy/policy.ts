@@ -161,14 +161,15 @@ export class Policy {
         const text = decodeResponse(this.encoder, c.tokens, (ids) => this.decoder.decode(ids));
         const slate = slates[c.prompt] as SlateInput;
         const spellings = slate.candidates.map(this.spell);
+        const prompt = prompts[c.prompt] as number[];
         out[c.prompt * o.group + c.sample] = {
           slate: c.prompt,
-          prompt: prompts[c.prompt] as number[],
+          prompt,
           tokens: c.tokens,
           logprobs: c.logprobs,
           truncated: c.finishReason === "length",
           text,
-          parsed: readResponse(this.ask, text, spellings, answerMode),
+          parsed: readResponse(this.ask, { prompt, tokens: c.tokens, text }, spellings, answerMode),
           weightVersion: event.weightVersion,
         };
       }

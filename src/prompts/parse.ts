@@ -3,6 +3,7 @@
  * Whitespace is forgiven; anything else that is not a complete permutation of the slate is unparseable, with a reason.
  */
 import { markers } from "./pieces.ts";
+import type { ReasoningFault } from "./reasoning.ts";
 import { jsonOpening, type PromptMode, type PromptOptions } from "./rerank.ts";
 
 export type UnparseableReason =
@@ -14,7 +15,8 @@ export type UnparseableReason =
   | "repeated candidate"
   | "missing candidates"
   | "trailing text"
-  | "not ended";
+  | "not ended"
+  | ReasoningFault;
 
 export type Parsed =
   | {

@@ -63,6 +63,10 @@ export interface ChatFrame {
   readonly end: string;
 }
 
+/** A code of a semantic ID; its letter is the level. */
+const codeLike = /^<s_([a-z])_\d+>$/;
+const aroundCodes: ReadonlySet<string> = new Set(["<|sid_begin|>", "<|sid_end|>"]);
+
 /** Turns pieces into token ids; remembers the ids of items and texts. */
 export class Encoder {
   /** How the model is addressed; undefined = without a chat template. */
@@ -72,6 +76,9 @@ export class Encoder {
   private readonly items = new Map<number, readonly number[]>();
   private readonly texts = new Map<string, readonly number[]>();
   private readonly special: ReadonlyMap<number, string>;
+  private readonly levels: ReadonlyMap<number, number>;
+  /** Levels of a semantic ID in this vocabulary; 0: it has none. */
+  readonly numLevels: number;
 
   /** @param special ids and spellings of tokens that no text may become: those GR2 added and the model's own */
   constructor(
@@ -83,6 +90,23 @@ export class Encoder {
     this.spelling = spelling;
     this.chat = options.chat;
     this.special = options.special ?? new Map();
+    this.levels = new Map(
+      [...this.special].flatMap(([id, token]) => {
+        const [, letter = ""] = codeLike.exec(token) ?? [];
+        return letter === "" ? [] : [[id, letter.charCodeAt(0) - "a".charCodeAt(0)] as const];
+      }),
+    );
+    this.numLevels = 1 + Math.max(-1, ...new Set(this.levels.values()));
+  }
+
+  /**
+   * What a token is to a reader: plain text, a code of an item at a level from 0, what may stand around codes, or markup,
+   * which belongs around texts and never into them.
+   */
+  classify(token: number): "text" | "around" | "markup" | number {
+    const spelling = this.special.get(token);
+    if (spelling === undefined) return "text";
+    return this.levels.get(token) ?? (aroundCodes.has(spelling) ? "around" : "markup");
   }
 
   item(row: number): readonly number[] {

@@ -20,6 +20,7 @@ export interface MetricsFile {
   readonly rows: readonly MetricRow[];
   readonly comparisons: readonly ComparisonRow[];
   readonly health: Readonly<Record<string, number>>;
+  readonly alarms?: readonly string[];
   readonly timings: Readonly<Record<string, number>>;
   /** Absent in runs of earlier versions, as are the next three. */
   readonly recommendation?: Recommendation;

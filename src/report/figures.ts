@@ -122,6 +122,7 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
     reward_ranking: "ranking",
     reward_format: "format bonus",
     reward_invalid: "invalid answers",
+    reward_overlong: "overlong",
   });
   const length = curve(data, "rl", { length_mean: "tokens" });
   const clipped = curve(data, "rl", {
@@ -223,7 +224,7 @@ export async function identifierFigures(data: ReportData): Promise<Html> {
     { step: n.depth, value: n.chance, series: "any two items" },
   ]);
   const unique = sid
-    ? `${(100 * sid.uniqueness).toFixed(2)} % of ${sid.numItems} items have a semantic ID of their own.`
+    ? `${(100 * sid.uniqueness).toFixed(2)} % of ${sid.numItems} items have a unique semantic ID.`
     : "";
   const fit = curve(data, "sid", { reconstruction: "reconstruction", loss: "loss", uniqueness: "uniqueness" });
   const weights = data.prior?.place ?? [];

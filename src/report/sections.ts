@@ -54,7 +54,9 @@ export function hero(data: ReportData): Html {
     [health.identity_rate === undefined ? undefined : percent(health.identity_rate), "input order copied"],
     [minutes(seconds), "all stages"],
   ];
-  return html`<section class="card hero">${r ? recommended(data, r) : earlier(data)}<div class="tiles">${tiles
+  const alarms = data.metrics.alarms ?? [];
+  const warned = alarms.length > 0 && html`<ul class="bad">${alarms.map((text) => html`<li>${text}</li>`)}</ul>`;
+  return html`<section class="card hero">${r ? recommended(data, r) : earlier(data)}${warned}<div class="tiles">${tiles
     .filter(([value]) => value !== undefined)
     .map(([value, label]) => html`<div class="tile"><b>${value}</b><span>${label}</span></div>`)}</div></section>`;
 }
@@ -196,7 +198,7 @@ function slate(e: Example, index: number): Html {
 
 /** Health numbers of the run as a table, system by system. */
 export function healthTable(data: ReportData): Html {
-  const kinds = ["valid_rate", "identity_rate", "kendall_tau", "tokens"] as const;
+  const kinds = ["valid_rate", "fault_rate", "identity_rate", "kendall_tau", "tokens"] as const;
   const { health } = data.metrics;
   const systems = [...new Set(data.metrics.rows.map((r) => r.system))].filter((s) => `${s}_valid_rate` in health);
   if (systems.length === 0) return html``;
@@ -208,9 +210,9 @@ export function healthTable(data: ReportData): Html {
         : kind === "tokens"
           ? value.toFixed(0)
           : value.toFixed(3);
-  return html`<figure class="card"><h3>Answers on test</h3><div class="scroll"><table><thead><tr><th>system</th><th>valid</th><th>copied</th><th>Kendall τ</th><th>tokens</th></tr></thead><tbody>${systems.map(
+  return html`<figure class="card"><h3>Answers on test</h3><div class="scroll"><table><thead><tr><th>system</th><th>valid</th><th>bad reasoning</th><th>copied</th><th>Kendall τ</th><th>tokens</th></tr></thead><tbody>${systems.map(
     (s) => html`<tr><td>${s}</td>${kinds.map((k) => html`<td>${show(health[`${s}_${k}`], k)}</td>`)}</tr>`,
-  )}</tbody></table></div><figcaption>Valid: a complete permutation of the slate. Copied: the input order, so Kendall τ to it is 1.</figcaption></figure>`;
+  )}</tbody></table></div><figcaption>Valid: a complete permutation of the slate, after sound reasoning where there is any. Bad reasoning: it repeats itself, hits its limit, holds special tokens or copies the prompt. Copied: the input order, so Kendall τ to it is 1.</figcaption></figure>`;
 }
 
 /** Where all of this came from. */

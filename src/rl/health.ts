@@ -4,11 +4,14 @@
  */
 import { kendallTau } from "../eval/kendall.ts";
 import type { Parsed } from "../prompts/parse.ts";
+import { describeFaults, faultNames, measureFaults } from "../prompts/reasoning.ts";
+import type { PromptMode } from "../prompts/rerank.ts";
 import type { Verdict } from "../reward/verify.ts";
 import { teaches } from "./groups.ts";
 
 /** The answers to one slate. G responses. */
 export interface Answers {
+  readonly mode: PromptMode;
   readonly slate: { readonly candidates: readonly number[] };
   readonly rollouts_G: readonly {
     readonly tokens: ArrayLike<number>;
@@ -36,6 +39,7 @@ export function measureHealth(seen: readonly Answers[], kept: readonly Answers[]
     reward_ranking: average(verdicts.map((v) => v.parts.ranking)),
     reward_format: average(verdicts.map((v) => v.parts.format)),
     reward_invalid: average(verdicts.map((v) => v.parts.invalid)),
+    reward_overlong: average(seen.flatMap((g) => g.rewards_G.map((r, i) => r - (g.verdicts_G[i] as Verdict).reward))),
     valid_rate: valid.length / Math.max(1, verdicts.length),
     identity_rate: valid.filter((v) => v.identity).length / Math.max(1, valid.length),
     kendall_tau: average(orders.map((o) => kendallTau(o, inputOrder(o)))),
@@ -47,6 +51,11 @@ export function measureHealth(seen: readonly Answers[], kept: readonly Answers[]
     // 0: all of a step's answers come from the same weights (rollouts.jsonl has the version of each).
     weight_version_span: measureSpan(rollouts.map((r) => r.weightVersion)),
   };
+  const reasoned = seen.filter((g) => g.mode === "think").flatMap((g) => g.rollouts_G);
+  const faults = measureFaults(
+    reasoned.map(({ parsed }) => (parsed.kind === "unparseable" ? parsed.reason : undefined)),
+  );
+  if (reasoned.length > 0) for (const name of faultNames) values[`reasoning_${name}`] = faults[name];
   const positions = Math.max(0, ...seen.map((g) => g.slate.candidates.length));
   for (let position = 0; position < positions; position++)
     values[`first_choice_${position + 1}`] =
@@ -120,6 +129,10 @@ export function raiseAlarms(steps: readonly Values[]): Alarm[] {
     "cut off",
     `${percent(cut)} of answers are cut off by the length limit. Raise decoding.maxReasoningTokens or rl.overlongBuffer.`,
   );
+  const faults = { repeats: 0, limit: 0, special: 0, copies: 0 };
+  for (const name of faultNames) faults[name] = mean(`reasoning_${name}`);
+  const said = describeFaults(faults);
+  raise(said.length > 0, "reasoning", said.join(" "));
   const positions = Object.keys(last).filter((name) => name.startsWith("first_choice_"));
   const favourite = positions.reduce((best, name) => (mean(name) > mean(best) ? name : best), positions[0] ?? "");
   raise(

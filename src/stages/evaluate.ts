@@ -20,6 +20,7 @@ import { baselinesFor, findSystem, isPolicy } from "../eval/systems.ts";
 import { resultsTable } from "../eval/table.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import type { Slate } from "../prerank/types.ts";
+import { describeFaults } from "../prompts/reasoning.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { modelVerbs } from "../run/verbs.ts";
 import { modelAnswers, type SystemResult } from "./evaluation/answers.ts";
@@ -37,6 +38,7 @@ export const evaluate: Stage = {
     eval: c.eval,
     brought: Object.values(c.eval.baselines).map((path) => hashFile(path)),
     ...{ prompts: c.prompts, decoding: c.decoding, refit: c.refit, seed: c.seed },
+    ...(c.refit ? { refitted: c.midtrain } : {}),
   }),
   run,
 };
@@ -100,6 +102,7 @@ async function run(context: StageContext): Promise<Summary> {
   writeJson(join(context.dir, "examples.json"), examples(corpus, test, answers, results.selected.system));
   const { over_ranker, sentence } = results.recommendation;
   context.log(sentence);
+  for (const alarm of results.alarms ?? []) context.log(`! ${alarm}`);
   return {
     slates: test.length,
     delta_ndcg5: over_ranker.delta,
@@ -133,6 +136,7 @@ function tabulate(asked: Asked, answers: readonly SystemResult[], preranker: str
     rows,
     comparisons,
     health: measureHealth(answers, corpus),
+    alarms: listAlarms(answers),
     selected: { system: recommendation.system, validation },
     recommendation,
     ...(preranker ? { best_preranker: preranker } : {}),
@@ -155,6 +159,11 @@ function measureHealth(answers: readonly SystemResult[], corpus: Corpus): Record
     health[`${a.system}_identity_rate`] = a.health?.identity ?? 0;
     health[`${a.system}_kendall_tau`] = a.health?.tau ?? 0;
     health[`${a.system}_tokens`] = a.tokens.answer;
+    if (a.health?.faults) {
+      const shares = Object.entries(a.health.faults);
+      for (const [fault, share] of shares) health[`${a.system}_reasoning_${fault}`] = share;
+      health[`${a.system}_fault_rate`] = shares.reduce((sum, [, share]) => sum + share, 0);
+    }
   }
   for (const a of answers) {
     const system = findSystem(a.system);
@@ -166,6 +175,12 @@ function measureHealth(answers: readonly SystemResult[], corpus: Corpus): Record
   health.identity_rate = health.rl_identity_rate ?? 0;
   return health;
 }
+
+/** What is wrong with the answers of a policy, for people. */
+const listAlarms = (answers: readonly SystemResult[]): string[] =>
+  answers.flatMap(({ system, health }) =>
+    health?.faults && isPolicy(system) ? describeFaults(health.faults).map((text) => `${system}: ${text}`) : [],
+  );
 
 /** Caps test slates by drawing whole users, so that the bootstrap over users stays honest; 0 = all. */
 function wholeUsers(slates: readonly Slate[], context: StageContext): readonly Slate[] {

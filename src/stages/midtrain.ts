@@ -26,12 +26,10 @@ export const midtrain: Stage = {
   source: import.meta.url,
   inputs: ["data", "sid"],
   verbs: ["trainTokenizer", ...modelVerbs],
-  settings: (c) => ({
-    midtrain: c.midtrain,
+  settings: ({ midtrain: { refit: _, ...midtrain }, ...c }) => ({
+    midtrain,
     language:
-      c.midtrain.languageFile && existsSync(c.midtrain.languageFile)
-        ? sha256(readFileSync(c.midtrain.languageFile))
-        : "",
+      midtrain.languageFile && existsSync(midtrain.languageFile) ? sha256(readFileSync(midtrain.languageFile)) : "",
     model: c.model,
     sid: [c.sid.levels, c.sid.codes, c.sid.format],
     seed: c.seed,

@@ -203,9 +203,9 @@ export class ConstraintWalk {
     return this.state === "done" && this.forced.length === 0;
   }
 
-  /** True while nothing but the model decides when the trigger comes. */
-  get unbounded(): boolean {
-    return this.state === "waiting" && this.maxFreeTokens === 0;
+  /** True until the trigger is out. */
+  get reasons(): boolean {
+    return this.state === "waiting";
   }
 
   /** What may come next; undefined = the whole vocabulary, empty = nothing. */

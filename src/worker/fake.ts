@@ -25,8 +25,10 @@ import {
 import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer.ts";
 import type * as t from "./types.ts";
 
-/** Free tokens FakeWorker writes before the constraint's trigger where maxFreeTokens sets no bound. */
+/** Free tokens FakeWorker writes before the constraint's trigger: so many letters, short of maxFreeTokens. */
 const tokensBeforeTrigger = 4;
+/** A letter of the byte tokenizer in place of any token: reasoning of random special tokens would be invalid. */
+const toLetter = (token: number): number => "a".charCodeAt(0) + (token % 26);
 
 interface FakeModel {
   readonly lm: BigramModel;
@@ -373,10 +375,9 @@ export class FakeWorker implements t.WorkerClient {
       let taken: Option;
       if (options) taken = pick(options, temperature, u);
       else {
-        const token =
-          walk.unbounded && tokens.length >= tokensBeforeTrigger
-            ? (trigger[triggered++] as number)
-            : lm.draw(previous, temperature, u);
+        const most = Math.min(tokensBeforeTrigger, (request.constraint?.maxFreeTokens || Infinity) - 1);
+        const drawn = lm.draw(previous, temperature, u);
+        const token = !walk.reasons ? drawn : tokens.length < most ? toLetter(drawn) : (trigger[triggered++] as number);
         taken = freeOption(lm, previous, token, temperature || 1);
       }
       for (const [k, token] of taken.tokens.entries()) {

@@ -78,7 +78,7 @@ const cases: readonly Case[] = [
     what: "a config file that holds a list",
     args: () => withConfig(file("list.yaml", "- 1\n")),
     code: "CONFIG",
-    message: /list\.yaml: must hold a mapping/,
+    message: /list\.yaml: expected a mapping/,
   },
   {
     what: "an unknown setting",

@@ -151,7 +151,7 @@ describe("many candidates", () => {
 
 describe("settings that cannot work", () => {
   it.each([
-    ["prerank.folds=1", /prerank\.folds = 1 leaves nobody/],
+    ["prerank.folds=1", /prerank\.folds = 1 leaves no users/],
     ["prerank.trainSlates=10", /needs prerank\.folds/],
     ["prerank.scores.mine=x.csv", /needs prerank\.kind = fused/],
     ["prerank.candidates=101", /prerank\.candidates = 101/],

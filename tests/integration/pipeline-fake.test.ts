@@ -270,7 +270,7 @@ describe("the whole pipeline on a fake worker", () => {
     const shown = showRun(root, "stale");
     expect(shown).toMatch(/\nsft +finished/);
     expect(shown).toMatch(/\nrl +stale/);
-    expect(shown).toContain("The results below are of the earlier settings.");
+    expect(shown).toContain("The results below were made with the earlier settings.");
     await expect(openServedRun(root, "stale", [])).rejects.toThrow("rl, evaluate are missing or stale");
     await invoke("stale", { set: ["sft.lambdaReasoning=0.1"] });
     expect(stale()).toEqual([]);

@@ -166,7 +166,7 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
     expect(new Set(given.map((e) => e.sid)).size).toBe(3);
     const again = await encode(out);
     finished(again);
-    expect(again.stdout).toContain("0 new items have a semantic ID; 3 were in");
+    expect(again.stdout).toContain("0 new items got a semantic ID; 3 were already in");
     expect(readFileSync(out, "utf8").trimEnd().split("\n")).toEqual(lines);
   });
 

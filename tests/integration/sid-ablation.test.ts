@@ -70,7 +70,7 @@ describe("gr2 sid ablate", () => {
 
     const third = await ablate();
     expect(third.worker.log).toEqual([]);
-    expect(third.text).toContain("4 cells, 4 finished before");
+    expect(third.text).toContain("4 cells, 4 already finished");
     expect(readdirSync(out).filter((f) => f.startsWith("work-"))).toEqual([]);
   });
 
@@ -80,7 +80,7 @@ describe("gr2 sid ablate", () => {
   });
 
   it("names a row or a seed it does not know", async () => {
-    await expect(ablate([], "emma")).rejects.toThrow(/no such row; there are configured, ema/);
+    await expect(ablate([], "emma")).rejects.toThrow(/no such row; expected one of configured, ema/);
     await expect(ablate([], "none", "0,x")).rejects.toThrow(/whole numbers/);
     const kmeans = loadConfig(recipe, ["sid.method=rqkmeans"]);
     expect(() => cellConfig(kmeans, "ema", 0)).toThrow(ConfigError);

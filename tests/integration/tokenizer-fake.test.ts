@@ -63,7 +63,7 @@ describe("the stage sid", () => {
     });
     const text = showSidReport(root, "first");
     expect(text).toContain("reconstruction error: 17.00 %");
-    expect(text).toContain("do items whose embeddings are near share their first codes?");
+    expect(text).toContain("do items with similar embeddings share their first codes?");
     expect(text).toMatch(/ {6}[012] {2}0\.\d\d {2}\[\d+, \d+\] {2}Film number \d+/);
   });
 });
@@ -86,7 +86,7 @@ describe("gr2 sid encode", () => {
   it("gives new items IDs nobody has, known ones theirs, and adds without changing", async () => {
     const out = join(folder, "out.jsonl");
     write(lines);
-    expect(await encode(out)).toContain("2 new items have a semantic ID; 1 known to the run have their ID from there");
+    expect(await encode(out)).toContain("2 new items got a semantic ID; 1 keep the ID they have in the run");
     const catalogue = Catalogue.fromJSON(json(sidFile("first", "catalogue.json")));
     const dataset = await loadDataset(join(root, "first/stages/data"));
     const first = read(out);
@@ -99,7 +99,7 @@ describe("gr2 sid encode", () => {
     expect(first[1]?.nearest.map((n) => n.item_id)).not.toContain("i7");
 
     const bytes = readFileSync(out, "utf8");
-    expect(await encode(out)).toContain("0 new items have a semantic ID; 3 were in");
+    expect(await encode(out)).toContain("0 new items got a semantic ID; 3 were already in");
     expect(readFileSync(out, "utf8")).toBe(bytes);
     const other = join(folder, "other.jsonl");
     await encode(other);

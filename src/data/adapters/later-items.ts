@@ -8,6 +8,7 @@ import type { Duck, Quarantine } from "../duck.ts";
 import { requireFile } from "../text-file.ts";
 import { amazonColumns, noSeparator } from "./amazon.ts";
 import { detectFormat } from "./fields.ts";
+import { isNumbered } from "./header.ts";
 import type { AdapterOptions } from "./index.ts";
 import { type ItemColumns, listColumns, namesIn, readItemTable } from "./items.ts";
 import { given } from "./locate.ts";
@@ -67,7 +68,7 @@ export async function readLaterItems(
 }
 
 const namesThere = (names: string | readonly string[] | undefined, there: readonly string[]): boolean =>
-  [names ?? []].flat().some((n) => /^#\d+$/.test(n) || there.includes(n) || there.includes(n.split(".")[0] ?? n));
+  [names ?? []].flat().some((n) => isNumbered(n) || there.includes(n) || there.includes(n.split(".")[0] ?? n));
 
 /** Columns that the run's own item file had. */
 function columnsIn(source: AdapterOptions): Partial<ItemColumns> {
@@ -108,7 +109,7 @@ function chooseColumns(
         { advice: "Say which column holds what: --column FIELD=COLUMN." },
       );
   const run = columnsIn(source);
-  if (namesIn(run).some((name) => /^#\d+$/.test(name))) return { id: "#0", ...run, ...named };
+  if (namesIn(run).some((name) => isNumbered(name))) return { id: "#0", ...run, ...named };
   const own = Object.entries(run).filter(([, names]) => namesThere(names, there));
   return { ...usual, ...Object.fromEntries(own), ...named };
 }

@@ -2,8 +2,8 @@
  * Finds a data set's files by the names they are published under. Named files win; otherwise exactly one file must fit,
  * and the error says what was looked for. Reads no contents.
  */
-import { readdirSync, statSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
 import { DataError } from "../../core/errors.ts";
 
 /** What is looked for, most usual name first: the first pattern that any file fits decides. */
@@ -27,31 +27,57 @@ export function filesIn(folder: string): string[] {
   }
 }
 
-/** One file name, several, or patterns with * and ?; a folder stands for the files in it. */
+/** One file name, several, or patterns with *, ? and **; a folder stands for the files in it, however deep. */
 export type FileNames = string | readonly string[];
 
-/** The paths of named files, in the order given; a pattern's or folder's by name. Throws DataError where there is none. */
+/** part-10 comes after part-9. */
+const byNumber = new Intl.Collator("en", { numeric: true }).compare;
+const inOrder = (a: string, b: string): number => byNumber(a, b) || (a < b ? -1 : 1);
+
+/**
+ * The paths of named files, in the order given; those of a pattern or a folder by name, numbers by size.
+ * @throws DataError where there is none
+ */
 export function filesNamed(folder: string, names: FileNames): readonly string[] {
   const found = (typeof names === "string" ? [names] : names).flatMap((name) => {
-    const path = join(folder, name);
-    if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true)
-      return filesIn(path)
-        .filter((n) => !n.startsWith("_"))
-        .map((n) => join(path, n));
-    if (!/[*?]/.test(name)) return [path];
-    const own = dirname(path);
-    const fits = new RegExp(
-      `^${basename(name)
-        .replace(/[.+^${}()|[\]\\]/g, "\\$&")
-        .replaceAll("*", ".*")
-        .replaceAll("?", ".")}$`,
+    const path = resolve(folder, name);
+    if (isFolder(path)) return filesWithin(path);
+    if (!/[*?]/.test(name) || existsSync(path)) return [path];
+    const parts = name.split("/");
+    const fixed = parts.findIndex((p) => /[*?]/.test(p));
+    const matching = matchParts(
+      resolve(folder, parts.slice(0, fixed).join("/") || (name.startsWith("/") ? "/" : ".")),
+      parts.slice(fixed),
     );
-    const matching = filesIn(own).filter((n) => fits.test(n));
-    if (matching.length === 0) throw new DataError(`${own} has no file that fits ${basename(name)}.`);
-    return matching.map((n) => join(own, n));
+    if (matching.length === 0) throw new DataError(`${folder} has no file that fits ${name}.`);
+    return matching.sort(inOrder);
   });
   if (found.length === 0) throw new DataError(`${folder}: no file is named.`);
   return [...new Set(found)];
+}
+
+const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+
+/** Files of a folder and of those within it (`date=2024-01-01/part-0.parquet`); names with _ or . in front are others' notes. */
+function filesWithin(folder: string): string[] {
+  return listEntries(folder)
+    .flatMap((e) => (e.isDirectory() ? filesWithin(join(folder, e.name)) : [join(folder, e.name)]))
+    .sort(inOrder);
+}
+
+const listEntries = (folder: string) =>
+  readdirSync(folder, { withFileTypes: true }).filter((e) => !/^[._]/.test(e.name));
+
+/** Files under `folder` whose path fits the parts: `*` and `?` within a name, `**` any folders. */
+function matchParts(folder: string, [part = "", ...rest]: readonly string[]): string[] {
+  if (!isFolder(folder)) return [];
+  const paths = listEntries(folder).map((e) => join(folder, e.name));
+  if (part === "**") return [...matchParts(folder, rest), ...paths.flatMap((p) => matchParts(p, [part, ...rest]))];
+  const pattern = part.replace(/[.+^${}()|[\]\\]/g, "\\$&");
+  const fits = new RegExp(`^${pattern.replaceAll("*", ".*").replaceAll("?", ".")}$`);
+  return paths
+    .filter((p) => fits.test(basename(p)))
+    .flatMap((p) => (rest.length > 0 ? matchParts(p, rest) : isFolder(p) ? filesWithin(p) : [p]));
 }
 
 /** The path of the one file that fits, undefined if none does. Throws DataError if several do. */

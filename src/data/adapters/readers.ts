@@ -7,8 +7,9 @@ import { type Clock, calendarFrom, dateText, guessClock, implausibleSql, kinds, 
 import { type Duck, type Quarantine, quarantineLimit, sqlName, sqlText } from "../duck.ts";
 import { type Found, textLines } from "../records.ts";
 import { type Encoding, requireFile } from "../text-file.ts";
-import { areFloatsSql, idSql, isNoIdSql, withoutZerosSql } from "../values.ts";
+import { areFloatsSql, idSql, isNoIdSql, readId, withoutZerosSql } from "../values.ts";
 import { cellSql, checkIds, type Fields, isNumber, isTime, type ReadOptions, withFields } from "./fields.ts";
+import { headerAgain } from "./header.ts";
 
 /** One item before neutralisation. Absent text is "" or []. */
 export interface RawItem {
@@ -80,17 +81,18 @@ export function readInteractions(
   return withFields(duck, file, fields, quarantine, options, async (source) => {
     await checkIds(duck, file, source, ["u", "i"]);
     const clock = time === undefined ? undefined : await chooseClock(duck, source, "t", options.timeUnit ?? "auto");
+    const after = clock === undefined ? await duck.number("SELECT coalesce(max(t), 0) FROM raw_interactions") : 0;
     const kept = keep.map(([, values], k) => keptSql(`k${k}`, source.types.get(`k${k}`) ?? "VARCHAR", values));
     await duck.run(`DROP TABLE IF EXISTS staged; CREATE TEMP TABLE staged AS SELECT
       ${idOfSql(source, "u")} AS u, ${idOfSql(source, "i")} AS i,
       ${rating === undefined ? "NULL::DOUBLE" : "TRY_CAST(r AS DOUBLE)"} AS r,
-      ${clock === undefined ? "(row_number() OVER ())::DOUBLE" : clock.seconds} AS t,
+      ${clock === undefined ? `(row_number() OVER () + ${after})::DOUBLE` : clock.seconds} AS t,
       ${clock === undefined ? "0" : clock.kind}::UTINYINT AS q
       , ${kept.length === 0 ? "true" : `(${kept.join(" AND ")})`} AS kept FROM ${withNumber(source, time !== undefined)}`);
     const count = await source.settle();
     if (count === undefined) return undefined;
     await setAside(duck, file, source, columns, options.timeUnit ?? "auto", quarantine);
-    const notes = await dropOthers(duck, file, keep);
+    const notes = [...source.notes, ...(await dropOthers(duck, file, keep))];
     await mendFloats(duck, "staged", ["u", "i"]);
     if (time !== undefined) notes.push(...(await describeTimes(duck, file, time)));
     await moveStaged(duck);
@@ -137,7 +139,8 @@ export async function chooseClock(duck: Duck, source: Fields, field: string, uni
 
 function keptSql(field: string, type: string, values: readonly (string | number | boolean)[]): string {
   const texts = values.map((v) => sqlText(String(v)));
-  const x = `trim(${cellSql(sqlName(field), type)})`;
+  const cell = `trim(${cellSql(sqlName(field), type)})`;
+  const x = values.every((v) => typeof v === "boolean") ? `lower(${cell})` : cell; // pandas writes True
   return `coalesce(${x} IN (${texts.join(", ")}) OR regexp_replace(${x}, '\\.0+$', '') IN (${texts.join(", ")}), false)`;
 }
 
@@ -175,7 +178,11 @@ async function setAside(
   const { rating, time } = columns;
   const late = `coalesce(avg((t >= ${calendarFrom})::INTEGER), 0)`;
   const isCalendar = time !== undefined && (await duck.number(`SELECT ${late} FROM staged`)) > 0.05;
+  const { header } = source;
   const faults = [
+    header === undefined
+      ? "false"
+      : `u = ${sqlText(readId(header.u) ?? "")} AND i = ${sqlText(readId(header.i) ?? "")}`,
     isNoIdSql("u"),
     isNoIdSql("i"),
     "t IS NULL OR NOT isfinite(t)",
@@ -195,6 +202,7 @@ async function setAside(
   const name = (role: keyof InteractionColumns): string => `"${columns[role]}"`;
   const parseReason = (r: Readonly<Record<string, unknown>>): string =>
     [
+      () => headerAgain,
       () => noId("user", name("user"), r.raw_u),
       () => noId("item", name("item"), r.raw_i),
       () => notATime(name("time"), r.raw_t),

@@ -9,7 +9,7 @@ import type { TimeUnit } from "../clock.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { type Encoding, requireFile } from "../text-file.ts";
 import { readId } from "../values.ts";
-import { headerCells } from "./fields.ts";
+import { headerCells } from "./header.ts";
 import type { ItemColumns } from "./items.ts";
 import { given, locate, locateOrFail, type Wanted } from "./locate.ts";
 import {

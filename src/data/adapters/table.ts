@@ -10,7 +10,8 @@ import type { TimeUnit } from "../clock.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import type { Encoding } from "../text-file.ts";
 import { idSql } from "../values.ts";
-import { cellSql, withFields } from "./fields.ts";
+import { cellSql, detectFormat, withFields } from "./fields.ts";
+import { isNumbered } from "./header.ts";
 import { type ItemColumns, listColumns, namesIn, readItemTable } from "./items.ts";
 import { type FileNames, filesNamed, given, locate, locateOrFail, type Wanted } from "./locate.ts";
 import {
@@ -121,12 +122,13 @@ export function itemColumnsIn(
   options: Pick<TableOptions, "itemColumns"> & { readonly columns: Pick<InteractionColumns, "item"> },
 ): ItemColumns {
   const named = { ...options.itemColumns };
-  if (namesIn(named).some((c) => /^#\d+$/.test(c))) return { id: "#0", ...named };
+  if (namesIn(named).some(isNumbered)) return { id: "#0", ...named };
   const id = there.includes(options.columns.item) ? options.columns.item : defaultItemColumns.id;
   const columns = { ...defaultItemColumns, id, ...named };
   const needed = Object.entries({ id: columns.id, ...named });
+  const nests = ["jsonl", "parquet"].includes(detectFormat(file));
   for (const [role, name] of needed.flatMap(([r, names]) => [names].flat().map((n) => [r, n] as const)))
-    if (!there.includes(name) && !there.includes(name.split(".")[0] ?? name))
+    if (!there.includes(name) && !(nests && there.includes(name.split(".")[0] ?? name)))
       throw new DataError(
         `${file} has no column "${name}" (data.columns.${role}); it has ${there.map((n) => `"${n}"`).join(", ")}.`,
       );

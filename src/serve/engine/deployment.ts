@@ -6,6 +6,7 @@ import { CheckpointError, WorkerError } from "../../core/errors.ts";
 import { hashJson, sha256 } from "../../core/hash.ts";
 import { checkEmbedder } from "../../models/item-encoder.ts";
 import { computePrior, type Prior } from "../../policy/prior.ts";
+import { findFault } from "../../prompts/reasoning.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { WorkerClient } from "../../worker/types.ts";
 import type { SlateFacts } from "../model/evidence.ts";
@@ -14,7 +15,7 @@ import { Lru } from "../model/lru.ts";
 import { type LoadedRun, RunModel } from "../model/model.ts";
 import { NewItems } from "../model/new-items.ts";
 import type { Order } from "../model/order.ts";
-import { RequestPreparer } from "../model/prepared-request.ts";
+import { type PreparedRequest, RequestPreparer } from "../model/prepared-request.ts";
 import type { ServedRun } from "../model/served-run.ts";
 import type { ReasoningParts } from "../request/reasoning.ts";
 import type { PromptTokens, ServedModel, ServeMode } from "../request/types.ts";
@@ -74,7 +75,7 @@ export class Deployment {
     signal: AbortSignal,
   ): Promise<Deployment> {
     const embedder = await checkEmbedder(run.config, run.tokenizer.identity, log, signal);
-    const runModel = new RunModel(run, label, embedder, onPrompts);
+    const runModel = new RunModel(run, label, embedder, { log, ...(onPrompts ? { onPrompts } : {}) });
     const { serve } = run.config;
     let first: LoadedRun | undefined;
     const remote = serve.addresses.length > 0;
@@ -128,8 +129,9 @@ export class Deployment {
   }
 
   /** For turning this model's reasoning into text. */
-  reasoningParts(titles: ReadonlyMap<string, string>): ReasoningParts {
+  reasoningParts({ prompt, titles }: Pick<PreparedRequest, "prompt" | "titles">): ReasoningParts {
     const { run } = this.runModel;
+    const { encoder, decoding } = this.preparer.options;
     return {
       shape: run.catalogue.shape,
       decode: this.preparer.decode,
@@ -138,6 +140,7 @@ export class Deployment {
         const row = run.catalogue.findRow(codes);
         return titles.get(codes.join()) ?? (row === undefined ? undefined : run.items[row]?.title || "untitled");
       },
+      isSound: (tokens) => findFault({ prompt, tokens }, encoder, decoding.maxReasoningTokens, false) === undefined,
     };
   }
 

@@ -168,7 +168,7 @@ export class Engine implements Reranker {
         .map(({ position, score }) => ({ position, id: request.candidates[position]?.id as string, score })),
       reasoning:
         outcome.kind === "order" && request.mode === "think"
-          ? reasoningText(outcome.order.reasoning, deployment.reasoningParts(outcome.prepared.titles))
+          ? reasoningText(outcome.order.reasoning, deployment.reasoningParts(outcome.prepared))
           : "",
       ...(outcome.kind === "fallback" ? { fallback: outcome.reason } : {}),
       timings: {
@@ -276,7 +276,7 @@ export class Engine implements Reranker {
 }
 
 function tokensTo(onReasoning: OnReasoning, deployment: Deployment, prepared: PreparedRequest) {
-  const stream = new ReasoningStream(deployment.reasoningParts(prepared.titles));
+  const stream = new ReasoningStream(deployment.reasoningParts(prepared));
   return (index: number, token: number): void => {
     const piece = stream.push(index, token);
     if (piece !== "") onReasoning(piece);

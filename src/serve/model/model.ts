@@ -13,6 +13,7 @@ import type { ChatFrame } from "../../prompts/pieces.ts";
 import { Tokenizer } from "../../worker/tokenizer.ts";
 import type { LoadedModel, WorkerClient } from "../../worker/types.ts";
 import type { PromptTokens, ServeMode } from "../request/types.ts";
+import { AnswerAlarm } from "./answer-alarm.ts";
 import type { SlateFacts } from "./evidence.ts";
 import type { FoundItems } from "./items.ts";
 import { countWanted, directOrder, type Order, priorOrder, thinkOrder } from "./order.ts";
@@ -45,19 +46,26 @@ export class RunModel {
   private readonly label: string;
   private readonly embedder: string;
   private readonly onPrompts: (tokens: PromptTokens) => void;
+  private readonly alarm: AnswerAlarm;
   /** By worker and folder of weights: what answers by these weights carry. */
   private readonly weightsIds = new WeakMap<WorkerClient, Map<string, string>>();
 
   /**
    * @param label keeps the models of services that share a worker apart
    * @param embedder folder of the embedding model
-   * @param onPrompts told of every batch's prompts that were answered
+   * @param told of every batch's prompts that were answered, and of what people should know
    */
-  constructor(run: ServedRun, label: string, embedder: string, onPrompts: (tokens: PromptTokens) => void = () => {}) {
+  constructor(
+    run: ServedRun,
+    label: string,
+    embedder: string,
+    told: { readonly onPrompts?: (tokens: PromptTokens) => void; readonly log?: (message: string) => void } = {},
+  ) {
     this.run = run;
     this.label = label;
     this.embedder = embedder;
-    this.onPrompts = onPrompts;
+    this.onPrompts = told.onPrompts ?? (() => {});
+    this.alarm = new AnswerAlarm(told.log ?? (() => {}));
   }
 
   /** Loads every model that answers; one copy where two modes share their weights. Throws CheckpointError or WorkerError. */
@@ -248,7 +256,7 @@ export class RunModel {
       for (const c of event.completions) {
         answered++;
         const request = requests[c.prompt] as PreparedRequest;
-        out[c.prompt] = thinkOrder(preparer.options, request, c, wanted, preparer.decode);
+        out[c.prompt] = thinkOrder(preparer.options, request, c, wanted, preparer.decode, this.alarm.note);
       }
     }
     if (answered < requests.length)

@@ -39,9 +39,10 @@ export const countWanted = (requests: readonly PreparedRequest[]): number =>
   requests.some((q) => q.topN === 0) ? 0 : Math.max(...requests.map((q) => Math.min(q.topN, q.sequences.length)));
 
 /**
- * Undefined where the answer is none to evaluation either. What the model was not asked to write follows in the caller's
- * order, with a score of 0; so does what it wrote because a question of the same batch asked for more.
+ * Undefined where the answer is none to evaluation either, for reasoning that nobody should read too. What the model was
+ * not asked to write follows in the caller's order, with a score of 0; so does what it wrote because a question of the same batch asked for more.
  * @param wanted as the batch was asked
+ * @param note told why an answer is invalid; undefined: it is not
  */
 export function thinkOrder(
   ask: AskOptions,
@@ -49,10 +50,12 @@ export function thinkOrder(
   completion: Completion,
   wanted: number,
   decode: (ids: TokenIds) => string,
+  note: (reason: string | undefined) => void = () => {},
 ): Order | undefined {
   const { tokens } = completion;
   const text = decodeResponse(ask.encoder, tokens, decode);
-  const parsed = readResponse(ask, text, q.spellings, "think", wanted);
+  const parsed = readResponse(ask, { prompt: q.prompt, tokens, text }, q.spellings, "think", wanted);
+  note(parsed.kind === "ranking" ? undefined : parsed.reason);
   if (parsed.kind !== "ranking") return undefined;
   const opens = findTrigger(ask, tokens);
   const own = parsed.order.slice(0, countWanted([q]) || undefined);

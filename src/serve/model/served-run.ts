@@ -2,13 +2,13 @@
  * A finished run as the server needs it: settings, items, semantic IDs, priors, and which weights answer in which mode.
  * Reads the run folder alone; refuses one that is not finished or that is damaged. Not here: workers and models in them.
  */
-import { realpathSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Priors } from "../../artifacts/calibration.ts";
 import { splitOptions } from "../../artifacts/dataset.ts";
 import { readJson, readLines } from "../../artifacts/files.ts";
 import { type DirectPriors, priorsFile, type Results } from "../../artifacts/results.ts";
-import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
+import { refitDir, stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { CheckpointError, ConfigError, RunError } from "../../core/errors.ts";
@@ -99,8 +99,13 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const describeSystem = (system: string): ServedSystem => {
     const { stage, mode } = findSystem(system) ?? {};
     const prior = direct[system] ?? priors.withLikelihood;
-    const isAsked = mode !== "direct" || prior.likelihood > 0;
-    return { name: system, weights: stage && isAsked ? stateDir(stageDir(stage)) : undefined, prior };
+    if (!stage || (mode === "direct" && prior.likelihood === 0)) return { name: system, weights: undefined, prior };
+    const refitted = refitDir(stageDir("evaluate"), stage);
+    return {
+      name: system,
+      weights: mode === "direct" && existsSync(refitted) ? refitted : stateDir(stageDir(stage)),
+      prior,
+    };
   };
   const served = {
     ...(names.think ? { think: describeSystem(names.think) } : {}),

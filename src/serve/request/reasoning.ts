@@ -7,6 +7,8 @@ export interface ReasoningParts {
   /** What closes the reasoning; never shown, not even begun. */
   readonly trigger: readonly number[];
   readonly getTitle: (codes: Codes) => string | undefined;
+  /** Whether reasoning that begins so may be shown; what is not sound makes the answer invalid. */
+  readonly isSound: (tokens: readonly number[]) => boolean;
 }
 
 /** All of it. */
@@ -28,13 +30,15 @@ export class ReasoningStream {
   push(index: number, token: number): string {
     if (this.closed || index !== this.tokens.length) return "";
     this.tokens.push(token);
-    const { trigger, decode } = this.parts;
+    const { trigger, decode, isSound } = this.parts;
     const opens = this.tokens.length - trigger.length;
     if (trigger.length > 0 && opens >= 0 && trigger.every((t, k) => this.tokens[opens + k] === t)) {
       this.closed = true;
       return this.upTo(decode(this.tokens.slice(0, opens)));
     }
-    return this.upTo(decode(this.tokens.slice(0, this.tokens.length - trigger.length + 1)).replace(unfinished, ""));
+    const shown = this.tokens.slice(0, this.tokens.length - trigger.length + 1);
+    this.closed = !isSound(shown);
+    return this.closed ? "" : this.upTo(decode(shown).replace(unfinished, ""));
   }
 
   private upTo(text: string): string {

@@ -7,7 +7,7 @@ import { readPrior } from "../../artifacts/calibration.ts";
 import type { Heads } from "../../artifacts/heads.ts";
 import { requestSeconds } from "../../artifacts/results.ts";
 import { conditional, toSlateInput } from "../../artifacts/slates.ts";
-import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
+import { refitDir, stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { Rng } from "../../core/rng.ts";
 import { kendallTau } from "../../eval/kendall.ts";
@@ -18,7 +18,9 @@ import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
 import { type FoldedPriors, orderBy, outOfSample, type Prior } from "../../policy/prior.ts";
 import { type Parted, wholeOrder } from "../../prerank/heads.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
+import { type FaultName, measureFaults } from "../../prompts/reasoning.ts";
 import type { Asked } from "./asked.ts";
+import { refit, type Through } from "./refit.ts";
 import { bootstrapOptions, fitValidationPrior, makeExamples, scoreSlates } from "./weights.ts";
 
 /** What a system answered: the labels of each slate's candidates in its order; empty without a valid answer. */
@@ -34,6 +36,8 @@ export interface SystemResult {
     readonly valid: number;
     readonly identity: number;
     readonly tau: number;
+    /** Of a system that writes its reasoning: shares of worthless ones. */
+    readonly faults?: Readonly<Record<FaultName, number>>;
   };
   /** Per request on test, mean: tokens of the prompt, and of the answer (in direct mode: of the candidates). */
   readonly tokens: { readonly prompt: number; readonly answer: number };
@@ -53,14 +57,9 @@ const mean = (values: readonly number[]): number => values.reduce((a, b) => a + 
 
 /** The systems that a stage's weights answer for. */
 export async function modelAnswers(stage: LanguageModelStage, asked: Asked): Promise<SystemResult[]> {
-  const { context, corpus } = asked;
-  const model = await openLanguageModel(
-    context,
-    corpus,
-    stateDir(context.inputDir(stage)),
-    tokenizerFile(context.inputDir("midtrain")),
-  );
-  const respondent = new Respondent(asked, model);
+  const { context } = asked;
+  const weights = new StageWeights(stage, asked);
+  const respondent = new Respondent(asked, weights, await weights.open("own"));
   const out: SystemResult[] = [];
   for (const system of systems)
     if (system.stage === stage && isAsked(system, context.config)) out.push(await respondent.answer(system));
@@ -85,9 +84,51 @@ interface CombinedOnValidation {
   readonly scores: readonly (readonly number[])[];
 }
 
+/** The weights of a stage: its own, and as they are refitted for each segment. */
+class StageWeights {
+  private readonly stage: LanguageModelStage;
+  private readonly asked: Asked;
+  private readonly refitted: Record<Through, string>;
+
+  constructor(stage: LanguageModelStage, asked: Asked) {
+    const { context } = asked;
+    this.stage = stage;
+    this.asked = asked;
+    this.refitted = {
+      rerank: context.work(`refit-${stage}`),
+      validation: refitDir(context.dir, stage),
+    };
+  }
+
+  /**
+   * Loads weights, and trains them first where they are not there yet.
+   * @param through what direct mode's weights have seen last; the stage's own where nothing is refitted
+   */
+  async open(through: "own" | Through): Promise<LanguageModel> {
+    const { config } = this.asked.context;
+    if (through === "own" || !config.refit || config.midtrain.refit.epochs === 0)
+      return this.load(stateDir(this.asked.context.inputDir(this.stage)));
+    const path = this.refitted[through];
+    if (!this.done.has(through)) {
+      const model = await this.open(through === "validation" ? "rerank" : "own");
+      await refit(this.stage, through, this.asked, model, path);
+      this.done.add(through);
+    }
+    return this.load(path);
+  }
+
+  private readonly done = new Set<Through>();
+
+  private load(path: string): Promise<LanguageModel> {
+    const { context, corpus } = this.asked;
+    return openLanguageModel(context, corpus, path, tokenizerFile(context.inputDir("midtrain")));
+  }
+}
+
 /** One stage's model, asked in every mode. */
 class Respondent {
   private readonly asked: Asked;
+  private readonly weights: StageWeights;
   private readonly model: LanguageModel;
   private readonly policy: Policy;
   private readonly views: Views;
@@ -95,10 +136,12 @@ class Respondent {
   /** Generated answers on test by system: a control can start from them. */
   private readonly rollouts = new Map<string, readonly Rollout[]>();
 
-  constructor(asked: Asked, model: LanguageModel) {
+  /** @param model with the stage's own weights; all of them spell and ask alike */
+  constructor(asked: Asked, weights: StageWeights, model: LanguageModel) {
     const { context, corpus, heads } = asked;
     const views = ({ slates, evidence }: Heads): SlateInput[] => slates.map((s) => toSlateInput(corpus, s, evidence));
     this.asked = asked;
+    this.weights = weights;
     this.model = model;
     this.policy = model.policy(readPrior(context));
     this.views = { validation: views(heads.validation), test: views(heads.test) };
@@ -118,6 +161,7 @@ class Respondent {
       return change ? { ...result, validation: [] } : result;
     }
     const slates = this.changed(change);
+    await this.weights.open("validation");
     const likelihoods = await this.timed(name, slates.length, () => this.likelihood(slates, `${name}, test`));
     const known = { context, evidence: heads.test.evidence };
     const test = scoreSlates(priors.whole, makeExamples(known, heads.test.slates, likelihoods));
@@ -134,6 +178,7 @@ class Respondent {
     const { context, heads } = this.asked;
     const { slates, evidence } = heads.validation;
     const known = { context, evidence };
+    await this.weights.open("rerank");
     const likelihoods = await this.likelihood(this.views.validation, `${system}, validation`);
     const examples = makeExamples(known, slates, likelihoods);
     // A true item outside of the head teaches nothing about what the model is asked.
@@ -172,6 +217,7 @@ class Respondent {
 
   private async generate(system: System, change: Change | undefined): Promise<SystemResult> {
     const { selection, context } = this.asked;
+    await this.weights.open("own");
     const onValidation = change
       ? []
       : await this.sample(
@@ -187,7 +233,7 @@ class Respondent {
       this.sample(system, slates, "test", policy, reasonings),
     );
     this.rollouts.set(system.name, onTest);
-    return generated(system.name, this.asked, change ? [] : selection, onValidation, onTest);
+    return generated(system, this.asked, change ? [] : selection, onValidation, onTest);
   }
 
   private sample(
@@ -297,8 +343,11 @@ const answeredOrder = ({ parsed }: Rollout, part: Parted): readonly number[] =>
 
 const answered = (r: Rollout, slate: Slate, part: Parted): readonly number[] => inOrder(slate, answeredOrder(r, part));
 
+const readReason = ({ parsed }: Rollout): string | undefined =>
+  parsed.kind === "unparseable" ? parsed.reason : undefined;
+
 function generated(
-  system: string,
+  { name: system, mode }: System,
   asked: Asked,
   chosen: readonly number[],
   onValidation: readonly Rollout[],
@@ -326,6 +375,7 @@ function generated(
           ),
         ),
       ),
+      ...(mode === "think" ? { faults: measureFaults(onTest.map(readReason)) } : {}),
     },
     tokens: { prompt: mean(onTest.map((r) => r.prompt.length)), answer: mean(onTest.map((r) => r.tokens.length)) },
     shown: onTest.flatMap((r, i) => {

@@ -192,7 +192,7 @@ describe("run show, rollout show, watch", () => {
     expect(rollouts).toContain("bad�[2Jtext");
     const left = sink();
     await watch({ root, name: "r", signal: new AbortController().signal }, left);
-    expect(left.text).toContain("r is not running; what it left");
+    expect(left.text).toContain("r is not running; its last state");
   });
 
   it("draw stages, bars, metrics and a sample", () => {
@@ -275,7 +275,7 @@ describe("doctor", () => {
   it("says at the end whether the machine is fit", () => {
     const bad = { name: "Node", state: "problem", found: "18", advice: "Install Node 20.19 or newer." } as const;
     expect(noColour(renderChecks([bad]))).toBe(
-      "✗ Node  18\n        → Install Node 20.19 or newer.\n\n1 problem to solve first.",
+      "✗ Node  18\n        → Install Node 20.19 or newer.\n\n1 problem to fix first.",
     );
   });
 });

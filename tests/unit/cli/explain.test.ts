@@ -32,11 +32,11 @@ describe("gr2 reward explain", () => {
   it.each([
     ["c1 c2 c3 c4<|end|>", [], "0: the true item did not move up", "reward     0"],
     ["c1 c2 c4 c3<|end|>", [], "(3 - 4) / 4 = -0.25", "reward     -0.25"],
-    ["c1 c2 c3 c4<|end|>", ["rl.reward.format=unconditional"], "any valid answer is paid", "reward     0.2"],
+    ["c1 c2 c3 c4<|end|>", ["rl.reward.format=unconditional"], "every valid answer earns the bonus", "reward     0.2"],
     [
       "c1 c2 c3 c4<|end|>",
       ["rl.reward.kind=auc", "rl.reward.dehacked=true"],
-      "the input order re-emitted",
+      "the input order repeated",
       "reward     0",
     ],
     // The true item of position 3 at position 2 of 4: 2 of 3 pairs right, and the bonus of a promotion.
@@ -125,7 +125,7 @@ describe("gr2 sid report", () => {
     const catalogue = Catalogue.of(codes, { levels: 2, codes: 2, format: "bare" });
     const report = sidReport({ catalogue, titles: ["A", "B", "C", "D"], labels: ["x", "x", "y", "y"] });
     const text = noColour(renderSidReport(report));
-    expect(text).toContain("50.00 % of 4 items have a semantic ID of their own");
+    expect(text).toContain("50.00 % of 4 items have a unique semantic ID");
     expect(text).toMatch(/1 +2 of 2 +100\.00 % +2 +0 \(2 items\)/);
     expect(text).toContain("[1, 0]  C | D");
     expect(text).toContain("2 items share 1 ID:");
@@ -142,9 +142,9 @@ describe("gr2 sid report", () => {
       renderSidReport(sidReport({ catalogue, titles: ["A", "B", "C", "D"], neighbours, examples, fit })),
     );
     expect(more).toContain(
-      "43.00 % of the embeddings' variance lost by the nearest codes, 48.00 % by the codes given out",
+      "43.00 % of the embeddings' variance lost by the nearest codes, 48.00 % by the assigned codes",
     );
-    expect(more).toContain("90.00 % unique, at most 7 items under one prefix; 2 items had to leave a full one");
+    expect(more).toContain("90.00 % unique, at most 7 items under one prefix; 2 items moved out of a full one");
     expect(more).toMatch(/1 +100\.00 % +33\.33 %/); // neighbours share their first code; two pairs of six do by chance
     expect(more).toContain("  [0, 0]  A\n      1  0.88  [0, 1]  B");
     expect(() => showSidReport(mkdtempSync(join(tmpdir(), "gr2-")), "nope")).toThrow('no run "nope"');

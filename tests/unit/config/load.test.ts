@@ -35,7 +35,7 @@ describe("loadConfig", () => {
     expect(catchMessage("rl: {steps: many}")).toContain('rl.steps = "many"');
     expect(catchMessage("rl: {group: 1}")).toContain("rl.group = 1");
     expect(catchMessage("seed: [1")).toContain("not valid YAML");
-    expect(catchMessage("- a\n- b")).toContain("must hold a mapping");
+    expect(catchMessage("- a\n- b")).toContain("expected a mapping");
   });
 
   it("refuses impossible combinations", () => {

@@ -52,7 +52,7 @@ describe("the proposed recipe", () => {
     const path = writeLayout(root, layouts[0] as (typeof layouts)[number]);
     const output = join(path, "recipe.yaml");
     const text = await dataInspect(path, { output });
-    expect(text).toMatch(/What it would take here, on \d+ idle cores: about \d+ (s|min) and \d\.\d GiB/);
+    expect(text).toMatch(/Estimated cost on this machine, with \d+ idle cores: about \d+ (s|min) and \d\.\d GiB/);
     expect(text).toMatch(/extends: base-sparse.yaml - sparse: 1.0 interactions an item/);
     expect(readFileSync(output, "utf8")).toMatch(
       /^# extends: sparse: 1.0 interactions an item[\s\S]*\nextends: base-sparse.yaml\n/,
@@ -74,7 +74,7 @@ describe("the proposed recipe", () => {
     const o = await inspect(path, { plainBytes: 1, gzipBytes: 1, cutBytes: 10_000 });
     expect(o.measured?.whole).toBe(false);
     expect(o.measured?.rowsRead).toBeGreaterThan(300);
-    expect(renderInspection(o)).toContain("numbers are of their first part");
+    expect(renderInspection(o)).toContain("these numbers describe their first part");
     expect((await inspect(path)).measured).toMatchObject({ whole: true, rowsRead: 4000, users: 100, items: 90 });
   });
 });
@@ -92,7 +92,7 @@ describe("what it says", () => {
     const path = writeLayout(root, { files: { "notes.txt": "hello there, world!\n", "inner/x.csv": "a\n" } });
     const text = await dataInspect(path, {});
     expect(text).toMatch(
-      /does not know this layout[\s\S]*notes\.txt: hello there[\s\S]*inner[\s\S]*The table adapter reads/,
+      /does not recognise this layout[\s\S]*notes\.txt: hello there[\s\S]*inner[\s\S]*The table adapter reads/,
     );
     await expect(dataInspect(join(root, "nowhere"), {})).rejects.toThrow(/there is no such file or folder/);
   });
@@ -121,7 +121,7 @@ describe("what it says", () => {
     });
     const text = await dataInspect(path, {});
     expect(text).toContain("1 malformed rows; the first is interactions.csv:32: time is not a number");
-    expect(text).toContain("70.0 % of the interactions are with items that the item file lacks"); // i3 .. i9 of i0 .. i9
+    expect(text).toContain("70.0 % of the interactions are with items missing from the item file"); // i3 .. i9 of i0 .. i9
     expect(text).toContain("items without a title: 33.3 %, without any text: 33.3 %");
   });
 

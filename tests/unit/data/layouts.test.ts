@@ -1,5 +1,5 @@
 /** Every layout through the configuration: settings -> data stage -> data set. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -117,9 +117,7 @@ describe("layouts, through the configuration", () => {
   it("columns that an adapter does not follow are refused", () => {
     const check = (adapter: string) => compileConfig({ data: { adapter, path: "x", columns: { user: "u" } } }, "test");
     for (const adapter of ["movielens", "sequences"])
-      expect(() => check(adapter)).toThrow(
-        new RegExp(`data.columns.user: the files of data.adapter = ${adapter} have`),
-      );
+      expect(() => check(adapter)).toThrow(new RegExp(`data.columns.user: data.adapter = ${adapter} has`));
     for (const adapter of ["table", "recbole", "amazon2023", "impressions"]) check(adapter);
   });
 
@@ -242,6 +240,20 @@ describe("the identity of the source", () => {
     const after = await both();
     expect(after[0]).not.toBe(before[0]);
     expect(after[1]).not.toBe(before[1]);
+  });
+
+  it("changes with the files that are named, wherever they are", async () => {
+    const path = writeLayout(root, { files: {} });
+    mkdirSync(join(path, "day=1"));
+    writeFileSync(join(path, "day=1", "part-0.csv"), "user_id,item_id\nu,i\n");
+    writeFileSync(join(path, "..", "elsewhere.csv"), "item_id\ni\n");
+    const named = { path, files: { interactions: "day=*", items: "../elsewhere.csv", impressions: "none.csv" } };
+    const before = await sourceHash(named);
+    writeFileSync(join(path, "day=1", "part-0.csv"), "user_id,item_id\nu,j\n");
+    const after = await sourceHash(named);
+    expect(after).not.toBe(before);
+    writeFileSync(join(path, "..", "elsewhere.csv"), "item_id\nj\n");
+    expect(await sourceHash(named)).not.toBe(after);
   });
 });
 

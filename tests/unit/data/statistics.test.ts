@@ -60,7 +60,7 @@ describe("dataStatistics", () => {
     const text = renderData({ ...s, dropped: { duplicate: 3 }, notes: ["a note"] });
     for (const part of ["2 users, 12 items, 20 interactions", "duplicate     3", "a note", "3 (75.0 %)", "9-16"])
       expect(text).toContain(part);
-    expect(text).toContain("takes 55.0 % of the interactions");
+    expect(text).toContain("the most popular 10 % of the items have 55.0 % of the interactions");
     expect(renderData({ ...s, time: null })).toContain("no clock");
   });
 });

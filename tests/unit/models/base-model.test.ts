@@ -79,7 +79,7 @@ describe("a base model that cannot be loaded", () => {
       /model\.lora\.targets: .*adapted has no layer named query, c_attn \| Its linear layers are q_proj, k_proj/,
     );
     expect(refused("Qwen/Qwen3-8B", { lora })).toMatch(/Qwen\/Qwen3-8B has no layer named query/);
-    expect(catchFault(() => compileConfig({ model: { lora: { rank: 4 } } }, "x"))).toMatch(/nothing to freeze/);
+    expect(catchFault(() => compileConfig({ model: { lora: { rank: 4 } } }, "x"))).toMatch(/no weights to freeze/);
   });
 
   it("is left to the worker where only it can see it", () => {
@@ -137,11 +137,9 @@ describe("memory", () => {
     expect(text).toMatch(/^Qwen\/Qwen3-8B: 8\d\d\dM parameters, \d+M trained \(LoRA rank 64, bfloat16\)/);
     expect(text).toMatch(/\nGiB +weights +gradients .*\nmidtrain .*\nsft .*\nrl: sample .*\nrl: update .*\n\nfits: /);
     expect(plan({ config: "configs/qwen3-8b-beauty.yaml", set: ["model.lora.rank=0"], memory: 80 })).toMatch(
-      /does not fit: .*\n(change: --set |no setting helps)/,
+      /does not fit: .*\n(to make it fit: --set |no setting makes it fit)/,
     );
     const unknown = () => plan({ config: "configs/qwen3-8b-beauty.yaml", set: ["model.path=some/model"], memory: 80 });
-    expect(catchFault(unknown)).toMatch(
-      /some\/model: its dimensions are not known here \| Use a folder with a config\.json/,
-    );
+    expect(catchFault(unknown)).toMatch(/some\/model: its dimensions are unknown \| Use a folder with a config\.json/);
   });
 });

@@ -29,11 +29,23 @@ const codes = [
 ];
 const spellings = codes.map((tokens) => tokens.join(""));
 
-function options(o: { format?: "compact" | "json"; constrained?: boolean; prior?: boolean; chat?: boolean } = {}) {
+interface Varied {
+  readonly format?: "compact" | "json";
+  readonly constrained?: boolean;
+  readonly prior?: boolean;
+  readonly chat?: boolean;
+  readonly special?: boolean;
+  readonly reasoningTokens?: number;
+}
+
+function options(o: Varied = {}) {
   const encoder = new Encoder(
     { encode, tokenId },
     { tokensAt: (row) => codes[row] as string[] },
-    o.chat ? { chat: { question: "Q", answer: "A", end: "<eot>" } } : {},
+    {
+      ...(o.chat ? { chat: { question: "Q", answer: "A", end: "<eot>" } } : {}),
+      ...(o.special ? { special: new Map(specials.map((token, id) => [id, token])) } : {}),
+    },
   );
   return {
     encoder,
@@ -45,7 +57,7 @@ function options(o: { format?: "compact" | "json"; constrained?: boolean; prior?
       constrained: o.constrained ?? true,
       choice: "item",
       prior: o.prior ?? true,
-      maxReasoningTokens: 10,
+      maxReasoningTokens: o.reasoningTokens ?? 10,
     },
   } as const satisfies AskOptions;
 }
@@ -123,17 +135,42 @@ it("log-likelihoods are summed per response, group after group", () => {
 
 describe("reading a response", () => {
   const answer = (...rows: number[]): string => `<|answer|>${rows.map((r) => spellings[r]).join("")}<|end|>`;
+  const sampled = (text: string, prompt = "") => ({
+    prompt: tokensAt(prompt),
+    tokens: Int32Array.from(tokensAt(text)),
+    text,
+  });
 
   it("takes less than all candidates only where the constraint let the model write no more", () => {
     const two = `why${answer(2, 0)}`;
     const read = (constrained: boolean, wanted: number, text = two) =>
-      readResponse(options({ constrained }), text, spellings, "think", wanted);
+      readResponse(options({ constrained }), sampled(text), spellings, "think", wanted);
     expect(read(true, 2)).toEqual({ kind: "ranking", order: [2, 0], reasoning: "why" });
     expect(read(true, 1)).toMatchObject({ kind: "ranking", order: [2, 0] });
     for (const parsed of [read(true, 0), read(true, 3), read(true, 9), read(false, 2)])
       expect(parsed).toMatchObject({ kind: "unparseable", reason: "missing candidates" });
     expect(read(false, 2, answer(2, 0, 1))).toMatchObject({ kind: "ranking", order: [2, 0, 1] });
     expect(read(true, 2, answer(2, 2))).toMatchObject({ reason: "repeated candidate" });
+  });
+
+  it("takes no answer after reasoning that is worthless, and says why; without reasoning nothing is asked of it", () => {
+    const read = (reasoning: string, prompt = "", mode: "think" | "answer" = "think") => {
+      const ask = options({ special: true, reasoningTokens: 60 });
+      const text = mode === "think" ? `${reasoning}${answer(1, 0, 2)}` : answer(1, 0, 2).replace("<|answer|>", "");
+      const parsed = readResponse(ask, sampled(text, prompt), spellings, mode);
+      return parsed.kind === "unparseable" ? parsed.reason : parsed.order;
+    };
+    expect(read("pattern: drama because: <s_a_0><s_b_1>")).toEqual([1, 0, 2]);
+    expect(read("ab ".repeat(4))).toBe("reasoning repeats itself");
+    expect(read("x".repeat(60))).toBe("reasoning repeats itself");
+    expect(read("the quick brown fox jumps over a lazy dog and never looks ba")).toBe("reasoning hit its limit");
+    expect(read("good <|history|>")).toBe("reasoning holds special tokens");
+    expect(read("good <s_a_0> item")).toBe("reasoning holds special tokens"); // half an item
+    expect(read("good <s_b_0>")).toBe("reasoning holds special tokens");
+    const question = "Which of these should come first, and which last?";
+    expect(read(question, `Dear model. ${question} Say.`)).toBe("reasoning copies the prompt");
+    expect(read(question, "Something else was asked.")).toEqual([1, 0, 2]);
+    expect(read("", question, "answer")).toEqual([1, 0, 2]);
   });
 
   it("reads a chat's end of turn as the end", () => {

@@ -22,6 +22,7 @@ function answers(orders: readonly (readonly number[] | null)[]): Answers {
   ) as Parsed[];
   const verdicts_G = parsed.map((p) => verify(p, [0, 1, 0], options));
   return {
+    mode: "think",
     slate: { candidates: [7, 8, 9] },
     rollouts_G: parsed.map((p, i) => ({ tokens: [1, 2], truncated: i === 0, parsed: p, weightVersion: 3 + i })),
     verdicts_G,
@@ -52,6 +53,23 @@ describe("measureHealth", () => {
     const squares = (reward - mean) ** 2 + (-1 - mean) ** 2 + 4 * mean ** 2;
     expect(values.reward_std).toBeCloseTo(Math.sqrt(squares / 6), 12);
     expect(values.length_mean).toBe(2);
+  });
+  it("splits rewards into parts that add up, the length penalty included", () => {
+    const late = { ...mixed, rewards_G: mixed.rewards_G.map((r, i) => r - (i === 1 ? 0.3 : 0)) };
+    const seen = measureHealth([late], [late]);
+    expect(seen.reward_overlong).toBeCloseTo(-0.3 / 3, 12);
+    const { reward_ranking = 0, reward_format = 0, reward_invalid = 0, reward_overlong = 0 } = seen;
+    expect(reward_ranking + reward_format + reward_invalid + reward_overlong).toBeCloseTo(seen.reward ?? 0, 12);
+  });
+  it("counts worthless reasoning by kind, of answers that have any", () => {
+    const rollout = (parsed: Parsed) => ({ tokens: [1], truncated: false, parsed, weightVersion: 0 });
+    const loop = rollout({ kind: "unparseable", reason: "reasoning repeats itself", detail: "" });
+    const looping = { ...mixed, rollouts_G: [loop, ...mixed.rollouts_G.slice(1)] };
+    expect(measureHealth([looping, { ...copied, mode: "answer" }], [])).toMatchObject({
+      reasoning_repeats: 1 / 3,
+      reasoning_limit: 0,
+    });
+    expect(measureHealth([{ ...mixed, mode: "answer" }], [])).not.toHaveProperty("reasoning_repeats");
   });
   it("counts copies among valid answers, and how near the order stays to the input", () => {
     expect(values.valid_rate).toBeCloseTo(5 / 6, 12);
@@ -84,6 +102,13 @@ describe("raiseAlarms", () => {
   const names = (over: Record<string, number>, steps = alarmWindow): string[] =>
     raiseAlarms(Array.from({ length: steps }, () => ({ ...healthy, ...over }))).map((a) => a.name);
 
+  it("warns of worthless reasoning by kind, with its share and what to do", () => {
+    const over = { reasoning_limit: 0.2, reasoning_repeats: 0.01 };
+    const [alarm] = raiseAlarms(Array.from({ length: alarmWindow }, () => ({ ...healthy, ...over })));
+    expect(alarm).toMatchObject({ name: "reasoning", text: expect.stringContaining("20 % of answers") });
+    expect(alarm?.text).toContain("decoding.maxReasoningTokens");
+    expect(alarm?.text).not.toContain("repeats");
+  });
   it("is silent for a healthy run, and before there is enough to judge by", () => {
     expect(names({})).toEqual([]);
     expect(names({ identity_rate: 1 }, alarmWindow - 1)).toEqual([]);

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BatchTimes, expectedWait } from "../../../src/serve/engine/latency.ts";
 import { LoopLag } from "../../../src/serve/engine/loop-lag.ts";
+import { AnswerAlarm } from "../../../src/serve/model/answer-alarm.ts";
 import { Lru } from "../../../src/serve/model/lru.ts";
 import { NewItems } from "../../../src/serve/model/new-items.ts";
 import { ReasoningStream, reasoningText } from "../../../src/serve/request/reasoning.ts";
@@ -87,6 +88,7 @@ describe("a thought", () => {
     decode: (ids: readonly number[]) => ids.map((i) => words[i]).join(""),
     trigger: [6],
     getTitle: (codes: readonly number[]) => (codes.join() === "1,2" ? "Heat" : undefined),
+    isSound: () => true,
   };
 
   it("names items by title", () => {
@@ -107,6 +109,12 @@ describe("a thought", () => {
     );
   });
 
+  it("ends where it is no longer fit to be shown", () => {
+    const isSound = (tokens: readonly number[]): boolean => tokens.filter((t) => t === 7).length < 3;
+    const stream = new ReasoningStream({ ...parts, isSound });
+    expect([1, 7, 7, 7, 1, 6].map((t, i) => stream.push(i, t))).toEqual(["because:", " so", " so", "", "", ""]);
+  });
+
   it("passes over tokens that a broken stream sends again", () => {
     const stream = new ReasoningStream(parts);
     expect([stream.push(0, 1), stream.push(0, 1), stream.push(1, 7), stream.push(1, 7)]).toEqual([
@@ -115,6 +123,30 @@ describe("a thought", () => {
       " so",
       "",
     ]);
+  });
+});
+
+describe("AnswerAlarm", () => {
+  it("is raised once while too many answers are invalid, with the reasons, and again after a calm", () => {
+    const said: string[] = [];
+    const alarm = new AnswerAlarm((message) => said.push(message));
+    const note = (n: number, reason?: string): void => {
+      for (let i = 0; i < n; i++) alarm.note(reason);
+    };
+    note(17);
+    note(2, "reasoning repeats itself");
+    expect(said).toEqual([]); // 2 of 19: too few to say
+    note(1, "not ended"); // 3 of 20
+    expect(said).toEqual([
+      expect.stringContaining(
+        "3 of the last 20 answers with reasoning are invalid (reasoning repeats itself: 2, not ended: 1)",
+      ),
+    ]);
+    note(5, "not ended");
+    expect(said).toHaveLength(1);
+    note(100);
+    note(11, "not ended");
+    expect(said).toHaveLength(2);
   });
 });
 

@@ -128,14 +128,18 @@ describe("FakeWorker", () => {
       const sampled = completions[0] ?? [];
       for (const c of sampled) {
         expect(c.finishReason).toBe("stop");
-        expect(c.tokens.indexOf(id("<|answer|>"))).toBeLessThanOrEqual(7);
+        expect(c.tokens.indexOf(id("<|answer|>"))).toBe(4); // of its own accord
+        expect(c.logprobs[4]).toBeLessThan(0);
       }
-      const forced = sampled.filter((c) => c.tokens.indexOf(id("<|answer|>")) === 7);
-      expect(forced.length).toBeGreaterThan(0);
-      for (const c of forced) expect(c.logprobs[7]).toBe(0);
       const groups = [{ prompt, responses: sampled.map((c) => c.tokens) }];
       const { logprobs } = await worker.forward({ batch: { groups }, constraint: bounded });
       expect(Array.from(logprobs)).toEqual(sampled.flatMap((c) => [...c.logprobs]));
+      const forced = [...tokenizer.encode("1234567"), ...(sampled[0]?.tokens.slice(4) ?? [])];
+      const atLimit = await worker.forward({
+        batch: { groups: [{ prompt, responses: [forced] }] },
+        constraint: bounded,
+      });
+      expect(atLimit.logprobs[7]).toBe(0);
       const late = [...tokenizer.encode("12345678"), id("<|answer|>")];
       await expect(
         worker.forward({ batch: { groups: [{ prompt, responses: [late] }] }, constraint: bounded }),
