@@ -31,6 +31,7 @@ export interface ExplainArguments {
   readonly config: string;
   readonly set: readonly string[];
   readonly root: string;
+  readonly json?: boolean;
 }
 
 interface ExplainedResponse {
@@ -52,6 +53,7 @@ export function explainReward(args: ExplainArguments): string {
   const mode = chooseMode(args.mode, config, response);
   const parsed = parseResponse(response, spellings, mode, config.prompts);
   const verdict = verify(parsed, labels, config.rl.reward);
+  if (args.json) return JSON.stringify({ mode, parsed, ...verdict });
   const steps: [string, string][] = [
     [
       "read",

@@ -1,8 +1,17 @@
 /** `gr2`: arguments and exit codes. Commands are loaded on demand, so that `gr2 doctor` works on a broken setup. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../core/errors.ts";
+import { repositoryRoot } from "../core/paths.ts";
 import { describeError, exitCodeFor } from "./errors.ts";
 import { addServeToken } from "./serve-token.ts";
+
+const ownVersion = (): string =>
+  (JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string }).version;
+
+const describeExitCodes = (): string =>
+  ["0 done", "1 bug", ...Object.entries(exitCodes).map(([code, n]) => `${n} ${code.toLowerCase()}`)].join(", ");
 
 const collect = (value: string, before: string[]): string[] => [...before, value];
 
@@ -28,10 +37,13 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   const print = (text: string) => void out.write(`${text}\n`);
   const gr2 = new Command("gr2")
     .description("GR2, the Generative Reasoning Re-ranker: train, evaluate, inspect and serve it.")
+    .version(ownVersion(), "-V, --version", "print the version")
+    .addHelpText("after", `\nExit codes: ${describeExitCodes()} (docs/runs.md).`)
     .showSuggestionAfterError()
     .exitOverride();
   const root = ["--root <folder>", "folder that contains the runs", "runs"] as const;
   const config = ["-c, --config <file>", "recipe", "configs/nano-ml100k.yaml"] as const;
+  const json = ["--json", "print one JSON object"] as const;
   const set = ["-s, --set <path=value>", "override one setting (repeatable)", collect, [] as string[]] as const;
 
   gr2
@@ -114,7 +126,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .command("doctor")
     .description("check this machine: Python, packages, device, memory, disk, data")
     .option("--python <path>", "Python interpreter to check")
-    .option("--json", "print one JSON object")
+    .option(...json)
     .action(async (options: { python?: string; json?: boolean }) => {
       const { examine, renderChecks } = await import("./doctor.ts");
       const checks = await examine({ python: options.python });
@@ -128,7 +140,8 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .description("estimate the memory that each stage of a recipe needs, whether it fits, and what to change if not")
     .option(...set)
     .option("--memory <GiB>", "GPU memory to plan for (default: this machine's GPU, else its main memory)", positive)
-    .action(async (file: string | undefined, options: { set: string[]; memory?: number }) => {
+    .option(...json)
+    .action(async (file: string | undefined, options: { set: string[]; memory?: number; json?: boolean }) => {
       print((await import("./plan.ts")).plan({ config: file ?? config[2], ...options }));
     });
 
@@ -148,9 +161,10 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .command("show [name]")
     .description("show the state, stages and results of a run; without a name, list all runs")
     .option(...root)
-    .action(async (name: string | undefined, options: { root: string }) => {
+    .option(...json)
+    .action(async (name: string | undefined, options: { root: string; json?: boolean }) => {
       const show = await import("./show.ts");
-      print(name === undefined ? show.showRuns(options.root) : show.showRun(options.root, name));
+      print(name === undefined ? show.showRuns(options) : show.showRun(name, options));
     });
 
   gr2
@@ -160,8 +174,9 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .description("show a run's latest rollouts: text, parsed order, reward")
     .option("-n, --n <count>", "how many", positiveInteger, 4)
     .option(...root)
-    .action(async (name: string, options: { n: number; root: string }) => {
-      print((await import("./show.ts")).showRollouts(options.root, name, options.n));
+    .option(...json)
+    .action(async (name: string, options: { n: number; root: string; json?: boolean }) => {
+      print((await import("./show.ts")).showRollouts(name, options));
     });
 
   gr2
@@ -188,6 +203,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option(...config)
     .option(...set)
     .option(...root)
+    .option(...json)
     .action(async (response: string | undefined, options) => {
       print((await import("./explain.ts")).explainReward({ ...options, response }));
     });
@@ -199,8 +215,9 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .command("report <name>")
     .description("show uniqueness, collisions, code usage and purity of a run's semantic IDs")
     .option(...root)
-    .action(async (name: string, options: { root: string }) => {
-      print((await import("./sid-report.ts")).showSidReport(options.root, name));
+    .option(...json)
+    .action(async (name: string, options: { root: string; json?: boolean }) => {
+      print((await import("./sid-report.ts")).showSidReport(name, options));
     });
   sid
     .command("encode <name>")
@@ -222,7 +239,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   data
     .command("inspect <path>")
     .description("describe the data in a folder or file, and propose a recipe that reads it")
-    .option("--json", "print one JSON object")
+    .option(...json)
     .option("-o, --output <file>", "write the recipe to this file")
     .action(async (path: string, options: { json?: boolean; output?: string }) => {
       print(await (await import("./data-inspect.ts")).dataInspect(path, options));
@@ -232,8 +249,9 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .command("show <name>")
     .description("show statistics of a run's data: lengths, popularity, segments, cold items, repeats, ties")
     .option(...root)
-    .action(async (name: string, options: { root: string }) => {
-      print((await import("./data-show.ts")).showData(options.root, name));
+    .option(...json)
+    .action(async (name: string, options: { root: string; json?: boolean }) => {
+      print((await import("./data-show.ts")).showData(name, options));
     });
 
   sid
@@ -260,7 +278,20 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   configuration
     .command("docs")
     .description("print every setting with its default and meaning, as Markdown")
-    .action(async () => print((await import("../config/docs.ts")).renderConfigDocs()));
+    .option(...json)
+    .action(async ({ json }: { json?: boolean }) => {
+      const docs = await import("../config/docs.ts");
+      print(json ? JSON.stringify(docs.configRows()) : docs.renderConfigDocs());
+    });
+  configuration
+    .command("schema")
+    .description("the JSON Schema of recipes, for editors (docs/daily-work.md)")
+    .action(async () => print(JSON.stringify((await import("../config/json-schema.ts")).configJsonSchema(), null, 1)));
+
+  gr2
+    .command("completion")
+    .description('shell completion: eval "$(gr2 completion)" in bash')
+    .action(async () => print((await import("./completion.ts")).bashCompletion(gr2)));
   return gr2;
 }
 
