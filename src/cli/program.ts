@@ -156,6 +156,18 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       print(await (await import("./export.ts")).exportModel({ name, ...options }, print));
     });
 
+  gr2
+    .command("trec <name>")
+    .description("write a run's test slates and orders as TREC qrels and run files (docs/daily-work.md)")
+    .requiredOption("-o, --out <folder>", "folder to write")
+    .option(...root)
+    .action(async (name: string, options: { out: string; root: string }) => {
+      const { RunFolder } = await import("../run/run-folder.ts");
+      const { writeTrec } = await import("../commands/trec.ts");
+      const { qrels, runs, slates } = await writeTrec(RunFolder.view(options.root, name), options.out);
+      print(`${options.out}: ${slates} slates in ${qrels.join(" and ")}, ${runs.length} systems in SYSTEM.run.txt`);
+    });
+
   const run = gr2.command("run").description("inspect runs");
   run
     .command("show [name]")
