@@ -74,18 +74,27 @@ export interface ServedRun {
   readonly findUser: FindUser;
 }
 
+/** How a run is served, known before it is read. Throws RunError or ConfigError. */
+export function readServeSettings(root: string, name: string, overrides: readonly string[]): Config {
+  checkOverrides(overrides);
+  return loadConfig(viewFolder(root, name).file("config.resolved.yaml"), overrides);
+}
+
+/** @param name may be a symbolic link to the run's folder */
+function viewFolder(root: string, name: string): RunFolder {
+  const real = realpathSync(RunFolder.view(root, name).path);
+  return RunFolder.view(dirname(real), basename(real));
+}
+
 /** Throws RunError, CheckpointError or ConfigError; `name` may be a symbolic link to the run's folder. */
 export async function openServedRun(root: string, name: string, overrides: readonly string[]): Promise<ServedRun> {
-  const view = RunFolder.view(root, name);
-  const real = realpathSync(view.path);
-  const folder = RunFolder.view(dirname(real), basename(real));
-  checkOverrides(overrides);
+  const config = readServeSettings(root, name, overrides);
+  const folder = viewFolder(root, name);
   const stageDir = (stage: StageName): string => folder.file("stages", stage);
   await checkFinished(folder, [
     ...["data", "sid", "midtrain", "slates", "evidence", "traces", "calibrate"],
     ...["sft", "rl", "evaluate"],
   ] as StageName[]);
-  const config = loadConfig(folder.file("config.resolved.yaml"), overrides);
   const dataset = await loadDataset(stageDir("data"));
   const tokenizer = openItemEncoder(folder);
   const results = readJson<Results>(join(stageDir("evaluate"), "results.json"));
