@@ -3,18 +3,18 @@
  * was made from. Also the semantic IDs, without which its answers name nothing.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { openCorpus } from "../artifacts/corpus.ts";
 import type { Metrics } from "../artifacts/results.ts";
 import { catalogueFile } from "../artifacts/semantic-ids.ts";
-import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
+import { exportFile, exportSchema, readSavedWeights, stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { configHash, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { formatGain } from "../eval/recommend.ts";
 import { systems } from "../eval/systems.ts";
 import { openLanguageModel } from "../models/language-model.ts";
-import { readJson } from "../run/files.ts";
+import { tryReadJson } from "../run/files.ts";
 import { readManifest } from "../run/manifest.ts";
 import type { RunFolder } from "../run/run-folder.ts";
 import type { StageContext } from "../run/stage.ts";
@@ -64,7 +64,7 @@ export async function exportRun(options: ExportOptions): Promise<Exported> {
   const catalogue = readFileSync(catalogueFile(run.file("stages", "sid")), "utf8");
   const about = provenance(run, config, stage, dtype, model.lineage, weights);
   const files = {
-    "gr2_export.json": `${JSON.stringify(about, null, 2)}\n`,
+    [exportFile]: `${JSON.stringify(about, null, 2)}\n`,
     "semantic_ids.json": catalogue,
     "README.md": modelCard(about, config, readResults(run, stage)),
   };
@@ -110,7 +110,7 @@ function makeContext(
 }
 
 interface Provenance {
-  readonly schema: "gr2.export/1";
+  readonly schema: typeof exportSchema;
   readonly run: string;
   readonly stage: Exportable;
   readonly base_model: string;
@@ -135,10 +135,8 @@ function provenance(
 ): Provenance {
   const { source, path, ggufFile, lora } = config.model;
   const manifest = readManifest(run.path);
-  const state = join(weights, "gr2_state.json");
-  const { sha256 } = (existsSync(state) ? JSON.parse(readFileSync(state, "utf8")) : {}) as { sha256?: string };
   return {
-    schema: "gr2.export/1",
+    schema: exportSchema,
     run: run.name,
     stage,
     base_model: source === "scratch" ? "" : ggufFile ? `${path} (${ggufFile}, dequantised)` : path,
@@ -147,7 +145,7 @@ function provenance(
     config_hash: configHash(config),
     seed: config.seed,
     ...lineage,
-    weights_sha256: sha256 ?? "",
+    weights_sha256: readSavedWeights(weights)?.sha256 ?? "",
     code_revision: manifest?.code.revision ?? "",
     data: manifest?.data ?? {},
   };
@@ -156,7 +154,7 @@ function provenance(
 /** What the evaluation measured of the stage's systems; undefined unless it is finished and nothing has changed since. */
 function readResults(run: RunFolder, stage: Exportable): CardResults | undefined {
   const evaluated = readManifest(run.path)?.stages.evaluate;
-  const metrics = readJson(run.file("metrics.json")) as Metrics | undefined;
+  const metrics = tryReadJson(run.file("metrics.json")) as Metrics | undefined;
   if (evaluated?.state !== "finished" || evaluated.stale || !metrics?.recommendation) return undefined;
   const own = new Set(systems.filter((s) => s.stage === stage && s.kind === "policy").map((s) => s.name));
   const measured = metrics.comparisons.filter((c) => own.has(c.system) && c.metric === "N@5");
@@ -191,7 +189,7 @@ function resultsSection(results: CardResults | undefined): string {
 }
 
 /** README.md of the folder. */
-export function modelCard(about: Provenance, config: Config, results?: CardResults): string {
+function modelCard(about: Provenance, config: Config, results?: CardResults): string {
   const made = {
     rl: "mid-trained on semantic IDs, fine-tuned on reasoning traces, trained by reinforcement learning (DAPO)",
     sft: "mid-trained on semantic IDs and fine-tuned on reasoning traces",

@@ -10,6 +10,7 @@ import { readHeads } from "../artifacts/heads.ts";
 import { isSftUser, toSlateInput } from "../artifacts/slates.ts";
 import { type ReasoningRecord, readReasonings, readTraces, type TraceRecord } from "../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
+import { adamW } from "../config/schema/training.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import { resume, saveCheckpoint } from "../models/checkpoint.ts";
@@ -122,7 +123,7 @@ async function run(context: StageContext): Promise<Summary> {
     }
     const learningRate = learningRateAt(step, steps, o);
     const { gradNorm } = await worker.optimStep(
-      { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
+      { ...adamW, learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
       { signal },
     );
     smooth.loss = Number.isNaN(smooth.loss) ? loss : 0.95 * smooth.loss + 0.05 * loss;

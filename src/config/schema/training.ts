@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { compress } from "./model.ts";
 import { count, countOrZero, positive, share } from "./numbers.ts";
+import { namedPlugin, pluginKeys } from "./plugin.ts";
 
 const optimizer = {
   weightDecay: z
@@ -16,6 +17,9 @@ const optimizer = {
     .default("linear")
     .describe("Learning rate after warm-up; linear and cosine decay to zero."),
 };
+
+/** AdamW's other constants: no setting, the same in every recipe. */
+export const adamW = { beta1: 0.9, beta2: 0.95, eps: 1e-8 } as const;
 
 export const midtrain = z
   .strictObject({
@@ -137,11 +141,12 @@ const quality = z
 export const teacher = z
   .strictObject({
     kind: z
-      .enum(["statistical", "openai", "worker"])
+      .enum(["statistical", "openai", "worker", "module"])
       .default("statistical")
       .describe(
         "Source of the reasoning traces. statistical: offline, from co-occurrence, categories, recency, cross-fitted over users; openai: an LLM served by an OpenAI-compatible endpoint; worker: an LLM in the worker.",
       ),
+    ...pluginKeys("Your own teacher, in place of kind"),
     model: z
       .string()
       .default("")
@@ -334,11 +339,12 @@ export const rl = z
     reward: z
       .strictObject({
         kind: z
-          .enum(["rank-promotion", "ndcg", "auc"])
+          .enum(["rank-promotion", "ndcg", "auc", "module"])
           .default("rank-promotion")
           .describe(
-            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), averaged over the positives of a logged slate; ndcg, auc: the answer's (graded) NDCG@k, or its share of correctly ordered pairs, minus that of the input order (TR).",
+            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), averaged over the positives of a logged slate; ndcg, auc: the answer's (graded) NDCG@k, or its share of correctly ordered pairs, minus that of the input order (TR); module: your own (setting rl.reward.module selects it).",
           ),
+        ...pluginKeys("Own reward of a readable answer, in place of kind"),
         ndcgK: count.default(5).describe("k of the ndcg reward."),
         format: z
           .enum(["conditional", "unconditional", "none"])
@@ -395,11 +401,20 @@ export const evaluation = z
       .describe(
         "Also evaluate the controls: another user's history, another slate's reasoning and, where the prompt lists candidates, another order of them.",
       ),
-    baselines: z
-      .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), z.string().min(1))
+    metrics: z
+      .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), namedPlugin)
       .default({})
       .describe(
-        "Your own systems to compare with, by name: each a JSONL file with {slate, scores} for every validation and test slate of stages/slates (scores in candidate order, larger is better). For example a fine-tuned cross-encoder, a zero-shot language model, or your production ranker.",
+        "Your own metrics by name, {NAME: {module: ./mine.ts}}: extra columns of the results table, over the slates that hold the true item.",
+      ),
+    baselines: z
+      .record(
+        z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"),
+        z.union([z.string().min(1), namedPlugin], { error: "expected a file, or {module: ./mine.ts}" }),
+      )
+      .default({})
+      .describe(
+        "Your own systems to compare with, by name: each a module that scores candidates, {module: ./mine.ts}, or a JSONL file with {slate, scores} for every validation and test slate of stages/slates (scores in candidate order, larger is better). For example a fine-tuned cross-encoder, a zero-shot language model, or your production ranker.",
       ),
     compress: compress.describe(
       "Also evaluate the RL policy on compressed prompts: what compression costs a model not trained for it, and the tokens it saves.",

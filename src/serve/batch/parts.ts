@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { ConfigError, RunError } from "../../core/errors.ts";
 import { openDuck, sqlText } from "../../data/duck.ts";
-import { fileError, makeFolder, readJson, writeAtomic, writeJson } from "../../run/files.ts";
+import { fileError, makeFolder, tryReadJson, writeAtomic } from "../../run/files.ts";
 import type { Layout } from "./read-slates.ts";
 
 export const partSlates = 1_000;
@@ -50,10 +50,10 @@ export class Parts {
     outFormat(out);
     const parts = new Parts(`${out}.parts`, out);
     const file = join(parts.folder, "plan.json");
-    const earlier = readJson(file);
+    const earlier = tryReadJson(file);
     if (earlier === undefined) {
       makeFolder(parts.folder);
-      writeJson(file, plan);
+      writeAtomic(file, `${JSON.stringify(plan)}\n`);
     } else if (JSON.stringify(earlier) !== JSON.stringify(plan))
       throw new RunError(`${parts.folder} was begun with other slates, settings or weights`, {
         advice: "Finish it with those, remove the folder, or write to another --out.",

@@ -20,7 +20,7 @@ import { findSystem, quickModes, type SystemMode, servable, sibling, systems } f
 import { type ItemEncoder, openItemEncoder } from "../../models/item-encoder.ts";
 import { type Prior, standardise } from "../../policy/prior.ts";
 import type { Slate } from "../../prerank/types.ts";
-import { readJson as readIfThere } from "../../run/files.ts";
+import { tryReadJson } from "../../run/files.ts";
 import { readManifest } from "../../run/manifest.ts";
 import { RunFolder } from "../../run/run-folder.ts";
 import type { StageName } from "../../run/stage.ts";
@@ -104,7 +104,7 @@ export async function openServedRun(root: string, name: string, overrides: reado
     });
   const names = chooseSystems(config.serve.system, results);
   const priors = readJson<Priors>(join(stageDir("calibrate"), "prior.json"));
-  const direct = (readIfThere(priorsFile(stageDir("evaluate"))) ?? {}) as DirectPriors;
+  const direct = (tryReadJson(priorsFile(stageDir("evaluate"))) ?? {}) as DirectPriors;
   const describeSystem = (system: string): ServedSystem => {
     const { stage, mode } = findSystem(system) ?? {};
     const prior = direct[system] ?? priors.withLikelihood;
@@ -171,7 +171,7 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
     );
   for (const stage of stages) {
     const dir = folder.file("stages", stage);
-    const done = readIfThere(join(dir, "done.json")) as Done | undefined;
+    const done = tryReadJson(join(dir, "done.json")) as Done | undefined;
     if (!done || !(await finishedWith(dir, done.key)))
       throw new CheckpointError(`${dir}: files are missing or not what the stage wrote`, {
         advice: `Put them back, or rerun the stage: gr2 pipeline --run ${folder.name} --from ${stage}.`,

@@ -86,14 +86,14 @@ describe("what scripts rely on", () => {
       expect([path, find(path)?.options.some((o) => o.long === "--json")]).toEqual([path, true]);
   });
 
-  it("prints JSON that can be read", () => {
+  it("prints JSON that can be read", async () => {
     const root = mkdtempSync(join(tmpdir(), "gr2-"));
     mkdirSync(join(root, "r", "stages"), { recursive: true });
     expect(JSON.parse(showRuns({ root, json: true }))).toEqual([{ run: "r", state: "?", updated: "" }]);
     expect(JSON.parse(showRollouts("r", { root, n: 3, json: true }))).toEqual([]);
     const config = "configs/nano-ml100k.yaml";
     expect(JSON.parse(plan({ config, set: [], memory: 8, json: true }))).toMatchObject({ fits: true });
-    const explained = explainReward({ config, set: [], root, candidates: 3, target: 2, response: "c2 c1 c3<|end|>", json: true }); // biome-ignore format: one line
+    const explained = await explainReward({ config, set: [], root, candidates: 3, target: 2, response: "c2 c1 c3<|end|>", json: true }); // biome-ignore format: one line
     expect(JSON.parse(explained)).toMatchObject({ mode: "answer", before: 1, after: 0 });
   });
 
