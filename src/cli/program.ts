@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../core/errors.ts";
 import { repositoryRoot } from "../core/paths.ts";
+import type { InspectOptions } from "./data-inspect.ts";
 import { describeError, exitCodeFor } from "./errors.ts";
 import { addServeToken } from "./serve-token.ts";
 
@@ -260,7 +261,10 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .description("describe the data in a folder or file, and propose a recipe that reads it")
     .option(...json)
     .option("-o, --output <file>", "write the recipe to this file")
-    .action(async (path: string, options: { json?: boolean; output?: string }) => {
+    .option("-m, --module <file>", "read it with your own adapter (docs/plugins.md)")
+    .option("--options <yaml>", "options of that module, for example '{from: 2024-01}'")
+    .option("--module-version <text>", "its version, where it reads no path")
+    .action(async (path: string, options: InspectOptions) => {
       print(await (await import("./data-inspect.ts")).dataInspect(path, options));
     });
 

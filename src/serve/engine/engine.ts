@@ -43,6 +43,7 @@ type Outcome =
       readonly order: Order;
       readonly queueMs: number;
       readonly modelMs: number;
+      readonly cached?: true;
     }
   | { readonly kind: "fallback"; readonly reason: FallbackReason; readonly queueMs: number; readonly modelMs: number }
   | { readonly kind: "gone" };
@@ -182,6 +183,7 @@ export class Engine implements Reranker {
           ? { prompt: outcome.prepared.prompt.length, generated: outcome.order.generated }
           : { prompt: 0, generated: 0 },
       modelVersion: deployment.model.version,
+      ...(outcome.kind === "order" && outcome.cached ? { cached: true } : {}),
     };
   }
 
@@ -261,7 +263,7 @@ export class Engine implements Reranker {
     }
     if (stop.aborted) return { kind: "gone" };
     const known = request.mode === "direct" ? deployment.answers.get(prepared.key) : undefined;
-    if (known) return { kind: "order", prepared, order: known, queueMs: 0, modelMs: 0 };
+    if (known) return { kind: "order", prepared, order: known, queueMs: 0, modelMs: 0, cached: true };
     const told = request.mode === "think" ? onReasoning : undefined;
     const job = new Job(prepared, told && tokensTo(told, deployment, prepared));
     jobs.push(job);

@@ -191,6 +191,7 @@ function handlers(options: GrpcServerOptions) {
   const asked = (message: pb.RerankRequest, { call, record }: Exchange) => {
     record.numHistory += message.history.length;
     record.numCandidates += message.candidates.length;
+    record.mode = message.mode === pb.Mode.MODE_THINK ? "think" : "direct";
     const left = Number(call.getDeadline()) - Date.now() - wayBackMs;
     return toRequest(message, left, options.defaultDeadlineMs);
   };
@@ -203,7 +204,9 @@ function handlers(options: GrpcServerOptions) {
     if (answer?.fallback) record.fallback = answer.fallback;
     options.metrics.observe({
       ...{ transport: "grpc", route: record.route, status: record.status, seconds: ms / 1000 },
+      ...(record.mode ? { mode: record.mode } : {}),
       ...(answer ? { answer } : {}),
+      ...(record.problem ? { problem: record.problem } : {}),
     });
     options.access(record);
   };

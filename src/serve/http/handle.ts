@@ -95,6 +95,7 @@ export function createHandler(options: HandlerOptions): Handle {
       const { request, numCut, render } = reading;
       record.numHistory = request.history.length;
       record.numCandidates = request.candidates.length;
+      record.mode = request.mode;
       const { requestId } = record;
       const { signal } = gone;
       if (reading.stream) {
@@ -172,7 +173,7 @@ export function createHandler(options: HandlerOptions): Handle {
         answer = await rerank(rerankRoute, exchange);
         if (answer?.fallback) record.fallback = answer.fallback;
       } else {
-        const reply = look(getRoute as GetPath);
+        const reply = look(getRoute as GetPath, req.headers.accept);
         record.status = reply.status;
         record.bytesOut = send(res, reply, http.writeTimeoutMs);
       }
@@ -202,7 +203,9 @@ export function createHandler(options: HandlerOptions): Handle {
       route: record.route,
       status: String(record.status),
       seconds: ms / 1000,
+      ...(record.mode ? { mode: record.mode } : {}),
       ...(answer ? { answer } : {}),
+      ...(rerankRoute && record.problem ? { problem: record.problem } : {}),
     });
     log(record);
   };

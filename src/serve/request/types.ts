@@ -71,6 +71,8 @@ export interface RerankAnswer {
   readonly tokens: { readonly prompt: number; readonly generated: number };
   /** Names the run, its config and its weights: equal versions answer equally. */
   readonly modelVersion: string;
+  /** An equal request was answered before, and this is its answer. */
+  readonly cached?: boolean;
 }
 
 /** Of the prompts a worker was asked: tokens it computed, and tokens it took from its prefix cache. */
