@@ -85,7 +85,8 @@ export async function withEngine<T>(
   const system = mode && run.systems[mode]?.name;
   if (!mode || !system) throw new ConfigError(`run ${args.name} has no system that can be served`);
   const start = args.startWorker ?? workerStarter(run.config, join(args.root, args.name));
-  const engine = await openEngine(run, start, log, signal);
+  const itemsFile = run.config.serve.items || join(args.root, `${args.name}.items.jsonl`); // as the service
+  const engine = await openEngine({ run, start, itemsFile, log }, signal);
   try {
     return await use({ run, dataset, engine, mode, system });
   } finally {

@@ -6,10 +6,8 @@
 import { setMaxListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InterruptedError, WorkerError } from "../../core/errors.ts";
-import { Deployment } from "../engine/deployment.ts";
+import { Deployment, type DeploymentOptions } from "../engine/deployment.ts";
 import { Engine } from "../engine/engine.ts";
-import type { StartedWorker } from "../engine/pool.ts";
-import type { ServedRun } from "../model/served-run.ts";
 import { Refusal, type RerankAnswer, type Reranker, type ServeMode } from "../request/types.ts";
 import type { RankedSlate } from "./parts.ts";
 import type { ReadSlate } from "./read-slates.ts";
@@ -28,24 +26,21 @@ export interface RankOptions {
 const noDeadlineMs = 24 * 3_600_000;
 
 /** An engine without the service around it. Close it with `drain(0)`. */
-export async function openEngine(
-  run: ServedRun,
-  start: (number: number, signal: AbortSignal) => Promise<StartedWorker>,
-  log: (message: string) => void,
-  signal: AbortSignal,
-): Promise<Engine> {
+export async function openEngine(options: Omit<DeploymentOptions, "label">, signal: AbortSignal): Promise<Engine> {
   const engine = new Engine(
     {
       maxQueue: Number.MAX_SAFE_INTEGER,
       maxLagMs: Number.POSITIVE_INFINITY,
+      standingMs: Number.POSITIVE_INFINITY,
+      standingWait: 1,
       overload: "own-order",
       onFallback: "own-order",
       defaultDeadlineMs: noDeadlineMs,
     },
-    log,
+    options.log,
     { standing: () => 0 },
   );
-  engine.deploy(await Deployment.open({ run, label: "batch", start, log }, signal));
+  engine.deploy(await Deployment.open({ ...options, label: "batch" }, signal));
   return engine;
 }
 
