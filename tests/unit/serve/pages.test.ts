@@ -90,7 +90,7 @@ describe("/openapi.json", () => {
     expect(document.openapi).toBe("3.1.0");
     expect(Object.keys(document.paths).sort()).toEqual(
       [
-        ...["/", "/gr2/v1/model", "/gr2/v1/rerank", "/healthz", "/metrics", "/openapi.json"],
+        ...["/", "/v1/items", "/gr2/v1/model", "/gr2/v1/rerank", "/healthz", "/metrics", "/openapi.json"],
         ...["/readyz", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score", "/infinity/rerank"],
         ...["/health", "/ping", "/version", "/info", "/models", "/v1/models"],
       ].sort(),
