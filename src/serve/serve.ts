@@ -184,7 +184,7 @@ function startAhead(start: StartWorker, signal: AbortSignal): { start: StartWork
 }
 
 /** Workers of our own as child processes, or connections to those of serve.addresses. */
-function workerStarter(config: Config, folder: string): StartWorker {
+export function workerStarter(config: Config, folder: string): StartWorker {
   const { addresses } = config.serve;
   return async (number, signal) => {
     const address = addresses[number];

@@ -240,12 +240,16 @@ function describeModel(run: ServedRun, loaded: LoadedRun, preparer: RequestPrepa
       ...(systems.think ? { think: positionOdds(systems.think.prior, run.typical.score) } : {}),
       ...(systems.direct ? { direct: positionOdds(systems.direct.prior, run.typical.score) } : {}),
     },
+    lifts: {
+      ...(systems.think?.lift ? { think: systems.think.lift } : {}),
+      ...(systems.direct?.lift ? { direct: systems.direct.lift } : {}),
+    },
     hashes,
     numParameters: loaded.numParameters,
     modes: (["think", "direct"] as const).filter((mode: ServeMode) => systems[mode] !== undefined),
     limits: {
-      maxCandidates: limits.maxCandidates,
-      maxThinkCandidates: Math.min(limits.maxCandidates, preparer.mostThinkCandidates(loaded.maxPositions)),
+      maxCandidates: Math.min(limits.maxCandidates, preparer.mostCandidates("direct", loaded.maxPositions)),
+      maxThinkCandidates: Math.min(limits.maxCandidates, preparer.mostCandidates("think", loaded.maxPositions)),
       maxHistory: limits.maxHistory,
       maxTextBytes: limits.maxTextBytes,
       maxRequestBytes: limits.maxRequestBytes,

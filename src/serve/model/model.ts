@@ -16,7 +16,7 @@ import type { PromptTokens, ServeMode } from "../request/types.ts";
 import { AnswerAlarm } from "./answer-alarm.ts";
 import type { SlateFacts } from "./evidence.ts";
 import type { FoundItems } from "./items.ts";
-import { countWanted, directOrder, type Order, priorOrder, thinkOrder } from "./order.ts";
+import { countWanted, directOrder, type Order, priorOrder, writtenOrder } from "./order.ts";
 import type { PreparedRequest, RequestPreparer } from "./prepared-request.ts";
 import { type ServedRun, type ServedSystem, usesEvidence } from "./served-run.ts";
 
@@ -199,12 +199,13 @@ export class RunModel {
     signal: AbortSignal,
     onToken?: OnToken,
   ): Promise<(Order | undefined)[]> {
-    const { weights, prior } = this.run.systems[mode] as ServedSystem;
+    const { weights, prior, writes } = this.run.systems[mode] as ServedSystem;
     if (weights === undefined) return requests.map((q) => priorOrder(q));
     try {
-      return mode === "direct"
+      const written = mode === "think" ? mode : writes;
+      return written === undefined
         ? await this.direct(client, { weights, prior }, requests, signal)
-        : await this.think(client, { weights, prior }, requests, preparer, signal, onToken);
+        : await this.write(client, { weights, prior, writes: written }, requests, preparer, signal, onToken);
     } catch (e) {
       // What a worker without the model refuses would look like a bad request.
       if (e instanceof WorkerError && !e.retryable && !signal.aborted) await this.check(client, checkTimeoutMs);
@@ -233,9 +234,9 @@ export class RunModel {
     return requests.map((q, i) => directOrder(q, prior, sums[i] as number[]));
   }
 
-  private async think(
+  private async write(
     client: WorkerClient,
-    { weights, prior }: Weighed,
+    { weights, prior, writes }: Weighed & { readonly writes: "think" | "answer" },
     requests: readonly PreparedRequest[],
     preparer: RequestPreparer,
     signal: AbortSignal,
@@ -249,7 +250,7 @@ export class RunModel {
       {
         modelId: this.nameModel(weights),
         prompts: requests.map((q) => q.prompt),
-        ...decodingRules(preparer.options, requests, prior, "think", wanted),
+        ...decodingRules(preparer.options, requests, prior, writes, wanted),
         temperature: 0,
         seed: 0,
         maxBatchTokens: this.run.config.runtime.sampleBatchTokens,
@@ -264,7 +265,7 @@ export class RunModel {
       for (const c of event.completions) {
         answered++;
         const request = requests[c.prompt] as PreparedRequest;
-        out[c.prompt] = thinkOrder(preparer.options, request, c, wanted, preparer.decode, this.alarm.note);
+        out[c.prompt] = writtenOrder(preparer.options, request, c, writes, wanted, preparer.decode, this.alarm.note);
       }
     }
     if (answered < requests.length)

@@ -5,6 +5,7 @@
  *
  *   direct   likelihood * log p(item | history) + prior, one forward pass (the run's `direct`, `sft_direct`, `rl_direct`)
  *   direct   the prior alone where the system has no language model (the run's `prior`, `evidence`)
+ *   direct   a permutation at once, as in mode think (the run's `sft_nothink`, `rl_nothink`)
  *   think    reasoning, then a permutation under the constraint with the prior (the run's `sft`, `rl`), greedy
  */
 import { softmax } from "../../eval/choice-model.ts";
@@ -41,23 +42,25 @@ export const countWanted = (requests: readonly PreparedRequest[]): number =>
 /**
  * Undefined where the answer is none to evaluation either, for reasoning that nobody should read too. What the model was
  * not asked to write follows in the caller's order, with a score of 0; so does what it wrote because a question of the same batch asked for more.
+ * @param writes think: reasoning comes first
  * @param wanted as the batch was asked
  * @param note told why an answer is invalid; undefined: it is not
  */
-export function thinkOrder(
+export function writtenOrder(
   ask: AskOptions,
   q: PreparedRequest,
   completion: Completion,
+  writes: "think" | "answer",
   wanted: number,
   decode: (ids: TokenIds) => string,
   note: (reason: string | undefined) => void = () => {},
 ): Order | undefined {
   const { tokens } = completion;
   const text = decodeResponse(ask.encoder, tokens, decode);
-  const parsed = readResponse(ask, { prompt: q.prompt, tokens, text }, q.spellings, "think", wanted);
+  const parsed = readResponse(ask, { prompt: q.prompt, tokens, text }, q.spellings, writes, wanted);
   note(parsed.kind === "ranking" ? undefined : parsed.reason);
   if (parsed.kind !== "ranking") return undefined;
-  const opens = findTrigger(ask, tokens);
+  const opens = writes === "think" ? findTrigger(ask, tokens) : 0;
   const own = parsed.order.slice(0, countWanted([q]) || undefined);
   const chances = firstChoiceChances(q, own, completion, opens);
   const scores = new Map(own.map((j, k) => [j, chances[k] as number]));

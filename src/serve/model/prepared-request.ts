@@ -126,11 +126,8 @@ export class RequestPreparer {
     const askedRows = asked.map((f) => f.row);
     const shown = { history: rows, candidates: askedRows, getTitle: (row: number) => byRow.get(row)?.title ?? "" };
     const options = hasModel ? this.optionsFor((row) => byRow.get(row)?.codes ?? []) : undefined;
-    const prompt = !options
-      ? []
-      : mode === "direct"
-        ? directPrompt(options, rows)
-        : rerankPrompt(options, shown, "think");
+    const writes = mode === "think" ? mode : system?.writes;
+    const prompt = !options ? [] : writes ? rerankPrompt(options, shown, writes) : directPrompt(options, rows);
     const sequences = askedRows.map((row) => options?.encoder.item(row) ?? []);
     return {
       mode,
@@ -151,6 +148,7 @@ export class RequestPreparer {
           weighed,
           pick(positions, head),
           pick(positions, tail),
+          writes ? topN : 0, // what is written ends after so many
         ]),
       ),
     };
@@ -164,19 +162,20 @@ export class RequestPreparer {
    * Candidates of a request whose prompt and answer fit so many positions, with a full history and the longest titles there may be.
    * @param positions of the model; 0 = any number
    */
-  mostThinkCandidates(positions: number): number {
-    if (positions === 0) return Number.POSITIVE_INFINITY;
+  mostCandidates(mode: ServeMode, positions: number): number {
+    const writes = mode === "think" ? mode : this.run.systems.direct?.writes;
+    if (positions === 0 || !writes) return Number.POSITIVE_INFINITY;
     const { config, catalogue } = this.run;
     const { prompts } = config;
     const word = this.requireTokenizer().encode(" .").length;
     const title = prompts.showTitles ? (prompts.maxTitleTokens || 4 * 64) + word : 0;
     const item = spellCodes(catalogue.codesAt(0), catalogue.shape.format).length;
-    const { separator } = this.constraintTokens();
+    const { separator } = constraintTokens(writes, prompts, this.options.encoder);
     const shown = prompts.showCandidates || prompts.format === "json" ? item + title : 0;
     const none = this.options.encoder.encode(
-      renderPrompt({ history: [], candidates: [], getTitle: () => "" }, "think", prompts),
+      renderPrompt({ history: [], candidates: [], getTitle: () => "" }, writes, prompts),
     ).length;
-    const answer = maxResponseTokens(this.options, [{ sequences: [] }], "think");
+    const answer = maxResponseTokens(this.options, [{ sequences: [] }], writes);
     const fixed = none + prompts.historyItems * (item + title) + answer;
     const most = Math.max(0, Math.floor((positions - fixed) / (shown + item + separator.length)));
     return prompts.candidates > 0 && most >= prompts.candidates ? Number.POSITIVE_INFINITY : most;

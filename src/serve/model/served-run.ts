@@ -26,7 +26,7 @@ import { RunFolder } from "../../run/run-folder.ts";
 import type { StageName } from "../../run/stage.ts";
 import { type Done, finishedWith } from "../../run/stage-cache.ts";
 import type { Catalogue } from "../../sid/catalogue.ts";
-import type { ServeMode } from "../request/types.ts";
+import type { Lift, ServeMode } from "../request/types.ts";
 import { type ComputeEvidence, servingEvidence } from "./evidence.ts";
 import { ServedExperts } from "./experts.ts";
 import { type FindUser, indexUsers } from "./known-users.ts";
@@ -38,6 +38,10 @@ export interface ServedSystem {
   /** Folder of its weights; undefined: it asks no language model (or that one's weight is 0): its prior is the whole score. */
   readonly weights: string | undefined;
   readonly prior: Prior;
+  /** What it gained on test; undefined where the evaluation did not compare it. */
+  readonly lift?: Lift;
+  /** It answers mode direct with an order that its language model writes at once; absent: by likelihood. */
+  readonly writes?: "answer";
 }
 
 /** Its prior weighs evidence, or evidence says which candidates its language model is asked about. */
@@ -108,12 +112,14 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const describeSystem = (system: string): ServedSystem => {
     const { stage, mode } = findSystem(system) ?? {};
     const prior = direct[system] ?? priors.withLikelihood;
-    if (!stage || (mode === "direct" && prior.likelihood === 0)) return { name: system, weights: undefined, prior };
+    const lift = findLift(system, results);
+    const measured = { name: system, prior, ...(lift ? { lift } : {}) };
+    if (!stage || (mode === "direct" && prior.likelihood === 0)) return { ...measured, weights: undefined };
     const refitted = refitDir(stageDir("evaluate"), stage);
     return {
-      name: system,
+      ...measured,
       weights: mode === "direct" && existsSync(refitted) ? refitted : stateDir(stageDir(stage)),
-      prior,
+      ...(mode === "answer" ? { writes: mode } : {}),
     };
   };
   const served = {
@@ -177,6 +183,13 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
         advice: `Put them back, or rerun the stage: gr2 pipeline --run ${folder.name} --from ${stage}.`,
       });
   }
+}
+
+function findLift(system: string, { comparisons }: Results): Lift | undefined {
+  const row = comparisons.find(
+    (c) => c.system === system && c.baseline === "prerank" && c.slice === "conditional" && c.metric === "N@5",
+  );
+  return row && { metric: row.metric, delta: row.delta, ciLow: row.ci_low, ciHigh: row.ci_high };
 }
 
 /** The systems that answer; see the setting serve.system. */

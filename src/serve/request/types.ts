@@ -86,6 +86,14 @@ export type RerankEvent =
   | { readonly kind: "reasoning"; readonly text: string }
   | { readonly kind: "answer"; readonly answer: RerankAnswer };
 
+/** A metric of a system minus that of the order that came in: on slates that hold the true item, with its 95% interval. */
+export interface Lift {
+  readonly metric: string;
+  readonly delta: number;
+  readonly ciLow: number;
+  readonly ciHigh: number;
+}
+
 export interface ServedModel {
   readonly name: string;
   readonly version: string;
@@ -98,6 +106,8 @@ export interface ServedModel {
    * one in first position. What evidence makes of positions comes on top.
    */
   readonly positionOdds: Readonly<Partial<Record<ServeMode, readonly number[]>>>;
+  /** By mode: what the system that answers gained on the run's test slates; left out where nothing was measured. */
+  readonly lifts: Readonly<Partial<Record<ServeMode, Lift>>>;
   /** Hex digests. */
   readonly hashes: {
     readonly config: string;

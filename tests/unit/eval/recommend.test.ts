@@ -14,7 +14,7 @@ describe("the choice on validation", () => {
       { system: "prerank", values: values(0.9) }, // not servable: does not count
       { system: "prior", values: values(0.4) },
       { system: "evidence", values: values(0.38) },
-      { system: "sft_nothink", values: values(0.8) }, // not servable either
+      { system: "rl_other_order", values: values(0.8) }, // nor does a control
       { system: "sft_direct", values: values(0.45) },
     ];
     expect(choose(users, judged, bootstrap)).toEqual({
