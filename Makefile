@@ -10,10 +10,14 @@ ARGS ?=
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-setup: .setup/done ## Install Node and Python dependencies, generate code
+setup: .setup/done configs/gr2.schema.json ## Install Node and Python dependencies, generate code
 
 .setup/done: package-lock.json python_worker/requirements.txt proto/gr2/v1/worker.proto proto/gr2/v1/rerank.proto scripts/setup.sh scripts/proto.sh
 	@bash scripts/setup.sh
+
+# What editors check recipes with.
+configs/gr2.schema.json: .setup/done src/config/schema.ts $(wildcard src/config/schema/*.ts)
+	@node bin/gr2.mjs config schema > $@
 
 proto: ## Generate TypeScript and Python code from proto/
 	@bash scripts/proto.sh

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 suite=tests/clients
 env=.clients
 results=$env/results.jsonl
-deadline=$((SECONDS + 200)) # for all installing together: a registry that is slow or closed must not hold up the rest
+deadline=$((SECONDS + 300)) # for all installing together: a registry that is slow or closed must not hold up the rest
 mkdir -p $env/node
 
 note() { echo "clients: $1" >&2; }

@@ -20,6 +20,7 @@ export const servedModel: ServedModel = {
   systems: { think: "rl", direct: "sft_direct" },
   recommendation: { system: "sft_direct", sentence: "Deploy sft_direct." },
   positionOdds: { think: [1, 0.5], direct: [1, 0.25] },
+  lifts: { direct: { metric: "N@5", delta: 0.02, ciLow: 0.01, ciHigh: 0.03 } },
   hashes: { config: "c0", weights: "00", tokenizer: "70", data: "da" },
   numParameters: 7,
   modes: ["think", "direct"],

@@ -107,9 +107,10 @@ function writeText(
         lines.push(
           ...(broken.get(n) ?? []).map((kind) =>
             kind === "no user"
-              ? o
-                  .replace(/"user":\s*("(?:[^"\\]|\\.)*"|\d+)/, '"user": null')
-                  .replace(/'user':\s*('(?:[^'\\]|\\.)*'|\d+)/, "'user': None")
+              ? o.replace(
+                  /(["'])user\1: ("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\d+)/,
+                  format === "python" ? "'user': None" : '"user": null',
+                )
               : "{ this is no record",
           ),
         );

@@ -7,11 +7,11 @@ import { tryReadJson } from "../run/files.ts";
 import { RunFolder } from "../run/run-folder.ts";
 import { bar, columns, number } from "./format.ts";
 
-export function showData(root: string, name: string): string {
+export function showData(name: string, { root, json }: { root: string; json?: boolean }): string {
   const file = RunFolder.view(root, name).file("stages", "data", "statistics.json");
   const statistics = tryReadJson(file) as DataStatistics | undefined;
   if (!statistics) throw new RunError(`run ${name} has no data yet`, { advice: "The data stage makes it." });
-  return renderData(statistics);
+  return json ? JSON.stringify(statistics) : renderData(statistics);
 }
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
@@ -24,9 +24,7 @@ export function renderData(s: DataStatistics): string {
     `${pc.bold(s.name)}: ${s.users} users, ${s.items} items, ${s.interactions} interactions from ${s.rowsRead} rows read`,
     s.time ? `from ${dateText(s.time.first)} to ${dateText(s.time.last)}` : "no clock: times are positions",
     ...s.notes,
-    ...(dropped.length > 0
-      ? ["", columns([["left out", "rows"], ...dropped.map(([why, n]) => [why, String(n)])])]
-      : []),
+    ...(dropped.length > 0 ? ["", columns([["dropped", "rows"], ...dropped.map(([why, n]) => [why, String(n)])])] : []),
     "",
     columns([
       ["segment", "interactions", "users", "items", "cold items", "cold interactions"],

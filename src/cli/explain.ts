@@ -39,6 +39,7 @@ export interface ExplainArguments {
   readonly config: string;
   readonly set: readonly string[];
   readonly root: string;
+  readonly json?: boolean;
 }
 
 interface ExplainedResponse {
@@ -63,6 +64,7 @@ export async function explainReward(args: ExplainArguments): Promise<string> {
   const parsed = parseResponse(response, spellings, mode, config.prompts);
   const score = parsed.kind === "ranking" ? await askReward(explained, mode, parsed) : undefined;
   const verdict = judge(parsed, labels, config.rl.reward, () => score as Score);
+  if (args.json) return JSON.stringify({ mode, parsed, ...verdict });
   const steps: [string, string][] = [
     [
       "read",

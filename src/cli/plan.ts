@@ -15,6 +15,7 @@ export interface PlanArguments {
   readonly set: readonly string[];
   /** Device memory in GiB; default: this machine's. */
   readonly memory?: number;
+  readonly json?: boolean;
 }
 
 const gib = 2 ** 30;
@@ -28,7 +29,7 @@ export function plan(args: PlanArguments): string {
     throw new ConfigError(`model.path = ${config.model.path}: its dimensions are unknown`, {
       advice: `Use a folder with a config.json, or one of ${knownModels.join(", ")}.`,
     });
-  return renderPlan(config, found, device);
+  return args.json ? JSON.stringify({ device, ...found }) : renderPlan(config, found, device);
 }
 
 function renderPlan(config: Config, found: MemoryPlan, device: Device): string {

@@ -1,9 +1,18 @@
 /** `gr2`: arguments and exit codes. Commands are loaded on demand, so that `gr2 doctor` works on a broken setup. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../core/errors.ts";
+import { repositoryRoot } from "../core/paths.ts";
 import type { InspectOptions } from "./data-inspect.ts";
 import { describeError, exitCodeFor } from "./errors.ts";
 import { addServeToken } from "./serve-token.ts";
+
+const ownVersion = (): string =>
+  (JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string }).version;
+
+const describeExitCodes = (): string =>
+  ["0 done", "1 bug", ...Object.entries(exitCodes).map(([code, n]) => `${n} ${code.toLowerCase()}`)].join(", ");
 
 const collect = (value: string, before: string[]): string[] => [...before, value];
 
@@ -29,10 +38,13 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   const print = (text: string) => void out.write(`${text}\n`);
   const gr2 = new Command("gr2")
     .description("GR2, the Generative Reasoning Re-ranker: train, evaluate, inspect and serve it.")
+    .version(ownVersion(), "-V, --version", "print the version")
+    .addHelpText("after", `\nExit codes: ${describeExitCodes()} (docs/runs.md).`)
     .showSuggestionAfterError()
     .exitOverride();
   const root = ["--root <folder>", "folder that contains the runs", "runs"] as const;
   const config = ["-c, --config <file>", "recipe", "configs/nano-ml100k.yaml"] as const;
+  const json = ["--json", "print one JSON object"] as const;
   const set = ["-s, --set <path=value>", "override one setting (repeatable)", collect, [] as string[]] as const;
 
   gr2
@@ -75,6 +87,26 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       await (await import("./watch.ts")).watch({ root: options.root, name, signal }, out).finally(dispose);
     });
 
+  gr2
+    .command("rerank <name>")
+    .description("re-rank a table of slates with a finished run, or show one user's slate (docs/daily-work.md)")
+    .option("--in <file>", "slates: .parquet, .csv, .tsv or .jsonl, text also as .gz; - is stdin")
+    .option("--out <file>", "ranked slates: .parquet, .csv or .jsonl; resumable (default: JSONL on stdout)")
+    .option("--format <format>", "of stdin: jsonl, csv or tsv", "jsonl")
+    .option("--column <field=column>", "which column holds what (repeatable)", collect, [])
+    .option("--user <id>", "a user of the run's data: history, candidates, reasoning, order")
+    .option("--system <name>", "which system answers, as serve.system (default: the recommended one)")
+    .option("--top-n <count>", "candidates to keep (default: all)", positiveInteger)
+    .option("--workers <count>", "workers (serve.workers)", positiveInteger)
+    .option("--json", "with --user: print one JSON object")
+    .option(...set)
+    .option(...root)
+    .action(async (name: string, options) => {
+      if (options.user === undefined)
+        await (await import("./rerank.ts")).rerankFile({ ...options, name }, { out, errors: process.stderr });
+      else print(await (await import("./rerank-user.ts")).rerankUser({ ...options, name }));
+    });
+
   const serve = gr2
     .command("serve [name]")
     .description("serve re-rank requests from a finished run, over gRPC and HTTP (docs/serving.md)")
@@ -102,7 +134,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .command("doctor")
     .description("check this machine: Python, packages, device, memory, disk, data")
     .option("--python <path>", "Python interpreter to check")
-    .option("--json", "print one JSON object")
+    .option(...json)
     .action(async (options: { python?: string; json?: boolean }) => {
       const { examine, renderChecks } = await import("./doctor.ts");
       const checks = await examine({ python: options.python });
@@ -116,7 +148,8 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .description("estimate the memory that each stage of a recipe needs, whether it fits, and what to change if not")
     .option(...set)
     .option("--memory <GiB>", "GPU memory to plan for (default: this machine's GPU, else its main memory)", positive)
-    .action(async (file: string | undefined, options: { set: string[]; memory?: number }) => {
+    .option(...json)
+    .action(async (file: string | undefined, options: { set: string[]; memory?: number; json?: boolean }) => {
       print((await import("./plan.ts")).plan({ config: file ?? config[2], ...options }));
     });
 
@@ -131,14 +164,27 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
       print(await (await import("./export.ts")).exportModel({ name, ...options }, print));
     });
 
+  gr2
+    .command("trec <name>")
+    .description("write a run's test slates and orders as TREC qrels and run files (docs/daily-work.md)")
+    .requiredOption("-o, --out <folder>", "folder to write")
+    .option(...root)
+    .action(async (name: string, options: { out: string; root: string }) => {
+      const { RunFolder } = await import("../run/run-folder.ts");
+      const { writeTrec } = await import("../commands/trec.ts");
+      const { qrels, runs, slates } = await writeTrec(RunFolder.view(options.root, name), options.out);
+      print(`${options.out}: ${slates} slates in ${qrels.join(" and ")}, ${runs.length} systems in SYSTEM.run.txt`);
+    });
+
   const run = gr2.command("run").description("inspect runs");
   run
     .command("show [name]")
     .description("show the state, stages and results of a run; without a name, list all runs")
     .option(...root)
-    .action(async (name: string | undefined, options: { root: string }) => {
+    .option(...json)
+    .action(async (name: string | undefined, options: { root: string; json?: boolean }) => {
       const show = await import("./show.ts");
-      print(name === undefined ? show.showRuns(options.root) : show.showRun(options.root, name));
+      print(name === undefined ? show.showRuns(options) : show.showRun(name, options));
     });
 
   gr2
@@ -148,8 +194,9 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .description("show a run's latest rollouts: text, parsed order, reward")
     .option("-n, --n <count>", "how many", positiveInteger, 4)
     .option(...root)
-    .action(async (name: string, options: { n: number; root: string }) => {
-      print((await import("./show.ts")).showRollouts(options.root, name, options.n));
+    .option(...json)
+    .action(async (name: string, options: { n: number; root: string; json?: boolean }) => {
+      print((await import("./show.ts")).showRollouts(name, options));
     });
 
   gr2
@@ -176,6 +223,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option(...config)
     .option(...set)
     .option(...root)
+    .option(...json)
     .action(async (response: string | undefined, options) => {
       print(await (await import("./explain.ts")).explainReward({ ...options, response }));
     });
@@ -187,8 +235,9 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .command("report <name>")
     .description("show uniqueness, collisions, code usage and purity of a run's semantic IDs")
     .option(...root)
-    .action(async (name: string, options: { root: string }) => {
-      print((await import("./sid-report.ts")).showSidReport(options.root, name));
+    .option(...json)
+    .action(async (name: string, options: { root: string; json?: boolean }) => {
+      print((await import("./sid-report.ts")).showSidReport(name, options));
     });
   sid
     .command("encode <name>")
@@ -210,7 +259,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   data
     .command("inspect <path>")
     .description("describe the data in a folder or file, and propose a recipe that reads it")
-    .option("--json", "print one JSON object")
+    .option(...json)
     .option("-o, --output <file>", "write the recipe to this file")
     .option("-m, --module <file>", "read it with your own adapter (docs/plugins.md)")
     .option("--options <yaml>", "options of that module, for example '{from: 2024-01}'")
@@ -223,8 +272,9 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .command("show <name>")
     .description("show statistics of a run's data: lengths, popularity, segments, cold items, repeats, ties")
     .option(...root)
-    .action(async (name: string, options: { root: string }) => {
-      print((await import("./data-show.ts")).showData(options.root, name));
+    .option(...json)
+    .action(async (name: string, options: { root: string; json?: boolean }) => {
+      print((await import("./data-show.ts")).showData(name, options));
     });
 
   sid
@@ -251,7 +301,20 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   configuration
     .command("docs")
     .description("print every setting with its default and meaning, as Markdown")
-    .action(async () => print((await import("../config/docs.ts")).renderConfigDocs()));
+    .option(...json)
+    .action(async ({ json }: { json?: boolean }) => {
+      const docs = await import("../config/docs.ts");
+      print(json ? JSON.stringify(docs.configRows()) : docs.renderConfigDocs());
+    });
+  configuration
+    .command("schema")
+    .description("the JSON Schema of recipes, for editors (docs/daily-work.md)")
+    .action(async () => print(JSON.stringify((await import("../config/json-schema.ts")).configJsonSchema(), null, 1)));
+
+  gr2
+    .command("completion")
+    .description('shell completion: eval "$(gr2 completion)" in bash')
+    .action(async () => print((await import("./completion.ts")).bashCompletion(gr2)));
   return gr2;
 }
 

@@ -62,7 +62,8 @@ export function renderSeeds({ metric, runs, slices }: SeedsSummary): string {
     };
   });
   const chosen = runs.map((r) => `${r.recommended} (seed ${r.seed})`).join(", ");
-  return `${renderTables(tables, "text")}\n\nrecommended: ${chosen}`;
+  const none = "The runs have no test slate in common: eval.maxSlates draws users by seed, so leave it at 0.";
+  return `${tables.length > 0 ? renderTables(tables, "text") : none}\n\nrecommended: ${chosen}`;
 }
 
 export function parseSeeds(text: string): number[] {

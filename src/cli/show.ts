@@ -9,10 +9,20 @@ import { listRuns, RunFolder } from "../run/run-folder.ts";
 import { bytes, columns, duration, number } from "./format.ts";
 import { type ResultsFile, resultsTable } from "./results.ts";
 
+interface ShowOptions {
+  readonly root: string;
+  readonly json?: boolean;
+}
+
 /** Manifest, stages and, if the run got that far, results. */
-export function showRun(root: string, name: string): string {
+export function showRun(name: string, { root, json }: ShowOptions): string {
   const folder = RunFolder.view(root, name);
   const manifest = readManifest(folder.path);
+  if (json)
+    return JSON.stringify({
+      manifest: manifest ?? null,
+      metrics: tryReadJson(join(folder.path, "metrics.json")) ?? null,
+    });
   const parts: string[] = [];
   if (manifest) {
     const holder = folder.holder();
@@ -52,22 +62,25 @@ export function showRun(root: string, name: string): string {
 }
 
 /** All runs, newest first. */
-export function showRuns(root: string): string {
-  const rows = listRuns(root).map((name) => {
+export function showRuns({ root, json }: ShowOptions): string {
+  const runs = listRuns(root).map((name) => {
     const m = readManifest(join(root, name));
-    return [name, m?.state ?? "?", m?.updated ?? ""];
+    return { run: name, state: m?.state ?? "?", updated: m?.updated ?? "" };
   });
+  if (json) return JSON.stringify(runs);
+  const rows = runs.map((r) => Object.values(r));
   return rows.length > 0 ? columns([["run", "state", "updated"], ...rows]) : `no runs under ${root}`;
 }
 
 /** The last `n` rollouts, oldest first: text, parse, reward with its parts. */
-export function showRollouts(root: string, name: string, n: number): string {
+export function showRollouts(name: string, { root, n, json }: ShowOptions & { readonly n: number }): string {
   const folder = RunFolder.view(root, name);
   const last: RolloutRecord[] = [];
   for (const r of readRecords<RolloutRecord>(folder.file("rollouts.jsonl"))) {
     last.push(r);
     if (last.length > n) last.shift();
   }
+  if (json) return JSON.stringify(last);
   if (last.length === 0) return `${name} has no rollouts yet`;
   return last.map(showRollout).join("\n\n");
 }

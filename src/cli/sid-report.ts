@@ -6,9 +6,10 @@ import { RunFolder } from "../run/run-folder.ts";
 import type { SidReport } from "../sid/report.ts";
 import { columns, number, plain } from "./format.ts";
 
-export function showSidReport(root: string, name: string): string {
+export function showSidReport(name: string, { root, json }: { root: string; json?: boolean }): string {
   const report = tryReadJson(RunFolder.view(root, name).file("stages", "sid", "report.json")) as SidReport | undefined;
   if (!report) throw new RunError(`run ${name} has no semantic IDs yet`, { advice: "The sid stage makes them." });
+  if (json) return JSON.stringify(report);
   return renderSidReport({ ...report, examples: report.examples ?? [], fit: report.fit ?? {} }); // missing in older runs
 }
 

@@ -5,12 +5,16 @@
 import { existsSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { openCorpus } from "../artifacts/corpus.ts";
+import type { Metrics } from "../artifacts/results.ts";
 import { catalogueFile } from "../artifacts/semantic-ids.ts";
 import { exportFile, exportSchema, readSavedWeights, stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { configHash, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
+import { formatGain } from "../eval/recommend.ts";
+import { systems } from "../eval/systems.ts";
 import { openLanguageModel } from "../models/language-model.ts";
+import { tryReadJson } from "../run/files.ts";
 import { readManifest } from "../run/manifest.ts";
 import type { RunFolder } from "../run/run-folder.ts";
 import type { StageContext } from "../run/stage.ts";
@@ -62,7 +66,7 @@ export async function exportRun(options: ExportOptions): Promise<Exported> {
   const files = {
     [exportFile]: `${JSON.stringify(about, null, 2)}\n`,
     "semantic_ids.json": catalogue,
-    "README.md": modelCard(about, config),
+    "README.md": modelCard(about, config, readResults(run, stage)),
   };
   const bytes = await worker.exportModel({ modelId, path: resolve(out), dtype, files }, { signal });
   return { stage, bytes };
@@ -147,8 +151,45 @@ function provenance(
   };
 }
 
+/** What the evaluation measured of the stage's systems; undefined unless it is finished and nothing has changed since. */
+function readResults(run: RunFolder, stage: Exportable): CardResults | undefined {
+  const evaluated = readManifest(run.path)?.stages.evaluate;
+  const metrics = tryReadJson(run.file("metrics.json")) as Metrics | undefined;
+  if (evaluated?.state !== "finished" || evaluated.stale || !metrics?.recommendation) return undefined;
+  const own = new Set(systems.filter((s) => s.stage === stage && s.kind === "policy").map((s) => s.name));
+  const measured = metrics.comparisons.filter((c) => own.has(c.system) && c.metric === "N@5");
+  const over = measured.filter((c) => c.baseline === "prerank" || c.baseline === metrics.recommendation.without_model);
+  return { sentence: metrics.recommendation.sentence, rows: metrics.rows, over };
+}
+
+export interface CardResults extends Pick<Metrics, "rows"> {
+  readonly sentence: string;
+  /** Differences in N@5 to the pre-rank and to the best system without a language model. */
+  readonly over: Metrics["comparisons"];
+}
+
+function resultsSection(results: CardResults | undefined): string {
+  if (!results) return "The run's evaluation was not finished when this was exported.";
+  const slices = {
+    end_to_end: "all test slates, a miss counts 0",
+    conditional: "test slates that hold their true item",
+  };
+  const lines = results.over.map((c) => {
+    const own = results.rows.find((r) => r.system === c.system && r.slice === c.slice && r.metric === "N@5");
+    const value = own ? `${own.value.toFixed(4)} [${own.ci_low.toFixed(4)}, ${own.ci_high.toFixed(4)}]` : "";
+    return `| ${c.system} | ${slices[c.slice]} (${c.n}) | ${value} | ${c.baseline} | ${formatGain(c).replace(" N@5", "")} |`;
+  });
+  const head = ["| system | slates | N@5 [95 %] | compared with | difference [95 %] |", "|---|---|---|---|---|"];
+  return [
+    `On the test segment, looked at once; paired bootstrap over users. ${results.sentence}`,
+    "",
+    ...head,
+    ...lines,
+  ].join("\n");
+}
+
 /** README.md of the folder. */
-function modelCard(about: Provenance, config: Config): string {
+function modelCard(about: Provenance, config: Config, results?: CardResults): string {
   const made = {
     rl: "mid-trained on semantic IDs, fine-tuned on reasoning traces, trained by reinforcement learning (DAPO)",
     sft: "mid-trained on semantic IDs and fine-tuned on reasoning traces",
@@ -184,6 +225,16 @@ vllm serve FOLDER   # requests: "skip_special_tokens": false
 |---|---|
 ${rows.map(([key, value]) => `| ${key} | ${shown(value)} |`).join("\n")}
 
-Prompts, constrained decoding and the calibrated prior are GR2's own; without them answers may be invalid and rank otherwise.
+## Results
+
+${resultsSection(results)}
+
+## Limits
+
+- Prompts, constrained decoding and the calibrated prior are GR2's own; without them answers may be invalid and rank otherwise.
+- It knows the items of its data set alone; later ones need semantic IDs of the same tokenizer (\`gr2 sid encode\`).
+- The numbers are of one seed, one data set and logged choices: what was not shown could not be chosen, and a user who is
+  shown another order may choose otherwise.
+- Reasoning is learned from a teacher; nothing here measures whether it is why an order came out as it did.
 `;
 }

@@ -1,7 +1,6 @@
 /**
- * A built Dataset on disk: a folder of Parquet files, which anything that reads Parquet opens, and `dataset.json`, written
- * last. Keyed by content: the head carries the data set's hash and the hash of every file, and a mismatch is a DataError,
- * never a guess.
+ * A built Dataset on disk: a folder of ordinary Parquet files, and `dataset.json`, written
+ * last. Keyed by content: dataset.json has the data set's hash and the hash of every file; a mismatch is a DataError.
  *
  *   interactions.parquet   user INTEGER, item INTEGER (rows of the next two), time DOUBLE; by user row, then oldest first
  *   items.parquet          row INTEGER, id, title, brand VARCHAR, categories VARCHAR[], description VARCHAR
@@ -28,16 +27,18 @@ interface CacheHead {
     readonly interactions: ParquetFile;
     readonly items: ParquetFile;
     readonly users: ParquetFile;
-    /** `candidates`: of all slates together. */
+    /** `candidates`: total over all slates. */
     readonly impressions?: ParquetFile & { readonly candidates: number };
   };
 }
 
 const format = 2;
-/** Rows pass through; one thread keeps their order and makes equal data equal bytes. */
+/** Rows are streamed; with one thread they keep their order, and equal data gives equal bytes. */
 const duckOptions = { memoryMb: 256, threads: 1 };
 
-/** Writes the data set into `folder`, each file atomically and without a copy of the data in memory; returns the paths. */
+/**
+ * Writes the data set into `folder`, each file atomically and without a copy of the data in memory; returns the paths.
+ */
 export async function saveDataset(dataset: Dataset, folder: string): Promise<readonly string[]> {
   const { sequences, items, impressions } = dataset;
   mkdirSync(folder, { recursive: true });
@@ -135,8 +136,7 @@ function readHead(path: string): CacheHead {
   } catch (cause) {
     throw new DataError(`The data cache ${path} cannot be read.`, { cause, advice });
   }
-  if (head.format !== format)
-    throw new DataError(`The data cache ${path} has another format than ${format}.`, { advice });
+  if (head.format !== format) throw new DataError(`The data cache ${path} does not have format ${format}.`, { advice });
   return head;
 }
 

@@ -1,13 +1,14 @@
 /**
- * Times of any unit as seconds: what a column holds is told by a sample, the unit of each number by its own magnitude, and a
- * time in an impossible year is none. Also: clocks of different precision in two tables. SQL only; reads nothing itself.
+ * Converts times of any unit to seconds: the format of a column is inferred from a sample, the unit of each number from
+ * its magnitude, and a time in an impossible year is rejected. Also: two tables with times of different precision. SQL
+ * only.
  */
 import { sqlText } from "./duck.ts";
 
 export const timeUnits = ["auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "iso"] as const;
 export type TimeUnit = (typeof timeUnits)[number];
 
-/** A number of these and more is of the next unit: 1e11 seconds are the year 5138, as milliseconds 1973. */
+/** From these numbers on, the next unit applies: 1e11 seconds is the year 5138, 1e11 milliseconds is 1973. */
 const magnitudes: readonly (readonly [unit: Exclude<TimeUnit, "auto" | "iso">, below: number, perSecond: number])[] = [
   ["seconds", 1e11, 1],
   ["milliseconds", 1e14, 1e3],
@@ -15,7 +16,7 @@ const magnitudes: readonly (readonly [unit: Exclude<TimeUnit, "auto" | "iso">, b
   ["nanoseconds", Number.POSITIVE_INFINITY, 1e9],
 ];
 
-/** How the times of a column are written, beyond numbers and ISO 8601. */
+/** How the times of a column are written, besides numbers and ISO 8601. */
 export interface Clock {
   /** SQL: seconds since 1970 of the value, or NULL. */
   readonly seconds: string;
@@ -37,13 +38,13 @@ const compact: readonly (readonly [digits: number, format: string])[] = [
 const most = 0.5;
 const compactPattern = /^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)?$/;
 
-/** Unambiguous ways to write a date that ISO 8601 does not know. */
+/** Unambiguous date formats that are not ISO 8601. */
 const formats = [
   ...["%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z", "%b %d, %Y", "%B %d, %Y"],
   ...["%m %d, %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y %I:%M:%S %p", "%Y.%m.%d"],
   ...["%Y-%m-%dT%H", "%Y-%m-%d %H", "%Y%m%dT%H%M%S", "%Y-%m-%d %I:%M:%S %p"],
 ];
-/** Day and month in an order that only the whole column can tell. */
+/** Day and month in an order that only the whole column reveals. */
 const slashed: readonly (readonly [separator: string, rest: string])[] = [
   ["/", ""],
   ["/", " %H:%M"],
@@ -114,7 +115,10 @@ function textSql(x: string, sample: readonly string[]): string {
   return either.length === 0 ? `coalesce(${iso}, ${more})` : more;
 }
 
-/** Formats of dates such as 15/11/2023, if the sample says which number is the day; else none, and such dates are no times. */
+/**
+ * Formats of dates such as 15/11/2023, if the sample says which number is the day; else none, and such dates are no
+ * times.
+ */
 function slashedFormats(sample: readonly string[]): string[] {
   const parts = sample.map((v) => /^\s*(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d\d)\b/.exec(v)).filter((p) => p !== null);
   if (parts.length === 0 || parts.length <= most * sample.length) return [];
@@ -133,7 +137,7 @@ function slashedFormats(sample: readonly string[]): string[] {
 
 /** A column whose latest time is earlier (1980) counts from a beginning of its own: seconds of a session, days. */
 export const calendarFrom = 3.2e8;
-/** The first time of a calendar that a number may say: 0 and its like are gaps. 1971. */
+/** The earliest time that a number may mean, 1971: numbers near 0 are missing values. */
 const firstNumber = 3.2e7;
 /** 1900-01-02; the day before means "unknown". */
 const firstDate = -2_208_902_400;
@@ -153,10 +157,10 @@ export const implausibleSql = (t: string, q: string, unitGiven: boolean): string
 export function dateText(seconds: number): string {
   const date = new Date(1000 * seconds);
   if (!Number.isNaN(date.getTime())) return date.toISOString().slice(0, 10);
-  return `${seconds} s, no date`;
+  return `${seconds} s, not a date`;
 }
 
-/** Precisions that clocks have, in seconds, coarsest first; with names. */
+/** Precisions of times, in seconds, coarsest first; with names. */
 export const precisions: readonly (readonly [seconds: number, name: string])[] = [
   [86_400, "the day"],
   [3600, "the hour"],

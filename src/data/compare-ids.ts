@@ -1,15 +1,15 @@
 /** Why ids of one table are not those of another: both side by side, and what would make them one. */
 import type { Duck } from "./duck.ts";
 
-/** What may be done to an id, and what it means if ids of both sides then meet. */
+/** Transformations of ids, and what it means if ids of both sides match after one. */
 const likely: readonly (readonly [sql: string, reason: string])[] = [
-  ["lower(id)", "they differ in upper and lower case"],
+  ["lower(id)", "they differ in case"],
   ["ltrim(id, '0')", "one side is padded with zeros"],
   ["regexp_replace(id, '\\.0+$', '')", "one side went through floating point (101.0 for 101)"],
   ["trim(id, '\"'' ')", "one side is in quotes"],
   ["regexp_replace(id, '^.*[/:#_-]', '')", "one side has a prefix"],
-  ["regexp_replace(id, '\\D', '', 'g')", "they have the same digits with other characters around them"],
-  ["regexp_replace(id, '\\s', '', 'g')", "they differ in blanks"],
+  ["regexp_replace(id, '\\D', '', 'g')", "they have the same digits but different characters around them"],
+  ["regexp_replace(id, '\\s', '', 'g')", "they differ in white space"],
   ["strip_accents(lower(id))", "they differ in accents"],
 ];
 

@@ -19,7 +19,7 @@ export interface BuildOptions {
   readonly prepare: PrepareOptions;
   /** `interacted` (default): only items somebody interacted with; `all`: the whole item file. */
   readonly catalogue?: "interacted" | "all";
-  /** Malformed rows above this share stop the run. Default 0.01. */
+  /** The run stops if the share of malformed rows is larger. Default 0.01. */
   readonly maxBadShare?: number;
   /** Where malformed rows are written as JSONL. */
   readonly quarantineFile?: string;
@@ -30,7 +30,7 @@ export interface BuildOptions {
   readonly duck?: DuckOptions;
 }
 
-/** Raised whenever building changes its result. */
+/** Raise it whenever the result of building changes. */
 const version = 1;
 
 /** Reads, cleans and numbers a data set. Throws DataError for missing, corrupt or empty data. */
@@ -61,7 +61,7 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
   };
 }
 
-/** What needs DuckDB; its memory is free again when the sequences are made. */
+/** The part that needs DuckDB; its memory is freed once the sequences are built. */
 async function readAndClean(options: BuildOptions) {
   const duck = await openDuck(options.duck);
   try {
@@ -100,22 +100,22 @@ async function describeTwice(duck: Duck): Promise<string[]> {
     : [`${twice} items stand in the item file more than once, with different texts; the first counts`];
 }
 
-/** What to do depends on what took most of the rows. */
+/** The advice depends on the reason that dropped most rows. */
 function nothingLeft(report: AdapterReport, dropped: Readonly<Record<string, number>>, strangers?: string): DataError {
   const [most = ""] = Object.entries(dropped).sort((a, b) => b[1] - a[1])[0] ?? [];
   const advice: Readonly<Record<string, string>> = {
     "unknown item":
-      "Name the columns that hold the same ids (data.columns.item and data.columns.id), or write them alike.",
+      "Name columns with the same ids in data.columns.item and data.columns.id, or convert one to the other.",
     "below minimum rating": "Lower data.minRating.",
     "below k-core": "Lower data.minInteractions.",
   };
   return new DataError(
-    `No interaction is left of ${report.rowsRead} rows read (${describe(dropped)})${strangers === undefined ? "" : `: ${strangers}`}.`,
+    `No interactions are left from ${report.rowsRead} rows read (${describe(dropped)})${strangers === undefined ? "" : `: ${strangers}`}.`,
     { advice: advice[most] ?? "Look at the data: gr2 data inspect." },
   );
 }
 
-/** Numbers ids by hash, with how many interactions each has: TABLE(id, c, row, n). */
+/** Numbers ids by hash and counts their interactions: TABLE(id, c, row, n). */
 const rows = (table: string, side: "user" | "item", condition: string): string =>
   `CREATE TEMP TABLE ${table} AS SELECT id, c, (row_number() OVER (ORDER BY md5(id), id) - 1)::INTEGER AS row, n
    FROM (SELECT id, c, coalesce(n, 0)::INTEGER AS n FROM ${side}_codes LEFT JOIN ${side}_counts USING (c)) ${condition}`;
@@ -144,7 +144,7 @@ async function readItems(duck: Duck, neutralise: (text: string) => string): Prom
   return items;
 }
 
-/** All sequences end to end, in order of user row and time. */
+/** All sequences concatenated, in order of user row and time. */
 interface Columns {
   readonly users: readonly UserId[];
   /** Index = user row. */
@@ -172,7 +172,10 @@ async function readColumns(duck: Duck): Promise<Columns> {
   return { users, lengths, items, times };
 }
 
-/** Sequences are views into two arrays that they share: at a million users, arrays of their own would cost more than the data. */
+/**
+ * Sequences are views into two arrays that they share: at a million users, arrays of their own would cost more than the
+ * data.
+ */
 function buildSequences(columns: Columns, items: readonly Item[]): UserSequence[] {
   let end = 0;
   return columns.users.map((user, row) => {
@@ -184,7 +187,7 @@ function buildSequences(columns: Columns, items: readonly Item[]): UserSequence[
   });
 }
 
-/** Puts what a user did at one moment into the order of the tie-break, in place. */
+/** Sorts a user's interactions with equal times by the tie-break, in place. */
 function breakTies({ user, items: own, times }: UserSequence, items: readonly Item[]): void {
   for (let start = 0; start < own.length; ) {
     let end = start + 1;

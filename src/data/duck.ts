@@ -1,6 +1,6 @@
 /**
  * DuckDB at the edge of data/: opens a bounded in-process database, reads numeric columns straight into typed arrays,
- * and collects malformed rows with file and line. Owns no meaning; adapters and prepare.ts do.
+ * and collects malformed rows with file and line. What the values mean is decided in the adapters and prepare.ts.
  *
  * Tables that every adapter fills:
  *   raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)      r: rating or NULL; t: seconds or position in the file
@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { type DuckDBConnection, type DuckDBDataChunk, DuckDBInstance } from "@duckdb/node-api";
 import { DataError } from "../core/errors.ts";
 
-/** How much DuckDB may use. Beyond `memoryMb` it spills to a folder of its own in the system's temporary folder. */
+/** Limits for DuckDB. Beyond `memoryMb` it spills to its own folder in the system's temporary folder. */
 export interface DuckOptions {
   /** Megabytes, default 1000; the process grows to about half as much again. */
   readonly memoryMb?: number;
@@ -24,15 +24,17 @@ export interface DuckOptions {
 
 export interface Duck {
   readonly connection: DuckDBConnection;
-  /** Runs a statement. Here as everywhere: DataError when memory or disk is full, any other DuckDB error as it is. */
+  /**
+   * Runs a statement. Like all methods, throws DataError if memory or disk is full, and passes on other DuckDB errors.
+   */
   run(sql: string): Promise<void>;
   /** Rows as plain objects; bigint columns arrive as bigint. For small results. */
   rows(sql: string): Promise<Record<string, unknown>[]>;
-  /** Streams a result of any length to `take`, some thousand rows at a time. */
+  /** Streams a result of any length to `take`, a few thousand rows at a time. */
   each(sql: string, take: (chunk: DuckDBDataChunk) => void): Promise<void>;
   /** First column of the first row as a number. */
   number(sql: string): Promise<number>;
-  /** Leaves `bytes` of its memory to the caller if it can, but keeps a quarter: it spills more from now on. */
+  /** Gives up to `bytes` of its memory to the caller but keeps a quarter; it spills more from then on. */
   yieldMemory(bytes: number): Promise<void>;
   /** Frees memory and removes what was spilled. */
   close(): void;
@@ -49,7 +51,7 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
     memory_limit: `${memoryMb}MB`,
     threads: String(options.threads ?? 2),
     temp_directory: spill,
-    // What a step no longer needs goes back to the system at once, not when the allocator thinks fit.
+    // Memory that a step no longer needs is returned to the system at once, not when the allocator decides.
     allocator_flush_threshold: "16MB",
     allocator_bulk_deallocation_flush_threshold: "64MB",
     autoinstall_known_extensions: "false",
@@ -85,7 +87,7 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
     },
     async yieldMemory(bytes) {
       const left = Math.round(Math.max(memoryMb / 4, memoryMb - bytes / 2 ** 20));
-      // Refused when so much cannot be spilled; then the old limit holds on.
+      // DuckDB refuses if it cannot spill that much; the old limit then stays.
       await connection.run(`SET memory_limit = '${left}MB'`).catch(() => undefined);
     },
     close() {
@@ -109,7 +111,7 @@ function outOfRoom(cause: unknown, spill: string): DataError | undefined {
   const message = cause instanceof Error ? cause.message : "";
   if (/No space left|max_temp_directory_size/.test(message))
     return new DataError(
-      `The disk is full: the data do not fit into memory, and their temporary files not into ${spill}.`,
+      `The disk is full: the data do not fit into memory, and their temporary files do not fit into ${spill}.`,
       {
         cause,
         advice:
@@ -131,11 +133,11 @@ export interface BadRow {
   readonly file: string;
   readonly line: number;
   readonly reason: string;
-  /** The row as it stands in the file, cut at 500 characters. */
+  /** The row as written in the file, cut at 500 characters. */
   readonly text: string;
 }
 
-/** Malformed rows described, however many there are. */
+/** Maximum number of malformed rows that are described. */
 export const quarantineLimit = 10_000;
 
 /** Collects malformed rows: all are counted by file, the first `quarantineLimit` kept for the quarantine file. */
@@ -152,7 +154,7 @@ export class Quarantine {
     return this.rows;
   }
 
-  /** Tells that `lines` more lines of `file` (of Parquet: rows) were read, malformed ones included. */
+  /** Adds `lines` lines read from `file` (rows, for Parquet), malformed ones included. */
   saw(file: string, lines: number): void {
     this.read.set(file, (this.read.get(file) ?? 0) + lines);
   }
@@ -174,7 +176,9 @@ export class Quarantine {
     return [...this.bad.values()].reduce((a, b) => a + b, 0);
   }
 
-  /** Writes the kept rows as JSONL to `path` (if given and any); throws DataError if a file has more than `maxShare`. */
+  /**
+   * Writes the kept rows as JSONL to `path` (if given and any); throws DataError if a file has more than `maxShare`.
+   */
   settle(maxShare: number, path: string | undefined): void {
     if (this.bad.size === 0) return;
     const { kept } = this;

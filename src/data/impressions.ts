@@ -1,11 +1,11 @@
 /**
- * Logged slates after cleaning: raw_impressions → Impressions by user row and time. Heavy work in DuckDB. And their file in
- * the data cache:
+ * Logged slates after cleaning: raw_impressions → Impressions by user row and time. Heavy work in DuckDB. And their
+ * file in the data cache:
  *
  *   impressions.parquet(user INTEGER, time DOUBLE, candidates INTEGER[], scores DOUBLE[], labels DOUBLE[])
  *
- * The k-core thins histories, not slates: an item nobody clicked stays a candidate, since leaving such items out would
- * tell the re-ranker which ones were clicked. Only items that an item file does not know are taken out of their slates.
+ * The k-core applies to histories, not to slates: an item without clicks stays a candidate, because dropping such items
+ * would tell the re-ranker which ones were clicked. Only items missing from the item file are removed from slates.
  */
 import { DOUBLE, type DuckDBListValue, type DuckDBType, INTEGER, LIST, listValue } from "@duckdb/node-api";
 import { type Duck, readNumbers } from "./duck.ts";
@@ -32,7 +32,7 @@ export async function readImpressions(
         WHEN max(un) IS NULL THEN 'user without interactions'
         WHEN count(inn) < 2 THEN 'fewer than 2 known candidates'
         WHEN max(y) FILTER (inn IS NOT NULL) = 0 THEN 'no positive'
-        WHEN max(y) FILTER (inn IS NOT NULL) = min(y) FILTER (inn IS NOT NULL) THEN 'all candidates labelled alike'
+        WHEN max(y) FILTER (inn IS NOT NULL) = min(y) FILTER (inn IS NOT NULL) THEN 'all labels are equal'
       END AS reason FROM shown GROUP BY s;
     CREATE TEMP TABLE kept AS SELECT * FROM shown JOIN fates USING (s) WHERE reason IS NULL AND inn IS NOT NULL`);
   const fates = await duck.rows("SELECT reason, count(*) AS n FROM fates GROUP BY reason ORDER BY reason NULLS FIRST");

@@ -1,8 +1,8 @@
 /**
- * Which system to deploy, and what that is worth. Chosen on validation among the systems that `gr2 serve` can answer with,
- * those without a language model included: the cheapest of those that cannot be told from the best (paired interval over
- * users holds zero). What it is worth is measured on test. The sentence and the numbers here are the ones that
- * metrics.json, the report, the command line and the service show.
+ * Recommends a system to deploy. It is chosen on validation among the systems that `gr2 serve` supports, including
+ * those without a language model: the cheapest of those that do not differ significantly from the best (the paired
+ * interval over users includes zero). Its gain is measured on test. metrics.json, the report, the command line and the
+ * service show this sentence and these numbers.
  */
 import { type BootstrapOptions, PairedBootstrap } from "./bootstrap.ts";
 import { costClasses, findSystem, type System } from "./systems.ts";
@@ -11,20 +11,20 @@ import type { ComparisonRow, MetricRow } from "./table.ts";
 export interface Recommendation {
   /** To deploy. */
   readonly system: string;
-  /** The best on validation; another than `system` if that is cheaper and cannot be told from it. */
+  /** The best on validation; differs from `system` if that is cheaper and not significantly worse. */
   readonly leader: string;
   /** N@5 of leader minus system on validation, paired. */
   readonly margin: { readonly delta: number; readonly ci_low: number; readonly ci_high: number };
   /** The best on validation without a language model, and the best with one. */
   readonly without_model: string;
   readonly with_model?: string;
-  /** N@5 on test, slates that hold the true item: `system` over the order that came in. */
+  /** N@5 on test, slates with the true item: `system` over the input order. */
   readonly over_ranker: ComparisonRow;
   /** The same of all slates, where a miss counts as a miss. */
   readonly end_to_end: ComparisonRow & { readonly value: number };
   /** N@5 on test, slates that hold the true item: `with_model` over `without_model`. */
   readonly language_model?: ComparisonRow;
-  /** The verdict for people. */
+  /** The verdict in words. */
   readonly sentence: string;
 }
 
@@ -73,7 +73,7 @@ export function choose(
   };
 }
 
-/** What the chosen system is worth, from the results on test. */
+/** The chosen system's gains, from the results on test. */
 export function recommend(
   choice: Choice,
   rows: readonly MetricRow[],
@@ -111,7 +111,7 @@ function conclude(choice: Choice, over: ComparisonRow, model: ComparisonRow | un
       : `Deploy ${system}: the language model adds nothing measurable here${model ? ` (${model.system}: ${gain})` : ""}.`;
   if (model?.system === system && model.ci_low > 0)
     return `Deploy ${system}: the language model adds ${gain} over ${without_model}.`;
-  return `Deploy ${system}: the language model led on validation; on test its difference to ${without_model} (${gain}) is not above zero for certain.`;
+  return `Deploy ${system}: the language model led on validation; on test its difference to ${without_model} (${gain}) is not significant.`;
 }
 
 /** +.0081 [.0017, .0150] N@5 */
@@ -120,9 +120,12 @@ export const formatGain = (c: Pick<ComparisonRow, "delta" | "ci_low" | "ci_high"
 
 const signed = (x: number): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(4)}`;
 
-/** @param ms of the model, in batches as the evaluation asked it; undefined: none was asked. @param tokens read and written */
+/**
+ * @param ms of the model, in batches as the evaluation asked it; undefined: none was asked. @param tokens read and
+ * written
+ */
 function describeCost(system: string, tokens: number, ms: number | undefined): string {
-  if (tokens === 0) return `${system}: no language model to ask, less than 1 ms per request.`;
+  if (tokens === 0) return `${system}: no language model, less than 1 ms per request.`;
   const time = ms === undefined ? "" : ` and ${ms < 1 ? "less than 1" : ms.toFixed(ms < 10 ? 1 : 0)} ms of the model`;
   return `${system}: ${Math.round(tokens)} tokens${time} per request.`;
 }
@@ -133,7 +136,7 @@ const modelStages = ["midtrain", "traces", "sft", "rl"];
 /** @param seconds of each stage */
 function describeTraining(seconds: Readonly<Record<string, number>>): string {
   const sum = (names: readonly string[]): number => names.reduce((n, s) => n + (seconds[s] ?? 0), 0);
-  return `The run took ${minutes(sum(Object.keys(seconds)))}, ${minutes(sum(modelStages))} of it to train the language model.`;
+  return `The run took ${minutes(sum(Object.keys(seconds)))}, ${minutes(sum(modelStages))} of it for training the language model.`;
 }
 
 const minutes = (s: number): string => (s < 90 ? `${Math.round(s)} s` : `${(s / 60).toFixed(1)} min`);
@@ -149,7 +152,7 @@ export interface HeadlineNumber {
 export function headlineNumbers(r: Recommendation): HeadlineNumber[] {
   const model = r.language_model;
   return [
-    { label: "over your ranker", what: `${r.system} over the order that came in`, row: r.over_ranker },
+    { label: "over your ranker", what: `${r.system} over the input order`, row: r.over_ranker },
     ...(model ? [{ label: "by the language model", what: `${model.system} over ${model.baseline}`, row: model }] : []),
     {
       label: "end to end",

@@ -1,4 +1,4 @@
-/** The page's section on the data: what was read and left out, segments, lengths, popularity. */
+/** The page's section on the data: rows read and dropped, segments, lengths, popularity. */
 import { dateText } from "../data/clock.ts";
 import type { DataStatistics } from "../data/statistics.ts";
 import type { ReportData } from "./data.ts";
@@ -17,7 +17,7 @@ export async function dataFigures({ statistics: s }: ReportData): Promise<Html> 
     label: count(b.users),
   }));
   const [, q25, median, q75] = s.lengths.quantiles;
-  const when = s.time ? `, ${dateText(s.time.first)} to ${dateText(s.time.last)}` : ", without a clock";
+  const when = s.time ? `, ${dateText(s.time.first)} to ${dateText(s.time.last)}` : ", without times";
   return section(
     "Data",
     `${count(s.users)} users, ${count(s.items)} items, ${count(s.interactions)} interactions${when}.`,
@@ -26,12 +26,12 @@ export async function dataFigures({ statistics: s }: ReportData): Promise<Html> 
       await figure(
         "Sequence lengths",
         lengths.length > 0 ? plots.bars(lengths, { x: "users", color: plots.palette.indigo }) : undefined,
-        `Interactions a user: mean ${s.lengths.mean.toFixed(1)}, quartiles ${q25}, ${median}, ${q75}.`,
+        `Interactions per user: mean ${s.lengths.mean.toFixed(1)}, quartiles ${q25}, ${median}, ${q75}.`,
       ),
       await figure(
         "Popularity",
         plots.concentration(s.popularity.curve.map((p) => ({ x: p.items, y: p.interactions }))),
-        `The most popular tenth of the items takes ${percent(s.popularity.topTenth)} of the interactions; Gini ${s.popularity.gini.toFixed(3)}. Dashed: all items equally popular.`,
+        `The most popular 10 % of the items have ${percent(s.popularity.topTenth)} of the interactions; Gini ${s.popularity.gini.toFixed(3)}. Dashed: all items equally popular.`,
       ),
       factTable(s),
     ],
@@ -46,20 +46,22 @@ function segmentTable(s: DataStatistics): Html {
           ? html`<td>–</td><td>–</td>`
           : html`<td>${count(g.coldItems)}</td><td>${count(g.coldInteractions)}<small>${percent(g.coldInteractions / Math.max(1, g.interactions))}</small></td>`
       }</tr>`,
-  )}</tbody></table></div><figcaption>Cold: never seen in what the pre-ranker of that segment's slates learns from; it cannot propose them.</figcaption></figure>`;
+  )}</tbody></table></div><figcaption>Cold: not in the data that the pre-ranker of that segment's slates learns from, so it cannot propose them.</figcaption></figure>`;
 }
 
 function factTable(s: DataStatistics): Html {
   const facts: [string, string][] = [
     ["rows read", count(s.rowsRead)],
-    ...Object.entries(s.dropped).map(([why, n]): [string, string] => [`left out: ${why}`, count(n)]),
+    ...Object.entries(s.dropped).map(([why, n]): [string, string] => [`dropped: ${why}`, count(n)]),
     ["repeats, of interactions", percent(s.repeatShare)],
     ["equal times, of steps", percent(s.tieShare)],
     ["items without a title", count(s.itemsWithoutTitle)],
     ["items without any text", count(s.itemsWithoutText)],
-    ...(s.popularity.unused > 0 ? [["items nobody has", count(s.popularity.unused)] as [string, string]] : []),
+    ...(s.popularity.unused > 0
+      ? [["items without an interaction", count(s.popularity.unused)] as [string, string]]
+      : []),
   ];
-  return html`<figure class="card wide"><h3>What was read</h3><div class="scroll"><table><tbody>${facts.map(
+  return html`<figure class="card wide"><h3>Rows read</h3><div class="scroll"><table><tbody>${facts.map(
     ([name, value]) => html`<tr><td>${name}</td><td>${value}</td></tr>`,
   )}</tbody></table></div>${s.notes.length > 0 && html`<figcaption>${s.notes.join("; ")}</figcaption>`}</figure>`;
 }

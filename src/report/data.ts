@@ -1,6 +1,6 @@
 /**
- * Reads what a run left behind into one object for the report. Everything but metrics.json may be missing (a stage was
- * left out, a run is old): then the part of the page that needs it is left out as well.
+ * Reads a run's files into one object for the report. Everything except metrics.json may be missing (a skipped stage,
+ * an old run); the page then omits the part that needs it.
  */
 import { join } from "node:path";
 import type { DataStatistics } from "../data/statistics.ts";

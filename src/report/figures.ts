@@ -47,7 +47,7 @@ export async function comparisonFigure(data: ReportData): Promise<Html> {
   };
   return section(
     "Against the pre-rank",
-    "Paired differences over users with 95 % intervals, on slates that hold the true item. Green is above zero, red below; grey holds zero and says nothing.",
+    "Paired differences over users with 95 % intervals, on slates whose candidates include the true item. Green: above zero; red: below; grey: the interval includes zero.",
     await Promise.all(["N@5", "R@1", "R@5", "MRR"].map(panel)),
   );
 }
@@ -60,7 +60,7 @@ export async function trainingFigures(data: ReportData): Promise<Html> {
     validation_ndcg5_answer: "at once",
     validation_ndcg5_prerank: "pre-rank",
   });
-  return section("Training", "Thin lines are single steps, thick ones their moving average.", [
+  return section("Training", "Thin lines are single steps, thick lines are moving averages.", [
     await figure(
       "Mid-training loss",
       drawn(curve(data, "midtrain", { loss: "loss" }), { y: "loss per token", smooth: true }),
@@ -73,13 +73,9 @@ export async function trainingFigures(data: ReportData): Promise<Html> {
     await figure(
       "Validation N@5 during RL",
       drawn(validation.length > 1 ? validation : curve(data, "rl", { validation_ndcg5: "N@5" }), { y: "N@5, greedy" }),
-      "On a fixed draw of validation slates.",
+      "On a fixed sample of validation slates.",
     ),
-    await figure(
-      "Where the seconds of an RL step go",
-      drawn(stepSeconds(data), { y: "seconds", smooth: true }),
-      shares(data),
-    ),
+    await figure("Time of an RL step", drawn(stepSeconds(data), { y: "seconds", smooth: true }), shares(data)),
   ]);
 }
 
@@ -108,7 +104,7 @@ function shares(data: ReportData): string {
   const said = [...new Set(points.map((p) => p.series))].map(
     (s) => `${s} ${(100 * seriesShare(s ?? "")).toFixed(1)} %`,
   );
-  return total > 0 ? `Of all seconds: ${said.join(", ")}.` : "";
+  return total > 0 ? `Shares of the time: ${said.join(", ")}.` : "";
 }
 
 export async function behaviourFigures(data: ReportData): Promise<Html> {
@@ -134,32 +130,36 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
   const gradient = curve(data, "rl", { gradNorm: "norm" });
   const positions = firstChoices(data);
   return section(
-    "What the policy does",
-    "A policy that games its reward shows here first: copied inputs, one favoured position, rewards without spread.",
+    "Policy behaviour",
+    "Signs of a policy that games its reward: copied inputs, one favoured position, rewards without spread.",
     [
       await figure(
         "Parts of the reward",
         drawn(parts, { y: "mean of all rollouts", smooth: true }),
-        "A reward that rises by its format bonus alone is being gamed.",
+        "If only the format bonus rises, the reward is being gamed.",
       ),
       await figure("Valid and copied answers", drawn(rates, { y: "share of rollouts", percent: true })),
       await figure(
-        "Groups that teach nothing",
+        "Groups without a learning signal",
         drawn(groups, { y: "share of groups", percent: true }),
         "Dropped by dynamic sampling.",
       ),
-      await figure("How near answers stay to the input", drawn(nearness, { y: "Kendall τ" }), "1 = the input order."),
-      await figure("Length", drawn(length, { y: "tokens of an answer", smooth: true })),
-      await figure("Entropy", drawn(entropy, { y: "nats per token" }), "Zero: the policy has made up its mind."),
       await figure(
-        "Sampler against trainer",
+        "Similarity of answers to the input order",
+        drawn(nearness, { y: "Kendall τ" }),
+        "1 = the input order.",
+      ),
+      await figure("Length", drawn(length, { y: "tokens of an answer", smooth: true })),
+      await figure("Entropy", drawn(entropy, { y: "nats per token" }), "Zero: the policy is deterministic."),
+      await figure(
+        "Sampler and trainer",
         drawn(gap, { y: "difference of log-probs" }),
-        "Before each step's first update both have the same weights.",
+        "Both have the same weights before each step's first update, so this should be near zero.",
       ),
       await figure(
         "Clipped tokens",
         drawn(clipped, { y: "share of tokens" }),
-        "Their ratio left the trust region, and they no longer push.",
+        "Tokens whose ratio left the trust region; they add no gradient.",
       ),
       await figure("Gradient norm", drawn(gradient, { y: "before clipping", smooth: true })),
       await figure(
@@ -181,7 +181,7 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
         positions.length > 0
           ? plots.positions(positions, { y: "share of answers", color: plots.palette.violet, format: ".0%" })
           : undefined,
-        "Which position of the input the policy puts first, mean over the last tenth of RL.",
+        "Input position that the policy ranks first, averaged over the last tenth of RL.",
       ),
       healthTable(data),
       alarms(data),
@@ -233,19 +233,19 @@ export async function identifierFigures(data: ReportData): Promise<Html> {
     : "";
   return section("Semantic IDs and calibration", unique, [
     await figure(
-      "Use of each level",
+      "Code usage per level",
       levels.length > 0 ? plots.bars(levels, { x: "perplexity / codes", color: plots.palette.teal }) : undefined,
       "Perplexity / codes = 1: every code is used equally often.",
     ),
     await figure(
-      "Items of each code",
+      "Items per code",
       drawn(perCode, { x: "codes of a level, most used first", y: "items", zero: true }),
-      "A flat line is even use; a line that ends at zero early leaves codes idle.",
+      "A flat line means even use; a line that reaches zero early means unused codes.",
     ),
     await figure(
       "Neighbours that share their first codes",
       drawn(sharing, { x: "first codes shared", y: "share of pairs", percent: true }),
-      "Pairs of items whose embeddings are nearest, against pairs at random.",
+      "Pairs of items with the nearest embeddings, compared with random pairs.",
     ),
     await figure("Quantizer", drawn(fit, { y: "value" })),
     await figure(
@@ -256,7 +256,7 @@ export async function identifierFigures(data: ReportData): Promise<Html> {
       `Fitted on held-out slates. ${terms}`,
     ),
     await figure(
-      "Where the pre-rank puts the true item",
+      "Position of the true item in the pre-rank",
       data.targetPositions.length > 0
         ? plots.positions(data.targetPositions, { y: "test slates", color: plots.palette.grey, format: "~s" })
         : undefined,

@@ -1,8 +1,8 @@
-/** What SIGHUP starts. Owns when it runs, not what is loaded. */
+/** Schedules the reload on SIGHUP. Owns when it runs, not what is loaded. */
 
 /**
- * Runs `work` one at a time. A call while it runs asks for one more run after it, however many calls there are: what came
- * in between is seen by that run. Resolves when the run that sees the call is done.
+ * Runs `work` one at a time. Any number of calls while it runs cause one more run, which sees the changes of all of
+ * them. Resolves when that run is done.
  * @param work never rejects
  */
 export function coalesce(work: () => Promise<void>): () => Promise<void> {

@@ -1,9 +1,9 @@
 /**
- * The service as one process: a run, its workers, gRPC and HTTP, and what the outside may ask of it by signals.
+ * The service as one process: a run, its workers, gRPC and HTTP, and signals.
  *
- *   SIGTERM           say "not ready" and answer for serve.lameDuckMs more; then as SIGINT
- *   SIGINT            stop accepting, finish what is accepted, exit 0; a second one of either ends at once
- *   SIGHUP            read tokens and certificates again, at once, and then the run: if the name (or the symbolic link) now
+ *   SIGTERM           report "not ready" but answer for serve.lameDuckMs; then as SIGINT
+ *   SIGINT            stop accepting, finish what is accepted, exit 0; a second signal of either kind exits at once
+ *   SIGHUP            reread tokens and certificates at once, and then the run: if the name (or the symbolic link) now
  *                     leads to another, it is loaded next to the old one, takes over, and the old one finishes and goes
  */
 import { randomUUID } from "node:crypto";
@@ -38,7 +38,7 @@ export interface ServeOptions {
   /** Lines for the operator. */
   readonly log: (message: string) => void;
   readonly access: (record: AccessRecord) => void;
-  /** Instead of Python workers: in tests. */
+  /** Replaces the Python workers in tests. */
   readonly startWorker?: StartWorker;
 }
 
@@ -47,13 +47,13 @@ export interface Service {
   readonly grpc: { readonly address: string; readonly port: number };
   readonly http: { readonly url: string; readonly port: number };
   /**
-   * Reads tokens and certificates again at once, and then the run; calls while a run loads ask for one more load together.
-   * Never throws: what is wrong is logged, and the old ones stay.
+   * Reads tokens and certificates again at once, and then the run; calls while a run loads ask for one more load
+   * together. Never throws: what is wrong is logged, and the old ones stay.
    */
   reload(): Promise<void>;
   /**
-   * Finishes what is accepted and closes everything. Never throws; may be called twice.
-   * @param options.lameDuck first says for serve.lameDuckMs that it is not ready, and still answers; default false
+   * Finishes accepted requests and closes everything. Never throws; may be called twice.
+   * @param options.lameDuck first reports "not ready" for serve.lameDuckMs while still answering; default false
    */
   stop(options?: { readonly lameDuck?: boolean }): Promise<void>;
 }
@@ -184,7 +184,7 @@ function startAhead(start: StartWorker, signal: AbortSignal): { start: StartWork
 }
 
 /** Workers of our own as child processes, or connections to those of serve.addresses. */
-function workerStarter(config: Config, folder: string): StartWorker {
+export function workerStarter(config: Config, folder: string): StartWorker {
   const { addresses } = config.serve;
   return async (number, signal) => {
     const address = addresses[number];

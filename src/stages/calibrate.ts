@@ -1,7 +1,7 @@
 /**
  * The pre-rank prior: how much the LM's likelihood and each position of the input order weigh, fitted on the re-rank
- * slates, which neither the LM nor their pre-ranker has seen. Generation uses it as the constraint's logit prior. The same
- * fit with the teacher's evidence gives the belief that SFT can distil.
+ * slates, which neither the LM nor their pre-ranker has seen. Generation uses it as the constraint's logit prior. The
+ * same fit with the teacher's evidence gives the belief that SFT can distil.
  */
 
 import { join } from "node:path";
@@ -95,7 +95,9 @@ async function run(context: StageContext): Promise<Summary> {
   };
 }
 
-/** In generation: a model that these slates contradict still has a say, or training could not move the policy. */
+/**
+ * For generation: even a model that these slates contradict keeps some weight, or training could not move the policy.
+ */
 const minLikelihood = 0.05;
 
 /** Of users, to see what the order adds out of sample. */

@@ -1,8 +1,8 @@
 /**
- * Stage 0b, candidates: the slates of pre-rankers that need nothing but the data, right after the data, so that their hit
- * rate, which bounds every re-ranker, is known before anything expensive runs. Where the language model's own beams are
- * among the pre-rankers, stage slates makes them; here only item-kNN is asked, for an idea of what is in reach. How
- * slates are made: prerankers/propose.ts.
+ * Stage 0b, candidates: the slates of pre-rankers that need nothing but the data, right after the data, so that their
+ * hit rate, which bounds every re-ranker, is known before anything expensive runs. If the language model's own beams
+ * are among the pre-rankers, the slates stage makes the slates; this stage then only reports what item-kNN would reach.
+ * How slates are made: prerankers/propose.ts.
  */
 import { openData } from "../artifacts/dataset.ts";
 import { deriveSeed, unitHash } from "../core/rng.ts";
@@ -35,13 +35,13 @@ export const candidates: Stage = {
 async function run(context: StageContext): Promise<Summary> {
   const { prerank } = context.config;
   if (prerank.kind === "logged") {
-    context.log("slates were logged: none are made here");
+    context.log("slates are logged: nothing to do");
     return {};
   }
   const data = await openData(context);
   if (!listExperts(prerank).some((name) => name === "itemknn")) await sayWhatNeighboursReach(context, data);
   if (needsLanguageModel(prerank)) {
-    context.log("the language model's own beams are among the pre-rankers: stage slates makes the candidates");
+    context.log("the language model's own beams are among the pre-rankers: the slates stage makes the candidates");
     return {};
   }
   const { metrics, chosen, candidates: size } = await proposeCandidates(context, data);

@@ -20,7 +20,7 @@ export const data: Stage = {
   inputs: [],
   verbs: [],
   plugins: ["adapter"],
-  settings: (c) => ({ ...c.data, cacheDir: undefined, path: undefined }), // its contents count, wherever they are
+  settings: (c) => ({ ...c.data, cacheDir: undefined, path: undefined }), // the data's contents count, not its location
   run,
 };
 
@@ -53,22 +53,22 @@ async function run(context: StageContext): Promise<Summary> {
     `${o.name}: ${stats.users} users, ${stats.items} items, ${stats.interactions} interactions, median length ${stats.lengthMedian}, ties ${(100 * stats.tieShare).toFixed(0)} %`,
   );
   for (const note of stats.notes ?? []) context.log(note);
-  for (const [reason, rows] of Object.entries(stats.dropped)) context.log(`left out: ${rows} rows (${reason})`);
+  for (const [reason, rows] of Object.entries(stats.dropped)) context.log(`dropped: ${rows} rows (${reason})`);
   if (stats.impressions) {
     const { read, slates, candidates, dropped, unknownCandidates } = stats.impressions;
     context.log(`${slates} of ${read} logged slates, ${candidates} candidates`);
-    for (const [reason, n] of Object.entries(dropped)) context.log(`left out: ${n} logged slates (${reason})`);
+    for (const [reason, n] of Object.entries(dropped)) context.log(`dropped: ${n} logged slates (${reason})`);
     if (unknownCandidates > 0)
-      context.log(`left out: ${unknownCandidates} shown items that the item file does not know`);
+      context.log(`dropped: ${unknownCandidates} shown items that are missing from the item file`);
   }
   if (stats.itemsWithoutText > 0)
     context.log(
-      `${stats.itemsWithoutText} of ${stats.items} items have no text at all: they are told apart by what people did with them, or not at all`,
+      `${stats.itemsWithoutText} of ${stats.items} items have no text: only interactions, if any, tell them apart`,
     );
   return { users: stats.users, items: stats.items, interactions: stats.interactions, tieShare: stats.tieShare };
 }
 
-/** MovieLens-100K is fetched on first use; anything else lies where the settings say. */
+/** MovieLens-100K is downloaded on first use; other data is read from data.path. */
 async function resolveSource(context: StageContext): Promise<AdapterOptions> {
   const { config, signal } = context;
   const own = await openAdapter({ config, items: [], signal });

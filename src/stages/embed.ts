@@ -1,6 +1,6 @@
 /**
  * Stage 1a, item embeddings: text (title, brand, categories, description) through a sentence-transformers model.
- * Equal texts under an equal embedder are embedded once: the matrix is kept in data.cacheDir (embedding-cache.ts).
+ * The matrix is cached in data.cacheDir by texts and embedder (embedding-cache.ts).
  */
 import { openData } from "../artifacts/dataset.ts";
 import { embedderFile, embeddingFile } from "../artifacts/embeddings.ts";
@@ -23,13 +23,13 @@ async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
   const { model, fields, batchSize } = config.embed;
   const { items } = (await openData(context)).dataset;
-  const worker = await context.worker(); // first: without its packages nothing below can work
+  const worker = await context.worker(); // first, because everything below needs its packages
   const modelPath = await embedderPath(config, (message) => context.log(message), signal);
   const hash = await embedderHash(modelPath);
   const texts = items.map((it) => itemText(it, fields));
   const key = embeddingKey({ modelPath, modelHash: hash, texts, batchSize, worker: await worker.getInfo({ signal }) });
   let embeddings = key && (await cachedEmbeddings(config, key, texts.length));
-  if (embeddings) context.log(`the embeddings of these ${texts.length} texts are in ${config.data.cacheDir} already`);
+  if (embeddings) context.log(`the embeddings of these ${texts.length} texts are cached in ${config.data.cacheDir}`);
   else {
     embeddings = await embedTexts(worker, modelPath, texts, batchSize, {
       signal,

@@ -1,5 +1,5 @@
 /**
- * Evaluation: every system of eval/systems.ts on the same test slates, looked at once; the system to recommend is chosen
+ * Evaluation: every system of eval/systems.ts on the same test slates, used once; the system to recommend is chosen
  * on validation.
  */
 import { readFileSync } from "node:fs";
@@ -51,7 +51,7 @@ function hashFile(path: string): string {
   try {
     return sha256(readFileSync(path));
   } catch (cause) {
-    throw new ConfigError(`eval.baselines: ${path} cannot be read`, { cause, advice: "Name a file that is there." });
+    throw new ConfigError(`eval.baselines: ${path} cannot be read`, { cause, advice: "Name an existing file." });
   }
 }
 
@@ -81,7 +81,7 @@ async function run(context: StageContext): Promise<Summary> {
   const prior = fitValidationPrior({ context, evidence }, validation);
   const asked = { context, corpus, evidence, prior, validation, test, heads, missed, selection, shown };
   const answers: SystemResult[] = await baselineAnswers(asked);
-  const done = context.cursor.read<number>() ?? 0; // stages whose answers an earlier attempt has written
+  const done = context.cursor.read<number>() ?? 0; // stages whose answers an interrupted attempt wrote
   for (const [i, stage] of (["midtrain", "sft", "rl"] as const).entries()) {
     const file = join(context.dir, `${stage}.json`);
     if (i >= done) {
@@ -187,7 +187,7 @@ function tabulate(
   };
 }
 
-/** How generated answers look: each policy's, and prompt tokens where shortened prompts are compared. */
+/** Health of each policy's generated answers, and prompt tokens if shortened prompts are compared. */
 function measureHealth(answers: readonly SystemResult[], corpus: Corpus): Record<string, number> {
   const health: Record<string, number> = { sid_uniqueness: corpus.catalogue.uniqueness() };
   const generated = answers.filter((a) => a.health && isPolicy(a.system));
@@ -214,13 +214,13 @@ function measureHealth(answers: readonly SystemResult[], corpus: Corpus): Record
   return health;
 }
 
-/** What is wrong with the answers of a policy, for people. */
+/** Warnings about a policy's answers. */
 const listAlarms = (answers: readonly SystemResult[]): string[] =>
   answers.flatMap(({ system, health }) =>
     health?.faults && isPolicy(system) ? describeFaults(health.faults).map((text) => `${system}: ${text}`) : [],
   );
 
-/** Caps test slates by drawing whole users, so that the bootstrap over users stays honest; 0 = all. */
+/** Caps test slates by drawing whole users, so that the bootstrap over users stays valid; 0 = all. */
 function wholeUsers(slates: readonly Slate[], context: StageContext): readonly Slate[] {
   const cap = context.config.eval.maxSlates;
   if (cap === 0 || slates.length <= cap) return slates;

@@ -1,18 +1,18 @@
 /**
- * The evidence: how likely each candidate of a slate is, judged without a language model. A learning-to-rank model over what
- * others did, metadata, words, embeddings and time (src/evidence); baseline, prior, teacher and fallback in one.
+ * The evidence: how likely each candidate of a slate is, without a language model. A learning-to-rank model over what
+ * other users did, metadata, words, embeddings and time (src/evidence); it is baseline, prior, teacher and fallback.
  *
- * Out of sample throughout. Statistics: evidence/views.ts says whose sequences a slate's features rest on. Model: users are
- * dealt into folds; the scores of a user's training slates come from a model that has learned from other folds alone, those
- * of validation and test slates from the model fitted on all training slates. Validation and test slates teach nothing. How
- * many trees there are is decided on the folds left out. One scale, fitted on scores out of sample, makes them log-odds.
+ * Everything is out of sample. Statistics: evidence/views.ts decides whose sequences a slate's features use. Model:
+ * users are split into folds; a user's training slates are scored by a model trained only on other folds, validation
+ * and test slates by the model fitted on all training slates. Nothing is trained on validation or test slates. The
+ * number of trees is chosen on held-out folds. One scale, fitted on out-of-sample scores, turns scores into log-odds.
  *
  *   evidence.json, evidence.f64   a score for every candidate of every slate of the re-rank, validation and test segments
  *   lambdamart.json/.f64, listwise.json/.f64   scores of trees or regression by themselves on validation and test slates,
  *                                 where they are not the model
  *   model.json                    the model fitted on all training slates, for serving
  *   item-vectors.f32              the embeddings as its features compare them
- *   importance.json               what each feature is worth to the model
+ *   importance.json               importance of each feature in the model
  */
 import { openData } from "../artifacts/dataset.ts";
 import { embeddingFile } from "../artifacts/embeddings.ts";
@@ -87,14 +87,14 @@ async function run(context: StageContext): Promise<Summary> {
   const featuresFor = (plan: ViewPlan): Features =>
     new Features(items, new Statistics(plan.view, hasClock(data)), o.families, experts);
 
-  // Features of the training slates, each by statistics that know nothing of its user.
+  // Features of the training slates, each from statistics without its user.
   const lessons: (Lesson & { readonly user: number; readonly gains_N: readonly number[] })[] = [];
   let names: readonly string[] = [];
   let families: readonly string[] = [];
   for (const [done, plan] of plans.filter((p) => p.fold !== undefined).entries()) {
     const features = featuresFor(plan);
     if (done > 0 && features.names.join() !== names.join())
-      throw new RunError("the folds of users differ in what is known of them", { advice: "Lower evidence.folds." });
+      throw new RunError("the folds of users have different features", { advice: "Lower evidence.folds." });
     ({ names, families } = features);
     for (const slate of taught.filter((s) => assignUserFold(data, s.user, { folds: o.folds, seed }) === plan.fold))
       lessons.push({
@@ -108,21 +108,24 @@ async function run(context: StageContext): Promise<Summary> {
   }
   const folds = lessons.map(({ user }) => assignModelFold(user));
   if (new Set(folds).size < o.modelFolds)
-    throw new RunError(`${lessons.length} training slates of too few users for evidence.modelFolds = ${o.modelFolds}`, {
-      advice: "Use more data, or lower evidence.modelFolds.",
-    });
+    throw new RunError(
+      `the ${lessons.length} training slates have too few users for evidence.modelFolds = ${o.modelFolds}`,
+      {
+        advice: "Use more data, or lower evidence.modelFolds.",
+      },
+    );
 
   const fitted =
     o.model === "listwise" ? fitLight(names, lessons, folds, o) : await fitHeavy(context, names, lessons, folds);
   const { models, final, importance } = fitted;
-  // The models that are not the evidence by themselves: what each of them is worth.
+  // Each component model alone, as a baseline.
   const parts = Object.entries(fitted.parts).map(([name, part]) => ({
     name,
     part,
     scores: new Map<string, readonly number[]>(),
   }));
 
-  // Scores of all slates: a user's training slates by the model that has not learned from them.
+  // Scores of all slates: a user's training slates by the model that was not trained on them.
   const scored = new Map<string, readonly number[]>();
   for (const [done, plan] of plans.entries()) {
     const features = featuresFor(plan);
@@ -181,10 +184,10 @@ async function run(context: StageContext): Promise<Summary> {
 }
 
 interface Fitted {
-  /** By model fold: learned from the other folds. */
+  /** By model fold: trained on the other folds. */
   readonly models: readonly EvidenceModel[];
   readonly final: EvidenceModel;
-  /** Other models fitted on all training slates, by the name of the baseline they are. */
+  /** Other models fitted on all training slates, by the name of their baseline. */
   readonly parts: Readonly<Partial<Record<PartName, EvidenceModel>>>;
   /** Share of each feature; they add up to 1. */
   readonly importance: readonly number[];
@@ -223,7 +226,7 @@ async function fitHeavy(
         { weight: listwiseWeight, model: b.toJSON() },
       ],
     });
-  context.log(`stacked: trees weigh ${treesWeight.toFixed(2)}, the regression ${listwiseWeight.toFixed(2)}`);
+  context.log(`stacked: weight of trees ${treesWeight.toFixed(2)}, of the regression ${listwiseWeight.toFixed(2)}`);
   return {
     models: trees.models.map((model, fold) => stack(model, light.models[fold] as EvidenceModel)),
     final: stack(trees.final, light.final),
@@ -280,7 +283,7 @@ async function fitBoosted(
   };
 }
 
-/** A few dozen weights need no more. */
+/** Enough for a few dozen weights. */
 const lightSlates = 8000;
 
 /** At most that many, evenly spread. */
@@ -325,13 +328,16 @@ function toFeatureInput(data: SplitDataset, slate: Slate): FeatureInput {
   };
 }
 
-/** Slates of the mid-training segment with their answer among the candidates: as the stage before made them, or made here. */
+/**
+ * Slates of the mid-training segment with their answer among the candidates: as the stage before made them, or made
+ * here.
+ */
 async function midtrainSlates(context: StageContext, data: SplitDataset, rerank: readonly Slate[]): Promise<Slate[]> {
   const { config } = context;
   const folds = config.evidence.midtrainFolds;
   const { kind, candidates: size } = config.prerank;
-  if (folds === 0 || kind === "logged") return conditional(readSlates(context, "midtrain")); // costly pre-rankers are refused with the config
-  // Positions with less before them than any re-rank slate are unlike those that are re-ranked.
+  if (folds === 0 || kind === "logged") return conditional(readSlates(context, "midtrain")); // expensive pre-rankers are refused when the config is checked
+  // Positions with a shorter history than any re-rank slate are unlike those that are re-ranked.
   const minHistory = rerank.reduce((least, s) => Math.min(least, s.position), Number.POSITIVE_INFINITY);
   const made = await crossFittedSlates(
     data,
@@ -344,7 +350,7 @@ async function midtrainSlates(context: StageContext, data: SplitDataset, rerank:
   return made.flatMap(({ slates }) => conditional(slates));
 }
 
-/** Slates of whole users, drawn until there are so many. */
+/** Slates of whole users, drawn until there are this many. */
 function drawUsers(slates: readonly Slate[], most: number, seed: number): readonly Slate[] {
   if (slates.length <= most) return slates;
   const users = Rng.of(seed, "evidence-users").shuffle([...new Set(slates.map((s) => s.user))]);

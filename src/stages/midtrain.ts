@@ -1,6 +1,6 @@
 /**
  * Stage 1b, mid-training (GR2 v1 §3; tasks after OneRec-Think): next-token training on a mixture of sequential
- * preference, dense captioning, persona grounding and plain language. Learns from the mid-training segment alone.
+ * preference, dense captioning, persona grounding and plain language. Learns only from the mid-training segment.
  */
 
 import { execFileSync } from "node:child_process";
@@ -92,7 +92,7 @@ async function run(context: StageContext): Promise<Summary> {
   return { steps: batches.length, tokens, parameters: model.numParameters, finalLoss: smooth };
 }
 
-/** All optimizer batches of all epochs, in order. Other tasks are drawn until they hold their share of tokens. */
+/** All optimizer batches of all epochs, in order. Other tasks are drawn until they have their share of tokens. */
 function planBatches(config: Config, corpus: Corpus, encoder: Encoder, language: readonly string[]): Document[][] {
   const { epochs, mixture, batchTokens, windowItems } = config.midtrain;
   const view = trainingView(corpus.split, "midtrain");
@@ -134,10 +134,12 @@ function planBatches(config: Config, corpus: Corpus, encoder: Encoder, language:
   return batches;
 }
 
-/** Tokens of one document at most. */
+/** Maximum tokens per document. */
 const maxDocument = 512;
 
-/** Paragraphs of plain prose: the configured file, or Python's own language reference (on every machine, PSF licence). */
+/**
+ * Paragraphs of plain prose: the configured file, or Python's own language reference (on every machine, PSF licence).
+ */
 function languageParagraphs(config: Config): string[] {
   if (config.midtrain.mixture.language === 0) return [];
   let body: string;
@@ -152,10 +154,10 @@ function languageParagraphs(config: Config): string[] {
         );
   } catch (cause) {
     throw new EnvironmentError(
-      file ? `midtrain.languageFile = ${file}: cannot be read` : `${config.runtime.python} did not run`,
+      file ? `midtrain.languageFile = ${file}: cannot be read` : `${config.runtime.python} cannot be started`,
       {
         cause,
-        advice: file ? "Set it to a plain text file, or to nothing." : "Run make setup, or set runtime.python.",
+        advice: file ? "Set it to a plain text file, or leave it empty." : "Run make setup, or set runtime.python.",
       },
     );
   }

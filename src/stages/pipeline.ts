@@ -1,6 +1,6 @@
 /**
- * The whole of GR2, in order: data, embeddings, semantic IDs, mid-training, slates, evidence, traces, calibration, SFT, RL,
- * evaluation. Each stage is skipped when nothing it depends on has changed, and goes on where a killed run stopped.
+ * The whole of GR2, in order: data, embeddings, semantic IDs, mid-training, slates, evidence, traces, calibration, SFT,
+ * RL, evaluation. A stage is skipped if nothing it depends on has changed, and an interrupted stage resumes.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
@@ -39,7 +39,7 @@ import { slates } from "./slates.ts";
 import { checkTeachers, type PlannedStages } from "./teachers/preflight.ts";
 import { traces } from "./traces.ts";
 
-/** In order; every stage comes behind its inputs. */
+/** In order; every stage comes after its inputs. */
 export const stages: readonly Stage[] = [
   data,
   candidates,
@@ -55,7 +55,7 @@ export const stages: readonly Stage[] = [
   evaluate,
 ];
 
-/** Stages that make the semantic IDs. */
+/** Stages up to the semantic IDs. */
 const idStages: readonly Stage[] = [data, embed, sid];
 
 export interface PipelineOptions {
@@ -68,7 +68,7 @@ export interface PipelineOptions {
   readonly fresh?: boolean;
   readonly signal: AbortSignal;
   readonly bus: TelemetryBus;
-  /** Instead of a Python worker: a fake one, in tests. */
+  /** Replaces the Python worker in tests. */
   readonly worker?: WorkerClient;
 }
 
@@ -163,7 +163,7 @@ export const otherIds = (a: Config, b: Config): StageName[] =>
     .filter((s) => hashJson(s.settings(withoutPlaces(a))) !== hashJson(s.settings(withoutPlaces(b))))
     .map((s) => s.name);
 
-/** Keys follow from settings, code and data alone, so that what is finished is known before anything runs. */
+/** Keys depend only on settings, code and data, so that finished stages are known before anything runs. */
 function planStages(
   run: Run,
   config: Config,
@@ -227,15 +227,15 @@ async function runOne(
 
 type VerbCounts = ReturnType<WorkerClient["stats"]>;
 
-/** A verb the stage does not declare is code its key does not know: a change there would not rerun it. */
+/** A stage must declare its verbs: its key covers only their code, so a change elsewhere would not rerun it. */
 function checkVerbs({ name, verbs }: Stage, before: VerbCounts, after: VerbCounts): void {
   const declared = new Set<string>([...verbs, "getInfo", "shutdown"]);
   for (const [verb, { calls }] of Object.entries(after))
     if (calls > (before[verb]?.calls ?? 0) && !declared.has(verb))
-      throw new RunError(`stage ${name} asks the worker for ${verb} without declaring the verb`);
+      throw new RunError(`stage ${name} calls the worker's ${verb} without declaring it`);
 }
 
-/** What the data stage noted as the identity of files and cleaning. */
+/** The identity of files and cleaning that the data stage recorded. */
 const datasetHash = (dir: string): string => readJson<{ hash: string }>(join(dir, "dataset.json")).hash;
 
 const round = (value: number): number => Math.round(value * 100) / 100;
@@ -260,7 +260,7 @@ function writeMetrics(
   return metrics;
 }
 
-/** Milliseconds per request by system, from what the evaluation noted in metrics.jsonl. */
+/** Milliseconds per request by system, as the evaluation recorded them in metrics.jsonl. */
 function readRequestTimes(run: Run): Record<string, number> {
   const out: Record<string, number> = {};
   for (const r of readRecords<MetricsRecord>(run.folder.file("metrics.jsonl"))) {
@@ -273,12 +273,12 @@ function readRequestTimes(run: Run): Record<string, number> {
   return out;
 }
 
-/** worker-costs.json: what worker and wire cost while this invocation ran its stages; for bench/pipeline. */
+/** worker-costs.json: time spent in the worker and on the wire during this invocation; for bench/pipeline. */
 export interface WorkerCosts {
-  /** Seconds of each stage that was not found finished. */
+  /** Seconds of each stage that ran. */
   readonly stages: Readonly<Record<string, number>>;
   readonly verbs: Readonly<Record<string, Readonly<VerbStats>>>;
-  /** Seconds inside verbs, as the worker counts them. These three are missing if it died. */
+  /** Seconds inside verbs, as the worker counts them. These three are missing if the worker died. */
   readonly busySeconds?: number;
   readonly device?: string;
   readonly threads?: number;

@@ -1,7 +1,8 @@
 /**
  * Stage 2b, supervised fine-tuning on the kept traces (GR2 v1 §4): L = -lambda_r sum log p(reasoning) - lambda_o sum
  * log p(ranking). The ranking part is trained under the same permutation constraint and prior it is decoded with, so
- * that the gradient is what the prior does not already say. Next-item replay keeps and refreshes the LM's knowledge.
+ * that the gradient covers only what the prior does not already explain. Next-item replay keeps the LM's knowledge
+ * fresh.
  */
 
 import { readBeliefs, readPrior } from "../artifacts/calibration.ts";
@@ -53,7 +54,7 @@ async function run(context: StageContext): Promise<Summary> {
   const lessons: readonly (TraceRecord | ReasoningRecord)[] =
     o.target === "order" ? readTraces(context) : readReasonings(context);
   if (lessons.length === 0)
-    throw new RunError("the teacher left nothing to learn from: no trace was kept", {
+    throw new RunError("SFT has nothing to learn from: no trace was kept", {
       advice: "Raise teacher.maxTries or teacher.temperature, or set sft.target to belief.",
     });
   const beliefs = o.target === "belief" ? readBeliefs(context) : {};
@@ -136,7 +137,9 @@ async function run(context: StageContext): Promise<Summary> {
   return { steps, lessons: lessons.length, finalLoss: smooth.loss };
 }
 
-/** The teacher's belief, with a share of its mass moved to the truth (a distribution) where that is among the candidates. */
+/**
+ * The teacher's belief, with a share of its mass moved to the truth (a distribution) if that is among the candidates.
+ */
 export const mixed = (belief: readonly number[], truth: readonly number[], truthShare: number): number[] =>
   truth.some((t) => t > 0)
     ? belief.map((p, i) => (1 - truthShare) * p + truthShare * (truth[i] as number))

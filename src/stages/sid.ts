@@ -1,6 +1,6 @@
 /**
- * Stage 1a, semantic IDs (GR2 v1 §3.1, TIGER): item embeddings -> residual quantiser -> L codes an item, of which at
- * least 99 % must be unique. Collaborative signal, where switched on, comes from the mid-training segment alone.
+ * Stage 1a, semantic IDs (GR2 v1 §3.1, TIGER): item embeddings -> residual quantiser -> L codes per item; at
+ * least 99 % of the IDs must be unique. Collaborative signal, if enabled, comes only from the mid-training segment.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -104,7 +104,7 @@ async function run(context: StageContext): Promise<Summary> {
   });
   writeJson(join(context.dir, "report.json"), report);
   const uniqueness = catalogue.uniqueness();
-  context.log(`${items.length} items, ${(100 * uniqueness).toFixed(2)} % with a semantic ID of their own`);
+  context.log(`${items.length} items, ${(100 * uniqueness).toFixed(2)} % with a unique semantic ID`);
   checkUniqueness(report, o);
   return { ...fitted.metrics, uniqueness };
 }
@@ -112,7 +112,7 @@ async function run(context: StageContext): Promise<Summary> {
 /** Items listed with their neighbours. */
 const numExamples = 12;
 
-/** Items whose neighbours are looked up: the same ones whatever the seed, so that reports can be compared. */
+/** Items whose neighbours are listed: the same for every seed, so that reports can be compared. */
 function drawSample(items: readonly Item[], dims: number): number[] {
   const hashes = items.map((item) => unitHash(0, "sid report", item.id));
   return items
@@ -129,7 +129,7 @@ function selectRows(m: Matrix, rows: readonly number[]): Matrix {
   return { rows: rows.length, cols: m.cols, data };
 }
 
-/** What semantic IDs may know of interactions: the mid-training segment, checked. */
+/** The interactions that semantic IDs may use: the mid-training segment, checked. */
 function learnable(data: SplitDataset, consumer: string): TrainingView {
   const view = trainingView(data, "midtrain");
   checkTrainingView(data, view, "midtrain", consumer);
@@ -205,7 +205,7 @@ async function withCollaborative(
     out.set(text.data.subarray(i * text.cols, (i + 1) * text.cols), i * width);
     const part = factors.data.subarray(i * dims, (i + 1) * dims);
     const norm = Math.hypot(...part);
-    const evidence = Math.sqrt((counts[i] as number) / ((counts[i] as number) + 5)); // rare items: little to go by
+    const evidence = Math.sqrt((counts[i] as number) / ((counts[i] as number) + 5)); // rare items have little evidence
     for (let d = 0; d < dims; d++)
       out[i * width + text.cols + d] = norm > 0 ? (collaborativeWeight * evidence * (part[d] as number)) / norm : 0;
   }

@@ -1,7 +1,7 @@
 /**
- * The slates (GR2 v1 §3.3): as an incumbent ranker logged them, or as stage candidates proposed them; here those of the
- * language model's own beams are made. Candidates that share a semantic ID with a better one are left out, since no model
- * could tell them apart. No pre-ranker saw the answers of its slates (prerank/fits).
+ * The slates (GR2 v1 §3.3): logged by an incumbent ranker, proposed by the candidates stage, or made here from the
+ * language model's own beams. Candidates that share a semantic ID with a better one are dropped, because the model
+ * could not tell them apart. No pre-ranker has seen the answers of its slates (prerank/fits).
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -58,11 +58,11 @@ async function run(context: StageContext): Promise<Summary> {
     const stats = slateStats(list, size);
     if (logged && stats.slates === 0)
       throw new RunError(`no logged slate with a history falls into the ${segment} segment`, {
-        advice: "Give the segment a larger share (data.split), or choose the kind of split that fits the log.",
+        advice: "Give the segment a larger share (data.split), or choose a kind of split that suits the log.",
       });
     if (stats.conditional === 0)
       throw new RunError(
-        `none of the ${stats.slates} ${segment} slates holds its true item among ${size} candidates: there is nothing to re-rank`,
+        `none of the ${stats.slates} ${segment} slates has its true item among its ${size} candidates: there is nothing to re-rank`,
         { advice: "Use more data, raise prerank.candidates, or give the segment a larger share (data.split)." },
       );
     const mean = (of: (s: Slate) => number): string => (list.reduce((n, s) => n + of(s), 0) / list.length).toFixed(1);
@@ -87,7 +87,7 @@ async function run(context: StageContext): Promise<Summary> {
   return summary;
 }
 
-/** Slates by segment, from whoever proposes the candidates. */
+/** Slates by segment, from whichever stage proposes the candidates. */
 async function collectSlates(
   context: StageContext,
   corpus: Corpus,
@@ -105,7 +105,7 @@ async function collectSlates(
   }
   const { slates, skipped } = loggedSlates(corpus.split, maxCandidates);
   context.log(
-    `logged slates left out: ${skipped.midtrain} of the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across the end of a segment, ${skipped.nothingToOrder} with nothing to order; ${skipped.cutCandidates} candidates beyond ${maxCandidates} cut`,
+    `dropped logged slates: ${skipped.midtrain} in the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across a segment boundary, ${skipped.nothingToOrder} with nothing to order; dropped ${skipped.cutCandidates} candidates after the first ${maxCandidates}`,
   );
   return { slates, midtrain: [] };
 }
@@ -127,7 +127,7 @@ function withDistinctIds(slate: Slate, spell: (row: number) => string): Slate {
   };
 }
 
-/** Something is left to order: two candidates and, in a log, two different labels whose best one is there. */
+/** Whether there is something to order: two candidates and, in a log, two different labels including the best one. */
 const isProblem = (s: Slate): boolean =>
   s.candidates.length >= 2 &&
   (s.labels === undefined || (s.targetIndex >= 0 && Math.min(...s.labels) < Math.max(...s.labels)));

@@ -1,10 +1,11 @@
 /**
  * Stage 2a, reasoning traces (GR2 v1 §4): the teacher answers the re-rank slates of SFT's users; rejection sampling
- * keeps those whose own first choice is the true item. What the statistical teacher would say is kept whoever writes the
- * traces: it orders by the evidence, out of sample, and cites what the mid-training segment says for a candidate.
+ * keeps those whose first choice is the true item. The statistical teacher's answers are stored too, whichever teacher
+ * writes the traces: it orders by evidence, out of sample, and cites the mid-training segment in support of a
+ * candidate.
  *
- *   traces.jsonl      what SFT learns from, with provenance        reasonings.jsonl  what the statistical teacher would say
- *   rejected.jsonl    answers in words that were of no use         teacher.json      acceptance by difficulty, reasons
+ *   traces.jsonl      what SFT learns from, with provenance        reasonings.jsonl  the statistical teacher's reasoning
+ *   rejected.jsonl    rejected answers of a model                  teacher.json      acceptance by difficulty, reasons
  */
 
 import { join } from "node:path";
@@ -102,14 +103,11 @@ async function run(context: StageContext): Promise<Summary> {
   context.log(
     `${stats.accepted} of ${stats.offered} traces kept (${o.sampling}), ${stats.meanTries.toFixed(2)} tries each; ${(100 * stats.identityRate).toFixed(1)} % repeat the input order`,
   );
-  for (const [reason, n] of Object.entries(stats.rejected)) context.log(`${n} x not kept: ${reason}`);
+  for (const [reason, n] of Object.entries(stats.rejected)) context.log(`${n} rejected: ${reason}`);
   if (o.kind !== "statistical" && stats.accepted === 0)
-    throw new RunError(
-      `not one answer of the teacher ${teacher.model} was kept; stages/traces/rejected.jsonl has them`,
-      {
-        advice: "Raise teacher.maxTries or the budget, use a stronger teacher, or teacher.sampling=targeted.",
-      },
-    );
+    throw new RunError(`no answer of the teacher ${teacher.model} was kept; stages/traces/rejected.jsonl lists them`, {
+      advice: "Raise teacher.maxTries or the budget, use a stronger teacher, or teacher.sampling=targeted.",
+    });
   return {
     slates: sftSlates.length,
     offered: stats.offered,

@@ -29,7 +29,7 @@ const served = [
   "run",
   "plugins",
 ];
-const parts = ["request", "observe", "security", "model", "engine", "grpc", "http"];
+const parts = ["request", "observe", "security", "model", "engine", "batch", "grpc", "http"];
 const rooms: Readonly<Record<string, readonly string[]>> = {
   core: [],
   config: ["core"],
@@ -76,10 +76,11 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   "serve/security": ["core", "config", "serve/request"],
   "serve/model": [...served, "artifacts", "models", "serve/request"],
   "serve/engine": [...served, "models", "serve/request", "serve/model"],
+  "serve/batch": ["core", "data", "run", "serve/request", "serve/model", "serve/engine"],
   "serve/grpc": ["client", "core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],
   "serve/http": ["core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],
   serve: ["core", "config", "worker", "run", ...parts.map((part) => `serve/${part}`)],
-  cli: [...stageRooms, "stages", "commands", "report", "serve", "serve/security", "serve/observe"],
+  cli: [...stageRooms, "stages", "commands", "report", "serve", ...parts.map((part) => `serve/${part}`)],
 };
 /** The worker's rooms, likewise; files at its root are named one by one. */
 const workerRooms: Readonly<Record<string, readonly string[]>> = {

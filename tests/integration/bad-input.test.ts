@@ -228,7 +228,7 @@ describe("bad surroundings", { timeout: 600_000 }, () => {
     });
     const e = await gr2(untilData(path));
     expect(e, e.stderr).toMatchObject({ code: 0, stderr: "" });
-    expect(e.stdout).toMatch(/left out: 2 rows \(malformed\)/);
+    expect(e.stdout).toMatch(/dropped: 2 rows \(malformed\)/);
     expect(e.stdout).toMatch(/2 of 60 items have no text/);
     const lines = readFileSync(join(w.root, "few/stages/data/quarantine.jsonl"), "utf8").trim().split("\n");
     expect(lines.map((l) => JSON.parse(l).line)).toEqual([8, 10]);

@@ -62,7 +62,7 @@ describe("baselines", () => {
     const again = () => makeRuns(folder, { brought: [...common, `eval.baselines.cross_encoder=${path}`] });
     await expect(again()).rejects.toThrow(/has no line/);
     await expect(makeRuns(folder, { other: [...common, "eval.baselines.evidence=package.json"] })).rejects.toThrow(
-      /GR2 has a system of that name/,
+      /GR2 already has a system with this name/,
     );
     await expect(makeRuns(folder, { third: [...common, "eval.baselines.x=/nowhere"] })).rejects.toThrow(
       /cannot be read/,

@@ -119,9 +119,7 @@ describe("fused candidates", () => {
       "prerank.candidates=20",
     ];
     const { lines } = await invoke("own", { set, until: "candidates" });
-    expect(lines.find((l) => l.startsWith("mine:"))).toMatch(
-      /^mine: scores of 30 of 60 users; \d+ rows are of unknown/,
-    );
+    expect(lines.find((l) => l.startsWith("mine:"))).toMatch(/^mine: scores of 30 of 60 users; \d+ rows have unknown/);
     const said = collectSlates("own", "test", "candidates").filter((s) => s.experts?.mine?.some((x) => x !== null));
     expect(new Set(said.map((s) => s.user)).size).toBeLessThanOrEqual(30);
     expect(said.length).toBeGreaterThan(0);

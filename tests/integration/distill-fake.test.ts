@@ -105,9 +105,9 @@ describe("on-policy distillation", () => {
       expect(readValues("forward", `forwardKl_${mode}`).length).toBeGreaterThan(3);
     expect(Math.max(...readValues("forward", "teacherRest_think"))).toBeLessThan(1);
     expect(log.some((line) => /^forward KL \d\.\d{4}$/.test(line))).toBe(true);
-    expect(log.filter((line) => /^! \d+ % of .* its 8 likeliest alternatives \(think\); raise/.test(line)).length).toBe(
-      1,
-    );
+    expect(
+      log.filter((line) => /^! \d+ % of .* its 8 most likely alternatives \(think\); raise/.test(line)).length,
+    ).toBe(1);
     const summary = readFileSync(join(root, "forward/stages/rl/summary.json"), "utf8");
     expect(JSON.parse(summary).forwardKl).toBe(kl.at(-1));
   }, 60_000);

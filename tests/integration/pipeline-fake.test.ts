@@ -267,14 +267,14 @@ describe("the whole pipeline on a fake worker", () => {
     const stale = (): string[] =>
       Object.entries(readRunManifest("stale").stages).flatMap(([name, s]) => (s.stale ? [name] : []));
     expect(stale()).toEqual(["rl", "evaluate"]);
-    const shown = showRun(root, "stale");
+    const shown = showRun("stale", { root });
     expect(shown).toMatch(/\nsft +finished/);
     expect(shown).toMatch(/\nrl +stale/);
     expect(shown).toContain("The results below were made with the earlier settings.");
     await expect(openServedRun(root, "stale", [])).rejects.toThrow("rl, evaluate are missing or stale");
     await invoke("stale", { set: ["sft.lambdaReasoning=0.1"] });
     expect(stale()).toEqual([]);
-    expect(showRun(root, "stale")).not.toContain("stale:");
+    expect(showRun("stale", { root })).not.toContain("stale:");
   }, 120_000);
 
   it.each([

@@ -61,7 +61,7 @@ describe("the stage sid", () => {
       config: { levels: 2, codes: 16 },
       versions: { worker: "fake" },
     });
-    const text = showSidReport(root, "first");
+    const text = showSidReport("first", { root });
     expect(text).toContain("reconstruction error: 17.00 %");
     expect(text).toContain("do items with similar embeddings share their first codes?");
     expect(text).toMatch(/ {6}[012] {2}0\.\d\d {2}\[\d+, \d+\] {2}Film number \d+/);

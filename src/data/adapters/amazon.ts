@@ -1,9 +1,9 @@
 /**
- * Amazon Reviews in their published layouts. A line a record, `.gz` or plain:
+ * Amazon Reviews in their published layouts. One record per line, `.gz` or plain:
  *   2014  reviews_X_5.json.gz (JSON) + meta_X.json.gz (Python dict literals: single quotes, nested categories)
  *   2018  X_5.json.gz + meta_X.json.gz (JSON; `brand`, `category`, `description` lists)
  *   2023  X.jsonl.gz or X.csv.gz (user_id, parent_asin, milliseconds) + meta_X.jsonl.gz (`store`, `categories`)
- * Example: `{kind: "amazon2014", path: "data/amazon"}` with reviews_Beauty_5.json.gz and meta_Beauty.json.gz in there.
+ * Example: `{kind: "amazon2014", path: "data/amazon"}` with reviews_Beauty_5.json.gz and meta_Beauty.json.gz in it.
  */
 import { join } from "node:path";
 import type { Duck, Quarantine } from "../duck.ts";
@@ -30,7 +30,7 @@ export interface AmazonOptions {
   readonly reviews?: string;
   /** Metadata file name. Default: found by its published name; without one items have no text. */
   readonly metadata?: string;
-  /** In place of the edition's own, for example `asin` for `parent_asin`. */
+  /** Replaces the edition's own column, for example `asin` for `parent_asin`. */
   readonly columns?: Partial<InteractionColumns>;
   readonly itemColumns?: Partial<ItemColumns>;
 }
@@ -89,7 +89,7 @@ function metadata(patterns: Wanted["patterns"]): Wanted {
   return { what: "metadata", setting: "data.files.items", patterns };
 }
 
-/** Category names may hold any printable character, so nothing splits them: they come as lists. */
+/** Category names may contain any printable character, so they are never split: they come as lists. */
 export const noSeparator = "\u0000";
 
 export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine: Quarantine): Promise<AdapterReport> {
@@ -113,7 +113,7 @@ export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine:
   };
 }
 
-/** Items of a metadata file. @param named fields that have other names than the published ones */
+/** Items of a metadata file. @param named fields whose names differ from the published ones */
 export function amazonItems(
   kind: Edition,
   file: string,

@@ -1,7 +1,8 @@
 /**
- * Named columns of a table file of any format as a relation in DuckDB, a row a record, in file order. A plain CSV without
- * quotes and other difficulties is read by DuckDB itself, in parallel; all other text by data/records.ts, whose word on what
- * a record is stands. Owns no meaning: whoever asks types the values, and sends what cannot be used to the quarantine.
+ * Named columns of a table file of any format as a relation in DuckDB, one row per record, in file order. A plain CSV
+ * without quotes and other difficulties is read by DuckDB itself, in parallel; all other text by data/records.ts, whose
+ * word on what a record is stands. Owns no meaning: whoever asks types the values, and sends what cannot be used to the
+ * quarantine.
  */
 import { basename } from "node:path";
 import type { DuckDBAppender } from "@duckdb/node-api";
@@ -70,7 +71,9 @@ export interface Fields {
   readonly settle: () => Promise<{ readonly records: number; readonly faults: number } | undefined>;
 }
 
-/** Opens a file for `use`, which must read the relation to its end before it calls settle; undefined there: try again. */
+/**
+ * Opens a file for `use`, which must read the relation to its end before it calls settle; undefined there: try again.
+ */
 export async function withFields<T>(
   duck: Duck,
   file: string,
@@ -383,7 +386,9 @@ export const isNumber = (type: string): boolean =>
   /^(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|U?INTEGER|DOUBLE|FLOAT|REAL|DECIMAL.*)$/.test(type);
 export const isTime = (type: string): boolean => /^(TIMESTAMP|DATE)/.test(type);
 
-/** SQL: a value of any type as text: whole numbers exact, whether or not they are floating point; nested ones as JSON. */
+/**
+ * SQL: a value of any type as text: whole numbers exact, whether or not they are floating point; nested ones as JSON.
+ */
 export function cellSql(x: string, type: string): string {
   if (type === "VARCHAR") return x;
   if (isNested(type)) return `to_json(${x})::VARCHAR`;

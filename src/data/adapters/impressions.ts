@@ -1,14 +1,14 @@
 /**
- * Logged impressions: what an incumbent ranker showed, in its order, and what came of it. Fills raw_impressions, and
+ * Logged impressions: what an incumbent ranker showed, in its order, and what users chose. Fills raw_impressions, and
  * raw_interactions from an interactions table or, without one, from the log's own positives. Two shapes:
  *
- *   long   a row a shown item    slate, user, time, item, label >= 0, and position (from the top) or score or both
- *   wide   a row a request       user, time, candidates (in order), labels or positives, scores?   (lists as JSON text,
+ *   long   one row per item      slate, user, time, item, label >= 0, and position (from the top) or score or both
+ *   wide   one row per request   user, time, candidates (in order), labels or positives, scores?   (lists as JSON text,
  *                                JSON arrays or Parquet LIST); chosen by naming the column of `candidates`
  *
  * A position, or the order of `candidates`, is the incumbent's order; with a score alone, the score is.
  *   raw_impressions(s BIGINT, u VARCHAR, i VARCHAR, t DOUBLE, k INTEGER, x DOUBLE, y DOUBLE)
- *     s: slate, the row it begins at; t: seconds; k: place from 0; x: score, or -(k + 1); y: label
+ *     s: slate, the row it begins at; t: seconds; k: position from 0; x: score, or -(k + 1); y: label
  */
 import { DataError } from "../../core/errors.ts";
 import { calendarFrom, implausibleSql, precisions, type TimeUnit } from "../clock.ts";
@@ -30,7 +30,7 @@ import {
 } from "./readers.ts";
 import { itemColumnsIn } from "./table.ts";
 
-/** Columns of the log. `candidates` makes it wide; then slate, item, position, score and label mean nothing. */
+/** Columns of the log. `candidates` makes it wide; slate, item, position, score and label are then ignored. */
 export interface ImpressionColumns {
   readonly user: string;
   readonly time: string;
@@ -74,7 +74,7 @@ export async function loadImpressions(
   const logs = filesNamed(path, options.impressions);
   const [file] = logs;
   if (file === undefined || logs.length > 1)
-    throw new DataError(`data.files.impressions names ${logs.length} files; a log is one file.`);
+    throw new DataError(`data.files.impressions names ${logs.length} files; a log must be one file.`);
   const files = [file];
   const notes: string[] = [];
   let rowsRead = 0;
@@ -146,7 +146,9 @@ export async function takeWide(
   await duck.run(`${fromWide(columns)}; DROP TABLE typed; DROP TABLE staged`);
 }
 
-/** `staged(n, line, FIELD VARCHAR ..., sec, q)`: the log's fields as text, with their times. Returns rows of the file. */
+/**
+ * `staged(n, line, FIELD VARCHAR ..., sec, q)`: the log's fields as text, with their times. Returns rows of the file.
+ */
 export function stageLog(
   duck: Duck,
   file: string,
@@ -178,9 +180,10 @@ export function stageLog(
 }
 
 /**
- * Interactions whose clock is coarser than the slates' (days against seconds) are moved to the end of their day, hour, minute
- * or second: the earliest moment at which they have surely happened, so that no slate sees its own clicks. A table may hold
- * several clocks, and a day begins when most times say so: at midnight of some zone, in summer and in winter.
+ * Interactions whose times are coarser than the slates' (days against seconds) are moved to the end of their day, hour,
+ * minute or second: the earliest moment at which they have certainly happened, so that no slate sees its own clicks. A
+ * table may hold several clocks, and a day begins when most times say so: at midnight of some zone, in summer and in
+ * winter.
  */
 async function alignClocks(duck: Duck): Promise<string[]> {
   const [own, slates] = [await findClocks(duck, "raw_interactions"), await findClocks(duck, "raw_impressions")];
@@ -195,7 +198,7 @@ async function alignClocks(duck: Duck): Promise<string[]> {
     .filter((c) => c.alone > 0)
     .map(
       (c) =>
-        `${c.alone > 0.995 ? "" : `${Math.round(100 * c.alone)} % of the `}interactions are timed to ${name(c.step)}, slates to ${name(finest)}: ${c.alone > 0.995 ? "an" : "such an"} interaction counts from the end of its ${name(c.step).replace("the ", "")} (UTC), so that no slate sees what came after it`,
+        `${c.alone > 0.995 ? "" : `${Math.round(100 * c.alone)} % of the `}interactions are timed to ${name(c.step)}, slates to ${name(finest)}: ${c.alone > 0.995 ? "an" : "such an"} interaction counts from the end of its ${name(c.step).replace("the ", "")} (UTC), so that no slate sees later interactions`,
     );
 }
 
@@ -254,7 +257,7 @@ function wideFields(c: ImpressionColumns): Record<string, string> {
     throw new DataError(
       "A log with data.columns.candidates needs either data.columns.labels or data.columns.positives.",
       {
-        advice: "labels: a list of numbers, one a candidate; positives: a list of the ids that were clicked.",
+        advice: "labels: a list of numbers, one per candidate; positives: a list of the ids that were clicked.",
       },
     );
   return named({ u: c.user, t: c.time, c: c.candidates, x: c.scores, y: c.labels, p: c.positives });
@@ -287,10 +290,10 @@ async function typeLong(duck: Duck, c: ImpressionColumns, unknownUser: string): 
       ${c.position === undefined ? "NULL::DOUBLE" : number("k")} AS place,
       ${c.score === undefined ? "NULL::DOUBLE" : number("x")} AS score FROM staged)`);
   const usable = "PARTITION BY s, fault IS NULL";
-  // One after the other: a row that is set aside no longer counts for the next question.
+  // One check after the other: a row that fails one is ignored by the next.
   for (const [when, reason] of [
-    [`first_value(u) OVER (${usable} ORDER BY n) <> u`, "the slate belongs to another user"],
-    [`row_number() OVER (${usable}, i ORDER BY n) > 1`, "the item stands twice in its slate"],
+    [`first_value(u) OVER (${usable} ORDER BY n) <> u`, "the slate has rows of another user"],
+    [`row_number() OVER (${usable}, i ORDER BY n) > 1`, "the item is in its slate twice"],
     [`count(*) OVER (${usable}) < 2`, "a slate of fewer than 2 candidates"],
   ] as const)
     await duck.run(`CREATE OR REPLACE TEMP TABLE typed AS
@@ -306,8 +309,8 @@ const fromLong = (c: ImpressionColumns): string => {
 };
 
 /**
- * SQL: a list as JSON, whether it is written as JSON, as Python, NumPy or Postgres write it, or with blanks, commas, bars or
- * semicolons in between. `mayBeOne`: a word alone is a list of one.
+ * SQL: a list as JSON, whether it is written as JSON, as Python, NumPy or Postgres write it, or with blanks, commas,
+ * bars or semicolons in between. `mayBeOne`: a word alone is a list of one.
  */
 function jsonList(field: string, mayBeOne: boolean): string {
   const brackets = `regexp_replace(trim(${field}), '^[({](.*)[)}]$', '[\\1]', 's')`;
@@ -332,18 +335,18 @@ async function typeWide(duck: Duck, c: ImpressionColumns, unknownUser: string): 
       `${notList(field)} OR NOT isfinite(coalesce(list_aggregate(${field}, 'max'), 0))`,
       `"${column}" is not a list of numbers`,
     ],
-    [`len(${field}) <> len(items)`, `"${column}" has another length than "${c.candidates}"`],
+    [`len(${field}) <> len(items)`, `"${column}" and "${c.candidates}" differ in length`],
   ];
   const faults: Fault[] = [
     absent("u", c.user),
     [notFinite("sec"), `"${c.time}" is not a time`],
     [notList("items"), `"${c.candidates}" is not a list`],
     ["len(items) < 2", "a slate of fewer than 2 candidates"],
-    ["len(list_distinct(items)) < len(items)", "an item stands twice in the slate"],
+    ["len(list_distinct(items)) < len(items)", "an item is in the slate twice"],
     ...(c.labels === undefined ? [] : numbers("labels", c.labels)),
     ...(c.labels === undefined
       ? []
-      : [["list_aggregate(labels, 'min') < 0", `"${c.labels}" has a number below 0`] as const]),
+      : [["list_aggregate(labels, 'min') < 0", `"${c.labels}" contains a negative number`] as const]),
     ...(c.scores === undefined ? [] : numbers("scores", c.scores)),
     ...(c.positives === undefined ? [] : [[notList("positives"), `"${c.positives}" is not a list`] as const]),
     ...(c.positives === undefined

@@ -13,7 +13,7 @@ export interface ItemColumns {
   readonly id: string;
   readonly title?: string;
   readonly brand?: string;
-  /** One column, or several whose values come one after the other. */
+  /** One column, or several whose values are joined in order. */
   readonly categories?: string | readonly string[];
   readonly description?: string | readonly string[];
 }
@@ -43,7 +43,7 @@ function jsonKeys(head: string): readonly string[] {
   return [...keys];
 }
 
-/** Every column that is named. */
+/** All named columns. */
 export const namesIn = (columns: Partial<ItemColumns>): string[] => Object.values(columns).flat();
 
 /** How an item file is read, beyond its columns. */
@@ -107,7 +107,7 @@ export async function* readItemTable(
 const isThere = (column: string, types: ReadonlyMap<string, string>): boolean =>
   types.has(column) || types.has(column.split(".")[0] ?? column);
 
-/** The columns of a Parquet file that are asked for; nested values parsed. */
+/** The requested columns of a Parquet file; nested values parsed. */
 async function* parquetRecords(
   duck: Duck,
   file: string,

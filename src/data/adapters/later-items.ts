@@ -1,6 +1,6 @@
 /**
- * Items that come after a run, read as the run's own were: by its adapter where the file has that layout, else as a table
- * with the run's columns, separator and encoding. Owns which reader that is, and which columns a table then has.
+ * Items that come after a run, read as the run's own were: by its adapter where the file has that layout, else as a
+ * table with the run's columns, separator and encoding. Owns which reader that is, and which columns a table then has.
  */
 import { basename } from "node:path";
 import { DataError } from "../../core/errors.ts";
@@ -23,7 +23,7 @@ const usual = { id: "item_id", title: "title", brand: "brand", categories: "cate
 
 export interface LaterItems {
   readonly items: AsyncIterable<RawItem> | Iterable<RawItem>;
-  /** What the user should know of. */
+  /** Notes for the user. */
   readonly notes: readonly string[];
 }
 
@@ -70,7 +70,7 @@ export async function readLaterItems(
 const namesThere = (names: string | readonly string[] | undefined, there: readonly string[]): boolean =>
   [names ?? []].flat().some((n) => isNumbered(n) || there.includes(n) || there.includes(n.split(".")[0] ?? n));
 
-/** Columns that the run's own item file had. */
+/** Columns of the run's own item file. */
 function columnsIn(source: AdapterOptions): Partial<ItemColumns> {
   switch (source.kind) {
     case "table":
@@ -106,7 +106,7 @@ function chooseColumns(
     if (!isOpen && !namesThere(name, there))
       throw new DataError(
         `${file} has no column "${name}"; it has ${there.map((n) => `"${n}"`).join(", ") || "none"}.`,
-        { advice: "Say which column holds what: --column FIELD=COLUMN." },
+        { advice: "Name the columns: --column FIELD=COLUMN." },
       );
   const run = columnsIn(source);
   if (namesIn(run).some((name) => isNumbered(name))) return { id: "#0", ...run, ...named };

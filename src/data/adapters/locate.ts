@@ -1,12 +1,12 @@
 /**
- * Finds a data set's files by the names they are published under. Named files win; otherwise exactly one file must fit,
- * and the error says what was looked for. Reads no contents.
+ * Finds a data set's files by their published names. Files that the user names win; otherwise exactly one file must
+ * match, and the error says which names were tried. Reads no contents.
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { DataError } from "../../core/errors.ts";
 
-/** What is looked for, most usual name first: the first pattern that any file fits decides. */
+/** Names to look for, most common first: the first pattern that any file matches decides. */
 export interface Wanted {
   /** For messages: "reviews", "items". */
   readonly what: string;
@@ -49,16 +49,19 @@ export function filesNamed(folder: string, names: FileNames): readonly string[] 
       resolve(folder, parts.slice(0, fixed).join("/") || (name.startsWith("/") ? "/" : ".")),
       parts.slice(fixed),
     );
-    if (matching.length === 0) throw new DataError(`${folder} has no file that fits ${name}.`);
+    if (matching.length === 0) throw new DataError(`${folder} has no file that matches ${name}.`);
     return matching.sort(inOrder);
   });
-  if (found.length === 0) throw new DataError(`${folder}: no file is named.`);
+  if (found.length === 0) throw new DataError(`${folder}: the list of file names is empty.`);
   return [...new Set(found)];
 }
 
 const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 
-/** Files of a folder and of those within it (`date=2024-01-01/part-0.parquet`); names with _ or . in front are others' notes. */
+/**
+ * Files of a folder and of those within it (`date=2024-01-01/part-0.parquet`); names with _ or . in front are others'
+ * notes.
+ */
 function filesWithin(folder: string): string[] {
   return listEntries(folder)
     .flatMap((e) => (e.isDirectory() ? filesWithin(join(folder, e.name)) : [join(folder, e.name)]))
@@ -80,22 +83,22 @@ function matchParts(folder: string, [part = "", ...rest]: readonly string[]): st
     .flatMap((p) => (rest.length > 0 ? matchParts(p, rest) : isFolder(p) ? filesWithin(p) : [p]));
 }
 
-/** The path of the one file that fits, undefined if none does. Throws DataError if several do. */
+/** The path of the one file that matches, undefined if none does. Throws DataError if several do. */
 export function locate(folder: string, wanted: Wanted): string | undefined {
   const names = filesIn(folder);
   for (const { name, fits } of wanted.patterns) {
     const found = names.filter((n) => fits.test(n));
     if (found.length > 1)
       throw new DataError(
-        `${folder} has ${found.length} files that could hold the ${wanted.what} (${name}): ${found.slice(0, 5).join(", ")}.`,
-        { advice: `Say which one with ${wanted.setting}.` },
+        `${folder} has ${found.length} files that could contain the ${wanted.what} (${name}): ${found.slice(0, 5).join(", ")}.`,
+        { advice: `Name the right one in ${wanted.setting}.` },
       );
     if (found[0] !== undefined) return join(folder, found[0]);
   }
   return undefined;
 }
 
-/** As locate, but none is a DataError too. */
+/** Like locate, but also throws DataError if no file matches. */
 export function locateOrFail(folder: string, wanted: Wanted): string {
   const found = locate(folder, wanted);
   if (found !== undefined) return found;
@@ -103,7 +106,7 @@ export function locateOrFail(folder: string, wanted: Wanted): string {
   const there = names.length === 0 ? "it is empty" : `it has ${names.slice(0, 8).join(", ")}`;
   throw new DataError(
     `${folder} has no file with the ${wanted.what}; looked for ${wanted.patterns.map((p) => p.name).join(", ")}, and ${there}${names.length > 8 ? ", ..." : ""}.`,
-    { advice: `Name the file with ${wanted.setting}, or see what GR2 makes of the folder: gr2 data inspect ${folder}` },
+    { advice: `Name the file with ${wanted.setting}, or see how GR2 reads the folder: gr2 data inspect ${folder}` },
   );
 }
 

@@ -1,8 +1,8 @@
 /**
- * MIND, the Microsoft News data set, as published (https://github.com/msnews/msnews.github.io): behaviors.tsv, a row an
- * impression (id, user, time, clicked before, shown as `N1-1 N2-0`), and news.tsv (id, category, subcategory, title,
- * abstract, ...). No header, no quotes. Slates go where the impressions adapter puts them. Histories have an order and no
- * times: they are placed before the log's first impression, a second apart.
+ * MIND, the Microsoft News data set, as published (https://github.com/msnews/msnews.github.io): behaviors.tsv, one row
+ * per impression (id, user, time, earlier clicks, items shown as `N1-1 N2-0`), and news.tsv (id, category, subcategory,
+ * title, abstract, ...). No header, no quotes. Slates go where the impressions adapter puts them. Histories have an
+ * order and no times: they are placed before the log's first impression, a second apart.
  */
 import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
@@ -31,8 +31,8 @@ export async function loadMind(duck: Duck, options: MindOptions, quarantine: Qua
   requireFile(items, "News");
   const first = (readStart(file).split(/\r\n|\n|\r/)[0] ?? "").split("\t");
   if (first.length === names.length && !/-[01](\s|$)/.test(first[4] ?? ""))
-    throw new DataError(`${file}:1 shows news without what was clicked (N1-1 N2-0).`, {
-      advice: "The labels of MIND's test split are not published; use the folder of train or dev.",
+    throw new DataError(`${file}:1 has no click labels (N1-1 N2-0).`, {
+      advice: "The labels of MIND's test split are not published; use the train or dev folder.",
     });
   const fields = { u: "user", t: "time", h: "history", l: "shown" };
   const rowsRead = await stageLog(duck, file, fields, quarantine, { names, quoted: false, timeUnit: "iso" });
@@ -56,8 +56,8 @@ export async function loadMind(duck: Duck, options: MindOptions, quarantine: Qua
     hasImpressions: true,
     hasClock: true,
     notes: [
-      "histories have no times: they come before the log's first impression, in their order",
-      "MIND shuffles what it shows: the order of an impression is nobody's ranking, and no baseline",
+      "histories have no times: they are placed before the log's first impression, in order",
+      "MIND shuffles the items it shows: the order of an impression is not a ranking, so it is no baseline",
     ],
   };
 }

@@ -100,7 +100,7 @@ const layouts: readonly Layout[] = [
   },
 ];
 
-/** Items of a file with one of MovieLens' own names; undefined: it has another. */
+/** Items of a file with one of MovieLens' own names; undefined for any other name. */
 export function movielensItems(file: string, quarantine: Quarantine): AsyncGenerator<RawItem> | undefined {
   const layout = layouts.find((l) => l.movies === basename(file).toLowerCase());
   return layout && readMovies(file, layout, quarantine);

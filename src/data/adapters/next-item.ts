@@ -1,8 +1,8 @@
 /**
- * Training rows of other systems, a history and the item that came next, put together again into one sequence a user:
+ * Training rows of other systems (a history and the item that came next) joined back into one sequence per user:
  *   MiniOneRec   train|valid|test/NAME.csv (user_id, history_item_id as a Python list, item_id), index/NAME.item.json
  *   RecBole      NAME.train|valid|test.inter (user_id, item_id_list:token_seq, item_id:token), NAME.item
- * A user's rows follow each other: the next row's history ends with what is known already. There is no clock.
+ * A user's rows overlap: each row's history ends where the previous row ended. There are no timestamps.
  */
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -35,7 +35,9 @@ export interface NextItemFiles {
   readonly items?: string;
 }
 
-/** Finds the files by their names. `names`: of the folder, with those of train, valid, test and index as `train/NAME`. */
+/**
+ * Finds the files by their names. `names`: of the folder, with those of train, valid, test and index as `train/NAME`.
+ */
 export function nextItemFiles(names: readonly string[], one?: string): NextItemFiles | undefined {
   const train = one ?? names.find((n) => /^train\/.*\.csv$|\.train\.inter$/.test(n));
   if (train === undefined) return undefined;
@@ -91,7 +93,7 @@ export async function loadNextItem(
     hasItems: items !== undefined,
     hasClock: false,
     notes: [
-      "rows of a history and its next item are joined into one sequence a user; the position is the time",
+      "rows of a history and its next item are joined into one sequence per user; the position is the time",
       ...(items === undefined ? ["no item file: items have no text"] : []),
     ],
   };
@@ -110,8 +112,8 @@ interface Row {
 }
 
 /**
- * Joins a user's next row with what is known of them; the reason if they do not fit. Either the row's history is known
- * and ends where the sequence ends, or one holds the beginning of the other.
+ * Appends a row to the user's known sequence, or returns the reason why they do not match: either the row's history
+ * must end where the sequence ends, or one must begin with the other.
  */
 function joinRow(sequences: Map<string, string[]>, user: string, row: readonly string[]): string | undefined {
   const known = sequences.get(user);
@@ -127,7 +129,7 @@ function joinRow(sequences: Map<string, string[]>, user: string, row: readonly s
   }
   const shorter = Math.min(known.length, row.length);
   for (let k = 0; k < shorter; k++)
-    if (known[k] !== row[k]) return "its history does not continue what the user's earlier rows say";
+    if (known[k] !== row[k]) return "its history does not continue the user's earlier rows";
   for (const item of row.slice(known.length)) known.push(item);
   return undefined;
 }

@@ -1,6 +1,6 @@
 /**
- * Shared readers under the adapters: interactions of any table into raw_interactions, items of any reader into raw_items.
- * Owns what makes a row usable: ids, a time in a possible year, a finite rating.
+ * Readers that the adapters share: interactions of any table into raw_interactions, items of any reader into raw_items.
+ * Decides whether a row is usable: ids, a time in a plausible year, a finite rating.
  */
 import { DataError } from "../../core/errors.ts";
 import { type Clock, calendarFrom, dateText, guessClock, implausibleSql, kinds, type TimeUnit } from "../clock.ts";
@@ -20,7 +20,7 @@ export interface RawItem {
   readonly description: string;
 }
 
-/** What an adapter did. */
+/** The result of an adapter. */
 export interface AdapterReport {
   /** Every file read, for the content hash. */
   readonly files: readonly string[];
@@ -46,7 +46,7 @@ export interface InteractionColumns {
   readonly time?: string;
 }
 
-/** Rows of which column are read at all: those with one of these values. */
+/** Reads only rows whose column has one of these values. */
 export type Keep = Readonly<Record<string, readonly (string | number | boolean)[]>>;
 
 export interface InteractionOptions extends ReadOptions {
@@ -55,7 +55,7 @@ export interface InteractionOptions extends ReadOptions {
   readonly keep?: Keep;
 }
 
-/** What was read of a file of interactions. */
+/** The result of reading a file of interactions. */
 export interface InteractionsRead {
   /** Rows, malformed ones included. */
   readonly rows: number;
@@ -63,7 +63,7 @@ export interface InteractionsRead {
   readonly notes: readonly string[];
 }
 
-/** Reads one file of interactions of any format. Without a time column, the order of the file is that of time. */
+/** Reads one file of interactions of any format. Without a time column, rows are taken to be in time order. */
 export function readInteractions(
   duck: Duck,
   file: string,
@@ -124,8 +124,8 @@ export async function chooseClock(duck: Duck, source: Fields, field: string, uni
   const x = sqlName(field);
   if (isTime(type)) return { seconds: `epoch(${x})`, kind: "4" };
   if (type !== "VARCHAR" && !isNumber(type))
-    throw new DataError(`The time column is of type ${type}, which is no time.`, {
-      advice: "Name another data.columns.time.",
+    throw new DataError(`The time column has type ${type}, which is not a time.`, {
+      advice: "Name a different column in data.columns.time.",
     });
   const sample = await duck.rows(
     `SELECT ${cellSql(x, type)} AS t FROM ${source.relation} WHERE ${x} IS NOT NULL LIMIT ${sampleRows}`,
@@ -163,7 +163,7 @@ async function describeTimes(duck: Duck, file: string, column: string): Promise<
   if (first === undefined) return [];
   if (others.length > 0)
     return [
-      `${name} holds times of several units, each read by its own magnitude: ${[first, ...others].map((f) => `${f.n} in ${f.kind}`).join(", ")}`,
+      `${name} contains times in several units, each read by its own magnitude: ${[first, ...others].map((f) => `${f.n} in ${f.kind}`).join(", ")}`,
     ];
   return [`${name}: times in ${first.kind}`];
 }
@@ -225,13 +225,13 @@ const show = (value: unknown): string =>
   value === null || value === undefined ? "empty" : JSON.stringify(String(value));
 const noId = (what: string, column: string, value: unknown): string => `no ${what} id: ${column} is ${show(value)}`;
 const notATime = (column: string, value: unknown): string =>
-  `time is not a number or a date: ${column} is ${show(value)}${
+  `time is neither a number nor a date: ${column} is ${show(value)}${
     /^\s*\d{1,2}([/.-])\d{1,2}\1\d{2,4}/.test(String(value))
-      ? ", which does not say what is the day; write it as ISO 8601"
+      ? ", in which day and month are ambiguous; write it as ISO 8601"
       : ""
   }`;
 
-/** Leaves out the rows that data.keep does not name. */
+/** Drops the rows that data.keep does not select. */
 async function dropOthers(duck: Duck, file: string, keep: readonly (readonly [string, readonly unknown[]])[]) {
   if (keep.length === 0) return [];
   const rows = await duck.number("SELECT count(*) FROM staged");
@@ -239,14 +239,14 @@ async function dropOthers(duck: Duck, file: string, keep: readonly (readonly [st
   const what = keep.map(([column, values]) => `${column}: ${values.join(" or ")}`).join(", ");
   if (left === 0)
     throw new DataError(`${file}: none of ${rows} rows has ${what} (data.keep).`, {
-      advice: "Compare with what the column holds: gr2 data inspect.",
+      advice: "See which values the column has: gr2 data inspect.",
     });
   if (left === rows) return [];
   await duck.run("DELETE FROM staged WHERE NOT kept");
-  return [`${rows - left} of ${rows} rows are left out by data.keep`];
+  return [`${rows - left} of ${rows} rows are dropped by data.keep`];
 }
 
-/** Adds the usable rows to raw_interactions. The first file's stay where they are: a copy would double the memory. */
+/** Adds the usable rows to raw_interactions. The first file's rows are not copied, which would double the memory. */
 async function moveStaged(duck: Duck): Promise<void> {
   const first = (await duck.number("SELECT count(*) FROM raw_interactions")) === 0;
   await duck.run(
@@ -278,7 +278,7 @@ export async function writeItems(duck: Duck, items: AsyncIterable<RawItem> | Ite
   return n;
 }
 
-/** Records handed to `toItem`, which returns an item, the reason why it is none, or undefined for what is no record. */
+/** Passes records to `toItem`, which returns an item, the reason why it is not one, or undefined if it is no record. */
 export async function* takeItems<T>(
   file: string,
   quarantine: Quarantine,
@@ -299,7 +299,7 @@ export async function* takeItems<T>(
     }
 }
 
-/** Lines of an item file handed to `parse`, which returns an item or the reason why the line is malformed. */
+/** Passes lines of an item file to `parse`, which returns an item or the reason why the line is malformed. */
 export async function* itemLines(
   file: string,
   quarantine: Quarantine,

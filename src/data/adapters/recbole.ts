@@ -1,7 +1,7 @@
 /**
  * RecBole atomic files: tab-separated `NAME.inter` and `NAME.item` whose header cells are `name:type`.
- * Layout: https://recbole.io/docs/user_guide/data/atomic_files.html. Example: `{kind: "recbole", path: "data/ml-100k"}`.
- * Columns are RecBole's usual ones unless `columns` names others (`session_id`, `artist_id`, ...).
+ * Layout: https://recbole.io/docs/user_guide/data/atomic_files.html. Example: `{kind: "recbole", path:
+ * "data/ml-100k"}`. Columns are RecBole's usual ones unless `columns` names others (`session_id`, `artist_id`, ...).
  */
 import { basename, join } from "node:path";
 import { DataError } from "../../core/errors.ts";
@@ -64,7 +64,7 @@ export async function loadRecbole(duck: Duck, options: RecboleOptions, quarantin
     if (names.includes(name)) return name;
     if (!needed && options.columns?.[role] === undefined) return undefined;
     throw new DataError(`${inter}:1 has no column "${name}"; it has ${quoted(names)}.`, {
-      advice: `Say which one it is with data.columns.${role}.`,
+      advice: `Name the column in data.columns.${role}.`,
     });
   };
   const [user, item] = [column("user", true) as string, column("item", true) as string];
@@ -90,7 +90,7 @@ export async function loadRecbole(duck: Duck, options: RecboleOptions, quarantin
   };
 }
 
-/** @param named columns the user named; the others are found by the names RecBole's data sets give them */
+/** @param named columns the user named; the others are found by their names in RecBole's data sets */
 export async function* recboleItems(
   file: string,
   itemColumn: string,
@@ -112,7 +112,7 @@ export async function* recboleItems(
   const [id] = named.id === undefined && own >= 0 ? [own] : at("id", /^item_id$/);
   if (id === undefined)
     throw new DataError(`${file}:1 has no column "${itemColumn}"; it has ${quoted(names)}.`, {
-      advice: "Say which column is the item's id with data.columns.id.",
+      advice: "Name the column of the item's id in data.columns.id.",
     });
   const title = at("title", /title|^(item_|product_|artist_|track_|game_|app_|business_|venue_)?name$/i);
   const [brand, description] = [at("brand", /brand|author|publisher|developer/i), at("description", /descri/i)];

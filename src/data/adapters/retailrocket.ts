@@ -1,8 +1,8 @@
 /**
  * Retailrocket's e-commerce data set: events.csv (a table: timestamp in milliseconds, visitorid, event, itemid,
- * transactionid), item_properties_part1.csv and _part2.csv (a row a property of an item at a time) and category_tree.csv.
- * All words are hashed by the publisher: an item's categories are its path in the tree, its description the latest values
- * of its properties, whose words can be compared but not read.
+ * transactionid), item_properties_part1.csv and _part2.csv (one row per property of an item at a time) and
+ * category_tree.csv. The publisher hashed all words: an item's categories are its path in the tree, its description is
+ * the latest values of its properties, whose words can be compared but not read.
  */
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -21,7 +21,7 @@ export interface RetailrocketOptions {
   readonly keep?: Keep;
 }
 
-/** Hashed words of an item's description at most. */
+/** Maximum number of hashed words in an item's description. */
 const maxWords = 40;
 
 export async function loadRetailrocket(
@@ -45,7 +45,7 @@ export async function loadRetailrocket(
   return {
     files: [events, ...properties, ...tree],
     rowsRead: read.rows,
-    hasItems: false, // properties are known for about nine of ten items; the others are items all the same
+    hasItems: false, // properties are known for about nine of ten items; the rest are items too
     hasClock: true,
     notes: [
       ...read.notes,
@@ -86,7 +86,7 @@ export async function retailrocketItems(duck: Duck, files: readonly string[], pa
     }));
   } catch (cause) {
     if (cause instanceof DataError) throw cause;
-    throw new DataError(`${files.join(", ")}: cannot be read as item properties.`, {
+    throw new DataError(`${files.join(", ")} cannot be read as item properties.`, {
       cause,
       advice: "They need the columns timestamp, itemid, property and value.",
     });

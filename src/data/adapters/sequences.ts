@@ -1,9 +1,9 @@
 /**
- * The field's sequence files (TIGER, P5, S3-Rec, IDGenRec, OneRec-Think): a line a user, `user item item ...`, in time
- * order; no clock, the position is the time. Items, if there are any, in one of the layouts that travel with them:
- *   items.jsonl                  a record a line (item_id, title, brand, categories, description)
+ * The field's sequence files (TIGER, P5, S3-Rec, IDGenRec, OneRec-Think): one line per user, `user item item ...`, in
+ * time order; no clock, the position is the time. Items, if there are any, in one of the layouts that travel with them:
+ *   items.jsonl                  one record per line (item_id, title, brand, categories, description)
  *   *.pretrain.json, *.item.json one JSON object, item id -> record; categories may be one string "A > B > C"
- *   item_plain_text.txt          `item text ...`, a line an item
+ *   item_plain_text.txt          `item text ...`, one line per item
  *   *_item2attributes.json       one JSON object, item id -> list of attributes (S3-Rec); they become categories
  * Example: `{kind: "sequences", path: "data/beauty"}`.
  */
@@ -25,7 +25,7 @@ export interface SequencesOptions {
   readonly interactions?: string;
   /** Default: found by its usual name; without one items have no text. */
   readonly items?: string;
-  /** Fields of the item file that have other names. */
+  /** Fields of the item file whose names differ. */
   readonly itemColumns?: Partial<ItemColumns>;
 }
 
@@ -106,7 +106,7 @@ async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantin
           user === undefined || items.length === 0
             ? "a user without items"
             : users.has(user)
-              ? `user ${user} has a line already`
+              ? `user ${user} already has a line`
               : undefined;
         if (reason !== undefined || user === undefined) {
           quarantine.add({ file, line, reason: reason ?? "empty", text });
@@ -166,10 +166,10 @@ export async function* keyedItems(file: string, columns: ItemColumns, quarantine
     for await (const piece of textPieces(file)) pieces.push(piece);
     tree = parseJson(pieces.join(""));
   } catch (cause) {
-    throw new DataError(`${file} is neither one JSON object nor a JSON record a line.`, { cause });
+    throw new DataError(`${file} is neither one JSON object nor one JSON record per line.`, { cause });
   }
   if (typeof tree !== "object" || tree === null || Array.isArray(tree))
-    throw new DataError(`${file} must hold one JSON object, item id -> item.`);
+    throw new DataError(`${file} must contain one JSON object, item id -> item.`);
   for (const [k, [id, value]] of Object.entries(tree).entries()) {
     quarantine.saw(file, 1);
     const record = Array.isArray(value) ? { categories: value } : value;

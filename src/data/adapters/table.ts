@@ -1,6 +1,6 @@
 /**
  * Generic interactions and items with a column mapping; each file CSV, TSV, JSONL (all may be .gz) or Parquet. A column
- * that is named must exist; item fields that are not named are taken from columns of their own names, if there are any.
+ * that is named must exist; other item fields are read from columns with the field's own name, if they exist.
  * Example: `{kind: "table", path: "data/shop", interactions: "interactions.csv", items: "items.jsonl",
  * columns: {user: "user_id", item: "item_id", time: "timestamp"}, itemColumns: {id: "item_id", title: "title"}}`.
  */
@@ -37,7 +37,7 @@ export interface TableOptions {
   /** Splits categories given as one string. Default "|". */
   readonly categorySeparator?: string;
   readonly timeUnit?: TimeUnit;
-  /** Only rows with one of these values of a column. */
+  /** Keeps only rows whose column has one of these values. */
   readonly keep?: Keep;
   readonly encoding?: Encoding;
   /** False when the time column is only a position in the user's sequence. Default: true if there is a time column. */
@@ -97,11 +97,13 @@ export async function loadTable(duck: Duck, options: TableOptions, quarantine: Q
   };
 }
 
-/** Gives interactions the item ids that the item file has. An id without a translation stays, and is an unknown item. */
+/**
+ * Translates item ids of interactions to those of the item file. An id without a translation becomes an unknown item.
+ */
 async function translateItems(duck: Duck, file: string, quarantine: Quarantine): Promise<void> {
   const [own, theirs] = await listColumns(duck, file);
   if (own === undefined || theirs === undefined)
-    throw new DataError(`${file} is not a table of two columns under a header (data.files.itemIds).`);
+    throw new DataError(`${file} is not a table of two columns with a header line (data.files.itemIds).`);
   await withFields(duck, file, { own, theirs }, quarantine, {}, async (source) => {
     const text = (f: string): string => idSql(cellSql(f, source.types.get(f) ?? "VARCHAR"));
     await duck.run(`DROP TABLE IF EXISTS staged; CREATE TEMP TABLE staged AS
@@ -115,7 +117,7 @@ async function translateItems(duck: Duck, file: string, quarantine: Quarantine):
   });
 }
 
-/** Columns of an item file that has the columns `there`. Throws DataError if it lacks one that is named. */
+/** Columns to read from an item file that has the columns `there`. Throws DataError if a named one is missing. */
 export function itemColumnsIn(
   there: readonly string[],
   file: string,

@@ -1,6 +1,6 @@
 /**
- * Public data sets that are two tables with these columns: each is a row here, and the table adapter reads it. What needs
- * more than columns has an adapter of its own. Sources: the data sets' own pages and loaders.
+ * Public data sets that consist of two tables: each is an entry here, read by the table adapter. Data sets that need
+ * more than column names have their own adapter. Sources: the data sets' own pages and loaders.
  */
 
 export interface KnownTable {
@@ -20,7 +20,7 @@ export interface KnownTable {
   readonly columns: Readonly<Record<string, string>>;
   /** More settings under `data`. */
   readonly settings?: Readonly<Record<string, unknown>>;
-  /** What to know or decide. */
+  /** What the user should know or decide. */
   readonly notes?: readonly string[];
 }
 
@@ -38,7 +38,7 @@ export const knownTables: readonly KnownTable[] = [
       },
     ],
     columns: { user: "customer_id", item: "article_id", time: "t_dat" },
-    notes: ["times are days: what a customer bought on one day has no order"],
+    notes: ["times are days: purchases of one customer on the same day have no order"],
   },
   {
     layout: "Yelp's open data set",
@@ -62,7 +62,7 @@ export const knownTables: readonly KnownTable[] = [
       },
     ],
     columns: { user: "username", item: "product_id", time: "date" },
-    notes: ["times are days: what a user reviewed on one day has no order"],
+    notes: ["times are days: reviews of one user on the same day have no order"],
   },
   {
     layout: "Goodreads interactions (UCSD Book Graph)",
@@ -74,7 +74,7 @@ export const knownTables: readonly KnownTable[] = [
       },
     ],
     columns: { user: "user_id", item: "book_id", time: "date_added", rating: "rating" },
-    notes: ["a rating of 0 means that there is none"],
+    notes: ["a rating of 0 means no rating"],
   },
   {
     layout: "Goodreads interactions as CSV (UCSD Book Graph)",
@@ -86,11 +86,11 @@ export const knownTables: readonly KnownTable[] = [
       },
     ],
     itemIds: /^book_id_map\.csv/,
-    withoutIds: "without book_id_map.csv the numbers of the CSV are not those of the books",
+    withoutIds: "without book_id_map.csv, the ids in the CSV do not match those of the books",
     columns: { user: "user_id", item: "book_id", rating: "rating" },
     notes: [
-      "the CSV has no times: the order of the file would be the order of time; goodreads_interactions_dedup.json.gz has them",
-      "a rating of 0 means that there is none",
+      "the CSV has no times, so its rows would be taken to be in time order; goodreads_interactions_dedup.json.gz has times",
+      "a rating of 0 means no rating",
     ],
   },
   {
@@ -108,7 +108,7 @@ export const knownTables: readonly KnownTable[] = [
     ],
     columns: { user: "user_id", item: "video_id", time: "timestamp", rating: "watch_ratio" },
     settings: { minRating: 1 },
-    notes: ["every video shown is a row; data.minRating: 1 keeps what was watched to its end (watch_ratio; 2 = twice)"],
+    notes: ["every video shown is a row; data.minRating: 1 keeps videos watched to the end (watch_ratio; 2 = twice)"],
   },
   {
     layout: "KuaiRand",

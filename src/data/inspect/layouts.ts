@@ -1,6 +1,6 @@
 /**
  * Recognises a layout and names the settings that read it. Each layout is one entry of `recognisers`, tried in order; a
- * new layout is a new entry. Pure: works on what look.ts saw.
+ * new layout is a new entry. Pure: works on the output of look.ts.
  */
 import { nextItemFiles } from "../adapters/next-item.ts";
 import { recboleName } from "../adapters/recbole.ts";
@@ -33,7 +33,7 @@ const mind: Recogniser = (view) => {
     interactions: behaviors.name,
     items: news.name,
     roles: [],
-    notes: ["MIND shuffles what it shows: the logged order is nobody's ranking, and beating it says little"],
+    notes: ["MIND shuffles the items it shows: the logged order is not a ranking, and beating it means little"],
   };
 };
 
@@ -54,7 +54,7 @@ const retailrocket: Recogniser = (view) => {
     notes: [
       ...(outcome ? [outcome.note] : []),
       others.length > 0
-        ? "item texts are hashed words: categories and words can be compared, not read; a language model has little to work with"
+        ? "item texts are hashed words, which can be compared but not read; a language model has little to work with"
         : "there is no item_properties*.csv: items would have no text, and semantic IDs need text",
     ],
   };
@@ -80,7 +80,7 @@ const nextItem: Recogniser = (view) => {
     others: later,
     roles: [],
     notes: [
-      ...(several.length > 1 ? [`there are several data sets (${several.join(", ")}); ${train} is proposed`] : []),
+      ...(several.length > 1 ? [`found several data sets (${several.join(", ")}); proposing ${train}`] : []),
       ...(found.items ? [] : ["there is no item file: items would have no text, and semantic IDs need text"]),
     ],
   };
@@ -154,7 +154,7 @@ const amazon: Recogniser = (view) => {
     roles: [],
     notes: [
       ...(meta ? [] : ["there is no meta_* file: items would have no text, and semantic IDs need text"]),
-      ...(candidates.length > 1 ? [`${candidates.length} files hold reviews; the largest is proposed`] : []),
+      ...(candidates.length > 1 ? [`${candidates.length} files contain reviews; proposing the largest`] : []),
     ],
   };
 };
@@ -171,7 +171,7 @@ const sequences: Recogniser = (view) => {
   );
   const usual = /^(sequential_data(_processed)?|user_sequences?)\.txt$/.test(file.name);
   return {
-    layout: "sequences, a line a user: user item item ... (TIGER, P5, S3-Rec, OneRec-Think)",
+    layout: "sequences, one line per user: user item item ... (TIGER, P5, S3-Rec, OneRec-Think)",
     settings: { adapter: "sequences", ...nameFiles(view, file, items, !usual) },
     interactions: file.name,
     ...(items ? { items: items.name } : {}),
@@ -300,7 +300,7 @@ const table: Recogniser = (view) => {
 
 const keeping = (o: Outcome | undefined) => (o?.keep ? { keep: { [o.column]: o.keep } } : {});
 
-/** Named roles count; a file that looks like items (a title, no named user) does not. */
+/** Scores a table by its named roles; a file that looks like items (a title, no named user) scores 0. */
 function scoreFile(file: FileView, roles: Guesses<InteractionRole>, view: FolderView): number {
   const byName = (["user", "item", "time", "rating"] as const).filter((r) => roles[r]?.byName).length;
   const texts = file.columns.filter(

@@ -1,9 +1,9 @@
-/** Recognises logged slates: what an incumbent ranker showed, a row a request or a row a shown item. Pure. */
+/** Recognises logged slates: what an incumbent ranker showed, with one row per request or per shown item. Pure. */
 import type { FileView, FolderView } from "./look.ts";
 import { described, type Recognised, type Recogniser, readable } from "./recogniser.ts";
 import { interactionRoles, itemRoles } from "./roles.ts";
 
-/** Names that columns of logged slates have, by role. */
+/** Common column names of logged slates, by role. */
 const slateColumns: readonly (readonly [role: string, names: RegExp])[] = [
   ["candidates", /^(candidates|slate|slates|shown|impressions?|exposed|item_?ids)$/i],
   ["scores", /^(scores?|predictions?)$/i],
@@ -11,7 +11,7 @@ const slateColumns: readonly (readonly [role: string, names: RegExp])[] = [
   ["positives", /^(positives|clicked|clicks|purchased|chosen)$/i],
 ];
 
-/** Logged slates, a row a request: a column of lists of items, with what came of it. */
+/** Logged slates, one row per request: a column with lists of items, and the outcome. */
 export const impressions: Recogniser = (view) => {
   for (const file of view.files) {
     const roles = slateColumns.flatMap(([role, names]) => {
@@ -20,7 +20,7 @@ export const impressions: Recogniser = (view) => {
     });
     const { user, time } = interactionRoles(file.columns, file.records.length);
     if (!roles.some((r) => r.role === "candidates") || !user?.byName) continue;
-    return aLog(view, file, "a log of slates, a row a request", [
+    return aLog(view, file, "a log of slates, one row per request", [
       ...roles,
       ...described(file, { user, ...(time ? { time } : {}) }),
     ]);
@@ -28,7 +28,7 @@ export const impressions: Recogniser = (view) => {
   return undefined;
 };
 
-/** Names that columns of a log have where every row is a shown item. */
+/** Common column names of a log where every row is a shown item. */
 const shownColumns: readonly (readonly [role: string, names: RegExp])[] = [
   ["slate", /^(slate|request|impression|search|query|page_?view|session_?request)(_?id)?$/i],
   ["label", /^(label|grade|relevance|clicked|click|is_?click(ed)?|purchased|converted|target)$/i],
@@ -36,7 +36,7 @@ const shownColumns: readonly (readonly [role: string, names: RegExp])[] = [
   ["score", /^(score|prediction|pred|incumbent_?score|model_?score)$/i],
 ];
 
-/** Logged slates, a row a shown item: a request id that several rows share, and what came of each item. */
+/** Logged slates, one row per shown item: a request id that several rows share, and the outcome of each item. */
 export const shownItems: Recogniser = (view) => {
   for (const file of view.files.filter(readable)) {
     const found = new Map(
@@ -48,14 +48,14 @@ export const shownItems: Recogniser = (view) => {
     const [slate, label] = [found.get("slate"), found.get("label")];
     if (slate === undefined || label === undefined) continue;
     const requests = new Set(file.records.map((r) => String(r[slate])));
-    if (requests.size > 0.7 * file.records.length) continue; // hardly any two rows of one request
+    if (requests.size > 0.7 * file.records.length) continue; // almost no two rows share a request
     const taken = new Set(found.values());
     const { user, item, time } = interactionRoles(
       file.columns.filter((c) => !taken.has(c.name)),
       file.records.length,
     );
     if (!user?.byName || !item) continue;
-    return aLog(view, file, "a log of slates, a row a shown item", [
+    return aLog(view, file, "a log of slates, one row per shown item", [
       ...[...found].map(([role, column]) => ({ file: file.name, role, column, why: "by its name" })),
       ...described(file, { user, item, ...(time ? { time } : {}) }),
     ]);
@@ -63,7 +63,7 @@ export const shownItems: Recogniser = (view) => {
   return undefined;
 };
 
-/** What both forms of a log propose: the impressions adapter, with the items next to it. */
+/** The proposal for both forms: the impressions adapter, and the item file. */
 function aLog(view: FolderView, file: FileView, layout: string, own: Recognised["roles"]): Recognised {
   const items = view.files.find((f) => f !== file && /^(items?|products?|meta)/i.test(f.name) && readable(f));
   const roles = [...own, ...(items ? described(items, itemRoles(items.columns, items.records)) : [])];

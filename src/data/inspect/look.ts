@@ -1,6 +1,6 @@
 /**
- * A first look at a folder: what each file is, from its head alone (256 KB; Parquet: 200 rows), and what its columns hold.
- * Guesses no roles and no layout.
+ * A first look at a folder: the format of each file, from its head only (256 KB; Parquet: 200 rows), and its columns.
+ * Does not guess roles or layouts.
  */
 import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
@@ -24,7 +24,7 @@ export type FileFormat =
   | "text"
   | "unreadable";
 
-/** What the values of a column are like. */
+/** The kind of a column's values. */
 export type ColumnKind =
   | "whole numbers"
   | "numbers"
@@ -58,7 +58,7 @@ export interface FileView {
   readonly columns: readonly ColumnView[];
   /** Lines of the head, complete ones only. */
   readonly lines: readonly string[];
-  /** Rows in all: exact for Parquet, estimated from size and line length otherwise; undefined where neither is cheap. */
+  /** Total rows: exact for Parquet, else estimated from size and line length; undefined if neither is cheap. */
   readonly rows?: number;
   /** Why a table cannot be read as it is. */
   readonly problem?: string;
@@ -67,9 +67,9 @@ export interface FileView {
 export interface FolderView {
   readonly folder: string;
   readonly files: readonly FileView[];
-  /** The file that was pointed at, if it was one. */
+  /** The file that the path names, if it is a file. */
   readonly only?: string;
-  /** Folders within, for a hint. */
+  /** Subfolders, for a hint. */
   readonly subfolders: readonly string[];
 }
 
@@ -194,7 +194,7 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
 
 function tableProblem(header: readonly string[], records: readonly object[], first: string): string | undefined {
   if (header.length === 1 && /[;|\t]/.test(first)) return "one column only: the separator is another one";
-  if (header.some((h) => h.trim() === "")) return "a column without a name";
+  if (header.some((h) => h.trim() === "")) return "a column has no name";
   if (header.length > 1 && header.filter((h) => /^-?\d+(\.\d+)?$/.test(h.trim())).length >= header.length / 2)
     return "no header line: add one that names the columns, or name them by number in data.columns, from 0";
   return records.length === 0 ? "a header and no rows" : undefined;
@@ -223,7 +223,7 @@ function parseRecords(lines: readonly string[], parse: (line: string) => unknown
       if (typeof record === "object" && record !== null && !Array.isArray(record))
         out.push(record as Record<string, unknown>);
     } catch {
-      // a malformed line among good ones; reading the file will name it
+      // a malformed line among good ones; reading the file will report it
     }
   }
   return out.length >= lines.slice(0, maxRecords).length / 2 ? out : [];

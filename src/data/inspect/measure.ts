@@ -1,6 +1,6 @@
 /**
- * Reads what a proposal names, through its adapter, and measures what the choice of split, k-core and semantic IDs
- * depends on. Bounded: files above a limit are cut to their first part, and the numbers say so.
+ * Reads the files of a proposal through its adapter and measures what the choice of split, k-core and semantic IDs
+ * depends on. Bounded: of large files only the first part is read, and the result says so.
  */
 import { mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,20 +12,20 @@ import { type Duck, openDuck, Quarantine, sqlText } from "../duck.ts";
 import { decompressed, isCompressed } from "../text-file.ts";
 
 export interface Measured {
-  /** False: the files are larger than the limits, and the numbers are of their first part. */
+  /** False: the files exceed the limits, and the numbers describe their first part. */
   readonly whole: boolean;
   readonly rowsRead: number;
-  /** Rows that count: well-formed, kept, and liked enough where the proposal asks for it. */
+  /** Usable rows: well-formed, kept, and with the minimum rating if the proposal sets one. */
   readonly interactions: number;
   readonly malformed: number;
   /** file:line: reason */
   readonly firstMalformed?: string;
   readonly users: number;
-  /** Items that occur in interactions. */
+  /** Items with an interaction. */
   readonly items: number;
   /** Rows of the item file; undefined without one. */
   readonly catalogue?: number;
-  /** Share of interactions whose item the item file lacks. */
+  /** Share of interactions whose item is missing from the item file. */
   readonly unknownItems: number;
   /** Of the item file. */
   readonly withoutTitle: number;
@@ -40,11 +40,11 @@ export interface Measured {
   readonly lengthMax: number;
   /** Share of interactions whose user had the item before. */
   readonly repeats: number;
-  /** Share of steps within a user that take no time. */
+  /** Share of a user's consecutive interactions with equal times. */
   readonly ties: number;
   /** Of the latest 40 % of interactions: the share whose user has an earlier one, so that there is a history. */
   readonly reach: number;
-  /** What a k-core leaves, repeats counted once; 0 = all. */
+  /** What remains after a k-core, repeats counted once; 0 = all. */
   readonly left: Readonly<Record<Core, Left>>;
   /** Characters of an item's texts, on average. */
   readonly textLength: number;
@@ -91,7 +91,7 @@ export async function measure(
       ...(await numbers(duck, report.hasItems, report.hasClock, cut.size === 0)),
     };
   } catch (e) {
-    // Whoever reads the message knows the data's folder, not this one.
+    // The reader of the message knows the data's folder, not this temporary one.
     if (e instanceof DataError)
       throw new DataError(e.message.replaceAll(folder, options.path), {
         cause: e,

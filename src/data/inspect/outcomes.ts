@@ -1,12 +1,12 @@
 /**
- * Columns that say what came of a row: a view that was not clicked is no interaction. Two values of which one is "it
- * happened" become a filter (data.keep); kinds of events are named, and left to the person to choose. Pure.
+ * Columns that give the outcome of a row: an item that was shown but not clicked is no interaction. A yes/no column
+ * becomes a filter (data.keep); kinds of events are listed, and the user decides. Pure.
  */
 import type { FileView } from "./look.ts";
 
 export interface Outcome {
   readonly column: string;
-  /** What is proposed to be kept; undefined: a question, not a proposal. */
+  /** The rows to keep; undefined: a question to the user instead of a proposal. */
   readonly keep?: readonly string[];
   /** For the person who decides. */
   readonly note: string;
@@ -18,7 +18,7 @@ const happened = [
   ...[/^is_?read$/i, /^label$/i, /^(is_?)?(positive|relevant|liked?)$/i, /^target$/i],
 ];
 const kinds = /^(event|action|behaviou?r|interaction|activity|feedback)(_?(type|name|kind))?$/i;
-/** Kinds that are by their name what was shown, not what was chosen. */
+/** Kinds whose names mean that an item was shown, not chosen. */
 const onlyShown = /^(impressions?|impress|shown?|show|exposures?|exposed?|display(ed)?)$/i;
 
 /** The outcome column of a table of interactions, if it has one. `taken`: columns that have a role already. */
@@ -55,7 +55,7 @@ function yesOrNo(column: string, shares: Shares): Outcome | undefined {
   return {
     column,
     keep: [yes[0]],
-    note: `${column} = ${no[0]} in ${percent(no[1])} of the rows looked at: it did not happen there, and they are no interactions; data.keep keeps the rows with ${yes[0]}`,
+    note: `${column} = ${no[0]} in ${percent(no[1])} of the rows read: these are not interactions; data.keep keeps the rows with ${yes[0]}`,
   };
 }
 
@@ -63,10 +63,10 @@ function classifyKinds(column: string, shares: Shares): Outcome {
   const told = shares.map(([v, s]) => `${v} (${percent(s)})`).join(", ");
   const chosen = shares.map(([v]) => v).filter((v) => !onlyShown.test(v));
   if (chosen.length > 0 && chosen.length < shares.length)
-    return { column, keep: chosen, note: `${column} holds ${told}; what was only shown is left out by data.keep` };
+    return { column, keep: chosen, note: `${column} contains ${told}; data.keep drops items that were only shown` };
   const rarest = shares.at(-1)?.[0] ?? "";
   return {
     column,
-    note: `${column} holds ${told}: each counts as an interaction. Is that meant? data.keep: { ${column}: [${rarest}] } would keep one kind alone`,
+    note: `${column} contains ${told}: all count as interactions. Is that intended? data.keep: { ${column}: [${rarest}] } would keep only one kind`,
   };
 }

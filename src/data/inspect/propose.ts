@@ -1,6 +1,6 @@
 /**
- * From what was measured to a recipe: a tuned base (configs/base-*.yaml) and what is scaled to the data - split, k-core,
- * semantic IDs, epochs, caps - each with its reason. Pure.
+ * From what was measured to a recipe: a tuned base (configs/base-*.yaml) and what is scaled to the data - split,
+ * k-core, semantic IDs, epochs, caps - each with its reason. Pure.
  */
 import type { Core, Measured } from "./measure.ts";
 
@@ -13,14 +13,14 @@ export interface Advice {
 const day = 86_400;
 const percent = (share: number): string => `${Math.round(100 * share)} %`;
 
-/** Configs that proposals extend (configs/); everything that is tuned and not scaled stands there. */
+/** Configs that proposals extend (configs/); they contain all settings that are tuned but not scaled to the data. */
 export type Base = "base-small.yaml" | "base-sparse.yaml" | "base-impressions.yaml" | "base-large.yaml";
 
-/** Slates of a segment at most: enough to tell systems apart. */
+/** Maximum slates per segment: enough to distinguish systems. */
 const maxSlates = 25_000;
 /** Sequence tokens that mid-training of a small model reads in a few minutes on two cores. */
 const tokenBudget = 1.8e6;
-/** From so many users on, fine-tuning and validation work on a part of them. */
+/** From this many users on, fine-tuning and validation use a part of them. */
 const manyUsers = 10_000;
 
 /** Settings beyond the layout's own, in the order of the config. */
@@ -32,7 +32,7 @@ export function advise(m: Measured, adapter: string): Advice[] {
     out.push({
       setting: "data.clock",
       value: false,
-      why: "the time column counts 0, 1, 2, ... within each user: an order, not a time",
+      why: "the time column counts 0, 1, 2, ... per user: it is an order, not a time",
     });
   const core = coreFor(m);
   out.push(core);
@@ -47,7 +47,7 @@ export function advise(m: Measured, adapter: string): Advice[] {
   out.push({
     setting: "midtrain.epochs",
     value: epochs,
-    why: `${(perEpoch / 1e6).toFixed(perEpoch < 1e5 ? 2 : 1)} million tokens an epoch; ${epochs === most ? "as tuned" : "more would not fit twenty minutes on two cores"}`,
+    why: `${(perEpoch / 1e6).toFixed(perEpoch < 1e5 ? 2 : 1)} million tokens per epoch; ${epochs === most ? "as tuned" : "more would take over twenty minutes on two cores"}`,
   });
   const perUser = split.value === "leave-one-out" ? 1 : (0.15 * left.interactions) / Math.max(1, left.users);
   const cap = Math.max(1, Math.floor(maxSlates / Math.max(1, left.users)));
@@ -55,17 +55,17 @@ export function advise(m: Measured, adapter: string): Advice[] {
     out.push({
       setting: "prerank.maxSlatesPerUser",
       value: cap,
-      why: `else a segment would have ${Math.round(perUser * left.users)} slates; the latest of each user are kept`,
+      why: `otherwise a segment would have ${Math.round(perUser * left.users)} slates; the latest of each user are kept`,
     });
   if (left.users > maxSlates && base.value !== "base-large.yaml")
     out.push({
       setting: "eval.maxSlates",
       value: maxSlates,
-      why: "enough to tell systems apart; whole users are drawn",
+      why: "enough to distinguish systems; whole users are sampled",
     });
   if (left.users > manyUsers && base.value === "base-sparse.yaml")
     out.push(
-      { setting: "sft.epochs", value: 0.5, why: `${left.users} users teach enough in half a pass` },
+      { setting: "sft.epochs", value: 0.5, why: `half an epoch over ${left.users} users is enough` },
       { setting: "eval.validationSlates", value: 5000, why: "enough to choose a system on" },
     );
   return out;
@@ -74,37 +74,40 @@ export function advise(m: Measured, adapter: string): Advice[] {
 function chooseBase(m: Measured, adapter: string): { value: Base; why: string } {
   const perItem = m.interactions / Math.max(1, m.items);
   if (adapter === "impressions" || adapter === "mind")
-    return { value: "base-impressions.yaml", why: "slates were logged: the incumbent's candidates are re-ranked" };
+    return {
+      value: "base-impressions.yaml",
+      why: "the data has logged slates: the incumbent's candidates are re-ranked",
+    };
   if (!m.whole || m.interactions > 3e6 || m.items > 100_000)
-    return { value: "base-large.yaml", why: "above three million interactions or a hundred thousand items" };
+    return { value: "base-large.yaml", why: "more than three million interactions or a hundred thousand items" };
   if (m.items <= 20_000 && perItem >= 10 && m.lengthMedian >= 20)
     return {
       value: "base-small.yaml",
-      why: `dense: ${perItem.toFixed(0)} interactions an item, sequences of ${m.lengthMedian} (median)`,
+      why: `dense: ${perItem.toFixed(0)} interactions per item, median sequence length ${m.lengthMedian}`,
     };
   return {
     value: "base-sparse.yaml",
-    why: `sparse: ${perItem.toFixed(1)} interactions an item, sequences of ${m.lengthMedian} (median)`,
+    why: `sparse: ${perItem.toFixed(1)} interactions per item, median sequence length ${m.lengthMedian}`,
   };
 }
 
-/** The largest core that leaves most of the data; what it costs is said. */
+/** The largest k-core that keeps most of the data, with its cost as the reason. */
 function coreFor(m: Measured): Advice & { readonly value: Core } {
   const share = (k: Core): number => m.left[k].interactions / Math.max(1, m.left[0].interactions);
   const k = ([5, 3, 2] as const).find((n) => share(n) >= (n === 5 ? 0.8 : n === 3 ? 0.7 : 0.5)) ?? 0;
   const [all, left] = [m.left[0], m.left[k]];
-  const lost = `${all.users - left.users} of ${all.users} users and ${all.items - left.items} of ${all.items} items are left out`;
+  const lost = `${all.users - left.users} of ${all.users} users and ${all.items - left.items} of ${all.items} items are dropped`;
   return {
     setting: "data.minInteractions",
     value: k,
     why:
       k === 0
-        ? "even users and items with two interactions would leave less than half of the rows"
-        : `leaves ${percent(share(k))} of the interactions${m.repeats > 0 ? ", repeats counted once" : ""}; ${lost}`,
+        ? "even a 2-core would keep less than half of the rows"
+        : `keeps ${percent(share(k))} of the interactions${m.repeats > 0 ? ", repeats counted once" : ""}; ${lost}`,
   };
 }
 
-/** Enough room for every item to have an ID of its own, several times over. */
+/** Several times more IDs than items, so that every item can have a unique ID. */
 const levelsFor = (items: number): number => (items <= 5000 ? 2 : items <= 100_000 ? 3 : 4);
 
 function ids(items: number): Advice[] {
@@ -113,11 +116,11 @@ function ids(items: number): Advice[] {
     { setting: "sid.levels", value: levels, why: `${items} items; ${levels} levels of ${codes} codes` },
     { setting: "sid.codes", value: codes, why: "" },
     items >= 200
-      ? { setting: "sid.collaborativeDims", value: 32, why: "IDs that also know what people chose together" }
+      ? { setting: "sid.collaborativeDims", value: 32, why: "IDs also reflect which items users chose together" }
       : {
           setting: "sid.collaborativeDims",
           value: 0,
-          why: "too few items for a factorisation of what was chosen together",
+          why: "too few items to factorise which items were chosen together",
         },
   ];
 }
@@ -129,28 +132,28 @@ function adviseSplit(m: Measured, adapter: string): Advice {
     return {
       setting,
       value: "global-time",
-      why: `${Math.round(span)} days, and ${percent(m.reach)} of the latest interactions are of users with a history: one cut in time for everybody is the honest test`,
+      why: `${Math.round(span)} days, and ${percent(m.reach)} of the latest interactions are by users with a history: one cut-off time for all users is the most realistic test`,
     };
   if (m.time && (adapter === "impressions" || adapter === "mind"))
     return {
       setting,
       value: "global-time",
-      why: "a log has a clock, and other splits drop slates that a boundary cuts",
+      why: "a log has times, and other splits drop slates that cross a boundary",
     };
   const clock = !m.time
-    ? "there is no clock"
+    ? "the data has no times"
     : span < 14
-      ? `the times span ${span < 1 ? "less than a day" : `${Math.round(span)} days`}, too little for a cut in time`
-      : `only ${percent(m.reach)} of the latest interactions are of users with a history`;
+      ? `the times span ${span < 1 ? "less than a day" : `${Math.round(span)} days`}, too short for a cut in time`
+      : `only ${percent(m.reach)} of the latest interactions are by users with a history`;
   return m.lengthMedian < 10
     ? {
         setting,
         value: "leave-one-out",
-        why: `${clock}, and sequences are short (median ${m.lengthMedian}): shares of so few positions would leave segments empty`,
+        why: `${clock}, and sequences are short (median ${m.lengthMedian}): a split by shares would leave segments empty`,
       }
     : {
         setting,
         value: "position",
-        why: `${clock}; sequences are long enough to be cut by shares (median ${m.lengthMedian})`,
+        why: `${clock}; sequences are long enough for a split by shares (median ${m.lengthMedian})`,
       };
 }

@@ -1,4 +1,4 @@
-/** What a recogniser is and says, and what several of them ask of files. Pure. */
+/** The interface of a recogniser, and file checks that several share. Pure. */
 import type { FileView, FolderView } from "./look.ts";
 import type { Guesses } from "./roles.ts";
 
@@ -20,7 +20,7 @@ export interface Recognised {
     readonly column: string;
     readonly why: string;
   }[];
-  /** What the reader should know or check. */
+  /** What the user should know or check. */
   readonly notes: readonly string[];
 }
 
@@ -32,7 +32,7 @@ export const named = (view: FolderView, pattern: RegExp): FileView | undefined =
     view.files.filter((f) => pattern.test(f.name)),
   );
 
-/** The file that was pointed at, else the largest. */
+/** The file that the path names, else the largest. */
 export const pick = (view: FolderView, files: readonly FileView[]): FileView | undefined =>
   files.find((f) => f.name === view.only) ?? [...files].sort((a, b) => b.bytes - a.bytes)[0];
 

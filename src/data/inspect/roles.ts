@@ -1,9 +1,9 @@
-/** Which column holds what: by its name, else by its values. Every guess says why. Pure. */
+/** Assigns roles to columns: by name, else by values. Every guess has a reason. Pure. */
 import type { ColumnKind, ColumnView } from "./look.ts";
 
 export interface Guess {
   readonly column: string;
-  /** In words, for the person who has to agree. */
+  /** In words, for the user to confirm. */
   readonly why: string;
   readonly byName: boolean;
 }
@@ -30,7 +30,7 @@ const itemNames = [
   ...["poiid", "venueid", "courseid", "recipeid", "hotelid", "adid", "creativeid", "gid", "goodsid", "photoid"],
 ];
 
-/** Names without case and punctuation, most telling first. */
+/** Names without case and punctuation, in order of preference. */
 const synonyms: Readonly<Record<InteractionRole | ItemRole, readonly string[]>> = {
   user: [
     ...[
@@ -102,7 +102,7 @@ function byName(
 
 const clocks: ReadonlySet<ColumnKind> = new Set(["seconds", "milliseconds", "microseconds", "nanoseconds", "dates"]);
 
-/** A named clock, else any clock, else days, else a named order (0, 1, 2, ...). */
+/** A named time, else any time, else days, else a named order (0, 1, 2, ...). */
 function guessClock(columns: readonly ColumnView[], taken: ReadonlySet<string>): Guess | undefined {
   const free = columns.filter((c) => !taken.has(c.name) && c.kind !== "text");
   const clock = free.find((c) => clocks.has(c.kind));
@@ -132,7 +132,7 @@ export function interactionRoles(columns: readonly ColumnView[], rows: number): 
   };
   const isId = (c: ColumnView): boolean => (c.kind === "text" || c.kind === "whole numbers") && c.missing < 0.5;
   const usable = columns.filter((c) => c.kind !== "lists");
-  // By name any column but a measure will do: numbers of ten digits are ids as well as seconds.
+  // By name, any column except a measure qualifies: numbers of ten digits can be ids as well as seconds.
   const nameable = usable.filter((c) => c.kind !== "numbers" && c.kind !== "dates" && c.missing < 0.5);
   take("user", byName(nameable, "user", taken));
   take("item", byName(nameable, "item", taken));
@@ -145,14 +145,14 @@ export function interactionRoles(columns: readonly ColumnView[], rows: number): 
       taken,
     ),
   );
-  // Ids come back: the same user, the same item. What is new in every row is neither.
+  // Ids recur: the same user, the same item. A column whose values are all different is neither.
   const repeated = usable.filter((c) => !taken.has(c.name) && isId(c) && c.distinct >= 2 && c.distinct < rows);
   for (const role of ["user", "item"] as const) {
     const next = repeated.find((c) => !taken.has(c.name));
     if (next)
       take(role, {
         column: next.name,
-        why: `a guess: its values come back (${next.distinct} different in ${rows} rows)`,
+        why: `a guess: its values recur (${next.distinct} different in ${rows} rows)`,
         byName: false,
       });
   }
@@ -182,7 +182,7 @@ export function itemRoles(
   const best = [...unique].sort((a, b) => overlap(b) - overlap(a))[0];
   if (same) take("id", { column: same.name, why: "named as in the interactions", byName: true });
   else if (best && overlap(best) > 0 && overlap(best) > 2 * (named ? overlap({ ...best, name: named.column }) : 0))
-    take("id", { column: best.name, why: "its values are those of the interactions' items", byName: false });
+    take("id", { column: best.name, why: "its values match the interactions' items", byName: false });
   else take("id", named);
   for (const role of ["title", "brand", "categories", "description"] as const)
     take(

@@ -20,7 +20,7 @@ export interface AdmissionSettings {
   readonly standingWait: number;
 }
 
-/** What a request would queue for. */
+/** The queue that a request would join. */
 export interface Queue {
   readonly batcher: Pick<Batcher, "expected" | "load" | "standing" | "waiting">;
   /** Requests it still owes an answer, waiting or being computed. */
@@ -47,18 +47,22 @@ export class Admission {
     this.now = now;
   }
 
-  /** Milliseconds the process is late. */
+  /** Lag of the process, in milliseconds. */
   lagMs(): number {
     return this.lag.standing();
   }
 
-  /** Throws Refusal while the process is too late to read requests. */
+  /** Throws Refusal while the process lags too far behind to read requests. */
   shed(): void {
     const lag = this.lag.standing();
     if (lag <= this.settings.maxLagMs || this.settings.overload === "own-order") return;
-    throw new Refusal("overloaded", `more requests come than can be read: the service is ${Math.ceil(lag)} ms late`, {
-      retryAfterMs: 2 * Math.ceil(lag),
-    });
+    throw new Refusal(
+      "overloaded",
+      `requests arrive faster than they can be read: the service lags by ${Math.ceil(lag)} ms`,
+      {
+        retryAfterMs: 2 * Math.ceil(lag),
+      },
+    );
   }
 
   /** True: let it in. False: the caller's own order is to come back. Throws Refusal where the service refuses instead. */

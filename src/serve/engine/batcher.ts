@@ -3,8 +3,8 @@
  * mode as came together. Every job is settled exactly once, by an answer, by a failure or by whoever put it in (deadline, caller gone);
  * a call whose jobs are all settled is cancelled in the worker.
  *
- * A worker that is lost: its jobs go once to another one that is ready, to the head of the queue; else they fail. A call
- * the worker refuses is asked again question by question, so that one bad question costs no other its answer.
+ * If a worker is lost, its jobs return once to the head of the queue for another ready worker; otherwise they fail. A
+ * call that the worker refuses is repeated question by question, so that one bad question does not fail the others.
  */
 import { WorkerError } from "../../core/errors.ts";
 import { FairQueue } from "../model/fair-queue.ts";
@@ -27,7 +27,7 @@ export class Job {
   readonly onToken: ((index: number, token: number) => void) | undefined;
   readonly queuedAt = performance.now();
   startedAt: number | undefined;
-  /** Workers it was lost with. */
+  /** Lost workers that had this job. */
   losses = 0;
   settled = false;
   private resolve: (result: JobResult) => void = () => {};
@@ -42,7 +42,7 @@ export class Job {
     });
   }
 
-  /** The first settling counts. */
+  /** Only the first call has an effect. */
   settle(kind: "order" | "invalid" | "lost", order?: Order): void {
     if (this.settled) return;
     this.settled = true;
@@ -63,7 +63,7 @@ export interface BatcherOptions {
   readonly maxBatch: number;
   readonly batchWaitMs: number;
   readonly pool: Pick<WorkerPool, "ready" | "drop">;
-  /** One call of the worker: one order a question, undefined where the answer is none. */
+  /** One worker call: one order per question, undefined for an invalid answer. */
   readonly answer: (
     worker: PoolWorker,
     mode: ServeMode,
@@ -143,7 +143,7 @@ export class Batcher {
     this.pump();
   }
 
-  /** Gives work to every idle worker. Called whenever one of the two may have changed. */
+  /** Gives work to every idle worker. Called whenever work or workers may have changed. */
   pump(): void {
     clearTimeout(this.timer);
     this.timer = undefined;
@@ -222,20 +222,20 @@ export class Batcher {
     }
   }
 
-  /** A cancelled batch teaches too, or a worker too slow for every deadline would never be known to be. */
+  /** Cancelled batches count too; otherwise a worker too slow for every deadline would never be recognised. */
   private tookAtLeast(mode: ServeMode, size: number, ms: number): void {
     const times = this.times[mode];
     times.observe(size, Math.max(ms, times.expect(size) ?? 0));
   }
 
-  /** Nobody waits for the call any more; the next one must not queue behind it. */
+  /** No one waits for this call any more; the next one must not queue up after it. */
   private async waitUntilFree(worker: PoolWorker): Promise<void> {
     try {
       await this.options.probe(worker);
     } catch (e) {
       this.options.pool.drop(
         worker,
-        `it does not come back from a cancelled call (${e instanceof Error ? e.message : e})`,
+        `it does not return from a cancelled call (${e instanceof Error ? e.message : e})`,
       );
     }
   }

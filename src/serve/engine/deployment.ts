@@ -1,6 +1,6 @@
 /**
- * One run in service: its workers with the models in them, and the queues in front. A hot swap makes a second one and lets
- * the first finish; nothing in here knows about other runs.
+ * One run in service: its workers with their loaded models, and the queues. A hot swap creates a second deployment and
+ * lets the first finish; deployments do not know each other.
  */
 import { CheckpointError, WorkerError } from "../../core/errors.ts";
 import { hashJson, sha256 } from "../../core/hash.ts";
@@ -37,7 +37,7 @@ export interface DeploymentOptions {
   readonly backoffMs?: readonly number[];
 }
 
-/** A worker must come back from a question about its health within this. */
+/** Time limit for a worker's health check. */
 const healthTimeoutMs = 10_000;
 
 export class Deployment {
@@ -135,7 +135,7 @@ export class Deployment {
     return this.runModel.findFacts(() => this.anyWorker(), mode, found, this.preparer, signal);
   }
 
-  /** For turning this model's reasoning into text. */
+  /** For decoding this model's reasoning to text. */
   reasoningParts({ prompt, titles }: Pick<PreparedRequest, "prompt" | "titles">): ReasoningParts {
     const { run } = this.runModel;
     const { encoder, decoding } = this.preparer.options;
@@ -240,12 +240,16 @@ function describeModel(run: ServedRun, loaded: LoadedRun, preparer: RequestPrepa
       ...(systems.think ? { think: positionOdds(systems.think.prior, run.typical.score) } : {}),
       ...(systems.direct ? { direct: positionOdds(systems.direct.prior, run.typical.score) } : {}),
     },
+    lifts: {
+      ...(systems.think?.lift ? { think: systems.think.lift } : {}),
+      ...(systems.direct?.lift ? { direct: systems.direct.lift } : {}),
+    },
     hashes,
     numParameters: loaded.numParameters,
     modes: (["think", "direct"] as const).filter((mode: ServeMode) => systems[mode] !== undefined),
     limits: {
-      maxCandidates: limits.maxCandidates,
-      maxThinkCandidates: Math.min(limits.maxCandidates, preparer.mostThinkCandidates(loaded.maxPositions)),
+      maxCandidates: Math.min(limits.maxCandidates, preparer.mostCandidates("direct", loaded.maxPositions)),
+      maxThinkCandidates: Math.min(limits.maxCandidates, preparer.mostCandidates("think", loaded.maxPositions)),
       maxHistory: limits.maxHistory,
       maxTextBytes: limits.maxTextBytes,
       maxRequestBytes: limits.maxRequestBytes,

@@ -1,6 +1,6 @@
 /**
- * The re-ranker behind every transport: takes a request from arrival to answer, within the deadline whatever happens: by the
- * model, or by the caller's own order with the reason why. Who is let in decides admission.ts; which run answers, rotation.ts.
+ * The re-ranker for all transports: takes a request from arrival to answer, always within the deadline: from the model,
+ * or the caller's own order with the reason. Admission is in admission.ts; which run answers, in rotation.ts.
  *
  *   arrival ─ check ─ admission ─ items (unknown ones encoded) ─ prompt ─ cache ─ batcher ─ answer
  */
@@ -33,7 +33,7 @@ import { Rotation } from "./rotation.ts";
 
 export interface EngineSettings extends AdmissionSettings {
   readonly defaultDeadlineMs: number;
-  /** Where a request does not say. */
+  /** Used if a request does not say. */
   readonly onFallback: OnFallback;
 }
 
@@ -62,7 +62,7 @@ type Outcome =
   | { readonly kind: "fallback"; readonly reason: FallbackReason; readonly queueMs: number; readonly modelMs: number }
   | { readonly kind: "gone" };
 
-/** @param jobs what it queues: settled once nobody waits any more */
+/** @param jobs its queued jobs: settled once no one waits any more */
 type Work = (stop: AbortSignal, jobs: Job[]) => Promise<Outcome>;
 
 const fallback = (reason: FallbackReason, times: { queueMs?: number; modelMs?: number } = {}): Outcome => ({
@@ -72,7 +72,7 @@ const fallback = (reason: FallbackReason, times: { queueMs?: number; modelMs?: n
   modelMs: times.modelMs ?? 0,
 });
 
-/** Kept back of a deadline for the way home. */
+/** Part of a deadline reserved for returning the answer. */
 const reserveMs = (deadlineMs: number): number => Math.min(20, 0.05 * deadlineMs);
 
 export class Engine implements Reranker {
@@ -157,12 +157,12 @@ export class Engine implements Reranker {
     return { ...this.rotation.load(), workers: pool?.size ?? 0, workersReady: pool?.ready().length ?? 0 };
   }
 
-  /** Answers from now on with this run; the one before finishes what it has accepted and closes. */
+  /** Switches to this run; the previous one finishes its accepted requests and closes. */
   deploy(next: Deployment): void {
     this.rotation.deploy(next);
   }
 
-  /** Accepts nothing more, finishes what is accepted; what is not finished in time gets the caller's own order. */
+  /** Stops accepting and finishes accepted requests; those not finished in time get the caller's own order. */
   drain(withinMs: number): Promise<void> {
     return this.rotation.drain(withinMs);
   }
@@ -186,11 +186,11 @@ export class Engine implements Reranker {
     const outcome = await this.outcome(deployment, request, caller, deadlineMs, signal, (stop, jobs) =>
       this.work(deployment, { request: asked, caller, onReasoning }, stop, jobs, times),
     );
-    if (outcome.kind === "gone") throw new Refusal("unavailable", "the caller has gone away");
+    if (outcome.kind === "gone") throw new Refusal("unavailable", "the caller disconnected");
     if (outcome.kind === "fallback" && (request.onFallback ?? this.settings.onFallback) === "error")
       throw new Refusal(
         outcome.reason === "overload" ? "overloaded" : "unavailable",
-        `the model gave no answer (${outcome.reason}), and the request's own order was not wanted instead`,
+        `the model gave no answer (${outcome.reason}), and the request asked for an error instead of its own order`,
         { fallback: outcome.reason },
       );
     const ranking = outcome.kind === "order" ? restore(outcome.order.ranking) : ownOrder(request);
@@ -218,7 +218,7 @@ export class Engine implements Reranker {
     };
   }
 
-  /** Throws Refusal if the request is not let in. */
+  /** Throws Refusal if the request is not admitted. */
   private async outcome(
     deployment: Deployment,
     { mode }: RerankRequest,
@@ -237,7 +237,7 @@ export class Engine implements Reranker {
     return this.within(deployment, caller, deadlineMs - reserveMs(deadlineMs), signal, work);
   }
 
-  /** Runs `work` against the clock, the caller's signal and the end of the service; then nothing of it goes on. */
+  /** Runs `work` until the deadline, the caller's signal or the end of the service, and then stops all of it. */
   private async within(
     deployment: Deployment,
     caller: Caller,
@@ -268,7 +268,7 @@ export class Engine implements Reranker {
     }
   }
 
-  /** From items to an order. Rejects with Refusal alone. */
+  /** From items to an order. Rejects only with Refusal. */
   private async work(
     deployment: Deployment,
     { request, caller, onReasoning }: Asked,
@@ -292,7 +292,7 @@ export class Engine implements Reranker {
       );
     } catch (e) {
       if (e instanceof Refusal) throw e;
-      if (!stop.aborted) this.log(`a request cannot be prepared: ${e instanceof Gr2Error ? e.message : String(e)}`);
+      if (!stop.aborted) this.log(`failed to prepare a request: ${e instanceof Gr2Error ? e.message : String(e)}`);
       return fallback("worker_lost");
     } finally {
       times.encode = performance.now() - start;
@@ -321,7 +321,7 @@ function tokensTo(onReasoning: OnReasoning, deployment: Deployment, prepared: Pr
   };
 }
 
-/** By the caller's scores where it gave any, else as listed. */
+/** By the caller's scores if given, else as listed. */
 function ownOrder({ candidates }: RerankRequest): Order["ranking"] {
   const order = orderBy(candidates.map((c) => c.score ?? 0));
   return order.map((position, rank) => ({ position, score: 1 - rank / candidates.length }));

@@ -1,6 +1,6 @@
-/** How long a worker takes for a batch, learned from the batches it has done: admission and retry times rest on it. */
+/** Estimates how long a worker takes for a batch, from finished batches; admission and retry times use it. */
 
-/** Weight of what was known before at each new batch: the last twenty or so count. */
+/** Weight of older batches at each new one: about the last twenty count. */
 const memory = 0.95;
 
 /** milliseconds = fixed + each * requests, by least squares with fading memory. */
@@ -19,13 +19,13 @@ export class BatchTimes {
     this.products = this.products * memory + size * ms;
   }
 
-  /** Milliseconds of a batch of so many; undefined while nothing is known. */
+  /** Milliseconds for a batch of this size; undefined while there is no data. */
   expect(size: number): number | undefined {
     if (this.n === 0) return undefined;
     const meanSize = this.sizes / this.n;
     const meanTime = this.times / this.n;
     const spread = this.squares / this.n - meanSize * meanSize;
-    if (spread < 1e-9) return meanTime; // one size seen: that a batch costs more is still to be learned
+    if (spread < 1e-9) return meanTime; // only one size seen so far: the cost per request is unknown
     const each = Math.max(0, (this.products / this.n - meanSize * meanTime) / spread);
     const fixed = Math.max(0, meanTime - each * meanSize);
     return fixed + each * size;
@@ -33,7 +33,7 @@ export class BatchTimes {
 }
 
 /**
- * Milliseconds until a request that comes now has its answer, and how many of them are waiting.
+ * Milliseconds until a request arriving now has its answer, and how many of these are spent waiting.
  * @param queued requests before it, by kind of batch, with the times of that kind
  */
 export function expectedWait(

@@ -1,9 +1,9 @@
 /**
- * How late this process is with what it has to do, from a timer that should fire every `beatMs`: what comes over the network waits as
- * long before anybody sees it. Owns the estimate; what is done about it is the engine's business.
+ * Lag of this process's event loop, from a timer that should fire every `beatMs`: incoming data waits as long before it
+ * is read. Owns the estimate; the engine acts on it.
  *
- * The standing lag is the smallest of the last beats: one long batch or garbage collection passes, a process that gets more
- * requests than it can read stays late (as in CoDel, RFC 8289).
+ * The standing lag is the smallest of the last beats: one long batch or garbage collection passes, a process that gets
+ * more requests than it can read stays late (as in CoDel, RFC 8289).
  */
 
 const beatMs = 20;
@@ -21,7 +21,7 @@ export class LoopLag {
     this.due = now() + beatMs;
   }
 
-  /** From now on, until stop. Keeps no process alive. */
+  /** Measures until stop. Does not keep the process alive. */
   start(): this {
     this.timer = setInterval(() => this.beat(), beatMs);
     this.timer.unref();
@@ -39,7 +39,7 @@ export class LoopLag {
     this.due = now + beatMs;
   }
 
-  /** Milliseconds; 0 until there were enough beats to tell. */
+  /** Milliseconds; 0 until there are enough beats. */
   standing(): number {
     return this.lags.length < numBeats ? 0 : Math.min(...this.lags);
   }

@@ -1,13 +1,13 @@
 /**
- * The workers behind a service: started, loaded, asked how they are, started again with growing pauses when they are lost.
- * Who is ready and idle gets work; what the work is, the batcher knows.
+ * The workers of a service: starts and loads them, checks their health, and restarts lost ones with growing pauses.
+ * Ready and idle workers get work from the batcher.
  */
 import type { WorkerClient } from "../../worker/types.ts";
 
-/** A worker as `start` hands it over. */
+/** A worker as returned by `start`. */
 export interface StartedWorker {
   readonly client: WorkerClient;
-  /** Resolves with a reason when its process ends; never, where that cannot be seen. */
+  /** Resolves with a reason when its process ends; never, if that cannot be observed. */
   readonly gone?: Promise<string>;
   /** Disconnects; ends a process of our own. Never throws. */
   close(): Promise<void>;
@@ -16,7 +16,7 @@ export interface StartedWorker {
 export interface PoolWorker {
   readonly number: number;
   readonly client: WorkerClient;
-  /** Has a call under way. Set by whoever gives it work. */
+  /** Has a call in progress. Set by the code that gives it work. */
   busy: boolean;
 }
 
@@ -24,18 +24,18 @@ export interface PoolOptions {
   readonly count: number;
   /** Starts worker `number` (from 0). */
   readonly start: (number: number, signal: AbortSignal) => Promise<StartedWorker>;
-  /** Loads what it needs to answer; what it throws makes the worker unfit. */
+  /** Loads the models; if it throws, the worker is unusable. */
   readonly prepare: (client: WorkerClient, signal: AbortSignal) => Promise<void>;
   /** Throws unless the worker can still answer. */
   readonly check: (client: WorkerClient) => Promise<void>;
   readonly healthMs: number;
-  /** Pauses before the second, third, ... start in a row that fails; the last one repeats. */
+  /** Pauses before retries after consecutive failed starts; the last one repeats. */
   readonly backoffMs?: readonly number[];
   readonly log: (message: string) => void;
 }
 
 const defaultBackoffMs = [500, 1_000, 2_000, 5_000, 10_000, 30_000];
-/** A worker that has served so long starts again without a pause. */
+/** A worker that has served this long restarts without a pause. */
 const settledMs = 60_000;
 
 interface Slot {
@@ -65,7 +65,7 @@ export class WorkerPool {
     return this.slots.flatMap(({ worker }) => (worker ? [worker] : []));
   }
 
-  /** Called whenever one more worker can be given work, from now on. */
+  /** Called whenever a worker becomes available. */
   onReady(listener: () => void): void {
     this.readyListeners.push(listener);
   }
@@ -80,7 +80,7 @@ export class WorkerPool {
     });
   }
 
-  /** Takes a worker out and starts it again. */
+  /** Removes a worker and restarts it. */
   drop(worker: PoolWorker, reason: string): void {
     this.lost.get(worker)?.(reason);
   }
@@ -88,7 +88,7 @@ export class WorkerPool {
   /** Ends all workers. Never throws; may be called twice. */
   async close(): Promise<void> {
     this.ending.abort();
-    for (const drop of this.lost.values()) drop("the service ends");
+    for (const drop of this.lost.values()) drop("the service is shutting down");
     await Promise.all(this.lives);
   }
 
@@ -112,10 +112,10 @@ export class WorkerPool {
       const reason = await this.serve(slot, started, first);
       await started.close();
       if (signal.aborted) return;
-      this.options.log(`worker ${slot.number} is lost: ${reason}; starting it again`);
+      this.options.log(`worker ${slot.number} is lost: ${reason}; restarting it`);
       await this.pause(slot);
     }
-    failed(new Error("the service ends"));
+    failed(new Error("the service is shutting down"));
   }
 
   /** Ready until lost; resolves with the reason. */
@@ -124,7 +124,7 @@ export class WorkerPool {
     const worker = { number: slot.number, client, busy: false, close: started.close, since: performance.now() };
     const lost = new Promise<string>((resolve) =>
       this.lost.set(worker, (reason) => {
-        slot.worker = undefined; // at once: nothing more may be given to it
+        slot.worker = undefined; // at once, so that it gets no more work
         resolve(reason);
       }),
     );

@@ -1,12 +1,12 @@
 /**
- * Which run answers now, and which requests each run still owes an answer. Swaps runs without losing a request: the one
- * before finishes what it has accepted and closes. Drains at the end. Not here: who is let in (admission.ts), how a request
- * is answered (engine.ts).
+ * Which run answers now, and which requests each run has not answered yet. Swaps runs without losing a request: the
+ * previous run finishes its accepted requests and closes. Drains at the end. Not here: admission (admission.ts),
+ * answering (engine.ts).
  */
 import type { FallbackReason } from "../request/types.ts";
 import type { Deployment } from "./deployment.ts";
 
-/** Ends a request that is under way with the caller's own order. */
+/** Ends a request in progress with the caller's own order. */
 export type EndRequest = (reason: FallbackReason) => void;
 
 export class Rotation {
@@ -17,17 +17,17 @@ export class Rotation {
   private idle: (() => void)[] = [];
   private drains = false;
 
-  /** The run that answers what comes now; undefined before the first and after a drain. */
+  /** The run that answers new requests; undefined before the first run and after a drain. */
   get current(): Deployment | undefined {
     return this.deployed;
   }
 
-  /** Nothing more is accepted. */
+  /** Whether new requests are refused. */
   get draining(): boolean {
     return this.drains;
   }
 
-  /** Requests a run still owes an answer. */
+  /** Unanswered requests of a run. */
   accepted(deployment: Deployment): number {
     return this.underWay.get(deployment)?.size ?? 0;
   }
@@ -58,7 +58,7 @@ export class Rotation {
     };
   }
 
-  /** Answers from now on with this run; the one before finishes what it has accepted and closes. */
+  /** Switches to this run; the previous one finishes its accepted requests and closes. */
   deploy(next: Deployment): void {
     const before = this.deployed;
     this.underWay.set(next, new Map());
@@ -70,7 +70,7 @@ export class Rotation {
     }
   }
 
-  /** Accepts nothing more, finishes what is accepted; what is not finished in time gets the caller's own order. */
+  /** Stops accepting and finishes accepted requests; those not finished in time get the caller's own order. */
   async drain(withinMs: number): Promise<void> {
     this.drains = true;
     const force = setTimeout(() => {

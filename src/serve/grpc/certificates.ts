@@ -1,10 +1,10 @@
-/** Certificates of the gRPC server that can be changed while it runs. Reads no file: that is security's business. */
+/** Certificates of the gRPC server that can be changed while it runs. Reads no files; security/ does. */
 import { experimental, type ServerCredentials } from "@grpc/grpc-js";
 import type { TlsMaterial } from "../security/tls.ts";
 
 export interface ServerCertificates {
   readonly credentials: ServerCredentials;
-  /** Connections from now on get these; those that stand keep theirs. */
+  /** Used for new connections; existing ones keep theirs. */
   set(material: TlsMaterial): void;
 }
 
@@ -30,7 +30,7 @@ export function serverCertificates(material: TlsMaterial): ServerCertificates {
   };
 }
 
-/** A value and who wants to know of it. */
+/** A value and its listeners. */
 class Changing<T> {
   private value: T | null = null;
   private readonly listeners = new Set<(value: T | null) => void>();

@@ -1,6 +1,6 @@
 /**
- * The gRPC server: RerankService, health, reflection; sockets, TLS, deadlines, draining. What a request means is the
- * engine's business, who may call security's.
+ * The gRPC server: RerankService, health, reflection; sockets, TLS, deadlines, draining. The engine answers
+ * requests; security/ decides who may call.
  */
 import { join } from "node:path";
 import {
@@ -34,25 +34,25 @@ export interface GrpcServerOptions {
   readonly maxRequestBytes: number;
   readonly defaultDeadlineMs: number;
   readonly metrics: Pick<Metrics, "observe">;
-  /** Of bugs alone. */
+  /** Receives only bugs. */
   readonly log: (message: string) => void;
   readonly access: (record: GrpcAccess) => void;
 }
 
 export interface GrpcServer {
   readonly port: number;
-  /** Health says NOT_SERVING from now on; calls are still answered. */
+  /** Health reports NOT_SERVING from now on; calls are still answered. */
   notServing(): void;
-  /** Takes the certificates that security.reload() has read. */
+  /** Applies the certificates that security.reload() has read. */
   reloadCertificates(): void;
-  /** Takes no new calls, lets running ones end, then closes; after the time it closes anyway. */
+  /** Accepts no new calls, waits for running ones, then closes; closes anyway after the time limit. */
   drain(withinMs: number): Promise<void>;
 }
 
 const serviceName = "gr2.v1.RerankService";
-/** How often health follows the engine. */
+/** How often health is updated from the engine. */
 const healthMs = 200;
-/** Kept of a call's own deadline for the way back. */
+/** Part of a call's own deadline reserved for returning the answer. */
 const wayBackMs = 5;
 
 const service = {
@@ -139,7 +139,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   };
 }
 
-/** Resolves when the stream takes more, or nobody reads it any more. */
+/** Resolves when the stream accepts more data or has no reader left. */
 const drained = (call: ServerWritableStream<unknown, unknown>): Promise<void> =>
   new Promise((resolve) => {
     const done = () => {
@@ -154,7 +154,7 @@ const drained = (call: ServerWritableStream<unknown, unknown>): Promise<void> =>
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
-/** A call under way. */
+/** A call in progress. */
 interface Exchange {
   readonly call: AnyCall;
   readonly began: number;
@@ -210,7 +210,7 @@ function handlers(options: GrpcServerOptions) {
     return toRequest(message, left, options.defaultDeadlineMs);
   };
 
-  /** Counts and logs a call that has ended. */
+  /** Counts and logs a finished call. */
   const end = ({ record, began, answer }: Exchange, code: status): void => {
     const ms = performance.now() - began;
     record.status = status[code];
@@ -236,7 +236,7 @@ function handlers(options: GrpcServerOptions) {
     return { code: toStatus(error), details: error.message, metadata };
   };
 
-  /** The call ends with this instead of an answer. */
+  /** The error that ends the call. */
   const refuse = (exchange: Exchange, error: unknown) => {
     const refused = problem(error);
     exchange.record.problem = error instanceof Refusal ? error.code : "internal";

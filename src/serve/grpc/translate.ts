@@ -1,4 +1,4 @@
-/** rerank.proto to the service's own types and back. No rules: those are check.ts's. */
+/** rerank.proto to the service's own types and back. Validation is in check.ts. */
 
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { status } from "@grpc/grpc-js";
@@ -54,8 +54,8 @@ const candidateOrders: Readonly<Partial<Record<pb.CandidateOrder, CandidateOrder
 };
 
 /**
- * @param leftMs of the call's own deadline, Infinity without one: it counts if it is the shorter one
- * @param defaultMs where the message names no deadline
+ * @param leftMs of the call's own deadline, Infinity without one: the shorter one counts
+ * @param defaultMs if the message has no deadline
  */
 export function toRequest(message: pb.RerankRequest, leftMs: number, defaultMs: number): RerankRequest {
   const onFallback = onFallbacks[message.onFallback];
@@ -108,14 +108,14 @@ export const toModel = (model: ServedModel, itemsVersion: number): pb.GetModelRe
   thinkPositionOdds: [...(model.positionOdds.think ?? [])],
 });
 
-/** What stands in for a message that cannot be read. */
+/** Replaces a message that cannot be decoded. */
 export interface Malformed {
   readonly malformed: true;
 }
 
 /**
- * A decoder that answers `Malformed` for what is no such message, text that is not UTF-8 included. (grpc-js would answer a
- * decoder that throws with INTERNAL, and generated code would mend bad UTF-8 in silence.)
+ * A decoder that returns `Malformed` for bytes that are no such message or contain invalid UTF-8. (grpc-js would answer
+ * INTERNAL if the decoder threw, and generated code would silently repair invalid UTF-8.)
  */
 export const lenient =
   <T extends object>(decode: (reader: BinaryReader) => T) =>
@@ -127,7 +127,7 @@ export const lenient =
     }
   };
 
-/** Throws Refusal for what could not be read. */
+/** Throws Refusal for a message that could not be decoded. */
 export function wellFormed<T extends object>(message: T | Malformed): T {
   if ("malformed" in message)
     throw new Refusal("invalid", "the message is not a valid protobuf message of this method");

@@ -1,6 +1,6 @@
 /**
- * From bytes to a JSON value, within limits: size before anything is kept, UTF-8 without replacement, depth and number of values
- * before anything is parsed.
+ * From bytes to a JSON value, within limits: size is checked before anything is kept, depth and number of values before
+ * anything is parsed; invalid UTF-8 is refused.
  */
 import type { IncomingMessage } from "node:http";
 import { promisify } from "node:util";
@@ -9,16 +9,16 @@ import type { LimitSettings } from "../../config/schema/serve-http.ts";
 import { Refusal } from "../request/types.ts";
 import { Problem } from "./problem.ts";
 
-/** The client went away before its request was whole. */
+/** The client disconnected before its request was complete. */
 export class ClientGone extends Error {}
 
-/** Throws if the headers alone say that the body cannot be read. */
+/** Throws if the headers already show that the body cannot be read. */
 export function checkHeaders(req: IncomingMessage, limits: Pick<LimitSettings, "maxRequestBytes">): void {
   const { "content-type": type, "content-encoding": encoding, "content-length": length } = req.headers;
   if (!/^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type ?? ""))
     throw new Problem("unsupported_media", "The body must be JSON in UTF-8: Content-Type: application/json.");
   if (encoding !== undefined && encoding !== "identity" && encoding !== "gzip")
-    throw new Problem("unsupported_media", "A body may be compressed with gzip, and with nothing else.", {
+    throw new Problem("unsupported_media", "The only supported compression of bodies is gzip.", {
       headers: { "accept-encoding": "gzip" },
     });
   if (length !== undefined && Number(length) > limits.maxRequestBytes) throw tooLarge(limits.maxRequestBytes);
@@ -26,17 +26,17 @@ export function checkHeaders(req: IncomingMessage, limits: Pick<LimitSettings, "
 
 const tooLarge = (most: number): Refusal => new Refusal("too_large", `The body has more than ${most} bytes.`);
 
-/** Told of bytes before they are kept; of fewer than zero once it turns out that fewer are needed. May throw a Refusal. */
+/** Reserves bytes before they are kept; a negative number releases bytes that are not needed. May throw a Refusal. */
 export type Take = (bytes: number, chunk?: Buffer) => void;
 
-/** The whole body, uncompressed, at most so many bytes. @throws Refusal, Problem, ClientGone */
+/** The whole body, uncompressed, up to a maximum size. @throws Refusal, Problem, ClientGone */
 export async function readBody(req: IncomingMessage, maxBytes: number, take: Take): Promise<Buffer> {
   const sent = await readSent(req, maxBytes, take);
   return req.headers["content-encoding"] === "gzip" ? gunzip(sent, maxBytes, take) : sent;
 }
 
 const unzip = promisify(gunzipWithCallback) as (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>;
-/** A byte of deflate never becomes more. */
+/** The largest expansion of a deflated byte. */
 const mostPerByte = 1032;
 
 async function gunzip(sent: Buffer, maxBytes: number, take: Take): Promise<Buffer> {
@@ -70,7 +70,7 @@ async function readSent(req: IncomingMessage, maxBytes: number, take: Take): Pro
 }
 
 /**
- * Reads and drops what is left of a refused request, so that the client sees the answer rather than a reset connection.
+ * Reads and discards the rest of a refused request, so that the client gets the answer instead of a reset connection.
  * @returns its first bytes
  */
 export async function discardBody(req: IncomingMessage, maxBytes: number, timeoutMs: number): Promise<Buffer> {
@@ -99,7 +99,7 @@ export async function discardBody(req: IncomingMessage, maxBytes: number, timeou
   return first;
 }
 
-/** What a JSON text may be made of. */
+/** Limits of a JSON text. */
 export interface JsonLimits {
   /** Nested lists and objects. */
   readonly maxDepth: number;
@@ -109,7 +109,7 @@ export interface JsonLimits {
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
 
-/** The JSON value in these bytes. Throws Problem "syntax", or Refusal "too_large" for what would cost more than it may. */
+/** The JSON value in these bytes. Throws Problem "syntax", or Refusal "too_large" beyond the limits. */
 export function parseJson(bytes: Buffer, limits: JsonLimits): unknown {
   let text: string;
   try {

@@ -1,6 +1,6 @@
 /**
- * One HTTP request, from its headers to the last byte of its answer: who, where, what, rank, reply, log. Owns the order of these
- * checks: what is cheap comes first, and nothing is read from anybody who may not call.
+ * One HTTP request, from its headers to the last byte of its answer: caller, path, body, ranking, reply, log. Owns the
+ * order of these checks: cheap ones first, and nothing is read from a caller who is not allowed.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { TLSSocket } from "node:tls";
@@ -24,16 +24,16 @@ export interface HandlerOptions extends LookOptions {
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
-/** A request under way. */
+/** A request in progress. */
 interface Exchange {
   readonly req: IncomingMessage;
   readonly res: ServerResponse;
   readonly record: Mutable<HttpAccess>;
   /** The client waits for "100 Continue" before it sends the body. */
   readonly expectsContinue: boolean;
-  /** A refusal is in this; by path until the body is read, then by what the body is. */
+  /** The dialect of a refusal: by path until the body is read, then by the body. */
   dialect: Dialect;
-  /** What is known of a body that was refused before it was understood. */
+  /** The first bytes of a body that was refused before it was parsed. */
   first: Buffer;
   /** Who asks; known once admitted. */
   caller?: Caller;
@@ -42,7 +42,7 @@ interface Exchange {
 type Asking = CallOptions & { readonly signal: AbortSignal };
 
 const discardMs = 2_000;
-/** Bodies being read or answered may hold as many bytes together as so many of the largest. */
+/** All bodies being read or answered may together have as many bytes as this many bodies of the largest size. */
 const wholeBodiesInFlight = 16;
 const knownMethods = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 
@@ -58,12 +58,12 @@ export function createHandler(options: HandlerOptions): Handle {
   let bytesInFlight = 0;
   const look = createLook(options);
 
-  /** A web page that gave its own name this machine's address could otherwise call an open loopback service. */
+  /** Otherwise a web page whose domain resolves to this machine could call an open loopback service (DNS rebinding). */
   function checkHost(req: IncomingMessage): void {
     if (!security.open || !isLoopback(http.host)) return;
     const host = (req.headers.host ?? "localhost").toLowerCase().replace(/:\d+$/, "");
     if (!isLoopback(host) && !allowedHosts.has(host))
-      throw new Problem("forbidden", "This service is not called by that name; http.hosts lists further names.");
+      throw new Problem("forbidden", "Unknown host name; serve.http.hosts lists additional names.");
   }
 
   /** Reads a body while there is room for it, and holds the room until it is answered. */
@@ -80,7 +80,7 @@ export function createHandler(options: HandlerOptions): Handle {
       bytesTaken += bytes;
     };
     const gone = new AbortController();
-    const onClose = (): void => gone.abort(new ClientGone("the client closed the connection"));
+    const onClose = (): void => gone.abort(new ClientGone("the client disconnected"));
     res.once("close", onClose);
     try {
       checkHeaders(req, limits);
@@ -91,7 +91,7 @@ export function createHandler(options: HandlerOptions): Handle {
       const { caller } = exchange;
       return await use(parseJson(bytes, jsonLimits), { signal: gone.signal, ...(caller ? { caller } : {}) });
     } catch (e) {
-      if (gone.signal.aborted) throw new ClientGone("the client closed the connection", { cause: e });
+      if (gone.signal.aborted) throw new ClientGone("the client disconnected", { cause: e });
       throw e;
     } finally {
       inFlight--;
@@ -237,7 +237,7 @@ export function createHandler(options: HandlerOptions): Handle {
   };
 }
 
-/** What went wrong, for the log: a code, and for a bug its place in the code without its message. */
+/** The error for the log: a code, and for a bug its place in the code without its message. */
 function note(record: Mutable<HttpAccess>, error: unknown): void {
   if (error instanceof ClientGone) {
     record.problem = "client_gone";
@@ -248,7 +248,7 @@ function note(record: Mutable<HttpAccess>, error: unknown): void {
   if (problem.code === "internal") record.trace = stackTrace(error);
 }
 
-/** Mode, deadline and what is to come without an answer, for dialects whose bodies have no field for them. */
+/** Mode, deadline and fallback behaviour, for dialects whose bodies have no fields for them. */
 function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs" | "onFallback" | "candidateOrder"> {
   const mode = req.headers["x-gr2-mode"] ?? "direct";
   if (mode !== "think" && mode !== "direct") throw new Refusal("invalid", "x-gr2-mode must be think or direct.");

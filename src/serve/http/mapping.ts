@@ -1,9 +1,9 @@
 /**
- * How the re-rank APIs people call already are read as a request of ours: `query` is the user's history, `documents` are the
- * candidates in the order of the caller's ranker.
+ * Maps common re-rank APIs to our request: `query` is the user's history, `documents` are the candidates in the order
+ * of the caller's ranker.
  *
- * A query is plain text, one item a line, oldest first; or JSON, `{"history": [...]}`, whose entries are item ids or
- * `{item_id?, text?}`. A document is a text, or `{text?, id?, item_id?, score?}`. Texts of documents are never looked into;
+ * A query is plain text, one item per line, oldest first; or JSON, `{"history": [...]}`, whose entries are item ids or
+ * `{item_id?, text?}`. A document is a text, or `{text?, id?, item_id?, score?}`. Texts of documents are never parsed;
  * other values of `rank_fields` (numbers, lists, objects) become text.
  */
 import { z } from "zod";
@@ -25,14 +25,14 @@ const historyObject = z.strictObject({ history: z.array(historyEntry).describe("
 export const query = z
   .union([z.string(), historyObject])
   .describe(
-    'The user\'s history, oldest first: plain text, one item a line; or JSON, as a string or as an object: {"history": [...]} of item ids and {item_id?, text?}.',
+    'The user\'s history, oldest first: plain text, one item per line; or JSON, as a string or as an object: {"history": [...]} of item ids and {item_id?, text?}.',
   );
 
 export const documentObject = z.looseObject({
   text: z.string().optional(),
-  id: id.optional().describe("The caller's id; comes back with the result."),
+  id: id.optional().describe("The caller's id; returned with the result."),
   item_id: id.optional().describe("The id of an item the model knows."),
-  score: z.number().optional().describe("The caller's ranker's score."),
+  score: z.number().optional().describe("Score from the caller's ranker."),
 });
 
 export const document = z.union([z.string(), documentObject]);
@@ -45,7 +45,7 @@ export interface Generic {
   readonly documents: readonly Document[];
   /** 0 = all. */
   readonly topN: number;
-  /** Texts that are too long are cut at this side instead of refused; undefined: the caller has not allowed it. */
+  /** The side at which long texts are cut instead of refused; undefined: the caller has not allowed it. */
   readonly cut?: "left" | "right" | undefined;
   /** Fields of a document that make up its text, in this order; default `text`. */
   readonly textFields?: readonly string[] | undefined;
@@ -106,7 +106,7 @@ export function toItem(entry: z.output<typeof historyEntry>): ItemReference {
   };
 }
 
-/** Candidates without an id of their own are told apart by their positions. */
+/** Candidates without an id are identified by their positions. */
 function readCandidate(
   from: Document,
   position: number,
@@ -139,7 +139,7 @@ function fieldText(value: unknown): string {
     .join(", ");
 }
 
-/** A field that no document has is a typing error, and would leave nothing to rank by. */
+/** A field that no document has is a typo and would leave nothing to rank by. */
 function checkFields(fields: readonly string[], documents: readonly Document[]): void {
   const objects = documents.filter((d) => typeof d !== "string");
   fields.forEach((field, i) => {
@@ -148,18 +148,18 @@ function checkFields(fields: readonly string[], documents: readonly Document[]):
   });
 }
 
-/** What the caller called a document, for the results: nothing if it gave no id. */
+/** The caller's id of a document, for the results; absent if it gave none. */
 export const callersId = (from: Document | undefined): { readonly id?: string } =>
   from === undefined || typeof from === "string" || from.id === undefined ? {} : { id: from.id };
 
-/** The document's text as it came; "" for one that has only an id. */
+/** The document's original text; "" if it has only an id. */
 export const readText = (from: Document | undefined): string =>
   from === undefined ? "" : typeof from === "string" ? from : (from.text ?? "");
 
 const withText = <T extends ItemReference>(item: T, change: (text: string) => string): T =>
   item.text === undefined ? item : { ...item, text: change(item.text) };
 
-/** At most so many UTF-8 bytes of a text; whole characters. */
+/** Cuts a text to a number of UTF-8 bytes, at whole characters. */
 export function cutText(text: string, maxBytes: number, side: "left" | "right"): string {
   const bytes = Buffer.from(text);
   if (bytes.length <= maxBytes) return text;

@@ -1,4 +1,4 @@
-/** The OpenAPI 3.1 document of the service, made from the very schemas that read its requests. */
+/** The OpenAPI 3.1 document of the service, generated from the schemas that parse its requests. */
 import { z } from "zod";
 import type { LimitSettings } from "../../config/schema/serve-http.ts";
 import type { Dialect } from "./dialects/dialect.ts";
@@ -9,16 +9,16 @@ import { getRoutes, type RerankRoute, rerankRoutes } from "./routes.ts";
 
 type Json = Record<string, unknown>;
 
-/** What a re-rank request may be refused for. */
+/** Errors of a re-rank request. */
 const refusals: readonly (readonly [code: ProblemCode, meaning: string])[] = [
-  ["syntax", "The body is no JSON in UTF-8."],
-  ["invalid", "A field is missing, of another type, or breaks a rule."],
+  ["syntax", "The body is not JSON in UTF-8."],
+  ["invalid", "A field is missing, has the wrong type, or breaks a rule."],
   ["unauthenticated", "No valid token."],
-  ["too_large", "Beyond a limit."],
-  ["unsupported_media", "Another content type, or compressed."],
-  ["rate_limited", "Too often; Retry-After says when to come back."],
-  ["overloaded", "Too many at once; Retry-After says when to come back."],
-  ["internal", "A fault of the service."],
+  ["too_large", "A limit is exceeded."],
+  ["unsupported_media", "Unsupported content type, or a compressed body."],
+  ["rate_limited", "Too many requests from this client; Retry-After says when to retry."],
+  ["overloaded", "The service is overloaded; Retry-After says when to retry."],
+  ["internal", "An error in the service."],
   ["unavailable", "No model is loaded, or shutting down."],
 ];
 
@@ -54,7 +54,7 @@ export function openApi(limits: LimitSettings): Json {
     info: {
       title: "GR2 re-ranker",
       version: "1",
-      description: `Re-orders candidates for a user's history. Limits: ${limits.maxCandidates} candidates, ${limits.maxHistory} history items, ${limits.maxTextBytes} bytes a text, ${limits.maxRequestBytes} bytes a request; /gr2/v1/model has those of the model.`,
+      description: `Re-orders candidates for a user's history. Limits: ${limits.maxCandidates} candidates, ${limits.maxHistory} history items, ${limits.maxTextBytes} bytes per text, ${limits.maxRequestBytes} bytes per request; /gr2/v1/model lists the model's limits.`,
     },
     security: [{ bearer: [] }, {}],
     paths,
@@ -67,10 +67,10 @@ function rerankOperation({ path, dialects }: RerankRoute): Json {
     200: {
       description: "The ranking, best first.",
       headers: {
-        "x-request-id": header("Yours if you sent one."),
-        "x-gr2-fallback": header("Why your own order came back; absent if it did not."),
-        "x-gr2-model-version": header("Equal versions answer equally."),
-        "x-gr2-truncated": header("Number of texts that were cut; absent if none was."),
+        "x-request-id": header("Yours, if you sent one."),
+        "x-gr2-fallback": header("Why your own order was returned; absent if the model answered."),
+        "x-gr2-model-version": header("Equal versions give equal answers."),
+        "x-gr2-truncated": header("Number of texts that were cut; absent if none."),
       },
       content: content(dialects.map((d) => d.answer)),
     },

@@ -1,6 +1,6 @@
 /**
- * The try-it page: one self-contained document without anything from elsewhere. Whatever it shows it writes as text, and its
- * policy lets the browser run and load nothing but what stands here. The token stays in the page's memory.
+ * The try-it page: one self-contained document without external resources. It inserts all content as text, and its
+ * policy lets the browser run and load only what is in this file. The token stays in the page's memory.
  */
 import { createHash } from "node:crypto";
 
@@ -47,7 +47,7 @@ function show(answer) {
     }
     return row;
   }));
-  $("fallback").textContent = answer.fallback ? "Your own order came back: " + answer.fallback : "";
+  $("fallback").textContent = answer.fallback ? "Your own order was returned: " + answer.fallback : "";
   $("thought").textContent = answer.thought;
   const t = answer.timings_ms;
   say(["total", "queue", "encode", "model"].map((k) => k + " " + t[k].toFixed(1) + " ms").join(" · "));
@@ -114,7 +114,7 @@ Tomorrow Never Dies (1997)</textarea></label>
 </div>
 <p id="status" role="status"></p>
 <p id="fallback" class="note"></p>
-<table><thead><tr><th class="n">place</th><th class="n">was</th><th>candidate</th><th class="n">score</th></tr></thead><tbody id="rows"></tbody></table>
+<table><thead><tr><th class="n">position</th><th class="n">was</th><th>candidate</th><th class="n">score</th></tr></thead><tbody id="rows"></tbody></table>
 <p id="thought"></p>
 <pre id="curl"></pre>
 <script>${script}</script>

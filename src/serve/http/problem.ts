@@ -1,10 +1,10 @@
-/** Everything HTTP can say no for: the refusals of any transport, and those only HTTP knows. */
+/** All HTTP errors: refusals common to all transports, and those specific to HTTP. */
 import { Refusal, type RefusalCode } from "../request/types.ts";
 
 export type ProblemCode =
   | RefusalCode
-  | "syntax" // the body is no JSON
-  | "forbidden" // a name this service is not called by
+  | "syntax" // the body is not JSON
+  | "forbidden" // unknown host name
   | "not_found"
   | "method_not_allowed"
   | "timeout"
@@ -27,7 +27,7 @@ export const problemStatus: Readonly<Record<ProblemCode, number>> = {
   unavailable: 503,
 };
 
-/** Seconds after which a client may try again, where nothing better is known. */
+/** Default Retry-After, in seconds. */
 const defaultRetryAfterMs: Partial<Record<ProblemCode, number>> = {
   rate_limited: 1000,
   overloaded: 1000,
@@ -59,12 +59,12 @@ export class Problem extends Error {
   }
 }
 
-/** Any error as a problem. What nobody foresaw is "internal", and its message stays inside. */
+/** Converts any error to a problem. Unexpected errors become "internal", without their message. */
 export function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof Refusal) {
     const headers: Record<string, string> = error.fallback === undefined ? {} : { "x-gr2-fallback": error.fallback };
     return new Problem(error.code, error.message, { retryAfterMs: error.retryAfterMs, headers });
   }
-  return new Problem("internal", "The service failed to answer; the log has the request's id.");
+  return new Problem("internal", "The service failed to answer; find the request's id in its log.");
 }

@@ -1,4 +1,4 @@
-/** Writing answers: JSON and text at once, server-sent events at the speed the client takes them. */
+/** Writing answers: JSON and text at once, server-sent events at the client's speed. */
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import type { RerankAnswer, RerankEvent } from "../request/types.ts";
@@ -19,7 +19,7 @@ export const json = (status: number, body: unknown, headers?: Readonly<Record<st
   ...(headers ? { headers } : {}),
 });
 
-/** Sends a whole answer. A client that does not take it within the time is cut off. Returns its bytes. */
+/** Sends a whole answer. A client that does not read it in time is cut off. Returns its bytes. */
 export function send(res: ServerResponse, { status, type, text, headers }: Reply, writeTimeoutMs: number): number {
   const body = Buffer.from(text);
   res.setTimeout(writeTimeoutMs, () => res.destroy());
@@ -28,7 +28,7 @@ export function send(res: ServerResponse, { status, type, text, headers }: Reply
   return body.length;
 }
 
-/** What every answer to a re-rank request says in its headers, whatever its body can hold. */
+/** Headers of every answer to a re-rank request, whatever its dialect. */
 export function answerHeaders(answer: RerankAnswer, numCut: number): Record<string, string> {
   const { queue, encode, model, total } = answer.timings;
   return {
@@ -46,12 +46,12 @@ const eventText = (name: string, data: unknown): string => `event: ${name}\ndata
 
 export interface EventRendering {
   readonly answer: (answer: RerankAnswer) => unknown;
-  /** What went wrong after the first event; the status is out already. */
+  /** An error after the first event, when the status is already sent. */
   readonly error: (error: unknown) => unknown;
 }
 
 /**
- * Sends events as they come. The first one is waited for before the status goes out, so that a refusal still has its own.
+ * Sends events as they come. The status is sent after the first event, so that a refusal can still have its own status.
  * @throws what the first event threw. Later errors become an "error" event and are returned.
  */
 export async function sendEvents(

@@ -1,4 +1,4 @@
-/** Every path of the service, what it needs, and which dialect a re-rank request is of. */
+/** Every path of the service, what it requires, and the dialect of a re-rank request. */
 import { cohereV1, cohereV2 } from "./dialects/cohere.ts";
 import { type Choose, type Dialect, isObject } from "./dialects/dialect.ts";
 import { gr2 } from "./dialects/gr2.ts";
@@ -9,7 +9,7 @@ import { tei } from "./dialects/tei.ts";
 import { looksLikeVllm, vllm } from "./dialects/vllm.ts";
 import { looksLikeVoyage, voyage } from "./dialects/voyage.ts";
 
-/** Re-ranking: POST, with every dialect a path may speak; the first is the one errors are in while the body is unread. */
+/** Re-ranking: POST, with every dialect a path may speak; errors before the body is read use the first one. */
 export interface RerankRoute {
   readonly path: string;
   readonly dialects: readonly Dialect[];
@@ -50,10 +50,10 @@ export const rerankRoutes: readonly RerankRoute[] = [
   { path: "/v1/score", dialects: [score], choose: () => score },
 ];
 
-/** Looking: GET. `public` ones answer without authentication. */
+/** GET paths. `public` ones need no authentication. */
 export const getRoutes = {
   "/": { public: true, summary: "Try-it page" },
-  "/healthz": { public: true, summary: "200 while the process lives" },
+  "/healthz": { public: true, summary: "200 while the process is alive" },
   "/readyz": { public: true, summary: "200 while a model answers, else 503" },
   "/health": { public: true, summary: "As /readyz: TEI, vLLM, Infinity" },
   "/ping": { public: true, summary: "As /readyz: SageMaker" },

@@ -1,5 +1,5 @@
 /**
- * The HTTP server: sockets, TLS, time limits, draining. What a request means is handle.ts's business.
+ * The HTTP server: sockets, TLS, time limits, draining. Requests are handled in handle.ts.
  * Slow senders are cut off by Node's own header and request timers, slow readers by the write timer, many of either by
  * maxConnections.
  */
@@ -12,23 +12,23 @@ import { EnvironmentError } from "../../core/errors.ts";
 import type { Security } from "../security/security.ts";
 import { createHandler, type HandlerOptions } from "./handle.ts";
 
-/** Whether it may listen where it is told to is asked before (assertMayListen). */
+/** Call assertMayListen first: it checks whether the service may listen on this address. */
 export type HttpServerOptions = Omit<HandlerOptions, "leaving">;
 
 export interface HttpServer {
   /** Starts to listen. @throws EnvironmentError if the port is taken or the address is not this machine's. */
   listen(): Promise<{ readonly url: string; readonly port: number }>;
-  /** /readyz and its like say 503 from now on; requests are still answered. */
+  /** /readyz and its aliases answer 503 from now on; requests are still answered. */
   notReady(): void;
-  /** Takes no new connections, lets running requests end, then closes. Resolves when all is closed; http.drainMs at most. */
+  /** Accepts no new connections, waits for running requests, then closes; within http.drainMs. */
   drain(): Promise<void>;
   /** Closes at once. */
   close(): Promise<void>;
-  /** Takes the certificates that security.reload() has read. */
+  /** Applies the certificates that security.reload() has read. */
   reloadCertificates(): void;
 }
 
-/** How often Node looks for requests that are late. */
+/** How often Node checks for slow requests. */
 const checkEveryMs = 500;
 const maxHeaderBytes = 16 * 1024;
 
@@ -36,7 +36,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   const { http, security } = options;
   let leaving = false;
   const handle = createHandler({ ...options, leaving: () => leaving });
-  /** Requests under way on a socket: what is answered there must not be spoiled by the next request's faults. */
+  /** Requests in progress per socket: an error of the next request must not corrupt their answers. */
   const running = new WeakMap<object, number>();
   const begin = (req: IncomingMessage, res: ServerResponse, expectsContinue: boolean): void => {
     const { socket } = req;
@@ -87,7 +87,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
       const timer = setTimeout(() => server.closeAllConnections(), http.drainMs);
       const done = closed();
       server.closeIdleConnections();
-      // A connection that answers its last request now was not idle a moment ago.
+      // A connection that is finishing its last request is not idle yet.
       const sweep = setInterval(() => server.closeIdleConnections(), 100);
       await done;
       clearInterval(sweep);
@@ -113,13 +113,13 @@ const tlsOptions = ({ cert, key, clientCa }: NonNullable<ReturnType<Security["tl
   ...(clientCa ? { ca: clientCa, requestCert: true, rejectUnauthorized: true } : {}),
 });
 
-/** An answer to what is not even a request. */
+/** The answer to bytes that are not an HTTP request. */
 function rawAnswer(code: string | undefined): string {
   const [status, message] =
     code === "ERR_HTTP_REQUEST_TIMEOUT"
-      ? ["408 Request Timeout", "The request did not come in time."]
+      ? ["408 Request Timeout", "The request did not arrive in time."]
       : code === "HPE_HEADER_OVERFLOW"
-        ? ["431 Request Header Fields Too Large", `Headers may have ${maxHeaderBytes} bytes.`]
+        ? ["431 Request Header Fields Too Large", `Headers may have at most ${maxHeaderBytes} bytes.`]
         : ["400 Bad Request", "This is not HTTP."];
   const body = `${JSON.stringify({ error: { code: "syntax", message, request_id: "" } })}\n`;
   return `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;

@@ -1,12 +1,12 @@
 /**
- * Says when answers with reasoning are no longer fit to be served: too many of the last ones are invalid, by their order or by
- * reasoning that is worthless. Callers get their own order instead (fallback invalid_answer); this tells the operator why.
+ * Raises an alarm if too many of the latest answers with reasoning are invalid, because of their order or of worthless
+ * reasoning. Callers then get their own order (fallback invalid_answer); the alarm tells the operator why.
  */
 
-/** Answers that are looked back over, and the fewest that say anything. */
+/** Number of latest answers considered, and the minimum needed for an alarm. */
 const window = 100;
 const fewest = 20;
-/** Shares at which the alarm is raised, and at which it may be raised again. */
+/** Share that raises the alarm, and share below which it is armed again. */
 const raisedAbove = 0.1;
 const calmBelow = 0.05;
 
@@ -19,7 +19,7 @@ export class AnswerAlarm {
     this.log = log;
   }
 
-  /** @param reason why an answer is invalid; undefined: it is not */
+  /** @param reason why an answer is invalid; undefined if it is valid */
   readonly note = (reason: string | undefined): void => {
     this.reasons.push(reason);
     if (this.reasons.length > window) this.reasons.shift();

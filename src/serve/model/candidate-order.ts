@@ -1,12 +1,11 @@
 /**
- * What a request says about its candidates' order, whatever order they are listed in.
+ * What a request says about the rank of its candidates.
  *
  *   scores given        the best score comes first; equal scores share their positions
  *   none, "ranked"      the list is the order
  *   none, "arbitrary"   nothing: all candidates share all positions
  *
- * Where nothing else decides, candidates follow each other in an order that depends on what they are alone, so that a
- * request answers the same however it is shuffled.
+ * Ties are ordered by the candidates' identity only, so that a shuffled request gets the same answer.
  */
 import { sha256 } from "../../core/hash.ts";
 import type { CandidateOrder } from "../request/types.ts";
@@ -14,8 +13,8 @@ import type { Found } from "./items.ts";
 
 /**
  * Positions of the request's candidates, best first.
- * @param scores of the caller's ranker, aligned with the candidates; undefined = it gave none
- * @param isKnown whether a row is one of the data
+ * @param scores of the caller's ranker, aligned with the candidates; undefined = none given
+ * @param isKnown whether a row is an item of the data set
  */
 export function readOrder(
   candidates: readonly Found[],

@@ -1,10 +1,10 @@
 /**
- * The evidence for a slate that no stage has seen: what a prior fitted with decoding.evidence needs when the re-ranker serves.
- * The model and the statistics that the run's own test slates were scored with (stage evidence), so equal slates get equal
- * scores. What the pre-rankers of a fused run say of the candidates: experts.ts.
+ * Evidence for new slates, for priors fitted with decoding.evidence. It uses the model and the statistics that scored
+ * the run's own test slates (evidence stage), so that equal slates get equal scores. The pre-rankers of a fused run
+ * score the candidates in experts.ts.
  *
- * Items the data set does not hold have no statistics: in the history they are passed over, as candidates they get the mean
- * of the others. The clock is the end of the statistics, unless a time is given.
+ * Items that are not in the data set have no statistics: in the history they are skipped, as candidates they get the
+ * mean of the others. The time is the end of the statistics, unless one is given.
  */
 import { openEvidence } from "../../artifacts/evidence.ts";
 import { RunError } from "../../core/errors.ts";
@@ -13,7 +13,7 @@ import type { SplitDataset } from "../../data/types.ts";
 import { Statistics } from "../../evidence/statistics.ts";
 import type { ExpertScores } from "./experts.ts";
 
-/** What is known of a slate besides what the request says. */
+/** Facts about a slate besides the request. */
 export interface SlateFacts {
   /** Of the last history item, seconds. */
   readonly time?: number | undefined;
@@ -32,11 +32,11 @@ export type ComputeEvidence = (
 
 export interface ServedEvidence {
   readonly compute: ComputeEvidence;
-  /** Pre-rankers whose scores it needs. */
+  /** Pre-rankers whose scores are needed. */
   readonly experts: readonly string[];
 }
 
-/** @param evidenceDir folder of the stage evidence; @param refit as the run was made */
+/** @param evidenceDir folder of the stage evidence; @param refit the run's setting */
 export function servingEvidence(split: SplitDataset, evidenceDir: string, refit: boolean): ServedEvidence {
   const view = trainingView(split, refit ? "validation" : "rerank");
   const statistics = new Statistics(view, split.dataset.stats.hasClock !== false);
@@ -47,8 +47,8 @@ export function servingEvidence(split: SplitDataset, evidenceDir: string, refit:
     const positions = candidates.flatMap((row, position) => (known(row) ? [position] : []));
     const missing = experts.find((name) => facts.experts?.[name] === undefined);
     if (missing !== undefined)
-      throw new RunError(`the evidence was trained on what pre-ranker ${missing} says, and it was not asked`, {
-        advice: "This is a fault of GR2: please report it.",
+      throw new RunError(`the evidence needs the scores of pre-ranker ${missing}, which was not run`, {
+        advice: "This is a bug in GR2: please report it.",
       });
     const input = {
       history: Int32Array.from(history.filter(known)),

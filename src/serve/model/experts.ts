@@ -1,8 +1,8 @@
 /**
- * The pre-rankers of a fused run as the service asks them: what evidence was trained on comes with every slate of the run,
- * but not with a caller's. The fits that made the run's test slates answer, by the same lists: cheap ones are fitted again
- * at the start, the others' weights are the run's own and a worker computes. With folds, a user of the data is judged by
- * the fits that never saw them, everybody else by the first.
+ * The pre-rankers of a fused run in the service: the scores that evidence was trained on are stored with the run's
+ * slates but must be computed for a caller's. The fits that made the run's test slates compute them, by the same lists:
+ * cheap ones are refitted at the start, the others use the run's weights in a worker. With folds, a user of the data is
+ * scored by the fit that has not seen them, any other user by the first fit.
  */
 import { proposingStage, sasrecState } from "../../artifacts/candidates.ts";
 import { stateDir } from "../../artifacts/weights.ts";
@@ -22,10 +22,10 @@ import type { StageName } from "../../run/stage.ts";
 import type { Catalogue } from "../../sid/catalogue.ts";
 import type { WorkerClient } from "../../worker/types.ts";
 
-/** By pre-ranker, for every candidate; null: it says nothing of it. */
+/** By pre-ranker, for every candidate; null: not in its list. */
 export type ExpertScores = Readonly<Record<string, readonly (number | null)[]>>;
 
-/** A model that a worker must have loaded for the pre-rankers. */
+/** A model that a worker must load for the pre-rankers. */
 export interface ExpertWeights {
   readonly fit: string;
   /** Folder of the saved state. */
@@ -36,7 +36,7 @@ export interface ExpertWeights {
 export interface AskedWorker {
   readonly client: WorkerClient;
   readonly nameModel: (path: string) => string;
-  /** Spells the catalogue's items; only asked for where the language model's beams are a pre-ranker. */
+  /** Spells the catalogue's items; only used if the language model's beams are a pre-ranker. */
   readonly encoder: () => Encoder;
 }
 
@@ -45,7 +45,7 @@ export interface ExpertQuestion {
   /** Oldest first. */
   readonly history: readonly number[];
   readonly candidates: readonly number[];
-  /** Row of the user, if it is one of the data. */
+  /** Row of the user, if in the data. */
   readonly user: number | undefined;
 }
 
@@ -57,7 +57,7 @@ interface Fit {
 interface Expert {
   readonly name: string;
   readonly fits: readonly Fit[];
-  /** Whether it needs a history to say anything. */
+  /** Whether it needs a history. */
   readonly reads: boolean;
 }
 
@@ -71,7 +71,7 @@ interface Parts {
 export class ServedExperts {
   /** SASRec's fits. */
   readonly weights: readonly ExpertWeights[];
-  /** Folder of the language model's state, where its beams are a pre-ranker. */
+  /** Folder of the language model's state, if its beams are a pre-ranker. */
   readonly languageModel: string | undefined;
   private readonly experts: readonly Expert[];
   private readonly prerank: Config["prerank"];
@@ -116,7 +116,7 @@ export class ServedExperts {
     return new ServedExperts(prerank, experts, { weights, languageModel });
   }
 
-  /** What every pre-ranker says of the candidates; rejects with WorkerError. */
+  /** Every pre-ranker's scores of the candidates; rejects with WorkerError. */
   async score(
     worker: AskedWorker,
     { history, candidates, user }: ExpertQuestion,
@@ -141,7 +141,7 @@ export class ServedExperts {
 interface FitParts {
   readonly config: Config;
   readonly data: SplitDataset;
-  /** The catalogue as SASRec knows it. */
+  /** The catalogue for SASRec. */
   readonly sasrec: BeamItems;
   readonly path: string;
   readonly midtrained: string;
@@ -169,7 +169,7 @@ async function openFit(name: string, plan: FitPlan, p: FitParts): Promise<Fit["o
   return () => preRanker;
 }
 
-/** The first value, whatever it is asked with later. */
+/** Caches the first value, whatever the later arguments. */
 function once<A, T>(make: (argument: A) => T): (argument: A) => T {
   let made: { readonly value: T } | undefined;
   return (argument) => {
@@ -180,9 +180,9 @@ function once<A, T>(make: (argument: A) => T): (argument: A) => T {
 
 const cannotAsk = (name: string): ConfigError =>
   new ConfigError(
-    `the evidence of this run rests on the scores of prerank.scores.${name}, a file by user, which no request carries`,
+    `the evidence of this run uses the scores of prerank.scores.${name}, a file per user, which requests do not contain`,
     {
       advice:
-        "Serve a system that does not weigh evidence (serve.system), or run again without that file: your own ranker's scores are then what a request sends as its candidates' scores.",
+        "Serve a system without evidence (serve.system), or rerun without that file and send your ranker's scores as the candidates' scores.",
     },
   );

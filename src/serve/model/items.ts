@@ -18,7 +18,7 @@ import type { ServedRun } from "./served-run.ts";
 
 /** One item of a request. */
 export interface Found {
-  /** In the data set; from numItems on: not in it, numbered within the request. Equal texts have equal rows. */
+  /** Row in the data set; from numItems on: unknown items, numbered within the request. Equal texts have equal rows. */
   readonly row: number;
   readonly codes: Codes;
   /** Neutralised. */
@@ -98,7 +98,7 @@ export class ItemResolver {
     // Another process of the service may have registered it a moment ago.
     if (request.history.some(isNew) || request.candidates.some(isNew)) this.registered.refresh();
     const all = request.history.map((i) => this.look(i)).filter((i) => i !== undefined);
-    // Unknown ones beyond what the prompt shows would be placed for nothing.
+    // Encoding unknown items that the prompt does not show would be wasted work.
     const shown = all.length - this.run.config.prompts.historyItems;
     const history = all.filter((item, i) => typeof item === "number" || i >= shown);
     const candidates = request.candidates.map((c, position) => {
@@ -106,7 +106,7 @@ export class ItemResolver {
       if (item === undefined)
         throw new Refusal(
           "invalid",
-          `candidates[${position}].item_id is not an item this model knows; send its text as well, and it is placed by that`,
+          `candidates[${position}].item_id is not an item this model knows; send its text as well, so that it gets a semantic ID`,
         );
       return item;
     });

@@ -1,7 +1,8 @@
 /**
- * Which user of the data a history belongs to: one whose sequence begins with it, or who has gone on since. Says what the
- * evaluation knew of that user: whose pre-rankers never saw them, and when the last item was chosen. Of two users with
- * the same history the first of the data set counts; a history that is cut at its front belongs to nobody.
+ * Finds the user of the data that a history belongs to: the user's sequence begins with the history, or the reverse.
+ * With it come the facts that the evaluation used: which fits have not seen the user, and when the last item was
+ * chosen. Of two users with the same history, the first in the data set counts; a history cut at its beginning matches
+ * no one.
  */
 import type { Dataset } from "../../data/types.ts";
 

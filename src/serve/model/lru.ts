@@ -1,9 +1,9 @@
-/** A map that holds so many entries and forgets what was used longest ago: every memory of the server has a bound. */
+/** A map with a maximum size that drops the least recently used entry: every cache of the server is bounded. */
 export class Lru<K, V> {
   private readonly entries = new Map<K, V>();
   readonly capacity: number;
 
-  /** @param capacity 0 = remembers nothing */
+  /** @param capacity 0 = stores nothing */
   constructor(capacity: number) {
     this.capacity = capacity;
   }

@@ -1,6 +1,6 @@
 /**
- * The run's models inside one worker: loading them (and making sure they are the ones the service stands for), and asking
- * them batches of requests. Every batch is one call of the worker.
+ * The run's models inside one worker: loads them, verifies that they are the expected ones, and asks them batches of
+ * requests. Every batch is one worker call.
  */
 import { readFileSync } from "node:fs";
 import { WorkerError } from "../../core/errors.ts";
@@ -16,29 +16,29 @@ import type { PromptTokens, ServeMode } from "../request/types.ts";
 import { AnswerAlarm } from "./answer-alarm.ts";
 import type { SlateFacts } from "./evidence.ts";
 import type { FoundItems } from "./items.ts";
-import { countWanted, directOrder, type Order, priorOrder, thinkOrder } from "./order.ts";
+import { countWanted, directOrder, type Order, priorOrder, writtenOrder } from "./order.ts";
 import type { PreparedRequest, RequestPreparer } from "./prepared-request.ts";
 import { type ServedRun, type ServedSystem, usesEvidence } from "./served-run.ts";
 
-/** What loading found; equal for every worker of a service. */
+/** The result of loading; equal for every worker of a service. */
 export interface LoadedRun {
-  /** Of the language model; undefined where no system that answers has one. */
+  /** Of the language model; undefined if no served system has one. */
   readonly tokenizerJson: Uint8Array | undefined;
   readonly numParameters: number;
   readonly maxPositions: number;
-  /** How the model is addressed; undefined = without a chat template. */
+  /** The chat template; undefined = none. */
   readonly chat: ChatFrame | undefined;
   /** Of the weights in use. */
   readonly weights: string;
 }
 
-/** A language model's weights and the prior they are weighed with. */
+/** A language model's weights and the prior they are combined with. */
 type Weighed = Pick<ServedSystem, "prior"> & { readonly weights: string };
 
-/** Told of tokens as they are drawn: index of the request, position in the response, token. */
+/** Receives tokens as they are sampled: index of the request, position in the response, token. */
 export type OnToken = (request: number, index: number, token: number) => void;
 
-/** Longest wait for a worker that refused a call to say which models it has. */
+/** Time limit for a worker that refused a call to list its models. */
 const checkTimeoutMs = 10_000;
 
 export class RunModel {
@@ -47,13 +47,13 @@ export class RunModel {
   private readonly embedder: string;
   private readonly onPrompts: (tokens: PromptTokens) => void;
   private readonly alarm: AnswerAlarm;
-  /** By worker and folder of weights: what answers by these weights carry. */
+  /** By worker and folder of weights: the id that answers from these weights carry. */
   private readonly weightsIds = new WeakMap<WorkerClient, Map<string, string>>();
 
   /**
    * @param label keeps the models of services that share a worker apart
    * @param embedder folder of the embedding model
-   * @param told of every batch's prompts that were answered, and of what people should know
+   * @param told receives every answered batch's prompts, and messages for the operator
    */
   constructor(
     run: ServedRun,
@@ -131,30 +131,30 @@ export class RunModel {
     this.weightsIds.set(client, known.set(weights, weightsId));
   }
 
-  /** Throws WorkerError (the worker is lost) unless exactly the weights that load() checked computed an answer. */
+  /** Throws WorkerError (the worker is lost) if an answer was not computed by the weights that load() checked. */
   private checkWeights(client: WorkerClient, weights: string, weightsId: string): void {
     const known = this.weightsIds.get(client)?.get(weights);
     if (known !== undefined && known !== "" && known === weightsId) return;
-    throw new WorkerError("the model in the worker is not the one the service loaded: somebody else changed it", {
+    throw new WorkerError("the model in the worker is not the one the service loaded: another client changed it", {
       retryable: true,
-      advice: "Keep others off the workers of a service: --token-file, and --serving.",
+      advice: "Protect the workers of a service from other clients: --token-file and --serving.",
     });
   }
 
-  /** Throws WorkerError (the worker is lost) unless it answers and still has the models. */
+  /** Throws WorkerError (the worker is lost) if it does not answer or no longer has the models. */
   async check(client: WorkerClient, timeoutMs: number): Promise<void> {
     const { modelIds } = await client.getInfo({ timeoutMs });
     const missing = this.allWeights().filter((weights) => !modelIds.includes(this.nameModel(weights)));
     if (missing.length > 0) throw new WorkerError("the worker has lost its model", { retryable: true });
   }
 
-  /** Takes the models out of a worker that lives on. Never throws. */
+  /** Unloads the models from a worker that keeps running. Never throws. */
   async unload(client: WorkerClient): Promise<void> {
     for (const weights of this.allWeights())
       await client.unloadModel(this.nameModel(weights), { timeoutMs: 5_000 }).catch(() => {});
   }
 
-  /** Resolves once the worker has come to a new call: it has finished, or given up, all before. */
+  /** Resolves once the worker reaches a new call: it has then finished, or given up, all earlier ones. */
   async probe(client: WorkerClient, timeoutMs: number): Promise<void> {
     const [weights] = this.weights();
     if (weights === undefined) return void (await client.getInfo({ timeoutMs }));
@@ -167,7 +167,7 @@ export class RunModel {
     return encodeTexts(client, this.run.tokenizer, this.embedder, texts, { collaborativeDims, signal });
   }
 
-  /** What evidence needs to know of a request's items besides their statistics. */
+  /** Facts about a request's items that evidence needs besides their statistics. */
   async findFacts(
     client: () => WorkerClient,
     mode: ServeMode,
@@ -190,7 +190,7 @@ export class RunModel {
     return { time: known?.time, experts: await experts.score(worker, question, signal) };
   }
 
-  /** One order a request; undefined where the model's answer is none. All requests have the mode. */
+  /** One order per request; undefined for an invalid answer. All requests have the same mode. */
   async answer(
     client: WorkerClient,
     mode: ServeMode,
@@ -199,14 +199,15 @@ export class RunModel {
     signal: AbortSignal,
     onToken?: OnToken,
   ): Promise<(Order | undefined)[]> {
-    const { weights, prior } = this.run.systems[mode] as ServedSystem;
+    const { weights, prior, writes } = this.run.systems[mode] as ServedSystem;
     if (weights === undefined) return requests.map((q) => priorOrder(q));
     try {
-      return mode === "direct"
+      const written = mode === "think" ? mode : writes;
+      return written === undefined
         ? await this.direct(client, { weights, prior }, requests, signal)
-        : await this.think(client, { weights, prior }, requests, preparer, signal, onToken);
+        : await this.write(client, { weights, prior, writes: written }, requests, preparer, signal, onToken);
     } catch (e) {
-      // What a worker without the model refuses would look like a bad request.
+      // A refusal by a worker without the model would look like a bad request.
       if (e instanceof WorkerError && !e.retryable && !signal.aborted) await this.check(client, checkTimeoutMs);
       throw e;
     }
@@ -233,9 +234,9 @@ export class RunModel {
     return requests.map((q, i) => directOrder(q, prior, sums[i] as number[]));
   }
 
-  private async think(
+  private async write(
     client: WorkerClient,
-    { weights, prior }: Weighed,
+    { weights, prior, writes }: Weighed & { readonly writes: "think" | "answer" },
     requests: readonly PreparedRequest[],
     preparer: RequestPreparer,
     signal: AbortSignal,
@@ -249,7 +250,7 @@ export class RunModel {
       {
         modelId: this.nameModel(weights),
         prompts: requests.map((q) => q.prompt),
-        ...decodingRules(preparer.options, requests, prior, "think", wanted),
+        ...decodingRules(preparer.options, requests, prior, writes, wanted),
         temperature: 0,
         seed: 0,
         maxBatchTokens: this.run.config.runtime.sampleBatchTokens,
@@ -264,7 +265,7 @@ export class RunModel {
       for (const c of event.completions) {
         answered++;
         const request = requests[c.prompt] as PreparedRequest;
-        out[c.prompt] = thinkOrder(preparer.options, request, c, wanted, preparer.decode, this.alarm.note);
+        out[c.prompt] = writtenOrder(preparer.options, request, c, writes, wanted, preparer.decode, this.alarm.note);
       }
     }
     if (answered < requests.length)

@@ -1,10 +1,12 @@
 /**
- * The model's answer to a question as an order of the request's candidates. Reads it as evaluation does (policy/ask.ts);
- * owns what only a service needs of it: a score per candidate. Candidates that share a semantic ID are one item to the model
- * and split its score evenly; scores add up to 1 over what the model was asked to rank, and never rise.
+ * The model's answer to a question as an order of the request's candidates. Reads it as evaluation does
+ * (policy/ask.ts); owns what only the service needs: a score per candidate. Candidates that share a semantic ID are one
+ * item to the model and split its score evenly; scores add up to 1 over the candidates that the model ranks, and never
+ * rise.
  *
  *   direct   likelihood * log p(item | history) + prior, one forward pass (the run's `direct`, `sft_direct`, `rl_direct`)
  *   direct   the prior alone where the system has no language model (the run's `prior`, `evidence`)
+ *   direct   a permutation at once, as in mode think (the run's `sft_nothink`, `rl_nothink`)
  *   think    reasoning, then a permutation under the constraint with the prior (the run's `sft`, `rl`), greedy
  */
 import { softmax } from "../../eval/choice-model.ts";
@@ -22,7 +24,7 @@ export interface Order {
   readonly generated: number;
 }
 
-/** @param logLikelihood of every sequence of the question */
+/** @param logLikelihood one per sequence of the question */
 export const directOrder = (q: PreparedRequest, prior: Prior, logLikelihood: readonly number[]): Order =>
   orderByScores(q, addLikelihood(prior, q.prior, logLikelihood));
 
@@ -41,23 +43,25 @@ export const countWanted = (requests: readonly PreparedRequest[]): number =>
 /**
  * Undefined where the answer is none to evaluation either, for reasoning that nobody should read too. What the model was
  * not asked to write follows in the caller's order, with a score of 0; so does what it wrote because a question of the same batch asked for more.
+ * @param writes think: reasoning comes first
  * @param wanted as the batch was asked
- * @param note told why an answer is invalid; undefined: it is not
+ * @param note receives the reason why an answer is invalid; undefined if it is valid
  */
-export function thinkOrder(
+export function writtenOrder(
   ask: AskOptions,
   q: PreparedRequest,
   completion: Completion,
+  writes: "think" | "answer",
   wanted: number,
   decode: (ids: TokenIds) => string,
   note: (reason: string | undefined) => void = () => {},
 ): Order | undefined {
   const { tokens } = completion;
   const text = decodeResponse(ask.encoder, tokens, decode);
-  const parsed = readResponse(ask, { prompt: q.prompt, tokens, text }, q.spellings, "think", wanted);
+  const parsed = readResponse(ask, { prompt: q.prompt, tokens, text }, q.spellings, writes, wanted);
   note(parsed.kind === "ranking" ? undefined : parsed.reason);
   if (parsed.kind !== "ranking") return undefined;
-  const opens = findTrigger(ask, tokens);
+  const opens = writes === "think" ? findTrigger(ask, tokens) : 0;
   const own = parsed.order.slice(0, countWanted([q]) || undefined);
   const chances = firstChoiceChances(q, own, completion, opens);
   const scores = new Map(own.map((j, k) => [j, chances[k] as number]));
@@ -70,9 +74,9 @@ export function thinkOrder(
 }
 
 /**
- * Per candidate written: the probability that it is the first choice, from that of each choice among those left. Where it
- * would rise, neighbours share their mean. An item the model spelled in other tokens than its own (free decoding) has
- * none, nor has what follows it: 0.
+ * For each written candidate: the probability that it is the first choice, from the probability of each choice among
+ * the remaining ones. If it would rise, neighbours share their mean. An item spelled with non-canonical tokens (free
+ * decoding) has no probability, nor have later ones: 0.
  */
 function firstChoiceChances(
   q: PreparedRequest,
@@ -113,13 +117,13 @@ export function poolRises(values: readonly number[]): number[] {
   return pools.flatMap(({ sum, n }) => Array.from({ length: n }, () => sum / n));
 }
 
-/** @param scoreAt of what candidates share a semantic ID; they split it, and may so fall below what comes after */
+/** @param scoreAt by semantic ID; candidates that share one split its score, so it can be lower than the next score */
 function spread(q: PreparedRequest, order: readonly number[], scoreAt: (j: number) => number): Order["ranking"] {
   const ranking = order.flatMap((j) => {
     const positions = q.positions[j] as readonly number[];
     return positions.map((position) => ({ position, score: scoreAt(j) / positions.length }));
   });
-  // What the model was not asked about comes last: to it, none of that is the first choice.
+  // Candidates outside the head come last, with a score of 0.
   const rest = q.tail.flat().map((position) => ({ position, score: 0 }));
   return [...ranking.sort((a, b) => b.score - a.score), ...rest]; // a stable sort
 }

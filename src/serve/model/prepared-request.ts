@@ -1,6 +1,6 @@
 /**
- * A request as the model is asked it: in the way the run was trained and measured (policy/ask.ts), with the run's prompts
- * and prior. Candidates with one and the same semantic ID are one to the model. Its answers are read in order.ts.
+ * A request prepared for the model in the way the run was trained and evaluated (policy/ask.ts), with the run's prompts
+ * and prior. Candidates with the same semantic ID are one item to the model. Answers are parsed in order.ts.
  */
 import { sha256 } from "../../core/hash.ts";
 import { type AskOptions, type Choices, directPrompt, maxResponseTokens, rerankPrompt } from "../../policy/ask.ts";
@@ -20,20 +20,20 @@ import { Lru } from "./lru.ts";
 import { type ServedRun, usesEvidence } from "./served-run.ts";
 
 /**
- * `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order (candidate-order.ts) of their first
- * candidate. Without a language model they are those of the distinct items, prompt and sequences are empty.
+ * `sequences` and `prior` are those of the distinct semantic IDs, in the caller's order (candidate-order.ts) of their
+ * first candidate. Without a language model they are those of the distinct items, prompt and sequences are empty.
  */
 export interface PreparedRequest extends Choices {
   readonly mode: ServeMode;
   readonly prompt: readonly number[];
   /** Each sequence as text. */
   readonly spellings: readonly string[];
-  /** Per sequence: the positions of the request's candidates it stands for. */
+  /** Per sequence: the positions of the request's candidates that it represents. */
   readonly positions: readonly (readonly number[])[];
-  /** Positions, likewise, of what the model is not asked about (prompts.candidates), best first. */
+  /** The same for candidates outside the head (prompts.candidates), best first. */
   readonly tail: readonly (readonly number[])[];
   readonly topN: number;
-  /** Items of the request by spelling of their codes, for naming them in the reasoning. */
+  /** Items of the request by their codes, for titles in the reasoning. */
   readonly titles: ReadonlyMap<string, string>;
   /** Equal keys have equal answers. */
   readonly key: string;
@@ -52,7 +52,7 @@ export class RequestPreparer {
     this.chat = chat;
   }
 
-  /** How the run's model is asked, whatever the request. */
+  /** The parts of a question that do not depend on the request. */
   get options(): AskOptions {
     this.general ??= this.optionsFor(() => []);
     return this.general;
@@ -126,11 +126,8 @@ export class RequestPreparer {
     const askedRows = asked.map((f) => f.row);
     const shown = { history: rows, candidates: askedRows, getTitle: (row: number) => byRow.get(row)?.title ?? "" };
     const options = hasModel ? this.optionsFor((row) => byRow.get(row)?.codes ?? []) : undefined;
-    const prompt = !options
-      ? []
-      : mode === "direct"
-        ? directPrompt(options, rows)
-        : rerankPrompt(options, shown, "think");
+    const writes = mode === "think" ? mode : system?.writes;
+    const prompt = !options ? [] : writes ? rerankPrompt(options, shown, writes) : directPrompt(options, rows);
     const sequences = askedRows.map((row) => options?.encoder.item(row) ?? []);
     return {
       mode,
@@ -151,6 +148,7 @@ export class RequestPreparer {
           weighed,
           pick(positions, head),
           pick(positions, tail),
+          writes ? topN : 0, // what is written ends after so many
         ]),
       ),
     };
@@ -161,22 +159,24 @@ export class RequestPreparer {
   }
 
   /**
-   * Candidates of a request whose prompt and answer fit so many positions, with a full history and the longest titles there may be.
+   * Candidates of a request whose prompt and answer fit so many positions, with a full history and the longest titles
+   * there may be.
    * @param positions of the model; 0 = any number
    */
-  mostThinkCandidates(positions: number): number {
-    if (positions === 0) return Number.POSITIVE_INFINITY;
+  mostCandidates(mode: ServeMode, positions: number): number {
+    const writes = mode === "think" ? mode : this.run.systems.direct?.writes;
+    if (positions === 0 || !writes) return Number.POSITIVE_INFINITY;
     const { config, catalogue } = this.run;
     const { prompts } = config;
     const word = this.requireTokenizer().encode(" .").length;
     const title = prompts.showTitles ? (prompts.maxTitleTokens || 4 * 64) + word : 0;
     const item = spellCodes(catalogue.codesAt(0), catalogue.shape.format).length;
-    const { separator } = this.constraintTokens();
+    const { separator } = constraintTokens(writes, prompts, this.options.encoder);
     const shown = prompts.showCandidates || prompts.format === "json" ? item + title : 0;
     const none = this.options.encoder.encode(
-      renderPrompt({ history: [], candidates: [], getTitle: () => "" }, "think", prompts),
+      renderPrompt({ history: [], candidates: [], getTitle: () => "" }, writes, prompts),
     ).length;
-    const answer = maxResponseTokens(this.options, [{ sequences: [] }], "think");
+    const answer = maxResponseTokens(this.options, [{ sequences: [] }], writes);
     const fixed = none + prompts.historyItems * (item + title) + answer;
     const most = Math.max(0, Math.floor((positions - fixed) / (shown + item + separator.length)));
     return prompts.candidates > 0 && most >= prompts.candidates ? Number.POSITIVE_INFINITY : most;

@@ -1,6 +1,6 @@
 /**
- * A finished run as the server needs it: settings, items, semantic IDs, priors, and which weights answer in which mode.
- * Reads the run folder alone; refuses one that is not finished or that is damaged. Not here: workers and models in them.
+ * A finished run for the server: settings, items, semantic IDs, priors, and which weights answer in which mode. Reads
+ * only the run folder; refuses an unfinished or damaged one. Not here: workers and their models.
  */
 import { existsSync, realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -26,25 +26,29 @@ import { RunFolder } from "../../run/run-folder.ts";
 import type { StageName } from "../../run/stage.ts";
 import { type Done, finishedWith } from "../../run/stage-cache.ts";
 import type { Catalogue } from "../../sid/catalogue.ts";
-import type { ServeMode } from "../request/types.ts";
+import type { Lift, ServeMode } from "../request/types.ts";
 import { type ComputeEvidence, servingEvidence } from "./evidence.ts";
 import { ServedExperts } from "./experts.ts";
 import { type FindUser, indexUsers } from "./known-users.ts";
 
-/** What answers in one mode. */
+/** The system that answers in one mode. */
 export interface ServedSystem {
   /** Its name in the results table. */
   readonly name: string;
-  /** Folder of its weights; undefined: it asks no language model (or that one's weight is 0): its prior is the whole score. */
+  /** Folder of its weights; undefined: no language model, or one with weight 0, so the prior is the whole score. */
   readonly weights: string | undefined;
   readonly prior: Prior;
+  /** What it gained on test; undefined where the evaluation did not compare it. */
+  readonly lift?: Lift;
+  /** It answers mode direct with an order that its language model writes at once; absent: by likelihood. */
+  readonly writes?: "answer";
 }
 
-/** Its prior weighs evidence, or evidence says which candidates its language model is asked about. */
+/** Its prior uses evidence, or evidence selects the candidates that its language model sees. */
 export const usesEvidence = ({ prompts }: Config, { prior, weights }: ServedSystem): boolean =>
   prior.evidence !== 0 || (prompts.candidates > 0 && weights !== undefined);
 
-/** Per position, the mean over the run's slates: what stands in for what a caller does not say. */
+/** Per position, the mean over the run's slates: the default for values that a caller omits. */
 export interface TypicalScores {
   /** Pre-rank score, standardised within the slate. */
   readonly score: readonly number[];
@@ -57,19 +61,19 @@ export interface ServedRun {
   readonly dataHash: string;
   readonly items: readonly Item[];
   readonly rowById: ReadonlyMap<string, number>;
-  /** Rows by title, lower case; titles that several items have are left out. */
+  /** Rows by title, lower case; titles shared by several items are excluded. */
   readonly rowByTitle: ReadonlyMap<string, number>;
   readonly catalogue: Catalogue;
   readonly tokenizer: ItemEncoder;
   /** tokenizer.json of a language model from scratch. */
   readonly tokenizerFile: string;
   readonly systems: Readonly<Partial<Record<ServeMode, ServedSystem>>>;
-  /** What the evaluation recommends, and why. */
+  /** The evaluation's recommendation and its reason. */
   readonly recommendation: Recommendation;
   readonly typical: TypicalScores;
   /** Undefined unless a system uses evidence. */
   readonly evidence: ComputeEvidence | undefined;
-  /** Undefined unless the evidence was trained on what several pre-rankers say. */
+  /** Undefined unless the evidence was trained on the scores of several pre-rankers. */
   readonly experts: ServedExperts | undefined;
   readonly findUser: FindUser;
 }
@@ -99,8 +103,8 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const tokenizer = openItemEncoder(folder);
   const results = readJson<Results>(join(stageDir("evaluate"), "results.json"));
   if (!results.recommendation)
-    throw new RunError(`run ${folder.name} was evaluated by an earlier version, which recommended nothing`, {
-      advice: `Evaluate it again: gr2 pipeline --run ${folder.name} --from evaluate with its recipe.`,
+    throw new RunError(`run ${folder.name} was evaluated by an earlier version, which made no recommendation`, {
+      advice: `Evaluate it again with its recipe: gr2 pipeline --run ${folder.name} --from evaluate.`,
     });
   const names = chooseSystems(config.serve.system, results);
   const priors = readJson<Priors>(join(stageDir("calibrate"), "prior.json"));
@@ -108,12 +112,14 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const describeSystem = (system: string): ServedSystem => {
     const { stage, mode } = findSystem(system) ?? {};
     const prior = direct[system] ?? priors.withLikelihood;
-    if (!stage || (mode === "direct" && prior.likelihood === 0)) return { name: system, weights: undefined, prior };
+    const lift = findLift(system, results);
+    const measured = { name: system, prior, ...(lift ? { lift } : {}) };
+    if (!stage || (mode === "direct" && prior.likelihood === 0)) return { ...measured, weights: undefined };
     const refitted = refitDir(stageDir("evaluate"), stage);
     return {
-      name: system,
+      ...measured,
       weights: mode === "direct" && existsSync(refitted) ? refitted : stateDir(stageDir(stage)),
-      prior,
+      ...(mode === "answer" ? { writes: mode } : {}),
     };
   };
   const served = {
@@ -150,18 +156,18 @@ export async function openServedRun(root: string, name: string, overrides: reado
   };
 }
 
-/** Anything but how it is served and where it computes would make another model of it. */
+/** Other settings would change the model. */
 function checkOverrides(overrides: readonly string[]): void {
   for (const o of overrides)
     if (!/^\s*(serve|runtime)\./.test(o))
-      throw new ConfigError(`--set ${o}: a run is served with the settings it was made with`, {
+      throw new ConfigError(`--set ${o}: a run is served with its own settings`, {
         advice: "Only serve.* and runtime.* may be set here.",
       });
 }
 
 async function checkFinished(folder: RunFolder, stages: readonly StageName[]): Promise<void> {
   const manifest = readManifest(folder.path);
-  const rerun = { advice: `Run it to its end first: gr2 pipeline --run ${folder.name} with its recipe.` };
+  const rerun = { advice: `Finish it first with its recipe: gr2 pipeline --run ${folder.name}.` };
   if (!manifest) throw new RunError(`run ${folder.name} has no manifest.json`, rerun);
   const open = stages.filter((stage) => manifest.stages[stage]?.state !== "finished" || manifest.stages[stage]?.stale);
   if (open.length > 0)
@@ -173,10 +179,17 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
     const dir = folder.file("stages", stage);
     const done = tryReadJson(join(dir, "done.json")) as Done | undefined;
     if (!done || !(await finishedWith(dir, done.key)))
-      throw new CheckpointError(`${dir}: files are missing or not what the stage wrote`, {
-        advice: `Put them back, or rerun the stage: gr2 pipeline --run ${folder.name} --from ${stage}.`,
+      throw new CheckpointError(`${dir}: files are missing or have changed since the stage wrote them`, {
+        advice: `Restore them, or rerun the stage: gr2 pipeline --run ${folder.name} --from ${stage}.`,
       });
   }
+}
+
+function findLift(system: string, { comparisons }: Results): Lift | undefined {
+  const row = comparisons.find(
+    (c) => c.system === system && c.baseline === "prerank" && c.slice === "conditional" && c.metric === "N@5",
+  );
+  return row && { metric: row.metric, delta: row.delta, ciLow: row.ci_low, ciHigh: row.ci_high };
 }
 
 /** The systems that answer; see the setting serve.system. */
@@ -204,7 +217,7 @@ function chooseSystems(asked: string, { selected }: Results): { think?: string; 
   }
   const system = findSystem(asked);
   if (!system?.servable)
-    throw new ConfigError(`serve.system = ${asked}: there is no such system to serve`, {
+    throw new ConfigError(`serve.system = ${asked}: this run has no such system to serve`, {
       advice: `Choose auto or one of ${systems
         .filter((s) => s.servable)
         .map((s) => s.name)

@@ -1,9 +1,9 @@
-/** The lines of the access log. They hold nothing a caller wrote: no texts, no ids of items, no paths we do not know. */
+/** The lines of the access log. They contain nothing a caller wrote: no texts, no item ids, no unknown paths. */
 import { randomUUID } from "node:crypto";
 import type { ServeMode } from "../request/types.ts";
 
 interface Access {
-  /** The caller's own, if it is harmless, so that its log and ours can be put together. */
+  /** The caller's own, if harmless, so that both logs can be correlated. */
   readonly requestId: string;
   readonly route: string;
   /** Of the token or certificate; "" before the caller is known. */
@@ -14,9 +14,9 @@ interface Access {
   /** How it was to be answered; absent before that is known. */
   readonly mode?: ServeMode;
   readonly fallback?: string;
-  /** Why not, as a code. */
+  /** The error code. */
   readonly problem?: string;
-  /** Of a bug: its kind and where it happened. */
+  /** For a bug: its kind and place in the code. */
   readonly trace?: string;
 }
 

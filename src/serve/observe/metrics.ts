@@ -15,10 +15,10 @@ interface Histogram {
   count: number;
 }
 
-/** One call that has ended. */
+/** One finished call. */
 export interface Observation {
   readonly transport: "http" | "grpc";
-  /** From the list of routes or methods, never what the caller asked for. */
+  /** From the list of routes or methods, never the caller's string. */
   readonly route: string;
   /** HTTP status or gRPC code. */
   readonly status: string;
@@ -146,17 +146,17 @@ interface Family {
 }
 
 const help: Readonly<Record<string, string>> = {
-  gr2_requests_total: "Calls that have ended.",
+  gr2_requests_total: "Finished calls.",
   gr2_request_seconds: "From arrival to the last byte of the answer.",
   gr2_refusals_total: "Calls without an answer, by reason: rate_limited and overloaded are the 429.",
   gr2_answers_total: "Rankings given; fallback says why the caller's own order came back.",
   gr2_answer_cache_total: "Answers of the model: from the cache of equal requests, or computed.",
   gr2_stage_seconds: "Where an answer's time went.",
   gr2_tokens_total: "Tokens read and written.",
-  gr2_prompt_tokens_total: "Tokens of the prompts workers were asked: computed, or reused from the prefix cache.",
+  gr2_prompt_tokens_total: "Prompt tokens in workers: computed, or reused from the prefix cache.",
   gr2_ready: "1: a model answers.",
   gr2_queued: "Requests waiting for a model.",
-  gr2_running: "Requests a model works on.",
+  gr2_running: "Requests being computed by a model.",
   gr2_workers: "Workers.",
   gr2_workers_ready: "Workers that answer.",
   gr2_model_info: "The model that answers.",

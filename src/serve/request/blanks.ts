@@ -1,6 +1,6 @@
 /**
- * Candidates with a blank text and no item id: real catalogues have some, and one must not fail a request of a hundred. The
- * model is not asked about them; they come last, in the caller's order, with a score of 0.
+ * Candidates with a blank text and no item id: real catalogues have some, and one must not fail a request with a
+ * hundred. The model does not see them; they come last, in the caller's order, with a score of 0.
  */
 import type { ItemReference, RerankRequest } from "./types.ts";
 
@@ -9,7 +9,7 @@ type Ranking = readonly { readonly position: number; readonly score: number }[];
 export const isBlank = ({ itemId, text }: ItemReference): boolean =>
   itemId === undefined && !/[^\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Cc}]/u.test(text ?? "");
 
-/** The request without its blank candidates, and how to put these back into an order of the others. */
+/** The request without its blank candidates, and a function that adds them back to an order. */
 export function withoutBlanks(request: RerankRequest): {
   readonly asked: RerankRequest;
   readonly restore: (ranking: Ranking) => Ranking;

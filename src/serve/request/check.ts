@@ -1,6 +1,6 @@
 /**
- * What a valid request is, whatever protocol it came by. Owns every rule that does not depend on a protocol's spelling;
- * messages name the field and the limit and never repeat what the caller sent.
+ * Validates requests of all protocols. Owns every rule that does not depend on a protocol's syntax; messages name the
+ * field and the limit and never repeat the caller's input.
  */
 import { isBlank } from "./blanks.ts";
 import { type ItemReference, Refusal, type RerankRequest, type ServedModel } from "./types.ts";
@@ -8,7 +8,7 @@ import { type ItemReference, Refusal, type RerankRequest, type ServedModel } fro
 /** Ids longer than this many UTF-8 bytes are refused. */
 export const maxIdBytes = 256;
 
-/** What the protocol at hand calls things, for messages. */
+/** The protocol's field names, for messages. */
 export interface FieldNames {
   readonly candidates: string;
   readonly history: string;
@@ -17,8 +17,8 @@ export interface FieldNames {
 const ownNames: FieldNames = { candidates: "candidates", history: "history" };
 
 /**
- * Throws Refusal "invalid" or "too_large" at the first rule that is broken.
- * A text counts in UTF-8 bytes. A blank one is let through, unless there is no other candidate: see blanks.ts.
+ * Throws Refusal "invalid" or "too_large" at the first violated rule. Texts are measured in UTF-8 bytes. Blank texts
+ * are accepted unless all are blank: see blanks.ts.
  */
 export function checkRequest(
   request: RerankRequest,
@@ -30,7 +30,7 @@ export function checkRequest(
   if (!model.modes.includes(request.mode))
     throw new Refusal(
       "invalid",
-      `This model does not answer in mode ${request.mode}; it knows ${model.modes.join(", ")}.`,
+      `This model does not answer in mode ${request.mode}; it supports ${model.modes.join(", ")}.`,
     );
   if (candidates.length === 0) throw new Refusal("invalid", `${names.candidates} is empty: there is nothing to rank.`);
   const maxCandidates = request.mode === "think" ? limits.maxThinkCandidates : limits.maxCandidates;
@@ -50,14 +50,14 @@ export function checkRequest(
     checkItem(candidate, field, limits.maxTextBytes);
     const earlier = seen.get(candidate.id);
     if (earlier !== undefined)
-      throw new Refusal("invalid", `${field}.id is that of ${names.candidates}[${earlier}]; ids must be unique.`);
+      throw new Refusal("invalid", `${field}.id equals that of ${names.candidates}[${earlier}]; ids must be unique.`);
     seen.set(candidate.id, position);
     if (candidate.score === undefined) return;
     if (!Number.isFinite(candidate.score)) throw new Refusal("invalid", `${field}.score is not a finite number.`);
     numScored++;
   });
   if (candidates.every(isBlank))
-    throw new Refusal("invalid", `The text of ${names.candidates}[0], and of every other, is blank.`);
+    throw new Refusal("invalid", `The texts of all ${names.candidates} are blank, including ${names.candidates}[0].`);
   if (numScored !== 0 && numScored !== candidates.length)
     throw new Refusal(
       "invalid",

@@ -1,13 +1,13 @@
-/** The tokens of reasoning as text for people, piece by piece as they come: items by title, no half characters, no half items. */
+/** Decodes reasoning tokens to text piece by piece: items by title, only complete characters and items. */
 import { type Codes, findSids, type SidShape } from "../../sid/semantic-id.ts";
 
 export interface ReasoningParts {
   readonly shape: SidShape;
   readonly decode: (ids: readonly number[]) => string;
-  /** What closes the reasoning; never shown, not even begun. */
+  /** The text that ends the reasoning; never shown, not even in part. */
   readonly trigger: readonly number[];
   readonly getTitle: (codes: Codes) => string | undefined;
-  /** Whether reasoning that begins so may be shown; what is not sound makes the answer invalid. */
+  /** Whether this beginning of reasoning may be shown; unsound reasoning makes the answer invalid. */
   readonly isSound: (tokens: readonly number[]) => boolean;
 }
 
@@ -26,7 +26,9 @@ export class ReasoningStream {
     this.parts = parts;
   }
 
-  /** @param index position of the token in the response; a repeated one is passed over. @returns the next piece, often "" */
+  /**
+   * @param index position of the token in the response; a repeated one is ignored. @returns the next piece, often ""
+   */
   push(index: number, token: number): string {
     if (this.closed || index !== this.tokens.length) return "";
     this.tokens.push(token);
@@ -49,7 +51,7 @@ export class ReasoningStream {
   }
 }
 
-/** A character or an item that may go on: bytes that are no text yet, tokens of an ID at the end. */
+/** An incomplete end: bytes of an unfinished character, or tokens of an unfinished ID. */
 const unfinished = /(\uFFFD+|(<\|sid_begin\|>)?(<s_[a-z]_\d+>)+)$/u;
 
 function named(text: string, { shape, getTitle }: ReasoningParts): string {

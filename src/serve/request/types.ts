@@ -1,62 +1,70 @@
 /**
- * What serving speaks inside: one request and one answer for every protocol (gRPC, HTTP dialects). Transports translate to
- * these and back; the engine behind knows no protocol.
+ * The service's internal request and answer, common to all protocols (gRPC, HTTP dialects). Transports translate to and
+ * from these; the engine knows no protocol.
  *
  * "Positions" are indices into the request's candidates, from 0, in the caller's own order.
  */
 import type { Mode } from "../../prompts/rerank.ts";
 
-/** An item of the history or a candidate: one the model knows, or one described by its text. At least one of the two. */
+/**
+ * An item of the history or a candidate: one the model knows, or one described by its text. At least one of the two.
+ */
 export interface ItemReference {
   /** The data set's own id of an item the model was trained on. */
   readonly itemId?: string;
-  /** Title, or title and more; untrusted. Items that are not known are given a semantic ID from it, for this request alone. */
+  /** Title, or title and more; untrusted. Unknown items get a semantic ID from it, for this request only. */
   readonly text?: string;
 }
 
 export interface CandidateReference extends ItemReference {
-  /** The caller's id, echoed back as it came; unique within a request. */
+  /** The caller's id, returned unchanged; unique within a request. */
   readonly id: string;
   /**
-   * The caller's ranker's score, larger is better; all candidates have one or none has. With scores the listed order does
-   * not matter; without, it counts as candidateOrder says.
+   * The caller's ranker's score, larger is better; all candidates have one or none has. With scores the listed order
+   * does not matter; without, it counts as candidateOrder says.
    */
   readonly score?: number;
 }
 
-/** What a caller may ask for. */
+/** Options of a request. */
 export type ServeMode = Exclude<Mode, "answer">;
 
 export interface RerankRequest {
-  /** Oldest first. Empty: a user nothing is known of. */
+  /** Oldest first. Empty: an unknown user. */
   readonly history: readonly ItemReference[];
-  /** Their order, by their scores or else as listed, is what comes back when anything goes wrong. */
+  /** Their order (by score, else as listed) is returned if anything goes wrong. */
   readonly candidates: readonly CandidateReference[];
   /** Candidates to return; 0 = all. */
   readonly topN: number;
   /** think: reasoning before the order; direct: one forward pass. */
   readonly mode: ServeMode;
-  /** Milliseconds from arrival to the answer; 0 = the service's default. Never exceeded: the caller's order comes back. */
+  /**
+   * Milliseconds from arrival to the answer; 0 = the service's default. Never exceeded: the caller's order is returned
+   * in time.
+   */
   readonly deadlineMs: number;
-  /** Left out: as the service is set. */
+  /** Default: the service's setting. */
   readonly onFallback?: OnFallback;
-  /** What the order of candidates without scores means. Left out: as the service is set. */
+  /** What the order of candidates without scores means. Default: the service's setting. */
   readonly candidateOrder?: CandidateOrder;
 }
 
-/** ranked: the caller's ranker made it, best first; arbitrary: it says nothing and must not count. */
+/** ranked: the caller's ranker made it, best first; arbitrary: ignored. */
 export type CandidateOrder = "ranked" | "arbitrary";
 
-/** What is to come where the model gives no answer: the caller's own order, flagged, or a refusal. */
+/** Response if the model gives no answer: the caller's own order, flagged, or a refusal. */
 export type OnFallback = "own-order" | "error";
 
-/** Why the caller's own order came back. */
+/** Why the caller's own order was returned. */
 export type FallbackReason = "invalid_answer" | "deadline" | "worker_lost" | "overload" | "shutting_down";
 
 export interface RankedCandidate {
   readonly position: number;
   readonly id: string;
-  /** Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - rank / candidates. */
+  /**
+   * Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - rank /
+   * candidates.
+   */
   readonly score: number;
 }
 
@@ -69,35 +77,45 @@ export interface RerankAnswer {
   /** Milliseconds. */
   readonly timings: { readonly queue: number; readonly encode: number; readonly model: number; readonly total: number };
   readonly tokens: { readonly prompt: number; readonly generated: number };
-  /** Names the run, its config and its weights: equal versions answer equally. */
+  /** Identifies the run, its config and its weights: equal versions give equal answers. */
   readonly modelVersion: string;
   /** An equal request was answered before, and this is its answer. */
   readonly cached?: boolean;
 }
 
-/** Of the prompts a worker was asked: tokens it computed, and tokens it took from its prefix cache. */
+/** Prompt tokens that a worker computed, and those it reused from its prefix cache. */
 export interface PromptTokens {
   readonly computed: number;
   readonly reused: number;
 }
 
-/** What a stream sends: pieces of the reasoning as they come, then the answer. */
+/** Events of a stream: pieces of the reasoning as they are generated, then the answer. */
 export type RerankEvent =
   | { readonly kind: "reasoning"; readonly text: string }
   | { readonly kind: "answer"; readonly answer: RerankAnswer };
 
+/** A metric of a system minus that of the order that came in: on slates that hold the true item, with its 95% interval. */
+export interface Lift {
+  readonly metric: string;
+  readonly delta: number;
+  readonly ciLow: number;
+  readonly ciHigh: number;
+}
+
 export interface ServedModel {
   readonly name: string;
   readonly version: string;
-  /** Which of the run's systems answers in each mode, by its name in the results table. */
+  /** The system that answers in each mode, by its name in the results table. */
   readonly systems: { readonly think?: string; readonly direct?: string };
-  /** What the run's evaluation recommends to deploy, and why in one sentence. */
+  /** The evaluation's recommendation, and its reason in one sentence. */
   readonly recommendation: { readonly system: string; readonly sentence: string };
   /**
-   * How much a caller's order without scores counts, by mode: per position, the odds of a candidate there against the same
-   * one in first position. What evidence makes of positions comes on top.
+   * How much a caller's order without scores counts, by mode: per position, the odds of a candidate there against the
+   * same one in first position. Evidence may use positions in addition.
    */
   readonly positionOdds: Readonly<Partial<Record<ServeMode, readonly number[]>>>;
+  /** By mode: what the system that answers gained on the run's test slates; left out where nothing was measured. */
+  readonly lifts: Readonly<Partial<Record<ServeMode, Lift>>>;
   /** Hex digests. */
   readonly hashes: {
     readonly config: string;
@@ -109,7 +127,7 @@ export interface ServedModel {
   readonly modes: readonly ServeMode[];
   readonly limits: {
     readonly maxCandidates: number;
-    /** In mode think, where prompt and answer must fit the model's positions: at most maxCandidates. */
+    /** In mode think, where prompt and answer must fit into the model's positions; at most maxCandidates. */
     readonly maxThinkCandidates: number;
     readonly maxHistory: number;
     readonly maxTextBytes: number;
@@ -130,7 +148,9 @@ export type RefusalCode =
   | "overloaded" // the queue is full or the deadline cannot be met
   | "unavailable"; // no model loaded, or shutting down
 
-/** A refusal: every transport has a status for each code. The message is one sentence for a person, free of user data. */
+/**
+ * A refusal: every transport has a status for each code. The message is one sentence for a person, free of user data.
+ */
 export class Refusal extends Error {
   readonly code: RefusalCode;
   readonly retryAfterMs: number | undefined;
@@ -173,11 +193,10 @@ export interface CallOptions {
 }
 
 /**
- * The re-ranker behind every transport. `rerank` and `stream` throw Refusal, and nothing else; after an abort of the signal
- * too, which nobody reads any more.
+ * The re-ranker for all transports. `rerank` and `stream` throw only Refusal, also after an abort of the signal.
  */
 export interface Reranker {
-  /** Throws Refusal while the process is too late to take requests. Asked before a request is read: saying no must be cheap. */
+  /** Throws Refusal while the process lags too far. Called before a request is read, because refusing must be cheap. */
   shed(): void;
   rerank(request: RerankRequest, options?: CallOptions): Promise<RerankAnswer>;
   stream(request: RerankRequest, options?: CallOptions): AsyncIterable<RerankEvent>;
@@ -187,7 +206,7 @@ export interface Reranker {
   itemsVersion(): number;
   /** Undefined while nothing is loaded. */
   model(): ServedModel | undefined;
-  /** Requests can be answered by a model now (not by falling back). */
+  /** Whether a model can answer requests now. */
   ready(): boolean;
   load(): {
     readonly queued: number;

@@ -1,4 +1,4 @@
-/** Token buckets: how often each client may call. Owns no clock; the caller says what time it is. */
+/** Token buckets: limits how often each client may call. Owns no clock; the caller passes the time. */
 
 interface Bucket {
   tokens: number;

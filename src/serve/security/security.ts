@@ -1,6 +1,6 @@
 /**
- * Who may call, and how often. Owns the decision; knows no protocol: HTTP hands in its Authorization header, gRPC the metadata
- * of that name, both the name in the client's certificate.
+ * Decides who may call, and how often. Knows no protocol: HTTP passes its Authorization header, gRPC the metadata of
+ * that name, both the name in the client's certificate.
  */
 import type { SecuritySettings } from "../../config/schema/serve-http.ts";
 import { ConfigError } from "../../core/errors.ts";
@@ -9,16 +9,16 @@ import { RateLimiter } from "./rate-limit.ts";
 import { readTls, type TlsMaterial } from "./tls.ts";
 import { findToken, readTokens, type StoredToken } from "./tokens.ts";
 
-/** A caller that was let in. */
+/** An admitted caller. */
 export interface Principal {
-  /** Of the token or the certificate; "open" where nobody is asked. Fit for logs. */
+  /** Of the token or the certificate; "open" without authentication. Safe to log. */
   readonly name: string;
   /** 0 = no limit. */
   readonly requestsPerSecond: number;
 }
 
 export interface Security {
-  /** Nobody is asked who they are. */
+  /** Without authentication. */
   readonly open: boolean;
   readonly openMetrics: boolean;
   tls(): TlsMaterial | undefined;
@@ -54,7 +54,7 @@ export function openSecurity(settings: SecuritySettings, now: () => number = () 
         return { name: certificateName ?? "open", requestsPerSecond: settings.requestsPerSecond };
       const token = /^bearer +(\S+) *$/i.exec(authorization ?? "")?.[1] ?? "";
       const stored = findToken(state.tokens, token);
-      if (!stored) throw new Refusal("unauthenticated", "A valid token is needed: Authorization: Bearer TOKEN.");
+      if (!stored) throw new Refusal("unauthenticated", "A valid token is required: Authorization: Bearer TOKEN.");
       return { name: stored.name, requestsPerSecond: stored.requestsPerSecond ?? settings.requestsPerSecond };
     },
     caller({ name, requestsPerSecond }, address) {
@@ -67,7 +67,7 @@ export function openSecurity(settings: SecuritySettings, now: () => number = () 
       const burst = burstSize(requestsPerSecond);
       const retryAfterMs = limiter.take(name, numRequests, requestsPerSecond, burst, now());
       if (retryAfterMs > 0)
-        throw new Refusal("rate_limited", `This client may send ${requestsPerSecond} requests a second.`, {
+        throw new Refusal("rate_limited", `This client may send ${requestsPerSecond} requests per second.`, {
           retryAfterMs,
         });
     },
@@ -91,12 +91,12 @@ const readState = (settings: SecuritySettings): { tokens: readonly StoredToken[]
 export const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "::1" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host);
 
-/** Throws ConfigError if listening on this address would let anybody in without the settings saying so. */
+/** Throws ConfigError if listening on this address would admit anyone, unless the settings allow it. */
 export function assertMayListen(host: string, settings: SecuritySettings): void {
   if (isLoopback(host) || settings.tokens !== "" || settings.tls.clientCa !== "" || settings.allowOpen) return;
-  throw new ConfigError(`Listening on ${host} would let everybody in who can reach this machine.`, {
+  throw new ConfigError(`Listening on ${host} would let anyone call who can reach this machine.`, {
     advice:
-      "Give security.tokens (gr2 serve token new NAME) or security.tls.clientCa, listen on 127.0.0.1, or say security.allowOpen=true.",
+      "Give security.tokens (gr2 serve token new NAME) or security.tls.clientCa, listen on 127.0.0.1, or set security.allowOpen=true.",
   });
 }
 
@@ -105,10 +105,8 @@ export function listWarnings(host: string, settings: SecuritySettings): string[]
   if (isLoopback(host)) return [];
   const warnings: string[] = [];
   if (settings.allowOpen && settings.tokens === "" && settings.tls.clientCa === "")
-    warnings.push(`security.allowOpen: everybody who can reach ${host} may call.`);
+    warnings.push(`security.allowOpen: anyone who can reach ${host} may call.`);
   if (settings.tls.cert === "")
-    warnings.push(
-      `No TLS on ${host}: tokens and histories travel in the clear unless something in front encrypts them.`,
-    );
+    warnings.push(`No TLS on ${host}: tokens and histories are sent unencrypted unless a proxy encrypts them.`);
   return warnings;
 }

@@ -1,4 +1,7 @@
-/** Certificates and keys of the service, read and checked before anything listens. Owns no socket: HTTP and gRPC take the bytes. */
+/**
+ * Certificates and keys of the service, read and checked before anything listens. Owns no socket: HTTP and gRPC take
+ * the bytes.
+ */
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createSecureContext } from "node:tls";
@@ -9,7 +12,7 @@ export interface TlsMaterial {
   /** PEM. */
   readonly cert: Buffer;
   readonly key: Buffer;
-  /** Given: clients must show a certificate one of these signed. */
+  /** If given, clients must present a certificate signed by one of these. */
   readonly clientCa: Buffer | undefined;
 }
 
@@ -18,7 +21,7 @@ export function readTls({ cert, key, clientCa }: SecuritySettings["tls"]): TlsMa
   if (cert === "" && key === "" && clientCa === "") return undefined;
   if (cert === "" || key === "")
     throw new ConfigError("security.tls needs both cert and key.", {
-      advice: "clientCa alone cannot work: client certificates are shown within TLS.",
+      advice: "clientCa alone cannot work: client certificates are part of TLS.",
     });
   const material = {
     cert: read("cert", cert),
@@ -49,6 +52,6 @@ function certificateIn(pem: Buffer, setting: string, file: string): X509Certific
   try {
     return new X509Certificate(pem);
   } catch (cause) {
-    throw new ConfigError(`security.tls.${setting}: ${file} holds no certificate in PEM form.`, { cause });
+    throw new ConfigError(`security.tls.${setting}: ${file} contains no certificate in PEM format.`, { cause });
   }
 }

@@ -1,9 +1,9 @@
 /**
- * Bearer tokens: 256 random bits, given out once, kept as their SHA-256. A slow hash would protect passwords; it has nothing
- * to add to 256 random bits and would cost every request.
+ * Bearer tokens: 256 random bits, shown once, stored as their SHA-256. A slow hash protects passwords; for 256 random
+ * bits it adds nothing and would cost time on every request.
  *
- * A file of tokens holds a line each, `NAME:sha256:HEX` or `NAME:sha256:HEX:REQUESTS_PER_SECOND`; `#` begins a comment. Two lines
- * of one name are two tokens of one client: that is how a token is replaced.
+ * A token file has one line per token, `NAME:sha256:HEX` or `NAME:sha256:HEX:REQUESTS_PER_SECOND`; `#` begins a
+ * comment. Two lines of one name are two tokens of one client: that is how a token is replaced.
  */
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -18,12 +18,12 @@ export interface StoredToken {
 }
 
 const namePattern = /^[A-Za-z0-9._-]{1,64}$/;
-/** No token is longer; what is longer is not hashed. */
+/** Maximum length of a token; longer input is not hashed. */
 const maxTokenLength = 512;
 
 const digestToken = (token: string): Buffer => createHash("sha256").update(token).digest();
 
-/** A new token and the line to store. Nothing but the caller ever sees the token again. */
+/** A new token and the line to store. The token cannot be recovered later. */
 export function newToken(name: string, requestsPerSecond?: number): { readonly token: string; readonly line: string } {
   if (!namePattern.test(name))
     throw new ConfigError(`"${name.slice(0, 64)}" cannot name a token.`, {
@@ -47,9 +47,9 @@ export function parseTokens(text: string, file: string): StoredToken[] {
       rest.length === 0 &&
       (perSecond === undefined || (rate !== "" && Number.isFinite(perSecond) && perSecond >= 0));
     if (!valid)
-      throw new ConfigError(`${file}:${i + 1} is no token line.`, {
+      throw new ConfigError(`${file}:${i + 1} is not a token line.`, {
         advice:
-          "Lines are NAME:sha256:HEX, or NAME:sha256:HEX:REQUESTS_PER_SECOND; gr2 serve token new NAME makes one.",
+          "Lines are NAME:sha256:HEX, or NAME:sha256:HEX:REQUESTS_PER_SECOND; gr2 serve token new NAME creates one.",
       });
     return [{ name, digest: Buffer.from(digest, "hex"), requestsPerSecond: perSecond }];
   });
@@ -64,15 +64,15 @@ export function readTokens(file: string): StoredToken[] {
   }
   const tokens = parseTokens(text, file);
   if (tokens.length === 0)
-    throw new ConfigError(`security.tokens: ${file} holds no token, so nobody could call.`, {
-      advice: "gr2 serve token new NAME makes one.",
+    throw new ConfigError(`security.tokens: ${file} contains no token, so no one could call.`, {
+      advice: "gr2 serve token new NAME creates one.",
     });
   return tokens;
 }
 
 /**
- * The stored token a caller's token belongs to. Takes the same time whichever it is and whether it is one: digests are
- * compared, in constant time each, and all of them.
+ * The stored token that matches a caller's. Takes the same time whichever it is and whether there is one: all digests
+ * are compared, each in constant time.
  */
 export function findToken(stored: readonly StoredToken[], token: string): StoredToken | undefined {
   const digest = digestToken(token.length > maxTokenLength ? "" : token);

@@ -1,7 +1,7 @@
 /**
- * What every system answers on the validation and test slates. Calibrations (weights.ts) are fitted on validation. Owns how a
- * mode and a control's change become calls of the model, which is asked about the heads of slates; which systems there are is
- * in eval/systems.ts.
+ * Every system's answers on the validation and test slates. Calibrations (weights.ts) are fitted on validation. Owns
+ * how a mode and a control's change become model calls on the heads of slates; the list of systems is in
+ * eval/systems.ts.
  */
 import { readPrior } from "../../artifacts/calibration.ts";
 import type { Heads } from "../../artifacts/heads.ts";
@@ -26,7 +26,7 @@ import { bootstrapOptions, fitValidationPrior, makeExamples, scoreSlates } from 
 /** What a system answered: the labels of each slate's candidates in its order; empty without a valid answer. */
 export interface SystemResult {
   readonly system: string;
-  /** Of the selection; empty for a control. */
+  /** On the selection slates; empty for a control. */
   readonly validation: readonly (readonly number[])[];
   readonly test: readonly (readonly number[])[];
   /** On test: the candidates by index, best first; empty without a valid answer. */
@@ -36,26 +36,26 @@ export interface SystemResult {
     readonly valid: number;
     readonly identity: number;
     readonly tau: number;
-    /** Of a system that writes its reasoning: shares of worthless ones. */
+    /** For a system that writes reasoning: shares of worthless reasoning, by kind. */
     readonly faults?: Readonly<Record<FaultName, number>>;
   };
   /** Per request on test, mean: tokens of the prompt, and of the answer (in direct mode: of the candidates). */
   readonly tokens: { readonly prompt: number; readonly answer: number };
-  /** Of a system that scores: as fitted on all of validation, which its answers on test are weighed with. */
+  /** For a system that scores: the weights fitted on all of validation and used on test. */
   readonly prior?: Prior;
-  /** Of a pre-ranker with a list of its own: rank of the target on all test slates, misses after the others. */
+  /** For a pre-ranker with its own list: the target's rank on all test slates, misses last. */
   readonly ownRanks?: readonly number[];
-  /** Of a system that the registry does not name. */
+  /** For a system that is not in the registry. */
   readonly about?: System;
   /** Orders, and generated texts, of the test slates that the report shows. */
   readonly shown?: readonly { readonly slate: string; readonly text: string; readonly order: readonly number[] }[];
 }
 
-/** Of a system without a language model. */
+/** For a system without a language model. */
 export const none = { prompt: 0, answer: 0 };
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
 
-/** The systems that a stage's weights answer for. */
+/** The systems that use a stage's weights. */
 export async function modelAnswers(stage: LanguageModelStage, asked: Asked): Promise<SystemResult[]> {
   const { context } = asked;
   const weights = new StageWeights(stage, asked);
@@ -66,7 +66,7 @@ export async function modelAnswers(stage: LanguageModelStage, asked: Asked): Pro
   return out;
 }
 
-/** Policies always; controls where the settings ask for them and they change something. */
+/** All policies; controls if the settings request them and they change something. */
 function isAsked(system: System, { eval: e, prompts }: Config): boolean {
   if (system.kind !== "control") return true;
   if (system.change === "compressed") return e.compress.historyTokens + e.compress.titleWords > 0;
@@ -78,13 +78,13 @@ interface Views {
   readonly test: readonly SlateInput[];
 }
 
-/** What the validation slates say of the model in direct mode. */
+/** The model in direct mode, on the validation slates. */
 interface CombinedOnValidation {
   readonly priors: FoldedPriors;
   readonly scores: readonly (readonly number[])[];
 }
 
-/** The weights of a stage: its own, and as they are refitted for each segment. */
+/** The weights of a stage: the original ones, and those refitted for each segment. */
 class StageWeights {
   private readonly stage: LanguageModelStage;
   private readonly asked: Asked;
@@ -125,7 +125,7 @@ class StageWeights {
   }
 }
 
-/** One stage's model, asked in every mode. */
+/** One stage's model in every mode. */
 class Respondent {
   private readonly asked: Asked;
   private readonly weights: StageWeights;
@@ -136,7 +136,7 @@ class Respondent {
   /** Generated answers on test by system: a control can start from them. */
   private readonly rollouts = new Map<string, readonly Rollout[]>();
 
-  /** @param model with the stage's own weights; all of them spell and ask alike */
+  /** @param model with the stage's own weights; refitted ones use the same tokens and prompts */
   constructor(asked: Asked, weights: StageWeights, model: LanguageModel) {
     const { context, corpus, heads } = asked;
     const views = ({ slates, evidence }: Heads): SlateInput[] => slates.map((s) => toSlateInput(corpus, s, evidence));
@@ -153,7 +153,7 @@ class Respondent {
   }
 
   private async direct({ name }: System, change: Change | undefined): Promise<SystemResult> {
-    this.onValidation ??= await this.combineOnValidation(name); // a control is weighed as the real thing
+    this.onValidation ??= await this.combineOnValidation(name); // a control uses the weights of the system it controls
     const { priors, scores } = this.onValidation;
     const { context, heads } = this.asked;
     if (priors.whole.likelihood === 0) {
@@ -173,7 +173,7 @@ class Respondent {
     };
   }
 
-  /** Asks the model about the validation slates, and decides what it may say. */
+  /** Runs the model on the validation slates and decides its weight. */
   private async combineOnValidation(system: string): Promise<CombinedOnValidation> {
     const { context, heads } = this.asked;
     const { slates, evidence } = heads.validation;
@@ -181,7 +181,7 @@ class Respondent {
     await this.weights.open("rerank");
     const likelihoods = await this.likelihood(this.views.validation, `${system}, validation`);
     const examples = makeExamples(known, slates, likelihoods);
-    // A true item outside of the head teaches nothing about what the model is asked.
+    // A slate whose true item is outside the head says nothing about the model.
     const hits = examples.filter((_, i) => (slates[i] as Slate).targetIndex >= 0);
     const prior =
       context.config.prompts.candidates > 0 ? fitValidationPrior(known, conditional(slates)) : this.asked.prior;
@@ -198,7 +198,7 @@ class Respondent {
     };
   }
 
-  /** Notes the seconds per request next to the results, which hold nothing that two runs may differ in. */
+  /** Writes the seconds per request next to the results, which contain nothing that differs between equal runs. */
   private async timed<T>(system: string, requests: number, work: () => Promise<T>): Promise<T> {
     const start = performance.now();
     const result = await work();
@@ -255,7 +255,7 @@ class Respondent {
     });
   }
 
-  /** The test slates as a control shows them. */
+  /** The test slates as a control presents them. */
   private changed(change: Change | undefined): readonly SlateInput[] {
     const { test, context } = this.asked;
     const own = this.views.test;
@@ -275,7 +275,7 @@ class Respondent {
   }
 }
 
-/** For every slate the index of one of another user: the next in line whose user differs. */
+/** For every slate, the index of the next slate of a different user. */
 function otherUser(slates: readonly Slate[]): number[] {
   return slates.map((s, i) => {
     for (let k = 1; k < slates.length; k++) {
@@ -286,7 +286,7 @@ function otherUser(slates: readonly Slate[]): number[] {
   });
 }
 
-/** Likelihoods left out: the prior alone, of every candidate. */
+/** Without likelihoods: the prior of every candidate. */
 export function priorAnswer(system: string, asked: Asked): SystemResult {
   const { prior, validation, test } = asked;
   const scores = {

@@ -1,4 +1,4 @@
-/** What every system of an evaluation is given: the slates, the evidence, the prior without a language model. */
+/** Inputs of every system in an evaluation: the slates, the evidence, the prior without a language model. */
 import type { Corpus } from "../../artifacts/corpus.ts";
 import type { Heads } from "../../artifacts/heads.ts";
 import type { FoldedPriors } from "../../policy/prior.ts";
@@ -14,7 +14,7 @@ export interface Asked {
   /** Conditional slates. */
   readonly validation: readonly Slate[];
   readonly test: readonly Slate[];
-  /** The same as language models are asked about them, aligned. */
+  /** The same slates as language models see them, aligned. */
   readonly heads: { readonly validation: Heads; readonly test: Heads };
   /** Test slates whose true item is not among the candidates. */
   readonly missed: readonly Slate[];

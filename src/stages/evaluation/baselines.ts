@@ -1,6 +1,6 @@
 /**
- * What there is without GR2's language model, on the same slates: the order that came in, popularity, each pre-ranker of a
- * fused list, the evidence by trees and by regression, the fitted prior, and scores that somebody brings.
+ * Systems without a language model, on the same slates: the input order, popularity, each pre-ranker of a fused list,
+ * the evidence by trees and by regression, the fitted prior, and the user's own scores.
  */
 import { readParts } from "../../artifacts/evidence.ts";
 import { readLines } from "../../artifacts/files.ts";
@@ -43,13 +43,13 @@ export async function baselineAnswers(asked: Asked): Promise<SystemResult[]> {
   ];
 }
 
-/** As the service weighs it. */
+/** With the weights that the service uses. */
 const evidenceAlone: Prior = { likelihood: 0, place: [0], preRank: 0, evidence: 1 };
 
 const scoreAll = (system: string, asked: Asked, score: (slate: Slate) => readonly number[]): SystemResult =>
   scored(system, asked, { validation: asked.validation.map(score), test: asked.test.map(score) });
 
-/** Interactions of each candidate before the positions that the pre-ranker was judged on. */
+/** Interactions of each candidate before the positions on which the pre-ranker was evaluated. */
 function byPopularity({ corpus, context }: Asked): (slate: Slate) => number[] {
   const counts = new Map<number, number>();
   for (const sequence of trainingView(corpus.split, context.config.refit ? "validation" : "rerank").sequences)
@@ -57,7 +57,7 @@ function byPopularity({ corpus, context }: Asked): (slate: Slate) => number[] {
   return (slate) => slate.candidates.map((row) => counts.get(row) ?? 0);
 }
 
-/** Each pre-ranker of a fused list, on the slates by its scores, of all slates by the ranks in its own list. */
+/** Each pre-ranker of a fused list: on the slates by its scores, on all slates by the ranks in its own list. */
 function prerankers(asked: Asked): SystemResult[] {
   const { test, missed } = asked;
   return Object.keys(test[0]?.experts ?? {}).map((name) => {
@@ -73,7 +73,10 @@ function prerankers(asked: Asked): SystemResult[] {
 
 const ownRank = (slate: Slate, preranker: string): number => slate.targetRanks?.[preranker] ?? Number.POSITIVE_INFINITY;
 
-/** The system of the pre-ranker with the highest N@5 over validation slates, misses included; undefined unless several were fused. */
+/**
+ * The system of the pre-ranker with the highest N@5 over validation slates, misses included; undefined unless several
+ * were fused.
+ */
 export function bestPreranker(validation: readonly Slate[]): string | undefined {
   const score = (name: string): number => validation.reduce((sum, s) => sum + ndcgAt(ownRank(s, name), 5), 0);
   const ranked = Object.keys(validation[0]?.targetRanks ?? {})
@@ -99,10 +102,12 @@ async function broughtModules(asked: Asked): Promise<SystemResult[]> {
 
 function checkName(name: string, asked: Asked): void {
   if (findSystem(name) || Object.keys(asked.test[0]?.experts ?? {}).some((e) => prerankerSystem(e).name === name))
-    throw new ConfigError(`eval.baselines.${name}: GR2 has a system of that name`, { advice: "Choose another name." });
+    throw new ConfigError(`eval.baselines.${name}: GR2 already has a system with this name`, {
+      advice: "Choose another name.",
+    });
 }
 
-/** A file of eval.baselines. Throws ConfigError where a slate is missing or has other candidates. */
+/** A file of eval.baselines. Throws ConfigError if a slate is missing or its candidates differ. */
 function broughtScores(name: string, path: string, asked: Asked): SystemResult {
   const setting = `eval.baselines.${name}`;
   checkName(name, asked);
@@ -118,7 +123,7 @@ function broughtScores(name: string, path: string, asked: Asked): SystemResult {
     if (!scores || problem)
       throw new ConfigError(`${setting}: ${path}: slate ${slate.id} ${problem}`, {
         advice:
-          "It must have a line {slate, scores} for every line of stages/slates/validation.jsonl and test.jsonl that has its true item.",
+          "It must have one line {slate, scores} for every line of stages/slates/validation.jsonl and test.jsonl whose candidates include the true item.",
       });
     return scores;
   };

@@ -1,4 +1,4 @@
-/** Test slates before and after, for people: what examples.json holds. */
+/** Test slates before and after re-ranking, for examples.json. */
 import type { Corpus } from "../../artifacts/corpus.ts";
 import { toSlateInput } from "../../artifacts/slates.ts";
 import type { Slate } from "../../prerank/types.ts";

@@ -1,9 +1,9 @@
 /**
- * Refit (settings `refit`, midtrain.refit): the weights that answer in direct mode learn the next items of everything that
- * comes before the evaluated position: through the re-rank segment for validation slates, through the validation segment for
- * test slates. So a model is as fresh on test as it was where its say was decided, and as fresh as pre-rankers and evidence.
- * Windows that hold something new are learned, old items in them as well, at a share of mid-training's step size. Modes that
- * generate keep their own weights: next items alone would unlearn how to answer.
+ * Refit (settings `refit`, midtrain.refit): the weights used in direct mode learn next items from everything before the
+ * evaluated position: through the re-rank segment for validation slates, through the validation segment for test
+ * slates. The model is then as fresh on test as on validation, where its weight was chosen, and as fresh as pre-rankers
+ * and evidence. It learns all items of windows that contain a new one, at a fraction of mid-training's step size. Modes
+ * that generate keep their own weights: training on next items only would make the model forget how to answer.
  */
 
 import { adamW } from "../../config/schema/training.ts";
@@ -17,10 +17,10 @@ import { type LanguageModel, weightsChanged } from "../../models/language-model.
 import { learningRateAt } from "../../rl/groups.ts";
 import type { Asked } from "./asked.ts";
 
-/** What the model has seen last. */
+/** The last segment that the model has seen. */
 export type Through = "rerank" | "validation";
 
-/** Trains the loaded weights of a stage on, and saves them. @param path folder of the refitted weights */
+/** Continues training the loaded weights of a stage, and saves them. @param path folder of the refitted weights */
 export async function refit(
   stage: LanguageModelStage,
   through: Through,

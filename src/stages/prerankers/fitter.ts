@@ -1,4 +1,4 @@
-/** Opens pre-rankers by name. What they learn from: prerank/fits; how slates are made of them: propose.ts. */
+/** Opens pre-rankers by name. Their training data: prerank/fits; how slates are made from them: propose.ts. */
 import { type Corpus, openCorpus } from "../../artifacts/corpus.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import { readScores } from "../../data/scores.ts";
@@ -34,7 +34,7 @@ export function preRankerFitter(context: StageContext, data: SplitDataset, name:
 function brought({ config, signal }: StageContext, data: SplitDataset): FitPreRanker {
   const { items, hash } = data.dataset;
   const opening = openPreRanker({ config, items, signal }, hash);
-  opening.catch(() => undefined); // told where it is awaited
+  opening.catch(() => undefined); // reported where it is awaited
   return async (view, purpose) => {
     const opened = await opening;
     if (!opened) throw new RangeError("a pre-ranker without a module");
@@ -42,20 +42,22 @@ function brought({ config, signal }: StageContext, data: SplitDataset): FitPreRa
   };
 }
 
-/** Read once, whatever the fit. */
+/** Read once for all fits. */
 function scoresFrom(context: StageContext, data: SplitDataset, name: string): FitPreRanker {
   let read: Promise<PreRanker> | undefined;
   return () => {
     read ??= readScores(context.config.prerank.scores[name] as string, data.dataset).then(({ byUser, unknown }) => {
       const users = data.dataset.sequences.length;
-      context.log(`${name}: scores of ${byUser.size} of ${users} users; ${unknown} rows are of unknown users or items`);
+      context.log(`${name}: scores of ${byUser.size} of ${users} users; ${unknown} rows have unknown users or items`);
       return ownScores(name, byUser);
     });
     return read;
   };
 }
 
-/** The mid-trained LM's own beam search over the catalogue (GR2 v1). It learned from the mid-training segment alone. */
+/**
+ * The mid-trained LM's own beam search over the catalogue (GR2 v1). It has learned only from the mid-training segment.
+ */
 async function generative(context: StageContext, corpus: Corpus): Promise<PreRanker> {
   const { config } = context;
   const from = context.inputDir("midtrain");

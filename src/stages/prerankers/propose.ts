@@ -1,7 +1,7 @@
 /**
- * Makes the slates of a recipe's pre-rankers: each is fitted where it has not seen the answers (prerank/fits) and lists its
- * best items for every position; several are fused with weights fitted on re-rank positions and kept only if validation
- * finds them no worse than the best single one. What each is worth is reported as soon as it is known.
+ * Makes the slates of a recipe's pre-rankers: each is fitted where it has not seen the answers (prerank/fits) and lists
+ * its best items for every position; several are fused with weights fitted on re-rank positions, and the fused order is
+ * used only if it is no worse on validation than the best single one. Recall is reported as soon as it is known.
  *
  *   SEGMENT.jsonl    slates; fused ones keep every pre-ranker's score of every candidate; all keep its rank of the true item
  *   recall.json      R@K, N@K, MRR of each pre-ranker by segment; weights, choice and comparison of a fused one
@@ -35,9 +35,9 @@ import type { StageContext } from "../../run/stage.ts";
 import { preRankerFitter } from "./fitter.ts";
 import { unloadSasrec } from "./sasrec.ts";
 
-/** Positions with fewer items in reach are no re-ranking problem. */
+/** Positions with fewer items in their pool are no re-ranking problem. */
 const fewestCandidates = 2;
-/** Positions that the fusion's few weights are fitted on at most. */
+/** Maximum number of positions to fit the fusion's few weights on. */
 const fusionPositions = 20_000;
 
 /** What slates of some pre-rankers depend on; files of scores by content. */
@@ -58,7 +58,7 @@ function hashContent(path: string): string {
   try {
     return sha256(readFileSync(path));
   } catch {
-    return "missing"; // reading it says so
+    return "missing"; // reading it reports the error
   }
 }
 
@@ -110,7 +110,7 @@ function selectPositions(data: SplitDataset, train: number, seed: number): BySeg
   return { midtrain: drawn, ...all };
 }
 
-/** An expert that says nothing of a segment has an empty list for every position. */
+/** An expert without lists for a segment has an empty list for every position. */
 function filled(lists: BySegment<Ranked>, queries: BySegment<Query>): BySegment<Ranked> {
   const nothing: Ranked = { items: [], scores: [] };
   return Object.fromEntries(
@@ -126,7 +126,7 @@ const percent = (share: number | undefined): string => `${(100 * (share ?? 0)).t
 function sayRecall(context: StageContext, name: string, metrics: ListMetrics, size: number): void {
   const recalls = Object.entries(metrics).filter(([metric]) => metric.startsWith("R@"));
   const at = recalls.map(([metric, value]) => `${metric} ${percent(value)}`).join(", ");
-  context.log(`${name}: ${at}, N@10 ${metrics["N@10"]?.toFixed(4)} (validation; ${size} candidates a slate)`);
+  context.log(`${name}: ${at}, N@10 ${metrics["N@10"]?.toFixed(4)} (validation; ${size} candidates per slate)`);
 }
 
 interface Choice {
@@ -143,7 +143,7 @@ function choose(context: StageContext, experts: readonly ExpertLists[], queries:
   );
   const bestSingle = findBest(single);
   if (context.config.prerank.kind !== "fused") return { chosen: bestSingle, bestSingle, fusion: undefined };
-  // Re-rank positions are the most like validation's; earlier ones only make up for a lack of them.
+  // Re-rank positions are most like validation's; earlier ones are used only if there are too few.
   const rng = Rng.of(context.config.seed, "fusion");
   const examples = (["rerank", "midtrain"] as const)
     .flatMap((segment) =>
@@ -162,13 +162,13 @@ function choose(context: StageContext, experts: readonly ExpertLists[], queries:
   });
   const fused = listMetrics(ranks, Number.POSITIVE_INFINITY);
   const weights = Object.entries(fitted).map(
-    ([name, w]) => `${name} ${w.value.toFixed(2)} (${w.missing.toFixed(2)} where silent)`,
+    ([name, w]) => `${name} ${w.value.toFixed(2)} (${w.missing.toFixed(2)} if not listed)`,
   );
   context.log(`fused weights: ${weights.join(", ")}`);
   const [with_, without] = [fused["N@10"] ?? 0, single[bestSingle]?.["N@10"] ?? 0];
   if (with_ >= without) return { chosen: "fused", bestSingle, fusion: fitted };
   context.log(
-    `fused, N@10 on validation is ${with_.toFixed(4)}; ${bestSingle} alone has ${without.toFixed(4)} and keeps the order`,
+    `fused, N@10 on validation is ${with_.toFixed(4)}; ${bestSingle} alone has ${without.toFixed(4)}, so its order is used`,
   );
   return { chosen: bestSingle, bestSingle, fusion: aloneAs(bestSingle, experts) };
 }
@@ -182,7 +182,7 @@ interface Assembled {
   readonly ranks: Readonly<Record<string, readonly number[]>>;
 }
 
-/** The slates of a segment, and where each pre-ranker has the true items. */
+/** The slates of a segment, and each pre-ranker's ranks of the true items. */
 function assemble(
   data: SplitDataset,
   segment: Segment,
@@ -223,11 +223,11 @@ function assemble(
   return { slates, ranks: fusion ? { ...ranks, fused } : ranks };
 }
 
-/** What the pre-rankers say of the first candidates. */
+/** The pre-rankers' scores of the first candidates. */
 const cutTo = (said: NonNullable<Slate["experts"]>, first: number): Slate["experts"] =>
   Object.fromEntries(Object.entries(said).map(([name, all]) => [name, all.slice(0, first).map(shortScore)]));
 
-/** The order that slates have, minus the best single pre-ranker's: all positions, paired over users. */
+/** The slates' order minus the best single pre-ranker's: all positions, paired over users. */
 function compare(
   context: StageContext,
   segment: Segment,
@@ -256,7 +256,7 @@ function compare(
 
 const comparisonResamples = 2000;
 
-/** What no re-ranker can exceed, and what to do where that is little. */
+/** The upper bound of every re-ranker, and advice if it is low. */
 function sayCeiling(context: StageContext, ranks: readonly number[], size: number): void {
   const among = (k: number): number => ranks.reduce((n, r) => n + recallAt(r, k), 0) / Math.max(1, ranks.length);
   const share = among(size);
@@ -265,9 +265,9 @@ function sayCeiling(context: StageContext, ranks: readonly number[], size: numbe
   );
   const more = [20, 50, 100].find((k) => k > size && k <= maxCandidates && among(k) > 1.3 * share);
   if (share < lowHitRate && more)
-    context.log(`that is little: prerank.candidates=${more} would hold ${percent(among(more))}`);
+    context.log(`that is low: with prerank.candidates=${more} it would be ${percent(among(more))}`);
   if (share < lowHitRate && context.config.prerank.kind !== "fused")
-    context.log("that is little: prerank.kind=fused proposes from several pre-rankers");
+    context.log("that is low: prerank.kind=fused combines several pre-rankers");
 }
 
 const lowHitRate = 0.3;

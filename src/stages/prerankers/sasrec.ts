@@ -1,15 +1,15 @@
 /**
  * SASRec (Kang & McAuley, 1808.09781) as a pre-ranker: a causal transformer over items with a softmax over all of them
  * (full cross-entropy: Klenitskiy & Vasilev, 2309.07602). A second model of the worker, a small GPT-2 whose vocabulary
- * is the catalogue: token id = item row. So training is next-token prediction, and a beam search over one-token items
- * is the full ranking, exactly.
+ * is the catalogue: token id = item row. Training is therefore next-token prediction, and a beam search over one-token
+ * items gives the exact full ranking.
  *
- * Differences from the 2018 model: layer norms before the blocks and a last one behind them (GPT-2's), positions
+ * Differences from the 2018 model: layer norms before the blocks and a last one after them (as in GPT-2), positions
  * counted from a sequence's start.
  *
- * The number of epochs is chosen on validation positions, in the first fit of a plan (prerank/fits), of the users it is
- * asked about; the later fits then take as many and look at nothing. After every evaluation a checkpoint is written that a
- * killed stage resumes from.
+ * The number of epochs is chosen on validation positions, in the first fit of a plan (prerank/fits), of the users that
+ * fit is queried for; later fits use the same number without looking at validation. Every evaluation writes a
+ * checkpoint from which an interrupted stage resumes.
  */
 
 import { readdirSync, rmSync } from "node:fs";
@@ -33,7 +33,7 @@ import type { WorkerClient } from "../../worker/types.ts";
 
 const modelId = "sasrec";
 
-/** Where a fit stands; everything it depends on beyond seed and data. */
+/** State of a fit: everything it depends on besides seed and data. */
 interface Progress {
   /** Name of the fit. */
   readonly through: string;
@@ -73,7 +73,7 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
 export const unloadSasrec = (worker: WorkerClient, signal: AbortSignal): Promise<void> =>
   worker.unloadModel(modelId, { signal });
 
-/** One fit and all it works with. */
+/** One fit and its inputs. */
 interface Fit {
   readonly context: StageContext;
   readonly worker: WorkerClient;
@@ -86,7 +86,7 @@ interface Fit {
   readonly lineage: Lineage;
 }
 
-/** Trains on the view, from where `before` stands; leaves the chosen weights loaded and in `state`. */
+/** Trains on the view, resuming from `before`; leaves the chosen weights loaded and in `state`. */
 async function train(fit: Fit, before: Progress | undefined): Promise<Progress> {
   const { context, worker, preRanker, state, lineage } = fit;
   const { signal, config } = context;
@@ -129,14 +129,14 @@ async function train(fit: Fit, before: Progress | undefined): Promise<Progress> 
   return done;
 }
 
-/** One pass over all windows; returns the mean loss in nats an item. */
+/** One pass over all windows; returns the mean loss in nats per item. */
 async function trainEpoch({ context, worker, view, purpose }: Fit, epoch: number): Promise<number> {
   const { signal, config } = context;
   const o = config.prerank.sasrec;
   const rng = Rng.of(config.seed, "sasrec", purpose.name, epoch);
   const documents = view.sequences.flatMap((sequence, user) => {
     const items = withShuffledTies(sequence, view.times[user] as Float64Array, rng);
-    // One item more than a history: the first has none, the last is only predicted. Every epoch cuts elsewhere.
+    // One item longer than a history: the first has no input, the last is only predicted. Every epoch cuts differently.
     const cuts = windows(items.length, o.historyItems + 1, o.historyItems, rng.int(o.historyItems));
     return cuts.map(([start, end]) => items.subarray(start, end));
   });
@@ -167,7 +167,7 @@ async function trainEpoch({ context, worker, view, purpose }: Fit, epoch: number
   return nats / Math.max(1, learned);
 }
 
-/** N@10 over the validation positions of some of the users asked about. */
+/** N@10 over the validation positions of a sample of the queried users. */
 async function validationNdcg({ context, data, preRanker, purpose }: Fit): Promise<number> {
   const { seed, prerank } = context.config;
   const asked = data.splits.reduce((n, _, user) => n + Number(purpose.asks(user)), 0);
@@ -182,7 +182,7 @@ async function validationNdcg({ context, data, preRanker, purpose }: Fit): Promi
   );
 }
 
-/** Removes the other best weights, once nothing names them any more. */
+/** Removes superseded best weights, once nothing refers to them. */
 function removeOthers(kept: string): void {
   for (const name of readdirSync(dirname(kept)))
     if (name.includes("best-") && name !== basename(kept)) rmSync(join(dirname(kept), name), { recursive: true });

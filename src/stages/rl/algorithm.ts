@@ -6,14 +6,14 @@ import type { Slate } from "../../prerank/types.ts";
 import type { StageContext, Summary } from "../../run/stage.ts";
 import type { WorkerClient } from "../../worker/types.ts";
 
-/** What the loop hands to an algorithm. */
+/** What the loop passes to an algorithm. */
 export interface Setup {
   readonly context: StageContext;
   readonly worker: WorkerClient;
   readonly corpus: Corpus;
   readonly model: LanguageModel;
   readonly policy: Policy;
-  /** The folder of the weights it begins with. */
+  /** Folder of the initial weights. */
   readonly start: string;
   /** Re-rank slates of users unseen so far, misses included. */
   readonly slates: readonly Slate[];
@@ -25,21 +25,21 @@ export interface Algorithm {
   readonly pool: readonly Slate[];
   /** Samples and learns once. */
   step(step: number): Promise<Step>;
-  /** Called after a step that changed nothing but the weights: begin what the next one needs while this one is logged. */
+  /** Called after a step: start what the next step needs while this one is logged. */
   lookAhead?(step: number): void;
   close?(): Promise<void>;
 }
 
-/** What a step says of itself. */
+/** A step's report. */
 export interface Step {
   /** To metrics.jsonl. */
   readonly values: Readonly<Record<string, number>>;
-  /** Beside the progress bar. */
+  /** Shown next to the progress bar. */
   readonly note: string;
-  /** Lines for a person. */
+  /** Lines to print. */
   readonly messages?: readonly string[];
-  /** Some of its answers, to rollouts.jsonl. */
+  /** Some of its answers, for rollouts.jsonl. */
   readonly rollouts?: readonly Readonly<Record<string, unknown>>[];
-  /** Of the last step, into the stage's summary. */
+  /** From the last step, for the stage's summary. */
   readonly summary?: Summary;
 }

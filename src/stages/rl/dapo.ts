@@ -1,5 +1,6 @@
 /**
- * DAPO (GR2 v1 §5, arXiv 2503.14476): sample G answers a slate, verify them by rules, compare within the group, update.
+ * DAPO (GR2 v1 §5, arXiv 2503.14476): sample G answers per slate, verify them by rules, compare within the group,
+ * update.
  *
  * Shape suffixes: P prompts, G group.
  */
@@ -38,9 +39,12 @@ export async function openDapo({
   const o = config.rl;
   const pool = conditional(slates);
   if (pool.length === 0 && o.steps > 0)
-    throw new RunError("no slate is left for RL: every user's went to SFT, or none holds its true item", {
-      advice: "Lower sft.userShare, or use more data.",
-    });
+    throw new RunError(
+      "no slates are left for RL: SFT uses all users, or no slate has its true item among the candidates",
+      {
+        advice: "Lower sft.userShare, or use more data.",
+      },
+    );
   if (o.klCoef > 0)
     await openLanguageModel(context, corpus, start, tokenizerFile(context.inputDir("midtrain")), "reference");
 
@@ -76,13 +80,13 @@ export async function openDapo({
     };
   }
 
-  /** The first round of the next step, begun before anyone waits for it: what it throws is thrown where it is awaited. */
+  /** The first round of the next step, started early; errors are thrown where it is awaited. */
   function lookAhead(step: number): void {
     ahead = answer(slatesForStep(pool, config, step).slice(0, o.prompts), step, 0);
     ahead.catch(() => undefined);
   }
 
-  /** Samples a batch of slates, each in the mode its position in the step gives it. */
+  /** Samples a batch of slates; a slate's position in the step determines its mode. */
   async function answer(batch: readonly Slate[], step: number, round: number): Promise<AnswerGroup[]> {
     const out: AnswerGroup[] = [];
     for (const mode of promptModes) {
@@ -103,7 +107,7 @@ export async function openDapo({
     return out;
   }
 
-  /** The reward is asked about all readable answers at once. */
+  /** Scores all parseable answers in one call of the reward. */
   async function judgeAll(part: readonly Slate[], mode: PromptMode, rollouts: readonly Rollout[]): Promise<Verdict[]> {
     const slates = part.map((s) => toLabelledSlate(corpus, s, config.prompts.historyItems));
     const answers = new Map<Rollout, Answer>();
@@ -120,7 +124,7 @@ export async function openDapo({
     });
   }
 
-  /** Reasoning that nears its budget costs; an answer's length is fixed by the slate. */
+  /** Penalty for reasoning near its budget; an answer's length is fixed by the slate. */
   function overlong(rollout: Rollout, limit: number, mode: PromptMode): number {
     return mode === "think" ? overlongPenalty(rollout.tokens.length, limit, o.overlongBuffer) : 0;
   }
@@ -144,8 +148,8 @@ const rolloutRecords = (g: AnswerGroup): Record<string, unknown>[] =>
   });
 
 /**
- * Slates of a step, enough for every refill round: a seeded walk through the pool, reshuffled every pass. A curriculum draws
- * anew at every step, among the slates admitted so far.
+ * Slates of a step, enough for every refill round: a seeded walk through the pool, reshuffled every pass. With a
+ * curriculum, every step draws anew from the slates admitted so far.
  */
 function slatesForStep(pool: readonly Slate[], config: Config, step: number): Slate[] {
   const { prompts, maxRefillRounds, curriculum, steps } = config.rl;
@@ -163,7 +167,7 @@ function slatesForStep(pool: readonly Slate[], config: Config, step: number): Sl
   return order.slice(at, at + need);
 }
 
-/** A third of the pool at the start, all of it from half-way on; by the true item's position in the pre-rank. */
+/** A third of the pool at the start, all of it from half-way on, by the true item's position in the pre-rank. */
 export function admittedSlates(
   pool: readonly Slate[],
   curriculum: "near-first" | "far-first",

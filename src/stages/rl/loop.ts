@@ -1,12 +1,12 @@
 /**
- * Stage 3: the policy answers, is judged, and learns. The loop owns what every algorithm needs: the weights to begin with,
+ * Stage 3: the policy answers, is judged, and learns. The loop owns what every algorithm needs: the initial weights,
  * the slates of users whose answers neither mid-training nor SFT has seen, the learning curve on validation slates, the
- * best weights so far, checkpoints. What a step does is the algorithm's:
+ * best weights so far, checkpoints. The algorithm owns the step:
  *
  *   dapo.ts   verifiable rewards, compared within a group of answers (GR2 v1 §5, arXiv 2503.14476)
  *   opd.ts    on-policy distillation: a frozen teacher judges the student's own tokens (GR2 TR, Diffusion-GR2)
  *
- * Another algorithm is another file that implements algorithm.ts, and an entry in `algorithms`.
+ * To add an algorithm, add a file that implements algorithm.ts and an entry in `algorithms`.
  */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
@@ -55,7 +55,7 @@ interface State {
   /** Best mean N@5 on validation slates so far, and the step it was reached at. */
   readonly best: number;
   readonly bestStep: number;
-  /** Evaluations in a row since then that were no better. */
+  /** Consecutive evaluations since then without an improvement. */
   readonly flat: number;
   readonly summary?: Summary;
 }
@@ -105,13 +105,13 @@ async function run(context: StageContext): Promise<Summary> {
     }
     if (state.step < o.steps)
       context.log(
-        `stopped after ${state.step} of ${o.steps} steps: ${state.flat} evaluations in a row were no better (rl.patience)`,
+        `stopped after ${state.step} of ${o.steps} steps: ${state.flat} consecutive evaluations without an improvement (rl.patience)`,
       );
     context.log(
       o.steps === 0
         ? `no RL (rl.steps: 0): the policy is SFT's, validation N@5 ${state.best.toFixed(4)}`
         : state.bestStep === 0
-          ? `no evaluation beat the weights it began with (validation N@5 ${state.best.toFixed(4)}); they are kept`
+          ? `no evaluation was better than the initial weights (validation N@5 ${state.best.toFixed(4)}), which are kept`
           : `best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}`,
     );
     return {
@@ -139,7 +139,7 @@ async function open(context: StageContext): Promise<Setup> {
   };
 }
 
-/** Of the saved weights in a folder of another run: a path alone does not say whether they are still the same. */
+/** Hash of saved weights in another run's folder: the path alone does not show whether they have changed. */
 function buildIdentity(folder: string): string {
   const file = folder === "" ? undefined : findWeightsFile(folder);
   return file !== undefined ? sha256(readFileSync(file)) : "";

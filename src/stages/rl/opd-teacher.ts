@@ -1,9 +1,9 @@
 /**
- * The teacher of on-policy distillation: what lies in the folder that rl.opd.teacher names, and how it is loaded.
+ * The teacher of on-policy distillation: what the folder rl.opd.teacher contains, and how it is loaded.
  *
  *   saved state      runs/NAME/stages/STAGE/state: whole weights, which load as a pretrained model
- *   one with LoRA    holds what was trained alone; the recipe of its run names the model it belongs in front of
- *   exported model   written by `gr2 export`; gr2_export.json says what it belongs to
+ *   one with LoRA    only the trained weights; the recipe of its run names the base model
+ *   exported model   written by `gr2 export`; gr2_export.json records its catalogue and tokenizer
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -20,20 +20,20 @@ import type { ForwardRequest, ForwardResult, LoadModelRequest, WorkerClient } fr
 
 const modelId = "teacher";
 
-/** Folder that rl.opd.teacher names, absolute. */
+/** Absolute path of rl.opd.teacher. */
 export const teacherPath = (config: Config): string => resolve(config.rl.opd.teacher);
 
-/** The recipe of the run that a state lies in: runs/NAME/stages/STAGE/state. */
+/** The recipe of a state's run: runs/NAME/stages/STAGE/state. */
 export const recipePath = (folder: SavedWeights): string => join(folder.path, "..", "..", "..", "config.resolved.yaml");
 
-/** Undefined: there is nothing there that this machine can see. Throws ConfigError for a folder that is no teacher. */
+/** Undefined if this machine has no such folder. Throws ConfigError for a folder that is not a teacher. */
 export function readTeacherFolder(path: string): SavedWeights | undefined {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (!stat) return undefined;
   const weights = readSavedWeights(path);
   if (weights !== undefined) return weights;
   const inside = stat.isDirectory() ? statesIn(path) : [];
-  throw new ConfigError(`rl.opd.teacher = ${path}: holds neither saved weights nor an exported model`, {
+  throw new ConfigError(`rl.opd.teacher = ${path}: contains neither saved weights nor an exported model`, {
     advice:
       inside.length > 0
         ? `Name one of ${inside.join(", ")}.`
@@ -51,23 +51,26 @@ function statesIn(path: string): string[] {
     : [];
 }
 
-/** Of the run whose LoRA weights lie in a folder. Throws CheckpointError if its recipe is not there. */
+/** The recipe of the run that LoRA weights belong to. Throws CheckpointError if it is missing. */
 export function loraRecipe(folder: SavedWeights): Config {
   const file = recipePath(folder);
   if (existsSync(file)) return loadConfig(file);
   throw new CheckpointError(
-    `rl.opd.teacher = ${folder.path}: holds LoRA weights, but not in the folder of their run, whose recipe (${file}) names the model they belong in front of`,
+    `rl.opd.teacher = ${folder.path}: contains LoRA weights outside the folder of their run, whose recipe (${file}) names the base model`,
     { advice: "Name the state in its run's folder, or write a whole model first: gr2 export RUN --out FOLDER." },
   );
 }
 
 export interface DistillationTeacher {
-  /** What it makes of the student's answers. */
+  /** Its scores of the student's answers. */
   score(request: ForwardRequest): Promise<ForwardResult>;
   close(): Promise<void>;
 }
 
-/** Loads the teacher next to the student, or into the worker at rl.opd.address. Throws CheckpointError if it reads other tokens. */
+/**
+ * Loads the teacher next to the student, or into the worker at rl.opd.address. Throws CheckpointError if its tokens
+ * differ.
+ */
 export async function openTeacher(
   context: StageContext,
   own: WorkerClient,
@@ -91,9 +94,9 @@ export async function openTeacher(
       { signal },
     );
     if (sha256(loaded.tokenizerJson) !== lineage.tokenizer)
-      throw new CheckpointError(`rl.opd.teacher = ${path}: its tokenizer is another one than this run's`, {
+      throw new CheckpointError(`rl.opd.teacher = ${path}: its tokenizer differs from this run's`, {
         advice:
-          "Train teacher and student on the same data, semantic IDs and tokenizer (model.bpeVocab, or one family).",
+          "Train teacher and student on the same data, semantic IDs and tokenizer (model.bpeVocab, or the same family).",
       });
     const state =
       folder?.kind === "export"
@@ -108,7 +111,7 @@ export async function openTeacher(
   return { score: (request) => worker.forward({ ...request, modelId }, { signal }), close };
 }
 
-/** A folder that only the worker sees is taken for whole weights. */
+/** A folder that only the worker sees is assumed to contain full weights. */
 function buildRequest(
   { config, log, signal }: StageContext,
   path: string,

@@ -1,13 +1,13 @@
 /**
- * On-policy distillation (OPD: GR2 TR, Diffusion-GR2), in RL's place: the student answers, a frozen teacher says how likely
- * it finds every token of the student's own answers, and the student moves toward it. No reward, no true item.
+ * On-policy distillation (OPD: GR2 TR, Diffusion-GR2), in RL's place: the student answers, a frozen teacher says how
+ * likely it finds every token of the student's own answers, and the student moves toward it. No reward, no true item.
  *
  *   surrogate    A_t = log p_teacher(t) - log p_student(t), clipped to ± advantageCap: on average the negative reverse KL;
  *                loss = the clipped surrogate with A_t a token, + anchor x k3(student, teacher)
  *   forward-kl   loss = KL(teacher || student) at every token, over the teacher's topK alternatives and all others as one
  *                (losses.py). At a choice among whole sequences the alternatives are the candidates that are left.
  *
- * Where the teacher lies and how it is loaded is distill-teacher.ts's.
+ * Finding and loading the teacher: opd-teacher.ts.
  */
 import { adamW } from "../../config/schema/training.ts";
 import type { Config } from "../../config/schema.ts";
@@ -21,13 +21,13 @@ import type { ForwardRequest, ForwardResult, Loss } from "../../worker/types.ts"
 import type { Algorithm, Setup, Step } from "./algorithm.ts";
 import { openTeacher } from "./opd-teacher.ts";
 
-/** What each loss brings down, as metrics and progress call it. */
+/** The measure that each loss reduces, as named in metrics and progress. */
 const measures = {
   surrogate: { name: "reverseKl", title: "reverse KL" },
   "forward-kl": { name: "forwardKl", title: "forward KL" },
 } as const;
 
-/** If more than this of the teacher's mass is outside its alternatives, a step says so: little of it is then taught. */
+/** Above this share of the teacher's mass outside its alternatives, a step prints a warning: little is learned then. */
 const largeRest = 0.2;
 
 export async function openOpd({ context, worker, model, policy, slates, toSlateInput }: Setup): Promise<Algorithm> {
@@ -35,7 +35,7 @@ export async function openOpd({ context, worker, model, policy, slates, toSlateI
   const o = config.rl;
   const measure = measures[o.opd.loss];
   if (slates.length === 0)
-    throw new RunError("no slate is left to distil on: every user's went to SFT", { advice: "Lower sft.userShare." });
+    throw new RunError("no slates are left for distillation: SFT uses all users", { advice: "Lower sft.userShare." });
   const teacher = await openTeacher(context, worker, model.lineage);
   return { pool: slates, step, close: () => teacher.close() };
 
@@ -96,7 +96,7 @@ export async function openOpd({ context, worker, model, policy, slates, toSlateI
         values[`teacherRest_${mode}`] = teacher_rest; // its mass outside the topK, per token
         if (step === 0 && teacher_rest > largeRest)
           messages.push(
-            `! ${(100 * teacher_rest).toFixed(0)} % of the teacher's mass lies outside of its ${o.opd.topK} likeliest alternatives (${mode}); raise rl.opd.topK`,
+            `! ${(100 * teacher_rest).toFixed(0)} % of the teacher's mass is outside its ${o.opd.topK} most likely alternatives (${mode}); raise rl.opd.topK`,
           );
       }
     }
@@ -109,7 +109,7 @@ export async function openOpd({ context, worker, model, policy, slates, toSlateI
   }
 }
 
-/** Slates and the answers to them, a group of answers a slate. */
+/** Slates and their answers, one group of answers per slate. */
 interface Answered {
   readonly views: readonly SlateInput[];
   readonly rollouts: readonly Rollout[];
@@ -117,11 +117,11 @@ interface Answered {
 
 const numTokens = (rollouts: readonly Rollout[]): number => rollouts.reduce((n, r) => n + r.tokens.length, 0);
 
-/** @param gap log p_teacher - log p_student of every token the student wrote */
+/** @param gap log p_teacher - log p_student for every token of the student */
 function computeLoss(student: Float32Array, theirs: ForwardResult, gap: Float32Array, o: Config["rl"]): Loss {
   const { advantageCap, anchor, loss } = o.opd;
   if (loss === "forward-kl") {
-    if (!theirs.top) throw new WorkerError("the teacher's worker gives no alternatives", { retryable: false });
+    if (!theirs.top) throw new WorkerError("the teacher's worker returned no alternatives", { retryable: false });
     return { kind: "distill", teacher: theirs.top };
   }
   return {

@@ -1,11 +1,11 @@
 /**
- * Where the seconds of an RL step go, from the costs that the worker's client keeps:
+ * How an RL step spends its time, from the costs that the worker's client records:
  *
  *   seconds_sample, _score, _gradient, _optimizer   inside the worker's verbs (score: pi_old and the reference, if asked for)
  *   seconds_wire         from call to answer, less the above: packing, transport, waiting
- *   seconds_typescript   the rest: what no call of the worker hides
+ *   seconds_typescript   the rest: time outside worker calls
  *
- * A step's calls are made one after another; of calls at the same time, waiting for each other would be counted as wire.
+ * Assumes that a step's calls are sequential; for concurrent calls, their waiting would be counted as wire.
  */
 import type { VerbStats, WorkerClient } from "../../worker/types.ts";
 
@@ -19,9 +19,9 @@ const parts = {
 type Costs = Readonly<Record<string, Readonly<Pick<VerbStats, "wallSeconds" | "computeSeconds">>>>;
 
 export interface StepClock {
-  /** Where the seconds since the last lap (or restart) went; starts the next. */
+  /** The time spent since the last lap (or restart), by category; starts the next lap. */
   lap(): Record<string, number>;
-  /** Forgets what ran since the last lap: evaluation, checkpoints. */
+  /** Discards the time since the last lap: evaluation, checkpoints. */
   restart(): void;
 }
 

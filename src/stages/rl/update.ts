@@ -1,10 +1,10 @@
 /**
- * The update of a DAPO step: from verified answers to clipped policy-gradient steps (arXiv 2503.14476 eq. 8). Owns which
- * log-probs are "old", the corrections and what a step reports of itself; sampling and rewards are rl.ts's.
+ * The update of a DAPO step: from verified answers to clipped policy-gradient steps (arXiv 2503.14476 eq. 8). Owns
+ * which log-probs are "old", the corrections and what a step reports; sampling and rewards are in dapo.ts.
  *
- *   pi_old      the trainer's policy before the step's first update. The sampler's log-probs stand for it, unless
- *               importanceCap > 0: then the trainer computes them, and the advantage of a token is multiplied by
- *               min(pi_old / pi_sampler, importanceCap) (truncated importance sampling: both never agree to the last bit)
+ *   pi_old      the trainer's policy before the step's first update. By default the sampler's log-probs are used for it;
+ *               with importanceCap > 0 the trainer computes them, and a token's advantage is multiplied by
+ *               min(pi_old / pi_sampler, importanceCap) (truncated importance sampling: both differ in their last bits)
  *   KL          to the SFT policy: k3 as a term of the loss (GRPO), or k1 = log pi_old - log pi_ref off the advantage (PPO)
  */
 import { adamW } from "../../config/schema/training.ts";
@@ -17,7 +17,7 @@ import { groupAdvantages, learningRateAt, tokenWeights } from "../../rl/groups.t
 import type { Answers } from "../../rl/health.ts";
 import type { ForwardRequest, WorkerClient } from "../../worker/types.ts";
 
-/** A slate's answers with what they earned; G of each. */
+/** A slate's answers and their rewards; G of each. */
 export interface AnswerGroup extends Answers {
   readonly slate: Slate;
   readonly mode: PromptMode;
@@ -39,7 +39,7 @@ interface Fixed {
   readonly reference: ArrayLike<number> | undefined;
 }
 
-/** All optimizer steps over one batch of groups; returns what the step says of itself. */
+/** All optimizer steps over one batch of groups; returns the step's metrics. */
 export async function update(groups: readonly AnswerGroup[], options: UpdateOptions): Promise<Record<string, number>> {
   const { worker, config, step, signal } = options;
   const o = config.rl;
@@ -116,7 +116,7 @@ async function accumulate(
   );
   for (const [name, value] of Object.entries(result.metrics)) values[`${name}_${mode}`] = value;
   values.loss = (values.loss ?? 0) + result.loss;
-  // Before the first update sampler and trainer have the same weights: what they differ by is an error of one of them.
+  // Before the first update sampler and trainer have the same weights: a difference is an error in one of them.
   result.logprobs.forEach((logprob, t) => {
     const gap = Math.abs(logprob - (sampled[t] as number));
     values.gapSum = (values.gapSum ?? 0) + gap;
@@ -125,7 +125,7 @@ async function accumulate(
   });
 }
 
-/** The trainer's and the reference's log-probs, where the settings ask for them, before anything changes the weights. */
+/** The trainer's and the reference's log-probs, if the settings require them, before any update. */
 async function fixedLogprobs(
   groups: readonly AnswerGroup[],
   options: UpdateOptions,

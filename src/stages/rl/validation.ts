@@ -1,4 +1,4 @@
-/** How a policy in training does on validation slates: the learning curve. */
+/** The learning curve of a policy in training, on validation slates. */
 import { readHeads } from "../../artifacts/heads.ts";
 import { conditional } from "../../artifacts/slates.ts";
 import { Rng } from "../../core/rng.ts";
@@ -57,6 +57,6 @@ function computeGain(rollout: Rollout, slate: Slate): number {
     : 0;
 }
 
-/** 0 of nothing. */
+/** 0 for an empty list. */
 export const average = (values: readonly number[]): number =>
   values.length ? values.reduce((a, b) => a + b, 0) / values.length : 0;

@@ -1,8 +1,8 @@
 /**
- * Opens the teacher that the recipe names, of those that write words: a model behind an endpoint, whose answers are kept
- * in data.cacheDir for good (they cost time or money), or one in the worker (worker-teacher.ts).
+ * Opens a teacher that writes text: a model at an endpoint, whose answers are cached permanently in data.cacheDir (they
+ * cost time or money), or one in the worker (worker.ts).
  *
- *   CACHE/teacher-answers/KEY.jsonl   every answer of one server and model, by what was asked
+ *   CACHE/teacher-answers/KEY.jsonl   every answer of one server and model, by question
  */
 import { join } from "node:path";
 import type { Corpus } from "../../artifacts/corpus.ts";
@@ -20,7 +20,7 @@ import type { Teacher, TeacherQuestion } from "../../teacher/teacher.ts";
 import { type Complete, type TextRequest, writingTeacher } from "../../teacher/words.ts";
 import { openWorkerTeacher } from "./worker.ts";
 
-/** Characters of an item's description in words at most. */
+/** Maximum characters of an item's description in the question. */
 const maxDescription = 160;
 
 export async function teacherInWords(context: StageContext, corpus: Corpus, seed: number): Promise<Teacher> {
@@ -48,7 +48,7 @@ export async function teacherInWords(context: StageContext, corpus: Corpus, seed
   });
 }
 
-/** What the recipe's server and model have answered so far, in any run. */
+/** All cached answers of the recipe's server and model, from any run. */
 export function keptAnswers({ teacher, data }: Config): AnswerLog {
   const key = hashJson({ baseUrl: teacher.endpoint.baseUrl, model: teacher.model }).slice(0, 16);
   return new AnswerLog(join(data.cacheDir, "teacher-answers", `${key}.jsonl`));
@@ -60,7 +60,7 @@ function openEndpoint(context: StageContext, seed: number): { complete: Complete
   const secret = Secret.fromEnvironment(e.apiKeyEnv);
   const { hostname, protocol } = new URL(e.baseUrl);
   if (e.apiKeyEnv !== "" && protocol === "http:" && !/^(localhost|127\.|\[::1\])/.test(hostname))
-    context.log(`! ${e.baseUrl} is not encrypted: the key can be read on the way`);
+    context.log(`! ${e.baseUrl} is not encrypted: the key can be read in transit`);
   const budget = new Budget(e);
   const answers = keptAnswers(config);
   const options = {
@@ -82,9 +82,9 @@ function openEndpoint(context: StageContext, seed: number): { complete: Complete
       ),
     close: async () => {
       const { requests, inputTokens, outputTokens } = budget.spent;
-      const money = budget.cost > 0 ? `, ${budget.cost.toFixed(4)} in the currency of the prices` : "";
+      const money = budget.cost > 0 ? `, ${budget.cost.toFixed(4)} in the currency of the configured prices` : "";
       context.log(
-        `${requests} requests of ${model}, ${inputTokens} tokens read, ${outputTokens} written${money}; those kept from earlier count as if asked again`,
+        `${requests} requests to ${model}, ${inputTokens} input and ${outputTokens} output tokens${money}; cached answers count as if requested again`,
       );
     },
   };

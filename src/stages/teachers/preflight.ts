@@ -1,6 +1,6 @@
 /**
- * What is plainly wrong with the teachers of a recipe, found before its first stage: the one that writes traces is needed
- * hours later, behind mid-training, and the one that distils later still. Only of stages that will run.
+ * Finds problems with a recipe's teachers before its first stage: the teacher that writes traces is needed hours later,
+ * after mid-training, and the one for distillation later still. Checks only stages that will run.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -19,11 +19,11 @@ import { Catalogue } from "../../sid/catalogue.ts";
 import { loraRecipe, readTeacherFolder, recipePath, teacherPath } from "../rl/opd-teacher.ts";
 import { keptAnswers } from "./in-words.ts";
 
-/** What is known of the stages before any of them runs. */
+/** Facts about the stages before any of them runs. */
 export interface PlannedStages {
-  /** Whether the run comes to the stage at all (--until). */
+  /** Whether the run reaches the stage (--until). */
   reaches(stage: StageName): boolean;
-  /** Whether it is finished as it would be made now. */
+  /** Whether it is finished and up to date. */
   finished(stage: StageName): Promise<boolean>;
   /** The stage's folder. */
   folder(stage: StageName): string;
@@ -31,12 +31,12 @@ export interface PlannedStages {
   otherIds(theirs: Config): StageName[];
 }
 
-/** Seconds that a server has to say which models it has. Longer than it takes to find that nobody listens. */
+/** Seconds that a server has to list its models. Longer than a refused connection takes. */
 const patienceSeconds = 15;
-/** Names of models shown at most. */
+/** Maximum number of model names shown. */
 const shownModels = 10;
 
-/** Throws ConfigError, CheckpointError or EnvironmentError; `log` is told of what may be wrong. */
+/** Throws ConfigError, CheckpointError or EnvironmentError; possible problems go to `log`. */
 export async function checkTeachers(
   config: Config,
   planned: PlannedStages,
@@ -69,19 +69,19 @@ async function checkEndpoint(
   const secret = Secret.fromEnvironment(apiKeyEnv);
   const timeoutMs = 1000 * Math.min(timeoutSeconds, patienceSeconds);
   const found = await listModels(baseUrl, { secret, timeoutMs, signal });
-  if (found.kind === "unknown") log(`teacher.model = ${model} is not checked: ${found.reason} at ${baseUrl}`);
+  if (found.kind === "unknown") log(`teacher.model = ${model} was not checked: ${found.reason} at ${baseUrl}`);
   if (found.kind === "models" && !found.names.includes(model)) {
     const more = found.names.length > shownModels ? `, and ${found.names.length - shownModels} more` : "";
     log(`! teacher.model = ${model}: ${baseUrl} has ${found.names.slice(0, shownModels).join(", ")}${more}`);
   }
   if (found.kind !== "unusable") return;
-  // Nothing lies before the teacher, and answers are kept that may be all it needs: the stage itself will soon say.
+  // Nothing runs before the teacher, and the cached answers may suffice: the stage itself will soon tell.
   const ready = (await Promise.all(beforeTraces.map((s) => planned.finished(s)))).every(Boolean);
   const kept = ready ? keptAnswers(config).size : 0;
-  if (kept > 0) log(`! the teacher at ${baseUrl} cannot be used: ${found.reason}; ${kept} answers are kept`);
+  if (kept > 0) log(`! the teacher at ${baseUrl} cannot be used: ${found.reason}; ${kept} answers are cached`);
   else
     throw new EnvironmentError(`the teacher at ${baseUrl} cannot be used: ${found.reason}`, {
-      advice: `${found.advice} What comes before it runs without it: gr2 pipeline --until slates.`,
+      advice: `${found.advice} The stages before it run without it: gr2 pipeline --until slates.`,
     });
 }
 
@@ -111,7 +111,7 @@ async function checkDistillation(
   } else warnAboutOtherSettings(folder, planned, log);
 }
 
-/** The tokenizer of a teacher of these semantic IDs has all of their tokens, and no codes besides. */
+/** The tokenizer of a teacher with these semantic IDs has all of their tokens, and no other codes. */
 function checkCodes({ path }: SavedWeights, config: Config): void {
   const file = join(path, "tokenizer.json");
   if (!existsSync(file)) return;
@@ -123,12 +123,12 @@ function checkCodes({ path }: SavedWeights, config: Config): void {
   const besides = [...theirs].find((token) => /^<s_[a-z]_\d+>$/.test(token) && !own.has(token));
   if (lacks === undefined && besides === undefined) return;
   throw new CheckpointError(
-    `rl.opd.teacher = ${path}: it knows other semantic IDs: ${lacks ? `it lacks the token ${lacks}` : `it has the token ${besides}, this recipe has none such`}`,
+    `rl.opd.teacher = ${path}: its semantic IDs differ: ${lacks ? `it lacks the token ${lacks}` : `it has the token ${besides}, which this recipe lacks`}`,
     { advice: "Give both runs the same sid.levels, sid.codes and sid.format." },
   );
 }
 
-/** Before this run has semantic IDs of its own, only the settings they are made with can be compared. */
+/** Before this run has its own semantic IDs, only the settings that produce them can be compared. */
 function warnAboutOtherSettings(folder: SavedWeights, planned: PlannedStages, log: (message: string) => void): void {
   const file = recipePath(folder);
   if (!existsSync(file)) return;
@@ -136,11 +136,11 @@ function warnAboutOtherSettings(folder: SavedWeights, planned: PlannedStages, lo
   try {
     theirs = loadConfig(file);
   } catch {
-    return; // the recipe of another version
+    return; // a recipe of a different GR2 version
   }
   const others = planned.otherIds(theirs);
   if (others.length > 0)
     log(
-      `! rl.opd.teacher = ${folder.path}: its run has other settings of ${others.join(", ")}; if they make other semantic IDs, distillation will refuse it`,
+      `! rl.opd.teacher = ${folder.path}: its run has different settings for ${others.join(", ")}; if its semantic IDs differ, distillation will refuse it`,
     );
 }

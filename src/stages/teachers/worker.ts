@@ -1,7 +1,7 @@
 /**
- * A model in the worker as a teacher: loaded next to the policy, asked the same question as any endpoint, in its own chat
- * template. Its answer is begun for it, and the ranking is drawn from the permutations of the slate, so that a small
- * model too gives readable answers; its reasoning is its own, up to the first quotation mark.
+ * A model in the worker as a teacher: loaded next to the policy, asked the same question as an endpoint, in its own
+ * chat template. The start of the answer is given, and the ranking is constrained to permutations of the slate, so that
+ * even a small model gives parseable answers; its reasoning is unconstrained, up to the first quotation mark.
  */
 import { WorkerError } from "../../core/errors.ts";
 import { hashJson } from "../../core/hash.ts";
@@ -16,7 +16,7 @@ import { Tokenizer } from "../../worker/tokenizer.ts";
 import { type Completion, sampleAll, type WorkerClient } from "../../worker/types.ts";
 
 const modelId = "teacher";
-/** Questions of one call; an interrupted stage goes on behind the last whole one. */
+/** Questions per call; an interrupted stage resumes after the last complete call. */
 const chunk = 64;
 
 export async function openWorkerTeacher(
@@ -52,7 +52,7 @@ export async function openWorkerTeacher(
         const texts = kept.every((k) => k !== undefined) ? kept.map((k) => k?.text ?? "") : await answer(part, asked);
         texts.forEach((text, i) => {
           const key = keys[i] as string;
-          const cut = !text.includes(jsonParts.answer); // reasoning that came to no end
+          const cut = !text.includes(jsonParts.answer); // reasoning that did not end
           if (!kept[i])
             answers.add({ key, text, cut, time: new Date().toISOString(), inputTokens: 0, outputTokens: 0 });
           out.push({ kind: "text", text, cut, time: null });
@@ -73,7 +73,7 @@ interface Asked {
   readonly signal: AbortSignal;
 }
 
-/** The answers of one call as whole JSON texts; reasoning that was never closed stays open, and so unreadable. */
+/** The answers of one call as whole JSON texts; reasoning that was never closed stays unparseable. */
 async function answer(part: readonly TextRequest[], o: Asked): Promise<string[]> {
   const { worker, tokenizer, encoder, config, signal } = o;
   const common = {
@@ -142,7 +142,7 @@ interface SampledReasoning {
 }
 
 function readReasoning(completion: Completion | undefined, tokenizer: Tokenizer): SampledReasoning {
-  if (!completion) throw new WorkerError("the worker sent no answer of the teacher", { retryable: true });
+  if (!completion) throw new WorkerError("the worker returned no answer from the teacher", { retryable: true });
   const written = tokenizer.decode(completion.tokens);
   const at = written.indexOf('"');
   return at < 0 ? { text: written, closed: false } : { text: written.slice(0, at), closed: true };

@@ -173,7 +173,7 @@ describe("run show, rollout show, watch", () => {
       },
     });
     await new Promise((done) => setTimeout(done, 50));
-    expect(noColour(showRun(root, "r"))).toMatch(/r {2}running by process \d+/);
+    expect(noColour(showRun("r", { root }))).toMatch(/r {2}running by process \d+/);
     const out = sink();
     const watching = watch({ root, signal: new AbortController().signal }, out);
     await new Promise((done) => setTimeout(done, 500)); // the subscription travels
@@ -185,9 +185,9 @@ describe("run show, rollout show, watch", () => {
     expect(out.text).toContain("two finished");
     expect(out.text).toContain("the run finished");
 
-    expect(noColour(showRun(root, "r"))).toMatch(/r {2}finished.*seed 3.*two +finished/s);
-    expect(showRuns(root)).toMatch(/r +finished/);
-    const rollouts = noColour(showRollouts(root, "r", 5));
+    expect(noColour(showRun("r", { root }))).toMatch(/r {2}finished.*seed 3.*two +finished/s);
+    expect(showRuns({ root })).toMatch(/r +finished/);
+    const rollouts = noColour(showRollouts("r", { root, n: 5 }));
     expect(rollouts).toContain("#1 two step 1   reward 0.25");
     expect(rollouts).toContain("bad�[2Jtext");
     const left = sink();

@@ -149,6 +149,6 @@ describe("gr2 sid report", () => {
     expect(more).toContain("90.00 % unique, at most 7 items under one prefix; 2 items moved out of a full one");
     expect(more).toMatch(/1 +100\.00 % +33\.33 %/); // neighbours share their first code; two pairs of six do by chance
     expect(more).toContain("  [0, 0]  A\n      1  0.88  [0, 1]  B");
-    expect(() => showSidReport(mkdtempSync(join(tmpdir(), "gr2-")), "nope")).toThrow('no run "nope"');
+    expect(() => showSidReport("nope", { root: mkdtempSync(join(tmpdir(), "gr2-")) })).toThrow('no run "nope"');
   });
 });

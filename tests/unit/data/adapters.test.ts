@@ -133,7 +133,7 @@ it("sequences: order is time, a doubled user is malformed", async () => {
   expect(readSequences(d)).toEqual({ 1: ["b", "a", "c"], 2: ["a"] });
   expect(d.stats.hasClock).toBe(false);
   writeFileSync(join(path, "sequential_data.txt"), "1 b a\n1 c\n");
-  await expect(build({ kind: "sequences", path })).rejects.toThrow(/sequential_data\.txt:2: user 1 has a line already/);
+  await expect(build({ kind: "sequences", path })).rejects.toThrow(/sequential_data\.txt:2: user 1 already has a line/);
 });
 
 describe("table", () => {

@@ -121,7 +121,11 @@ describe("quotes", () => {
     { what: "quotes escaped with backslashes", files: table(noted(() => '"say \\"hi\\" now"')) },
     { what: "a row too short and one too long", files: table(`${csv()}u1,100\nu1,100,1700000000,9\n`), ...lone, dropped: { malformed: 2 }, bad: ["122: 2 columns, expected 3", "123: 4 columns, expected 3"] }, // biome-ignore format: one line
     { what: "a comma at the end of every line", files: table(csv(() => ({ more: [""] }), { header: ["user_id", "item_id", "timestamp", ""] })) }, // biome-ignore format: one line
-    { what: "a header only", files: table("user_id,item_id,timestamp\n"), refused: /No interaction is left of 0 rows/ },
+    {
+      what: "a header only",
+      files: table("user_id,item_id,timestamp\n"),
+      refused: /No interactions are left from 0 rows/,
+    },
   ]);
 });
 

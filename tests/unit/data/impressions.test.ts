@@ -69,7 +69,7 @@ const longCsv = `req,u,i,t,p,y
 const expected = ["ann @100: a:1/-1 b:0/-2", "ann @200: a:0/-1 b:0/-2 c:2/-3", "bob @150: c:1/-1 d:1/-2 a:0/-3"];
 
 describe("a log of impressions", () => {
-  it("long: a row a shown item, histories from its own positives", async () => {
+  it("long: one row per shown item, histories from its own positives", async () => {
     const d = await build(folder({ "log.csv": longCsv }), "log.csv", long);
     expect(listWords(d)).toEqual(expected);
     expect(histories(d).ann).toBe("a c");
@@ -78,7 +78,7 @@ describe("a log of impressions", () => {
     expect(d.stats.notes).toEqual([expect.stringContaining("no interactions table")]);
   });
 
-  it("wide: a row a request, whatever the format", async () => {
+  it("wide: one row per request, whatever the format", async () => {
     const rows = [
       { u: "ann", t: 200, c: ["a", "b", "c"], y: [0, 0, 2] },
       { u: "ann", t: 100, c: ["a", "b"], y: [1, 0] },
@@ -140,12 +140,12 @@ describe("a log of impressions", () => {
     expect(found).toEqual([
       "10 2 columns, expected 6",
       '11 "y" is not a number >= 0',
-      "14 the item stands twice in its slate",
+      "14 the item is in its slate twice",
       "15 a slate of fewer than 2 candidates",
       '16 "y" is not a number >= 0',
       '17 "t" is not a time',
       '18 "p" is not a number',
-      "19 the slate belongs to another user",
+      "19 the slate has rows of another user",
     ]);
     await expect(build(path, "log.csv", long)).rejects.toThrow(/8 of 18 rows are malformed.*log\.csv:10/);
   });
@@ -156,11 +156,11 @@ describe("a log of impressions", () => {
       ["not JSON", "{"],
       ['"c" is not a list', '{"u":"ann","t":1,"c":"a","y":[1]}'],
       ["a slate of fewer than 2 candidates", '{"u":"ann","t":1,"c":["a"],"y":[1]}'],
-      ["an item stands twice in the slate", '{"u":"ann","t":1,"c":["a","a"],"y":[1,0]}'],
+      ["an item is in the slate twice", '{"u":"ann","t":1,"c":["a","a"],"y":[1,0]}'],
       ['"y" is not a list of numbers', '{"u":"ann","t":1,"c":["a","b"],"y":["yes",0]}'],
       ['"y" is not a list of numbers', '{"u":"ann","t":1,"c":["a","b"],"y":[null,0]}'],
-      ['"y" has another length than "c"', '{"u":"ann","t":1,"c":["a","b"],"y":[1,0,0]}'],
-      ['"y" has a number below 0', '{"u":"ann","t":1,"c":["a","b"],"y":[1,-1]}'],
+      ['"y" and "c" differ in length', '{"u":"ann","t":1,"c":["a","b"],"y":[1,0,0]}'],
+      ['"y" contains a negative number', '{"u":"ann","t":1,"c":["a","b"],"y":[1,-1]}'],
       ['no "u"', '{"t":1,"c":["a","b"],"y":[1,0]}'],
       ['"t" is not a time', '{"u":"ann","t":"soon","c":["a","b"],"y":[1,0]}'],
     ];
@@ -217,7 +217,7 @@ describe("a log of impressions", () => {
       slates: 3,
       candidates: 7,
       dropped: {
-        "all candidates labelled alike": 1,
+        "all labels are equal": 1,
         "fewer than 2 known candidates": 1,
         "no positive": 2,
         "user without interactions": 1,

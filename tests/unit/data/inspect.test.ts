@@ -54,9 +54,9 @@ describe("the proposed recipe", () => {
     const output = join(path, "recipe.yaml");
     const text = await dataInspect(path, { output });
     expect(text).toMatch(/Estimated cost on this machine, with \d+ idle cores: about \d+ (s|min) and \d\.\d GiB/);
-    expect(text).toMatch(/extends: base-sparse.yaml - sparse: 1.0 interactions an item/);
+    expect(text).toMatch(/extends: base-sparse.yaml - sparse: 1.0 interactions per item/);
     expect(readFileSync(output, "utf8")).toMatch(
-      /^# extends: sparse: 1.0 interactions an item[\s\S]*\nextends: base-sparse.yaml\n/,
+      /^# extends: sparse: 1.0 interactions per item[\s\S]*\nextends: base-sparse.yaml\n/,
     );
     expect(loadConfig(output).rl.steps).toBe(0);
   });
@@ -168,7 +168,7 @@ describe("what it says", () => {
       },
     });
     const text = await dataInspect(path, {});
-    expect(text).toContain("1 malformed rows; the first is interactions.csv:32: time is not a number");
+    expect(text).toContain("1 malformed rows; the first is interactions.csv:32: time is neither a number");
     expect(text).toContain("70.0 % of the interactions are with items missing from the item file"); // i3 .. i9 of i0 .. i9
     expect(text).toContain("items without a title: 33.3 %, without any text: 33.3 %");
   });
@@ -191,7 +191,7 @@ describe("what it says", () => {
   });
 });
 
-describe("a log with a row a shown item", () => {
+describe("a log with one row per shown item", () => {
   const rows = Array.from({ length: 60 }, (_, k) => {
     const [request, place] = [Math.floor(k / 3), k % 3];
     return `r${request},u${request % 5},${1_700_000_000 + 600 * request},i${(2 * request + place) % 9},${place + 1},${Number(place === request % 3)}\n`;
@@ -271,7 +271,7 @@ describe("what came of a row", () => {
     const told = of("event", ["view", "view", "view", "transaction"]);
     expect(told?.keep).toBeUndefined();
     expect(told?.note).toBe(
-      "event holds view (75 %), transaction (25 %): each counts as an interaction. Is that meant? data.keep: { event: [transaction] } would keep one kind alone",
+      "event contains view (75 %), transaction (25 %): all count as interactions. Is that intended? data.keep: { event: [transaction] } would keep only one kind",
     );
   });
   it.each([

@@ -28,7 +28,7 @@ describe("layouts, through the configuration", () => {
     const kuaiRand = publicLayouts.find((l) => l.name === "KuaiRand") as (typeof publicLayouts)[number];
     const path = writeLayout(root, kuaiRand);
     const { dataset } = await runDataStage(root, { ...kuaiRand.settings, path });
-    expect(dataset.stats.notes).toContain("1 of 4 rows are left out by data.keep");
+    expect(dataset.stats.notes).toContain("1 of 4 rows are dropped by data.keep");
     await expect(runDataStage(root, { ...kuaiRand.settings, path, keep: { clicked: [1] } })).rejects.toThrow(
       /log_standard_4_08_to_4_21_pure\.csv:1 has no column "clicked"/,
     );
@@ -91,9 +91,7 @@ describe("layouts, through the configuration", () => {
     const path = writeLayout(root, {
       files: { ...mind, "behaviors.tsv": shown("1", "U1", "11/15/2019 8:55:22 AM", "N4 N5") },
     });
-    await expect(runDataStage(root, { adapter: "mind", path })).rejects.toThrow(
-      /behaviors.tsv:1 shows news without what was clicked/,
-    );
+    await expect(runDataStage(root, { adapter: "mind", path })).rejects.toThrow(/behaviors.tsv:1 has no click labels/);
   });
 
   it("rows of a history and its next item that do not fit together are malformed", async () => {
@@ -102,7 +100,7 @@ describe("layouts, through the configuration", () => {
     const { dataset, dir } = await runDataStage(root, { adapter: "next-item", path, maxBadShare: 0.5 });
     expect(readSequences(dataset)).toEqual({ 1: ["a", "b", "c"] }); // the third row says what is known
     expect(JSON.parse(readFileSync(join(dir, "quarantine.jsonl"), "utf8"))).toMatchObject({
-      ...{ line: 3, reason: "its history does not continue what the user's earlier rows say" },
+      ...{ line: 3, reason: "its history does not continue the user's earlier rows" },
     });
   });
 
@@ -208,10 +206,10 @@ describe("what is said when a file or column cannot be found", () => {
     [
       { "A_5.json": "{}", "B_5.json": "{}" },
       { adapter: "amazon2018" },
-      /2 files that could hold the reviews \(\*_5\.json\.gz\): A_5\.json, B_5\.json/,
+      /2 files that could contain the reviews \(\*_5\.json\.gz\): A_5\.json, B_5\.json/,
     ],
     [{ "a.csv": "x" }, { adapter: "table" }, /no file with the interactions; looked for interactions\.csv, \.tsv/],
-    [{ "a.txt": "1 2", "b.txt": "1 2" }, { adapter: "sequences" }, /2 files that could hold the sequences/],
+    [{ "a.txt": "1 2", "b.txt": "1 2" }, { adapter: "sequences" }, /2 files that could contain the sequences/],
     [files, { adapter: "table", columns: { time: "wen" } }, /interactions\.csv:1 has no column "wen"; it has .*"when"/],
     [
       files,
@@ -269,10 +267,10 @@ describe("bad rows, through the configuration", () => {
     const kept = readFileSync(join(dir, "quarantine.jsonl"), "utf8").trim().split("\n");
     const bad = kept.map((l) => JSON.parse(l) as { line: number }).sort((a, b) => a.line - b.line);
     expect(bad).toMatchObject([
-      { line: 152, file: join(path, "interactions.csv"), reason: 'time is not a number or a date: "t" is "soon"' },
+      { line: 152, file: join(path, "interactions.csv"), reason: 'time is neither a number nor a date: "t" is "soon"' },
       { line: 303, file: join(path, "interactions.csv") },
     ]);
-    expect(logs).toContain("left out: 2 rows (malformed)");
+    expect(logs).toContain("dropped: 2 rows (malformed)");
     await expect(runDataStage(root, { ...settings, maxBadShare: 0.001 })).rejects.toMatchObject({
       message: expect.stringMatching(/2 of 302 rows are malformed \(0\.66 %, allowed 0\.10 %\).*interactions\.csv:152/),
       advice: expect.stringMatching(/All of them are in .*quarantine\.jsonl.*data\.maxBadShare/),

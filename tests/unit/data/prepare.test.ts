@@ -122,7 +122,7 @@ describe("cleaning", () => {
         const quoted = rows.map(([u, i, t, r]): Row => [u, i === "i,6" ? '"i,6"' : i, t, r]);
         const expected = plainly(rows, options);
         if (expected.rows.length === 0) {
-          await expect(build(quoted, options, all ? whole : {})).rejects.toThrow(/No interaction is left of/);
+          await expect(build(quoted, options, all ? whole : {})).rejects.toThrow(/No interactions are left from/);
           return;
         }
         kept++;

@@ -82,7 +82,7 @@ describe("units", () => {
       what: "a unit far too large has no date, and crashes nothing",
       files: file((t) => `${t}000000000`),
       settings: { timeUnit: "seconds" },
-      refused: /120 of 120 rows are malformed.*s, no date/,
+      refused: /120 of 120 rows are malformed.*s, not a date/,
     },
     { what: "times of a session, from 0", files: file((t) => String(t - start)), times: first((t) => t - start) },
     { what: "days of a log, 1 to 10", files: file((t) => String(1 + Math.floor((t - start) / 86_400))), times: { u3: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] } }, // biome-ignore format: one line
@@ -108,7 +108,7 @@ describe("which rows say it", () => {
       files: file((t, _, n) => (n === 0 ? "" : `${t}000`)),
       sequences: without(0),
       dropped: { malformed: 1 },
-      bad: ['2: time is not a number or a date: "timestamp" is empty'],
+      bad: ['2: time is neither a number nor a date: "timestamp" is empty'],
     },
     {
       what: "the first row's time is a word, and null in JSON",
@@ -161,7 +161,7 @@ describe("dates", () => {
     {
       what: "a day or a month, nobody can tell: refused",
       files: file((_, r) => `0${1 + (r.rating % 5)}/0${1 + (r.rating % 7)}/2023`),
-      refused: /which does not say what is the day; write it as ISO 8601/,
+      refused: /in which day and month are ambiguous; write it as ISO 8601/,
     },
     // MIND: 11/15/2019 8:55:22 AM
     { what: "twelve hours", files: withTime((p) => `${p[1]}/${p[2]}/${p[0]} ${Number(p[3]) % 12 || 12}:${p[4]}:${p[5]} ${Number(p[3]) < 12 ? "AM" : "PM"}`), times: first() }, // biome-ignore format: one line
@@ -256,7 +256,7 @@ describe("no order", () => {
     {
       what: "a name that is no time",
       files: file(() => "yes"),
-      refused: /120 of 120 rows.*time is not a number or a date/,
+      refused: /120 of 120 rows.*time is neither a number nor a date/,
     },
   ]);
 });

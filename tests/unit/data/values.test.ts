@@ -288,7 +288,7 @@ describe("the same id", () => {
         items(),
       ),
       refused:
-        /No interaction is left.*ids in the interactions alone: "00100", "00101", "00102"; in the item file: "100", "101", "102"; likely because one side is padded with zeros/,
+        /No interactions are left.*ids in the interactions alone: "00100", "00101", "00102"; in the item file: "100", "101", "102"; likely because one side is padded with zeros/,
     },
     {
       what: "another case",
@@ -296,7 +296,7 @@ describe("the same id", () => {
         rows((i) => `SKU${i}`),
         itemsWritten((i) => `"sku${i}"`),
       ),
-      refused: /likely because they differ in upper and lower case/,
+      refused: /likely because they differ in case/,
     },
     {
       what: "a prefix",

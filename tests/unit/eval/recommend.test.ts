@@ -14,7 +14,7 @@ describe("the choice on validation", () => {
       { system: "prerank", values: values(0.9) }, // not servable: does not count
       { system: "prior", values: values(0.4) },
       { system: "evidence", values: values(0.38) },
-      { system: "sft_nothink", values: values(0.8) }, // not servable either
+      { system: "rl_other_order", values: values(0.8) }, // nor does a control
       { system: "sft_direct", values: values(0.45) },
     ];
     expect(choose(users, judged, bootstrap)).toEqual({
@@ -79,7 +79,7 @@ describe("the recommendation", () => {
   it.each([
     ["the language model adds nothing measurable here", "prior", { prerank: 3, prior: 1, sft_direct: 1 }],
     ["though on test it did", "prior", { prerank: 3, prior: 2, sft_direct: 1 }],
-    ["is not above zero for certain", "sft_direct", { prerank: 3, prior: 1, sft_direct: 1 }],
+    ["is not significant", "sft_direct", { prerank: 3, prior: 1, sft_direct: 1 }],
     ["Keep your own order: nothing is measurably better", "prior", { prerank: 1, prior: 1, sft_direct: 1 }],
     ["Keep your own order: prior, the best on validation, is worse", "prior", { prerank: 1, prior: 2, sft_direct: 1 }],
   ])("says %s", (words, system, ranks) => {
@@ -97,9 +97,9 @@ describe("the recommendation", () => {
       timings: { data: 60, midtrain: 120, sft: 60 },
     });
     expect(costs).toEqual([
-      "prior: no language model to ask, less than 1 ms per request.",
+      "prior: no language model, less than 1 ms per request.",
       "sft_direct: 130 tokens and 12 ms of the model per request.",
-      "The run took 4.0 min, 3.0 min of it to train the language model.",
+      "The run took 4.0 min, 3.0 min of it for training the language model.",
     ]);
   });
 });

@@ -38,7 +38,7 @@ describe("report of a finished run", async () => {
       "Results",
       "Against the pre-rank",
       "Training",
-      "What the policy does",
+      "Policy behaviour",
       "Reasoning traces",
       "Slates, before and after",
       "Data",
@@ -62,7 +62,7 @@ describe("report of a finished run", async () => {
       expect(page).toContain(`<div class="big good">${number}</div>`);
     expect(page).toContain("N@5 [+0.0108, +0.0258]");
     expect(page).toContain("rl_direct: 82 tokens and 3.2 ms of the model per request.");
-    expect(page).toContain("The run took 9.4 min, 6.8 min of it to train the language model.");
+    expect(page).toContain("The run took 9.4 min, 6.8 min of it for training the language model.");
   });
 
   it("has N@5 first, end to end first, and differences to pre-rank and evidence", () => {

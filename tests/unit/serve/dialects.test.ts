@@ -206,7 +206,7 @@ describe("our own", () => {
       [{ candidates: [{ id: "a", text: "A", txt: "" }] }, 'candidates[0]: Unrecognized key: "txt"'],
       [
         { candidates: [...candidates, ...candidates] },
-        "candidates[1].id is that of candidates[0]; ids must be unique.",
+        "candidates[1].id equals that of candidates[0]; ids must be unique.",
       ],
       [{ candidates: [{ id: "a" }] }, "candidates[0] has neither an item id nor a text."],
       [{ candidates: [{ id: "", text: "A" }] }, "candidates[0].id is empty."],
@@ -313,7 +313,7 @@ describe("a document", () => {
     expect((await post("/v1/rerank", fields)).status).toBe(200);
     expect(await post("/v2/rerank", { query: "q", documents: ["", " "] })).toMatchObject({
       status: 400,
-      body: { message: "The text of documents[0], and of every other, is blank." },
+      body: { message: "The texts of all documents are blank, including documents[0]." },
     });
     expect(await post("/v2/rerank", { query: "q", documents: ["a", { name: "b" }] })).toMatchObject({
       status: 400,
@@ -454,7 +454,7 @@ describe("a refusal", () => {
             ? new TypeError("Toy Story is undefined")
             : new Refusal(code, "no.", { retryAfterMs: 1200 });
         };
-        const message = code === "bug" ? "The service failed to answer; the log has the request's id." : "no.";
+        const message = code === "bug" ? "The service failed to answer; find the request's id in its log." : "no.";
         const ask = async (path: string, body: unknown) => {
           const response = await refusing.post(path, body, id);
           expect(response.headers.get("retry-after"), code).toBe(code === "bug" ? null : "2");

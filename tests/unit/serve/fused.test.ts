@@ -84,7 +84,7 @@ describe.each(["segments", "refit", "folds", "beams"])("run %s", (run) => {
 describe("a pre-ranker that no request can ask", () => {
   it("is refused at the start, with what to do", async () => {
     await expect(openServedRun(root, "own", ["serve.system=evidence"])).rejects.toThrow(
-      /prerank\.scores\.mine.*which no request carries/,
+      /prerank\.scores\.mine.*which requests do not contain/,
     );
   });
 });

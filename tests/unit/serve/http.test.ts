@@ -300,7 +300,7 @@ describe("a client that leaves", () => {
     for (let i = 0; i < 200 && service.reranker.requests.length === 0; i++) await sleep(5);
     leave.abort();
     await expect(call).rejects.toThrow();
-    expect(await aborted).toBe("the client closed the connection");
+    expect(await aborted).toBe("the client disconnected");
     for (let i = 0; i < 200 && service.log.length === 0; i++) await sleep(5);
     expect(service.log[0]).toMatchObject({ status: 499, problem: "client_gone" });
   });

@@ -5,7 +5,7 @@ import { configSchema } from "../../../src/config/schema.ts";
 import { Policy } from "../../../src/policy/policy.ts";
 import { flatPrior } from "../../../src/policy/prior.ts";
 import { Encoder, markers } from "../../../src/prompts/pieces.ts";
-import { thinkOrder } from "../../../src/serve/model/order.ts";
+import { writtenOrder } from "../../../src/serve/model/order.ts";
 import { RequestPreparer } from "../../../src/serve/model/prepared-request.ts";
 import type { ServedRun } from "../../../src/serve/model/served-run.ts";
 import { formatSid, spellCodes } from "../../../src/sid/semantic-id.ts";
@@ -53,7 +53,7 @@ function setUp(constrained: boolean, format: "compact" | "json") {
   const ask = (topN: number) => preparer.prepare("think", { history: [], candidates: found }, undefined, topN);
   return {
     served: (tokens: readonly number[], topN = 0, logprobs = new Float32Array(tokens.length)) =>
-      thinkOrder(preparer.options, ask(topN), makeCompletion(tokens, logprobs), topN, preparer.decode),
+      writtenOrder(preparer.options, ask(topN), makeCompletion(tokens, logprobs), "think", topN, preparer.decode),
     evaluated: async (tokens: readonly number[]) => {
       completion = makeCompletion(tokens, new Float32Array(tokens.length));
       const slate = { history: [], candidates: rows, scores: [4, 3, 2, 1] };

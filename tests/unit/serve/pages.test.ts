@@ -172,7 +172,7 @@ describe("gr2 serve token new", () => {
     writeFileSync(file, line);
     expect(findToken(readTokens(file), third)?.name).toBe("by-hand");
     writeFileSync(file, "something else\n");
-    expect(() => serveTokenNew("shop", { file })).toThrow(/tokens:1 is no token line/);
+    expect(() => serveTokenNew("shop", { file })).toThrow(/tokens:1 is not a token line/);
     expect(readFileSync(file, "utf8")).toBe("something else\n");
   });
 });

@@ -26,7 +26,9 @@ describe("a run", () => {
     });
     expect(Object.keys((await openServedRun(root, "first", ["serve.system=direct"])).systems)).toEqual(["direct"]);
     await expect(openServedRun(root, "first", ["serve.system=best"])).rejects.toThrow(/no such system/);
-    await expect(openServedRun(root, "first", ["prompts.historyItems=3"])).rejects.toThrow(/settings it was made with/);
+    await expect(openServedRun(root, "first", ["prompts.historyItems=3"])).rejects.toThrow(
+      /served with its own settings/,
+    );
     await expect(openServedRun(root, "nobody", [])).rejects.toThrow(/no run "nobody"/);
   });
 
@@ -37,7 +39,7 @@ describe("a run", () => {
     const file = join(root, "second", "stages", "sid", "catalogue.json");
     const content = readFileSync(file, "utf8");
     writeFileSync(file, content.replace("1", "2"));
-    await expect(openServedRun(root, "second", [])).rejects.toThrow(/not what the stage wrote/);
+    await expect(openServedRun(root, "second", [])).rejects.toThrow(/changed since the stage wrote them/);
     writeFileSync(file, content);
     const manifest = join(root, "second", "manifest.json");
     const whole = readFileSync(manifest, "utf8");

@@ -89,7 +89,34 @@ describe("serve.system = auto", () => {
     weigh(root, "plain", 0.5);
   });
 
+  it("answers mode direct with an order that is written at once, where that is recommended or asked for", async () => {
+    for (const system of ["sft_nothink", "rl_nothink"])
+      expect((await recommending(system)).systems.direct, system).toMatchObject({ name: system, writes: "answer" });
+    const { engine, workers } = await setUp(root, "plain", { set: ["serve.system=rl_nothink"] });
+    expect(engine.model()).toMatchObject({ systems: { direct: "rl_nothink" }, modes: ["direct"] });
+    const all = await engine.rerank(makeRequest([7, 4, 20, 11]));
+    expect([all.fallback, all.reasoning]).toEqual([undefined, ""]);
+    expect(all.ranking.map((r) => r.position).sort()).toEqual([0, 1, 2, 3]);
+    expect(all.tokens.prompt).toBeGreaterThan(0);
+    expect(all.tokens.generated).toBeGreaterThan(0);
+    const scores = all.ranking.map((r) => r.score);
+    expect(scores).toEqual([...scores].sort((a, b) => b - a));
+    // The first two are written alone; a kept answer to one question is none to the other.
+    const two = await engine.rerank(makeRequest([7, 4, 20, 11], { topN: 2 }));
+    expect(two.ranking.map((r) => r.position)).toEqual(all.ranking.slice(0, 2).map((r) => r.position));
+    expect(two.tokens.generated).toBeLessThan(all.tokens.generated);
+    expect(two.cached).toBeUndefined();
+    expect((await engine.rerank(makeRequest([7, 4, 20, 11]))).cached).toBe(true);
+    const calls = workers.flatMap((w) => w.log);
+    expect(calls.filter((c) => c === "sample")).toHaveLength(2);
+    expect(calls).not.toContain("forward");
+    await expect(engine.rerank(makeRequest([7], { mode: "think" }))).rejects.toThrow(/does not answer in mode think/);
+  });
+
   it("refuses a system that cannot be served", async () => {
-    await expect(openServedRun(root, "plain", ["serve.system=sft_nothink"])).rejects.toThrow("no such system to serve");
+    for (const system of ["prerank", "rl_other_order", "rl_compressed"])
+      await expect(openServedRun(root, "plain", [`serve.system=${system}`]), system).rejects.toThrow(
+        "no such system to serve",
+      );
   });
 });

@@ -19,20 +19,23 @@ const v2Body = body.extend({
     .int()
     .min(1)
     .nullish()
-    .describe("Allows texts that are too long to be cut at the service's limit, rather than refused."),
+    .describe("If given, texts that are too long are cut at the service's limit instead of refused."),
   priority: z.int().nullish().describe("Accepted and ignored."),
 });
 
 const v1Body = body.extend({
   rank_fields: z.array(z.string()).min(1).max(32).nullish().describe("Fields of a document that make up its text."),
   return_documents: z.boolean().nullish().describe("Default false."),
-  max_chunks_per_doc: z.int().min(1).nullish().describe("As max_tokens_per_doc of v2."),
+  max_chunks_per_doc: z.int().min(1).nullish().describe("Like max_tokens_per_doc in v2."),
 });
 
 const meta = z.object({
   api_version: z.object({ version: z.string(), is_experimental: z.boolean() }),
   billed_units: z.object({ search_units: z.int() }),
-  warnings: z.array(z.string()).optional().describe("Says so if the caller's own order came back, or texts were cut."),
+  warnings: z
+    .array(z.string())
+    .optional()
+    .describe("Present if the caller's own order was returned or texts were cut."),
 });
 
 const result = z.object({
@@ -50,7 +53,7 @@ const refuse = (problem: Problem, requestId: string) => ({
   body: { id: requestId, message: problem.message },
 });
 
-/** Cohere counts a search unit for every hundred documents begun. */
+/** Cohere counts one search unit per started hundred documents. */
 const renderMeta = (
   version: string,
   numDocuments: number,
@@ -68,7 +71,7 @@ const renderMeta = (
   };
 };
 
-/** @param more what a result holds next to index, score and the caller's id */
+/** @param more fields of a result besides index, score and the caller's id */
 const renderBody = (
   version: string,
   id: string,
@@ -132,7 +135,7 @@ export const cohereV1: Dialect = {
   },
 };
 
-/** Cohere gives a document back with all its fields. */
+/** Cohere returns a document with all its fields. */
 const echo = (from: Document | undefined): object => ({
   ...(typeof from === "object" ? from : {}),
   text: readText(from),

@@ -1,4 +1,4 @@
-/** What an HTTP dialect is: one body shape, one answer shape, one error shape, around the same request and answer. */
+/** The interface of an HTTP dialect: a body, an answer and an error format for the same request and answer. */
 import type { IncomingHttpHeaders } from "node:http";
 import { z } from "zod";
 import type {
@@ -14,22 +14,25 @@ import { Refusal } from "../../request/types.ts";
 import type { JsonLimits } from "../body.ts";
 import type { Problem } from "../problem.ts";
 
-/** What a dialect needs besides the body. */
+/** Inputs of a dialect besides the body. */
 export interface ReadContext {
-  /** Its limits are those in force: the model's or the service's, whichever is lower. */
+  /** Effective limits: the model's or the service's, whichever is lower. */
   readonly model: ServedModel;
   readonly json: JsonLimits;
-  /** From the headers x-gr2-mode, x-gr2-deadline-ms, x-gr2-on-fallback and x-gr2-candidate-order; a body's own fields come first. */
+  /**
+   * From the headers x-gr2-mode, x-gr2-deadline-ms, x-gr2-on-fallback and x-gr2-candidate-order; a body's own fields
+   * come first.
+   */
   readonly mode: ServeMode;
   readonly deadlineMs: number;
   readonly onFallback: OnFallback | undefined;
   readonly candidateOrder: CandidateOrder | undefined;
 }
 
-/** A body that was understood, and how to answer it. */
+/** A parsed body, and how to answer it. */
 export interface Reading {
   readonly request: RerankRequest;
-  /** Texts that were cut because the caller allowed it. */
+  /** Number of texts cut, with the caller's permission. */
   readonly numCut: number;
   /** Answer as server-sent events. */
   readonly stream: boolean;
@@ -47,10 +50,10 @@ export interface Dialect {
   readonly refuse: (problem: Problem, requestId: string) => { readonly status: number; readonly body: unknown };
 }
 
-/** Chooses by what a request holds; `body` is undefined while it is not read yet. */
+/** Chooses a dialect by headers and body; `body` is undefined until it is read. */
 export type Choose = (body: unknown, headers: IncomingHttpHeaders) => Dialect;
 
-/** The body by its schema. The refusal names the field and what was expected, never a value. */
+/** Parses the body with its schema. The refusal names the field and what was expected, never a value. */
 export function parseBody<T extends z.ZodType>(schema: T, body: unknown): z.output<T> {
   const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
@@ -63,7 +66,7 @@ export function parseBody<T extends z.ZodType>(schema: T, body: unknown): z.outp
   throw new Refusal("invalid", `${field}: ${issue.message.slice(0, 200)}`);
 }
 
-/** Of the forms a value may have, the complaint of the one that came furthest: it says more than "invalid input". */
+/** For a union, the error of the alternative that matched furthest, which says more than "invalid input". */
 function deepest(issues: readonly z.core.$ZodIssue[]): z.core.$ZodIssue {
   const issue = issues[0] as z.core.$ZodIssue;
   if (issue.code !== "invalid_union") return issue;
@@ -74,11 +77,11 @@ function deepest(issues: readonly z.core.$ZodIssue[]): z.core.$ZodIssue {
 export const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   value !== null && typeof value === "object" && !Array.isArray(value);
 
-/** A field next to what a dialect has, in answers that are the caller's own order alone. */
+/** An extra field in a dialect's answer, present only if the answer is the caller's own order. */
 export const fallbackField = z
   .enum(["invalid_answer", "deadline", "worker_lost", "overload", "shutting_down"])
   .optional()
-  .describe("Why the order is the request's own and its scores are the positions; absent where the model answered.");
+  .describe("Why the order is the request's own and its scores are positions; absent if the model answered.");
 
 export const renderFallback = (answer: RerankAnswer): { fallback?: FallbackReason } =>
   answer.fallback === undefined ? {} : { fallback: answer.fallback };

@@ -1,4 +1,4 @@
-/** Our own endpoint, POST /gr2/v1/rerank: all that a request and an answer hold, and the thought as it comes. */
+/** Our own endpoint, POST /gr2/v1/rerank: every field of request and answer, and streamed reasoning. */
 import { z } from "zod";
 import { checkRequest } from "../../request/check.ts";
 import type { RerankAnswer } from "../../request/types.ts";
@@ -13,34 +13,43 @@ const body = z.strictObject({
   candidates: z
     .array(
       z.strictObject({
-        id: id.describe("Yours; unique; comes back as it is."),
+        id: id.describe("Your id of the candidate, unique; returned unchanged."),
         item_id: id.optional().describe("The id of an item the model knows."),
         text: z.string().optional().describe("Title, or title and more."),
-        score: z.number().optional().describe("Your ranker's; larger is better. All candidates have one, or none."),
+        score: z
+          .number()
+          .optional()
+          .describe("Your ranker's score; larger is better. All candidates have one, or none."),
       }),
     )
-    .describe("Their order, by their scores or else as listed, is what comes back if anything goes wrong."),
+    .describe("Their order (by score, else as listed) is returned if anything goes wrong."),
   top_n: z.int().min(0).default(0).describe("0 = all."),
   mode: z
     .enum(["think", "direct"])
     .default("direct")
-    .describe("think: a visible thought first; direct: one forward pass."),
-  deadline_ms: z.number().min(0).default(0).describe("Milliseconds to the answer; 0 = the service's default."),
+    .describe("think: visible reasoning first; direct: one forward pass."),
+  deadline_ms: z
+    .number()
+    .min(0)
+    .default(0)
+    .describe("Milliseconds until the answer is due; 0 = the service's default."),
   on_fallback: z
     .enum(["own-order", "error"])
     .optional()
-    .describe("What comes where the model gives no answer: your own order, flagged, or 503. Default: the service's."),
+    .describe(
+      "Response if the model gives no answer: your own order, flagged, or 503. Default: the service's setting.",
+    ),
   candidate_order: z
     .enum(["ranked", "arbitrary"])
     .optional()
     .describe(
-      "What the order of candidates without scores means. ranked: your ranker made it, best first, and it counts; arbitrary: it does not. Default: the service's.",
+      "What the order of candidates without scores means. ranked: your ranker's order, best first, which counts; arbitrary: it is ignored. Default: the service's setting.",
     ),
   stream: z
     .boolean()
     .default(false)
     .describe(
-      'Answer as server-sent events: "thought" events {text} as they come, then one "answer" event; or one "error" event.',
+      'Answer as server-sent events: "thought" events {text} as they are generated, then one "answer" event; or one "error" event.',
     ),
 });
 
@@ -52,7 +61,7 @@ const answer = z.object({
   fallback: z
     .enum(["invalid_answer", "deadline", "worker_lost", "overload", "shutting_down"])
     .nullable()
-    .describe("Why your own order came back; null if it did not."),
+    .describe("Why your own order was returned; null if the model answered."),
   timings_ms: z.object({ queue: z.number(), encode: z.number(), model: z.number(), total: z.number() }),
   tokens: z.object({ prompt: z.int(), generated: z.int() }),
   model_version: z.string(),

@@ -1,4 +1,7 @@
-/** The re-rank endpoint of Hugging Face's Text Embeddings Inference: POST /rerank with `texts`. Its answer is a bare list. */
+/**
+ * The re-rank endpoint of Hugging Face's Text Embeddings Inference: POST /rerank with `texts`. Its answer is a bare
+ * list.
+ */
 import { z } from "zod";
 import { callersId, document, query, readText, toRequest } from "../mapping.ts";
 import { Problem, type ProblemCode } from "../problem.ts";
@@ -9,10 +12,7 @@ const names = { candidates: "texts", history: "query.history" };
 const body = z.object({
   query,
   texts: z.array(document).describe("Candidates in the order of your ranker."),
-  truncate: z
-    .boolean()
-    .nullish()
-    .describe("Default false. true: texts that are too long are cut, rather than refused."),
+  truncate: z.boolean().nullish().describe("Default false. true: texts that are too long are cut instead of refused."),
   truncation_direction: z
     .literal(["left", "right", "Left", "Right"])
     .nullish()
@@ -31,7 +31,7 @@ const answer = z.array(
   }),
 );
 
-/** Status and error_type, as TEI has them. What it has no word for is a validation error of the usual status. */
+/** TEI's status and error_type. Errors that TEI does not have become validation errors with the usual status. */
 const statuses: Readonly<Record<ProblemCode, readonly [number, string]>> = {
   syntax: [400, "Validation"],
   invalid: [422, "Validation"],
@@ -83,7 +83,7 @@ export const tei: Dialect = {
           ...(return_text === true ? { text: readText(texts[position]) } : {}),
           score: raw_scores === true ? Math.max(Math.log(score), -Number.MAX_VALUE) : score,
           ...callersId(texts[position]),
-          ...renderFallback(answer), // a bare list has no other room for it
+          ...renderFallback(answer), // a bare list has no other place for it
         })),
     };
   },

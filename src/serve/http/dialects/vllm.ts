@@ -1,4 +1,4 @@
-/** vLLM's re-rank endpoint: POST /rerank, and /v1/rerank and /v2/rerank where a body holds what only vLLM knows. */
+/** vLLM's re-rank endpoint: POST /rerank, and /v1/rerank and /v2/rerank for bodies with fields that only vLLM has. */
 import { z } from "zod";
 import { callersId, document, query, readText, toRequest } from "../mapping.ts";
 import { type ProblemCode, problemStatus } from "../problem.ts";
@@ -15,7 +15,7 @@ const body = z.object({
     .int()
     .min(-1)
     .nullish()
-    .describe("Given: texts that are too long are cut at the service's limit, rather than refused."),
+    .describe("If given, texts that are too long are cut at the service's limit instead of refused."),
   priority: z.int().nullish().describe("Accepted and ignored."),
 });
 
@@ -50,7 +50,7 @@ const types: Readonly<Record<ProblemCode, string>> = {
   unavailable: "ServiceUnavailableError",
 };
 
-/** Fields no other dialect has. */
+/** Fields that no other dialect has. */
 const ownFields = ["truncate_prompt_tokens", "softmax", "activation", "use_activation", "mm_processor_kwargs"];
 
 export const looksLikeVllm = (raw: unknown): boolean => isObject(raw) && ownFields.some((field) => field in raw);

@@ -81,7 +81,7 @@ describe("a teacher behind an endpoint", () => {
   it("goes on where the server has no such list", async () => {
     server.models = (response) => fail(response, 405, "no");
     expect(await check(recipe())).toEqual([
-      `teacher.model = llm is not checked: GET /models is answered with 405 at ${server.baseUrl}`,
+      `teacher.model = llm was not checked: GET /models is answered with 405 at ${server.baseUrl}`,
     ]);
   });
 
@@ -106,7 +106,7 @@ describe("a teacher behind an endpoint", () => {
     const config = recipe({ baseUrl: "http://127.0.0.1:9/v1" }, "warm");
     keptAnswers(config).add({ key: "k", text: "t", cut: false, time: "", inputTokens: 1, outputTokens: 1 });
     expect(await check(config, { finished: every })).toEqual([
-      expect.stringMatching(/^! the teacher at .*; 1 answers are kept$/),
+      expect.stringMatching(/^! the teacher at .*; 1 answers are cached$/),
     ]);
     expect(await check(config, { finished: every.slice(1) })).toEqual([expect.stringMatching(/^ENVIRONMENT /)]);
     expect(await check(recipe({ baseUrl: "http://127.0.0.1:9/v1" }), { finished: every })).toEqual([
@@ -173,7 +173,7 @@ describe("a teacher of distillation", () => {
     const good = state("large", {});
     const run = join(root, "runs", "large");
     expect(await check(recipe(run))).toEqual([
-      `CONFIG rl.opd.teacher = ${run}: holds neither saved weights nor an exported model | Name one of ${good}.`,
+      `CONFIG rl.opd.teacher = ${run}: contains neither saved weights nor an exported model | Name one of ${good}.`,
     ]);
     expect(await check(recipe(root))).toEqual([expect.stringMatching(/a folder that gr2 export wrote\.$/)]);
     expect(await check(recipe(good))).toEqual([]);
@@ -185,7 +185,7 @@ describe("a teacher of distillation", () => {
     const tokens = addedTokens(recipe("x"));
     const wide = state("wide", {}, [...tokens, "<s_a_4>"]);
     expect(await check(recipe(wide))).toEqual([
-      expect.stringMatching(/^CHECKPOINT .*it has the token <s_a_4>, this recipe/),
+      expect.stringMatching(/^CHECKPOINT .*it has the token <s_a_4>, which this recipe/),
     ]);
     const narrow = state("narrow", {}, tokens.slice(0, -1));
     expect(await check(recipe(narrow))).toEqual([expect.stringMatching(/^CHECKPOINT .*it lacks the token <s_b_3> \|/)]);
@@ -211,7 +211,7 @@ describe("a teacher of distillation", () => {
     expect(await check(recipe(path))).toEqual([]);
     writeFileSync(file, resolvedYaml(compileConfig({ sid, seed: 7 }, "test")));
     expect(await check(recipe(path))).toEqual([
-      expect.stringMatching(/^! .* its run has other settings of sid; if they make/),
+      expect.stringMatching(/^! .* its run has different settings for sid; if its semantic IDs/),
     ]);
   });
 
@@ -219,7 +219,7 @@ describe("a teacher of distillation", () => {
     const path = state("adapted", { base: "0123456789abcdef" });
     expect(await check(recipe(path))).toEqual([
       expect.stringMatching(
-        /^CHECKPOINT .*holds LoRA weights, but not in the folder of their run.* \| .*gr2 export RUN --out/,
+        /^CHECKPOINT .*contains LoRA weights outside the folder of their run.* \| .*gr2 export RUN --out/,
       ),
     ]);
     const file = join(root, "runs", "adapted", "config.resolved.yaml");

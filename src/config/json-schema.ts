@@ -1,0 +1,12 @@
+/** The schema of recipes as JSON Schema, for editors: every setting with its type, default and meaning. */
+import { z } from "zod";
+import { configSchema } from "./schema.ts";
+
+/** What setup writes into configs/, where the shipped recipes name it. */
+export const schemaFile = "gr2.schema.json";
+
+export function configJsonSchema(): object {
+  // Draft 7 is what editors' YAML servers know. "input": what may be left out is not required.
+  const schema = z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any", target: "draft-7" });
+  return { ...schema, title: "GR2 recipe" };
+}
