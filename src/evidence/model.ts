@@ -98,7 +98,7 @@ export function stackWeights(
   slates: readonly { readonly scores: readonly (readonly number[])[]; readonly truth_N: readonly number[] }[],
   numModels: number,
 ): number[] {
-  const fit = (models: readonly number[]): number[] => {
+  const weigh = (models: readonly number[]): number[] => {
     const examples = slates.map(({ scores, truth_N }): ChoiceExample => {
       const features_NK = new Float64Array(truth_N.length * models.length);
       models.forEach((m, k) => {
@@ -111,7 +111,7 @@ export function stackWeights(
     const names = models.map((m) => `model ${m}`);
     const { weights } = fitChoiceModel(examples, names, 1e-6);
     const kept = models.filter((_, k) => (weights[k] as number) > 0);
-    if (kept.length < models.length && kept.length > 0) return fit(kept);
+    if (kept.length < models.length && kept.length > 0) return weigh(kept);
     const out = new Array<number>(numModels).fill(0);
     models.forEach((m, k) => {
       out[m] = Math.max(0, weights[k] as number);
@@ -119,7 +119,7 @@ export function stackWeights(
     return out;
   };
   const all = Array.from({ length: numModels }, (_, m) => m);
-  return slates.length === 0 ? all.map(() => 1 / numModels) : fit(all);
+  return slates.length === 0 ? all.map(() => 1 / numModels) : weigh(all);
 }
 
 /** One slate to learn from. */

@@ -172,19 +172,23 @@ describe("qwen3-8b-beauty on a shrunken Qwen3 and the real worker", { timeout: 6
     const script = `
 import json, sys, numpy as np, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from asked import forward_spec, load_spec
 from gr2_worker.engine import Engine
-from gr2_worker.types import ForwardSpec, GroupBatch, LoadSpec
+from gr2_worker.types import GroupBatch
 tokenizer, model = AutoTokenizer.from_pretrained(sys.argv[1]), AutoModelForCausalLM.from_pretrained(sys.argv[1])
 ids = tokenizer("cream <s_a_3><s_b_1> then", return_tensors="pt")["input_ids"]
 plain = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
 engine = Engine(torch.device("cpu"))
-engine.load_model("", LoadSpec(path=sys.argv[1]))
+engine.load_model("", load_spec(path=sys.argv[1]))
 n = ids.shape[1] - 1
 batch = GroupBatch(ids[0].numpy().astype(np.int32), np.array([1]), np.array([1]), np.array([n]))
-own = engine.forward("", ForwardSpec(batch)).logprobs
+own = engine.forward("", forward_spec(batch)).logprobs
 gap = float(np.abs(own - plain.detach().numpy()).max())
 print(json.dumps({"tokens": n + 1, "gap": gap, "rows": model.get_input_embeddings().num_embeddings}))`;
-    const env = { ...process.env, PYTHONPATH: join(repositoryRoot, "python_worker") };
+    const env = {
+      ...process.env,
+      PYTHONPATH: ["python_worker", "tests/python"].map((d) => join(repositoryRoot, d)).join(":"),
+    };
     const options = { encoding: "utf8" as const, env };
     const plain = JSON.parse(execFileSync(python, ["-c", script, out], options)) as Record<string, number>;
     expect(plain.gap).toBeLessThan(1e-4);

@@ -12,7 +12,10 @@ import { startService, type TestService } from "../../serve-fixture.ts";
 const limits = { maxCandidates: 50, maxTextBytes: 2048, maxRequestBytes: 300_000 };
 let service: TestService;
 beforeAll(async () => {
-  service = await startService({ limits: { ...limits, maxJsonDepth: 6 }, http: { headersTimeoutMs: 400, requestTimeoutMs: 800 } });
+  service = await startService({
+    limits: { ...limits, maxJsonDepth: 6 },
+    http: { headersTimeoutMs: 400, requestTimeoutMs: 800 },
+  });
 });
 afterAll(() => service.server.close());
 
