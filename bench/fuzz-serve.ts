@@ -56,7 +56,8 @@ export const bench: Benchmark = async (emit, args) => {
     if (!fake) {
       const few = { ...run, numRequests: Math.ceil(run.numRequests / 20), callers: Math.min(2, run.callers) };
       await storm(emit, "promises", few, (n) => keepsPromises(url, authorization(token), seed, n));
-      await storm(emit, "items", few, (n) => keepsItems(url, authorization(token), seed, n));
+      // What is registered stays: not with a service that others use.
+      if (served) await storm(emit, "items", few, (n) => keepsItems(url, authorization(token), seed, n));
     }
     const address = served?.address ?? values.grpc;
     if (address === undefined) return;
