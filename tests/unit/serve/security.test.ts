@@ -166,7 +166,7 @@ describe("where to listen", () => {
       assertMayListen(host, settings({ tls: { clientCa: "file" } }));
       assertMayListen(host, settings({ allowOpen: true }));
     }
-    expect(() => assertMayListen("0.0.0.0", settings({ tls: { cert: "c", key: "k" } }))).toThrow(/everybody/);
+    expect(() => assertMayListen("0.0.0.0", settings({ tls: { cert: "c", key: "k" } }))).toThrow(/let anyone call/);
   });
 
   it("comes with warnings", () => {
