@@ -13,7 +13,7 @@ import { forever, type GatedWorker, makeRequest, makeRuns, setUp } from "../../s
 const folder = mkdtempSync(join(tmpdir(), "gr2-definitions-"));
 let root = "";
 beforeAll(async () => {
-  root = await makeRuns(folder, { first: ["decoding.evidence=true"] });
+  root = await makeRuns(folder, { first: ["decoding.evidence=true"], ordered: ["decoding.evidence=false"] });
 }, 60_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -89,8 +89,8 @@ describe("candidates that are one item to the model", () => {
 
 describe("the order of candidates without scores", () => {
   it("counts as GetModel says: the odds of a position against the first", async () => {
-    const { engine } = await setUp(root, "first", { set: ["serve.system=direct", "serve.cache=0"] });
-    const run = await openServedRun(root, "first", ["serve.system=direct"]);
+    const { engine } = await setUp(root, "ordered", { set: ["serve.system=direct", "serve.cache=0"] });
+    const run = await openServedRun(root, "ordered", ["serve.system=direct"]);
     const prior = run.systems.direct?.prior;
     if (!prior) throw new Error("no system answers mode direct");
     const odds = engine.model()?.positionOdds.direct ?? [];

@@ -105,6 +105,6 @@ describe("a reload", () => {
     Object.assign(settings.tls, { cert: join(folder, "none.pem"), key: join(folder, "none.key") });
     expect(() => guard.reload()).toThrow("cannot be read");
     expect(guard.authenticate(`Bearer ${after.token}`).name).toBe("after");
-    expect(() => guard.authenticate(`Bearer ${before.token}`)).toThrow("A valid token is needed");
+    expect(() => guard.authenticate(`Bearer ${before.token}`)).toThrow("A valid token is required");
   });
 });
