@@ -54,7 +54,7 @@ def test_rows_follow_the_texts_and_order_changes_nothing() -> None:
 @needs_model
 def test_batch_size_changes_rounding_only() -> None:
     np.testing.assert_allclose(
-        embed_texts(MODEL, TEXTS, 1, True, "cpu"), embed_texts(MODEL, TEXTS, 0, True, "cpu"), atol=1e-5
+        embed_texts(MODEL, TEXTS, 1, True, "cpu"), embed_texts(MODEL, TEXTS, 64, True, "cpu"), atol=1e-5
     )
 
 
