@@ -179,6 +179,7 @@ export const pipelineArgs = (w: Workspace, run: string, ...more: string[]): stri
   w.root,
   "--run",
   run,
+  "--no-share", // equal runs are compared: each computes its own stages
   ...more,
 ];
 
