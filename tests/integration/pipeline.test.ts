@@ -94,7 +94,11 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
       const crowd = await Promise.all(alone.map((_, k) => client.rerank(request(k, mode))));
       crowd.forEach((answer, k) => {
         const before = alone[k]?.ranking ?? [];
-        expect(answer.fallback).toBe(FallbackReason.FALLBACK_REASON_UNSPECIFIED);
+        // So small a model may write reasoning that repeats; such an answer is refused, alone and in a crowd.
+        expect(answer.fallback).toBe(alone[k]?.fallback);
+        const reasons: FallbackReason[] = [FallbackReason.FALLBACK_REASON_UNSPECIFIED];
+        if (mode === Mode.MODE_THINK) reasons.push(FallbackReason.FALLBACK_REASON_INVALID_ANSWER);
+        expect(reasons).toContain(answer.fallback);
         expect(answer.ranking.map((r) => r.id)).toEqual(before.map((r) => r.id));
         // Not bit for bit: the last bits of a float32 sum depend on the shape of the batch.
         answer.ranking.forEach((r, i) => {
@@ -106,7 +110,8 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
     let thought = "";
     for await (const { event } of client.rerankStream(request(5, Mode.MODE_THINK)))
       if (event?.$case === "thought") thought += event.value;
-      else expect(thought.trim()).toBe(event?.value.thought);
+      else if (event?.value.fallback === FallbackReason.FALLBACK_REASON_UNSPECIFIED)
+        expect(thought.trim()).toBe(event.value.thought);
     expect(thought).not.toBe("");
 
     const [worker] = workersUnder(service.pid);
