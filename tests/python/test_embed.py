@@ -67,4 +67,4 @@ def test_normalised_rows_have_length_one_and_meaning() -> None:
 
 @needs_model
 def test_no_texts_give_no_rows() -> None:
-    assert embed_texts(MODEL, [], 64, True, "cpu").shape == (0, embed_texts(MODEL, ["x"], 0, True, "cpu").shape[1])
+    assert embed_texts(MODEL, [], 64, True, "cpu").shape == (0, embed_texts(MODEL, ["x"], 64, True, "cpu").shape[1])
