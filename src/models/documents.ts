@@ -70,3 +70,13 @@ export function intoBatches(documents: readonly Document[], batchTokens: number)
   if (batch.length > 0) out.push(batch);
   return out;
 }
+
+/** One batch of next-token learning: every token but each document's first counts the same; the loss is their mean, nats. */
+export function learnDocuments(documents: readonly Document[]) {
+  const targets = documents.reduce((n, d) => n + d.length - 1, 0);
+  return {
+    batch: { groups: documents.map((d) => ({ prompt: d.slice(0, 1), responses: [d.slice(1)] })) },
+    weights: new Float32Array(targets).fill(1 / targets),
+    loss: { kind: "cross_entropy" as const },
+  };
+}

@@ -15,7 +15,7 @@ import { deriveSeed, Rng } from "../core/rng.ts";
 import { checkTrainingView } from "../data/leakage.ts";
 import { trainingView } from "../data/split.ts";
 import { resume, saveCheckpoint } from "../models/checkpoint.ts";
-import { type Document, intoBatches, sequentialDocuments } from "../models/documents.ts";
+import { type Document, intoBatches, learnDocuments, sequentialDocuments } from "../models/documents.ts";
 import { addedTokens, openLanguageModel, weightsChanged } from "../models/language-model.ts";
 import type { Encoder, Piece } from "../prompts/pieces.ts";
 import { captioningTask, describe, languageTask, personaTask } from "../prompts/tasks.ts";
@@ -64,12 +64,9 @@ async function run(context: StageContext): Promise<Summary> {
   let smooth = resumed?.smooth ?? Number.NaN;
   for (let step = resumed?.step ?? 0; step < batches.length; step++) {
     const documents = batches[step] as readonly Document[];
-    const targets = documents.reduce((n, d) => n + d.length - 1, 0);
     const result = await worker.forwardBackward(
       {
-        batch: { groups: documents.map((d) => ({ prompt: d.slice(0, 1), responses: [d.slice(1)] })) },
-        weights: new Float32Array(targets).fill(1 / targets),
-        loss: { kind: "cross_entropy" },
+        ...learnDocuments(documents),
         microBatchTokens: config.runtime.microBatchTokens,
         seed: deriveSeed(config.seed, "midtrain", "dropout", step),
       },
@@ -80,7 +77,7 @@ async function run(context: StageContext): Promise<Summary> {
       { ...adamW, learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
       { signal },
     );
-    tokens += targets;
+    tokens += documents.reduce((n, d) => n + d.length - 1, 0);
     smooth = Number.isNaN(smooth) ? result.loss : 0.95 * smooth + 0.05 * result.loss;
     context.progress(`loss ${smooth.toFixed(3)}`, step + 1, batches.length);
     if (step % 10 === 0 || step + 1 === batches.length)

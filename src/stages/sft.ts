@@ -15,7 +15,7 @@ import { adamW } from "../config/schema/training.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import { resume, saveCheckpoint } from "../models/checkpoint.ts";
-import type { Document } from "../models/documents.ts";
+import { type Document, learnDocuments } from "../models/documents.ts";
 import { openLanguageModel, weightsChanged } from "../models/language-model.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import { type Example, replayBatches, supervisedBatch } from "../models/supervised.ts";
@@ -109,12 +109,9 @@ async function run(context: StageContext): Promise<Summary> {
     }
     if (o.replayShare > 0) {
       const documents = replay.next().value as readonly Document[];
-      const targets = documents.reduce((n, d) => n + d.length - 1, 0);
       const result = await worker.forwardBackward(
         {
-          batch: { groups: documents.map((d) => ({ prompt: d.slice(0, 1), responses: [d.slice(1)] })) },
-          weights: new Float32Array(targets).fill(1 / targets),
-          loss: { kind: "cross_entropy" },
+          ...learnDocuments(documents),
           microBatchTokens: config.runtime.microBatchTokens,
           seed,
         },

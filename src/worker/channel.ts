@@ -38,7 +38,7 @@ export interface ChannelOptions {
   readonly diagnose?: () => string | undefined;
 }
 
-/** Trailing metadata of every verb, as python_worker/gr2_worker/rpc/server.py writes it. */
+/** Trailing metadata of every verb, as python_worker/gr2_worker/rpc/service.py writes it. */
 const computeSeconds = "gr2-compute-seconds";
 
 const seconds = (sinceMs: number): number => (performance.now() - sinceMs) / 1000;

@@ -14,7 +14,7 @@ from asked import forward_spec
 from conftest import random_batch
 from gr2_worker.errors import FailedPrecondition, ResourceExhausted
 from gr2_worker.memory import is_out_of_memory, memory_guard
-from gr2_worker.rpc import server
+from gr2_worker.rpc import server, service
 
 PETABYTE = 1 << 50
 
@@ -41,7 +41,7 @@ def test_a_verb_without_a_guard_reports_memory_too():
             raise RuntimeError(code, details)
 
     with pytest.raises(RuntimeError) as caught:
-        server._abort(Context(), MemoryError())
+        service._abort(Context(), MemoryError())
     assert caught.value.args == (grpc.StatusCode.RESOURCE_EXHAUSTED, "out of memory")
 
 

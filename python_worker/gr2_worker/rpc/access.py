@@ -20,7 +20,7 @@ from gr2_worker.errors import InvalidRequest, PermissionDenied
 
 MIN_TOKEN_LENGTH = 16
 WORKER_PREFIX = "/gr2.v1.Worker/"
-# What answering requests needs. Nothing here writes a file or changes a weight; LoadModel is limited further (server.py).
+# What answering requests needs. Nothing here writes a file or changes a weight; LoadModel is limited further (service.py).
 SERVING_VERBS = frozenset(
     [
         "GetInfo",

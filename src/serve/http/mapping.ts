@@ -37,6 +37,23 @@ export const documentObject = z.looseObject({
 
 export const document = z.union([z.string(), documentObject]);
 
+/** What bodies of the common APIs share. */
+export const sharedBody = z.object({
+  model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
+  query,
+  documents: z.array(document).describe("Candidates in the order of your ranker."),
+});
+
+/** What these APIs call the parts of a request, for errors. */
+export const sharedNames: FieldNames = { candidates: "documents", history: "query.history" };
+
+/** What a result of these APIs always holds. */
+export const sharedResult = z.object({
+  index: z.int().describe("Into the request's documents."),
+  relevance_score: z.number().describe("Probability of being the first choice."),
+  id: z.string().optional().describe("The document's id, if it came with one."),
+});
+
 export type Query = z.output<typeof query>;
 export type Document = z.output<typeof document>;
 

@@ -12,7 +12,7 @@ import { checkTrainingView } from "../../data/leakage.ts";
 import { segmentRange, trainingView } from "../../data/split.ts";
 import type { UserSplit } from "../../data/types.ts";
 import type { LanguageModelStage } from "../../eval/systems.ts";
-import { type Document, intoBatches, sequentialDocuments } from "../../models/documents.ts";
+import { type Document, intoBatches, learnDocuments, sequentialDocuments } from "../../models/documents.ts";
 import { type LanguageModel, weightsChanged } from "../../models/language-model.ts";
 import { learningRateAt } from "../../rl/groups.ts";
 import type { Asked } from "./asked.ts";
@@ -51,12 +51,9 @@ export async function refit(
   };
   let loss = 0;
   for (const [step, documents] of batches.entries()) {
-    const targets = documents.reduce((n, d) => n + d.length - 1, 0);
     const result = await worker.forwardBackward(
       {
-        batch: { groups: documents.map((d) => ({ prompt: d.slice(0, 1), responses: [d.slice(1)] })) },
-        weights: new Float32Array(targets).fill(1 / targets),
-        loss: { kind: "cross_entropy" },
+        ...learnDocuments(documents),
         microBatchTokens: config.runtime.microBatchTokens,
         seed: deriveSeed(config.seed, "refit", stage, through, "dropout", step),
       },

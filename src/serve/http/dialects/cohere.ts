@@ -1,16 +1,11 @@
 /** Cohere's re-rank API: POST /v2/rerank, and the older POST /v1/rerank. */
 import { z } from "zod";
 import type { RerankAnswer } from "../../request/types.ts";
-import { callersId, type Document, document, query, readText, toRequest } from "../mapping.ts";
+import { callersId, type Document, readText, sharedBody, sharedNames, sharedResult, toRequest } from "../mapping.ts";
 import { type Problem, problemStatus } from "../problem.ts";
 import { type Dialect, parseBody } from "./dialect.ts";
 
-const names = { candidates: "documents", history: "query.history" };
-
-const body = z.object({
-  model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
-  query,
-  documents: z.array(document).describe("Candidates in the order of your ranker."),
+const body = sharedBody.extend({
   top_n: z.int().min(1).nullish().describe("Default: all."),
 });
 
@@ -36,12 +31,6 @@ const meta = z.object({
     .array(z.string())
     .optional()
     .describe("Present if the caller's own order was returned or texts were cut."),
-});
-
-const result = z.object({
-  index: z.int().describe("Into the request's documents."),
-  relevance_score: z.number().describe("Probability of being the first choice."),
-  id: z.string().optional().describe("The document's id, if it came with one."),
 });
 
 const answerSchema = (item: z.ZodType) => z.object({ id: z.string(), results: z.array(item), meta });
@@ -93,13 +82,13 @@ const renderBody = (
 export const cohereV2: Dialect = {
   name: "cohere v2",
   body: v2Body,
-  answer: answerSchema(result),
+  answer: answerSchema(sharedResult),
   error,
   refuse,
   read(raw, context) {
     const { query, documents, top_n, max_tokens_per_doc } = parseBody(v2Body, raw);
     const cut = max_tokens_per_doc == null ? undefined : "right";
-    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0, cut }, context, names);
+    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0, cut }, context, sharedNames);
     return {
       request,
       numCut,
@@ -112,7 +101,7 @@ export const cohereV2: Dialect = {
 export const cohereV1: Dialect = {
   name: "cohere v1",
   body: v1Body,
-  answer: answerSchema(result.extend({ document: z.looseObject({ text: z.string() }).optional() })),
+  answer: answerSchema(sharedResult.extend({ document: z.looseObject({ text: z.string() }).optional() })),
   error,
   refuse,
   read(raw, context) {
@@ -124,7 +113,7 @@ export const cohereV1: Dialect = {
       cut: max_chunks_per_doc == null ? undefined : ("right" as const),
       textFields: rank_fields ?? undefined,
     };
-    const { request, numCut } = toRequest(generic, context, names);
+    const { request, numCut } = toRequest(generic, context, sharedNames);
     return {
       request,
       numCut,

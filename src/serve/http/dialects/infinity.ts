@@ -3,16 +3,11 @@
  * sends the same body to Infinity and to vLLM, whose answers differ: only the path can tell them apart then.
  */
 import { z } from "zod";
-import { callersId, document, query, readText, toRequest } from "../mapping.ts";
+import { callersId, readText, sharedBody, sharedNames, sharedResult, toRequest } from "../mapping.ts";
 import { type Dialect, fallbackField, isObject, parseBody, renderFallback } from "./dialect.ts";
 import { vllm } from "./vllm.ts";
 
-const names = { candidates: "documents", history: "query.history" };
-
-const body = z.object({
-  model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
-  query,
-  documents: z.array(document).describe("Candidates in the order of your ranker."),
+const body = sharedBody.extend({
   top_n: z.int().min(1).nullish().describe("Default: all."),
   return_documents: z.boolean().nullish().describe("Default false."),
   raw_scores: z.boolean().nullish().describe("Default false. true: the natural logarithm of the score."),
@@ -26,11 +21,8 @@ const answer = z.object({
   fallback: fallbackField,
   usage: z.object({ prompt_tokens: z.int(), total_tokens: z.int() }),
   results: z.array(
-    z.object({
-      index: z.int().describe("Into the request's documents."),
-      relevance_score: z.number().describe("Probability of being the first choice."),
+    sharedResult.extend({
       document: z.string().nullable(),
-      id: z.string().optional().describe("The document's id, if it came with one."),
     }),
   ),
 });
@@ -43,7 +35,7 @@ export const infinity: Dialect = {
   ...{ error: vllm.error, refuse: vllm.refuse },
   read(raw, context) {
     const { query, documents, top_n, return_documents, raw_scores } = parseBody(body, raw);
-    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0 }, context, names);
+    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0 }, context, sharedNames);
     return {
       request,
       numCut,

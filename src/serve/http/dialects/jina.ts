@@ -1,15 +1,10 @@
 /** Jina's re-rank API: POST /v1/rerank. */
 import { z } from "zod";
-import { callersId, document, query, readText, toRequest } from "../mapping.ts";
+import { callersId, readText, sharedBody, sharedNames, sharedResult, toRequest } from "../mapping.ts";
 import { type ProblemCode, problemStatus } from "../problem.ts";
 import { type Dialect, fallbackField, parseBody, renderFallback } from "./dialect.ts";
 
-const names = { candidates: "documents", history: "query.history" };
-
-const body = z.object({
-  model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
-  query,
-  documents: z.array(document).describe("Candidates in the order of your ranker."),
+const body = sharedBody.extend({
   top_n: z.int().min(1).nullish().describe("Default: all."),
   return_documents: z.boolean().nullish().describe("Default true."),
 });
@@ -19,10 +14,7 @@ const answer = z.object({
   fallback: fallbackField,
   usage: z.object({ total_tokens: z.int() }),
   results: z.array(
-    z.object({
-      index: z.int().describe("Into the request's documents."),
-      relevance_score: z.number().describe("Probability of being the first choice."),
-      id: z.string().optional().describe("The document's id, if it came with one."),
+    sharedResult.extend({
       document: z.object({ text: z.string() }).optional(),
     }),
   ),
@@ -38,7 +30,7 @@ export const jina: Dialect = {
   refuse: (problem) => ({ status: status[problem.code], body: { detail: problem.message } }),
   read(raw, context) {
     const { query, documents, top_n, return_documents } = parseBody(body, raw);
-    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0 }, context, names);
+    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0 }, context, sharedNames);
     return {
       request,
       numCut,

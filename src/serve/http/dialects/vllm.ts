@@ -1,15 +1,10 @@
 /** vLLM's re-rank endpoint: POST /rerank, and /v1/rerank and /v2/rerank for bodies with fields that only vLLM has. */
 import { z } from "zod";
-import { callersId, document, query, readText, toRequest } from "../mapping.ts";
+import { callersId, readText, sharedBody, sharedNames, sharedResult, toRequest } from "../mapping.ts";
 import { type ProblemCode, problemStatus } from "../problem.ts";
 import { type Dialect, fallbackField, isObject, parseBody, renderFallback } from "./dialect.ts";
 
-const names = { candidates: "documents", history: "query.history" };
-
-const body = z.object({
-  model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
-  query,
-  documents: z.array(document).describe("Candidates in the order of your ranker."),
+const body = sharedBody.extend({
   top_n: z.int().min(0).nullish().describe("0, the default: all."),
   truncate_prompt_tokens: z
     .int()
@@ -25,11 +20,8 @@ const answer = z.object({
   fallback: fallbackField,
   usage: z.object({ total_tokens: z.int() }),
   results: z.array(
-    z.object({
-      index: z.int().describe("Into the request's documents."),
+    sharedResult.extend({
       document: z.object({ text: z.string() }),
-      relevance_score: z.number().describe("Probability of being the first choice."),
-      id: z.string().optional().describe("The document's id, if it came with one."),
     }),
   ),
 });
@@ -72,7 +64,7 @@ export const vllm: Dialect = {
   read(raw, context) {
     const { query, documents, top_n, truncate_prompt_tokens } = parseBody(body, raw);
     const cut = truncate_prompt_tokens == null ? undefined : "right";
-    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0, cut }, context, names);
+    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0, cut }, context, sharedNames);
     return {
       request,
       numCut,

@@ -1,15 +1,10 @@
 /** Voyage's re-rank API: POST /v1/rerank with `top_k` or `truncation`, or one of Voyage's models. */
 import { z } from "zod";
-import { callersId, document, query, readText, toRequest } from "../mapping.ts";
+import { callersId, readText, sharedBody, sharedNames, sharedResult, toRequest } from "../mapping.ts";
 import { type Dialect, fallbackField, isObject, parseBody, renderFallback } from "./dialect.ts";
 import { jina } from "./jina.ts";
 
-const names = { candidates: "documents", history: "query.history" };
-
-const body = z.object({
-  model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
-  query,
-  documents: z.array(document).describe("Candidates in the order of your ranker."),
+const body = sharedBody.extend({
   top_k: z.int().min(1).nullish().describe("Default: all."),
   return_documents: z.boolean().nullish().describe("Default false."),
   truncation: z
@@ -24,11 +19,8 @@ const answer = z.object({
   fallback: fallbackField,
   usage: z.object({ total_tokens: z.int() }),
   data: z.array(
-    z.object({
-      index: z.int().describe("Into the request's documents."),
-      relevance_score: z.number().describe("Probability of being the first choice."),
+    sharedResult.extend({
       document: z.string().optional(),
-      id: z.string().optional().describe("The document's id, if it came with one."),
     }),
   ),
 });
@@ -49,7 +41,7 @@ export const voyage: Dialect = {
   read(raw, context) {
     const { query, documents, top_k, return_documents, truncation } = parseBody(body, raw);
     const cut = truncation === true ? "right" : undefined;
-    const { request, numCut } = toRequest({ query, documents, topN: top_k ?? 0, cut }, context, names);
+    const { request, numCut } = toRequest({ query, documents, topN: top_k ?? 0, cut }, context, sharedNames);
     return {
       request,
       numCut,
