@@ -110,6 +110,12 @@ export interface TestService {
   readonly reranker: FakeReranker;
   readonly log: HttpAccess[];
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
+  /** The same, read; request id r-1 by default. */
+  postJson(
+    path: string,
+    body: unknown,
+    headers?: Record<string, string>,
+  ): Promise<{ readonly status: number; readonly headers: Headers; readonly body: unknown }>;
 }
 
 type Overrides = Partial<Record<"http" | "security" | "limits", object>>;
@@ -126,18 +132,15 @@ export async function startService(overrides: Overrides = {}, reranker = new Fak
     log: (record) => log.push(record),
   });
   const { url, port } = await server.listen();
-  return {
-    url,
-    port,
-    server,
-    security: guard,
-    reranker,
-    log,
-    post: (path, body, headers = {}) =>
-      fetch(url + path, {
-        method: "POST",
-        headers: { "content-type": "application/json", ...headers },
-        body: typeof body === "string" ? body : JSON.stringify(body),
-      }),
+  const post: TestService["post"] = (path, body, headers = {}) =>
+    fetch(url + path, {
+      method: "POST",
+      headers: { "content-type": "application/json", ...headers },
+      body: typeof body === "string" ? body : JSON.stringify(body),
+    });
+  const postJson: TestService["postJson"] = async (path, body, headers = { "x-request-id": "r-1" }) => {
+    const response = await post(path, body, headers);
+    return { status: response.status, headers: response.headers, body: (await response.json()) as unknown };
   };
+  return { url, port, server, security: guard, reranker, log, post, postJson };
 }
