@@ -221,6 +221,15 @@ export const sft = z
       .describe(
         "Next-item tokens replayed per SFT token, from the mid-training segment and SFT users' re-rank segments, so that the LM keeps what it has learned.",
       ),
+    evalSteps: countOrZero
+      .default(50)
+      .describe("Steps between evaluations on validation slates; 0 = none, the last weights are kept."),
+    evalSlates: count.default(400).describe("Validation slates used there."),
+    patience: countOrZero
+      .default(2)
+      .describe(
+        "Stop after so many evaluations in a row without a better one; 0 = run every step. The best weights are kept.",
+      ),
     checkpointSteps: count.default(50).describe("Steps between checkpoints; a killed run resumes from the last one."),
     ...optimizer,
   })

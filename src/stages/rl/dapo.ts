@@ -9,6 +9,7 @@ import type { Config } from "../../config/schema.ts";
 import { RunError } from "../../core/errors.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";
 import { openLanguageModel } from "../../models/language-model.ts";
+import { average } from "../../models/learning-curve.ts";
 import type { Rollout } from "../../policy/policy.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
 import { type PromptMode, promptModes } from "../../prompts/rerank.ts";
@@ -17,7 +18,6 @@ import { teaches } from "../../rl/groups.ts";
 import { measureHealth, raiseAlarms } from "../../rl/health.ts";
 import type { Algorithm, Setup, Step } from "./algorithm.ts";
 import { type AnswerGroup, update } from "./update.ts";
-import { average } from "./validation.ts";
 
 /** Groups of a step whose answers are logged. */
 const loggedGroups = 2;
