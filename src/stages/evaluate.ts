@@ -11,12 +11,13 @@ import { cutHeads } from "../artifacts/heads.ts";
 import { ordersFile, type TestOrders } from "../artifacts/orders.ts";
 import { type DirectPriors, priorsFile, type Results } from "../artifacts/results.ts";
 import { conditional, readSlates } from "../artifacts/slates.ts";
+import type { Config } from "../config/schema.ts";
 import { ConfigError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { Rng } from "../core/rng.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import { choose, recommend } from "../eval/recommend.ts";
-import { baselinesFor, findSystem, isPolicy } from "../eval/systems.ts";
+import { baselinesFor, findSystem, isPolicy, type LanguageModelStage } from "../eval/systems.ts";
 import { resultsTable } from "../eval/table.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import type { Slate } from "../prerank/types.ts";
@@ -79,7 +80,13 @@ async function run(context: StageContext): Promise<Summary> {
   const asked = { context, corpus, evidence, prior, validation, test, heads, missed, selection, shown };
   const answers: SystemResult[] = baselineAnswers(asked);
   const done = context.cursor.read<number>() ?? 0; // stages whose answers an earlier attempt has written
-  for (const [i, stage] of (["midtrain", "sft", "rl"] as const).entries()) {
+  const stages: readonly LanguageModelStage[] = [
+    ...(asksBase(config) ? ["base" as const] : []),
+    "midtrain",
+    "sft",
+    "rl",
+  ];
+  for (const [i, stage] of stages.entries()) {
     const file = join(context.dir, `${stage}.json`);
     if (i >= done) {
       writeJson(file, await modelAnswers(stage, asked));
@@ -110,6 +117,9 @@ async function run(context: StageContext): Promise<Summary> {
     ci_high: over_ranker.ci_high,
   };
 }
+
+/** Whether there is a zero-shot baseline. */
+const asksBase = ({ eval: { zeroShot }, model }: Config): boolean => zeroShot && model.source === "pretrained";
 
 function tabulate(asked: Asked, answers: readonly SystemResult[], preranker: string | undefined): Results {
   const { context, corpus, test, selection } = asked;

@@ -46,6 +46,23 @@ describe("baselines", () => {
     expect(m.systems.find((s) => s.name === m.best_preranker)).toMatchObject({ kind: "baseline", servable: false });
   });
 
+  it("are a pretrained model before any training, by the same prompt and by titles; one from scratch is not asked", async () => {
+    const pretrained = ["model.source=pretrained", "model.path=fake", "decoding.maxReasoningTokens=200", "rl.steps=0"];
+    await makeRuns(folder, {
+      base: ["prompts.format=json", "eval.controls=false", ...pretrained],
+      tuned: ["prompts.format=json", "eval.controls=false", "eval.zeroShot=false", ...pretrained],
+    });
+    const m = metrics("base");
+    for (const system of ["zero_shot", "zero_shot_titles"]) {
+      expect(value(m, system, "conditional")).toBeGreaterThan(0);
+      expect(m.systems.find((s) => s.name === system)).toMatchObject({ kind: "baseline", servable: false });
+      for (const other of ["plain", "tuned"]) expect(value(metrics(other), system, "conditional")).toBeUndefined();
+    }
+    const tokens = (system: string) => m.systems.find((s) => s.name === system)?.prompt_tokens ?? 0;
+    expect(tokens("zero_shot")).toBe(tokens("sft_nothink")); // the same prompts
+    expect(value(m, "sft_nothink", "conditional")).toBe(value(metrics("tuned"), "sft_nothink", "conditional"));
+  }, 60_000);
+
   it("are scores from a file: the labels themselves put every true item first", async () => {
     const path = join(folder, "perfect.jsonl");
     const lines = [...slates("validation"), ...slates("test")].map((s) =>

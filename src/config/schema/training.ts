@@ -404,6 +404,12 @@ export const evaluation = z
       .describe(
         "Also evaluate the controls: another user's history, another slate's reasoning and, where the prompt lists candidates, another order of them.",
       ),
+    zeroShot: z
+      .boolean()
+      .default(true)
+      .describe(
+        "Also ask a pretrained model as it was before any training: with the same prompt, and by the likelihood of titles. A model from scratch knows nothing before training and is not asked.",
+      ),
     baselines: z
       .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), z.string().min(1))
       .default({})

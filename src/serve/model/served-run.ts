@@ -99,7 +99,8 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const describeSystem = (system: string): ServedSystem => {
     const { stage, mode } = findSystem(system) ?? {};
     const prior = direct[system] ?? priors.withLikelihood;
-    if (!stage || (mode === "direct" && prior.likelihood === 0)) return { name: system, weights: undefined, prior };
+    if (!stage || stage === "base" || (mode === "direct" && prior.likelihood === 0))
+      return { name: system, weights: undefined, prior };
     const refitted = refitDir(stageDir("evaluate"), stage);
     return {
       name: system,
