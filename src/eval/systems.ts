@@ -103,6 +103,14 @@ export const systems: readonly System[] = [
     description: "the evidence by a listwise regression alone",
   },
   {
+    name: "minilm",
+    mode: "scores",
+    kind: "baseline",
+    servable: false,
+    cost: "one pass",
+    description: "a cross-encoder over titles, fine-tuned on re-rank slates",
+  },
+  {
     name: "prior",
     mode: "prior",
     kind: "baseline",

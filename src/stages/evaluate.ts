@@ -27,6 +27,7 @@ import { modelVerbs } from "../run/verbs.ts";
 import { modelAnswers, type SystemResult } from "./evaluation/answers.ts";
 import type { Asked } from "./evaluation/asked.ts";
 import { baselineAnswers, bestPreranker } from "./evaluation/baselines.ts";
+import { crossEncoderAnswers } from "./evaluation/cross-encoder.ts";
 import { examples } from "./evaluation/examples.ts";
 import { bootstrapOptions, fitValidationPrior } from "./evaluation/weights.ts";
 
@@ -34,9 +35,10 @@ export const evaluate: Stage = {
   name: "evaluate",
   source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft", "rl"],
-  verbs: modelVerbs,
+  verbs: ["fitCrossEncoder", ...modelVerbs],
   settings: (c) => ({
     eval: c.eval,
+    ...(c.eval.crossEncoder.slates > 0 ? { encoder: c.embed.model } : {}),
     brought: Object.values(c.eval.baselines).map((path) => hashFile(path)),
     ...{ prompts: c.prompts, decoding: c.decoding, refit: c.refit, seed: c.seed },
     ...(c.refit ? { refitted: c.midtrain } : {}),
@@ -79,17 +81,15 @@ async function run(context: StageContext): Promise<Summary> {
   const prior = fitValidationPrior({ context, evidence }, validation);
   const asked = { context, corpus, evidence, prior, validation, test, heads, missed, selection, shown };
   const answers: SystemResult[] = baselineAnswers(asked);
-  const done = context.cursor.read<number>() ?? 0; // stages whose answers an earlier attempt has written
-  const stages: readonly LanguageModelStage[] = [
-    ...(asksBase(config) ? ["base" as const] : []),
-    "midtrain",
-    "sft",
-    "rl",
+  const parts: readonly (readonly [name: string, answer: () => Promise<SystemResult[]>])[] = [
+    ...(config.eval.crossEncoder.slates > 0 ? [["minilm", () => crossEncoderAnswers(asked)] as const] : []),
+    ...listModels(config).map((stage) => [stage, () => modelAnswers(stage, asked)] as const),
   ];
-  for (const [i, stage] of stages.entries()) {
-    const file = join(context.dir, `${stage}.json`);
+  const done = context.cursor.read<number>() ?? 0; // parts whose answers an earlier attempt has written
+  for (const [i, [name, answer]] of parts.entries()) {
+    const file = join(context.dir, `${name}.json`);
     if (i >= done) {
-      writeJson(file, await modelAnswers(stage, asked));
+      writeJson(file, await answer());
       context.cursor.write(i + 1);
     }
     answers.push(...readJson<SystemResult[]>(file));
@@ -118,8 +118,11 @@ async function run(context: StageContext): Promise<Summary> {
   };
 }
 
-/** Whether there is a zero-shot baseline. */
-const asksBase = ({ eval: { zeroShot }, model }: Config): boolean => zeroShot && model.source === "pretrained";
+/** Language models that answer: those of the stages, and the one they began from if it can do something untrained. */
+const listModels = ({ eval: { zeroShot }, model }: Config): LanguageModelStage[] => [
+  ...(zeroShot && model.source === "pretrained" ? (["base"] as const) : []),
+  ...(["midtrain", "sft", "rl"] as const),
+];
 
 function tabulate(asked: Asked, answers: readonly SystemResult[], preranker: string | undefined): Results {
   const { context, corpus, test, selection } = asked;
@@ -136,7 +139,11 @@ function tabulate(asked: Asked, answers: readonly SystemResult[], preranker: str
   });
   const judged = answers
     .filter((a) => a.validation.length > 0)
-    .map((a) => ({ system: a.system, values: a.validation.map((labels) => gradedNdcg(labels, 5)) }));
+    .map((a) => ({
+      system: a.system,
+      values: a.validation.map((labels) => gradedNdcg(labels, 5)),
+      silent: findSystem(a.system)?.mode === "direct" && a.prior?.likelihood === 0,
+    }));
   const users = selection.map((i) => asked.validation[i]?.user ?? -1);
   const recommendation = recommend(choose(users, judged, bootstrap), rows, comparisons);
   const validation = Object.fromEntries(

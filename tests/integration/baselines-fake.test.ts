@@ -6,7 +6,16 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Metrics } from "../../src/artifacts/results.ts";
 import { ndcgAt } from "../../src/eval/metrics.ts";
 import { type Slate, slateLabels } from "../../src/prerank/types.ts";
+import type { FitCrossEncoderRequest } from "../../src/worker/cross-encoder-types.ts";
+import { FakeWorker } from "../../src/worker/fake.ts";
 import { makeRuns } from "../service-fixture.ts";
+
+const asked: FitCrossEncoderRequest[] = [];
+const real = FakeWorker.prototype.fitCrossEncoder;
+FakeWorker.prototype.fitCrossEncoder = function (this: FakeWorker, request, ...rest) {
+  asked.push(request);
+  return real.call(this, request, ...rest);
+};
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-baselines-"));
 let root = "";
@@ -61,6 +70,19 @@ describe("baselines", () => {
     const tokens = (system: string) => m.systems.find((s) => s.name === system)?.prompt_tokens ?? 0;
     expect(tokens("zero_shot")).toBe(tokens("sft_nothink")); // the same prompts
     expect(value(m, "sft_nothink", "conditional")).toBe(value(metrics("tuned"), "sft_nothink", "conditional"));
+  }, 60_000);
+
+  it("are a cross-encoder that is told the answers of re-rank slates alone", async () => {
+    await makeRuns(folder, { encoder: [...common, "eval.crossEncoder.slates=20", "eval.crossEncoder.historyItems=2"] });
+    expect(value(metrics("encoder"), "minilm", "conditional")).toBeGreaterThan(0);
+    expect(value(metrics("plain"), "minilm", "conditional")).toBeUndefined();
+    const hits = (segment: string) => slates(segment).filter((s) => s.targetIndex >= 0).length;
+    const [request] = asked.filter(({ groups }) => groups.length > 0);
+    const learned = request?.groups.filter((g) => g.target !== undefined) ?? [];
+    expect(learned).toHaveLength(Math.min(20, hits("rerank")));
+    expect(request?.groups).toHaveLength(learned.length + hits("validation") + hits("test"));
+    expect(learned[0]?.query).toMatch(/^Film number \d+; Film number \d+$/);
+    expect(learned[0]?.candidates[0]).toMatch(/^Film number \d+\. (Drama|Comedy|Western)/);
   }, 60_000);
 
   it("are scores from a file: the labels themselves put every true item first", async () => {

@@ -410,6 +410,23 @@ export const evaluation = z
       .describe(
         "Also ask a pretrained model as it was before any training: with the same prompt, and by the likelihood of titles. A model from scratch knows nothing before training and is not asked.",
       ),
+    crossEncoder: z
+      .strictObject({
+        slates: countOrZero
+          .default(0)
+          .describe(
+            "Re-rank slates it learns from, a seeded draw; 0 = no such baseline. On two CPU cores about a second each, and a quarter for every slate it is judged on.",
+          ),
+        epochs: positive.default(1).describe("Passes over them."),
+        learningRate: positive.default(5e-5).describe("Peak learning rate; linear decay to zero."),
+        batchSlates: count.default(8).describe("Slates per optimizer step."),
+        historyItems: count.default(5).describe("Latest titles of the history that it reads with each candidate."),
+        maxTokens: count.default(128).describe("Tokens of history and candidate together; the history is cut."),
+      })
+      .prefault({})
+      .describe(
+        "Baseline `minilm`: the embedding model (embed.model), fine-tuned to read history and candidate together.",
+      ),
     baselines: z
       .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), z.string().min(1))
       .default({})
