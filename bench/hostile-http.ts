@@ -3,6 +3,7 @@
  * and the judgement of an answer; sends what it is told to where it is told to.
  */
 import { Agent, request } from "node:http";
+import { gzipSync } from "node:zlib";
 import { Rng } from "../src/core/rng.ts";
 
 export interface HostileCase {
@@ -180,13 +181,23 @@ export function hostileCase(seed: number, n: number, limits: HostileLimits): Hos
     () => make("no content type", body(), [415], { headers: {} }),
     () =>
       make("compressed", body(), [415], {
-        headers: { "content-type": "application/json", "content-encoding": pick(["gzip", "br", "x"]) },
+        headers: { "content-type": "application/json", "content-encoding": pick(["deflate", "br", "x"]) },
       }),
+    () => make("compressed with gzip", gzipSync(JSON.stringify(body())), [200], { headers: gzipped }),
+    () => make("said to be gzip", body(), [400], { headers: gzipped }),
     () =>
       make("another method", "", [405], { method: pick(["GET", "PUT", "DELETE", "OPTIONS", "PATCH"]), headers: {} }),
     () =>
       make("another path", body(), [404], {
-        path: pick(["/rerank/", "//rerank", "/v1/rerank%00", "/../rerank", "/gr2/v1/RERANK", "/constructor", "/%ff"]),
+        path: pick([
+          "/rerank%2f",
+          "/;/rerank",
+          "/v1/rerank%00",
+          "/../rerank",
+          "/gr2/v1/RERANK",
+          "/constructor",
+          "/%ff",
+        ]),
       }),
     () =>
       make("bad mode", body(), invalid, {
@@ -197,10 +208,14 @@ export function hostileCase(seed: number, n: number, limits: HostileLimits): Hos
         },
       }),
   ];
-  // Bodies beyond the limit are slow to send: one in a hundred.
+  // Bodies beyond the limit are slow to send and to make: one in a hundred each.
+  if (n % 100 === 49)
+    return make("a gzip bomb", gzipSync(Buffer.alloc(4 * limits.maxRequestBytes, 0x20)), [413], { headers: gzipped });
   if (n % 100 === 99) return make("too large", Buffer.alloc(limits.maxRequestBytes + 1 + rng.int(1000), 0x20), [413]);
   return (kinds[n % kinds.length] as () => HostileCase)();
 }
+
+const gzipped = { "content-type": "application/json", "content-encoding": "gzip" };
 
 function anyJson(rng: Rng, depth: number): unknown {
   const leaf = [null, true, -0, 1e308, "", "texts", forgeries[rng.int(forgeries.length)]];

@@ -28,6 +28,7 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   serve: () => import("./serve.ts"),
   "fuzz-serve": () => import("./fuzz-serve.ts"),
   plan: () => import("./plan.ts"),
+  plugins: () => import("./plugins.ts"),
 };
 
 async function main([name, ...args]: readonly string[]): Promise<number> {

@@ -7,7 +7,7 @@
 import { parseArgs } from "node:util";
 import { runPipeline } from "../src/cli/pipeline.ts";
 import { RunError } from "../src/core/errors.ts";
-import { readJson } from "../src/run/files.ts";
+import { tryReadJson } from "../src/run/files.ts";
 import { readManifest } from "../src/run/manifest.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
 import type { WorkerCosts } from "../src/stages/pipeline.ts";
@@ -45,7 +45,7 @@ export const bench: Benchmark = async (emit, args) => {
   emit({ claim: "pipeline/seconds in all", value: seconds, unit: "s", n, bar: ["value", "<=", secondsBar] });
   emit({ claim: "pipeline/peak memory", value: peak, unit: "MiB", n, bar: ["value", "<=", memoryBarMb] });
 
-  const costs = readJson(folder.file("worker-costs.json")) as WorkerCosts | undefined;
+  const costs = tryReadJson(folder.file("worker-costs.json")) as WorkerCosts | undefined;
   if (costs?.stages) for (const m of shares(costs)) emit(m);
 };
 

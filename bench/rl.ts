@@ -8,10 +8,12 @@
  * Without --python the peers that transformers alone can play run in the worker's environment, and the whole step has none;
  * --alone runs none. With --peak-tflops (the data sheet's, of the dtype) model FLOPs utilisation is printed.
  */
+
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { adamW } from "../src/config/schema/training.ts";
 import { ConfigError, EnvironmentError } from "../src/core/errors.ts";
 import { repositoryRoot } from "../src/core/paths.ts";
 import { Rng } from "../src/core/rng.ts";
@@ -251,7 +253,7 @@ async function once(
       clipHigh: 0.28,
     },
   });
-  await client.optimStep({ learningRate: 1e-5, maxGradNorm: 1 });
+  await client.optimStep({ ...adamW, learningRate: 1e-5, maxGradNorm: 1 });
 }
 
 /** CPU seconds of this process and of the worker's, threads included. */

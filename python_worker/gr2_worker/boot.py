@@ -36,19 +36,6 @@ def boot(request_json: str) -> str:
         return json.dumps({"ok": False, "error": message})
 
 
-def shutdown() -> str:
-    """Drains and stops the server, if it runs."""
-    global _server
-    try:
-        with _lock:
-            if _server is not None:
-                _server.stop()
-                _server = None
-        return json.dumps({"ok": True})
-    except BaseException as error:
-        return json.dumps({"ok": False, "error": str(error)})
-
-
 def die_with_parent(parent_pid: int) -> None:
     """Ends this process by SIGKILL as soon as its parent is gone, even while torch computes."""
     if sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""Plain data the rooms of the worker exchange: NumPy arrays and numbers, no protobuf, no torch modules.
+"""Plain data the rooms of the worker exchange: NumPy arrays and numbers, no protobuf, no torch modules, no defaults.
 
 Shape legend: G groups, R responses, N targets (response tokens, flat in request order), P prompts, J sequences of a constraint.
 """
@@ -93,19 +93,19 @@ class PermutationConstraint:
     sequence_tokens: Int32s  # flat
     prior: Float32s  # [sum of sequence_counts]
     scale: float
-    trigger: tuple[int, ...] = ()
-    separator: tuple[int, ...] = ()
-    terminator: tuple[int, ...] = ()
-    max_sequences: int = 0
-    whole_sequences: bool = False
-    max_free_tokens: int = 0  # 0 = no bound
+    trigger: tuple[int, ...]
+    separator: tuple[int, ...]
+    terminator: tuple[int, ...]
+    max_sequences: int
+    whole_sequences: bool
+    max_free_tokens: int  # 0 = no bound
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
     """loss_t = -log p_t; with negatives, normalised over an estimate of the vocabulary (scoring.sampled_logprobs)."""
 
-    negatives: int = 0
+    negatives: int  # 0 = the whole vocabulary
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,11 @@ class ForwardSpec:
     """What Forward computes."""
 
     batch: GroupBatch
-    constraint: PermutationConstraint | None = None
-    temperature: float = 1.0
-    want_entropy: bool = False
-    micro_batch_tokens: int = 16384
-    top_k: int = 0  # alternatives wanted of every target
+    constraint: PermutationConstraint | None
+    temperature: float  # > 0
+    want_entropy: bool
+    micro_batch_tokens: int
+    top_k: int  # alternatives wanted of every target
 
 
 @dataclass(frozen=True)
@@ -164,11 +164,11 @@ class TrainSpec:
     batch: GroupBatch
     weights: Float32s  # [N]
     loss: LossSpec
-    constraint: PermutationConstraint | None = None
-    temperature: float = 1.0
-    micro_batch_tokens: int = 16384
-    seed: int = 0
-    want_logprobs: bool = False
+    constraint: PermutationConstraint | None
+    temperature: float
+    micro_batch_tokens: int
+    seed: int
+    want_logprobs: bool
 
 
 @dataclass(frozen=True)
@@ -182,11 +182,11 @@ class TrainResult:
 @dataclass(frozen=True)
 class AdamWParams:
     learning_rate: float
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 0.0  # 0 = no clipping
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    max_grad_norm: float  # 0 = no clipping
 
 
 @dataclass(frozen=True)
@@ -203,13 +203,13 @@ class SampleParams:
     prompts: list[Int32s]
     num_samples: int
     max_new_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
-    stop_tokens: tuple[int, ...] = ()
-    stop_strings: tuple[str, ...] = ()  # none empty
-    constraint: PermutationConstraint | None = None
-    max_batch_tokens: int = 262144
+    temperature: float
+    top_p: float
+    seed: int
+    stop_tokens: tuple[int, ...]
+    stop_strings: tuple[str, ...]  # none empty
+    constraint: PermutationConstraint | None
+    max_batch_tokens: int
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,6 @@ class BeamParams:
     trie: Trie
     beam_width: int
     excluded: list[Int64s]  # per prompt: catalogue rows that must not be returned
-    max_batch_tokens: int = 262144
 
 
 @dataclass(frozen=True)
@@ -279,16 +278,16 @@ class LoraSpec:
 class LoadSpec:
     """How LoadModel makes a model: from an architecture and a tokenizer, or from a path."""
 
-    architecture_json: str = ""
-    tokenizer_json: bytes = b""
-    path: str = ""
-    gguf_file: str = ""
-    added_tokens: tuple[str, ...] = ()
-    dtype: str = "float32"  # "float32" | "bfloat16"
-    gradient_checkpointing: bool = False
-    seed: int = 0
-    trainable: bool = False
-    pad_vocab_multiple: int = 0
-    added_token_vectors: Float32s | None = None  # [added tokens, any width]
-    lora: LoraSpec | None = None  # None = all parameters are trained
-    prefix_cache_bytes: int = 0  # 0 = no prefix cache
+    architecture_json: str
+    tokenizer_json: bytes
+    path: str
+    gguf_file: str
+    added_tokens: tuple[str, ...]
+    dtype: str  # "float32" | "bfloat16"
+    gradient_checkpointing: bool
+    seed: int
+    trainable: bool
+    pad_vocab_multiple: int
+    added_token_vectors: Float32s | None  # [added tokens, any width]
+    lora: LoraSpec | None  # None = all parameters are trained
+    prefix_cache_bytes: int  # 0 = no prefix cache

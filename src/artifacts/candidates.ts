@@ -1,12 +1,9 @@
 /** What the pre-rankers of a run are worth: recall.json of stage candidates, or of stage slates where the LM is one of them. */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Segment } from "../data/types.ts";
 import { type ExpertNames, needsLanguageModel } from "../prerank/experts.ts";
 import type { Fusion } from "../prerank/fuse.ts";
 import type { ListMetrics } from "../prerank/lists.ts";
-import type { StageContext } from "../run/stage.ts";
-import { readJson } from "./files.ts";
 
 /** The stage that makes a recipe's slates, and keeps what its pre-rankers learned. */
 export const proposingStage = (prerank: ExpertNames): "candidates" | "slates" =>
@@ -37,11 +34,4 @@ export interface CandidatesReport {
     readonly ciLow: number;
     readonly ciHigh: number;
   }[];
-}
-
-/** Of whichever stage made the slates; undefined where they were logged. */
-export function readCandidatesReport(context: StageContext): CandidatesReport | undefined {
-  const files = (["slates", "candidates"] as const).map((stage) => recallFile(context.inputDir(stage)));
-  const file = files.find((path) => existsSync(path));
-  return file === undefined ? undefined : readJson<CandidatesReport>(file);
 }

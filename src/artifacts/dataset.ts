@@ -32,6 +32,8 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
     case "ml-100k":
     case "movielens":
       return { kind: "movielens", path };
+    case "module":
+      return { kind: "table", path, columns: { ...usual, item: "item_id" } }; // items that come later are a table
     case "sequences":
       return { kind: o.adapter, path, ...one, itemColumns };
     case "impressions": {

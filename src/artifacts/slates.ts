@@ -2,8 +2,9 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { deriveSeed, unitHash } from "../core/rng.ts";
-import type { Segment } from "../data/types.ts";
-import type { Slate } from "../prerank/types.ts";
+import type { LabelledSlate, SlateItems } from "../data/slate-items.ts";
+import type { Item, Segment } from "../data/types.ts";
+import { type Slate, slateLabels } from "../prerank/types.ts";
 import type { StageContext } from "../run/stage.ts";
 import type { Corpus } from "./corpus.ts";
 import { readLines } from "./files.ts";
@@ -28,5 +29,24 @@ export const toSlateInput = (corpus: Corpus, slate: Slate, evidence?: Readonly<R
   candidates: slate.candidates,
   scores: slate.scores,
 });
+
+/** A slate as a user's module sees it. @param latest so many items of the history */
+export function toSlateItems(
+  corpus: Pick<Corpus, "split" | "items">,
+  slate: Pick<Slate, "id" | "user" | "position" | "candidates" | "scores">,
+  latest: number,
+): SlateItems {
+  const { id, user, position, candidates, scores } = slate;
+  const own = corpus.split.dataset.sequences[user]?.items ?? new Int32Array();
+  const history = own.subarray(Math.max(0, position - latest), position);
+  const findItem = (row: number): Item => corpus.items[row] as Item;
+  return { id, history: Array.from(history, findItem), candidates: candidates.map(findItem), scores };
+}
+
+export const toLabelledSlate = (
+  corpus: Pick<Corpus, "split" | "items">,
+  slate: Slate,
+  latest: number,
+): LabelledSlate => ({ ...toSlateItems(corpus, slate, latest), labels: slateLabels(slate) });
 
 export const slateFile = (dir: string, segment: Segment): string => join(dir, `${segment}.jsonl`);

@@ -3,13 +3,13 @@ import pc from "picocolors";
 import { RunError } from "../core/errors.ts";
 import { dateText } from "../data/clock.ts";
 import type { DataStatistics } from "../data/statistics.ts";
-import { readJson } from "../run/files.ts";
+import { tryReadJson } from "../run/files.ts";
 import { RunFolder } from "../run/run-folder.ts";
 import { bar, columns, number } from "./format.ts";
 
 export function showData(root: string, name: string): string {
   const file = RunFolder.view(root, name).file("stages", "data", "statistics.json");
-  const statistics = readJson(file) as DataStatistics | undefined;
+  const statistics = tryReadJson(file) as DataStatistics | undefined;
   if (!statistics) throw new RunError(`run ${name} has no data yet`, { advice: "The data stage makes it." });
   return renderData(statistics);
 }

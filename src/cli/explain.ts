@@ -4,14 +4,22 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import pc from "picocolors";
+import { toLabelledSlate } from "../artifacts/slates.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError, RunError } from "../core/errors.ts";
-import { slateLabels } from "../prerank/types.ts";
-import { parseResponse } from "../prompts/parse.ts";
+import { itemId } from "../core/ids.ts";
+import { loadDataset } from "../data/cache.ts";
+import type { LabelledSlate } from "../data/slate-items.ts";
+import type { Item } from "../data/types.ts";
+import { closePlugins } from "../plugins/python.ts";
+import { openReward } from "../plugins/reward.ts";
+import { type Slate, slateLabels } from "../prerank/types.ts";
+import { type Parsed, parseResponse } from "../prompts/parse.ts";
 import { markers } from "../prompts/pieces.ts";
 import type { PromptMode } from "../prompts/rerank.ts";
-import { isIdeal, type Verdict, verify } from "../reward/verify.ts";
+import type { Score } from "../reward/reward.ts";
+import { isIdeal, judge, type Verdict } from "../reward/verify.ts";
 import { RunFolder } from "../run/run-folder.ts";
 import { Catalogue } from "../sid/catalogue.ts";
 import { codeToken } from "../sid/semantic-id.ts";
@@ -39,6 +47,8 @@ interface ExplainedResponse {
   readonly spellings: readonly string[];
   /** Relevance of every candidate, in input order. */
   readonly labels: readonly number[];
+  /** What a reward is told of the slate. */
+  readonly readSlate: () => Promise<LabelledSlate>;
   /** The name of a candidate in the explanation. */
   readonly getName: (index: number) => string;
   /** The parser's message with the candidates' names. */
@@ -46,12 +56,13 @@ interface ExplainedResponse {
 }
 
 /** The verdict as text. Throws ConfigError or RunError for invalid arguments. */
-export function explainReward(args: ExplainArguments): string {
+export async function explainReward(args: ExplainArguments): Promise<string> {
   const explained = args.run === undefined ? fromNumbers(args) : fromRun(args, args.run);
   const { config, response, spellings, labels, getName, named } = explained;
   const mode = chooseMode(args.mode, config, response);
   const parsed = parseResponse(response, spellings, mode, config.prompts);
-  const verdict = verify(parsed, labels, config.rl.reward);
+  const score = parsed.kind === "ranking" ? await askReward(explained, mode, parsed) : undefined;
+  const verdict = judge(parsed, labels, config.rl.reward, () => score as Score);
   const steps: [string, string][] = [
     [
       "read",
@@ -68,7 +79,7 @@ export function explainReward(args: ExplainArguments): string {
     steps.push(
       ["parse", `${parsed.order.map(getName).join(" > ")}: a complete permutation`],
       ...labels.flatMap((label, i): [string, string][] => (label > 0 ? [trueItem(i, parsed.order)] : [])),
-      ["ranking", rankingText(verdict, labels, parsed.order, config)],
+      ["ranking", rankingText(verdict, labels, parsed.order, config, score)],
       ["format", formatText(verdict, labels, parsed.order, config)],
     );
   }
@@ -86,12 +97,40 @@ export function explainReward(args: ExplainArguments): string {
   }
 }
 
-function rankingText(verdict: Verdict, labels: readonly number[], order: readonly number[], config: Config): string {
+/** Ours or the module that the recipe names. */
+async function askReward(
+  { config, readSlate }: ExplainedResponse,
+  mode: PromptMode,
+  { order, reasoning }: Extract<Parsed, { kind: "ranking" }>,
+): Promise<Score> {
+  const slate = await readSlate();
+  try {
+    const reward = await openReward({ config, items: [] });
+    const [score] = await reward.score([{ slate, mode, order, reasoning }]);
+    return score as Score;
+  } finally {
+    await closePlugins();
+  }
+}
+
+function rankingText(
+  verdict: Verdict,
+  labels: readonly number[],
+  order: readonly number[],
+  config: Config,
+  score: Score | undefined,
+): string {
   const { kind, ndcgK, dehacked } = config.rl.reward;
   const single = isSingle(labels);
   if (dehacked && verdict.identity && !isIdeal(labels))
     return `${number(0)}: the input order repeated although ${single ? "the true item was not first" : "it was not ideal"} (rl.reward.dehacked)`;
   const value = number(verdict.parts.ranking);
+  if (kind === "module") {
+    const details = Object.entries(verdict.details).map(([name, addend]) => `${name} ${number(addend)}`);
+    const because = score?.because ? [plain(score.because, 160)] : [];
+    const why = [...details, ...because].join("; ");
+    return `${config.rl.reward.module} says ${value}${why === "" ? "" : ` (${why})`}`;
+  }
   if (kind !== "rank-promotion") {
     const name = kind === "ndcg" ? `NDCG@${ndcgK}` : "AUC";
     return `${name} of the answer${dehacked ? "" : " - of the input order"} = ${value}`;
@@ -148,22 +187,36 @@ function fromNumbers(args: ExplainArguments): ExplainedResponse {
     throw new ConfigError("give --candidates N and --target K, or --run NAME and --slate ID");
   if (target > n) throw new ConfigError(`--target ${target}: there are only ${n} candidates`);
   const spell = (k: number): string => codeToken(0, k);
+  const labels = Array.from({ length: n }, (_, i) => (i === target - 1 ? 1 : 0));
   return {
     config: loadConfig(args.config, args.set),
     response: readResponse(args).replace(/\bc([1-9][0-9]*)\b/g, (_, k: string) => spell(Number(k))),
     spellings: Array.from({ length: n }, (_, i) => spell(i + 1)),
-    labels: Array.from({ length: n }, (_, i) => (i === target - 1 ? 1 : 0)),
+    labels,
+    readSlate: async () => ({
+      id: "c1 to cN",
+      history: [],
+      candidates: labels.map((_, i) => nameItem(`c${i + 1}`)),
+      scores: labels.map((_, i) => n - i),
+      labels,
+    }),
     getName: (i) => `c${i + 1}`,
     named: (text) => text.replace(/<s_a_(\d+)>/g, "c$1").replace(/^candidate (\d+) /, (_, i) => `c${Number(i) + 1} `),
   };
 }
 
-interface SlateLine {
-  readonly id: string;
-  readonly candidates: readonly number[];
-  readonly targetIndex: number;
-  readonly labels?: readonly number[];
-}
+/** Of a run whose data are gone: items have no text. */
+const withoutItems = (slate: Slate, catalogue: Catalogue): LabelledSlate => ({
+  id: slate.id,
+  history: [],
+  candidates: slate.candidates.map((row) => nameItem(catalogue.textAt(row))),
+  scores: slate.scores,
+  labels: slateLabels(slate),
+});
+
+const nameItem = (name: string): Item => ({
+  ...{ id: itemId(name), title: name, brand: "", categories: [], description: "" },
+});
 
 function fromRun(args: ExplainArguments, name: string): ExplainedResponse {
   const folder = RunFolder.view(args.root, name);
@@ -172,9 +225,19 @@ function fromRun(args: ExplainArguments, name: string): ExplainedResponse {
   if (slate.targetIndex < 0)
     throw new RunError(`the true item of slate ${slate.id} is not among its candidates: no reward is defined`);
   const catalogue = Catalogue.fromJSON(JSON.parse(readRunFile(folder, "stages", "sid", "catalogue.json")));
+  const config = loadConfig(folder.file("config.resolved.yaml"), args.set);
   return {
-    config: loadConfig(folder.file("config.resolved.yaml"), args.set),
+    config,
     response: readResponse(args),
+    readSlate: async () => {
+      if (!existsSync(folder.file("stages", "data", "dataset.json"))) return withoutItems(slate, catalogue);
+      const dataset = await loadDataset(folder.file("stages", "data"));
+      return toLabelledSlate(
+        { split: { dataset, splits: [] }, items: dataset.items },
+        slate,
+        config.prompts.historyItems,
+      );
+    },
     spellings: slate.candidates.map((row) => catalogue.textAt(row)),
     labels: slateLabels(slate),
     getName: (i) => catalogue.textAt(slate.candidates[i] as number),
@@ -182,14 +245,14 @@ function fromRun(args: ExplainArguments, name: string): ExplainedResponse {
   };
 }
 
-function findSlate(folder: RunFolder, id: string): SlateLine {
+function findSlate(folder: RunFolder, id: string): Slate {
   for (const segment of ["rerank", "validation", "test"]) {
     const path = folder.file("stages", "slates", `${segment}.jsonl`);
     if (!existsSync(path)) continue;
     const line = readFileSync(path, "utf8")
       .split("\n")
       .find((l) => l.includes(`"${id}"`));
-    if (line !== undefined) return JSON.parse(line) as SlateLine;
+    if (line !== undefined) return JSON.parse(line) as Slate;
   }
   throw new RunError(`run ${folder.name} has no slate ${id}`, {
     advice: "Slate ids are in rollouts.jsonl; see `gr2 rollout show`.",

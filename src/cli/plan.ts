@@ -31,7 +31,7 @@ export function plan(args: PlanArguments): string {
   return renderPlan(config, found, device);
 }
 
-export function renderPlan(config: Config, found: MemoryPlan, device: Device): string {
+function renderPlan(config: Config, found: MemoryPlan, device: Device): string {
   const millions = (n: number): string => `${(n / 1e6).toFixed(n < 1e7 ? 2 : 0)}M`;
   const size = (bytes: number): string => (bytes === 0 ? "" : (bytes / gib).toFixed(2));
   const rows = found.phases.map((p) => [p.name, ...parts.map((part) => size(p.bytes[part])), size(p.total)]);

@@ -91,6 +91,13 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   addServeToken(serve, print);
 
   gr2
+    .command("init <name>")
+    .description("write a new project: a recipe, a reward and a pre-ranker of your own with tests, a README")
+    .action(async (name: string) => {
+      print((await import("../commands/init.ts")).initProject(name));
+    });
+
+  gr2
     .command("doctor")
     .description("check this machine: Python, packages, device, memory, disk, data")
     .option("--python <path>", "Python interpreter to check")
@@ -169,7 +176,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option(...set)
     .option(...root)
     .action(async (response: string | undefined, options) => {
-      print((await import("./explain.ts")).explainReward({ ...options, response }));
+      print(await (await import("./explain.ts")).explainReward({ ...options, response }));
     });
 
   const sid = gr2

@@ -69,7 +69,7 @@ export function resultsTable(results: ResultsFile): string {
 }
 
 /** What to deploy, its gain and its cost; empty for a run of an earlier version. */
-export function headline(results: HeadlineSource): string[] {
+function headline(results: HeadlineSource): string[] {
   const { recommendation: r } = results;
   if (!r) return [];
   const shown = headlineNumbers(r);

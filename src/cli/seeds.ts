@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { type SeedRun, type SeedsSummary, seedRun, summariseSeeds } from "../commands/seeds.ts";
 import { loadConfig } from "../config/load.ts";
 import { ConfigError } from "../core/errors.ts";
-import { writeJson } from "../run/files.ts";
+import { writePrettyJson } from "../run/files.ts";
 import { nameRun, type PipelineArguments, type PipelineOutput, runPipeline } from "./pipeline.ts";
 import { renderTables, signed, signedInterval, type Table } from "./tables.ts";
 
@@ -24,7 +24,7 @@ export async function pipelineSeeds(args: PipelineArguments & { seeds: string },
   if (finished.length < seeds.length) return; // stopped before the evaluation, as asked
   const summary = summariseSeeds(args.root, name, finished, "N@5", config.eval.bootstrap);
   const file = join(args.root, `${name}.seeds.json`);
-  writeJson(file, summary);
+  writePrettyJson(file, summary);
   out.write(`\n${renderSeeds(summary)}\n\n${file}\n`);
 }
 

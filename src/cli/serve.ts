@@ -41,14 +41,14 @@ export async function serveRun(
   const access = (record: AccessRecord) => write(JSON.stringify(record));
   const quiet = () => {};
   const starting = new AbortController();
-  let stop: (() => void) | undefined;
+  let stop: ((signal: NodeJS.Signals) => void) | undefined;
   let asked = 0;
-  const onStop = () => {
+  const onStop = (signal: NodeJS.Signals) => {
     const now = performance.now();
     if (asked > 0 && now - asked >= samePressMs) process.exit(exitCodes.INTERRUPTED);
     if (asked > 0) return;
     asked = now;
-    if (stop) stop();
+    if (stop) stop(signal);
     else starting.abort();
   };
   let reload: () => void = () => {};
@@ -68,9 +68,9 @@ export async function serveRun(
       access: args.log === "requests" ? access : quiet,
     });
     const stopped = new Promise<void>((resolve) => {
-      stop = () => {
+      stop = (signal) => {
         log("stopping: finishing accepted requests");
-        void service.stop().then(resolve);
+        void service.stop({ lameDuck: signal === "SIGTERM" }).then(resolve);
       };
     });
     reload = () => void service.reload();

@@ -1,7 +1,7 @@
 /** `gr2 run show` and `gr2 rollout show`: the contents of a run folder as text. */
 import { join } from "node:path";
 import pc from "picocolors";
-import { readJson } from "../run/files.ts";
+import { tryReadJson } from "../run/files.ts";
 import { readManifest } from "../run/manifest.ts";
 import { readRecords } from "../run/record-log.ts";
 import type { RolloutRecord } from "../run/run.ts";
@@ -40,7 +40,7 @@ export function showRun(root: string, name: string): string {
         ),
       );
   } else parts.push(`${name}: no manifest yet`);
-  const results = readJson(join(folder.path, "metrics.json")) as ResultsFile | undefined;
+  const results = tryReadJson(join(folder.path, "metrics.json")) as ResultsFile | undefined;
   if (results) {
     if (manifest?.stages.evaluate?.stale)
       parts.push("", pc.yellow("The results below were made with the earlier settings."));

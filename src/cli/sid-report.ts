@@ -1,13 +1,13 @@
 /** `gr2 sid report`: the quality of a run's semantic IDs, from stages/sid/report.json. */
 import pc from "picocolors";
 import { RunError } from "../core/errors.ts";
-import { readJson } from "../run/files.ts";
+import { tryReadJson } from "../run/files.ts";
 import { RunFolder } from "../run/run-folder.ts";
 import type { SidReport } from "../sid/report.ts";
 import { columns, number, plain } from "./format.ts";
 
 export function showSidReport(root: string, name: string): string {
-  const report = readJson(RunFolder.view(root, name).file("stages", "sid", "report.json")) as SidReport | undefined;
+  const report = tryReadJson(RunFolder.view(root, name).file("stages", "sid", "report.json")) as SidReport | undefined;
   if (!report) throw new RunError(`run ${name} has no semantic IDs yet`, { advice: "The sid stage makes them." });
   return renderSidReport({ ...report, examples: report.examples ?? [], fit: report.fit ?? {} }); // missing in older runs
 }

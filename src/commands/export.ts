@@ -3,10 +3,10 @@
  * was made from. Also the semantic IDs, without which its answers name nothing.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { openCorpus } from "../artifacts/corpus.ts";
 import { catalogueFile } from "../artifacts/semantic-ids.ts";
-import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
+import { exportFile, exportSchema, readSavedWeights, stateDir, tokenizerFile } from "../artifacts/weights.ts";
 import { configHash, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
@@ -60,7 +60,7 @@ export async function exportRun(options: ExportOptions): Promise<Exported> {
   const catalogue = readFileSync(catalogueFile(run.file("stages", "sid")), "utf8");
   const about = provenance(run, config, stage, dtype, model.lineage, weights);
   const files = {
-    "gr2_export.json": `${JSON.stringify(about, null, 2)}\n`,
+    [exportFile]: `${JSON.stringify(about, null, 2)}\n`,
     "semantic_ids.json": catalogue,
     "README.md": modelCard(about, config),
   };
@@ -106,7 +106,7 @@ function makeContext(
 }
 
 interface Provenance {
-  readonly schema: "gr2.export/1";
+  readonly schema: typeof exportSchema;
   readonly run: string;
   readonly stage: Exportable;
   readonly base_model: string;
@@ -131,10 +131,8 @@ function provenance(
 ): Provenance {
   const { source, path, ggufFile, lora } = config.model;
   const manifest = readManifest(run.path);
-  const state = join(weights, "gr2_state.json");
-  const { sha256 } = (existsSync(state) ? JSON.parse(readFileSync(state, "utf8")) : {}) as { sha256?: string };
   return {
-    schema: "gr2.export/1",
+    schema: exportSchema,
     run: run.name,
     stage,
     base_model: source === "scratch" ? "" : ggufFile ? `${path} (${ggufFile}, dequantised)` : path,
@@ -143,14 +141,14 @@ function provenance(
     config_hash: configHash(config),
     seed: config.seed,
     ...lineage,
-    weights_sha256: sha256 ?? "",
+    weights_sha256: readSavedWeights(weights)?.sha256 ?? "",
     code_revision: manifest?.code.revision ?? "",
     data: manifest?.data ?? {},
   };
 }
 
 /** README.md of the folder. */
-export function modelCard(about: Provenance, config: Config): string {
+function modelCard(about: Provenance, config: Config): string {
   const made = {
     rl: "mid-trained on semantic IDs, fine-tuned on reasoning traces, trained by reinforcement learning (DAPO)",
     sft: "mid-trained on semantic IDs and fine-tuned on reasoning traces",

@@ -16,7 +16,7 @@ import { hashJson } from "../core/hash.ts";
 import { sourceHash } from "../data/source.ts";
 import { type AblationCell, ablationMarkdown, summariseAblation } from "../eval/ablation.ts";
 import { codeHash } from "../run/code-hash.ts";
-import { makeFolder, readJson, writeAtomic, writeJson } from "../run/files.ts";
+import { makeFolder, tryReadJson, writeAtomic, writePrettyJson } from "../run/files.ts";
 import { codeRevision, hardware } from "../run/manifest.ts";
 import type { WorkerClient, WorkerInfo } from "../worker/types.ts";
 import {
@@ -91,7 +91,7 @@ async function plan({ base, rows, seeds, positions, folder }: AblationOptions): 
 }
 
 function readCell({ path, key }: Planned): StoredCell | undefined {
-  const cell = readJson(path) as StoredCell | undefined;
+  const cell = tryReadJson(path) as StoredCell | undefined;
   return cell?.key === key ? cell : undefined;
 }
 
@@ -130,7 +130,7 @@ async function measureAll(cells: readonly Planned[], o: AblationOptions): Promis
         worker: { device, numThreads, torchVersion, transformersVersion, pythonVersion },
         date: new Date().toISOString(),
       };
-      writeJson(path, cell);
+      writePrettyJson(path, cell);
       const done = at + 1;
       o.onCell(cell, done, cells.length, ((performance.now() - begin) / 1000 / done) * (cells.length - done));
     }
@@ -149,6 +149,6 @@ function writeTables({ base, folder, asked }: AblationOptions, cells: readonly S
   ];
   writeAtomic(join(folder, "ablation.md"), `${markdown}\n${notes.join(" ")}\n`);
   const head = { schema: "gr2.sid-ablation/1", data: base.data.name, ...asked, date: new Date().toISOString() };
-  writeJson(join(folder, "ablation.json"), { ...head, rows, cells });
+  writePrettyJson(join(folder, "ablation.json"), { ...head, rows, cells });
   return markdown;
 }

@@ -9,8 +9,9 @@ import { parseDocument, stringify } from "yaml";
 import { z } from "zod";
 import { ConfigError } from "../core/errors.ts";
 import { hashJson } from "../core/hash.ts";
+import { nameModule } from "../core/module-name.ts";
 import { repositoryRoot } from "../core/paths.ts";
-import { portable, resolveDefaults, resolvePaths } from "./paths.ts";
+import { portable, resolveDefaults, resolvePaths, withoutPlaces } from "./paths.ts";
 import { columnsFollowed } from "./schema/data.ts";
 import { type Config, configSchema } from "./schema.ts";
 
@@ -151,7 +152,8 @@ function impossible(c: Config): string[] {
   if (c.model.source === "pretrained" && !c.model.path) out.push("model.source = pretrained needs model.path");
   if (c.model.source === "scratch" && c.model.lora.rank > 0)
     out.push("model.lora.rank > 0 needs model.source = pretrained: a model from scratch has no weights to freeze");
-  if (c.data.adapter !== "ml-100k" && !c.data.path) out.push(`data.adapter = ${c.data.adapter} needs data.path`);
+  if (c.data.adapter !== "ml-100k" && c.data.adapter !== "module" && !c.data.path)
+    out.push(`data.adapter = ${c.data.adapter} needs data.path`);
   const follows: readonly string[] = columnsFollowed[c.data.adapter];
   const refused = Object.keys(c.data.columns).filter((role) => !follows.includes(role));
   if (refused.length > 0)
@@ -187,6 +189,22 @@ function impossible(c: Config): string[] {
     out.push(
       "rl.reward.dehacked needs rl.reward.kind = ndcg or auc: rank-promotion already pays nothing for a copied order",
     );
+  for (const [setting, chosen, { module }] of [
+    ["data.adapter", c.data.adapter, c.data],
+    ["prerank.kind", c.prerank.kind, c.prerank],
+    ["teacher.kind", c.teacher.kind, c.teacher],
+    ["rl.reward.kind", c.rl.reward.kind, c.rl.reward],
+  ] as const)
+    if (chosen === "module" && module === "")
+      out.push(`${setting} = module needs ${setting.replace(/\.[a-z]+$/, ".module")}`);
+  if (c.data.adapter === "module" && c.data.path === "" && c.data.version === "")
+    out.push("data.module without data.path needs data.version: what it reads elsewhere cannot be hashed");
+  const own = c.prerank.module === "" ? "" : nameModule(c.prerank.module);
+  if (
+    own !== "" &&
+    ["itemknn", "popularity", "sasrec", "generative", "fused", "logged", ...Object.keys(c.prerank.scores)].includes(own)
+  )
+    out.push(`prerank.module: its file's name, ${own}, is that of another pre-ranker; rename the file`);
   if (c.rl.kind === "opd" && !c.rl.opd.teacher) out.push("rl.kind = opd needs rl.opd.teacher");
   const t = c.teacher;
   const cheap = c.prerank.kind === "itemknn" || c.prerank.kind === "popularity";
@@ -195,7 +213,8 @@ function impossible(c: Config): string[] {
     out.push(
       `evidence.midtrainFolds = ${midtrainFolds} must be 0, or 2 or more with prerank.kind itemknn or popularity (not ${c.prerank.kind}), which are cheap to fit so often`,
     );
-  if (t.kind !== "statistical" && !t.model) out.push(`teacher.kind = ${t.kind} needs teacher.model`);
+  if (t.kind !== "statistical" && t.kind !== "module" && !t.model)
+    out.push(`teacher.kind = ${t.kind} needs teacher.model`);
   if (t.kind === "openai" && !t.endpoint.baseUrl) out.push("teacher.kind = openai needs teacher.endpoint.baseUrl");
   if (t.kind !== "statistical" && c.sft.target === "belief")
     out.push(`sft.target = belief needs the statistical teacher; use sft.target = order with teacher.kind = ${t.kind}`);
@@ -211,6 +230,14 @@ function impossible(c: Config): string[] {
   if (m.sequential <= 0) out.push("midtrain.mixture.sequential must be above 0: re-ranking depends on it");
   if (c.sid.levels > 26) out.push(`sid.levels = ${c.sid.levels}: at most 26, because levels are named a to z`);
   return out;
+}
+
+/** A section that names a module asks it, whatever a recipe that it extends says there. */
+function chooseModules({ data, prerank, teacher, rl }: z.output<typeof configSchema>): void {
+  if (data.module !== "") data.adapter = "module";
+  if (prerank.module !== "" && prerank.kind !== "fused") prerank.kind = "module";
+  if (teacher.module !== "") teacher.kind = "module";
+  if (rl.reward.module !== "") rl.reward.kind = "module";
 }
 
 function freeze<T>(value: T): T {
@@ -229,6 +256,7 @@ export function compileConfig(tree: Tree, origin: string): Config {
     throw new ConfigError(`${origin}:\n  ${lines.join("\n  ")}`, { advice: "`gr2 config docs` lists every setting." });
   }
   resolveDefaults(parsed.data);
+  chooseModules(parsed.data);
   const config: Config = freeze(parsed.data);
   const faults = impossible(config);
   if (faults.length) throw new ConfigError(`${origin}:\n  ${faults.join("\n  ")}`);
@@ -250,7 +278,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
 
 /** Identity of a configuration: what it computes, not where it runs. */
 export function configHash(config: Config): string {
-  const { description: _, serve: _serve, runtime, data, ...rest } = config;
+  const { description: _, serve: _serve, runtime, data, ...rest } = withoutPlaces(config);
   const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;
   return hashJson({ ...rest, runtime: numerics, data: { ...data, cacheDir: "", path: "" } }).slice(0, 16);
 }

@@ -3,7 +3,7 @@
  * and to the installation for defaults. Only checks whether files exist.
  */
 import { existsSync } from "node:fs";
-import { isAbsolute, join, relative, resolve } from "node:path";
+import { basename, isAbsolute, join, relative, resolve } from "node:path";
 import { repositoryRoot } from "../core/paths.ts";
 
 type Tree = { [key: string]: unknown };
@@ -20,6 +20,8 @@ const paths = [
   "eval.baselines.*",
   "prerank.scores.*",
 ];
+/** Sections with a module of the user's: a path, unless it is an address. */
+const pluginSections = ["data", "prerank", "teacher", "rl.reward", "eval.metrics.*", "eval.baselines.*"];
 /** Paths, hub ids, or names: treated as a path if such a file exists. */
 const pathsOrNames = ["model.path", "embed.model", "teacher.model", "rl.initial", "rl.opd.teacher"];
 /** Treated as a command if there is no slash. */
@@ -27,24 +29,48 @@ const commands = ["runtime.python"];
 /** Settings whose defaults are relative to the installation. */
 const installed = ["data.cacheDir", "runtime.python"];
 
-function change(tree: unknown, path: string, by: (value: string) => string): void {
-  const keys = path.split(".");
-  const last = keys.pop() ?? "";
-  let node: unknown = tree;
-  for (const key of keys) node = typeof node === "object" && node !== null ? (node as Tree)[key] : undefined;
-  if (typeof node !== "object" || node === null) return;
-  for (const key of last === "*" ? Object.keys(node) : [last]) {
-    const value = (node as Tree)[key];
-    if (typeof value === "string" && value !== "" && !isAbsolute(value)) (node as Tree)[key] = by(value);
+/** Calls `use` for every node that a path leads to, with the key of the value; `*` is any key. */
+function visit(tree: unknown, path: string, use: (node: Tree, key: string) => void): void {
+  const [first = "", ...rest] = path.split(".");
+  if (typeof tree !== "object" || tree === null) return;
+  const node = tree as Tree;
+  for (const key of first === "*" ? Object.keys(node) : [first]) {
+    if (rest.length > 0) visit(node[key], rest.join("."), use);
+    else use(node, key);
   }
+}
+
+/** Changes relative paths. */
+function change(tree: unknown, path: string, by: (value: string) => string): void {
+  visit(tree, path, (node, key) => {
+    const value = node[key];
+    if (typeof value === "string" && value !== "" && !isAbsolute(value)) node[key] = by(value);
+  });
 }
 
 /** Makes the paths of a settings tree absolute, in place; relative ones are resolved against `folder`. */
 export function resolvePaths(tree: Tree, folder: string): void {
   const full = (value: string): string => resolve(folder, value);
   for (const path of paths) change(tree, path, full);
+  for (const section of pluginSections) change(tree, `${section}.module`, (v) => (isAddress(v) ? v : full(v)));
   for (const path of pathsOrNames) change(tree, path, (v) => (existsSync(full(v)) ? full(v) : v));
   for (const path of commands) change(tree, path, (v) => (v.includes("/") ? full(v) : v));
+}
+
+/** Whether a module is asked over HTTP. */
+export const isAddress = (module: string): boolean => /^https?:\/\//.test(module);
+
+/** A copy of a configuration that says the same wherever its modules are: their content is what counts. */
+export function withoutPlaces<T extends object>(config: T): T {
+  const copy = structuredClone(config);
+  for (const section of pluginSections) {
+    visit(copy, `${section}.module`, (node, key) => {
+      const value = node[key];
+      if (typeof value === "string" && !isAddress(value)) node[key] = basename(value);
+    });
+    visit(copy, `${section}.timeoutSeconds`, (node, key) => delete node[key]);
+  }
+  return copy;
 }
 
 /** The same for defaults, which are resolved against the installation. */

@@ -11,7 +11,7 @@ export async function sha256File(path: string): Promise<string> {
 }
 
 /** JSON with object keys sorted at every level; throws on NaN and infinities, which JSON cannot hold. */
-export function canonicalJson(value: unknown): string {
+function canonicalJson(value: unknown): string {
   return JSON.stringify(value, (_key, v: unknown) => {
     if (typeof v === "number" && !Number.isFinite(v)) throw new TypeError(`cannot hash the number ${v}`);
     if (v === null || typeof v !== "object" || Array.isArray(v)) return v;

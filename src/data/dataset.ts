@@ -41,6 +41,7 @@ export async function buildDataset(options: BuildOptions): Promise<Dataset> {
     version,
     source: { ...options.source, path: "" },
     files: await Promise.all(report.files.map(async (f) => [basename(f), await sha256File(f)])),
+    ...(report.content === undefined ? {} : { content: report.content }),
     prepare: options.prepare,
     catalogue: options.catalogue ?? "interacted",
     neutralise: options.neutraliseId,

@@ -36,11 +36,6 @@ export const isNoIdSql = (x: string): string =>
 export const areFloatsSql = (x: string): string =>
   `(coalesce(bool_or(suffix(${x}, '.0')), false) AND coalesce(bool_and(regexp_full_match(${x}, '-?\\d+(\\.0+)?')), false))`;
 export const withoutZerosSql = (x: string): string => `split_part(${x}, '.', 1)`;
-/** The same for a list of ids. */
-export function withoutZeros(ids: readonly string[]): readonly string[] {
-  const areFloats = ids.some((id) => id.endsWith(".0")) && ids.every((id) => /^-?\d+(\.0+)?$/.test(id));
-  return areFloats ? ids.map((id) => id.split(".")[0] ?? id) : ids;
-}
 
 /** MongoDB's extended JSON: {"$oid": "..."}, {"$numberLong": "..."}, {"$date": ...}. */
 function unwrapped(value: unknown): unknown {

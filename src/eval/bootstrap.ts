@@ -16,7 +16,7 @@ export interface BootstrapOptions {
   readonly level: number;
 }
 
-export const defaultBootstrap: BootstrapOptions = { resamples: 10_000, seed: 0, level: 0.95 };
+const defaultBootstrap: BootstrapOptions = { resamples: 10_000, seed: 0, level: 0.95 };
 
 /** Values of one quantity (a system's metric) on each slate, aligned with `users`. */
 export interface PerSlate {

@@ -280,9 +280,8 @@ export const prerankerSystem = (preranker: string): System => ({
 });
 
 /** Scores that somebody brings (eval.baselines). */
-export const broughtSystem = (name: string): System => ({
-  ...{ name, mode: "scores", kind: "baseline", servable: false, cost: "none" },
-  description: "scores from a file",
+export const broughtSystem = (name: string, description: string): System => ({
+  ...{ name, mode: "scores", kind: "baseline", servable: false, cost: "none", description },
 });
 
 /**

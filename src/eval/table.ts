@@ -4,7 +4,7 @@
  * Slates of a log can have several positives: then a system gives labels instead of ranks, and AUC joins the metrics.
  *
  * Slices. `conditional`: slates whose true item is among the candidates. `end_to_end`: all slates; where the pre-ranker
- * missed, every system scores 0, unless it is a pre-ranker with a list of its own.
+ * missed, every system scores 0, unless it is a pre-ranker with a list of its own. Metrics of a user's are in the first alone.
  */
 import { type BootstrapOptions, PairedBootstrap } from "./bootstrap.ts";
 import { gradedAuc, type MetricName, metricNames, metricsFromLabels, metricsFromRank } from "./metrics.ts";
@@ -14,7 +14,8 @@ export type Slice = "conditional" | "end_to_end";
 export interface MetricRow {
   readonly system: string;
   readonly slice: Slice;
-  readonly metric: MetricName;
+  /** A MetricName, or one that a recipe names. */
+  readonly metric: string;
   readonly value: number;
   readonly ci_low: number;
   readonly ci_high: number;
@@ -26,7 +27,8 @@ export interface ComparisonRow {
   readonly system: string;
   readonly baseline: string;
   readonly slice: Slice;
-  readonly metric: MetricName;
+  /** A MetricName, or one that a recipe names. */
+  readonly metric: string;
   readonly delta: number;
   readonly relative: number;
   readonly ci_low: number;
@@ -40,6 +42,8 @@ export type SystemAnswers = {
   readonly system: string;
   /** Where it has a list of its own: rank of the target there on every slate, the missed ones after the others. */
   readonly ownRanks?: readonly number[];
+  /** Of metrics that a recipe names: the value on each conditional slate. Every system has the same. */
+  readonly brought?: Readonly<Record<string, readonly number[]>>;
 } & (
   | {
       /** Rank of the target, from 1. Infinity: the answer did not contain it. */
@@ -67,9 +71,12 @@ export function resultsTable(input: TableInput): { rows: MetricRow[]; comparison
   const rows: MetricRow[] = [];
   const comparisons: ComparisonRow[] = [];
   const slices: Slice[] = input.missedUsers.length > 0 ? ["conditional", "end_to_end"] : ["conditional"];
-  const names: readonly MetricName[] = input.systems.some(hasSeveralPositives) ? [...metricNames, "AUC"] : metricNames;
-  const M = names.length;
+  const ours: readonly MetricName[] = input.systems.some(hasSeveralPositives) ? [...metricNames, "AUC"] : metricNames;
+  const brought = Object.keys(input.systems[0]?.brought ?? {});
   for (const slice of slices) {
+    // What a metric of a user's is worth on a missed slate, nobody knows.
+    const names: readonly string[] = slice === "conditional" ? [...ours, ...brought] : ours;
+    const M = names.length;
     const users = slice === "conditional" ? input.users : [...input.users, ...input.missedUsers];
     const quantities = input.systems.flatMap((answers) => {
       const own = slice === "end_to_end" ? answers.ownRanks : undefined;
@@ -77,13 +84,14 @@ export function resultsTable(input: TableInput): { rows: MetricRow[]; comparison
       const expected = own ? users.length : input.users.length;
       if (perSlate.length !== expected)
         throw new RangeError(`${answers.system} has ${perSlate.length} answers for ${expected} slates`);
-      const columns = names.map(() => new Float64Array(users.length));
+      const columns = ours.map(() => new Float64Array(users.length));
       perSlate.forEach((values, k) => {
         columns.forEach((column, m) => {
           column[k] = values[m] ?? 0;
         });
       });
-      return columns.map((values) => ({ values }));
+      const theirs = names.slice(ours.length).map((name) => Float64Array.from(answers.brought?.[name] ?? []));
+      return [...columns, ...theirs].map((values) => ({ values }));
     });
     const bootstrap = new PairedBootstrap(users, quantities, input.bootstrap);
     input.systems.forEach(({ system }, s) => {

@@ -10,7 +10,7 @@
  */
 import { CheckpointError } from "../core/errors.ts";
 
-export const maxLeaves = 32;
+const maxLeaves = 32;
 
 export interface Trees {
   readonly numFeatures: number;

@@ -5,6 +5,7 @@
  */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { readSavedWeights } from "../artifacts/weights.ts";
 import type { Config } from "../config/schema.ts";
 import { CheckpointError, ConfigError, EnvironmentError } from "../core/errors.ts";
 import { fetchSmolLm2, smolLm2Asset } from "../data/fetch.ts";
@@ -13,7 +14,7 @@ import { families, knownShape, linearLayers, type ModelShape, readShape } from "
 import type { ModelSource, WorkerInfo } from "../worker/types.ts";
 
 /** Value of model.path for the model that a package registry carries. */
-export const packagedModel = smolLm2Asset.folder;
+const packagedModel = smolLm2Asset.folder;
 const packagedFile = smolLm2Asset.only?.[0] ?? "";
 const tokenizerFiles = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 
@@ -174,15 +175,10 @@ export function checkMemory(config: Config, added: number, info: WorkerInfo, log
 export function checkStartingCodes(config: Config, catalogue: string): void {
   const folder = localFolder(config);
   if (folder === undefined) return;
-  for (const name of ["gr2_export.json", "gr2_state.json"]) {
-    const file = join(folder, name);
-    if (!existsSync(file)) continue;
-    const json = JSON.parse(readFileSync(file, "utf8")) as { catalogue?: string; metadata?: { catalogue?: string } };
-    const theirs = json.catalogue ?? json.metadata?.catalogue;
-    if (theirs !== undefined && theirs !== catalogue)
-      throw new CheckpointError(
-        `model.path = ${folder}: these weights know the semantic IDs of catalogue ${theirs}, this run has ${catalogue}`,
-        { advice: "Start from the base model they were trained from, or use the run's own semantic IDs." },
-      );
-  }
+  const theirs = readSavedWeights(folder)?.metadata.catalogue;
+  if (theirs !== undefined && theirs !== catalogue)
+    throw new CheckpointError(
+      `model.path = ${folder}: these weights know the semantic IDs of catalogue ${theirs}, this run has ${catalogue}`,
+      { advice: "Start from the base model they were trained from, or use the run's own semantic IDs." },
+    );
 }

@@ -12,7 +12,7 @@ import { readMatrix, writeJson, writeMatrix } from "../artifacts/files.ts";
 import type { Config } from "../config/schema.ts";
 import { hashJson, sha256File } from "../core/hash.ts";
 import { codeHash } from "../run/code-hash.ts";
-import { makeFolder, readJson } from "../run/files.ts";
+import { makeFolder, tryReadJson } from "../run/files.ts";
 import type { Matrix, WorkerInfo } from "../worker/types.ts";
 
 interface Receipt {
@@ -50,7 +50,7 @@ const cacheFile = (config: Config, key: string, ending: string): string =>
 
 /** The matrix kept under a key; undefined if there is none or it is damaged. */
 export async function cachedEmbeddings(config: Config, key: string, rows: number): Promise<Matrix | undefined> {
-  const receipt = readJson(cacheFile(config, key, "json")) as Receipt | undefined;
+  const receipt = tryReadJson(cacheFile(config, key, "json")) as Receipt | undefined;
   const path = cacheFile(config, key, "f32");
   if (receipt?.rows !== rows || !statSync(path, { throwIfNoEntry: false })?.isFile()) return undefined;
   return (await sha256File(path)) === receipt.sha256 ? readMatrix(path) : undefined;

@@ -2,6 +2,7 @@
  * The pre-rankers of a recipe by name: which there are, what each learns from, and what one says of given candidates. The
  * stages make slates by it and the service asks by it, so that a caller's candidates are judged as the run's own were.
  */
+import { nameModule } from "../core/module-name.ts";
 import { deriveSeed } from "../core/rng.ts";
 import type { SplitDataset } from "../data/types.ts";
 import { type FitPlan, planFits } from "./fits.ts";
@@ -13,12 +14,15 @@ export interface ExpertNames {
   readonly experts: readonly string[];
   /** Files of scores that were computed elsewhere, by name. */
   readonly scores: Readonly<Record<string, string>>;
+  /** A module of the user's; "" = none. */
+  readonly module: string;
 }
 
 /** Cheap ones first; none where slates were logged. */
-export function listExperts({ kind, experts, scores }: ExpertNames): string[] {
+export function listExperts({ kind, experts, scores, module }: ExpertNames): string[] {
   if (kind === "logged") return [];
-  const names = kind === "fused" ? [...experts, ...Object.keys(scores)] : [kind];
+  const own = module === "" ? [] : [nameModule(module)];
+  const names = kind === "fused" ? [...experts, ...Object.keys(scores), ...own] : kind === "module" ? own : [kind];
   const cost = (name: string): number => ["sasrec", "generative"].indexOf(name);
   return names.sort((a, b) => cost(a) - cost(b));
 }

@@ -63,7 +63,7 @@ export const findTargetRanks = (lists: readonly Ranked[], queries: readonly Quer
     return at < 0 ? Number.POSITIVE_INFINITY : at + 1;
   });
 
-export const recallDepths = [5, 10, 20, 50, 100] as const;
+const recallDepths = [5, 10, 20, 50, 100] as const;
 export type ListMetrics = Readonly<Record<string, number>>;
 
 /** R@K up to `depth`, N@5, N@10 and MRR over all positions: a miss counts 0. */

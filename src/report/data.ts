@@ -7,7 +7,7 @@ import type { DataStatistics } from "../data/statistics.ts";
 import type { Recommendation } from "../eval/recommend.ts";
 import type { SystemEntry } from "../eval/systems.ts";
 import type { ComparisonRow, MetricRow } from "../eval/table.ts";
-import { readJson } from "../run/files.ts";
+import { tryReadJson } from "../run/files.ts";
 import { type Manifest, readManifest } from "../run/manifest.ts";
 import { type MetricsRecord, readRecords } from "../run/record-log.ts";
 
@@ -96,7 +96,7 @@ export interface ReportData {
 
 /** undefined if the run has no metrics.json yet. */
 export function readReportData(run: string): ReportData | undefined {
-  const json = <T>(...parts: string[]): T | undefined => readJson(join(run, ...parts)) as T | undefined;
+  const json = <T>(...parts: string[]): T | undefined => tryReadJson(join(run, ...parts)) as T | undefined;
   const metrics = json<MetricsFile>("metrics.json");
   if (!metrics) return undefined;
   const manifest = readManifest(run);

@@ -19,7 +19,7 @@ const signed = (x: number, digits = 4): string => `${x < 0 ? "−" : "+"}${Math.
 const percent = (x: number, digits = 1): string => `${(100 * x).toFixed(digits)} %`;
 
 /** The difference of one system to a baseline in one metric. */
-export const computeLift = (
+const computeLift = (
   data: ReportData,
   system: string,
   metric: string,
@@ -31,7 +31,7 @@ export const computeLift = (
   );
 
 /** The system chosen on validation; without a choice, the one with the highest lower bound among GR2's. */
-export function headlineSystem(data: ReportData): string | undefined {
+function headlineSystem(data: ReportData): string | undefined {
   if (data.metrics.selected) return data.metrics.selected.system;
   const lifts = data.metrics.comparisons.filter(
     (c) =>
@@ -128,7 +128,8 @@ function resultTable(data: ReportData, slice: Slice): Html {
   const rows = data.metrics.rows.filter((r) => r.slice === slice);
   const systems = [...new Set(rows.map((r) => r.system))];
   const chosen = headlineSystem(data);
-  const metrics = metricOrder.filter((m) => rows.some((r) => r.metric === m));
+  const theirs = [...new Set(rows.map((r) => r.metric))].filter((m) => !metricOrder.some((ours) => ours === m));
+  const metrics = [...metricOrder.filter((m) => rows.some((r) => r.metric === m)), ...theirs];
   const isControl = (system: string): boolean => findKind(data, system) === "control";
   const best = new Map(
     metrics.map((m) => [

@@ -1,33 +1,33 @@
 /**
- * Verifiable rewards (GR2 v1 §5, TR): pure functions of a parsed answer and the labels of its slate. No model is asked.
+ * Verifiable rewards (GR2 v1 §5, TR): pure functions of a parsed answer and the labels of its slate. No model is asked. What
+ * a readable answer is worth is the reward's (kinds.ts, or a module of the user's); here is what is around it:
  *
- *   promotion   R_rank = (rank_pre(x*) - rank_re(x*)) / N; of several positives their mean, whatever their labels
- *   ndcg        graded NDCG@k of the answer - that of the input order (one true item: 1 / log2(rank + 1))
- *   auc         share of (higher label, lower label) pairs in the right order - that of the input order
  *   format      alpha, paid for a parseable answer: `conditional` only if it has more pairs in the right order than the
  *               input (one true item: R_rank > 0), or an ideal input order stays ideal (it was first and stays first);
  *               `unconditional` always (teaches copying the input order: kept for the experiment)
- *   dehacked    ndcg, auc: the answer's own value (TR), nothing subtracted, but 0 when a sub-optimal input order (a lower
- *               label above a higher one) is re-emitted. Where the input's value is subtracted, a copy gains 0 anyway, so
- *               the gate alone would change nothing; promotion is such a difference and stays as it is
+ *   dehacked    0 when a sub-optimal input order (a lower label above a higher one) is re-emitted
  *   invalid     the whole reward of an unparseable answer
  */
-import { gradedAuc, gradedNdcg } from "../eval/metrics.ts";
 import type { Parsed } from "../prompts/parse.ts";
+import { builtInReward, type KindOptions } from "./kinds.ts";
+import type { Score } from "./reward.ts";
 
-export interface RewardOptions {
-  readonly kind: "rank-promotion" | "ndcg" | "auc";
-  readonly ndcgK: number;
+/** What is around a reward. */
+export interface VerdictOptions {
   readonly format: "conditional" | "unconditional" | "none";
   readonly formatBonus: number;
   readonly dehacked: boolean;
   readonly invalid: number;
 }
 
+export interface RewardOptions extends VerdictOptions, KindOptions {}
+
 export interface Verdict {
   readonly reward: number;
   /** Addends of `reward`. */
   readonly parts: { readonly ranking: number; readonly format: number; readonly invalid: number };
+  /** Addends of `parts.ranking`, where the reward says them. */
+  readonly details: Readonly<Record<string, number>>;
   readonly valid: boolean;
   /** The answer repeats the input order. */
   readonly identity: boolean;
@@ -44,17 +44,38 @@ export function isIdeal(labels: readonly number[]): boolean {
   return true;
 }
 
+const noDetails: Verdict["details"] = {};
+
 /**
+ * The verdict of one of our rewards.
  * @param labels relevance (>= 0) of every candidate in the input order; one-hot where there is one true item
  * @throws RangeError when no candidate is relevant
  */
 export function verify(parsed: Parsed, labels: readonly number[], options: RewardOptions): Verdict {
+  return judge(parsed, labels, options, (order) => {
+    const [score] = builtInReward(options).score([{ slate: { labels }, order }]);
+    return score as Score;
+  });
+}
+
+/**
+ * @param labels as in verify
+ * @param getScore what the reward says of a readable answer
+ * @throws RangeError when no candidate is relevant
+ */
+export function judge(
+  parsed: Parsed,
+  labels: readonly number[],
+  options: VerdictOptions,
+  getScore: (order: readonly number[]) => Score,
+): Verdict {
   const before = findBest(labels);
   if (!((labels[before] as number) > 0)) throw new RangeError("a slate without its true item cannot be rewarded");
   if (parsed.kind === "unparseable")
     return {
       reward: options.invalid,
       parts: { ranking: 0, format: 0, invalid: options.invalid },
+      details: noDetails,
       valid: false,
       identity: false,
       before,
@@ -62,17 +83,19 @@ export function verify(parsed: Parsed, labels: readonly number[], options: Rewar
       because: `unparseable (${parsed.reason}: ${parsed.detail}): ${options.invalid}`,
     };
   const { order } = parsed;
+  const score = getScore(order);
   const answer = order.map((i) => labels[i] as number);
   const identity = order.every((c, i) => c === i);
   const ideal = isIdeal(labels);
   const gated = options.dehacked && identity && !ideal;
-  const ranking = gated ? 0 : measured(labels, answer, options);
   const paid =
     options.format === "unconditional" ||
     (options.format === "conditional" && (pairsInOrder(answer) > pairsInOrder(labels) || (ideal && isIdeal(answer))));
   const format = paid ? options.formatBonus : 0;
-  return new Ranked({ ranking, format, invalid: 0 }, identity, before, order.indexOf(before), () => {
-    const formula = gated ? "sub-optimal input order re-emitted: 0" : renderFormula(labels, answer, ranking, options);
+  const ranking = gated ? 0 : score.value;
+  const details = gated ? noDetails : (score.parts ?? noDetails);
+  return new Ranked({ ranking, format, invalid: 0 }, details, identity, before, order.indexOf(before), () => {
+    const formula = gated ? "sub-optimal input order re-emitted: 0" : (score.because ?? `reward ${score.value}`);
     return `${describeMoves(labels, answer)}: ${formula}; format ${format}`;
   });
 }
@@ -83,13 +106,22 @@ class Ranked implements Verdict {
   readonly reward: number;
   readonly after: number;
   readonly parts: Verdict["parts"];
+  readonly details: Verdict["details"];
   readonly identity: boolean;
   readonly before: number;
   readonly #sentence: () => string;
 
-  constructor(parts: Verdict["parts"], identity: boolean, before: number, after: number, sentence: () => string) {
+  constructor(
+    parts: Verdict["parts"],
+    details: Verdict["details"],
+    identity: boolean,
+    before: number,
+    after: number,
+    sentence: () => string,
+  ) {
     this.reward = parts.ranking + parts.format;
     this.parts = parts;
+    this.details = details;
     this.identity = identity;
     this.before = before;
     this.after = after;
@@ -117,45 +149,6 @@ function pairsInOrder(labels: readonly number[]): number {
   for (let i = 0; i < labels.length; i++)
     for (let j = i + 1; j < labels.length; j++) if ((labels[i] as number) > (labels[j] as number)) pairs++;
   return pairs;
-}
-
-/** Mean position of the positives, from 1. */
-function meanPosition(labels: readonly number[]): number {
-  let [sum, count] = [0, 0];
-  for (let i = 0; i < labels.length; i++) {
-    if ((labels[i] as number) > 0) {
-      sum += i + 1;
-      count++;
-    }
-  }
-  return sum / count;
-}
-
-/** AUC or NDCG@K of labels in rank order. Slates without two different labels have no pair to get wrong. */
-const computeMetric = (labels: readonly number[], { kind, ndcgK }: RewardOptions): number =>
-  kind === "auc" ? (gradedAuc(labels) ?? 0) : gradedNdcg(labels, ndcgK);
-
-/** The ranking reward before any gate. */
-function measured(input: readonly number[], answer: readonly number[], options: RewardOptions): number {
-  if (options.kind === "rank-promotion") return (meanPosition(input) - meanPosition(answer)) / input.length;
-  return computeMetric(answer, options) - (options.dehacked ? 0 : computeMetric(input, options));
-}
-
-/** The arithmetic of `measured`. */
-function renderFormula(
-  input: readonly number[],
-  answer: readonly number[],
-  value: number,
-  options: RewardOptions,
-): string {
-  if (options.kind === "rank-promotion") {
-    const mean = (labels: readonly number[]): string => String(Number(meanPosition(labels).toFixed(4)));
-    return `(${mean(input)} - ${mean(answer)}) / ${input.length} = ${value.toFixed(4)}`;
-  }
-  const name = options.kind === "auc" ? "AUC" : `NDCG@${options.ndcgK}`;
-  if (options.dehacked) return `${name} ${value.toFixed(4)}`;
-  const [from, to] = [computeMetric(input, options), computeMetric(answer, options)];
-  return `${name} ${from.toFixed(4)} -> ${to.toFixed(4)} = ${value.toFixed(4)}`;
 }
 
 function describeMoves(input: readonly number[], answer: readonly number[]): string {

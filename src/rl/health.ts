@@ -37,6 +37,7 @@ export function measureHealth(seen: readonly Answers[], kept: readonly Answers[]
     reward: mean,
     reward_std: Math.sqrt(average(rewards.map((r) => (r - mean) ** 2))),
     reward_ranking: average(verdicts.map((v) => v.parts.ranking)),
+    ...averageDetails(verdicts),
     reward_format: average(verdicts.map((v) => v.parts.format)),
     reward_invalid: average(verdicts.map((v) => v.parts.invalid)),
     reward_overlong: average(seen.flatMap((g) => g.rewards_G.map((r, i) => r - (g.verdicts_G[i] as Verdict).reward))),
@@ -61,6 +62,14 @@ export function measureHealth(seen: readonly Answers[], kept: readonly Answers[]
     values[`first_choice_${position + 1}`] =
       orders.filter((o) => o[0] === position).length / Math.max(1, orders.length);
   return values;
+}
+
+/** Addends of the ranking reward, where it says them. */
+function averageDetails(verdicts: readonly Verdict[]): Values {
+  const names = new Set(verdicts.flatMap((v) => Object.keys(v.details)));
+  return Object.fromEntries(
+    [...names].sort().map((n) => [`reward_ranking_${n}`, average(verdicts.map((v) => v.details[n] ?? 0))]),
+  );
 }
 
 const measureSpan = (values: readonly number[]): number =>

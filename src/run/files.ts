@@ -90,11 +90,12 @@ export function writeAll(fd: number, bytes: Uint8Array): void {
   for (let at = 0; at < bytes.byteLength; ) at += writeSync(fd, bytes, at);
 }
 
-export const writeJson = (path: string, value: unknown): void =>
+/** For files that people read; artifacts/files.ts writes those of stages. */
+export const writePrettyJson = (path: string, value: unknown): void =>
   writeAtomic(path, `${JSON.stringify(value, null, 2)}\n`);
 
 /** The parsed content of a JSON file; undefined if it is missing or damaged (then it must be made again). */
-export function readJson(path: string): unknown {
+export function tryReadJson(path: string): unknown {
   try {
     return JSON.parse(readFileSync(path, "utf8")) as unknown;
   } catch (e) {

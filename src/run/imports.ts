@@ -67,7 +67,7 @@ function namesOnlyTypes(names: string): boolean {
 }
 
 /** Of the worker's own modules; `from gr2_worker.model import lm` names a module or a name in one, so both are tried. */
-export function pythonImports(text: string, root: string): Import[] {
+function pythonImports(text: string, root: string): Import[] {
   const whenRun = text.replace(/^if TYPE_CHECKING:\n(?:[ \t]+.*\n|\n)+/gm, "");
   const run = new Set(pythonModules(whenRun));
   return [...new Set(pythonModules(text))].flatMap((name) => {

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { arch, cpus, platform, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { repositoryRoot } from "../core/paths.ts";
-import { readJson, writeJson } from "./files.ts";
+import { tryReadJson, writePrettyJson } from "./files.ts";
 
 export type StageState = "running" | "finished" | "failed" | "interrupted";
 
@@ -26,6 +26,16 @@ export interface StageEntry {
   stale?: boolean;
 }
 
+export interface PluginEntry {
+  module: string;
+  /** As the recipe declares it. */
+  version: string;
+  /** Of its files and the versions of the packages that they import; "" where its code is elsewhere. */
+  sha256: string;
+  files: string[];
+  packages: Record<string, string>;
+}
+
 export interface Manifest {
   schema: 1;
   run: string;
@@ -39,6 +49,8 @@ export interface Manifest {
   code: { revision: string | null; dirty: boolean | null };
   /** Hashes by name of the data that came from outside. */
   data: Record<string, string>;
+  /** Modules of the user's, by setting. */
+  plugins: Record<string, PluginEntry>;
   versions: Record<string, string>;
   hardware: Record<string, string | number>;
   stages: Record<string, StageEntry>;
@@ -55,7 +67,7 @@ export class ManifestFile {
 
   /** Goes on with the manifest of an earlier invocation of the same run, or starts one. */
   static open(path: string, about: { run: string; configHash: string; seed: number }): ManifestFile {
-    const earlier = readJson(path) as Manifest | undefined;
+    const earlier = tryReadJson(path) as Manifest | undefined;
     const now = new Date().toISOString();
     const manifest = new ManifestFile(path, {
       schema: 1,
@@ -68,6 +80,7 @@ export class ManifestFile {
       seed: about.seed,
       code: codeRevision(),
       data: earlier?.data ?? {},
+      plugins: {},
       // a rerun that finds everything finished starts no worker: what an earlier one said about it stays
       versions: { ...earlier?.versions, ...versions() },
       hardware: { ...earlier?.hardware, ...hardware() },
@@ -85,13 +98,13 @@ export class ManifestFile {
 
   private save(): void {
     this.content.updated = new Date().toISOString();
-    writeJson(this.path, this.content);
+    writePrettyJson(this.path, this.content);
   }
 }
 
 /** The manifest of a run folder, or undefined if there is none. */
 export const readManifest = (folder: string): Manifest | undefined =>
-  readJson(join(folder, "manifest.json")) as Manifest | undefined;
+  tryReadJson(join(folder, "manifest.json")) as Manifest | undefined;
 
 /** The checkout a program runs from; nulls without git. @param except a folder whose changes do not count */
 export function codeRevision(except?: string): Manifest["code"] {
@@ -112,7 +125,7 @@ export function codeRevision(except?: string): Manifest["code"] {
 
 function versions(): Record<string, string> {
   const found: Record<string, string> = { node: process.versions.node };
-  const own = readJson(join(repositoryRoot, "package.json")) as {
+  const own = tryReadJson(join(repositoryRoot, "package.json")) as {
     version?: string;
     dependencies?: Record<string, string>;
   };

@@ -7,7 +7,7 @@ import { closeSync, linkSync, openSync, readdirSync, renameSync, rmSync, statSyn
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { RunError } from "../core/errors.ts";
-import { fileError, makeFolder, readJson, writeAll, writeAtomic } from "./files.ts";
+import { fileError, makeFolder, tryReadJson, writeAll, writeAtomic } from "./files.ts";
 import { isAlive, readStartTime } from "./processes.ts";
 
 interface Lock {
@@ -65,7 +65,7 @@ export class RunFolder {
 
   /** The living process that holds this run, if any. */
   holder(): { pid: number; since: string } | undefined {
-    const lock = readJson(this.lockFile) as Lock | undefined;
+    const lock = tryReadJson(this.lockFile) as Lock | undefined;
     if (!lock || !holds(lock)) return undefined;
     return { pid: lock.pid, since: lock.since };
   }
@@ -127,14 +127,14 @@ export class RunFolder {
 
   /** Moves a dead process's lock aside; looks again at what it moved, since another process may have been faster. */
   private removeStaleLock(): void {
-    this.refuseIfHeld(readJson(this.lockFile) as Lock | undefined);
+    this.refuseIfHeld(tryReadJson(this.lockFile) as Lock | undefined);
     const aside = `${this.lockFile}.stale.${process.pid}`;
     try {
       renameSync(this.lockFile, aside);
     } catch {
       return; // somebody else moved it
     }
-    const moved = readJson(aside) as Lock | undefined;
+    const moved = tryReadJson(aside) as Lock | undefined;
     try {
       if (moved && holds(moved)) linkSync(aside, this.lockFile);
     } finally {

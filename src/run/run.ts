@@ -9,7 +9,7 @@ import { TelemetryBus } from "../worker/telemetry.ts";
 import type { WorkerInfo } from "../worker/types.ts";
 import { codeHash } from "./code-hash.ts";
 import { fileError, guarded, makeFolder, writeAtomic } from "./files.ts";
-import { ManifestFile } from "./manifest.ts";
+import { type Manifest, ManifestFile } from "./manifest.ts";
 import { peakMemory, readStartTime, resetPeakMemory } from "./processes.ts";
 import { type LogRecord, type MetricsRecord, RecordLog, readRecords } from "./record-log.ts";
 import { RunFolder } from "./run-folder.ts";
@@ -141,6 +141,13 @@ export class Run {
   describeData(name: string, hash: string): void {
     this.manifest.update((m) => {
       m.data[name] = hash;
+    });
+  }
+
+  /** Notes in the manifest which modules of the user's take part. */
+  describePlugins(plugins: Manifest["plugins"]): void {
+    this.manifest.update((m) => {
+      m.plugins = plugins;
     });
   }
 

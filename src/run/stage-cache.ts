@@ -9,7 +9,7 @@
 import { copyFileSync, linkSync, readdirSync, rmSync, statSync } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
 import { hashJson, sha256File } from "../core/hash.ts";
-import { guarded, makeFolder, readJson, writeJson } from "./files.ts";
+import { guarded, makeFolder, tryReadJson, writePrettyJson } from "./files.ts";
 
 /** Output files above this size are verified by size and time of change, not by content. */
 const rehashLimitBytes = 64 * 2 ** 20;
@@ -56,7 +56,7 @@ export const stageKey = (parts: KeyParts): string =>
 
 /** The finished state of a stage folder if it was made with this key and nothing is missing or damaged. */
 export async function finishedWith(folder: string, key: string): Promise<Done | undefined> {
-  const done = readJson(join(folder, "done.json")) as Done | undefined;
+  const done = tryReadJson(join(folder, "done.json")) as Done | undefined;
   if (done?.key !== key) return undefined;
   for (const [path, expected] of Object.entries(done.outputs)) {
     if (!(await isIntact(join(folder, path), expected))) return undefined;
@@ -76,8 +76,8 @@ async function isIntact(path: string, expected: OutputFile): Promise<boolean> {
  * stopped. Anything left by another key, or by an attempt without a cursor, is removed.
  */
 export function prepare(folder: string, key: string): Cursor | undefined {
-  const cursor = readJson(join(folder, "cursor.json")) as Cursor | undefined;
-  const finishedBefore = readJson(join(folder, "done.json")) !== undefined; // finished once, so its outputs are damaged
+  const cursor = tryReadJson(join(folder, "cursor.json")) as Cursor | undefined;
+  const finishedBefore = tryReadJson(join(folder, "done.json")) !== undefined; // finished once, so its outputs are damaged
   if (cursor?.key === key && !finishedBefore) return cursor;
   clear(folder);
   return undefined;
@@ -93,7 +93,8 @@ export function clear(folder: string): void {
   makeFolder(folder);
 }
 
-export const saveCursor = (folder: string, cursor: Cursor): void => writeJson(join(folder, "cursor.json"), cursor);
+export const saveCursor = (folder: string, cursor: Cursor): void =>
+  writePrettyJson(join(folder, "cursor.json"), cursor);
 
 /**
  * Takes over what another run's stage folder holds, finished with the same key: by hard links, which outlive either run,
@@ -107,7 +108,7 @@ export async function takeOver(folder: string, done: Done, from: string): Promis
       linkOrCopy(join(from, name), join(folder, name));
     }
   });
-  writeJson(join(folder, "done.json"), done);
+  writePrettyJson(join(folder, "done.json"), done);
   return finishedWith(folder, done.key);
 }
 
@@ -130,7 +131,7 @@ export async function finish(folder: string, key: string, cost: { seconds: numbe
     outputs[name] = { sha256: await sha256File(path), bytes: stat.size, mtimeMs: stat.mtimeMs };
   }
   const done: Done = { key, outputs, ...cost, finished: new Date().toISOString() };
-  writeJson(join(folder, "done.json"), done);
+  writePrettyJson(join(folder, "done.json"), done);
   guarded("remove", folder, () => {
     rmSync(join(folder, "cursor.json"), { force: true });
     rmSync(join(folder, "work"), { recursive: true, force: true });

@@ -22,6 +22,9 @@ export const stageNames = [
 ] as const;
 export type StageName = (typeof stageNames)[number];
 
+/** What a user may bring a module for (room plugins). */
+export type PluginPoint = "adapter" | "prerank" | "teacher" | "reward" | "metrics" | "baselines";
+
 /** Numbers a stage is judged by; shown in the manifest and the report. */
 export type Summary = Readonly<Record<string, number>>;
 
@@ -33,6 +36,8 @@ export interface Stage {
   readonly inputs: readonly StageName[];
   /** What it may ask of the worker: the Python behind these is code of the stage too. */
   readonly verbs: readonly Verb[];
+  /** Where a recipe may name modules that it runs; their code is the stage's too. */
+  readonly plugins?: readonly PluginPoint[];
   /** The part of the configuration that changes its result. */
   readonly settings: (config: Config) => unknown;
   run(context: StageContext): Promise<Summary>;

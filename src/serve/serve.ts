@@ -1,13 +1,15 @@
 /**
  * The service as one process: a run, its workers, gRPC and HTTP, and what the outside may ask of it by signals.
  *
- *   SIGTERM, SIGINT   stop accepting, finish what is accepted, exit 0; a second one ends at once
+ *   SIGTERM           say "not ready" and answer for serve.lameDuckMs more; then as SIGINT
+ *   SIGINT            stop accepting, finish what is accepted, exit 0; a second one of either ends at once
  *   SIGHUP            read tokens and certificates again, at once, and then the run: if the name (or the symbolic link) now
  *                     leads to another, it is loaded next to the old one, takes over, and the old one finishes and goes
  */
 import { randomUUID } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Config } from "../config/schema.ts";
 import { Gr2Error } from "../core/errors.ts";
 import { runtimeOptions, startWorker } from "../worker/launcher.ts";
@@ -18,7 +20,7 @@ import { LoopLag } from "./engine/loop-lag.ts";
 import type { StartedWorker } from "./engine/pool.ts";
 import { startGrpcServer } from "./grpc/server.ts";
 import { createHttpServer } from "./http/server.ts";
-import { openServedRun, type ServedRun } from "./model/served-run.ts";
+import { openServedRun, readServeSettings, type ServedRun } from "./model/served-run.ts";
 import type { AccessRecord } from "./observe/access.ts";
 import { Metrics } from "./observe/metrics.ts";
 import { coalesce } from "./reload.ts";
@@ -37,7 +39,7 @@ export interface ServeOptions {
   readonly log: (message: string) => void;
   readonly access: (record: AccessRecord) => void;
   /** Instead of Python workers: in tests. */
-  readonly startWorker?: (number: number, signal: AbortSignal) => Promise<StartedWorker>;
+  readonly startWorker?: StartWorker;
 }
 
 export interface Service {
@@ -49,45 +51,27 @@ export interface Service {
    * Never throws: what is wrong is logged, and the old ones stay.
    */
   reload(): Promise<void>;
-  /** Finishes what is accepted and closes everything. Never throws; may be called twice. */
-  stop(): Promise<void>;
+  /**
+   * Finishes what is accepted and closes everything. Never throws; may be called twice.
+   * @param options.lameDuck first says for serve.lameDuckMs that it is not ready, and still answers; default false
+   */
+  stop(options?: { readonly lameDuck?: boolean }): Promise<void>;
 }
 
 export async function serve(options: ServeOptions): Promise<Service> {
   const { log, signal } = options;
-  const run = await openServedRun(options.root, options.name, options.overrides);
-  const { serve: settings } = run.config;
+  const config = readServeSettings(options.root, options.name, options.overrides);
+  const { serve: settings } = config;
   const security = openSecurity(settings.security);
   for (const host of new Set([settings.grpc.host, settings.http.host])) {
     assertMayListen(host, settings.security);
     for (const warning of listWarnings(host, settings.security)) log(`warning: ${warning}`);
   }
   const metrics = new Metrics();
-  const open = (which: ServedRun): Promise<Deployment> =>
-    Deployment.open(
-      {
-        run: which,
-        label: randomUUID().slice(0, 8),
-        start: options.startWorker ?? workerStarter(which.config, join(options.root, options.name)),
-        log,
-        onPrompts: (tokens) => metrics.prompts(tokens),
-      },
-      signal,
-    );
   const lag = new LoopLag();
-  const engine = new Engine(
-    {
-      maxQueue: settings.maxQueue,
-      maxLagMs: settings.maxLagMs,
-      overload: settings.overload,
-      onFallback: settings.onFallback,
-      defaultDeadlineMs: settings.limits.defaultDeadlineMs,
-    },
-    log,
-    lag,
-  );
-  engine.deploy(await open(run));
   const { maxRequestBytes, defaultDeadlineMs } = settings.limits;
+  const { maxQueue, maxLagMs, overload, onFallback } = settings;
+  const engine = new Engine({ maxQueue, maxLagMs, overload, onFallback, defaultDeadlineMs }, log, lag);
   const shared = { reranker: engine, security, metrics };
   const http = createHttpServer({
     ...shared,
@@ -95,85 +79,110 @@ export async function serve(options: ServeOptions): Promise<Service> {
     limits: settings.limits,
     log: options.access,
   });
+  // Before the model loads: a port that is taken is known at once, and /readyz tells how far the start is.
+  const httpAddress = await http.listen();
+  const grpc = await startGrpcServer({
+    ...{ ...shared, ...settings.grpc, maxRequestBytes, defaultDeadlineMs },
+    ...{ log, access: options.access },
+  }).catch(async (e: unknown) => {
+    await http.close();
+    throw e;
+  });
+  const startNext = options.startWorker ?? workerStarter(config, join(options.root, options.name));
+  const ahead = startAhead(startNext, signal);
+  const open = (run: ServedRun, start: StartWorker): Promise<Deployment> => {
+    const label = randomUUID().slice(0, 8);
+    return Deployment.open({ run, label, start, log, onPrompts: (tokens) => metrics.prompts(tokens) }, signal);
+  };
   try {
+    engine.deploy(await open(await openServedRun(options.root, options.name, options.overrides), ahead.start));
     lag.start();
-    const grpc = await startGrpcServer({
-      ...shared,
-      ...settings.grpc,
-      maxRequestBytes,
-      defaultDeadlineMs,
-      log,
-      access: options.access,
-    });
-    let httpAddress: { url: string; port: number };
-    try {
-      httpAddress = await http.listen();
-    } catch (e) {
-      await grpc.drain(0);
-      throw e;
-    }
-    let stopping: Promise<void> | undefined;
-    const stop = async (): Promise<void> => {
-      grpc.notServing();
-      await engine.drain(settings.drainMs);
-      await Promise.all([http.drain(), grpc.drain(settings.http.drainMs)]);
-      lag.stop();
-    };
-    const failed = (what: string, e: unknown): void =>
-      log(`reload failed, the old ${what}: ${e instanceof Gr2Error ? e.message : String(e)}`);
-    const reloadSecurity = (): void => {
-      try {
-        security.reload();
-      } catch (e) {
-        failed("tokens or certificates stay", e);
-      }
-      try {
-        http.reloadCertificates();
-        grpc.reloadCertificates();
-      } catch (e) {
-        failed("certificates stay", e);
-      }
-    };
-    const reloadRun = coalesce(async () => {
-      if (stopping) return;
-      try {
-        const next = await openServedRun(options.root, options.name, options.overrides);
-        const deployment = await open(next);
-        if (deployment.model.version === engine.model()?.version) {
-          await deployment.close();
-          return log(`reloaded: still ${deployment.model.version}`);
-        }
-        if (stopping) return void (await deployment.close());
-        engine.deploy(deployment);
-        log(`reloaded: ${deployment.model.version} answers from now on`);
-      } catch (e) {
-        failed("one stays", e);
-      }
-    });
-    return {
-      engine,
-      grpc: { address: `${settings.grpc.host}:${grpc.port}`, port: grpc.port },
-      http: httpAddress,
-      reload: () => {
-        if (stopping) return Promise.resolve();
-        reloadSecurity(); // at once: a token that was revoked must not live as long as a model takes to load
-        return reloadRun();
-      },
-      stop: () => {
-        stopping ??= stop();
-        return stopping;
-      },
-    };
   } catch (e) {
-    await engine.drain(0);
+    await Promise.all([http.close(), grpc.drain(0), ahead.close(), engine.drain(0)]);
     throw e;
   }
+  let stopping: Promise<void> | undefined;
+  const stop = async (lameDuck: boolean): Promise<void> => {
+    grpc.notServing();
+    http.notReady();
+    if (lameDuck) await sleep(settings.lameDuckMs);
+    await engine.drain(settings.drainMs);
+    await Promise.all([http.drain(), grpc.drain(settings.http.drainMs)]);
+    lag.stop();
+  };
+  const failed = (what: string, e: unknown): void =>
+    log(`reload failed, the old ${what}: ${e instanceof Gr2Error ? e.message : String(e)}`);
+  const reloadSecurity = (): void => {
+    try {
+      security.reload();
+    } catch (e) {
+      failed("tokens or certificates stay", e);
+    }
+    try {
+      http.reloadCertificates();
+      grpc.reloadCertificates();
+    } catch (e) {
+      failed("certificates stay", e);
+    }
+  };
+  const reloadRun = coalesce(async () => {
+    if (stopping) return;
+    try {
+      const next = await openServedRun(options.root, options.name, options.overrides);
+      const start = options.startWorker ?? workerStarter(next.config, join(options.root, options.name));
+      const deployment = await open(next, start);
+      if (deployment.model.version === engine.model()?.version) {
+        await deployment.close();
+        return log(`reloaded: still ${deployment.model.version}`);
+      }
+      if (stopping) return void (await deployment.close());
+      engine.deploy(deployment);
+      log(`reloaded: ${deployment.model.version} answers from now on`);
+    } catch (e) {
+      failed("one stays", e);
+    }
+  });
+  return {
+    engine,
+    grpc: { address: `${settings.grpc.host}:${grpc.port}`, port: grpc.port },
+    http: httpAddress,
+    reload: () => {
+      if (stopping) return Promise.resolve();
+      reloadSecurity(); // at once: a token that was revoked must not live as long as a model takes to load
+      return reloadRun();
+    },
+    stop: ({ lameDuck = false } = {}) => {
+      stopping ??= stop(lameDuck);
+      return stopping;
+    },
+  };
+}
+
+type StartWorker = (number: number, signal: AbortSignal) => Promise<StartedWorker>;
+
+/** Starts worker 0 while the run is read: both take seconds. `close` ends it if nobody has asked for it. */
+function startAhead(start: StartWorker, signal: AbortSignal): { start: StartWorker; close(): Promise<void> } {
+  let first: Promise<StartedWorker> | undefined = start(0, signal);
+  first.catch(() => {}); // whoever asks for it sees why
+  return {
+    start: (number, ending) => {
+      const started = number === 0 ? first : undefined;
+      if (started) first = undefined;
+      return started ?? start(number, ending);
+    },
+    close: async () => {
+      await first?.then(
+        (worker) => worker.close(),
+        () => {},
+      );
+    },
+  };
 }
 
 /** Workers of our own as child processes, or connections to those of serve.addresses. */
-function workerStarter(config: Config, folder: string) {
+function workerStarter(config: Config, folder: string): StartWorker {
   const { addresses } = config.serve;
-  return async (number: number, signal: AbortSignal): Promise<StartedWorker> => {
+  return async (number, signal) => {
     const address = addresses[number];
     if (address !== undefined)
       return startWorker({ mode: "remote", address, tokenFile: config.runtime.tokenFile }, signal);

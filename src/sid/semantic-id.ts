@@ -24,8 +24,8 @@ export interface FoundSid {
   readonly end: number;
 }
 
-export const sidBegin = "<|sid_begin|>";
-export const sidEnd = "<|sid_end|>";
+const sidBegin = "<|sid_begin|>";
+const sidEnd = "<|sid_end|>";
 
 const letters = "abcdefghijklmnopqrstuvwxyz";
 

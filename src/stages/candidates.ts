@@ -21,6 +21,7 @@ export const candidates: Stage = {
   source: import.meta.url,
   inputs: ["data"],
   verbs: modelVerbs,
+  plugins: ["prerank"],
   settings: ({ prerank, refit, seed }) => ({
     // Slates that are made elsewhere change nothing here.
     ...(needsLanguageModel(prerank) || prerank.kind === "logged"

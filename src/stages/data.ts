@@ -10,6 +10,7 @@ import { fetchMovieLens100k } from "../data/fetch.ts";
 import { checkSplit } from "../data/leakage.ts";
 import { checkSegments, split } from "../data/split.ts";
 import { dataStatistics } from "../data/statistics.ts";
+import { openAdapter } from "../plugins/adapter.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { neutralise } from "../sid/sanitise.ts";
 
@@ -18,6 +19,7 @@ export const data: Stage = {
   source: import.meta.url,
   inputs: [],
   verbs: [],
+  plugins: ["adapter"],
   settings: (c) => ({ ...c.data, cacheDir: undefined, path: undefined }), // its contents count, wherever they are
   run,
 };
@@ -69,6 +71,8 @@ async function run(context: StageContext): Promise<Summary> {
 /** MovieLens-100K is fetched on first use; anything else lies where the settings say. */
 async function resolveSource(context: StageContext): Promise<AdapterOptions> {
   const { config, signal } = context;
+  const own = await openAdapter({ config, items: [], signal });
+  if (own) return own.options;
   if (config.data.adapter !== "ml-100k") return adapterOptions(config.data);
   const { path } = config.data;
   if (path !== "")

@@ -10,16 +10,18 @@ import { readJson, writeJson } from "../artifacts/files.ts";
 import { cutHeads } from "../artifacts/heads.ts";
 import { ordersFile, type TestOrders } from "../artifacts/orders.ts";
 import { type DirectPriors, priorsFile, type Results } from "../artifacts/results.ts";
-import { conditional, readSlates } from "../artifacts/slates.ts";
+import { conditional, readSlates, toLabelledSlate } from "../artifacts/slates.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { Rng } from "../core/rng.ts";
+import type { LabelledSlate } from "../data/slate-items.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import { choose, recommend } from "../eval/recommend.ts";
 import { baselinesFor, findSystem, isPolicy, type LanguageModelStage } from "../eval/systems.ts";
 import { resultsTable } from "../eval/table.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
+import { openMetrics } from "../plugins/evaluation.ts";
 import type { Slate } from "../prerank/types.ts";
 import { describeFaults } from "../prompts/reasoning.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
@@ -36,10 +38,11 @@ export const evaluate: Stage = {
   source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft", "rl"],
   verbs: ["fitCrossEncoder", ...modelVerbs],
+  plugins: ["metrics", "baselines"],
   settings: (c) => ({
     eval: c.eval,
     ...(c.eval.crossEncoder.slates > 0 ? { encoder: c.embed.model } : {}),
-    brought: Object.values(c.eval.baselines).map((path) => hashFile(path)),
+    brought: Object.values(c.eval.baselines).map((from) => (typeof from === "string" ? hashFile(from) : "")),
     ...{ prompts: c.prompts, decoding: c.decoding, refit: c.refit, seed: c.seed },
     ...(c.refit ? { refitted: c.midtrain } : {}),
   }),
@@ -80,7 +83,7 @@ async function run(context: StageContext): Promise<Summary> {
   const missed = all.test.filter((s) => s.targetIndex < 0);
   const prior = fitValidationPrior({ context, evidence }, validation);
   const asked = { context, corpus, evidence, prior, validation, test, heads, missed, selection, shown };
-  const answers: SystemResult[] = baselineAnswers(asked);
+  const answers: SystemResult[] = await baselineAnswers(asked);
   const parts: readonly (readonly [name: string, answer: () => Promise<SystemResult[]>])[] = [
     ...(config.eval.crossEncoder.slates > 0 ? [["minilm", () => crossEncoderAnswers(asked)] as const] : []),
     ...listModels(config).map((stage) => [stage, () => modelAnswers(stage, asked)] as const),
@@ -95,7 +98,7 @@ async function run(context: StageContext): Promise<Summary> {
     answers.push(...readJson<SystemResult[]>(file));
   }
 
-  const results = tabulate(asked, answers, bestPreranker(all.validation));
+  const results = tabulate(asked, answers, await measureBrought(asked, answers), bestPreranker(all.validation));
   writeJson(join(context.dir, "results.json"), results);
   writeJson(
     priorsFile(context.dir),
@@ -124,14 +127,49 @@ const listModels = ({ eval: { zeroShot }, model }: Config): LanguageModelStage[]
   ...(["midtrain", "sft", "rl"] as const),
 ];
 
-function tabulate(asked: Asked, answers: readonly SystemResult[], preranker: string | undefined): Results {
+/** The metrics of eval.metrics, by system and name; of an answer that cannot be read 0. */
+async function measureBrought(
+  { context, corpus, test }: Asked,
+  answers: readonly SystemResult[],
+): Promise<readonly Readonly<Record<string, readonly number[]>>[]> {
+  const { config, signal } = context;
+  const metrics = await openMetrics({ config, items: corpus.items, signal });
+  if (metrics.length === 0) return [];
+  const slates = test.map((s) => toLabelledSlate(corpus, s, config.prompts.historyItems));
+  const out: Readonly<Record<string, readonly number[]>>[] = [];
+  for (const { orders } of answers) {
+    const readable = orders.flatMap((order, i) => (order.length > 0 ? [i] : []));
+    const questions = readable.map((i) => ({
+      slate: slates[i] as LabelledSlate,
+      order: orders[i] as readonly number[],
+    }));
+    const byName: Record<string, number[]> = {};
+    for (const { name, ask } of metrics) {
+      const values = new Array<number>(orders.length).fill(0);
+      (await ask(questions)).forEach((value, k) => {
+        values[readable[k] as number] = value;
+      });
+      byName[name] = values;
+    }
+    out.push(byName);
+  }
+  return out;
+}
+
+function tabulate(
+  asked: Asked,
+  answers: readonly SystemResult[],
+  brought: Awaited<ReturnType<typeof measureBrought>>,
+  preranker: string | undefined,
+): Results {
   const { context, corpus, test, selection } = asked;
   const bootstrap = bootstrapOptions(context);
   const { rows, comparisons } = resultsTable({
     users: test.map((s) => s.user),
     missedUsers: asked.missed.map((s) => s.user),
-    systems: answers.map((a) => ({
+    systems: answers.map((a, i) => ({
       ...{ system: a.system, labels: a.test },
+      ...(brought[i] ? { brought: brought[i] } : {}),
       ...(a.ownRanks ? { ownRanks: a.ownRanks } : {}),
     })),
     baselinesFor: (system) => [...baselinesFor(system), ...(preranker ? [preranker] : [])],

@@ -2,10 +2,12 @@
  * Stage 1b, mid-training (GR2 v1 §3; tasks after OneRec-Think): next-token training on a mixture of sequential
  * preference, dense captioning, persona grounding and plain language. Learns from the mid-training segment alone.
  */
+
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { type Corpus, dominantCategories, openCorpus } from "../artifacts/corpus.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
+import { adamW } from "../config/schema/training.ts";
 import type { Config } from "../config/schema.ts";
 import { EnvironmentError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
@@ -75,7 +77,7 @@ async function run(context: StageContext): Promise<Summary> {
     );
     const learningRate = learningRateAt(step, batches.length, o);
     const { gradNorm } = await worker.optimStep(
-      { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
+      { ...adamW, learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
       { signal },
     );
     tokens += targets;

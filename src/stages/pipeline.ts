@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { readJson, writeJson } from "../artifacts/files.ts";
 import { type Metrics, type Results, requestSeconds } from "../artifacts/results.ts";
 import { configHash } from "../config/load.ts";
+import { withoutPlaces } from "../config/paths.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
 import { hashJson } from "../core/hash.ts";
@@ -15,6 +16,8 @@ import { repositoryRoot } from "../core/paths.ts";
 import { sourceHash } from "../data/source.ts";
 import { systems } from "../eval/systems.ts";
 import { checkBaseModel } from "../models/base-model.ts";
+import { manifestEntries, type Prepared, pluginInputs, preparePlugins } from "../plugins/prepare.ts";
+import { closePlugins } from "../plugins/python.ts";
 import { writeAtomic } from "../run/files.ts";
 import { type MetricsRecord, readRecords } from "../run/record-log.ts";
 import type { Run, StagePlan } from "../run/run.ts";
@@ -71,6 +74,14 @@ export interface PipelineOptions {
 
 /** Runs every stage that has to run. Returns undefined if `until` stops it before evaluation. */
 export async function runStages(run: Run, options: PipelineOptions): Promise<Metrics | undefined> {
+  try {
+    return await runAll(run, options);
+  } finally {
+    await closePlugins();
+  }
+}
+
+async function runAll(run: Run, options: PipelineOptions): Promise<Metrics | undefined> {
   const { config, signal } = options;
   checkBaseModel(config);
   let running: RunningWorker | undefined;
@@ -91,7 +102,9 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
   const keys: Partial<Record<StageName, string>> = {};
   const dirs: Partial<Record<StageName, string>> = {};
   const timings: Record<string, number> = {};
-  const plans = planStages(run, config, source);
+  const prepared = await preparePlugins({ config, signal, logPath: run.folder.file("worker.log") });
+  run.describePlugins(manifestEntries(prepared));
+  const plans = planStages(run, config, source, prepared);
   run.markStale(Object.fromEntries([...plans].map(([name, { key }]) => [name, key])));
   await checkTeachers(
     config,
@@ -102,7 +115,7 @@ export async function runStages(run: Run, options: PipelineOptions): Promise<Met
   try {
     for (const stage of stages) {
       const result = await run.stage({
-        ...planStage(stage, config, source, keys),
+        ...planStage(stage, config, source, prepared, keys),
         run: (recorder) => runOne(stage, recorder, config, dirs, worker),
       });
       keys[stage.name] = result.key;
@@ -126,32 +139,41 @@ function planStage(
   stage: Stage,
   config: Config,
   source: string | undefined,
+  prepared: Prepared,
   keys: Readonly<Partial<Record<StageName, string>>>,
 ): StagePlan {
   // What changes a result in its last bits, and so a cached stage's identity.
   const { threads, device, dtype, microBatchTokens } = config.runtime;
   return {
     name: stage.name,
-    config: { settings: stage.settings(config), numerics: { threads, device, dtype, microBatchTokens } },
+    config: { settings: stage.settings(withoutPlaces(config)), numerics: { threads, device, dtype, microBatchTokens } },
     code: [relative(repositoryRoot, fileURLToPath(stage.source))],
     verbs: stage.verbs,
     inputs: {
       ...Object.fromEntries(stage.inputs.map((i) => [i, keys[i] as string])),
       ...(stage.name === "data" && source !== undefined ? { source } : {}),
+      ...pluginInputs(prepared, stage.plugins ?? []),
     },
   };
 }
 
 /** Stages up to the semantic IDs whose settings differ between two recipes. */
 export const otherIds = (a: Config, b: Config): StageName[] =>
-  idStages.filter((s) => hashJson(s.settings(a)) !== hashJson(s.settings(b))).map((s) => s.name);
+  idStages
+    .filter((s) => hashJson(s.settings(withoutPlaces(a))) !== hashJson(s.settings(withoutPlaces(b))))
+    .map((s) => s.name);
 
 /** Keys follow from settings, code and data alone, so that what is finished is known before anything runs. */
-function planStages(run: Run, config: Config, source: string | undefined): ReadonlyMap<StageName, PlannedStage> {
+function planStages(
+  run: Run,
+  config: Config,
+  source: string | undefined,
+  prepared: Prepared,
+): ReadonlyMap<StageName, PlannedStage> {
   const plans = new Map<StageName, PlannedStage>();
   const keys: Partial<Record<StageName, string>> = {};
   for (const stage of stages) {
-    const plan = planStage(stage, config, source, keys);
+    const plan = planStage(stage, config, source, prepared, keys);
     const key = run.cacheKey(plan);
     plans.set(stage.name, { plan, key });
     keys[stage.name] = key;

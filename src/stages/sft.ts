@@ -10,6 +10,7 @@ import { readHeads } from "../artifacts/heads.ts";
 import { isSftUser, toSlateInput } from "../artifacts/slates.ts";
 import { type ReasoningRecord, readReasonings, readTraces, type TraceRecord } from "../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
+import { adamW } from "../config/schema/training.ts";
 import { RunError } from "../core/errors.ts";
 import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import { resume, saveCheckpoint } from "../models/checkpoint.ts";
@@ -151,7 +152,7 @@ async function run(context: StageContext): Promise<Summary> {
     }
     const learningRate = learningRateAt(step, steps, o);
     const { gradNorm } = await worker.optimStep(
-      { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
+      { ...adamW, learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
       { signal },
     );
     const smooth = Number.isNaN(state.smooth) ? loss : 0.95 * state.smooth + 0.05 * loss;

@@ -25,6 +25,7 @@ export const slates: Stage = {
   source: import.meta.url,
   inputs: ["data", "candidates", "sid", "midtrain"],
   verbs: modelVerbs,
+  plugins: ["prerank"],
   settings: ({ prerank, prompts, refit, seed }) => ({
     kind: prerank.kind,
     maxSlatesPerUser: prerank.maxSlatesPerUser,
@@ -110,7 +111,7 @@ async function collectSlates(
 }
 
 /** Without candidates that share a semantic ID with a better one: the model could not tell them apart. */
-export function withDistinctIds(slate: Slate, spell: (row: number) => string): Slate {
+function withDistinctIds(slate: Slate, spell: (row: number) => string): Slate {
   const ids = slate.candidates.map(spell);
   const kept = ids.flatMap((id, k) => (ids.indexOf(id) === k ? [k] : []));
   if (kept.length === ids.length) return slate;

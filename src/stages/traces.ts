@@ -8,10 +8,10 @@
  */
 
 import { join } from "node:path";
-import { openCorpus } from "../artifacts/corpus.ts";
+import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
 import { writeJson, writeLines } from "../artifacts/files.ts";
 import { readHeads } from "../artifacts/heads.ts";
-import { conditional, isSftUser } from "../artifacts/slates.ts";
+import { conditional, isSftUser, toSlateItems } from "../artifacts/slates.ts";
 import type { ReasoningRecord, TraceRecord } from "../artifacts/traces.ts";
 import type { Config } from "../config/schema.ts";
 import { RunError } from "../core/errors.ts";
@@ -21,12 +21,14 @@ import { trainingView } from "../data/split.ts";
 import type { SplitDataset } from "../data/types.ts";
 import { itemTable } from "../evidence/items.ts";
 import { Statistics } from "../evidence/statistics.ts";
+import { openTeacher } from "../plugins/teacher.ts";
 import type { Slate } from "../prerank/types.ts";
 import type { ReasoningSteps } from "../prompts/rerank.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
 import { modelVerbs } from "../run/verbs.ts";
 import { sampleTraces, statisticalTeacher } from "../teacher/sampling.ts";
 import { type Evidence, type StatisticalTeacher, supportFor } from "../teacher/statistical.ts";
+import type { Teacher } from "../teacher/teacher.ts";
 import { hideAnswer, type UnlabelledSlate } from "../teacher/unlabelled-slate.ts";
 import { teacherInWords } from "./teachers/in-words.ts";
 
@@ -35,6 +37,7 @@ export const traces: Stage = {
   source: import.meta.url,
   inputs: ["data", "sid", "slates", "evidence"],
   verbs: modelVerbs,
+  plugins: ["teacher"],
   settings: (c) => ({
     teacher: c.teacher,
     userShare: c.sft.userShare,
@@ -77,7 +80,7 @@ async function run(context: StageContext): Promise<Summary> {
   const teacher =
     o.kind === "statistical"
       ? statisticalTeacher(fitted, { temperature: o.temperature, seed, explainChoice })
-      : await teacherInWords(context, corpus, seed);
+      : ((await ownTeacher(context, corpus)) ?? (await teacherInWords(context, corpus, seed)));
   const {
     traces: kept,
     stats,
@@ -116,6 +119,21 @@ async function run(context: StageContext): Promise<Summary> {
     ...Object.fromEntries(stats.acceptanceByPosition.map((share, k) => [`acceptance_place_${k + 1}`, share])),
     ...Object.fromEntries(Object.entries(stats.rejected).map(([r, n]) => [`rejected_${r.replaceAll(" ", "_")}`, n])),
   };
+}
+
+/** The module that the recipe names. */
+async function ownTeacher(context: StageContext, corpus: Corpus): Promise<Teacher | undefined> {
+  const { config, signal } = context;
+  const { historyItems } = config.prompts;
+  const opened = await openTeacher({ config, items: corpus.items, signal });
+  return opened?.makeTeacher({
+    show: (slate) => toSlateItems(corpus, slate, historyItems),
+    getHistory: ({ user, position }) =>
+      (corpus.split.dataset.sequences[user]?.items ?? new Int32Array()).subarray(
+        Math.max(0, position - historyItems),
+        position,
+      ),
+  });
 }
 
 /** A seeded draw of so many slates; 0 = all. */

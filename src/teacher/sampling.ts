@@ -39,7 +39,7 @@ export interface SamplingOptions {
   readonly rest?: "teacher" | "input";
 }
 
-export const defaultSampling: SamplingOptions = { mode: "rejection", maxTries: 4 };
+const defaultSampling: SamplingOptions = { mode: "rejection", maxTries: 4 };
 
 export interface SamplingStats {
   /** Slates whose answer is among the candidates; others are not offered. */
@@ -57,7 +57,7 @@ export interface SamplingStats {
 }
 
 /** Why a well-formed answer is not kept. */
-export const wrongChoice = "wrong first choice";
+const wrongChoice = "wrong first choice";
 
 /** An answer that became no trace, for people. */
 export interface Rejection {
@@ -189,7 +189,7 @@ function draw(scores: readonly number[], rng: Rng, attempt: number, temperature:
 }
 
 /** All candidate indices by score, best first (ties: pre-rank order), with `first` in front if given. */
-export function rankingFrom(scores: readonly number[], first?: number): number[] {
+function rankingFrom(scores: readonly number[], first?: number): number[] {
   const order = scores.map((_, i) => i).sort((a, b) => (scores[b] ?? 0) - (scores[a] ?? 0) || a - b);
   return first === undefined ? order : [first, ...order.filter((i) => i !== first)];
 }

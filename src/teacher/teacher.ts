@@ -34,7 +34,7 @@ export type Reply =
   | { readonly kind: "unasked"; readonly reason: string };
 
 export interface Teacher {
-  readonly kind: "statistical" | "openai" | "worker";
+  readonly kind: "statistical" | "openai" | "worker" | "module";
   /** Name of the model behind it. */
   readonly model: string;
   /** One reply a question, in order. */

@@ -7,7 +7,7 @@ import { InterruptedError, WorkerError } from "../core/errors.ts";
 import type { CallOptions, VerbStats } from "./types.ts";
 
 /** Statuses after which the same request may succeed: the worker is starting, restarting or was cut off. */
-export const retryableCodes: ReadonlySet<number> = new Set([status.UNAVAILABLE, status.ABORTED]);
+const retryableCodes: ReadonlySet<number> = new Set([status.UNAVAILABLE, status.ABORTED]);
 
 /** Waits before the second, third, ... attempt; ~3 s in all, longer than a worker's listen() takes. */
 const backoffMs: readonly number[] = [50, 100, 200, 400, 800, 1500];

@@ -1,6 +1,7 @@
 /**
  * GrpcWorkerClient: the WorkerClient interface over gRPC. Translates plain types to worker.proto and back; retries and
- * costs live in channel.ts, packing in batch.ts.
+ * costs live in channel.ts, packing in batch.ts. The worker has no defaults: what a request leaves out is sent here as what
+ * changes nothing (temperature 1, no bound, nothing asked for).
  */
 import { randomUUID } from "node:crypto";
 import { WorkerError } from "../core/errors.ts";
@@ -69,7 +70,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       modelId: request.modelId ?? "",
       batch: batch.packBatch(request.batch),
       constraint: toConstraint(request.constraint, request.batch.groups.length),
-      temperature: request.temperature ?? 0,
+      temperature: request.temperature ?? 1,
       wantEntropy: request.wantEntropy ?? false,
       microBatchTokens: request.microBatchTokens ?? 0,
       topK: request.topK ?? 0,
@@ -96,7 +97,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       constraint: toConstraint(request.constraint, request.batch.groups.length),
       weights: batch.toBytes(request.weights),
       loss: toLoss(request.loss, targets),
-      temperature: request.temperature ?? 0,
+      temperature: request.temperature ?? 1,
       microBatchTokens: request.microBatchTokens ?? 0,
       seed: request.seed ?? 0,
       wantLogprobs: request.wantLogprobs ?? false,
@@ -110,9 +111,9 @@ export class GrpcWorkerClient implements t.WorkerClient {
       requestId: randomUUID(),
       modelId: request.modelId ?? "",
       learningRate: request.learningRate,
-      beta1: request.beta1 ?? 0,
-      beta2: request.beta2 ?? 0,
-      eps: request.eps ?? 0,
+      beta1: request.beta1,
+      beta2: request.beta2,
+      eps: request.eps,
       weightDecay: request.weightDecay ?? 0,
       maxGradNorm: request.maxGradNorm ?? 0,
     };
@@ -128,7 +129,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       numSamples: request.numSamples ?? 1,
       maxNewTokens: request.maxNewTokens,
       temperature: request.temperature,
-      topP: request.topP ?? 0,
+      topP: request.topP ?? 1,
       seed: request.seed,
       stopTokens: Array.from(request.stopTokens ?? []),
       stopStrings: Array.from(request.stopStrings ?? []),
@@ -188,7 +189,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
     const message: pb.EmbedRequest = {
       modelPath: request.modelPath,
       texts: [...request.texts],
-      batchSize: request.batchSize ?? 0,
+      batchSize: request.batchSize,
       normalize: request.normalize ?? false,
     };
     const r = await this.channel.unary("embed", service.embed, message, call);

@@ -4,7 +4,7 @@
  */
 
 /** GPT-2's printable stand-in for each byte, as every byte-level BPE uses. */
-export function byteAlphabet(): string[] {
+function byteAlphabet(): string[] {
   const alphabet: string[] = [];
   let next = 256;
   for (let b = 0; b < 256; b++) {

@@ -23,6 +23,7 @@ import {
   walkSequences,
 } from "./fake-model.ts";
 import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer.ts";
+import { type StateNote, stateFile, stateFormatVersion } from "./saved-state.ts";
 import type * as t from "./types.ts";
 
 /** Free tokens FakeWorker writes before the constraint's trigger: so many letters, short of maxFreeTokens. */
@@ -37,16 +38,14 @@ interface FakeModel {
   weightsId: string;
 }
 
-/** Like the real worker's, this file of a saved state says what the weights belong to; unlike it, it holds them too. */
-const stateFile = "gr2_state.json";
 /** Of an exported model. */
 const weightsFile = "fake-weights.json";
 
-interface FakeState {
+/** Like the real worker's note, it says what the weights belong to; unlike it, it holds them too. */
+interface FakeState extends StateNote {
   readonly step: number;
   readonly weightVersion: number;
   readonly weights: string;
-  readonly metadata: Readonly<Record<string, string>>;
 }
 
 export class FakeWorker implements t.WorkerClient {
@@ -277,10 +276,11 @@ export class FakeWorker implements t.WorkerClient {
     const path = join(request.path, stateFile);
     await mkdir(dirname(path), { recursive: true });
     const { step, weightVersion } = lm;
-    const state: FakeState = { step, weightVersion, weights, metadata: request.metadata ?? {} };
+    const note = { format_version: stateFormatVersion, base: "", sha256: sha256(weights) };
+    const state: FakeState = { ...note, step, weightVersion, weights, metadata: request.metadata ?? {} };
     await writeFile(`${path}.tmp`, JSON.stringify(state));
     await rename(`${path}.tmp`, path);
-    return { sha256: sha256(weights), bytes: weights.length };
+    return { sha256: note.sha256, bytes: weights.length };
   }
 
   async loadState(request: t.LoadStateRequest, call?: t.CallOptions): Promise<t.LoadedState> {

@@ -10,7 +10,7 @@ import { type ServiceError, status } from "@grpc/grpc-js";
 import type { Config } from "../config/schema.ts";
 import { EnvironmentError, Gr2Error, InterruptedError, WorkerError } from "../core/errors.ts";
 import { GrpcWorkerClient } from "./client.ts";
-import { checkPython, defaultPythonBin, describeEnd, type PythonProcess, startPython } from "./python.ts";
+import { checkPython, defaultPythonBin, describeEnd, type PythonProcess, sharePython } from "./python.ts";
 
 export interface EmbeddedRuntime {
   readonly mode: "embedded";
@@ -82,7 +82,7 @@ const refusesToken = (e: unknown): boolean =>
   e instanceof WorkerError && (e.cause as Partial<ServiceError> | undefined)?.code === status.UNAUTHENTICATED;
 
 /** The secret of a remote worker. Throws EnvironmentError if the file cannot be read or holds none. */
-export function readToken(file: string): string | undefined {
+function readToken(file: string): string | undefined {
   if (file === "") return undefined;
   let token: string;
   try {
@@ -109,7 +109,7 @@ async function embed(runtime: EmbeddedRuntime, signal: AbortSignal | undefined):
   let python: PythonProcess | undefined;
   let client: GrpcWorkerClient | undefined;
   try {
-    python = await startPython({ bin, logPath });
+    python = await sharePython({ bin, logPath });
     const process_ = python;
     const answer = (await interruptible(
       process_.call("gr2_worker.boot", "boot", {

@@ -12,10 +12,10 @@ import { EnvironmentError, WorkerError } from "../core/errors.ts";
 import { repositoryRoot } from "../core/paths.ts";
 
 /** Oldest Python the worker runs on. */
-export const minPython: readonly [number, number] = [3, 11];
+const minPython: readonly [number, number] = [3, 11];
 
 /** Import names of what the worker cannot start without, and the names pip knows them by. */
-export const requiredModules: Readonly<Record<string, string>> = {
+const requiredModules: Readonly<Record<string, string>> = {
   torch: "torch",
   transformers: "transformers",
   tokenizers: "tokenizers",
@@ -84,7 +84,7 @@ export const pythonEnvironment = (): NodeJS.ProcessEnv => ({
 });
 
 /** The last non-empty lines of a text, joined by newlines. */
-export function lastLines(text: string, n: number): string {
+function lastLines(text: string, n: number): string {
   return text
     .split("\n")
     .filter((line) => line.trim() !== "")
@@ -217,6 +217,32 @@ export async function startPython(options: { bin: string; logPath: string }): Pr
   };
   running = self;
   return self;
+}
+
+let shared: { readonly process: Promise<PythonProcess>; holders: number } | undefined;
+
+/**
+ * The embedded Python, started unless it runs: the worker and a user's modules share it. It ends when all who hold it have
+ * called `exit`. The first to come says which Python it is and where it prints.
+ */
+export async function sharePython(options: { bin: string; logPath: string }): Promise<PythonProcess> {
+  const own = shared !== undefined && !(await shared.process.catch(() => undefined))?.ended() ? shared : undefined;
+  const held = own ?? { process: startPython(options), holders: 0 };
+  shared = held;
+  held.holders++;
+  const python = await held.process;
+  let left = false;
+  return {
+    ...python,
+    exit: async (graceMs) => {
+      if (left) return;
+      left = true;
+      held.holders--;
+      if (held.holders > 0) return;
+      if (shared === held) shared = undefined;
+      await python.exit(graceMs);
+    },
+  };
 }
 
 /** "killed by SIGKILL, ...", "exit status 3". */

@@ -8,6 +8,7 @@
  */
 
 import type { FitCrossEncoderRequest } from "./cross-encoder-types.ts";
+import type * as pb from "./generated/gr2/v1/worker.ts";
 import type {
   ExportModelRequest,
   LoadedModel,
@@ -48,7 +49,7 @@ export interface ConstraintGroup {
 /** See PermutationConstraint in worker.proto for the distribution. One entry of `groups` a group or prompt. */
 export interface PermutationConstraint {
   readonly groups: readonly ConstraintGroup[];
-  /** gamma > 0, default 1. */
+  /** gamma > 0; left out: 1. */
   readonly scale?: number;
   /** Tokens that switch the constraint on; empty: on from the first response token. */
   readonly trigger?: TokenIds;
@@ -102,9 +103,10 @@ export interface ForwardRequest {
   readonly modelId?: string;
   readonly batch: GroupBatch;
   readonly constraint?: PermutationConstraint;
-  /** Default 1. */
+  /** Left out: 1, the model as it is. */
   readonly temperature?: number;
   readonly wantEntropy?: boolean;
+  /** Most tokens computed at once; left out: no bound. */
   readonly microBatchTokens?: number;
   /** Alternatives wanted of every target; 0 or left out: none. */
   readonly topK?: number;
@@ -158,7 +160,9 @@ export interface ForwardBackwardRequest {
   /** Per target; 0 = not trained on. Losses are sums, so normalisation belongs in here. */
   readonly weights: Float32Array;
   readonly loss: Loss;
+  /** As in ForwardRequest. */
   readonly temperature?: number;
+  /** As in ForwardRequest. */
   readonly microBatchTokens?: number;
   readonly seed?: number;
   readonly wantLogprobs?: boolean;
@@ -175,12 +179,9 @@ export interface ForwardBackwardResult {
 export interface OptimStepRequest {
   readonly modelId?: string;
   readonly learningRate: number;
-  /** Default 0.9. */
-  readonly beta1?: number;
-  /** Default 0.95. */
-  readonly beta2?: number;
-  /** Default 1e-8. */
-  readonly eps?: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly eps: number;
   readonly weightDecay?: number;
   /** 0 or left out: no clipping. */
   readonly maxGradNorm?: number;
@@ -201,6 +202,7 @@ export interface SampleRequest {
   readonly maxNewTokens: number;
   /** 0 = greedy. Required: a default would hide which one is meant. */
   readonly temperature: number;
+  /** Left out: 1, the whole distribution. */
   readonly topP?: number;
   readonly seed: number;
   readonly stopTokens?: TokenIds;
@@ -208,6 +210,7 @@ export interface SampleRequest {
   readonly stopStrings?: readonly string[];
   /** One entry of `groups` a prompt. */
   readonly constraint?: PermutationConstraint;
+  /** Most tokens of KV cache held at once; left out: no bound. */
   readonly maxBatchTokens?: number;
   /** Also send tokens as they are drawn; of an answer chosen among whole sequences only those before it. */
   readonly streamTokens?: boolean;
@@ -274,7 +277,8 @@ export interface BeamSearchResult {
 export interface EmbedRequest {
   readonly modelPath: string;
   readonly texts: readonly string[];
-  readonly batchSize?: number;
+  /** Texts computed at once. */
+  readonly batchSize: number;
   readonly normalize?: boolean;
 }
 
@@ -289,25 +293,11 @@ export interface FactorizeRequest {
   readonly seed: number;
 }
 
-export interface QuantizerConfig {
+/** The message's fields; defaults are those of the settings `sid`. */
+export type QuantizerConfig = Readonly<Omit<pb.QuantizerConfig, "method" | "hiddenDims">> & {
   readonly method: "rqvae" | "rqkmeans";
-  readonly levels: number;
-  readonly codes: number;
-  readonly latentDim: number;
   readonly hiddenDims: readonly number[];
-  readonly epochs: number;
-  readonly batchSize: number;
-  readonly learningRate: number;
-  readonly commitment: number;
-  readonly emaDecay: number;
-  readonly kmeansInit: boolean;
-  readonly randomLastLevel: boolean;
-  readonly diversityWeight: number;
-  readonly deadCodeResetEpochs: number;
-  readonly contrastiveWeight: number;
-  readonly contrastiveTemperature: number;
-  readonly seed: number;
-}
+};
 
 export interface FitSemanticIdsRequest {
   readonly embeddings: Matrix;

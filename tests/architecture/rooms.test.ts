@@ -12,7 +12,7 @@ import { findCycles, isGenerated, listSources, readImports, typescriptImports } 
  * Narrower than "everything above" where that says something: what is pure stays away from workers and files.
  */
 const pureRooms = ["plan", "data", "sid", "prompts", "eval", "reward", "rl", "prerank", "evidence", "teacher"];
-const modelRooms = [...pureRooms, "core", "config", "worker", "policy", "run", "artifacts"];
+const modelRooms = [...pureRooms, "core", "config", "worker", "policy", "run", "plugins", "artifacts"];
 const stageRooms = [...modelRooms, "endpoint", "models"];
 const served = [
   "core",
@@ -27,6 +27,7 @@ const served = [
   "worker",
   "policy",
   "run",
+  "plugins",
 ];
 const parts = ["request", "observe", "security", "model", "engine", "grpc", "http"];
 const rooms: Readonly<Record<string, readonly string[]>> = {
@@ -36,8 +37,8 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   data: ["core"],
   sid: ["core"],
   prompts: ["core", "data"],
-  eval: ["core", "prompts"],
-  reward: ["core", "prompts", "eval"],
+  eval: ["core", "data", "prompts"],
+  reward: ["core", "data", "prompts", "eval"],
   rl: ["core", "prompts", "eval", "reward"],
   prerank: ["core", "data", "eval"],
   evidence: ["core", "config", "data", "eval", "prerank"],
@@ -46,6 +47,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   worker: ["core", "config"],
   policy: ["core", "eval", "prompts", "worker"],
   run: ["core", "config", "worker"],
+  plugins: ["core", "config", ...pureRooms, "endpoint", "worker", "run"],
   artifacts: [
     "core",
     "config",
@@ -86,12 +88,14 @@ const workerRooms: Readonly<Record<string, readonly string[]>> = {
   memory: ["errors"],
   items: ["errors", "types"],
   trees: ["errors"],
+  cross_encoder: ["errors"],
   model: ["errors", "types", "memory"],
   scoring: ["errors", "types", "model"],
   generation: ["errors", "types", "model", "scoring"],
   engine: ["errors", "types", "memory", "model", "scoring", "generation"],
-  rpc: ["errors", "types", "memory", "items", "trees", "generation", "engine"],
+  rpc: ["errors", "types", "memory", "items", "trees", "cross_encoder", "generation", "engine"],
   boot: ["rpc", "errors"],
+  plugins: ["boot"],
   doctor: [],
   __main__: ["boot", "rpc", "errors"],
 };

@@ -81,8 +81,8 @@ describe("baselines", () => {
     const learned = request?.groups.filter((g) => g.target !== undefined) ?? [];
     expect(learned).toHaveLength(Math.min(20, hits("rerank")));
     expect(request?.groups).toHaveLength(learned.length + hits("validation") + hits("test"));
-    expect(learned[0]?.query).toMatch(/^Film number \d+; Film number \d+$/);
-    expect(learned[0]?.candidates[0]).toMatch(/^Film number \d+\. (Drama|Comedy|Western)/);
+    expect(learned[0]?.query).toMatch(/^Film number \d+ \(\d+\); Film number \d+ \(\d+\)$/);
+    expect(learned[0]?.candidates[0]).toMatch(/^Film number \d+ \(\d+\)\. (Drama|Comedy|Western)/);
   }, 60_000);
 
   it("are scores from a file: the labels themselves put every true item first", async () => {

@@ -2,11 +2,13 @@
  * Teachers of distillation in the real worker: whole weights, LoRA weights in their run's folder and an exported model
  * score alike; and a student that follows one by forward KL comes nearer to it.
  */
+
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compileConfig, resolvedYaml } from "../../src/config/load.ts";
+import { adamW } from "../../src/config/schema/training.ts";
 import { sha256 } from "../../src/core/hash.ts";
 import { addedTokens, type Lineage, modelRequest } from "../../src/models/language-model.ts";
 import type { StageContext } from "../../src/run/stage.ts";
@@ -64,14 +66,14 @@ beforeAll(async () => {
   const weights = new Float32Array(4 + 12).fill(1);
   for (let step = 0; step < 3; step++) {
     await client.forwardBackward({ ...asked, weights, loss: { kind: "cross_entropy" } });
-    await client.optimStep({ learningRate: 0.05 });
+    await client.optimStep({ ...adamW, learningRate: 0.05 });
   }
   theirs = (await client.forward(asked)).logprobs;
   await client.saveState({ path: state("adapted"), metadata: lineage });
   writeFileSync(join(root, "adapted", "config.resolved.yaml"), resolvedYaml(recipe));
   mkdirSync(join(root, "lost", "stages", "rl"), { recursive: true });
   await client.saveState({ path: state("lost"), metadata: lineage });
-  const files = { "gr2_export.json": JSON.stringify(lineage) };
+  const files = { "gr2_export.json": JSON.stringify({ schema: "gr2.export/1", ...lineage }) };
   await client.exportModel({ path: exported, dtype: "float32", files });
   // Whole weights: the exported model, saved as a run of its own would save it.
   await client.loadModel({ source: { kind: "pretrained", path: exported } });
@@ -140,7 +142,7 @@ describe("a teacher of distillation in the real worker", { timeout: 120_000 }, (
       const result = await client.forwardBackward({ ...asked, weights, loss });
       expect(result.metrics.forward_kl).toBeCloseTo(result.loss, 4);
       kl.push(result.loss);
-      await client.optimStep({ learningRate: 0.02 });
+      await client.optimStep({ ...adamW, learningRate: 0.02 });
     }
     await teacher.close();
     expect(kl[0]).toBeGreaterThan(0.05);

@@ -13,6 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python_worker"))
 
+from asked import load_spec
 from gr2_worker.engine import Engine
 from gr2_worker.generation.trie import checked_trie
 from gr2_worker.types import GroupBatch, LoadSpec, Trie
@@ -48,7 +49,7 @@ def architecture(model_type: str = "qwen3", **extra: object) -> str:
 
 
 def spec(model_type: str = "qwen3", trainable: bool = True, seed: int = 1, **extra: object) -> LoadSpec:
-    return LoadSpec(
+    return load_spec(
         architecture_json=architecture(model_type, **extra),
         tokenizer_json=tokenizer_json(),
         trainable=trainable,

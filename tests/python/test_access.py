@@ -61,6 +61,7 @@ def load(stub, model_id="m", trainable=True, metadata=KNOWN, seed=1):
             scratch=pb.ScratchModel(architecture_json=architecture(), tokenizer_json=tokenizer_json()),
             trainable=trainable,
             seed=seed,
+            dtype=pb.DTYPE_FLOAT32,
         ),
         metadata=metadata,
     )
@@ -225,15 +226,18 @@ def test_no_file_is_read_outside_the_roots(stub, root, outside):
     load(stub)
     for path in (outside, "/etc", "org/model", "~/x", "", "relative"):
         if path:
-            pretrained = pb.LoadModelRequest(pretrained=pb.PretrainedModel(path=str(path)))
+            pretrained = pb.LoadModelRequest(pretrained=pb.PretrainedModel(path=str(path)), dtype=pb.DTYPE_FLOAT32)
             assert code(stub.LoadModel, pretrained) == grpc.StatusCode.PERMISSION_DENIED, path
         for call, request in (
             (stub.LoadState, pb.LoadStateRequest(model_id="m", path=str(path))),
-            (stub.Embed, pb.EmbedRequest(model_path=str(path), texts=["a"])),
+            (stub.Embed, pb.EmbedRequest(model_path=str(path), texts=["a"], batch_size=1)),
         ):
             assert code(call, request) == grpc.StatusCode.PERMISSION_DENIED, path
     gguf = pb.PretrainedModel(path=str(root), gguf_file=f"../{outside.name}/x.gguf")
-    assert code(stub.LoadModel, pb.LoadModelRequest(pretrained=gguf)) == grpc.StatusCode.PERMISSION_DENIED
+    assert (
+        code(stub.LoadModel, pb.LoadModelRequest(pretrained=gguf, dtype=pb.DTYPE_FLOAT32))
+        == grpc.StatusCode.PERMISSION_DENIED
+    )
     with pytest.raises(InvalidRequest):
         Access("", (root,)).path(f"{root}/a\0b")
     with pytest.raises(PermissionDenied):
@@ -272,7 +276,7 @@ def test_a_serving_worker_neither_trains_nor_writes(serving, root):
 
 def forward(stub, metadata=KNOWN):
     batch = pb.GroupBatch(tokens=i4(1, 2), prompt_lengths=i4(1), group_sizes=i4(1), response_lengths=i4(1))
-    return stub.Forward(pb.ForwardRequest(model_id="m", batch=batch), metadata=metadata)
+    return stub.Forward(pb.ForwardRequest(model_id="m", batch=batch, temperature=1), metadata=metadata)
 
 
 def i4(*values):
@@ -301,7 +305,10 @@ def test_answers_name_the_weights_that_computed_them(stub, root):
     loss = pb.Loss(cross_entropy=pb.CrossEntropyLoss())
     weights = b"\x00\x00\x80\x3f"  # 1.0
     stub.ForwardBackward(
-        pb.ForwardBackwardRequest(model_id="m", batch=batch, weights=weights, loss=loss), metadata=KNOWN
+        pb.ForwardBackwardRequest(model_id="m", batch=batch, weights=weights, loss=loss, temperature=1), metadata=KNOWN
     )
-    stub.OptimStep(pb.OptimStepRequest(model_id="m", request_id="1", learning_rate=0.1), metadata=KNOWN)
+    stub.OptimStep(
+        pb.OptimStepRequest(model_id="m", request_id="1", learning_rate=0.1, beta1=0.9, beta2=0.95, eps=1e-8),
+        metadata=KNOWN,
+    )
     assert forward(stub).weights_id != before

@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from asked import forward_spec
 from conftest import VOCAB, make_trie, spec
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest
 from gr2_worker.generation.trie import checked_trie
-from gr2_worker.types import BeamParams, ForwardSpec, GroupBatch, never_cancelled
+from gr2_worker.types import BeamParams, GroupBatch, never_cancelled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +48,7 @@ def exhaustive(engine: Engine, prompts: list[np.ndarray], items: list[tuple[int,
         np.full(len(prompts), len(items)),
         np.asarray(lengths * len(prompts)),
     )
-    logprobs = engine.forward("", ForwardSpec(batch)).logprobs
+    logprobs = engine.forward("", forward_spec(batch)).logprobs
     starts = np.cumsum([0, *lengths[:-1]])
     return np.stack([np.add.reduceat(row.astype(np.float64), starts) for row in logprobs.reshape(len(prompts), -1)])
 

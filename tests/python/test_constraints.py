@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from asked import forward_spec, permutation_constraint, sample_params
 from conftest import VOCAB, spec
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest
 from gr2_worker.scoring.constraints import Automaton, compile_constraint
-from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
+from gr2_worker.types import GroupBatch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 def constraint(sequences, prior=None, **extra):
     """A constraint of one entry."""
     fields = {"scale": 1.0, "separator": (40,), "terminator": (41,), **extra}
-    return PermutationConstraint(
+    return permutation_constraint(
         np.asarray([len(sequences)]),
         np.asarray([len(s) for s in sequences], dtype=np.int64),
         np.asarray([t for s in sequences for t in s], dtype=np.int32),
@@ -106,7 +107,7 @@ def test_prior_alone_reproduces_plackett_luce(uniform_engine):
         np.asarray([9, *itertools.chain.from_iterable(responses)], dtype=np.int32),
         np.asarray([1]), np.asarray([len(rows)]), np.full(len(rows), len(responses[0])),
     )  # fmt: skip
-    logprobs = uniform_engine.forward("", ForwardSpec(batch, constraint(sequences, prior))).logprobs
+    logprobs = uniform_engine.forward("", forward_spec(batch, constraint(sequences, prior))).logprobs
     got = logprobs.reshape(len(rows), -1).astype(np.float64).sum(axis=1)
     want = []
     for row in rows:
@@ -119,7 +120,7 @@ def test_prior_alone_reproduces_plackett_luce(uniform_engine):
     assert np.exp(got).sum() == pytest.approx(1, abs=1e-4)
     drawn = [
         item.tokens
-        for part in uniform_engine.sample("", SampleParams([np.asarray([9], dtype=np.int32)], 3000, 20,
+        for part in uniform_engine.sample("", sample_params([np.asarray([9], dtype=np.int32)], 3000, 20,
                                                            constraint=constraint(sequences, prior)))
         for item in part
     ]  # fmt: skip
@@ -156,7 +157,7 @@ def test_violations_name_response_and_token(uniform_engine):
             np.asarray([9, 1, *response], dtype=np.int32), np.asarray([1]), np.asarray([2]),
             np.asarray([1, len(response)]),
         )  # fmt: skip
-        one = ForwardSpec(batch, constraint([(1, 2), (1, 3)], max_sequences=1))
+        one = forward_spec(batch, constraint([(1, 2), (1, 3)], max_sequences=1))
         if token is None:
             uniform_engine.forward("", one)
         else:

@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from asked import load_spec
 from conftest import VOCAB, architecture, tokenizer_json
 from gr2_worker.engine import Engine
 from gr2_worker.generation.decoder import Decoder, for_generation
 from gr2_worker.generation.prefill import prefill
 from gr2_worker.generation.sampler import decode
-from gr2_worker.types import LoadSpec, never_cancelled
+from gr2_worker.types import never_cancelled
 
 PROMPTS = [np.random.default_rng(p).integers(0, VOCAB, size=n).astype(np.int32) for p, n in enumerate((17, 5, 11))]
 FED = np.random.default_rng(9).integers(0, VOCAB, size=(9, 4)).astype(np.int32)
@@ -20,7 +21,7 @@ FED = np.random.default_rng(9).integers(0, VOCAB, size=(9, 4)).astype(np.int32)
 
 def loaded(model_type="qwen3", dtype="float32", trainable=True, **extra):
     engine = Engine(torch.device("cpu"))
-    spec = LoadSpec(
+    spec = load_spec(
         architecture_json=architecture(model_type, **extra),
         tokenizer_json=tokenizer_json(),
         dtype=dtype,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from asked import adamw_params, forward_spec, sample_params, train_spec
 from conftest import VOCAB, as_batch, spec
 from gr2_worker.engine import Engine
-from gr2_worker.types import AdamWParams, Distill, ForwardSpec, Policy, SampleParams, TrainSpec
+from gr2_worker.types import Distill, Policy
 
 PROMPTS = [np.asarray([3 + p, 7, 11], dtype=np.int32) for p in range(8)]
-STEP = AdamWParams(learning_rate=3e-3, max_grad_norm=1.0)
+STEP = adamw_params(learning_rate=3e-3, max_grad_norm=1.0)
 LENGTH = 6
 
 
 def answers(engine: Engine, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Four answers a prompt, as (prompt, response), in a fixed order."""
-    params = SampleParams(prompts=PROMPTS, num_samples=4, max_new_tokens=LENGTH, temperature=1.0, seed=seed)
+    params = sample_params(prompts=PROMPTS, num_samples=4, max_new_tokens=LENGTH, temperature=1.0, seed=seed)
     items = [item for part in engine.sample("", params) for item in part]
     items.sort(key=lambda item: (item.prompt, item.sample))
     return [(PROMPTS[item.prompt], item.tokens) for item in items]
@@ -51,12 +52,12 @@ def test_the_reverse_kl_to_the_teacher_falls() -> None:
     before = exact_kl(engine, prefixes, forward=False)
     for step in range(40):
         batch = as_batch(answers(engine, step))
-        student = engine.forward("", ForwardSpec(batch)).logprobs
-        teacher = engine.forward("teacher", ForwardSpec(batch)).logprobs
+        student = engine.forward("", forward_spec(batch)).logprobs
+        teacher = engine.forward("teacher", forward_spec(batch)).logprobs
         advantages = np.clip(teacher - student, -5, 5)
         weights = np.full(batch.num_targets, 1 / batch.num_targets, dtype=np.float32)
         loss = Policy(advantages, student, teacher, 0.2, 0.28, 0.1)
-        engine.forward_backward("", f"fb-{step}", TrainSpec(batch, weights, loss))
+        engine.forward_backward("", f"fb-{step}", train_spec(batch, weights, loss))
         engine.optim_step("", f"os-{step}", STEP)
     after = exact_kl(engine, prefixes, forward=False)
     assert before > 0.5  # two random models disagree
@@ -69,10 +70,10 @@ def test_the_forward_kl_to_the_teacher_falls() -> None:
     said = []
     for step in range(40):
         batch = as_batch(answers(engine, step))
-        top = engine.forward("teacher", ForwardSpec(batch, top_k=12)).top
+        top = engine.forward("teacher", forward_spec(batch, top_k=12)).top
         assert top is not None
         weights = np.full(batch.num_targets, 1 / batch.num_targets, dtype=np.float32)
-        result = engine.forward_backward("", f"fb-{step}", TrainSpec(batch, weights, Distill(top)))
+        result = engine.forward_backward("", f"fb-{step}", train_spec(batch, weights, Distill(top)))
         np.testing.assert_allclose(result.loss, result.metrics["forward_kl"], rtol=1e-5)
         said.append(result.loss)
         engine.optim_step("", f"os-{step}", STEP)

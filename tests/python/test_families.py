@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from asked import EVERYTHING, forward_spec, load_spec, sample_params, train_spec
 from conftest import random_batch, spec, unpack
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest, NotFound
-from gr2_worker.types import BeamParams, CrossEntropy, ForwardSpec, GroupBatch, LoadSpec, SampleParams, TrainSpec
+from gr2_worker.types import BeamParams, GroupBatch
 from transformers import AutoModelForCausalLM
 
 GEMMA = {"query_pre_attn_scalar": 20, "sliding_window": 6}
@@ -47,11 +48,11 @@ def test_forward_and_gradient_equal_transformers(make_engine, tmp_path, family):
     model = reference(engine, tmp_path)
     batch = random_batch(3, groups=6)  # prompts and responses longer than the windows, groups of one and of several
     for micro_batch_tokens in (64, 4096):
-        got = engine.forward("", ForwardSpec(batch, micro_batch_tokens=micro_batch_tokens)).logprobs
+        got = engine.forward("", forward_spec(batch, micro_batch_tokens=micro_batch_tokens)).logprobs
         with torch.no_grad():
             np.testing.assert_allclose(got, compute_logprobs(model, batch).numpy(), atol=2e-5)
     ones = np.ones(batch.num_targets, dtype=np.float32)
-    engine.forward_backward("", "", TrainSpec(batch, ones, CrossEntropy()))
+    engine.forward_backward("", "", train_spec(batch, ones, EVERYTHING))
     (-compute_logprobs(model, batch).sum()).backward()
     wanted = {n: p.grad for n, p in model.named_parameters()}
     for name, parameter in engine.model("").lm.model.named_parameters():
@@ -65,7 +66,7 @@ def test_sampler_equals_transformers(make_engine, tmp_path, family, common):
     rng = np.random.default_rng(0)
     begin = rng.integers(1, 60, size=common)
     prompts = [np.concatenate([begin, rng.integers(1, 60, size=n)]).astype(np.int32) for n in (3, 9, 14)]
-    items = [i for part in engine.sample("", SampleParams(prompts, 3, 12, seed=1)) for i in part]
+    items = [i for part in engine.sample("", sample_params(prompts, 3, 12, seed=1)) for i in part]
     drawn = {(i.prompt, i.sample): i for i in items}
     rows = [drawn[p, s] for p in range(3) for s in range(3)]
     tokens = [part for p in range(3) for part in (prompts[p], *(drawn[p, s].tokens for s in range(3)))]
@@ -106,11 +107,11 @@ def test_other_architectures_are_refused_before_their_weights_are_read(tmp_path)
         (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
         (folder / "model.safetensors").write_bytes(b"never read")
         with pytest.raises(InvalidRequest, match=match):
-            Engine(torch.device("cpu")).load_model("", LoadSpec(path=str(folder)))
+            Engine(torch.device("cpu")).load_model("", load_spec(path=str(folder)))
     (folder / "config.json").unlink()
     with pytest.raises(NotFound, match=r"config\.json"):
-        Engine(torch.device("cpu")).load_model("", LoadSpec(path=str(folder)))
+        Engine(torch.device("cpu")).load_model("", load_spec(path=str(folder)))
     with pytest.raises(InvalidRequest, match="'mamba' is not supported"):
         Engine(torch.device("cpu")).load_model("", spec(model_type="mamba"))
     with pytest.raises(NotFound, match=r"no file weights\.gguf"):
-        Engine(torch.device("cpu")).load_model("", LoadSpec(path=str(folder), gguf_file="weights.gguf"))
+        Engine(torch.device("cpu")).load_model("", load_spec(path=str(folder), gguf_file="weights.gguf"))

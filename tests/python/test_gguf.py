@@ -6,11 +6,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from asked import forward_spec, load_spec
 from gguf.quants import dequantize, quantize
 from gr2_worker.engine import Engine
 from gr2_worker.errors import NotFound, WorkerFault
 from gr2_worker.items.bpe import train_bpe
-from gr2_worker.types import ForwardSpec, GroupBatch, LoadSpec, LoraSpec
+from gr2_worker.types import GroupBatch, LoraSpec
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -87,7 +88,7 @@ def test_quantised_weights_tokenizer_and_template_arrive_and_export(tmp_path):
     codes = ("<s_a_0>", "<s_a_1>")
     lora = LoraSpec(2, 4.0, 0.0, ("q_proj",))
     lm = engine.load_model(
-        "", LoadSpec(path=str(tmp_path), gguf_file="tiny.Q4_1.gguf", added_tokens=codes, trainable=True, lora=lora)
+        "", load_spec(path=str(tmp_path), gguf_file="tiny.Q4_1.gguf", added_tokens=codes, trainable=True, lora=lora)
     )
     assert lm.chat_template == TEMPLATE and lm.tokenizer.id_to_token(lm.eos_token_id) == "<|im_end|>"
     assert lm.tokenizer.decode(lm.tokenizer.encode("some words").ids) == "some words"
@@ -98,7 +99,7 @@ def test_quantised_weights_tokenizer_and_template_arrive_and_export(tmp_path):
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o644}
     ids = np.asarray([*lm.tokenizer.encode("some words").ids, *lm.added_token_ids], dtype=np.int32)
     n = len(ids) - 1
-    got = engine.forward("", ForwardSpec(GroupBatch(ids, np.asarray([1]), np.asarray([1]), np.asarray([n])))).logprobs
+    got = engine.forward("", forward_spec(GroupBatch(ids, np.asarray([1]), np.asarray([1]), np.asarray([n])))).logprobs
     with torch.no_grad():
         tokens = torch.from_numpy(ids.astype(np.int64))[None]
         logits = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(input_ids=tokens).logits
@@ -113,9 +114,9 @@ def test_damaged_or_foreign_gguf_files_are_refused_in_one_sentence(tmp_path):
     said = {}
     for name in ("odd", "cut", "narrow"):
         with pytest.raises(WorkerFault) as caught:
-            Engine(torch.device("cpu")).load_model("", LoadSpec(path=str(tmp_path), gguf_file=f"{name}.gguf"))
+            Engine(torch.device("cpu")).load_model("", load_spec(path=str(tmp_path), gguf_file=f"{name}.gguf"))
         said[name] = str(caught.value)
     assert not any("\n" in message for message in said.values())
     assert "q_proj is (64, 64), the configuration says (256, 64)" in said["narrow"]
     with pytest.raises(NotFound, match=r"no file none\.gguf"):
-        Engine(torch.device("cpu")).load_model("", LoadSpec(path=str(tmp_path), gguf_file="none.gguf"))
+        Engine(torch.device("cpu")).load_model("", load_spec(path=str(tmp_path), gguf_file="none.gguf"))

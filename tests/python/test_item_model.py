@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 import torch
+from asked import EVERYTHING, adamw_params, load_spec, train_spec
 from conftest import make_trie, tokenizer_json
 from gr2_worker.engine import Engine
-from gr2_worker.types import AdamWParams, BeamParams, CrossEntropy, GroupBatch, LoadSpec, TrainSpec
+from gr2_worker.types import BeamParams, GroupBatch
 
 ITEMS = 40
 
@@ -28,7 +29,7 @@ def item_model(dropout: float = 0.0) -> Engine:
         "tie_word_embeddings": True,
     }
     engine = Engine(torch.device("cpu"))
-    spec = LoadSpec(json.dumps(architecture), tokenizer_json(ITEMS), trainable=True, seed=3)
+    spec = load_spec(json.dumps(architecture), tokenizer_json(ITEMS), trainable=True, seed=3)
     engine.load_model("sasrec", spec)
     return engine
 
@@ -50,8 +51,8 @@ def train(engine: Engine, steps: int) -> list[float]:
         ones = np.ones(16, dtype=np.int64)
         batch = GroupBatch(rows.reshape(-1), ones, ones, np.full(16, 7, dtype=np.int64))
         weights = np.full(16 * 7, 1 / (16 * 7), dtype=np.float32)
-        losses.append(engine.forward_backward("sasrec", "", TrainSpec(batch, weights, CrossEntropy(), seed=step)).loss)
-        engine.optim_step("sasrec", "", AdamWParams(1e-2, beta2=0.98))
+        losses.append(engine.forward_backward("sasrec", "", train_spec(batch, weights, EVERYTHING, seed=step)).loss)
+        engine.optim_step("sasrec", "", adamw_params(1e-2, beta2=0.98))
     return losses
 
 

@@ -10,11 +10,11 @@ import grpc
 import numpy as np
 import pytest
 import torch
+from asked import forward_spec
 from conftest import random_batch
 from gr2_worker.errors import FailedPrecondition, ResourceExhausted
 from gr2_worker.memory import is_out_of_memory, memory_guard
 from gr2_worker.rpc import server
-from gr2_worker.types import ForwardSpec
 
 PETABYTE = 1 << 50
 
@@ -46,12 +46,12 @@ def test_a_verb_without_a_guard_reports_memory_too():
 
 
 def test_the_engine_works_on_after_running_out_of_memory(engine, monkeypatch):
-    before = engine.forward("", ForwardSpec(random_batch(1))).logprobs
+    before = engine.forward("", forward_spec(random_batch(1))).logprobs
     with monkeypatch.context() as patch:
         patch.setattr(engine.model("").lm, "hidden", lambda *a, **k: torch.empty(PETABYTE))
         with pytest.raises(ResourceExhausted):
-            engine.forward("", ForwardSpec(random_batch(1)))
-    after = engine.forward("", ForwardSpec(random_batch(1))).logprobs
+            engine.forward("", forward_spec(random_batch(1)))
+    after = engine.forward("", forward_spec(random_batch(1))).logprobs
     assert np.array_equal(before, after)
 
 

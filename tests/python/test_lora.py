@@ -8,17 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from asked import EVERYTHING, adamw_params, forward_spec, load_spec, train_spec
 from conftest import VOCAB, random_batch, spec, unpack
 from gr2_worker.engine import Engine
 from gr2_worker.errors import FailedPrecondition, InvalidRequest
 from gr2_worker.model import vocabulary
-from gr2_worker.types import AdamWParams, CrossEntropy, ForwardSpec, GroupBatch, LoadSpec, LoraSpec, TrainSpec
+from gr2_worker.types import GroupBatch, LoraSpec
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LORA = LoraSpec(rank=4, alpha=8.0, dropout=0.0, targets=("q_proj", "v_proj", "down_proj"))
 CODES = tuple(f"<s_{i}>" for i in range(5))
-STEP = AdamWParams(learning_rate=2e-2, weight_decay=0.1, max_grad_norm=1.0)
+STEP = adamw_params(learning_rate=2e-2, weight_decay=0.1, max_grad_norm=1.0)
 FILES = {"gr2_export.json": b"{}", "README.md": b"# A model\n"}
 
 
@@ -37,7 +38,7 @@ def base(make_engine, tmp_path):
 def load(folder, **extra):
     engine = Engine(torch.device("cpu"))
     options = {"added_tokens": CODES, "seed": 3, "trainable": True, "lora": LORA, "pad_vocab_multiple": 16, **extra}
-    engine.load_model("", LoadSpec(path=str(folder), **options))
+    engine.load_model("", load_spec(path=str(folder), **options))
     return engine
 
 
@@ -55,7 +56,7 @@ def train(engine, seeds):
     for seed in seeds:
         batch = batch_with_codes(seed)
         weights = np.full(batch.num_targets, 1 / batch.num_targets, dtype=np.float32)
-        engine.forward_backward("", "", TrainSpec(batch, weights, CrossEntropy(), seed=seed))
+        engine.forward_backward("", "", train_spec(batch, weights, EVERYTHING, seed=seed))
         engine.optim_step("", "", STEP)
 
 
@@ -82,9 +83,9 @@ def test_what_is_trained_moves_and_the_base_does_not(base, tied):
 def test_an_untrained_adapter_changes_nothing(base, tied):
     """Same rows, same log-probs, also where only some tokens' logits are computed."""
     folder, batch = base(tied), batch_with_codes()
-    plain = load(folder, lora=None).forward("", ForwardSpec(batch)).logprobs
+    plain = load(folder, lora=None).forward("", forward_spec(batch)).logprobs
     engine = load(folder)
-    got = engine.forward("", ForwardSpec(batch)).logprobs
+    got = engine.forward("", forward_spec(batch)).logprobs
     np.testing.assert_allclose(got, plain, atol=1e-5)
     lm = engine.model("").lm
     train(engine, [0])
@@ -103,7 +104,7 @@ def test_the_gradient_of_rows_equals_that_of_the_whole_table(base):
         gradients = []
         for lora in (None, LORA):
             engine = load(folder, lora=lora)
-            engine.forward_backward("", "", TrainSpec(batch, weights, CrossEntropy()))
+            engine.forward_backward("", "", train_spec(batch, weights, EVERYTHING))
             model = engine.model("").lm.model
             ends = (model.get_input_embeddings(), model.get_output_embeddings())
             ids = slice(VOCAB, VOCAB + len(CODES))
@@ -191,7 +192,7 @@ def test_a_frozen_copy_with_a_prefix_cache_scores_as_without(base, tmp_path, dty
     for size in (0, 1 << 20):
         frozen = load(folder, trainable=False, dtype=dtype, prefix_cache_bytes=size)
         frozen.load_state("", str(tmp_path / "trained"), False)
-        scores += [frozen.forward("", ForwardSpec(long)).logprobs for _ in range(2)]
+        scores += [frozen.forward("", forward_spec(long)).logprobs for _ in range(2)]
     assert frozen.model("").reused_tokens == 2 * 32
     for got in scores[1:]:
         np.testing.assert_allclose(got, scores[0], atol=1e-5 if dtype == "float32" else 5e-2)
@@ -224,7 +225,7 @@ def test_plain_transformers_computes_the_same_from_an_export(base, tmp_path, fam
     assert model.config.architectures == [type(model).__name__] and model.config.tie_word_embeddings == tied
     assert json.loads((out / "config.json").read_text())["vocab_size"] == model.get_input_embeddings().num_embeddings
     batch = batch_with_codes(7)
-    got = engine.forward("", ForwardSpec(batch)).logprobs
+    got = engine.forward("", forward_spec(batch)).logprobs
     want = []
     with torch.no_grad():
         for prompt, response in unpack(batch):
@@ -235,7 +236,7 @@ def test_plain_transformers_computes_the_same_from_an_export(base, tmp_path, fam
     # and through the worker again: the codes are known by now and keep their ids
     again = load(out, lora=None)
     assert again.model("").lm.added_token_ids == engine.model("").lm.added_token_ids
-    np.testing.assert_allclose(again.forward("", ForwardSpec(batch)).logprobs, got, atol=1e-4)
+    np.testing.assert_allclose(again.forward("", forward_spec(batch)).logprobs, got, atol=1e-4)
 
 
 def test_an_export_holds_tokenizer_template_and_files_and_is_replaced_as_a_whole(base, tmp_path):
@@ -271,7 +272,9 @@ def test_lora_needs_a_pretrained_model():
     from gr2_worker.rpc import wire
 
     request = pb.LoadModelRequest(
-        scratch=pb.ScratchModel(architecture_json=spec().architecture_json), lora=pb.Lora(rank=2)
+        scratch=pb.ScratchModel(architecture_json=spec().architecture_json),
+        lora=pb.Lora(rank=2),
+        dtype=pb.DTYPE_FLOAT32,
     )
     with pytest.raises(InvalidRequest, match="pretrained"):
         wire.load_spec(request)

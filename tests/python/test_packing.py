@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from asked import EVERYTHING, forward_spec, train_spec
 from conftest import as_batch, random_batch, unpack
 from gr2_worker.model import packing
-from gr2_worker.types import CrossEntropy, ForwardSpec, TrainSpec
 
 
 def reference_logprobs(engine, batch):
@@ -27,7 +27,7 @@ def reference_logprobs(engine, batch):
 def test_forward_equals_unpacked(make_engine, model_type, micro_batch_tokens):
     engine = make_engine(model_type=model_type)
     batch = random_batch(3, groups=6)
-    result = engine.forward("", ForwardSpec(batch, micro_batch_tokens=micro_batch_tokens, want_entropy=True))
+    result = engine.forward("", forward_spec(batch, micro_batch_tokens=micro_batch_tokens, want_entropy=True))
     got, entropy = result.logprobs, result.entropy
     with torch.no_grad():
         want = reference_logprobs(engine, batch).numpy()
@@ -42,7 +42,7 @@ def test_gradient_equals_unpacked(make_engine, sizes):
     rng = np.random.default_rng(0)
     weights = rng.normal(size=batch.num_targets).astype(np.float32)
     weights[rng.random(len(weights)) < 0.4] = 0
-    result = engine.forward_backward("", "", TrainSpec(batch, weights, CrossEntropy(), micro_batch_tokens=80))
+    result = engine.forward_backward("", "", train_spec(batch, weights, EVERYTHING, micro_batch_tokens=80))
     model = engine.model("").lm.model
     got = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()

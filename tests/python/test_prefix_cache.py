@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from asked import forward_spec, permutation_constraint, sample_params
 from conftest import VOCAB, spec
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest, ResourceExhausted
 from gr2_worker.model.prefix_cache import BLOCK
-from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
+from gr2_worker.types import GroupBatch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_families import FAMILIES as LANGUAGE_MODELS
@@ -56,7 +57,7 @@ def same_scores(pair, batch, micro_batch_tokens=4096):
     """Scores with the cache equal those without; returns the tokens reused."""
     cached, plain = pair
     before = cached.model("").reused_tokens
-    asked = ForwardSpec(batch, want_entropy=True, micro_batch_tokens=micro_batch_tokens)
+    asked = forward_spec(batch, want_entropy=True, micro_batch_tokens=micro_batch_tokens)
     mine, other = cached.forward("", asked), plain.forward("", asked)
     for got, want in ((mine.logprobs, other.logprobs), (mine.entropy, other.entropy)):
         np.testing.assert_allclose(got, want, atol=1e-5)
@@ -94,7 +95,7 @@ def test_whole_sequences_and_constraints_use_it_too():
     prompt = words(rng, 45)
     sequences = [np.asarray([a, b], dtype=np.int32) for a, b in ((1, 2), (1, 3), (4, 5), (6, 7))]
     for whole in (True, False):
-        constraint = PermutationConstraint(
+        constraint = permutation_constraint(
             np.asarray([4]),
             np.full(4, 2),
             np.concatenate(sequences),
@@ -103,7 +104,7 @@ def test_whole_sequences_and_constraints_use_it_too():
             whole_sequences=whole,
         )
         order = np.concatenate([sequences[j] for j in rng.permutation(4)])
-        asked = ForwardSpec(groups([prompt], [[order]]), constraint)
+        asked = forward_spec(groups([prompt], [[order]]), constraint)
         for _ in range(2):
             np.testing.assert_allclose(cached.forward("", asked).logprobs, plain.forward("", asked).logprobs, atol=1e-5)
     assert cached.model("").reused_tokens == 3 * 40
@@ -148,13 +149,13 @@ def test_other_weights_empty_it(tmp_path):
     other.save_state("", str(tmp_path / "state"), False)
     rng = np.random.default_rng(5)
     batch = groups([words(rng, 60)], [candidates(rng)])
-    before = cached.forward("", ForwardSpec(batch)).logprobs
+    before = cached.forward("", forward_spec(batch)).logprobs
     cached.load_state("", str(tmp_path / "state"), False)
     assert len(cached.model("").prefixes) == 0
-    after = cached.forward("", ForwardSpec(batch)).logprobs
+    after = cached.forward("", forward_spec(batch)).logprobs
     assert cached.model("").reused_tokens == 0
     assert not np.allclose(before, after, atol=1e-2)
-    np.testing.assert_allclose(after, other.forward("", ForwardSpec(batch)).logprobs, atol=1e-5)
+    np.testing.assert_allclose(after, other.forward("", forward_spec(batch)).logprobs, atol=1e-5)
 
 
 def test_what_cannot_be_is_refused():
@@ -180,7 +181,7 @@ def test_a_failed_request_leaves_nothing_half_written(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch, "from_numpy", _failing(torch.from_numpy, at=lambda a: len(a) == 56))
         with pytest.raises(OSError):
-            pair[0].forward("", ForwardSpec(batch))
+            pair[0].forward("", forward_spec(batch))
     assert len(held) == 0
     assert [same_scores(pair, batch), same_scores(pair, batch)] == [0, 56]
 
@@ -198,7 +199,7 @@ def _failing(function, at):
 
 
 def draw(engine, **params):
-    items = [i for part in engine.sample("", SampleParams(**params)) for i in part]
+    items = [i for part in engine.sample("", sample_params(**params)) for i in part]
     return sorted(items, key=lambda i: (i.prompt, i.sample))
 
 
@@ -242,7 +243,7 @@ def test_a_ranking_behind_a_thought_does_not_compute_its_prompt_again(monkeypatc
     cached, plain = engines()
     rng = np.random.default_rng(8)
     sequences = [np.asarray([a, b], dtype=np.int32) for a, b in ((1, 2), (1, 3), (4, 5), (6, 7))]
-    constraint = PermutationConstraint(
+    constraint = permutation_constraint(
         np.asarray([4, 4]),
         np.full(8, 2),
         np.concatenate([*sequences, *sequences]),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from asked import quantizer_config
 from gr2_worker.errors import InvalidRequest
 from gr2_worker.items import quantizer
 from gr2_worker.items.config import QuantizerConfig
@@ -16,7 +17,7 @@ from gr2_worker.items.quantizer import encode, fit, uniqueness
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-TINY = QuantizerConfig(levels=3, codes=16, latent_dim=8, hidden_dims=(32,), epochs=5, batch_size=64, seed=1)
+TINY = quantizer_config(levels=3, codes=16, latent_dim=8, hidden_dims=(32,), epochs=5, batch_size=64, seed=1)
 KMEANS = dataclasses.replace(TINY, method="rqkmeans")
 
 
@@ -38,7 +39,7 @@ def ids(codes: np.ndarray) -> set[tuple[int, ...]]:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_default_settings_give_at_least_99_percent_their_own_id(seed: int) -> None:
-    config = QuantizerConfig(seed=seed, epochs=3)
+    config = quantizer_config(seed=seed, epochs=3)
     result = fit(clustered(1200, d=64, clusters=40, seed=seed), config)
     assert result.codes.shape == (1200, 4) and result.codes.dtype == np.int32
     assert result.codes.min() >= 0 and result.codes.max() < 256
@@ -68,7 +69,7 @@ def test_capacity_for_all_means_an_id_for_all(data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 1000), "seed")
     x = clustered(distinct, d=4, clusters=2, seed=seed)[np.random.default_rng(seed).integers(distinct, size=n)]
     method = data.draw(st.sampled_from(["rqkmeans", "rqvae"]), "method")
-    config = QuantizerConfig(
+    config = quantizer_config(
         method=method, levels=levels, codes=codes, latent_dim=2, hidden_dims=(), epochs=1, seed=seed
     )
     result = fit(x, config)
@@ -84,7 +85,7 @@ def test_capacity_for_all_means_an_id_for_all(data: st.DataObject) -> None:
 def test_items_of_a_full_prefix_move_to_the_nearest_sibling() -> None:
     # 12 equal items, 4 codes a level: their nearest prefix holds 4; the others go to the siblings, nearest first.
     x = np.concatenate([np.zeros((12, 3)), np.eye(3)]).astype(np.float32)
-    config = QuantizerConfig(method="rqkmeans", levels=3, codes=4, epochs=10)
+    config = quantizer_config(method="rqkmeans", levels=3, codes=4, epochs=10)
     result = fit(x, config)
     assert result.metrics["largest_bucket"] >= 12
     assert result.metrics["uniqueness"] == 1.0
@@ -99,7 +100,7 @@ def test_items_of_a_full_prefix_move_to_the_nearest_sibling() -> None:
 
 
 def test_more_items_than_ids_collide_and_are_counted() -> None:
-    result = fit(clustered(30, d=4), QuantizerConfig(method="rqkmeans", levels=2, codes=4, epochs=5))
+    result = fit(clustered(30, d=4), quantizer_config(method="rqkmeans", levels=2, codes=4, epochs=5))
     assert len(ids(result.codes)) == 16
     assert result.metrics["uniqueness"] < 1
     assert result.metrics["colliding_items"] == round((1 - uniqueness(result.codes)) * 30) > 0
@@ -182,7 +183,7 @@ def test_taken_ids_are_avoided_without_the_random_last_level_too() -> None:
 
 
 def test_the_last_id_is_found_and_none_is_an_error() -> None:
-    config = QuantizerConfig(method="rqkmeans", levels=2, codes=3, epochs=5)
+    config = quantizer_config(method="rqkmeans", levels=2, codes=3, epochs=5)
     result = fit(clustered(5, d=4), config)
     every = np.array([[a, b] for a in range(3) for b in range(3)])
     free = sorted(ids(every) - ids(result.codes))

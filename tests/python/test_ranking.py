@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from asked import EVERYTHING, forward_spec, sample_params, train_spec
 from gr2_worker.errors import InvalidRequest
 from gr2_worker.scoring.plackett_luce import choice_logprobs, draw_order
-from gr2_worker.types import CrossEntropy, ForwardSpec, GroupBatch, SampleParams, TrainSpec
+from gr2_worker.types import GroupBatch
 from test_sampler import draw, make_batch, make_constraint, make_prompts
 
 
@@ -34,7 +35,7 @@ def reference_scores(engine, constraint, entry, context, temperature):
         batch = GroupBatch(
             np.concatenate([context, tokens]).astype(np.int32), one * len(context), one, one * len(tokens)
         )
-        logprobs = engine.forward("", ForwardSpec(batch)).logprobs
+        logprobs = engine.forward("", forward_spec(batch)).logprobs
         out.append((constraint.scale * logprobs.sum() + p) / temperature)
     return np.asarray(out)
 
@@ -54,7 +55,7 @@ def reference_logprobs(scores, order):
 def test_sampled_rankings_have_the_reference_log_probs(engine, temperature, trigger):
     prompts = make_prompts(1, 3)
     constraint = replace(whole(prompts, trigger=trigger), max_free_tokens=6)
-    params = SampleParams(prompts, 3, 40, temperature=temperature, seed=5, constraint=constraint)
+    params = sample_params(prompts, 3, 40, temperature=temperature, seed=5, constraint=constraint)
     drawn = draw(engine, params)
     for (p, _), item in drawn.items():
         assert item.stopped
@@ -76,10 +77,10 @@ def test_sampled_rankings_have_the_reference_log_probs(engine, temperature, trig
 def test_sampler_log_probs_equal_forward(engine, trigger):
     prompts = make_prompts(2, 4)
     constraint = replace(whole(prompts, trigger=trigger, free=(2,)), max_free_tokens=5)
-    params = SampleParams(prompts, 2, 30, temperature=0.8, seed=3, constraint=constraint, stop_tokens=(9,))
+    params = sample_params(prompts, 2, 30, temperature=0.8, seed=3, constraint=constraint, stop_tokens=(9,))
     drawn = draw(engine, params)
     batch = make_batch(prompts, drawn, 2)
-    logprobs = engine.forward("", ForwardSpec(batch, constraint, temperature=0.8)).logprobs
+    logprobs = engine.forward("", forward_spec(batch, constraint, temperature=0.8)).logprobs
     sampled = np.concatenate([drawn[p, s].logprobs for p in range(len(prompts)) for s in range(2)])
     np.testing.assert_allclose(logprobs, sampled, atol=2e-5)
 
@@ -87,14 +88,14 @@ def test_sampler_log_probs_equal_forward(engine, trigger):
 def test_micro_batches_do_not_change_loss_or_gradient(engine):
     prompts = make_prompts(3, 6)
     constraint = replace(whole(prompts, trigger=(7,)), max_free_tokens=4)
-    drawn = draw(engine, SampleParams(prompts, 2, 40, temperature=1.0, seed=1, constraint=constraint))
+    drawn = draw(engine, sample_params(prompts, 2, 40, temperature=1.0, seed=1, constraint=constraint))
     batch = make_batch(prompts, drawn, 2)
     weights = np.random.default_rng(0).random(batch.num_targets).astype(np.float32)
     model = engine.model("").lm.model
     found = []
     for budget in (40, 100_000):
         result = engine.forward_backward(
-            "", "", TrainSpec(batch, weights, CrossEntropy(), constraint, micro_batch_tokens=budget, want_logprobs=True)
+            "", "", train_spec(batch, weights, EVERYTHING, constraint, micro_batch_tokens=budget, want_logprobs=True)
         )
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         engine.model("").optimizer.zero_grad()
@@ -108,11 +109,11 @@ def test_micro_batches_do_not_change_loss_or_gradient(engine):
 def test_gradient_of_a_choice_equals_finite_differences(engine):
     prompts = make_prompts(4, 1)
     constraint = whole(prompts)
-    item = draw(engine, SampleParams(prompts, 1, 40, temperature=1.0, seed=2, constraint=constraint))[0, 0]
+    item = draw(engine, sample_params(prompts, 1, 40, temperature=1.0, seed=2, constraint=constraint))[0, 0]
     batch = make_batch(prompts, {(0, 0): item}, 1)
     weights = np.ones(batch.num_targets, dtype=np.float32)
     parameter = engine.model("").lm.model.model.norm.weight
-    engine.forward_backward("", "", TrainSpec(batch, weights, CrossEntropy(), constraint))
+    engine.forward_backward("", "", train_spec(batch, weights, EVERYTHING, constraint))
     gradient = parameter.grad.clone()
     step = 1e-2
     for i in range(3):
@@ -120,7 +121,7 @@ def test_gradient_of_a_choice_equals_finite_differences(engine):
         for sign in (1, -1):
             with torch.no_grad():
                 parameter[i] += sign * step
-            values.append(-engine.forward("", ForwardSpec(batch, constraint)).logprobs.sum())
+            values.append(-engine.forward("", forward_spec(batch, constraint)).logprobs.sum())
             with torch.no_grad():
                 parameter[i] -= sign * step
         assert float(gradient[i]) == pytest.approx((values[0] - values[1]) / (2 * step), abs=2e-2, rel=2e-2)
@@ -129,7 +130,7 @@ def test_gradient_of_a_choice_equals_finite_differences(engine):
 def test_the_trigger_is_forced_when_the_free_part_has_used_up_its_tokens(engine):
     prompts = make_prompts(5, 3)
     constraint = replace(whole(prompts, trigger=(50, 51)), max_free_tokens=4)
-    for item in draw(engine, SampleParams(prompts, 2, 60, temperature=1.0, seed=8, constraint=constraint)).values():
+    for item in draw(engine, sample_params(prompts, 2, 60, temperature=1.0, seed=8, constraint=constraint)).values():
         tokens = item.tokens.tolist()
         at = tokens.index(50)
         assert at <= 4 and tokens[at + 1] == 51 and item.stopped
@@ -140,7 +141,7 @@ def test_the_trigger_is_forced_when_the_free_part_has_used_up_its_tokens(engine)
 def test_greedy_takes_the_best_scores_first(engine):
     prompts = make_prompts(6, 3)
     constraint = whole(prompts, max_sequences=2)
-    for (p, _), item in draw(engine, SampleParams(prompts, 1, 40, temperature=0.0, constraint=constraint)).items():
+    for (p, _), item in draw(engine, sample_params(prompts, 1, 40, temperature=0.0, constraint=constraint)).items():
         scores = reference_scores(engine, constraint, p, prompts[p], 1.0)
         best = np.argsort(-scores, kind="stable")[:2]
         spelled = entry_sequences(constraint, p)[0]
@@ -175,4 +176,4 @@ def test_a_sequence_cut_short_is_refused(engine):
     one = np.ones(1, dtype=np.int64)
     batch = GroupBatch(np.concatenate([prompts[0], first[:2]]).astype(np.int32), one * len(prompts[0]), one, one * 2)
     with pytest.raises(InvalidRequest, match="ends inside a sequence"):
-        engine.forward("", ForwardSpec(batch, constraint))
+        engine.forward("", forward_spec(batch, constraint))

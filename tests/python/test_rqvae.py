@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from asked import quantizer_config
 from gr2_worker.errors import FailedPrecondition
-from gr2_worker.items.config import QuantizerConfig
 from gr2_worker.items.rqkmeans import fit_residual_codebooks, kmeans_codebook, nearest_codes, principal_components
 from gr2_worker.items.rqvae import (
     EMA_EPSILON,
@@ -22,7 +22,7 @@ from gr2_worker.items.rqvae import (
 )
 from torch import Tensor
 
-SMALL = QuantizerConfig(levels=2, codes=8, latent_dim=4, hidden_dims=(16,), epochs=6, batch_size=32, seed=3)
+SMALL = quantizer_config(levels=2, codes=8, latent_dim=4, hidden_dims=(16,), epochs=6, batch_size=32, seed=3)
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from asked import forward_spec, permutation_constraint, sample_params
 from conftest import VOCAB
 from gr2_worker.errors import Cancelled, InvalidRequest
 from gr2_worker.generation import prefill
-from gr2_worker.types import ForwardSpec, GroupBatch, PermutationConstraint, SampleParams
+from gr2_worker.types import GroupBatch
 
 
 def make_prompts(seed, count, low=3, high=20):
@@ -49,7 +50,7 @@ def make_constraint(prompts, seed=0, items=4, trigger=(), scale=0.7, free=(), ma
         counts.append(count)
         tokens += [[10 + c // 9, 20 + c // 3 % 3, 30 + c % 3] for c in chosen.tolist()]
         prior += rng.normal(size=count).tolist()
-    return PermutationConstraint(
+    return permutation_constraint(
         np.asarray(counts, dtype=np.int64),
         np.full(len(tokens), 3, dtype=np.int64),
         np.asarray(tokens, dtype=np.int32).reshape(-1),
@@ -66,7 +67,7 @@ def make_constraint(prompts, seed=0, items=4, trigger=(), scale=0.7, free=(), ma
 def test_greedy_equals_generate(make_engine, model_type):
     engine = make_engine(model_type=model_type, trainable=False)
     prompts = make_prompts(0, 5)
-    drawn = draw(engine, SampleParams(prompts, 1, 24, temperature=0.0, stop_tokens=(7,)))
+    drawn = draw(engine, sample_params(prompts, 1, 24, temperature=0.0, stop_tokens=(7,)))
     model = engine.model("").lm.model
     model.set_attn_implementation("sdpa")
     for p, prompt in enumerate(prompts):
@@ -88,10 +89,10 @@ def test_sampler_logprobs_equal_forward(engine, temperature, kind):
         "trigger": make_constraint(prompts, trigger=(5,), scale=2.0),
         "mixed": make_constraint(prompts, free=(1, 4), max_sequences=2),
     }[kind]
-    params = SampleParams(prompts, 3, 40, temperature=temperature, seed=3, stop_tokens=(9,), constraint=constraint)
+    params = sample_params(prompts, 3, 40, temperature=temperature, seed=3, stop_tokens=(9,), constraint=constraint)
     drawn = draw(engine, params)
     batch = make_batch(prompts, drawn, 3)
-    got = engine.forward("", ForwardSpec(batch, constraint, temperature=temperature or 1.0)).logprobs
+    got = engine.forward("", forward_spec(batch, constraint, temperature=temperature or 1.0)).logprobs
     want = np.concatenate([drawn[p, s].logprobs for p in range(6) for s in range(3)])
     np.testing.assert_allclose(got, want, atol=2e-5)
     if kind == "constrained":
@@ -105,7 +106,7 @@ def test_result_does_not_depend_on_batching(engine):
     def go(bound):
         return draw(
             engine,
-            SampleParams(prompts, 4, 30, seed=5, stop_tokens=(9,), constraint=constraint, max_batch_tokens=bound),
+            sample_params(prompts, 4, 30, seed=5, stop_tokens=(9,), constraint=constraint, max_batch_tokens=bound),
         )
 
     whole, again, split, tiny = go(100_000), go(100_000), go(200), go(1)
@@ -119,7 +120,7 @@ def test_result_does_not_depend_on_batching(engine):
 
 def test_frequencies_follow_the_model(engine):
     prompt = make_prompts(3, 1)
-    drawn = draw(engine, SampleParams(prompt, 4000, 1, temperature=1.0, seed=1))
+    drawn = draw(engine, sample_params(prompt, 4000, 1, temperature=1.0, seed=1))
     counts = np.bincount([int(i.tokens[0]) for i in drawn.values()], minlength=VOCAB) / 4000
     batch = GroupBatch(
         np.concatenate([prompt[0], np.arange(VOCAB, dtype=np.int32)]),
@@ -127,21 +128,21 @@ def test_frequencies_follow_the_model(engine):
         np.asarray([VOCAB]),
         np.ones(VOCAB, dtype=np.int64),
     )
-    probs = np.exp(engine.forward("", ForwardSpec(batch)).logprobs)
+    probs = np.exp(engine.forward("", forward_spec(batch)).logprobs)
     assert probs.sum() == pytest.approx(1, abs=1e-4)
     assert np.abs(counts - probs).max() < 5 * np.sqrt(0.25 / 4000)
 
 
 def test_top_p_keeps_the_nucleus(engine):
     prompt = make_prompts(3, 1)
-    drawn = draw(engine, SampleParams(prompt, 500, 1, temperature=1.0, top_p=0.5, seed=1))
+    drawn = draw(engine, sample_params(prompt, 500, 1, temperature=1.0, top_p=0.5, seed=1))
     batch = GroupBatch(
         np.concatenate([prompt[0], np.arange(VOCAB, dtype=np.int32)]),
         np.asarray([len(prompt[0])]),
         np.asarray([VOCAB]),
         np.ones(VOCAB, dtype=np.int64),
     )
-    probs = np.exp(engine.forward("", ForwardSpec(batch)).logprobs)
+    probs = np.exp(engine.forward("", forward_spec(batch)).logprobs)
     order = np.argsort(-probs)
     nucleus = order[: int(np.searchsorted(np.cumsum(probs[order]), 0.5)) + 1]
     seen = {int(i.tokens[0]): float(i.logprobs[0]) for i in drawn.values()}
@@ -162,7 +163,7 @@ def test_drawn_tokens_are_told_as_they_are_drawn(engine):
                 assert t.index == len(tokens)  # one by one, in order
                 tokens.append(t.token)
 
-        params = SampleParams(prompts, 2, 40, seed=5, stop_tokens=(9,), constraint=constraint)
+        params = sample_params(prompts, 2, 40, seed=5, stop_tokens=(9,), constraint=constraint)
         items = [i for part in engine.sample("", params, watch=watch) for i in part]
         assert len(items) == 6
         for item in items:
@@ -184,7 +185,7 @@ def test_cancel_between_steps(engine):
             raise Cancelled("gone")
 
     with pytest.raises(Cancelled):
-        list(engine.sample("", SampleParams(make_prompts(0, 2), 2, 50), check))
+        list(engine.sample("", sample_params(make_prompts(0, 2), 2, 50), check))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -198,7 +199,7 @@ def test_what_all_prompts_begin_with_is_computed_once(make_engine, monkeypatch, 
     own = [rng.integers(0, VOCAB, size=n) for n in (12, 1, 9, 9)]
     own[3][:4] = own[2][:4]  # two prompts agree for longer than all do
     prompts = [np.concatenate([instructions, rest]).astype(np.int32) for rest in own]
-    params = SampleParams(prompts, 3, 20, temperature=temperature, seed=2, stop_tokens=(7, 9))
+    params = sample_params(prompts, 3, 20, temperature=temperature, seed=2, stop_tokens=(7, 9))
     fed = []
     whole = engine.model("").lm.model.get_decoder().embed_tokens
     whole.register_forward_hook(lambda module, inputs, output: fed.append(inputs[0].shape))
@@ -225,4 +226,4 @@ def test_the_common_beginning_leaves_every_prompt_a_token():
 
 def test_too_long_is_refused(engine):
     with pytest.raises(InvalidRequest, match="256 positions"):
-        list(engine.sample("", SampleParams(make_prompts(0, 2), 2, 5000)))
+        list(engine.sample("", sample_params(make_prompts(0, 2), 2, 5000)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,7 +19,10 @@ import pytest
 from conftest import VOCAB, architecture, tokenizer_json
 from gr2.v1 import worker_pb2 as pb
 from gr2.v1 import worker_pb2_grpc as pb_grpc
+from gr2_worker import types
+from gr2_worker.items.config import QuantizerConfig
 from gr2_worker.rpc.server import Server
+from gr2_worker.trees import TreesConfig
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 PYTHON_WORKER = Path(__file__).resolve().parents[2] / "python_worker"
@@ -59,6 +63,7 @@ def loaded(stub):
             trainable=True,
             seed=3,
             pad_vocab_multiple=8,
+            dtype=pb.DTYPE_FLOAT32,
         )
     )
 
@@ -74,7 +79,7 @@ def train(request_id="", weights=(1, 1, 1, 1, 1), **extra):
         request_id=request_id,
         batch=batch(),
         weights=f4(*weights),
-        **{"loss": pb.Loss(cross_entropy=pb.CrossEntropyLoss()), **extra},
+        **{"loss": pb.Loss(cross_entropy=pb.CrossEntropyLoss()), "temperature": 1, **extra},
     )
 
 
@@ -103,10 +108,10 @@ def test_training_loop_and_duplicate_request_ids(stub, loaded):
     first = stub.ForwardBackward(train("fb-1", want_logprobs=True))
     again = stub.ForwardBackward(train("fb-1", want_logprobs=True))
     assert again == first and len(first.logprobs) == 4 * 5
-    forward = stub.Forward(pb.ForwardRequest(batch=batch(), want_entropy=True))
+    forward = stub.Forward(pb.ForwardRequest(batch=batch(), want_entropy=True, temperature=1))
     np.testing.assert_allclose(np.frombuffer(forward.logprobs, "<f4"), np.frombuffer(first.logprobs, "<f4"), atol=1e-6)
     assert first.loss == pytest.approx(-np.frombuffer(first.logprobs, "<f4").sum(), rel=1e-6)
-    step = pb.OptimStepRequest(request_id="s-1", learning_rate=1e-2)
+    step = pb.OptimStepRequest(request_id="s-1", learning_rate=1e-2, beta1=0.9, beta2=0.95, eps=1e-8)
     one, two = stub.OptimStep(step), stub.OptimStep(step)
     assert one == two and one.step == 1 and one.weight_version == 2
     # The gradient was added once only: its norm equals that of a single call with the same weights.
@@ -117,6 +122,7 @@ def test_training_loop_and_duplicate_request_ids(stub, loaded):
             trainable=True,
             seed=3,
             pad_vocab_multiple=8,
+            dtype=pb.DTYPE_FLOAT32,
         )
     )
     stub.ForwardBackward(train("fb-1"))  # ids of a replaced model are forgotten
@@ -124,7 +130,7 @@ def test_training_loop_and_duplicate_request_ids(stub, loaded):
 
 
 def test_forward_gives_what_distill_takes(stub, loaded):
-    top = stub.Forward(pb.ForwardRequest(batch=batch(), top_k=3))
+    top = stub.Forward(pb.ForwardRequest(batch=batch(), top_k=3, temperature=1))
     assert (top.top_ids.rows, top.top_ids.cols, len(top.top_ids.data)) == (5, 3, 4 * 15)
     logprobs = np.frombuffer(top.top_logprobs.data, "<f4").reshape(5, 3)
     assert (np.diff(logprobs, axis=1) <= 0).all() and (logprobs.max(axis=1) >= np.frombuffer(top.logprobs, "<f4")).all()
@@ -146,7 +152,12 @@ def test_forward_gives_what_distill_takes(stub, loaded):
 
 def test_sample_and_beam_search(stub, loaded):
     request = pb.SampleRequest(
-        prompt_tokens=i4(1, 2, 3, 4, 5), prompt_lengths=i4(2, 3), num_samples=3, max_new_tokens=4, temperature=1
+        prompt_tokens=i4(1, 2, 3, 4, 5),
+        prompt_lengths=i4(2, 3),
+        num_samples=3,
+        max_new_tokens=4,
+        temperature=1,
+        top_p=1,
     )
     parts = list(stub.Sample(request))
     items = [i for p in parts for i in p.items]
@@ -170,14 +181,18 @@ def test_sample_and_beam_search(stub, loaded):
 def test_a_prefix_cache_says_what_it_spared(stub, loaded):
     def load(**more):
         scratch = pb.ScratchModel(architecture_json=architecture(), tokenizer_json=tokenizer_json())
-        stub.LoadModel(pb.LoadModelRequest(model_id="cached", scratch=scratch, prefix_cache_bytes=1 << 20, **more))
+        stub.LoadModel(
+            pb.LoadModelRequest(
+                dtype=pb.DTYPE_FLOAT32, model_id="cached", scratch=scratch, prefix_cache_bytes=1 << 20, **more
+            )
+        )
 
     load()
     prompt = i4(*range(1, 41))
     one = pb.GroupBatch(
         tokens=prompt + i4(7, 8, 9), prompt_lengths=i4(40), group_sizes=i4(2), response_lengths=i4(1, 2)
     )
-    asked = pb.ForwardRequest(model_id="cached", batch=one)
+    asked = pb.ForwardRequest(model_id="cached", batch=one, temperature=1)
     first, again = stub.Forward(asked), stub.Forward(asked)
     assert [first.reused_prompt_tokens, again.reused_prompt_tokens] == [
         0,
@@ -185,7 +200,13 @@ def test_a_prefix_cache_says_what_it_spared(stub, loaded):
     ]  # whole blocks of 8 but for the last token
     np.testing.assert_allclose(np.frombuffer(first.logprobs, "<f4"), np.frombuffer(again.logprobs, "<f4"), atol=1e-5)
     sample = pb.SampleRequest(
-        model_id="cached", prompt_tokens=prompt + i4(5), prompt_lengths=i4(41), max_new_tokens=3, stream_tokens=True
+        model_id="cached",
+        prompt_tokens=prompt + i4(5),
+        prompt_lengths=i4(41),
+        max_new_tokens=3,
+        stream_tokens=True,
+        num_samples=1,
+        top_p=1,
     )
     assert [p.reused_prompt_tokens for p in stub.Sample(sample) if p.items] == [40]
     refused(lambda: load(trainable=True), grpc.StatusCode.INVALID_ARGUMENT, "trainable = false")
@@ -193,8 +214,10 @@ def test_a_prefix_cache_says_what_it_spared(stub, loaded):
 
 def test_every_answer_says_how_long_it_was_computed(stub, loaded):
     before = stub.GetInfo(pb.GetInfoRequest()).busy_seconds
-    _, unary = stub.Forward.with_call(pb.ForwardRequest(batch=batch()))
-    stream = stub.Sample(pb.SampleRequest(prompt_tokens=i4(1, 2), prompt_lengths=i4(2), max_new_tokens=3))
+    _, unary = stub.Forward.with_call(pb.ForwardRequest(batch=batch(), temperature=1))
+    stream = stub.Sample(
+        pb.SampleRequest(prompt_tokens=i4(1, 2), prompt_lengths=i4(2), max_new_tokens=3, num_samples=1, top_p=1)
+    )
     list(stream)
     seconds = [float(dict(call.trailing_metadata())["gr2-compute-seconds"]) for call in (unary, stream)]
     busy = stub.GetInfo(pb.GetInfoRequest()).busy_seconds - before
@@ -203,44 +226,55 @@ def test_every_answer_says_how_long_it_was_computed(stub, loaded):
 
 def test_state_round_trip(stub, loaded, tmp_path):
     stub.ForwardBackward(train())
-    stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2))
+    stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2, beta1=0.9, beta2=0.95, eps=1e-8))
     saved = stub.SaveState(pb.SaveStateRequest(path=str(tmp_path / "a"), include_optimizer=True, metadata={"of": "x"}))
-    before = stub.Forward(pb.ForwardRequest(batch=batch())).logprobs
+    before = stub.Forward(pb.ForwardRequest(batch=batch(), temperature=1)).logprobs
     stub.ForwardBackward(train())
-    stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2))
-    assert stub.Forward(pb.ForwardRequest(batch=batch())).logprobs != before
+    stub.OptimStep(pb.OptimStepRequest(learning_rate=1e-2, beta1=0.9, beta2=0.95, eps=1e-8))
+    assert stub.Forward(pb.ForwardRequest(batch=batch(), temperature=1)).logprobs != before
     restored = stub.LoadState(pb.LoadStateRequest(path=str(tmp_path / "a"), include_optimizer=True))
     assert restored.sha256 == saved.sha256 and restored.step == 1 and restored.metadata == {"of": "x"}
-    assert stub.Forward(pb.ForwardRequest(batch=batch())).logprobs == before
+    assert stub.Forward(pb.ForwardRequest(batch=batch(), temperature=1)).logprobs == before
     again = stub.LoadModel(
-        pb.LoadModelRequest(model_id="copy", pretrained=pb.PretrainedModel(path=str(tmp_path / "a")))
+        pb.LoadModelRequest(
+            model_id="copy", pretrained=pb.PretrainedModel(path=str(tmp_path / "a")), dtype=pb.DTYPE_FLOAT32
+        )
     )
     assert again.tokenizer_json == loaded.tokenizer_json and again.vocab_size == loaded.vocab_size
-    assert stub.Forward(pb.ForwardRequest(model_id="copy", batch=batch())).logprobs == before
+    assert stub.Forward(pb.ForwardRequest(model_id="copy", batch=batch(), temperature=1)).logprobs == before
     stub.UnloadModel(pb.UnloadModelRequest(model_id="copy"))
 
 
 def test_status_codes(stub, loaded, tmp_path):
     codes = grpc.StatusCode
     bad = pb.GroupBatch(tokens=i4(1, 2), prompt_lengths=i4(1), group_sizes=i4(1), response_lengths=i4(2))
-    refused(lambda: stub.Forward(pb.ForwardRequest(batch=bad)), codes.INVALID_ARGUMENT, "lengths add up to 3")
+    refused(
+        lambda: stub.Forward(pb.ForwardRequest(batch=bad, temperature=1)), codes.INVALID_ARGUMENT, "lengths add up to 3"
+    )
     odd = pb.GroupBatch(tokens=b"123", prompt_lengths=i4(1), group_sizes=i4(1), response_lengths=i4(2))
-    refused(lambda: stub.Forward(pb.ForwardRequest(batch=odd)), codes.INVALID_ARGUMENT, "multiple of 4")
-    big = pb.ForwardRequest(batch=batch((1, 2, 3, 4, 5, 6, 7, 999)))
+    refused(lambda: stub.Forward(pb.ForwardRequest(batch=odd, temperature=1)), codes.INVALID_ARGUMENT, "multiple of 4")
+    big = pb.ForwardRequest(batch=batch((1, 2, 3, 4, 5, 6, 7, 999)), temperature=1)
     refused(lambda: stub.Forward(big), codes.INVALID_ARGUMENT, "vocabulary of 64")
     refused(lambda: stub.ForwardBackward(train(weights=(1,))), codes.INVALID_ARGUMENT, "weights has 1")
     refused(lambda: stub.ForwardBackward(train(loss=pb.Loss())), codes.INVALID_ARGUMENT, "loss is missing")
-    refused(lambda: stub.Forward(pb.ForwardRequest(model_id="x", batch=batch())), codes.NOT_FOUND, "policy")
-    refused(lambda: stub.OptimStep(pb.OptimStepRequest(learning_rate=1)), codes.FAILED_PRECONDITION, "ForwardBackward")
+    refused(
+        lambda: stub.Forward(pb.ForwardRequest(model_id="x", batch=batch(), temperature=1)), codes.NOT_FOUND, "policy"
+    )
+    refused(
+        lambda: stub.OptimStep(pb.OptimStepRequest(learning_rate=1, beta1=0.9, beta2=0.95, eps=1e-8)),
+        codes.FAILED_PRECONDITION,
+        "ForwardBackward",
+    )
     refused(lambda: stub.LoadState(pb.LoadStateRequest(path=str(tmp_path / "none"))), codes.NOT_FOUND, "no saved state")
     refused(lambda: stub.SaveState(pb.SaveStateRequest(path="/proc/x")), codes.FAILED_PRECONDITION, "cannot write")
-    missing = pb.LoadModelRequest(model_id="m", pretrained=pb.PretrainedModel(path="/nowhere"))
+    missing = pb.LoadModelRequest(model_id="m", pretrained=pb.PretrainedModel(path="/nowhere"), dtype=pb.DTYPE_FLOAT32)
     refused(lambda: stub.LoadModel(missing), codes.NOT_FOUND, "/nowhere")
     violating = pb.ForwardRequest(
         batch=batch(),
         constraint=pb.PermutationConstraint(
             sequence_counts=i4(2), sequence_lengths=i4(1, 1), sequence_tokens=i4(4, 6), prior=f4(0, 0), scale=1
         ),
+        temperature=1,
     )
     refused(
         lambda: stub.Forward(violating), codes.INVALID_ARGUMENT, "response 0 violates the constraint at its token 1"
@@ -255,14 +289,43 @@ def test_non_finite_loss_clears_the_gradient(stub, loaded):
     request = train(loss=pb.Loss(policy=policy))
     refused(lambda: stub.ForwardBackward(request), grpc.StatusCode.FAILED_PRECONDITION, "lower learning_rate")
     refused(
-        lambda: stub.OptimStep(pb.OptimStepRequest(learning_rate=1)),
+        lambda: stub.OptimStep(pb.OptimStepRequest(learning_rate=1, beta1=0.9, beta2=0.95, eps=1e-8)),
         grpc.StatusCode.FAILED_PRECONDITION, "no gradient",
     )  # fmt: skip
 
 
+def test_there_are_no_defaults(stub, loaded):
+    """A number that is left out travels as 0, an enum as its first value: where that means nothing, it is refused."""
+    step = {"learning_rate": 1, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
+    draw = {"prompt_tokens": i4(1), "prompt_lengths": i4(1), "num_samples": 1, "max_new_tokens": 1, "top_p": 1}
+    model = pb.PretrainedModel(path="/nowhere")
+    for call, request, name in (
+        (stub.Forward, pb.ForwardRequest(batch=batch()), "temperature"),
+        (stub.ForwardBackward, train(temperature=0), "temperature"),
+        (stub.OptimStep, pb.OptimStepRequest(**{**step, "eps": 0}), "eps"),
+        (lambda r: list(stub.Sample(r)), pb.SampleRequest(**{**draw, "num_samples": 0}), "num_samples"),
+        (lambda r: list(stub.Sample(r)), pb.SampleRequest(**{**draw, "top_p": 0}), "top_p"),
+        (stub.Embed, pb.EmbedRequest(model_path="/nowhere", texts=["a"]), "batch_size"),
+        (stub.LoadModel, pb.LoadModelRequest(model_id="m", pretrained=model), "dtype 0"),
+        (lambda r: list(stub.FitSemanticIds(r)), pb.FitSemanticIdsRequest(), "quantizer method 0"),
+    ):
+        refused(lambda call=call, request=request: call(request), grpc.StatusCode.INVALID_ARGUMENT, name)
+
+
+def test_the_types_of_requests_have_no_defaults():
+    kinds = [kind for kind in vars(types).values() if dataclasses.is_dataclass(kind)]
+    assert len(kinds) > 15
+    assert [
+        f"{kind.__name__}.{field.name}"
+        for kind in [*kinds, QuantizerConfig, TreesConfig]
+        for field in dataclasses.fields(kind)
+        if (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
+    ] == []
+
+
 def test_cancel_frees_the_worker(stub, loaded):
     request = pb.SampleRequest(
-        prompt_tokens=i4(*[1] * 10), prompt_lengths=i4(10), num_samples=64, max_new_tokens=240, temperature=1
+        prompt_tokens=i4(*[1] * 10), prompt_lengths=i4(10), num_samples=64, max_new_tokens=240, temperature=1, top_p=1
     )
     call = stub.Sample(request)
     threading.Timer(0.1, call.cancel).start()
@@ -270,7 +333,7 @@ def test_cancel_frees_the_worker(stub, loaded):
         list(call)
     assert caught.value.code() == grpc.StatusCode.CANCELLED
     started = time.perf_counter()
-    stub.Forward(pb.ForwardRequest(batch=batch()), timeout=20)
+    stub.Forward(pb.ForwardRequest(batch=batch(), temperature=1), timeout=20)
     assert time.perf_counter() - started < 1.0
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from asked import sample_params
 from conftest import VOCAB
 from gr2_worker.generation.stopping import Stops
 from gr2_worker.items.bpe import train_bpe
-from gr2_worker.types import SampleParams
 from tokenizers import Tokenizer
 
 
@@ -58,8 +58,8 @@ def test_sampling_ends_where_reading_everything_would(engine, constrained):
     constraint = make_constraint(prompts, trigger=(8,), free=(0, 3)) if constrained else None
     strings = ("1 w2", "w7")  # the first spans two tokens and is part of many: "w31 w25"
     common = {"temperature": 1.0, "seed": 4, "constraint": constraint}
-    whole = draw(engine, SampleParams(prompts, 4, 30, **common))
-    drawn = draw(engine, SampleParams(prompts, 4, 30, stop_strings=strings, **common))
+    whole = draw(engine, sample_params(prompts, 4, 30, **common))
+    drawn = draw(engine, sample_params(prompts, 4, 30, stop_strings=strings, **common))
     tokenizer = engine.model("").lm.tokenizer
     assert tokenizer.get_vocab_size() == VOCAB
     cut = 0

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from asked import forward_spec, sample_params, train_spec
 from conftest import VOCAB, spec, unpack
 from gr2_worker.engine import Engine
 from gr2_worker.errors import InvalidRequest
 from gr2_worker.scoring import logprobs
-from gr2_worker.types import Distill, ForwardSpec, SampleParams, TopTokens, TrainSpec
+from gr2_worker.types import Distill, TopTokens
 from test_sampler import draw, make_batch, make_constraint, make_prompts
 
 TRIGGER, MAX_FREE = 7, 6
@@ -29,7 +30,7 @@ def make(kind, seed=0):
     if kind != "free":
         constraint = make_constraint(prompts, trigger=(TRIGGER,), free=(2,))
         constraint = replace(constraint, max_free_tokens=MAX_FREE, whole_sequences=kind == "ranked")
-    params = SampleParams(
+    params = sample_params(
         prompts, 2, 40 if constraint else 8, temperature=0.8, seed=seed, constraint=constraint, stop_tokens=(9,)
     )
     return engine, make_batch(prompts, draw(engine, params), 2), constraint
@@ -99,8 +100,8 @@ def reference(engine, name, batch, constraint, temperature):
 @pytest.mark.parametrize("k", [3, 100])
 def test_top_tokens_equal_plain_pytorch(kind, k):
     engine, batch, constraint = make(kind)
-    result = engine.forward("", ForwardSpec(batch, constraint, temperature=0.8, top_k=k))
-    plain = engine.forward("", ForwardSpec(batch, constraint, temperature=0.8))
+    result = engine.forward("", forward_spec(batch, constraint, temperature=0.8, top_k=k))
+    plain = engine.forward("", forward_spec(batch, constraint, temperature=0.8))
     np.testing.assert_array_equal(result.logprobs, plain.logprobs)
     assert plain.top is None and result.top.ids.shape == (batch.num_targets, k)
     with torch.no_grad():
@@ -126,7 +127,7 @@ def test_padding_of_the_vocabulary_is_never_named():
     assert engine.model("").lm.vocab_size == 128
     prompts = make_prompts(0, 2)
     batch = make_batch(prompts, {(p, 0): type("Item", (), {"tokens": np.asarray([1, 2])}) for p in range(2)}, 1)
-    top = engine.forward("", ForwardSpec(batch, top_k=100)).top
+    top = engine.forward("", forward_spec(batch, top_k=100)).top
     assert [sorted(row) for row in top.ids.tolist()] == [[-1] * (100 - VOCAB) + list(range(VOCAB))] * 4
 
 
@@ -134,14 +135,14 @@ def test_padding_of_the_vocabulary_is_never_named():
 @pytest.mark.parametrize("k", [2, 100])
 def test_loss_and_gradient_equal_plain_pytorch(kind, k):
     engine, batch, constraint = make(kind)
-    teacher = engine.forward("teacher", ForwardSpec(batch, constraint, temperature=0.8, top_k=k)).top
+    teacher = engine.forward("teacher", forward_spec(batch, constraint, temperature=0.8, top_k=k)).top
     weights = np.random.default_rng(0).uniform(0.5, 1.5, batch.num_targets).astype(np.float32)
     weights[::5] = 0
-    trained = TrainSpec(batch, weights, Distill(teacher), constraint, temperature=0.8, want_logprobs=True)
+    trained = train_spec(batch, weights, Distill(teacher), constraint, temperature=0.8, want_logprobs=True)
     result = engine.forward_backward("", "", trained)
     model = engine.model("").lm.model
     got = torch.cat([p.grad.flatten() for p in model.parameters()])
-    forward = engine.forward("", ForwardSpec(batch, constraint, temperature=0.8))
+    forward = engine.forward("", forward_spec(batch, constraint, temperature=0.8))
     np.testing.assert_allclose(result.logprobs, forward.logprobs, atol=1e-5)
 
     model.zero_grad()
@@ -171,17 +172,17 @@ def test_loss_and_gradient_equal_plain_pytorch(kind, k):
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunks_do_not_change_anything(kind, monkeypatch):
     engine, batch, constraint = make(kind)
-    teacher = engine.forward("teacher", ForwardSpec(batch, constraint, top_k=4)).top
+    teacher = engine.forward("teacher", forward_spec(batch, constraint, top_k=4)).top
     weights = np.ones(batch.num_targets, dtype=np.float32)
     found = []
     for logits, rows, budget in ((1 << 21, 64, 16384), (1, 3, 64)):  # all at once; three tokens at a time
         monkeypatch.setattr(logprobs, "MAX_LOGITS_CPU", logits)
         monkeypatch.setattr(logprobs, "MIN_ROWS", rows)
-        spec_ = TrainSpec(batch, weights, Distill(teacher), constraint, micro_batch_tokens=budget)
+        spec_ = train_spec(batch, weights, Distill(teacher), constraint, micro_batch_tokens=budget)
         result = engine.forward_backward("", "", spec_)
         gradient = torch.cat([p.grad.flatten().clone() for p in engine.model("").lm.model.parameters()])
         engine.model("").optimizer.zero_grad()
-        again = engine.forward("teacher", ForwardSpec(batch, constraint, top_k=4, micro_batch_tokens=budget)).top
+        again = engine.forward("teacher", forward_spec(batch, constraint, top_k=4, micro_batch_tokens=budget)).top
         np.testing.assert_allclose(again.logprobs, teacher.logprobs, atol=2e-5)
         found.append((result.loss, gradient))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
@@ -193,9 +194,9 @@ def test_chunks_do_not_change_anything(kind, monkeypatch):
 def test_a_model_has_nothing_to_learn_from_itself(kind, dtype):
     engine, batch, constraint = make(kind)
     engine.load_model("", replace(spec(seed=1), dtype=dtype))
-    own = engine.forward("", ForwardSpec(batch, constraint, top_k=5)).top
+    own = engine.forward("", forward_spec(batch, constraint, top_k=5)).top
     weights = np.full(batch.num_targets, 1 / batch.num_targets, dtype=np.float32)
-    result = engine.forward_backward("", "", TrainSpec(batch, weights, Distill(own), constraint))
+    result = engine.forward_backward("", "", train_spec(batch, weights, Distill(own), constraint))
     assert abs(result.loss) < 1e-6
     for parameter in engine.model("").lm.model.parameters():
         assert float(parameter.grad.abs().max()) < 1e-5
@@ -231,22 +232,22 @@ def test_nothing_left_besides_the_given_has_a_gradient():
 )
 def test_alternatives_that_are_not_open_are_refused(kind, change):
     engine, batch, constraint = make(kind)
-    top = engine.forward("teacher", ForwardSpec(batch, constraint, top_k=2)).top
+    top = engine.forward("teacher", forward_spec(batch, constraint, top_k=2)).top
     wrong = TopTokens(change(top.ids).astype(np.int32), top.logprobs)
     weights = np.ones(batch.num_targets, dtype=np.float32)
     with pytest.raises(InvalidRequest, match="must be open there"):
-        engine.forward_backward("", "", TrainSpec(batch, weights, Distill(wrong), constraint))
+        engine.forward_backward("", "", train_spec(batch, weights, Distill(wrong), constraint))
 
 
 def test_a_sequence_already_used_is_refused():
     engine, batch, constraint = make("ranked")
-    top = engine.forward("teacher", ForwardSpec(batch, constraint, top_k=4)).top
+    top = engine.forward("teacher", forward_spec(batch, constraint, top_k=4)).top
     second = np.flatnonzero(np.isfinite(top.logprobs).sum(axis=1) == 3)  # places with three left of four
     used = next(j for j in range(4) if j not in top.ids[second[0]])
     ids = top.ids.copy()
     ids[second[0], 0] = used
     with pytest.raises(InvalidRequest, match=f"target {second[0]} "):
-        spec_ = TrainSpec(
+        spec_ = train_spec(
             batch, np.ones(batch.num_targets, np.float32), Distill(TopTokens(ids, top.logprobs)), constraint
         )
         engine.forward_backward("", "", spec_)

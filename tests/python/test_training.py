@@ -8,19 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from asked import EVERYTHING, adamw_params, forward_spec, load_spec, permutation_constraint, train_spec
 from conftest import VOCAB, as_batch, random_batch, spec, tokenizer_json, unpack
 from gr2_worker.engine import Engine
 from gr2_worker.errors import Cancelled, FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from gr2_worker.scoring import logprobs
-from gr2_worker.types import AdamWParams, CrossEntropy, ForwardSpec, LoadSpec, PermutationConstraint, Policy, TrainSpec
+from gr2_worker.types import CrossEntropy, Policy
 
-STEP = AdamWParams(learning_rate=1e-2, weight_decay=0.1, max_grad_norm=1.0)
+STEP = adamw_params(learning_rate=1e-2, weight_decay=0.1, max_grad_norm=1.0)
 
 
-def train_spec(seed, **extra):
+def random_spec(seed, **extra):
     batch = random_batch(seed)
     weights = np.random.default_rng(seed).random(batch.num_targets).astype(np.float32) / batch.num_targets
-    return TrainSpec(batch, weights, CrossEntropy(), seed=seed, **extra)
+    return train_spec(batch, weights, EVERYTHING, seed=seed, **extra)
 
 
 def copy_weights(engine):
@@ -33,7 +34,7 @@ def copy_gradients(engine):
 
 def train(engine, seeds):
     for seed in seeds:
-        engine.forward_backward("", f"fb-{seed}", train_spec(seed))
+        engine.forward_backward("", f"fb-{seed}", random_spec(seed))
         engine.optim_step("", f"os-{seed}", STEP)
 
 
@@ -44,19 +45,19 @@ def test_accumulation_equals_one_large_batch(engine):
     for half in halves:
         batch = as_batch(half)
         ones = np.ones(batch.num_targets, dtype=np.float32)
-        loss += engine.forward_backward("", "", TrainSpec(batch, ones, CrossEntropy())).loss
+        loss += engine.forward_backward("", "", train_spec(batch, ones, EVERYTHING)).loss
     accumulated = copy_gradients(engine)
     engine.model("").optimizer.zero_grad()
     batch = as_batch(pairs)
-    whole = engine.forward_backward("", "", TrainSpec(batch, np.ones(batch.num_targets, np.float32), CrossEntropy()))
+    whole = engine.forward_backward("", "", train_spec(batch, np.ones(batch.num_targets, np.float32), EVERYTHING))
     assert whole.loss == pytest.approx(loss, rel=1e-6)
     for name, gradient in copy_gradients(engine).items():
         torch.testing.assert_close(gradient, accumulated[name], atol=1e-5, rtol=1e-4)
 
 
 def test_policy_loss_through_the_model(engine):
-    spec_ = train_spec(4)
-    old = engine.forward("", ForwardSpec(spec_.batch, temperature=0.8)).logprobs
+    spec_ = random_spec(4)
+    old = engine.forward("", forward_spec(spec_.batch, temperature=0.8)).logprobs
     adv = np.random.default_rng(0).normal(size=len(old)).astype(np.float32)
     loss = Policy(adv, old, old, 0.2, 0.28, 0.1)
     result = engine.forward_backward("", "", replace(spec_, loss=loss, temperature=0.8, want_logprobs=True))
@@ -68,13 +69,13 @@ def test_policy_loss_through_the_model(engine):
 
 def test_constrained_gradient_matches_autograd_on_full_logits(engine):
     batch = as_batch([(np.asarray([1, 2, 3]), np.asarray([10, 20, 40, 11, 21, 41]))])
-    constraint = PermutationConstraint(
+    constraint = permutation_constraint(
         np.asarray([3]), np.asarray([2, 2, 2]), np.asarray([10, 20, 11, 21, 10, 22], dtype=np.int32),
         np.asarray([0.1, -0.4, 0.9], dtype=np.float32), scale=1.7, separator=(40,), terminator=(41,), max_sequences=2,
     )  # fmt: skip
     weights = np.asarray([1, 2, 3, 4, 5, 6], dtype=np.float32)
     got = engine.forward_backward(
-        "", "", TrainSpec(batch, weights, CrossEntropy(), constraint, temperature=0.5, want_logprobs=True)
+        "", "", train_spec(batch, weights, EVERYTHING, constraint, temperature=0.5, want_logprobs=True)
     )
     gradients = copy_gradients(engine)
     model = engine.model("").lm.model
@@ -103,7 +104,7 @@ def test_constrained_gradient_matches_autograd_on_full_logits(engine):
 
 
 def test_all_weights_zero_is_a_zero_gradient_free_call(engine):
-    spec_ = train_spec(2)
+    spec_ = random_spec(2)
     result = engine.forward_backward("", "", replace(spec_, weights=np.zeros_like(spec_.weights)))
     assert result.loss == 0 and result.metrics["tokens"] == 0 and not copy_gradients(engine)
 
@@ -115,7 +116,7 @@ def test_resume_equals_uninterrupted_training(make_engine, tmp_path, extra):
     info = whole.save_state("", str(tmp_path / "state"), True)
     train(whole, range(3, 6))
     resumed = Engine(torch.device("cpu"))
-    resumed.load_model("", LoadSpec(path=str(tmp_path / "state"), trainable=True))
+    resumed.load_model("", load_spec(path=str(tmp_path / "state"), trainable=True))
     state = resumed.load_state("", str(tmp_path / "state"), True)
     assert (state.step, state.sha256) == (3, info.sha256)
     assert resumed.model("").lm.embedding_dropout == extra.get("embedding_dropout", 0.0)
@@ -126,7 +127,7 @@ def test_resume_equals_uninterrupted_training(make_engine, tmp_path, extra):
 
 def test_runs_are_bit_identical_and_dropout_follows_the_seed(make_engine):
     engines = [make_engine(embedding_dropout=0.3) for _ in range(2)]
-    losses = [[e.forward_backward("", "", replace(train_spec(1), seed=s)).loss for s in (1, 1, 2)] for e in engines]
+    losses = [[e.forward_backward("", "", replace(random_spec(1), seed=s)).loss for s in (1, 1, 2)] for e in engines]
     assert losses[0] == losses[1] and losses[0][0] == losses[0][1] != losses[0][2]
     first, second = (copy_gradients(e) for e in engines)
     assert all(torch.equal(first[n], second[n]) for n in first)
@@ -140,7 +141,7 @@ def test_every_trainable_parameter_moves_and_a_frozen_model_does_not(make_engine
     assert all(not torch.equal(before[n], w) for n, w in copy_weights(engine).items())
     engine.load_model("", spec(trainable=False))
     with pytest.raises(FailedPrecondition, match="trainable=false"):
-        engine.forward_backward("", "", train_spec(1))
+        engine.forward_backward("", "", random_spec(1))
     assert not any(p.requires_grad for p in engine.model("").lm.model.parameters())
 
 
@@ -152,17 +153,17 @@ def test_decay_spares_norms_and_embeddings(engine):
 
 
 def test_adamw_step_matches_the_equation(engine):
-    engine.forward_backward("", "", train_spec(1))
+    engine.forward_backward("", "", random_spec(1))
     name = "model.layers.0.mlp.up_proj.weight"
     before, gradient = copy_weights(engine)[name], copy_gradients(engine)[name]
-    result = engine.optim_step("", "", AdamWParams(1e-2, weight_decay=0.1, eps=1e-8))
+    result = engine.optim_step("", "", adamw_params(1e-2, weight_decay=0.1, eps=1e-8))
     want = before * (1 - 1e-2 * 0.1) - 1e-2 * gradient / (gradient.abs() + 1e-8)
     torch.testing.assert_close(copy_weights(engine)[name], want, atol=1e-6, rtol=1e-5)
     assert (result.step, result.weight_version) == (1, 2) and result.grad_norm > 0
 
 
 def test_a_cancelled_call_adds_nothing(engine):
-    engine.forward_backward("", "", train_spec(1))
+    engine.forward_backward("", "", random_spec(1))
     before = copy_gradients(engine)
     calls = iter(range(100))
 
@@ -171,7 +172,7 @@ def test_a_cancelled_call_adds_nothing(engine):
             raise Cancelled("gone")
 
     with pytest.raises(Cancelled):
-        engine.forward_backward("", "x", train_spec(2, micro_batch_tokens=20), check)
+        engine.forward_backward("", "x", random_spec(2, micro_batch_tokens=20), check)
     assert all(torch.equal(before[n], g) for n, g in copy_gradients(engine).items())
     assert not engine.model("").lm.model.training
 
@@ -182,14 +183,14 @@ def test_out_of_memory_names_the_knob(engine, monkeypatch):
 
     monkeypatch.setattr(engine.model("").lm, "hidden", explode)
     with pytest.raises(ResourceExhausted, match="micro_batch_tokens"):
-        engine.forward("", ForwardSpec(random_batch(1)))
+        engine.forward("", forward_spec(random_batch(1)))
 
 
 def test_gradient_checkpointing_gives_the_same_gradient(engine):
-    engine.forward_backward("", "", train_spec(1))
+    engine.forward_backward("", "", random_spec(1))
     plain = copy_gradients(engine)
     engine.load_model("", replace(spec(), gradient_checkpointing=True))
-    engine.forward_backward("", "", train_spec(1))
+    engine.forward_backward("", "", random_spec(1))
     for name, gradient in copy_gradients(engine).items():
         torch.testing.assert_close(gradient, plain[name], atol=1e-6, rtol=1e-5)
 
@@ -200,7 +201,7 @@ def test_logits_are_computed_where_a_token_is_predicted_and_a_few_at_a_time(engi
     rng = np.random.default_rng(8)
     weights = rng.uniform(0.5, 1, size=batch.num_targets).astype(np.float32)
     weights[::4] = 0
-    spec_ = TrainSpec(batch, weights, CrossEntropy())
+    spec_ = train_spec(batch, weights, EVERYTHING)
     model, rows = engine.model("").lm, []
     logits = model.logits
     monkeypatch.setattr(model, "logits", lambda hidden: (rows.append(len(hidden)), logits(hidden))[1])
@@ -225,7 +226,7 @@ def test_bfloat16_trains_float32_masters(engine):
     assert all(w.dtype == torch.float32 and not torch.equal(w, before[n]) for n, w in copy_weights(engine).items())
     engine.load_model("", replace(spec(trainable=False), dtype="bfloat16"))
     assert {w.dtype for w in copy_weights(engine).values()} == {torch.bfloat16}
-    logprobs = engine.forward("", ForwardSpec(random_batch(1))).logprobs
+    logprobs = engine.forward("", forward_spec(random_batch(1))).logprobs
     assert np.isfinite(logprobs).all()
 
 
@@ -265,6 +266,20 @@ def test_damaged_or_foreign_states_are_refused(engine, make_engine, tmp_path):
         engine.load_state("", str(tmp_path / "none"), False)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"format_version": 2}, "has format_version 2, this worker reads 1"), ({"format_version": None}, "is damaged")],
+)
+def test_states_of_another_format_are_refused(engine, tmp_path, change, message):
+    folder = tmp_path / "state"
+    engine.save_state("", str(folder), False)
+    note = json.loads((folder / "gr2_state.json").read_text())
+    kept = {name: value for name, value in {**note, **change}.items() if value is not None}
+    (folder / "gr2_state.json").write_text(json.dumps(kept))
+    with pytest.raises(FailedPrecondition, match=message):
+        engine.load_state("", str(folder), False)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_added_tokens_extend_a_pretrained_model(make_engine, tmp_path, tied):
     make_engine(tie_word_embeddings=tied).save_state("", str(tmp_path / "base"), False)
@@ -272,7 +287,7 @@ def test_added_tokens_extend_a_pretrained_model(make_engine, tmp_path, tied):
     for _ in range(2):
         engine = Engine(torch.device("cpu"))
         loaded = engine.load_model(
-            "", LoadSpec(path=str(tmp_path / "base"), added_tokens=("<a>", "w5", "<b>"), seed=4, pad_vocab_multiple=64)
+            "", load_spec(path=str(tmp_path / "base"), added_tokens=("<a>", "w5", "<b>"), seed=4, pad_vocab_multiple=64)
         )
         loads.append(loaded)
     assert loaded.added_token_ids == [VOCAB, 5, VOCAB + 1] and loaded.vocab_size == 64
@@ -288,37 +303,37 @@ def test_added_tokens_extend_a_pretrained_model(make_engine, tmp_path, tied):
 def test_loading_errors(tmp_path):
     engine = Engine(torch.device("cpu"))
     with pytest.raises(FailedPrecondition, match="no model is loaded"):
-        engine.forward("", ForwardSpec(random_batch(1)))
+        engine.forward("", forward_spec(random_batch(1)))
     with pytest.raises(NotFound):
-        engine.load_model("", LoadSpec(path=str(tmp_path / "none")))
+        engine.load_model("", load_spec(path=str(tmp_path / "none")))
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(NotFound, match="pickled weights are never loaded"):
-        engine.load_model("", LoadSpec(path=str(tmp_path / "pickled")))
+        engine.load_model("", load_spec(path=str(tmp_path / "pickled")))
     for text, match in (("{", "not JSON"), ("{}", "model_type"), (json.dumps({"model_type": "nope"}), "not supported")):
         with pytest.raises(InvalidRequest, match=match):
-            engine.load_model("", LoadSpec(architecture_json=text, tokenizer_json=tokenizer_json()))
+            engine.load_model("", load_spec(architecture_json=text, tokenizer_json=tokenizer_json()))
     engine.load_model("", spec())
     engine.save_state("", str(tmp_path / "mute"), False)
     (tmp_path / "mute" / "tokenizer.json").unlink()
     (tmp_path / "mute" / "tokenizer_config.json").unlink()
     with pytest.raises(FailedPrecondition, match="tokenizer"):
-        engine.load_model("", LoadSpec(path=str(tmp_path / "mute")))
+        engine.load_model("", load_spec(path=str(tmp_path / "mute")))
 
 
 def test_a_policy_gradient_sees_the_policy_that_was_sampled_from(make_engine):
     engine = make_engine(embedding_dropout=0.3, attention_dropout=0.2)
     batch = random_batch(3, groups=3)
-    logprobs = engine.forward("", ForwardSpec(batch)).logprobs
+    logprobs = engine.forward("", forward_spec(batch)).logprobs
     weights = np.full(batch.num_targets, 1 / batch.num_targets, dtype=np.float32)
     loss = Policy(np.ones_like(weights), logprobs, None, 0.2, 0.28, 0.0)
-    result = engine.forward_backward("", "", TrainSpec(batch, weights, loss, want_logprobs=True, seed=1))
+    result = engine.forward_backward("", "", train_spec(batch, weights, loss, want_logprobs=True, seed=1))
     np.testing.assert_allclose(result.logprobs, logprobs, atol=1e-5)
     assert result.metrics["ratio_max"] == pytest.approx(1, abs=1e-4)
     model = engine.model("").lm
     assert model.embedding_dropout == 0.3 and not model.model.training
     # Supervised losses keep their dropout.
-    noisy = engine.forward_backward("", "", TrainSpec(batch, weights, CrossEntropy(), want_logprobs=True, seed=1))
+    noisy = engine.forward_backward("", "", train_spec(batch, weights, EVERYTHING, want_logprobs=True, seed=1))
     assert np.abs(noisy.logprobs - logprobs).max() > 1e-3
 
 
@@ -328,7 +343,7 @@ def test_sampled_cross_entropy_is_exact_without_anything_left_out_and_close_with
     ones = np.ones(batch.num_targets, dtype=np.float32)
 
     def logprobs(negatives, seed=0):
-        spec_ = TrainSpec(batch, ones, CrossEntropy(negatives), want_logprobs=True, seed=seed)
+        spec_ = train_spec(batch, ones, CrossEntropy(negatives), want_logprobs=True, seed=seed)
         result = engine.forward_backward("", "", spec_)
         gradients = copy_gradients(engine)
         engine.model("").optimizer.zero_grad()

@@ -22,6 +22,8 @@ from gr2_worker.model.attention import SharedPrefixCache
 from gr2_worker.model.lm import LanguageModel
 from gr2_worker.types import BeamParams, BeamResult, Bools, CancelCheck, Int32s, Int64s, Trie, segment_starts
 
+# Rows x length of the KV cache held at once, in tokens.
+MAX_CACHED_TOKENS = 1 << 18
 # Logits held at once, in elements.
 MAX_LOGITS = 1 << 27
 
@@ -45,7 +47,7 @@ def beam_search(lm: LanguageModel, params: BeamParams, check: CancelCheck) -> Be
     at = 0
     while at < len(order):
         width = len(params.prompts[order[at]]) + params.beam_width * length
-        fits = min(params.max_batch_tokens // width, MAX_LOGITS // (lm.vocab_size * params.beam_width))
+        fits = min(MAX_CACHED_TOKENS // width, MAX_LOGITS // (lm.vocab_size * params.beam_width))
         chosen = order[at : at + max(1, fits)]
         closed: list[Int64s] = [np.unique(position[params.excluded[p]]) for p in chosen]
         with torch.no_grad(), lm.autocast():

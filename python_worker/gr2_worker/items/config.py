@@ -10,25 +10,25 @@ from gr2_worker.errors import InvalidRequest
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """Field names of the proto message. The values here suit tests; the orchestrator sends every field."""
+    """Field names and meanings of the proto message. Defaults are the orchestrator's (src/config/schema/items.ts)."""
 
-    method: Literal["rqvae", "rqkmeans"] = "rqvae"
-    levels: int = 4
-    codes: int = 256
-    latent_dim: int = 32  # rqkmeans: 0 = the embeddings as they are
-    hidden_dims: tuple[int, ...] = (256, 128)  # rqvae: encoder; the decoder mirrors it
-    epochs: int = 40  # rqvae; of rqkmeans, the bound on Lloyd iterations a level
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    commitment: float = 0.25
-    ema_decay: float = 0.97
-    kmeans_init: bool = True
-    random_last_level: bool = True
-    diversity_weight: float = 0.1
-    dead_code_reset_epochs: int = 5
-    contrastive_weight: float = 0.0
-    contrastive_temperature: float = 0.1
-    seed: int = 0
+    method: Literal["rqvae", "rqkmeans"]
+    levels: int
+    codes: int
+    latent_dim: int  # rqkmeans: 0 = the embeddings as they are
+    hidden_dims: tuple[int, ...]  # rqvae: encoder; the decoder mirrors it
+    epochs: int  # rqvae; of rqkmeans, the bound on Lloyd iterations a level
+    batch_size: int
+    learning_rate: float
+    commitment: float
+    ema_decay: float
+    kmeans_init: bool
+    random_last_level: bool
+    diversity_weight: float
+    dead_code_reset_epochs: int
+    contrastive_weight: float
+    contrastive_temperature: float
+    seed: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_dims", tuple(int(d) for d in self.hidden_dims))

@@ -12,8 +12,6 @@ from sentence_transformers import SentenceTransformer
 
 from gr2_worker.errors import FailedPrecondition, NotFound
 
-DEFAULT_BATCH_SIZE = 64
-
 _lock = threading.Lock()
 _models: dict[tuple[str, str], SentenceTransformer] = {}
 
@@ -21,7 +19,7 @@ _models: dict[tuple[str, str], SentenceTransformer] = {}
 def embed_texts(
     model_path: str, texts: Sequence[str], batch_size: int, normalize: bool, device: str
 ) -> NDArray[np.float32]:
-    """Returns float32 [texts, dims], rows in the order of `texts`; empty texts are allowed. batch_size 0 = 64.
+    """Returns float32 [texts, dims], rows in the order of `texts`; empty texts are allowed.
 
     The result is a function of the set of texts: equal texts get equal rows, and the order they come in changes nothing, not
     even the last bit (batches are cut from the distinct texts sorted by length, then by spelling).
@@ -33,7 +31,7 @@ def embed_texts(
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     rows = model.encode(
         distinct,
-        batch_size=batch_size if batch_size > 0 else DEFAULT_BATCH_SIZE,
+        batch_size=batch_size,
         normalize_embeddings=normalize,
         convert_to_numpy=True,
         show_progress_bar=False,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -45,9 +45,9 @@ class StateInfo:
     weights_bytes: int
     embedding_dropout: float
     has_optimizer: bool
-    metadata: dict[str, str] = field(default_factory=dict)  # the caller's: what the weights belong to
-    format_version: int = FORMAT_VERSION
-    base: str = ""  # fingerprint of the frozen model that LoRA weights belong in front of; "" = whole weights
+    metadata: dict[str, str]  # the caller's: what the weights belong to
+    format_version: int
+    base: str  # fingerprint of the frozen model that LoRA weights belong in front of; "" = whole weights
 
     @property
     def weights_file(self) -> str:
@@ -81,6 +81,7 @@ def save(
             embedding_dropout=lm.embedding_dropout,
             has_optimizer=optimizer_state is not None,
             metadata=metadata,
+            format_version=FORMAT_VERSION,
             base="" if lm.adapter is None else lm.adapter.fingerprint,
         )
         (staging / STATE_FILE).write_text(json.dumps(asdict(info), indent=2) + "\n")
@@ -92,9 +93,16 @@ def read_info(folder: Path) -> StateInfo:
     if not (folder / STATE_FILE).is_file():
         raise NotFound(f"no saved state at {folder}")
     try:
-        return StateInfo(**json.loads((folder / STATE_FILE).read_text()))
-    except (TypeError, ValueError) as error:
-        raise FailedPrecondition(f"{folder / STATE_FILE} is damaged or of another version") from error
+        fields = json.loads((folder / STATE_FILE).read_text())
+        version = fields["format_version"]
+        if version != FORMAT_VERSION:
+            raise FailedPrecondition(
+                f"{folder / STATE_FILE} has format_version {version}, this worker reads {FORMAT_VERSION}: "
+                "use the release of GR2 that wrote it, or train again"
+            )
+        return StateInfo(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FailedPrecondition(f"{folder / STATE_FILE} is damaged") from error
 
 
 def load_weights(folder: Path, lm: LanguageModel, info: StateInfo) -> None:

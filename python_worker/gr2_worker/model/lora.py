@@ -74,10 +74,6 @@ class RowHead(_Rows):
     ids_A: Tensor
 
     @property
-    def num_rows(self) -> int:
-        return len(self.trained_row_V)
-
-    @property
     def bias(self) -> Tensor | None:
         return self.base.bias  # type: ignore[return-value]
 

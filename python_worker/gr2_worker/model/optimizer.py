@@ -41,10 +41,6 @@ class AdamW:
         """Drops the accumulated gradient."""
         self._adamw.zero_grad(set_to_none=True)
 
-    @property
-    def has_gradient(self) -> bool:
-        return any(p.grad is not None for p in self._named.values())
-
     def snapshot_gradient(self) -> dict[str, Tensor]:
         """A copy of the accumulated gradient; {} if there is none."""
         return {name: p.grad.detach().clone() for name, p in self._named.items() if p.grad is not None}

@@ -226,7 +226,7 @@ class WorkerService(pb_grpc.WorkerServicer):
             embeddings = embed_texts(
                 self._access.path(request.model_path),
                 list(request.texts),
-                request.batch_size or wire.DEFAULT_EMBED_BATCH,
+                wire.positive(request.batch_size, "batch_size"),
                 request.normalize,
                 str(self._engine.device),
             )

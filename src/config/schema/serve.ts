@@ -50,13 +50,18 @@ export const serve = z
       .describe(
         "Response when the model gives no answer (deadline, lost worker, unreadable answer), unless the request itself chooses. own-order: the caller's own order, flagged; error: UNAVAILABLE or 503 with the reason.",
       ),
+    lameDuckMs: countOrZero
+      .default(5_000)
+      .describe(
+        "After SIGTERM the service reports for this long that it is not ready and still answers, so that load balancers can take it out.",
+      ),
+    drainMs: count.default(30_000).describe("After that: time that accepted requests have to finish."),
     candidateOrder: z
       .enum(["ranked", "arbitrary"])
       .default("ranked")
       .describe(
         "What the order of candidates without scores means, unless the request says so itself. ranked: the caller's ranker made it, best first, and it counts; arbitrary: it is ignored.",
       ),
-    drainMs: count.default(30_000).describe("Time that accepted requests have to finish after SIGTERM."),
     healthMs: count.default(2_000).describe("Interval between health checks of a worker."),
     stallMs: count
       .default(20_000)

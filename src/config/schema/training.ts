@@ -1,7 +1,7 @@
-/** Settings of training and evaluation: mid-training, teacher, SFT, RL, evaluation. */
+/** Settings of training: mid-training, teacher, SFT, RL. */
 import { z } from "zod";
-import { compress } from "./model.ts";
 import { count, countOrZero, positive, share } from "./numbers.ts";
+import { pluginKeys } from "./plugin.ts";
 
 const optimizer = {
   weightDecay: z
@@ -16,6 +16,9 @@ const optimizer = {
     .default("linear")
     .describe("Learning rate after warm-up; linear and cosine decay to zero."),
 };
+
+/** AdamW's other constants: no setting, the same in every recipe. */
+export const adamW = { beta1: 0.9, beta2: 0.95, eps: 1e-8 } as const;
 
 export const midtrain = z
   .strictObject({
@@ -137,11 +140,12 @@ const quality = z
 export const teacher = z
   .strictObject({
     kind: z
-      .enum(["statistical", "openai", "worker"])
+      .enum(["statistical", "openai", "worker", "module"])
       .default("statistical")
       .describe(
         "Source of the reasoning traces. statistical: offline, from co-occurrence, categories, recency, cross-fitted over users; openai: an LLM served by an OpenAI-compatible endpoint; worker: an LLM in the worker.",
       ),
+    ...pluginKeys("Your own teacher, in place of kind"),
     model: z
       .string()
       .default("")
@@ -343,11 +347,12 @@ export const rl = z
     reward: z
       .strictObject({
         kind: z
-          .enum(["rank-promotion", "ndcg", "auc"])
+          .enum(["rank-promotion", "ndcg", "auc", "module"])
           .default("rank-promotion")
           .describe(
-            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), averaged over the positives of a logged slate; ndcg, auc: the answer's (graded) NDCG@k, or its share of correctly ordered pairs, minus that of the input order (TR).",
+            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), averaged over the positives of a logged slate; ndcg, auc: the answer's (graded) NDCG@k, or its share of correctly ordered pairs, minus that of the input order (TR); module: your own (setting rl.reward.module selects it).",
           ),
+        ...pluginKeys("Own reward of a readable answer, in place of kind"),
         ndcgK: count.default(5).describe("k of the ndcg reward."),
         format: z
           .enum(["conditional", "unconditional", "none"])
@@ -389,54 +394,5 @@ export const rl = z
       .enum(["constant", "linear", "cosine"])
       .default("constant")
       .describe("Learning rate after warm-up; linear and cosine decay to zero."),
-  })
-  .prefault({});
-
-export const evaluation = z
-  .strictObject({
-    maxSlates: countOrZero.default(0).describe("Maximum number of test slates (whole users are drawn); 0 = all."),
-    validationSlates: countOrZero
-      .default(1000)
-      .describe("Number of validation slates on which systems are chosen; 0 = all."),
-    controls: z
-      .boolean()
-      .default(true)
-      .describe(
-        "Also evaluate the controls: another user's history, another slate's reasoning and, where the prompt lists candidates, another order of them.",
-      ),
-    zeroShot: z
-      .boolean()
-      .default(true)
-      .describe(
-        "Also ask a pretrained model as it was before any training: with the same prompt, and by the likelihood of titles. A model from scratch knows nothing before training and is not asked.",
-      ),
-    crossEncoder: z
-      .strictObject({
-        slates: countOrZero
-          .default(0)
-          .describe(
-            "Re-rank slates it learns from, a seeded draw; 0 = no such baseline. On two CPU cores about a second each, and a quarter for every slate it is judged on.",
-          ),
-        epochs: positive.default(1).describe("Passes over them."),
-        learningRate: positive.default(5e-5).describe("Peak learning rate; linear decay to zero."),
-        batchSlates: count.default(8).describe("Slates per optimizer step."),
-        historyItems: count.default(5).describe("Latest titles of the history that it reads with each candidate."),
-        maxTokens: count.default(128).describe("Tokens of history and candidate together; the history is cut."),
-      })
-      .prefault({})
-      .describe(
-        "Baseline `minilm`: the embedding model (embed.model), fine-tuned to read history and candidate together.",
-      ),
-    baselines: z
-      .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), z.string().min(1))
-      .default({})
-      .describe(
-        "Your own systems to compare with, by name: each a JSONL file with {slate, scores} for every validation and test slate of stages/slates (scores in candidate order, larger is better). For example a fine-tuned cross-encoder, a zero-shot language model, or your production ranker.",
-      ),
-    compress: compress.describe(
-      "Also evaluate the RL policy on compressed prompts: what compression costs a model not trained for it, and the tokens it saves.",
-    ),
-    bootstrap: count.default(10_000).describe("Paired bootstrap resamples over users."),
-    examples: countOrZero.default(12).describe("Number of example slates in the report, before and after re-ranking."),
   })
   .prefault({});

@@ -3,6 +3,7 @@ import type { Duck, Quarantine } from "../duck.ts";
 import { type AmazonOptions, loadAmazon } from "./amazon.ts";
 import { type ImpressionsOptions, loadImpressions } from "./impressions.ts";
 import { loadMind, type MindOptions } from "./mind.ts";
+import type { ModuleOptions } from "./module.ts";
 import { loadMovielens, type MovielensOptions } from "./movielens.ts";
 import { loadNextItem, type NextItemOptions } from "./next-item.ts";
 import type { AdapterReport } from "./readers.ts";
@@ -20,7 +21,8 @@ export type AdapterOptions =
   | MindOptions
   | NextItemOptions
   | RetailrocketOptions
-  | AmazonOptions;
+  | AmazonOptions
+  | ModuleOptions;
 
 /** Throws DataError for missing or unreadable files; malformed rows go to the quarantine. */
 export function loadRaw(duck: Duck, options: AdapterOptions, quarantine: Quarantine): Promise<AdapterReport> {
@@ -41,6 +43,8 @@ export function loadRaw(duck: Duck, options: AdapterOptions, quarantine: Quarant
       return loadNextItem(duck, options, quarantine);
     case "retailrocket":
       return loadRetailrocket(duck, options, quarantine);
+    case "module":
+      return options.load(duck, quarantine);
     case "amazon2014":
     case "amazon2018":
     case "amazon2023":

@@ -24,6 +24,8 @@ export interface RawItem {
 export interface AdapterReport {
   /** Every file read, for the content hash. */
   readonly files: readonly string[];
+  /** Hash of what was read where no file has it. */
+  readonly content?: string;
   /** Interaction rows read, malformed ones included. */
   readonly rowsRead: number;
   /** Whether an item file was given; if so, interactions of unknown items are dropped. */

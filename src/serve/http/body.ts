@@ -3,6 +3,8 @@
  * before anything is parsed.
  */
 import type { IncomingMessage } from "node:http";
+import { promisify } from "node:util";
+import { gunzip as gunzipWithCallback } from "node:zlib";
 import type { LimitSettings } from "../../config/schema/serve-http.ts";
 import { Refusal } from "../request/types.ts";
 import { Problem } from "./problem.ts";
@@ -15,22 +17,49 @@ export function checkHeaders(req: IncomingMessage, limits: Pick<LimitSettings, "
   const { "content-type": type, "content-encoding": encoding, "content-length": length } = req.headers;
   if (!/^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type ?? ""))
     throw new Problem("unsupported_media", "The body must be JSON in UTF-8: Content-Type: application/json.");
-  if (encoding !== undefined && encoding !== "identity")
-    throw new Problem("unsupported_media", "Compressed bodies are not read.");
+  if (encoding !== undefined && encoding !== "identity" && encoding !== "gzip")
+    throw new Problem("unsupported_media", "A body may be compressed with gzip, and with nothing else.", {
+      headers: { "accept-encoding": "gzip" },
+    });
   if (length !== undefined && Number(length) > limits.maxRequestBytes) throw tooLarge(limits.maxRequestBytes);
 }
 
 const tooLarge = (most: number): Refusal => new Refusal("too_large", `The body has more than ${most} bytes.`);
 
-/** The whole body, at most so many bytes. `take` is told of every chunk before it is kept, and may throw a Refusal. */
-export async function readBody(req: IncomingMessage, maxBytes: number, take: (bytes: number) => void): Promise<Buffer> {
+/** Told of bytes before they are kept; of fewer than zero once it turns out that fewer are needed. May throw a Refusal. */
+export type Take = (bytes: number, chunk?: Buffer) => void;
+
+/** The whole body, uncompressed, at most so many bytes. @throws Refusal, Problem, ClientGone */
+export async function readBody(req: IncomingMessage, maxBytes: number, take: Take): Promise<Buffer> {
+  const sent = await readSent(req, maxBytes, take);
+  return req.headers["content-encoding"] === "gzip" ? gunzip(sent, maxBytes, take) : sent;
+}
+
+const unzip = promisify(gunzipWithCallback) as (bytes: Buffer, options: { maxOutputLength: number }) => Promise<Buffer>;
+/** A byte of deflate never becomes more. */
+const mostPerByte = 1032;
+
+async function gunzip(sent: Buffer, maxBytes: number, take: Take): Promise<Buffer> {
+  const reserved = Math.min(maxBytes, mostPerByte * sent.length);
+  take(reserved);
+  try {
+    const body = await unzip(sent, { maxOutputLength: maxBytes });
+    take(body.length - reserved);
+    return body;
+  } catch (e) {
+    if (e instanceof Error && "code" in e && e.code === "ERR_BUFFER_TOO_LARGE") throw tooLarge(maxBytes);
+    throw new Problem("syntax", "The body is not gzip, although its Content-Encoding says so.");
+  }
+}
+
+async function readSent(req: IncomingMessage, maxBytes: number, take: Take): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
   try {
     for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       size += chunk.length;
       if (size > maxBytes) throw tooLarge(maxBytes);
-      take(chunk.length);
+      take(chunk.length, chunk);
       chunks.push(chunk);
     }
   } catch (e) {
@@ -40,9 +69,13 @@ export async function readBody(req: IncomingMessage, maxBytes: number, take: (by
   return Buffer.concat(chunks, size);
 }
 
-/** Reads and drops what is left of a refused request, so that the client sees the answer rather than a reset connection. */
-export async function discardBody(req: IncomingMessage, maxBytes: number, timeoutMs: number): Promise<void> {
-  if (req.complete || req.destroyed) return;
+/**
+ * Reads and drops what is left of a refused request, so that the client sees the answer rather than a reset connection.
+ * @returns its first bytes
+ */
+export async function discardBody(req: IncomingMessage, maxBytes: number, timeoutMs: number): Promise<Buffer> {
+  let first = Buffer.alloc(0);
+  if (req.complete || req.destroyed) return first;
   let size = 0;
   await new Promise<void>((resolve) => {
     const timer = setTimeout(done, timeoutMs);
@@ -54,6 +87,7 @@ export async function discardBody(req: IncomingMessage, maxBytes: number, timeou
     }
     function count(chunk: Buffer): void {
       size += chunk.length;
+      if (first.length < maxPeeked) first = Buffer.concat([first, chunk]).subarray(0, maxPeeked);
       if (size > maxBytes) done();
     }
     req.on("data", count);
@@ -62,6 +96,7 @@ export async function discardBody(req: IncomingMessage, maxBytes: number, timeou
     req.once("close", done);
     req.resume();
   });
+  return first;
 }
 
 /** What a JSON text may be made of. */
@@ -89,6 +124,27 @@ export function parseJson(bytes: Buffer, limits: JsonLimits): unknown {
     throw new Problem("syntax", text.trim() === "" ? "The body is empty." : "The body is not JSON.");
   }
 }
+
+/**
+ * What the first bytes of a JSON object say of it: its own keys, with those of their values that are short texts. To tell
+ * the dialect of a request that is refused before it is read, or cannot be. Undefined: it does not begin as an object.
+ */
+export function peekObject(bytes: Buffer): Readonly<Record<string, unknown>> | undefined {
+  const text = bytes.toString("latin1", 0, maxPeeked);
+  if (!/^\s*\{/.test(text)) return undefined;
+  const keys: Record<string, unknown> = {};
+  let depth = 0;
+  const tokens = text.matchAll(/"([^"\\]{1,40})"\s*:\s*(?:"([^"\\]{0,60})")?|"(?:[^"\\]|\\.?)*(?:"|$)|[[\]{}]/gs);
+  for (const [token, key, value] of tokens) {
+    if (token === "{" || token === "[") depth++;
+    else if (token === "}" || token === "]") depth--;
+    else if (key !== undefined && depth === 1) keys[key] = value;
+  }
+  return keys;
+}
+
+/** Bytes of a body that say what dialect it is. */
+export const maxPeeked = 16_384;
 
 const quote = 0x22;
 const backslash = 0x5c;

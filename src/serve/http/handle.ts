@@ -4,28 +4,21 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { TLSSocket } from "node:tls";
-import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
+import type { LimitSettings } from "../../config/schema/serve-http.ts";
 import { type HttpAccess, readRequestId, stackTrace } from "../observe/access.ts";
-import type { Metrics } from "../observe/metrics.ts";
-import { Refusal, type RerankAnswer, type Reranker, type ServedModel } from "../request/types.ts";
+import { Refusal, type RerankAnswer, type ServedModel } from "../request/types.ts";
 import { isLoopback, type Security } from "../security/security.ts";
-import { ClientGone, checkHeaders, discardBody, parseJson, readBody } from "./body.ts";
+import { ClientGone, checkHeaders, discardBody, parseJson, peekObject, readBody, type Take } from "./body.ts";
 import type { Dialect, ReadContext } from "./dialects/dialect.ts";
 import { gr2, renderAnswer } from "./dialects/gr2.ts";
-import { openApi } from "./openapi.ts";
-import { page, pagePolicy } from "./page.ts";
+import { createLook, type LookOptions } from "./look.ts";
 import { Problem, toProblem } from "./problem.ts";
-import { answerHeaders, json, type Reply, send, sendEvents } from "./reply.ts";
-import { type GetPath, getRoutes, type RerankRoute, rerankRoutes } from "./routes.ts";
+import { answerHeaders, json, send, sendEvents } from "./reply.ts";
+import { type GetPath, getRoutes, type RerankRoute, readPath, rerankRoutes } from "./routes.ts";
 
-export interface HandlerOptions {
-  readonly reranker: Reranker;
+export interface HandlerOptions extends LookOptions {
   readonly security: Security;
-  readonly http: HttpSettings;
-  readonly limits: LimitSettings;
-  readonly metrics: Metrics;
   readonly log: (record: HttpAccess) => void;
-  readonly draining: () => boolean;
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -39,6 +32,8 @@ interface Exchange {
   readonly expectsContinue: boolean;
   /** A refusal is in this; by path until the body is read, then by what the body is. */
   dialect: Dialect;
+  /** What is known of a body that was refused before it was understood. */
+  first: Buffer;
 }
 
 const discardMs = 2_000;
@@ -55,7 +50,7 @@ export function createHandler(options: HandlerOptions): Handle {
   const maxBytesInFlight = wholeBodiesInFlight * limits.maxRequestBytes;
   let inFlight = 0;
   let bytesInFlight = 0;
-  let document: object | undefined;
+  const look = createLook(options);
 
   /** A web page that gave its own name this machine's address could otherwise call an open loopback service. */
   function checkHost(req: IncomingMessage): void {
@@ -65,36 +60,14 @@ export function createHandler(options: HandlerOptions): Handle {
       throw new Problem("forbidden", "This service is not called by that name; http.hosts lists further names.");
   }
 
-  function look(path: GetPath): Reply {
-    const model = reranker.model();
-    switch (path) {
-      case "/":
-        if (!http.page) throw new Problem("not_found", "The try-it page is switched off.");
-        return { status: 200, type: "text/html; charset=utf-8", text: page, headers: pagePolicy };
-      case "/healthz":
-        return json(200, { status: "ok" });
-      case "/readyz": {
-        const ready = reranker.ready() && !options.draining();
-        return json(ready ? 200 : 503, { ready });
-      }
-      case "/openapi.json":
-        document ??= openApi(limits);
-        return json(200, document);
-      case "/metrics":
-        return { status: 200, type: "text/plain; version=0.0.4; charset=utf-8", text: metrics.render(reranker) };
-      case "/gr2/v1/model":
-        if (!model) throw new Problem("unavailable", "No model is loaded.");
-        return json(200, model);
-    }
-  }
-
   async function rerank(route: RerankRoute, exchange: Exchange): Promise<RerankAnswer | undefined> {
     const { req, res, record } = exchange;
     reranker.shed();
     if (inFlight >= limits.maxInFlight) throw new Refusal("overloaded", "Too many requests at once.");
     inFlight++;
     let bytesTaken = 0;
-    const take = (bytes: number): void => {
+    const take: Take = (bytes, chunk) => {
+      if (exchange.first.length === 0 && chunk) exchange.first = chunk;
       if (bytesInFlight + bytes > maxBytesInFlight) throw new Refusal("overloaded", "Too many large requests at once.");
       bytesInFlight += bytes;
       bytesTaken += bytes;
@@ -107,6 +80,7 @@ export function createHandler(options: HandlerOptions): Handle {
       if (exchange.expectsContinue) res.writeContinue();
       const bytes = await readBody(req, limits.maxRequestBytes, take);
       record.bytesIn = bytes.length;
+      exchange.first = bytes;
       const jsonLimits = { maxDepth: limits.maxJsonDepth, maxValues };
       const body = parseJson(bytes, jsonLimits);
       exchange.dialect = route.choose(body, req.headers);
@@ -156,7 +130,7 @@ export function createHandler(options: HandlerOptions): Handle {
 
   return async (req, res, expectsContinue) => {
     const start = performance.now();
-    const path = (req.url ?? "").split("?", 1)[0] ?? "";
+    const path = readPath(req.url ?? "");
     const rerankRoute = rerankRoutes.find((r) => r.path === path);
     const getRoute = Object.hasOwn(getRoutes, path) ? (path as GetPath) : undefined;
     const record: Mutable<HttpAccess> = {
@@ -179,15 +153,16 @@ export function createHandler(options: HandlerOptions): Handle {
       record,
       expectsContinue,
       dialect: rerankRoute?.choose(undefined, req.headers) ?? gr2,
+      first: Buffer.alloc(0),
     };
     res.setHeader("x-request-id", record.requestId);
-    if (options.draining()) res.setHeader("connection", "close");
+    if (options.leaving()) res.setHeader("connection", "close");
     let answer: RerankAnswer | undefined;
     try {
       checkHost(req);
       if (!rerankRoute && !getRoute) throw new Problem("not_found", "There is nothing here; see /openapi.json.");
       const isPublic = getRoute && (getRoutes[getRoute].public || (getRoute === "/metrics" && security.openMetrics));
-      const principal = isPublic ? undefined : security.authenticate(req.headers.authorization, certificateName(req));
+      const principal = isPublic ? undefined : security.authenticate(readAuthorization(req), certificateName(req));
       record.client = principal?.name ?? "";
       const allowed = rerankRoute ? "POST" : "GET, HEAD";
       if (!allowed.split(", ").includes(req.method ?? ""))
@@ -208,12 +183,15 @@ export function createHandler(options: HandlerOptions): Handle {
         res.destroy();
       } else {
         const problem = toProblem(e);
-        const refusal = exchange.dialect.refuse(problem, record.requestId);
-        record.status = refusal.status;
         if (!req.complete) {
-          if (!expectsContinue) await discardBody(req, 4 * limits.maxRequestBytes, discardMs);
+          const rest = expectsContinue ? undefined : await discardBody(req, 4 * limits.maxRequestBytes, discardMs);
+          if (exchange.first.length === 0 && rest) exchange.first = rest;
           if (!req.complete) res.setHeader("connection", "close");
         }
+        if (rerankRoute && record.dialect === "")
+          exchange.dialect = rerankRoute.choose(peekObject(exchange.first), req.headers);
+        const refusal = exchange.dialect.refuse(problem, record.requestId);
+        record.status = refusal.status;
         record.bytesOut = send(res, json(refusal.status, refusal.body, problem.headers), http.writeTimeoutMs);
       }
     }
@@ -255,6 +233,12 @@ function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs" |
   if (candidateOrder !== undefined && candidateOrder !== "ranked" && candidateOrder !== "arbitrary")
     throw new Refusal("invalid", "x-gr2-candidate-order must be ranked or arbitrary.");
   return { mode, deadlineMs: Number(deadline), onFallback, candidateOrder };
+}
+
+/** A token as Bearer, wherever clients put it: Authorization, x-api-key or api-key. */
+function readAuthorization({ headers }: IncomingMessage): string | undefined {
+  const key = headers["x-api-key"] ?? headers["api-key"];
+  return headers.authorization ?? (typeof key === "string" ? `Bearer ${key}` : undefined);
 }
 
 /** The common name of a verified client certificate. */

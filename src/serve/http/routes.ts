@@ -2,9 +2,12 @@
 import { cohereV1, cohereV2 } from "./dialects/cohere.ts";
 import { type Choose, type Dialect, isObject } from "./dialects/dialect.ts";
 import { gr2 } from "./dialects/gr2.ts";
+import { infinity, looksLikeInfinity } from "./dialects/infinity.ts";
 import { jina } from "./dialects/jina.ts";
+import { score } from "./dialects/score.ts";
 import { tei } from "./dialects/tei.ts";
 import { looksLikeVllm, vllm } from "./dialects/vllm.ts";
+import { looksLikeVoyage, voyage } from "./dialects/voyage.ts";
 
 /** Re-ranking: POST, with every dialect a path may speak; the first is the one errors are in while the body is unread. */
 export interface RerankRoute {
@@ -26,27 +29,46 @@ export const rerankRoutes: readonly RerankRoute[] = [
   { path: "/v2/rerank", dialects: [cohereV2, vllm], choose: (body) => (looksLikeVllm(body) ? vllm : cohereV2) },
   {
     path: "/v1/rerank",
-    dialects: [jina, cohereV1, vllm],
+    dialects: [jina, cohereV1, voyage, vllm, infinity],
     choose: (body, headers) => {
       if (looksLikeVllm(body)) return vllm;
-      return looksLikeCohere(body, headers) ? cohereV1 : jina;
+      if (looksLikeVoyage(body)) return voyage;
+      if (looksLikeCohere(body, headers)) return cohereV1;
+      return isObject(body) && "raw_scores" in body ? infinity : jina;
     },
   },
   {
     path: "/rerank",
-    dialects: [tei, vllm],
-    choose: (body) => (isObject(body) && "documents" in body && !("texts" in body) ? vllm : tei),
+    dialects: [tei, vllm, infinity],
+    choose: (body) => {
+      if (!isObject(body) || "texts" in body || !("documents" in body)) return tei;
+      return looksLikeInfinity(body) && !looksLikeVllm(body) ? infinity : vllm;
+    },
   },
+  { path: "/score", dialects: [score], choose: () => score },
+  { path: "/v1/score", dialects: [score], choose: () => score },
 ];
 
-/** Looking: GET. `public` ones ask nobody who they are. */
+/** Looking: GET. `public` ones answer without authentication. */
 export const getRoutes = {
   "/": { public: true, summary: "Try-it page" },
   "/healthz": { public: true, summary: "200 while the process lives" },
   "/readyz": { public: true, summary: "200 while a model answers, else 503" },
+  "/health": { public: true, summary: "As /readyz: TEI, vLLM, Infinity" },
+  "/ping": { public: true, summary: "As /readyz: SageMaker" },
   "/openapi.json": { public: true, summary: "This document" },
+  "/version": { public: true, summary: "Version of the software: vLLM" },
   "/metrics": { public: false, summary: "Prometheus metrics" },
   "/gr2/v1/model": { public: false, summary: "The model: hashes, modes, limits" },
+  "/info": { public: false, summary: "The model as TEI describes it" },
+  "/v1/models": { public: false, summary: "The model as OpenAI lists it: vLLM" },
+  "/models": { public: false, summary: "As /v1/models: Infinity" },
 } as const;
 
 export type GetPath = keyof typeof getRoutes;
+
+/** The path of a URL: without query, repeated slashes and a slash at its end, which clients leave when they join URLs. */
+export function readPath(url: string): string {
+  const path = (url.split("?", 1)[0] ?? "").replace(/\/{2,}/g, "/");
+  return path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;
+}

@@ -13,11 +13,13 @@ import type { Security } from "../security/security.ts";
 import { createHandler, type HandlerOptions } from "./handle.ts";
 
 /** Whether it may listen where it is told to is asked before (assertMayListen). */
-export type HttpServerOptions = Omit<HandlerOptions, "draining">;
+export type HttpServerOptions = Omit<HandlerOptions, "leaving">;
 
 export interface HttpServer {
   /** Starts to listen. @throws EnvironmentError if the port is taken or the address is not this machine's. */
   listen(): Promise<{ readonly url: string; readonly port: number }>;
+  /** /readyz and its like say 503 from now on; requests are still answered. */
+  notReady(): void;
   /** Takes no new connections, lets running requests end, then closes. Resolves when all is closed; http.drainMs at most. */
   drain(): Promise<void>;
   /** Closes at once. */
@@ -32,8 +34,8 @@ const maxHeaderBytes = 16 * 1024;
 
 export function createHttpServer(options: HttpServerOptions): HttpServer {
   const { http, security } = options;
-  let draining = false;
-  const handle = createHandler({ ...options, draining: () => draining });
+  let leaving = false;
+  const handle = createHandler({ ...options, leaving: () => leaving });
   /** Requests under way on a socket: what is answered there must not be spoiled by the next request's faults. */
   const running = new WeakMap<object, number>();
   const begin = (req: IncomingMessage, res: ServerResponse, expectsContinue: boolean): void => {
@@ -77,8 +79,11 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
       const host = family === "IPv6" ? `[${address}]` : address;
       return { url: `${tls ? "https" : "http"}://${host}:${port}`, port };
     },
+    notReady() {
+      leaving = true;
+    },
     async drain() {
-      draining = true;
+      leaving = true;
       const timer = setTimeout(() => server.closeAllConnections(), http.drainMs);
       const done = closed();
       server.closeIdleConnections();
@@ -89,7 +94,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
       clearTimeout(timer);
     },
     async close() {
-      draining = true;
+      leaving = true;
       const done = closed();
       server.closeAllConnections();
       await done;

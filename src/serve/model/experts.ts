@@ -10,6 +10,7 @@ import type { Config } from "../../config/schema.ts";
 import { ConfigError } from "../../core/errors.ts";
 import type { SplitDataset } from "../../data/types.ts";
 import { type BeamItems, languageModelBeams, listBeams, oneTokenItems, sasrecBeams } from "../../models/beam-ranker.ts";
+import { openPreRanker } from "../../plugins/prerank.ts";
 import { listDepth, planExpert, scoresIn } from "../../prerank/experts.ts";
 import type { FitPlan } from "../../prerank/fits.ts";
 import { fitItemKnn } from "../../prerank/item-knn.ts";
@@ -107,7 +108,7 @@ export class ServedExperts {
       for (const plan of plans) {
         const path = sasrecState(stageDir(proposingStage(prerank)), plan.name);
         if (name === "sasrec") weights.push({ fit: plan.name, path });
-        fits.push({ plan, open: await openFit(name, plan, { config, sasrec, path, midtrained, beams }) });
+        fits.push({ plan, open: await openFit(name, plan, { config, data, sasrec, path, midtrained, beams }) });
       }
       experts.push({ name, fits, reads: name === "sasrec" || name === "generative" });
     }
@@ -139,6 +140,7 @@ export class ServedExperts {
 
 interface FitParts {
   readonly config: Config;
+  readonly data: SplitDataset;
   /** The catalogue as SASRec knows it. */
   readonly sasrec: BeamItems;
   readonly path: string;
@@ -157,6 +159,11 @@ async function openFit(name: string, plan: FitPlan, p: FitParts): Promise<Fit["o
         ...{ config, encoder: encoder(), items: p.beams(encoder()) },
         ...{ parameters: 0, modelId: nameModel(p.midtrained) },
       });
+  if (name !== "itemknn" && name !== "popularity") {
+    const { items, hash } = p.data.dataset;
+    const preRanker = await (await openPreRanker({ config, items }, hash))?.fit(plan.view, plan);
+    if (preRanker) return () => preRanker;
+  }
   await new Promise(setImmediate); // requests are answered between two fits
   const preRanker = name === "itemknn" ? fitItemKnn(plan.view) : fitPopularity(plan.view);
   return () => preRanker;

@@ -20,7 +20,7 @@ import { findSystem, quickModes, type SystemMode, servable, sibling, systems } f
 import { type ItemEncoder, openItemEncoder } from "../../models/item-encoder.ts";
 import { type Prior, standardise } from "../../policy/prior.ts";
 import type { Slate } from "../../prerank/types.ts";
-import { readJson as readIfThere } from "../../run/files.ts";
+import { tryReadJson } from "../../run/files.ts";
 import { readManifest } from "../../run/manifest.ts";
 import { RunFolder } from "../../run/run-folder.ts";
 import type { StageName } from "../../run/stage.ts";
@@ -74,18 +74,27 @@ export interface ServedRun {
   readonly findUser: FindUser;
 }
 
+/** How a run is served, known before it is read. Throws RunError or ConfigError. */
+export function readServeSettings(root: string, name: string, overrides: readonly string[]): Config {
+  checkOverrides(overrides);
+  return loadConfig(viewFolder(root, name).file("config.resolved.yaml"), overrides);
+}
+
+/** @param name may be a symbolic link to the run's folder */
+function viewFolder(root: string, name: string): RunFolder {
+  const real = realpathSync(RunFolder.view(root, name).path);
+  return RunFolder.view(dirname(real), basename(real));
+}
+
 /** Throws RunError, CheckpointError or ConfigError; `name` may be a symbolic link to the run's folder. */
 export async function openServedRun(root: string, name: string, overrides: readonly string[]): Promise<ServedRun> {
-  const view = RunFolder.view(root, name);
-  const real = realpathSync(view.path);
-  const folder = RunFolder.view(dirname(real), basename(real));
-  checkOverrides(overrides);
+  const config = readServeSettings(root, name, overrides);
+  const folder = viewFolder(root, name);
   const stageDir = (stage: StageName): string => folder.file("stages", stage);
   await checkFinished(folder, [
     ...["data", "sid", "midtrain", "slates", "evidence", "traces", "calibrate"],
     ...["sft", "rl", "evaluate"],
   ] as StageName[]);
-  const config = loadConfig(folder.file("config.resolved.yaml"), overrides);
   const dataset = await loadDataset(stageDir("data"));
   const tokenizer = openItemEncoder(folder);
   const results = readJson<Results>(join(stageDir("evaluate"), "results.json"));
@@ -95,7 +104,7 @@ export async function openServedRun(root: string, name: string, overrides: reado
     });
   const names = chooseSystems(config.serve.system, results);
   const priors = readJson<Priors>(join(stageDir("calibrate"), "prior.json"));
-  const direct = (readIfThere(priorsFile(stageDir("evaluate"))) ?? {}) as DirectPriors;
+  const direct = (tryReadJson(priorsFile(stageDir("evaluate"))) ?? {}) as DirectPriors;
   const describeSystem = (system: string): ServedSystem => {
     const { stage, mode } = findSystem(system) ?? {};
     const prior = direct[system] ?? priors.withLikelihood;
@@ -163,7 +172,7 @@ async function checkFinished(folder: RunFolder, stages: readonly StageName[]): P
     );
   for (const stage of stages) {
     const dir = folder.file("stages", stage);
-    const done = readIfThere(join(dir, "done.json")) as Done | undefined;
+    const done = tryReadJson(join(dir, "done.json")) as Done | undefined;
     if (!done || !(await finishedWith(dir, done.key)))
       throw new CheckpointError(`${dir}: files are missing or not what the stage wrote`, {
         advice: `Put them back, or rerun the stage: gr2 pipeline --run ${folder.name} --from ${stage}.`,

@@ -4,16 +4,18 @@
  */
 import { readParts } from "../../artifacts/evidence.ts";
 import { readLines } from "../../artifacts/files.ts";
+import { toSlateItems } from "../../artifacts/slates.ts";
 import { ConfigError } from "../../core/errors.ts";
 import { trainingView } from "../../data/split.ts";
 import { ndcgAt } from "../../eval/metrics.ts";
 import { broughtSystem, findSystem, prerankerSystem } from "../../eval/systems.ts";
+import { openBaselines } from "../../plugins/evaluation.ts";
 import { computePrior, type Prior } from "../../policy/prior.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
 import { none, priorAnswer, type SystemResult, scored } from "./answers.ts";
 import type { Asked } from "./asked.ts";
 
-export function baselineAnswers(asked: Asked): SystemResult[] {
+export async function baselineAnswers(asked: Asked): Promise<SystemResult[]> {
   return [
     {
       system: "prerank",
@@ -34,7 +36,10 @@ export function baselineAnswers(asked: Asked): SystemResult[] {
       ),
       prior: evidenceAlone,
     },
-    ...Object.entries(asked.context.config.eval.baselines).map(([name, path]) => brought(name, path, asked)),
+    ...Object.entries(asked.context.config.eval.baselines).flatMap(([name, from]) =>
+      typeof from === "string" ? [broughtScores(name, from, asked)] : [],
+    ),
+    ...(await broughtModules(asked)),
   ];
 }
 
@@ -77,11 +82,30 @@ export function bestPreranker(validation: readonly Slate[]): string | undefined 
   return ranked[0] && prerankerSystem(ranked[0].name).name;
 }
 
-/** A system of eval.baselines. Throws ConfigError where a slate is missing or has other candidates. */
-function brought(name: string, path: string, asked: Asked): SystemResult {
-  const setting = `eval.baselines.${name}`;
+/** The modules of eval.baselines. */
+async function broughtModules(asked: Asked): Promise<SystemResult[]> {
+  const { context, corpus, validation, test } = asked;
+  const { config, signal } = context;
+  const out: SystemResult[] = [];
+  for (const { name, ask } of await openBaselines({ config, items: corpus.items, signal })) {
+    checkName(name, asked);
+    const score = (slates: readonly Slate[]) =>
+      ask(slates.map((s) => toSlateItems(corpus, s, config.prompts.historyItems)));
+    const scores = { validation: await score(validation), test: await score(test) };
+    out.push({ ...scored(name, asked, scores), about: broughtSystem(name, "a module of yours") });
+  }
+  return out;
+}
+
+function checkName(name: string, asked: Asked): void {
   if (findSystem(name) || Object.keys(asked.test[0]?.experts ?? {}).some((e) => prerankerSystem(e).name === name))
-    throw new ConfigError(`${setting}: GR2 has a system of that name`, { advice: "Choose another name." });
+    throw new ConfigError(`eval.baselines.${name}: GR2 has a system of that name`, { advice: "Choose another name." });
+}
+
+/** A file of eval.baselines. Throws ConfigError where a slate is missing or has other candidates. */
+function broughtScores(name: string, path: string, asked: Asked): SystemResult {
+  const setting = `eval.baselines.${name}`;
+  checkName(name, asked);
   const lines = readLines<{ slate: string; scores: readonly number[] }>(path);
   const byId = new Map(lines.map((line) => [line.slate, line.scores]));
   const score = (slate: Slate): readonly number[] => {
@@ -98,5 +122,5 @@ function brought(name: string, path: string, asked: Asked): SystemResult {
       });
     return scores;
   };
-  return { ...scoreAll(name, asked, score), about: broughtSystem(name) };
+  return { ...scoreAll(name, asked, score), about: broughtSystem(name, "scores from a file") };
 }

@@ -6,6 +6,7 @@
  * generate keep their own weights: next items alone would unlearn how to answer.
  */
 
+import { adamW } from "../../config/schema/training.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";
 import { checkTrainingView } from "../../data/leakage.ts";
 import { segmentRange, trainingView } from "../../data/split.ts";
@@ -62,7 +63,7 @@ export async function refit(
       { signal },
     );
     const stepRate = learningRateAt(step, batches.length, rates);
-    await worker.optimStep({ learningRate: stepRate, weightDecay, maxGradNorm }, { signal });
+    await worker.optimStep({ ...adamW, learningRate: stepRate, weightDecay, maxGradNorm }, { signal });
     loss += result.loss / batches.length;
     context.progress(`refit of ${stage} through ${through}`, step + 1, batches.length);
   }

@@ -5,6 +5,7 @@ import { readScores } from "../../data/scores.ts";
 import type { SplitDataset } from "../../data/types.ts";
 import { languageModelBeams, listBeams } from "../../models/beam-ranker.ts";
 import { openLanguageModel } from "../../models/language-model.ts";
+import { openPreRanker } from "../../plugins/prerank.ts";
 import { fitItemKnn } from "../../prerank/item-knn.ts";
 import { ownScores } from "../../prerank/own-scores.ts";
 import { fitPopularity } from "../../prerank/popularity.ts";
@@ -24,8 +25,21 @@ export function preRankerFitter(context: StageContext, data: SplitDataset, name:
     case "generative":
       return async () => generative(context, await openCorpus(context));
     default:
+      if (!(name in context.config.prerank.scores)) return brought(context, data);
       return scoresFrom(context, data, name);
   }
+}
+
+/** The module that the recipe names. */
+function brought({ config, signal }: StageContext, data: SplitDataset): FitPreRanker {
+  const { items, hash } = data.dataset;
+  const opening = openPreRanker({ config, items, signal }, hash);
+  opening.catch(() => undefined); // told where it is awaited
+  return async (view, purpose) => {
+    const opened = await opening;
+    if (!opened) throw new RangeError("a pre-ranker without a module");
+    return opened.fit(view, purpose);
+  };
 }
 
 /** Read once, whatever the fit. */

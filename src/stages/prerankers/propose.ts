@@ -44,8 +44,10 @@ const fusionPositions = 20_000;
 export function proposalSettings(prerank: Config["prerank"], refit: boolean): Record<string, unknown> {
   const { kind, candidates: size, depth, folds, trainSlates, sasrec, beamWidth } = prerank;
   const names = listExperts(prerank);
+  const { module, options, version } = prerank;
   return {
     ...{ kind, size, depth, folds, trainSlates, refit, names },
+    ...(module === "" ? {} : { module, options, version }),
     scores: Object.fromEntries(Object.entries(prerank.scores).map(([name, path]) => [name, hashContent(path)])),
     ...(names.includes("sasrec") ? { sasrec } : {}),
     ...(names.includes("generative") ? { beamWidth } : {}),

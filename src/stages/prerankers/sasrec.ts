@@ -11,9 +11,11 @@
  * asked about; the later fits then take as many and look at nothing. After every evaluation a checkpoint is written that a
  * killed stage resumes from.
  */
+
 import { readdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { sasrecState } from "../../artifacts/candidates.ts";
+import { adamW } from "../../config/schema/training.ts";
 import { sha256 } from "../../core/hash.ts";
 import { deriveSeed, Rng, unitHash } from "../../core/rng.ts";
 import type { TrainingView } from "../../data/split.ts";
@@ -156,7 +158,7 @@ async function trainEpoch({ context, worker, view, purpose }: Fit, epoch: number
       { signal },
     );
     const { learningRate, weightDecay } = o;
-    await worker.optimStep({ modelId, learningRate, beta2: 0.98, weightDecay, maxGradNorm: 1 }, { signal });
+    await worker.optimStep({ ...adamW, beta2: 0.98, modelId, learningRate, weightDecay, maxGradNorm: 1 }, { signal });
     nats += loss * targets;
     learned += targets;
     const done = Math.min(start + o.batchSequences, documents.length);

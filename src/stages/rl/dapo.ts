@@ -3,17 +3,20 @@
  *
  * Shape suffixes: P prompts, G group.
  */
-import { conditional } from "../../artifacts/slates.ts";
+import { conditional, toLabelledSlate } from "../../artifacts/slates.ts";
 import { tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { RunError } from "../../core/errors.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";
+import type { LabelledSlate } from "../../data/slate-items.ts";
 import { openLanguageModel } from "../../models/language-model.ts";
 import { average } from "../../models/learning-curve.ts";
+import { openReward } from "../../plugins/reward.ts";
 import type { Rollout } from "../../policy/policy.ts";
-import { type Slate, slateLabels } from "../../prerank/types.ts";
+import type { Slate } from "../../prerank/types.ts";
 import { type PromptMode, promptModes } from "../../prompts/rerank.ts";
-import { overlongPenalty, type Verdict, verify } from "../../reward/verify.ts";
+import type { Answer, Score } from "../../reward/reward.ts";
+import { judge, overlongPenalty, type Verdict } from "../../reward/verify.ts";
 import { teaches } from "../../rl/groups.ts";
 import { measureHealth, raiseAlarms } from "../../rl/health.ts";
 import type { Algorithm, Setup, Step } from "./algorithm.ts";
@@ -41,6 +44,7 @@ export async function openDapo({
   if (o.klCoef > 0)
     await openLanguageModel(context, corpus, start, tokenizerFile(context.inputDir("midtrain")), "reference");
 
+  const reward = await openReward({ config, items: corpus.items, signal });
   let ahead: Promise<AnswerGroup[]> | undefined;
   const recent: Record<string, number>[] = [];
   const raised = new Set<string>();
@@ -88,14 +92,32 @@ export async function openDapo({
       const seed = deriveSeed(config.seed, "rl", step, round, mode);
       const rollouts = await policy.sample(views, { mode, group: o.group, temperature: o.temperature, seed, signal });
       const limit = views.length ? policy.maxNewTokens(views, mode) : 0;
+      const verdicts = await judgeAll(part, mode, rollouts);
       part.forEach((slate, p) => {
         const rollouts_G = rollouts.slice(p * o.group, (p + 1) * o.group);
-        const verdicts_G = rollouts_G.map((r) => verify(r.parsed, slateLabels(slate), o.reward));
+        const verdicts_G = verdicts.slice(p * o.group, (p + 1) * o.group);
         const rewards_G = verdicts_G.map((v, g) => v.reward + overlong(rollouts_G[g] as Rollout, limit, mode));
         out.push({ slate, mode, rollouts_G, verdicts_G, rewards_G });
       });
     }
     return out;
+  }
+
+  /** The reward is asked about all readable answers at once. */
+  async function judgeAll(part: readonly Slate[], mode: PromptMode, rollouts: readonly Rollout[]): Promise<Verdict[]> {
+    const slates = part.map((s) => toLabelledSlate(corpus, s, config.prompts.historyItems));
+    const answers = new Map<Rollout, Answer>();
+    rollouts.forEach((r, i) => {
+      const slate = slates[Math.floor(i / o.group)] as LabelledSlate;
+      if (r.parsed.kind === "ranking")
+        answers.set(r, { slate, mode, order: r.parsed.order, reasoning: r.parsed.reasoning });
+    });
+    const scores = await reward.score([...answers.values()]);
+    const byRollout = new Map([...answers.keys()].map((r, i) => [r, scores[i] as Score]));
+    return rollouts.map((r, i) => {
+      const { labels } = slates[Math.floor(i / o.group)] as LabelledSlate;
+      return judge(r.parsed, labels, o.reward, () => byRollout.get(r) as Score);
+    });
   }
 
   /** Reasoning that nears its budget costs; an answer's length is fixed by the slate. */
@@ -115,6 +137,7 @@ const rolloutRecords = (g: AnswerGroup): Record<string, unknown>[] =>
       parse: r.parsed.kind === "ranking" ? { kind: "ranking", order: r.parsed.order } : r.parsed,
       reward: g.rewards_G[i],
       parts: { ...v.parts, overlong },
+      ...(Object.keys(v.details).length > 0 ? { details: v.details } : {}),
       because: overlong === 0 ? v.because : `${v.because}; overlong ${overlong.toFixed(4)}`,
       weightVersion: r.weightVersion,
     };

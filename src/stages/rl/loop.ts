@@ -8,13 +8,13 @@
  *
  * Another algorithm is another file that implements algorithm.ts, and an entry in `algorithms`.
  */
-import { existsSync, readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
 import { readPrior } from "../../artifacts/calibration.ts";
 import { openCorpus } from "../../artifacts/corpus.ts";
 import { readHeads } from "../../artifacts/heads.ts";
 import { isSftUser, toSlateInput } from "../../artifacts/slates.ts";
-import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
+import { findWeightsFile, stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { sha256 } from "../../core/hash.ts";
 import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
@@ -34,6 +34,7 @@ export const rl: Stage = {
   source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft"],
   verbs: modelVerbs,
+  plugins: ["reward"],
   settings: (c) => ({
     rl: c.rl,
     weights: [c.rl.initial, c.rl.opd.teacher].map(buildIdentity),
@@ -142,6 +143,6 @@ async function open(context: StageContext): Promise<Setup> {
 
 /** Of the saved weights in a folder of another run: a path alone does not say whether they are still the same. */
 function buildIdentity(folder: string): string {
-  const file = ["gr2_state.json", "gr2_export.json"].map((name) => join(folder, name)).find((f) => existsSync(f));
-  return folder !== "" && file !== undefined ? sha256(readFileSync(file)) : "";
+  const file = folder === "" ? undefined : findWeightsFile(folder);
+  return file !== undefined ? sha256(readFileSync(file)) : "";
 }

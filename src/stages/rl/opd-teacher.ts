@@ -7,7 +7,7 @@
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { readJson } from "../../artifacts/files.ts";
+import { findWeightsFile, readSavedWeights, type SavedWeights } from "../../artifacts/weights.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { CheckpointError, ConfigError } from "../../core/errors.ts";
@@ -20,31 +20,18 @@ import type { ForwardRequest, ForwardResult, LoadModelRequest, WorkerClient } fr
 
 const modelId = "teacher";
 
-export interface TeacherFolder {
-  readonly path: string;
-  readonly kind: "state" | "lora" | "export";
-  /** What its weights belong to, as far as was noted. */
-  readonly metadata: Readonly<Record<string, string>>;
-}
-
 /** Folder that rl.opd.teacher names, absolute. */
 export const teacherPath = (config: Config): string => resolve(config.rl.opd.teacher);
 
 /** The recipe of the run that a state lies in: runs/NAME/stages/STAGE/state. */
-export const recipePath = (folder: TeacherFolder): string =>
-  join(folder.path, "..", "..", "..", "config.resolved.yaml");
+export const recipePath = (folder: SavedWeights): string => join(folder.path, "..", "..", "..", "config.resolved.yaml");
 
 /** Undefined: there is nothing there that this machine can see. Throws ConfigError for a folder that is no teacher. */
-export function lookAt(path: string): TeacherFolder | undefined {
+export function readTeacherFolder(path: string): SavedWeights | undefined {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (!stat) return undefined;
-  const [exported, state] = ["gr2_export.json", "gr2_state.json"].map((name) => join(path, name)) as [string, string];
-  if (existsSync(exported))
-    return { path, kind: "export", metadata: readJson<Readonly<Record<string, string>>>(exported) };
-  if (existsSync(state)) {
-    const { base = "", metadata = {} } = readJson<{ base?: string; metadata?: TeacherFolder["metadata"] }>(state);
-    return { path, kind: base === "" ? "state" : "lora", metadata };
-  }
+  const weights = readSavedWeights(path);
+  if (weights !== undefined) return weights;
   const inside = stat.isDirectory() ? statesIn(path) : [];
   throw new ConfigError(`rl.opd.teacher = ${path}: holds neither saved weights nor an exported model`, {
     advice:
@@ -60,12 +47,12 @@ function statesIn(path: string): string[] {
   return existsSync(stages)
     ? readdirSync(stages)
         .map((stage) => join(stages, stage, "state"))
-        .filter((state) => existsSync(join(state, "gr2_state.json")))
+        .filter((state) => findWeightsFile(state) !== undefined)
     : [];
 }
 
 /** Of the run whose LoRA weights lie in a folder. Throws CheckpointError if its recipe is not there. */
-export function loraRecipe(folder: TeacherFolder): Config {
+export function loraRecipe(folder: SavedWeights): Config {
   const file = recipePath(folder);
   if (existsSync(file)) return loadConfig(file);
   throw new CheckpointError(
@@ -90,7 +77,7 @@ export async function openTeacher(
   const { address } = config.rl.opd;
   const { tokenFile } = config.runtime;
   const path = teacherPath(config);
-  const folder = lookAt(path);
+  const folder = readTeacherFolder(path);
   const other = address === "" ? undefined : await startWorker({ mode: "remote", address, tokenFile }, signal);
   const worker = other?.client ?? own;
   const close = async (): Promise<void> => {
@@ -125,7 +112,7 @@ export async function openTeacher(
 function buildRequest(
   { config, log, signal }: StageContext,
   path: string,
-  folder: TeacherFolder | undefined,
+  folder: SavedWeights | undefined,
 ): LoadModelRequest | Promise<LoadModelRequest> {
   if (folder?.kind === "lora") return modelRequest(loraRecipe(folder), undefined, log, signal);
   return {

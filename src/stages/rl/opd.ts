@@ -9,6 +9,7 @@
  *
  * Where the teacher lies and how it is loaded is distill-teacher.ts's.
  */
+import { adamW } from "../../config/schema/training.ts";
 import type { Config } from "../../config/schema.ts";
 import { RunError, WorkerError } from "../../core/errors.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";
@@ -101,7 +102,7 @@ export async function openOpd({ context, worker, model, policy, slates, toSlateI
     }
     const learningRate = learningRateAt(step, o.steps, o);
     const { gradNorm } = await worker.optimStep(
-      { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
+      { ...adamW, learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
       { signal },
     );
     return { values: { ...values, gradNorm, learningRate, tokens }, messages };

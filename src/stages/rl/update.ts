@@ -7,6 +7,7 @@
  *               min(pi_old / pi_sampler, importanceCap) (truncated importance sampling: both never agree to the last bit)
  *   KL          to the SFT policy: k3 as a term of the loss (GRPO), or k1 = log pi_old - log pi_ref off the advantage (PPO)
  */
+import { adamW } from "../../config/schema/training.ts";
 import type { Config } from "../../config/schema.ts";
 import { deriveSeed } from "../../core/rng.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
@@ -55,7 +56,7 @@ export async function update(groups: readonly AnswerGroup[], options: UpdateOpti
       }
       const learningRate = learningRateAt(step, o.steps, o);
       const { gradNorm, weightVersion } = await worker.optimStep(
-        { learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
+        { ...adamW, learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
         { signal },
       );
       // Updates between the oldest answer and this one's first step; 0: the policy that sampled is the one that learns.

@@ -6,6 +6,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readJson } from "../../artifacts/files.ts";
 import { catalogueFile } from "../../artifacts/semantic-ids.ts";
+import type { SavedWeights } from "../../artifacts/weights.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { Config } from "../../config/schema.ts";
 import { CheckpointError, ConfigError, EnvironmentError } from "../../core/errors.ts";
@@ -15,7 +16,7 @@ import { checkPretrained } from "../../models/base-model.ts";
 import { addedTokens, checkLineage } from "../../models/language-model.ts";
 import type { StageName } from "../../run/stage.ts";
 import { Catalogue } from "../../sid/catalogue.ts";
-import { lookAt, loraRecipe, recipePath, type TeacherFolder, teacherPath } from "../rl/opd-teacher.ts";
+import { loraRecipe, readTeacherFolder, recipePath, teacherPath } from "../rl/opd-teacher.ts";
 import { keptAnswers } from "./in-words.ts";
 
 /** What is known of the stages before any of them runs. */
@@ -90,7 +91,7 @@ async function checkDistillation(
   log: (message: string) => void,
 ): Promise<void> {
   const path = teacherPath(config);
-  const folder = lookAt(path);
+  const folder = readTeacherFolder(path);
   if (!folder) {
     if (config.rl.opd.address !== "" || config.runtime.mode === "remote") return; // the worker may see it
     throw new ConfigError(`rl.opd.teacher = ${path}: there is no such folder`, {
@@ -111,7 +112,7 @@ async function checkDistillation(
 }
 
 /** The tokenizer of a teacher of these semantic IDs has all of their tokens, and no codes besides. */
-function checkCodes({ path }: TeacherFolder, config: Config): void {
+function checkCodes({ path }: SavedWeights, config: Config): void {
   const file = join(path, "tokenizer.json");
   if (!existsSync(file)) return;
   const { added_tokens = [] } = readJson<{ added_tokens?: readonly { content: string }[] }>(file);
@@ -128,7 +129,7 @@ function checkCodes({ path }: TeacherFolder, config: Config): void {
 }
 
 /** Before this run has semantic IDs of its own, only the settings they are made with can be compared. */
-function warnAboutOtherSettings(folder: TeacherFolder, planned: PlannedStages, log: (message: string) => void): void {
+function warnAboutOtherSettings(folder: SavedWeights, planned: PlannedStages, log: (message: string) => void): void {
   const file = recipePath(folder);
   if (!existsSync(file)) return;
   let theirs: Config;

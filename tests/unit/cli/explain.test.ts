@@ -14,12 +14,14 @@ const noColour = (text: string) => text.replaceAll(new RegExp(`${esc}\\[[0-9;]*m
 const recipe = join(mkdtempSync(join(tmpdir(), "gr2-explain-")), "recipe.yaml");
 writeFileSync(recipe, "rl: { reward: { kind: rank-promotion, format: conditional, formatBonus: 0.2, invalid: -1 } }\n");
 
-const explain = (response: string, more: Partial<ExplainArguments> = {}): string =>
-  noColour(explainReward({ response, candidates: 4, target: 3, config: recipe, set: [], root: "nowhere", ...more }));
+const explain = async (response: string, more: Partial<ExplainArguments> = {}): Promise<string> =>
+  noColour(
+    await explainReward({ response, candidates: 4, target: 3, config: recipe, set: [], root: "nowhere", ...more }),
+  );
 
 describe("gr2 reward explain", () => {
-  it("shows parse, move, arithmetic and sum of a promotion", () => {
-    const text = explain("c3 fits<|answer|>c3 c1 c2 c4<|end|>");
+  it("shows parse, move, arithmetic and sum of a promotion", async () => {
+    const text = await explain("c3 fits<|answer|>c3 c1 c2 c4<|end|>");
     expect(text).toContain("compact format, with visible reasoning, 4 candidates");
     expect(text).toContain("reasoning  c3 fits");
     expect(text).toContain("c3 > c1 > c2 > c4: a complete permutation");
@@ -42,8 +44,8 @@ describe("gr2 reward explain", () => {
     // The true item of position 3 at position 2 of 4: 2 of 3 pairs right, and the bonus of a promotion.
     ["c1 c3 c2 c4<|end|>", ["rl.reward.kind=auc", "rl.reward.dehacked=true"], "AUC of the answer = ", "= 0.8667"],
     ["c3 c2 c1 c4<|end|>", ["rl.reward.kind=ndcg", "rl.reward.format=none"], "NDCG@5 of the answer", "reward     0.5"],
-  ])("%s with %s", (response, set, because, reward) => {
-    const text = explain(response, { set });
+  ])("%s with %s", async (response, set, because, reward) => {
+    const text = await explain(response, { set });
     expect(text).toContain(because);
     expect(text).toMatch(new RegExp(`${reward}$`));
   });
@@ -54,18 +56,18 @@ describe("gr2 reward explain", () => {
     ["c3 c1 c2 c12<|end|>", "not a candidate (c12"],
     ["c3 c1 c2 c4", "not ended"],
     ["c3 c1 c2 c4<|end|> thanks", "trailing text (thanks)"],
-  ])("says why %s cannot be read", (response, reason) => {
-    const text = explain(response);
+  ])("says why %s cannot be read", async (response, reason) => {
+    const text = await explain(response);
     expect(text).toContain(`unparseable: ${reason}`);
     expect(text).toMatch(/reward +-1$/);
   });
 
-  it("tells c1 from c10", () => {
-    const text = explain("c10 c1 c2 c3 c4 c5 c6 c7 c8 c9<|end|>", { candidates: 10, target: 10 });
+  it("tells c1 from c10", async () => {
+    const text = await explain("c10 c1 c2 c3 c4 c5 c6 c7 c8 c9<|end|>", { candidates: 10, target: 10 });
     expect(text).toContain("(10 - 1) / 10 = 0.9");
   });
 
-  it("reads the slate and the spelling from a run, and the answer from a file", () => {
+  it("reads the slate and the spelling from a run, and the answer from a file", async () => {
     const root = mkdtempSync(join(tmpdir(), "gr2-explain-"));
     const stages = join(root, "r", "stages");
     mkdirSync(join(stages, "sid"), { recursive: true });
@@ -86,24 +88,24 @@ describe("gr2 reward explain", () => {
     const file = join(root, "answer.txt");
     writeFileSync(file, "<s_a_0><s_b_3><s_a_2><s_b_1><s_a_1><s_b_2><|end|>\n");
     const asked = { candidates: undefined, target: undefined, response: undefined, file, run: "r", root };
-    const text = explain("", { ...asked, slate: "a1" });
+    const text = await explain("", { ...asked, slate: "a1" });
     expect(text).toContain("<s_a_0><s_b_3> > <s_a_2><s_b_1> > <s_a_1><s_b_2>");
     expect(text).toContain("(2 - 1) / 3 = 0.3333");
     // Labels 0 2 1 become 2 0 1: 2 of 3 pairs right, before 1 of 3; positions 2, 3 become 1, 3.
-    const graded = explain("", { ...asked, slate: "c3" });
+    const graded = await explain("", { ...asked, slate: "c3" });
     expect(graded).toContain("<s_a_0><s_b_3> (label 2): position 2 in the input order, position 1 in the answer");
     expect(graded).toContain("mean over true items of (before - after) / N = 0.1667");
     expect(graded).toContain(": more pairs in the right order than in the input");
-    expect(() => explain("", { ...asked, slate: "b2" })).toThrow("no reward is defined");
-    expect(() => explain("", { ...asked, slate: "zz" })).toThrow("no slate zz");
-    expect(() => explain("", asked)).toThrow("--run needs --slate");
+    await expect(explain("", { ...asked, slate: "b2" })).rejects.toThrow("no reward is defined");
+    await expect(explain("", { ...asked, slate: "zz" })).rejects.toThrow("no slate zz");
+    await expect(explain("", asked)).rejects.toThrow("--run needs --slate");
   });
 
   it("refuses questions that make no sense, with exit code 2", async () => {
-    expect(() => explain("x", { target: 9 })).toThrow("there are only 4 candidates");
-    expect(() => explain("x", { mode: "loud" })).toThrow("expected think or answer");
-    expect(() => explain("x", { candidates: undefined })).toThrow("--candidates N and --target K");
-    expect(() => explain("x", { response: undefined })).toThrow("either as an argument or with --file");
+    await expect(explain("x", { target: 9 })).rejects.toThrow("there are only 4 candidates");
+    await expect(explain("x", { mode: "loud" })).rejects.toThrow("expected think or answer");
+    await expect(explain("x", { candidates: undefined })).rejects.toThrow("--candidates N and --target K");
+    await expect(explain("x", { response: undefined })).rejects.toThrow("either as an argument or with --file");
     const err = vi.spyOn(process.stderr, "write").mockReturnValue(true);
     try {
       expect(await main(["reward", "explain", "--file", "/nonexistent", "-n", "3", "-k", "1"])).toBe(2);

@@ -98,13 +98,16 @@ describe("weights of another catalogue", () => {
     const folder = model("exported");
     const config = recipe(folder);
     expect(() => checkStartingCodes(config, "aaa")).not.toThrow();
-    writeFileSync(join(folder, "gr2_export.json"), JSON.stringify({ catalogue: "aaa" }));
+    writeFileSync(join(folder, "gr2_export.json"), JSON.stringify({ schema: "gr2.export/1", catalogue: "aaa" }));
     expect(() => checkStartingCodes(config, "aaa")).not.toThrow();
     expect(catchFault(() => checkStartingCodes(config, "bbb"))).toMatch(
       /^CHECKPOINT .*exported: these weights know the semantic IDs of catalogue aaa, this run has bbb \| Start from the base/,
     );
     rmSync(join(folder, "gr2_export.json"));
-    writeFileSync(join(folder, "gr2_state.json"), JSON.stringify({ metadata: { catalogue: "ccc" } }));
+    writeFileSync(
+      join(folder, "gr2_state.json"),
+      JSON.stringify({ format_version: 1, base: "", metadata: { catalogue: "ccc" } }),
+    );
     expect(catchFault(() => checkStartingCodes(config, "bbb"))).toContain("catalogue ccc");
   });
 });

@@ -8,7 +8,7 @@ import { dataStatistics } from "../../../src/data/statistics.ts";
 import { recommend } from "../../../src/eval/recommend.ts";
 import { findSystem } from "../../../src/eval/systems.ts";
 import type { ComparisonRow, MetricRow } from "../../../src/eval/table.ts";
-import { writeAtomic, writeJson } from "../../../src/run/files.ts";
+import { writeAtomic, writePrettyJson } from "../../../src/run/files.ts";
 import { walkers } from "../synthetic.ts";
 
 export const hostile = `<script>alert("x")</script>&'<img src=https://evil.example/a.png onerror=alert(1)>\u202e\u0007`;
@@ -99,7 +99,7 @@ export function fixtureRun(overrides: Record<string, unknown> = {}): string {
     "stages/slates/test.stats.json": { targetPositions: [572, 421, 315, 323, 233, 253, 215, 210, 201, 169] },
     ...overrides,
   };
-  for (const [name, content] of Object.entries(files)) writeJson(join(run, name), content);
+  for (const [name, content] of Object.entries(files)) writePrettyJson(join(run, name), content);
   const records: object[] = [];
   const log = (stage: string, step: number, values: Record<string, number>) =>
     records.push({ seq: records.length + 1, stage, step, time: 1.79e9 + records.length, values });

@@ -135,8 +135,8 @@ describe("the methods", () => {
   it("say which model answers and what it takes", async () => {
     const model = await client.getModel();
     expect([model.name, model.modes]).toEqual(["run", [Mode.MODE_THINK, Mode.MODE_DIRECT]]);
-    expect(model.limits).toMatchObject({ maxCandidates: 100, maxBatch: 32 });
-    const many = { ...request, candidates: Array.from({ length: 101 }, (_, i) => ({ id: `${i}`, text: "x" })) };
+    expect(model.limits).toMatchObject({ maxCandidates: 1000, maxBatch: 32 });
+    const many = { ...request, candidates: Array.from({ length: 1001 }, (_, i) => ({ id: `${i}`, text: "x" })) };
     expect((await catchError(client.rerank(many))).code).toBe(status.RESOURCE_EXHAUSTED);
     const batch = { requests: Array.from({ length: 33 }, () => request) };
     expect((await catchError(client.rerankBatch(batch))).code).toBe(status.RESOURCE_EXHAUSTED);

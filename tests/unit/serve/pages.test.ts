@@ -67,7 +67,8 @@ describe("/openapi.json", () => {
     expect(Object.keys(document.paths).sort()).toEqual(
       [
         ...["/", "/gr2/v1/model", "/gr2/v1/rerank", "/healthz", "/metrics", "/openapi.json"],
-        ...["/readyz", "/rerank", "/v1/rerank", "/v2/rerank"],
+        ...["/readyz", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score"],
+        ...["/health", "/ping", "/version", "/info", "/models", "/v1/models"],
       ].sort(),
     );
     const own = document.paths["/gr2/v1/rerank"]?.post;
@@ -80,7 +81,7 @@ describe("/openapi.json", () => {
     });
     expect(Object.keys(own?.responses ?? {})).toEqual(["200", "400", "401", "413", "415", "429", "500", "503"]);
     expect(Object.keys(document.paths["/rerank"]?.post?.responses ?? {})).toContain("424");
-    expect(document.paths["/rerank"]?.post?.requestBody?.content["application/json"]?.schema.anyOf).toHaveLength(2);
+    expect(document.paths["/rerank"]?.post?.requestBody?.content["application/json"]?.schema.anyOf).toHaveLength(3);
   });
 });
 

@@ -1,7 +1,9 @@
 /** GrpcWorkerClient against a server in this process: what goes over the wire, and what happens when it breaks. */
+
 import { Metadata, Server, ServerCredentials, status } from "@grpc/grpc-js";
 import fc from "fast-check";
 import { afterEach, describe, expect, it } from "vitest";
+import { adamW } from "../../../src/config/schema/training.ts";
 import { InterruptedError, WorkerError } from "../../../src/core/errors.ts";
 import * as batch from "../../../src/worker/batch.ts";
 import { GrpcWorkerClient } from "../../../src/worker/client.ts";
@@ -109,10 +111,10 @@ describe("calls", () => {
       else answer(null, { gradNorm: 1, step: 1, weightVersion: 1 });
     };
     const client = await serve({ optimStep });
-    expect(await client.optimStep({ learningRate: 1e-3 })).toMatchObject({ step: 1 });
+    expect(await client.optimStep({ ...adamW, learningRate: 1e-3 })).toMatchObject({ step: 1 });
     expect(new Set(ids).size).toBe(1);
     expect(client.stats().optimStep).toMatchObject({ calls: 1, retries: 2 });
-    await client.optimStep({ learningRate: 1e-3 });
+    await client.optimStep({ ...adamW, learningRate: 1e-3 });
     expect(new Set(ids).size).toBe(2);
   });
 
@@ -157,7 +159,7 @@ describe("calls", () => {
       answer(null, { embeddings: { rows, cols: 2 ** 20, data: Buffer.alloc(rows * 2 ** 22) } });
     };
     const client = await serve({ embed });
-    const m = await client.embed({ modelPath: "m", texts: ["a", "b", "c"] });
+    const m = await client.embed({ modelPath: "m", texts: ["a", "b", "c"], batchSize: 2 });
     expect([m.rows, m.cols, m.data.length]).toEqual([3, 2 ** 20, 3 * 2 ** 20]);
   });
 });

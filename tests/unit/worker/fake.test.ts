@@ -2,6 +2,7 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { adamW } from "../../../src/config/schema/training.ts";
 import { FakeWorker } from "../../../src/worker/fake.ts";
 import { byteTokenizerJson } from "../../../src/worker/fake-tokenizer.ts";
 import { Tokenizer } from "../../../src/worker/tokenizer.ts";
@@ -163,7 +164,7 @@ describe("FakeWorker", () => {
       weights: new Float32Array(good.tokens.length).fill(0.1),
       loss: { kind: "policy", advantages, oldLogprobs, clipLow: 0.2, clipHigh: 0.28 },
     });
-    await worker.optimStep({ learningRate: 0.01 });
+    await worker.optimStep({ ...adamW, learningRate: 0.01 });
     const after = (await worker.forward({ batch, constraint: whole })).logprobs;
     expect(after[0]).toBeGreaterThan(oldLogprobs[0] as number);
   });
@@ -185,7 +186,7 @@ describe("FakeWorker", () => {
         ? ({ kind: "policy", advantages, oldLogprobs, clipLow: 0.2, clipHigh: 0.28 } as const)
         : ({ kind: "cross_entropy" } as const);
       const result = await w.forwardBackward({ batch: { groups }, weights, loss });
-      await w.optimStep({ learningRate: 0.01 });
+      await w.optimStep({ ...adamW, learningRate: 0.01 });
       return result.loss;
     };
     const first = await train(worker);
@@ -208,7 +209,7 @@ describe("FakeWorker", () => {
   it("assigns unique semantic IDs and new ones that avoid those taken", async () => {
     const worker = new FakeWorker();
     const texts = Array.from({ length: 50 }, (_, i) => `item number ${i} of kind ${i % 7}`);
-    const embeddings = await worker.embed({ modelPath: "", texts, normalize: true });
+    const embeddings = await worker.embed({ modelPath: "", texts, batchSize: 8, normalize: true });
     const config = {
       method: "rqvae",
       levels: 3,

@@ -156,7 +156,7 @@ describe("a teacher of distillation", () => {
     mkdirSync(folder, { recursive: true });
     writeFileSync(
       join(folder, "gr2_state.json"),
-      JSON.stringify({ metadata: { catalogue: catalogue.hash() }, ...note }),
+      JSON.stringify({ format_version: 1, base: "", metadata: { catalogue: catalogue.hash() }, ...note }),
     );
     const added_tokens = tokens.map((content) => ({ content }));
     writeFileSync(join(folder, "tokenizer.json"), JSON.stringify({ added_tokens }));
@@ -198,7 +198,7 @@ describe("a teacher of distillation", () => {
     ]);
     const exported = join(root, "exported");
     mkdirSync(exported);
-    writeFileSync(join(exported, "gr2_export.json"), JSON.stringify({ catalogue: "another" }));
+    writeFileSync(join(exported, "gr2_export.json"), JSON.stringify({ schema: "gr2.export/1", catalogue: "another" }));
     expect(await check(recipe(exported), { finished: ["sid"] })).toEqual([
       expect.stringMatching(/^CHECKPOINT .*catalogue another/),
     ]);

@@ -1,0 +1,41 @@
+/** `gr2 init`: a new project from templates/project, with a package.json that names this installation's version. */
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { ConfigError } from "../core/errors.ts";
+import { repositoryRoot } from "../core/paths.ts";
+
+const template = join(repositoryRoot, "templates", "project");
+
+/** Writes the project; returns what there is and what to do next. Throws ConfigError where something is already. */
+export function initProject(name: string): string {
+  const folder = resolve(name);
+  if (existsSync(folder) && readdirSync(folder).length > 0)
+    throw new ConfigError(`${name} is there already and is not empty`, { advice: "Choose another name." });
+  mkdirSync(folder, { recursive: true });
+  cpSync(template, folder, { recursive: true });
+  writeFileSync(join(folder, "package.json"), `${JSON.stringify(describePackage(basename(folder)), null, 2)}\n`);
+  writeFileSync(join(folder, ".gitignore"), "node_modules\n.venv\n/runs/\n/data/\n");
+  const files = readdirSync(folder).sort().join(", ");
+  return `${name} holds ${files}.\n\nNext: cd ${name} && npm install && npm test && npx gr2 pipeline -c recipe.yaml --run first`;
+}
+
+function describePackage(name: string): Record<string, unknown> {
+  const { version, engines } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as {
+    version: string;
+    engines: Record<string, string>;
+  };
+  return {
+    name: name.toLowerCase().replaceAll(/[^a-z0-9._-]/g, "-"),
+    private: true,
+    type: "module",
+    engines,
+    scripts: { test: "node --import tsx --test reward.test.ts pre-ranker.test.ts" },
+    // The package that this was made with: a folder, or a tarball of `npm pack` in its place.
+    dependencies: { gr2: `file:${repositoryRoot}`, tsx: readTsx() },
+    description: `A project of GR2 ${version}.`,
+  };
+}
+
+const readTsx = (): string =>
+  (JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { dependencies: { tsx: string } })
+    .dependencies.tsx;

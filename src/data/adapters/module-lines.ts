@@ -1,0 +1,11 @@
+/** Records of a JSON-lines file that a user's Python function gave. */
+import { createReadStream } from "node:fs";
+import { createInterface } from "node:readline";
+
+export async function* readJsonLines(file: string): AsyncGenerator<unknown> {
+  for await (const line of createInterface({
+    input: createReadStream(file, "utf8"),
+    crlfDelay: Number.POSITIVE_INFINITY,
+  }))
+    if (line !== "") yield JSON.parse(line) as unknown;
+}

@@ -1,0 +1,66 @@
+/** Infinity's re-rank endpoint: POST /rerank and /v1/rerank with `documents` and a field only Infinity has. */
+import { z } from "zod";
+import { callersId, document, query, readText, toRequest } from "../mapping.ts";
+import { type Dialect, fallbackField, isObject, parseBody, renderFallback } from "./dialect.ts";
+import { vllm } from "./vllm.ts";
+
+const names = { candidates: "documents", history: "query.history" };
+
+const body = z.object({
+  model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
+  query,
+  documents: z.array(document).describe("Candidates in the order of your ranker."),
+  top_n: z.int().min(1).nullish().describe("Default: all."),
+  return_documents: z.boolean().nullish().describe("Default false."),
+  raw_scores: z.boolean().nullish().describe("Default false. true: the natural logarithm of the score."),
+});
+
+const answer = z.object({
+  object: z.literal("rerank"),
+  id: z.string(),
+  model: z.string(),
+  created: z.int().describe("Seconds since 1970."),
+  fallback: fallbackField,
+  usage: z.object({ prompt_tokens: z.int(), total_tokens: z.int() }),
+  results: z.array(
+    z.object({
+      index: z.int().describe("Into the request's documents."),
+      relevance_score: z.number().describe("Probability of being the first choice."),
+      document: z.string().nullable(),
+      id: z.string().optional().describe("The document's id, if it came with one."),
+    }),
+  ),
+});
+
+/** Fields that vLLM, which has the same path, does not have. */
+export const looksLikeInfinity = (raw: unknown): boolean =>
+  isObject(raw) && "documents" in raw && ("raw_scores" in raw || "return_documents" in raw);
+
+export const infinity: Dialect = {
+  ...{ name: "infinity", body, answer },
+  // Both use OpenAI's errors.
+  ...{ error: vllm.error, refuse: vllm.refuse },
+  read(raw, context) {
+    const { query, documents, top_n, return_documents, raw_scores } = parseBody(body, raw);
+    const { request, numCut } = toRequest({ query, documents, topN: top_n ?? 0 }, context, names);
+    return {
+      request,
+      numCut,
+      stream: false,
+      render: (answer, requestId) => ({
+        object: "rerank",
+        id: `infinity-${requestId}`,
+        model: context.model.name,
+        created: Math.floor(Date.now() / 1000),
+        ...renderFallback(answer),
+        usage: { prompt_tokens: answer.tokens.prompt, total_tokens: answer.tokens.prompt + answer.tokens.generated },
+        results: answer.ranking.map(({ position, score }) => ({
+          index: position,
+          relevance_score: raw_scores === true ? Math.max(Math.log(score), -Number.MAX_VALUE) : score,
+          document: return_documents === true ? readText(documents[position]) : null,
+          ...callersId(documents[position]),
+        })),
+      }),
+    };
+  },
+};
