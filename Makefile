@@ -5,10 +5,10 @@ CONFIG ?= configs/nano-ml100k.yaml
 RUN ?= nano-ml100k
 ARGS ?=
 
-.PHONY: help setup proto check format test coverage mutation bench pipeline serve lock clean
+.PHONY: help setup proto check format test test-clients coverage mutation bench pipeline serve lock clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: .setup/done ## Install Node and Python dependencies, generate code
 
@@ -27,6 +27,9 @@ format: setup ## Rewrite files in the house style
 
 test: setup ## All tests, TypeScript and Python
 	@bash scripts/test.sh
+
+test-clients: setup ## Other people's re-rank clients against the service: makes the table of docs/clients.md
+	@bash scripts/test-clients.sh
 
 coverage: setup ## Which lines the fast tests run: make coverage [PART=typescript|python]
 	@bash scripts/coverage.sh $(PART)
@@ -47,4 +50,4 @@ lock: ## Pin every Python requirement
 	@bash scripts/lock.sh
 
 clean: ## Remove what setup and runs made (data/ is kept)
-	rm -rf node_modules .venv .setup coverage runs src/worker/generated src/client/generated dist python_worker/gr2_worker/generated
+	rm -rf node_modules .venv .clients .setup coverage runs src/worker/generated src/client/generated dist python_worker/gr2_worker/generated

@@ -12,7 +12,7 @@ import { startService as startFake } from "../tests/serve-fixture.ts";
 import type { Benchmark, Measurement } from "./claim.ts";
 import { hostileCall, hostileChannel } from "./hostile-grpc.ts";
 import { hostileCase, judge, keepAlive } from "./hostile-http.ts";
-import { keepsPromises } from "./promises.ts";
+import { keepsItems, keepsPromises } from "./promises.ts";
 import { percentile, startService } from "./serve-load.ts";
 
 const maxShown = 20;
@@ -56,6 +56,7 @@ export const bench: Benchmark = async (emit, args) => {
     if (!fake) {
       const few = { ...run, numRequests: Math.ceil(run.numRequests / 20), callers: Math.min(2, run.callers) };
       await storm(emit, "promises", few, (n) => keepsPromises(url, authorization(token), seed, n));
+      await storm(emit, "items", few, (n) => keepsItems(url, authorization(token), seed, n));
     }
     const address = served?.address ?? values.grpc;
     if (address === undefined) return;

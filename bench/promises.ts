@@ -1,6 +1,7 @@
 /**
  * What the service promises of every answer, tried on random requests: scores add up to 1 and never rise, copies of an item
- * split its probability, and neither the listed order of scored candidates nor an order declared arbitrary matters.
+ * split its probability, and neither the listed order of scored candidates nor an order declared arbitrary matters; an item
+ * that was registered answers by its id as it does by its text.
  */
 import { Rng } from "../src/core/rng.ts";
 import { forgeries } from "./hostile-http.ts";
@@ -58,4 +59,33 @@ export async function keepsPromises(
   const scoreById = new Map(other.ranking.map((r) => [r.id, r.score]));
   const moved = one.ranking.find((r) => Math.abs(r.score - (scoreById.get(r.id) ?? 2)) > tolerance);
   return moved ? `shuffled, ${moved.id} has ${scoreById.get(moved.id)} instead of ${moved.score}` : "";
+}
+
+/** What is wrong after the n-th registration, or "". The text may be any. */
+export async function keepsItems(url: URL, headers: Record<string, string>, seed: number, n: number): Promise<string> {
+  const rng = Rng.of(seed, "items", n);
+  const text = `${forgeries[rng.int(forgeries.length)]} ${rng.int(50)}`;
+  const itemId = `fuzz-${seed}-${n}`;
+  const post = async (path: string, body: object): Promise<unknown> => {
+    const response = await fetch(new URL(path, url), {
+      method: "POST",
+      headers: { "content-type": "application/json", ...headers },
+      body: JSON.stringify(body),
+    });
+    return response.status === 200 ? response.json() : `status ${response.status}`;
+  };
+  const registered = await post("/v1/items", { items: [{ item_id: itemId, text }] });
+  if (typeof registered === "string") return registered;
+  const ask = (candidate: object): Promise<unknown> => {
+    const candidates = [
+      { id: "new", ...candidate },
+      { id: "b", text: "Heat (1995)" },
+    ];
+    return post("/gr2/v1/rerank", { history: ["50"], candidates, deadline_ms: 30_000 });
+  };
+  const [byId, byText] = [await ask({ item_id: itemId }), await ask({ text })] as [Answer | string, Answer | string];
+  if (typeof byId === "string" || typeof byText === "string") return `by id ${byId}, by text ${byText}`;
+  const [one, other] = [byId, byText].map((a) => a.ranking.find((r) => r.id === "new")?.score ?? 2);
+  const differs = Math.abs((one as number) - (other as number)) > tolerance;
+  return differs ? `by its id it has ${one}, by its text ${other}` : "";
 }

@@ -3,6 +3,7 @@
  * that wait for their answers (closed) and arrivals that do not (open). What is measured with it is the benchmarks' business.
  */
 import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { readLines } from "../src/artifacts/files.ts";
@@ -21,6 +22,7 @@ import { Rng } from "../src/core/rng.ts";
 import { loadDataset } from "../src/data/cache.ts";
 import type { Slate } from "../src/prerank/types.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
+import { workersUnder } from "../tests/integration/served.ts";
 
 /** Of a closed loop's requests: none passes. */
 const patientMs = 50_000;
@@ -222,4 +224,18 @@ export async function startService(
       await ended;
     },
   };
+}
+
+/** Linux counts processor time in these, whatever the kernel's own clock. */
+const ticksPerSecond = 100;
+
+/** Seconds of processor time that a service has used, and its workers. */
+export function cpuSeconds(pid: number): { readonly own: number; readonly workers: number } {
+  const read = (id: number): number => {
+    const fields = readFileSync(`/proc/${id}/stat`, "utf8")
+      .replace(/^.*\) /s, "")
+      .split(" ");
+    return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond; // utime, stime
+  };
+  return { own: read(pid), workers: workersUnder(pid).reduce((sum, id) => sum + read(id), 0) };
 }

@@ -6,17 +6,13 @@
  *   a growing history       one more item each time, below the items a prompt shows (prompts.historyItems)
  *   a full history          one more item each time, above: the prompt's window moves, its beginning is another one
  */
-import { readFileSync } from "node:fs";
 import { CandidateOrder, FallbackReason, Mode, OnFallback } from "../src/client/index.ts";
-import { workersUnder } from "../tests/integration/served.ts";
 import type { Measurement } from "./claim.ts";
-import { isWhole, type LoadedRequest, type Service } from "./serve-load.ts";
+import { cpuSeconds, isWhole, type LoadedRequest, type Service } from "./serve-load.ts";
 
 const visits = 8;
 const maxUsers = 100;
 const numCallers = 32;
-/** Of Linux' clock in /proc. */
-const ticksPerSecond = 100;
 
 /** A user's visits, first to last. */
 type Visits = readonly LoadedRequest[];
@@ -96,7 +92,7 @@ const each = (visit: (number: number) => LoadedRequest): Visits =>
 
 /** Every request once, from as many callers as there are. */
 async function all({ client, pid }: Service, requests: readonly LoadedRequest[]): Promise<Round> {
-  const cpu = workerSeconds(pid);
+  const cpu = cpuSeconds(pid).workers;
   const begin = performance.now();
   const answers: (ReadonlyMap<string, number> | undefined)[] = [];
   let next = 0;
@@ -112,18 +108,7 @@ async function all({ client, pid }: Service, requests: readonly LoadedRequest[])
     }
   };
   await Promise.all(Array.from({ length: numCallers }, caller));
-  return { seconds: (performance.now() - begin) / 1000, workerSeconds: workerSeconds(pid) - cpu, answers };
-}
-
-/** CPU time of a service's workers. */
-function workerSeconds(pid: number): number {
-  const ticks = workersUnder(pid).map((worker) => {
-    const fields = readFileSync(`/proc/${worker}/stat`, "utf8")
-      .replace(/^.*\) /s, "")
-      .split(" ");
-    return Number(fields[11]) + Number(fields[12]); // utime, stime
-  });
-  return ticks.reduce((a, b) => a + b, 0) / ticksPerSecond;
+  return { seconds: (performance.now() - begin) / 1000, workerSeconds: cpuSeconds(pid).workers - cpu, answers };
 }
 
 /** Of the service's counters. */

@@ -1,8 +1,8 @@
 /**
  * `gr2 serve` under load, from this process against one of its own: how fast for 1, 8 and 64 callers in both modes, what
- * batching is worth, what happens at twice the load it can take and when something fails, next to other ways to re-rank,
- * and with users that come back.
- * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers,returning] [--set path=value ...]`
+ * batching is worth, what happens under more load than it can take and when something fails, next to other ways to re-rank,
+ * with users that come back, with texts that it does not know, and with several clients.
+ * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers,returning,cold,tenants] [--set path=value ...]`
  * `npm run bench -- serve --run NAME --soak MINUTES [--rate 10]`: mixed load instead, and whether memory stays flat
  *
  * Requests are the run's own test slates, taken in turn; neither answers nor prompts are taken from memory
@@ -14,9 +14,11 @@ import { loadConfig } from "../src/config/load.ts";
 import { RunError } from "../src/core/errors.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
 import type { Benchmark, Measurement } from "./claim.ts";
+import { cold, tenants } from "./serve-cold.ts";
 import { faults } from "./serve-faults.ts";
 import {
   closedLoop,
+  cpuSeconds,
   hurriedMs,
   type LoadedRequest,
   loadRequests,
@@ -32,7 +34,9 @@ import { returning } from "./serve-returning.ts";
 import { soak } from "./serve-soak.ts";
 
 const callers = [1, 8, 64];
-const parts = ["load", "overload", "faults", "peers", "returning"] as const;
+/** Times what it can take. */
+const overloads = [1.4, 2, 3.5];
+const parts = ["load", "overload", "faults", "peers", "returning", "cold", "tenants"] as const;
 const modes = ["direct", "think"] as const;
 
 const noMemory = ["serve.cache=0", "serve.prefixCacheMb=0"] as const;
@@ -76,6 +80,12 @@ export const bench: Benchmark = async (emit, args) => {
       await overload(emit, requests, service, seconds);
       await service.stop();
     }
+    if (wanted.includes("cold")) {
+      const service = await start(...noMemory, "runtime.threads=1");
+      await cold(emit, service, requests, seconds);
+      await service.stop();
+    }
+    if (wanted.includes("tenants")) await tenants(emit, (...more) => start(...noMemory, ...more), requests, seconds);
     if (wanted.includes("faults")) await faults(emit, requests, (like) => startLike(like, ...noMemory), seconds);
     if (wanted.includes("peers")) {
       const run = { root, name, threads: 1, seconds };
@@ -106,12 +116,19 @@ async function load(emit: Emit, requests: readonly LoadedRequest[], start: Start
     for (const c of callers) {
       const asks = makeAsk(requests, mode);
       await closedLoop(service, asks, c, Math.min(2, seconds)); // warm
+      const before = cpuSeconds(service.pid);
       const served = await closedLoop(service, asks, c, seconds);
+      const after = cpuSeconds(service.pid);
       const name = `serve/${mode}, ${c} caller${c > 1 ? "s" : ""}`;
+      const perAnswer = (from: number, to: number): number => (1000 * (to - from)) / served.ms.length;
       emit({
         ...{ claim: `${name}: answers a second`, value: served.perSecond, unit: "1/s", n: served.ms.length },
         ...(c === 64 ? { peer: "serve.maxBatch=1, 8 callers", peerValue: single[mode] as number } : {}),
         ...(c === 64 && mode === "direct" ? { bar: ["ratio", ">=", 4] as const } : {}),
+      });
+      emit({
+        ...{ claim: `${name}: the service's own processor time`, value: perAnswer(before.own, after.own), unit: "ms" },
+        ...{ n: served.ms.length, peer: "its workers'", peerValue: perAnswer(before.workers, after.workers) },
       });
       for (const p of [50, 95, 99])
         emit({ claim: `${name}: p${p}`, value: percentile(served.ms, p), unit: "ms", n: served.ms.length });
@@ -133,19 +150,25 @@ async function overload(
   seconds: number,
 ): Promise<void> {
   for (const mode of modes) {
-    const rate = 2 * (await measureCapacity(service, requests, mode, seconds));
-    const o = await openLoop(service, makeAsk(requests, mode), rate, seconds);
-    const name = `serve/${mode}, twice the load (${rate.toFixed(0)}/s)`;
-    const n = o.sent;
-    emit({ claim: `${name}: answered`, value: o.answered.length / n, unit: "share", n });
-    emit({ claim: `${name}: refused`, value: o.refused.length / n, unit: "share", n });
-    emit({ claim: `${name}: own order back`, value: o.flagged / n, unit: "share", n });
-    emit({
-      ...{ claim: `${name}: p99 of the answered`, value: percentile(o.answered, 99), unit: "ms", n: o.answered.length },
-      bar: ["value", "<=", 1.1 * hurriedMs],
-    });
-    emit({ claim: `${name}: p99 of the refused`, value: percentile(o.refused, 99), unit: "ms", n: o.refused.length });
-    emit({ claim: `${name}: sent later than due by, p99`, value: percentile(o.late, 99), unit: "ms", n });
-    emit({ claim: `${name}: lost or wrong`, value: o.lost, unit: "requests", n, bar: ["value", "<=", 0] });
+    const capacity = await measureCapacity(service, requests, mode, seconds);
+    for (const times of overloads) {
+      const rate = times * capacity;
+      const o = await openLoop(service, makeAsk(requests, mode), rate, seconds);
+      const name = `serve/${mode}, ${times} times the load`;
+      const n = o.sent;
+      emit({ claim: `${name}: sent`, value: rate, unit: "1/s", n });
+      emit({ claim: `${name}: answered`, value: o.answered.length / n, unit: "share", n });
+      emit({ claim: `${name}: refused`, value: o.refused.length / n, unit: "share", n });
+      emit({ claim: `${name}: own order back`, value: o.flagged / n, unit: "share", n });
+      for (const p of [50, 99])
+        emit({
+          ...{ claim: `${name}: p${p} of the answered`, value: percentile(o.answered, p), unit: "ms" },
+          n: o.answered.length,
+          ...(p === 99 ? { bar: ["value", "<=", 1.1 * hurriedMs] as const } : {}),
+        });
+      emit({ claim: `${name}: p99 of the refused`, value: percentile(o.refused, 99), unit: "ms", n: o.refused.length });
+      emit({ claim: `${name}: sent later than due by, p99`, value: percentile(o.late, 99), unit: "ms", n });
+      emit({ claim: `${name}: lost or wrong`, value: o.lost, unit: "requests", n, bar: ["value", "<=", 0] });
+    }
   }
 }

@@ -3,7 +3,15 @@ import { http, limits, security } from "../src/config/schema/serve-http.ts";
 import { createHttpServer, type HttpServer } from "../src/serve/http/server.ts";
 import type { HttpAccess } from "../src/serve/observe/access.ts";
 import { Metrics } from "../src/serve/observe/metrics.ts";
-import type { RerankAnswer, RerankEvent, Reranker, RerankRequest, ServedModel } from "../src/serve/request/types.ts";
+import type {
+  ItemReference,
+  RegisteredCount,
+  RerankAnswer,
+  RerankEvent,
+  Reranker,
+  RerankRequest,
+  ServedModel,
+} from "../src/serve/request/types.ts";
 import { openSecurity, type Security } from "../src/serve/security/security.ts";
 
 export const servedModel: ServedModel = {
@@ -22,6 +30,7 @@ export const servedModel: ServedModel = {
     maxTextBytes: 4096,
     maxRequestBytes: 4 << 20,
     maxBatch: 64,
+    maxItems: 1000,
     maxDeadlineMs: 60_000,
   },
 };
@@ -60,6 +69,17 @@ export class FakeReranker implements Reranker {
     const answer = await this.rerank(request, options);
     if (answer.reasoning !== "") for (const text of answer.reasoning.split(/(?<= )/)) yield { kind: "reasoning", text };
     yield { kind: "answer", answer };
+  }
+
+  readonly registered: ItemReference[] = [];
+
+  async register(items: readonly ItemReference[]): Promise<RegisteredCount> {
+    this.registered.push(...items);
+    return { version: this.registered.length, registered: items.length, unchanged: 0, known: 0 };
+  }
+
+  itemsVersion(): number {
+    return this.registered.length;
   }
 
   model(): ServedModel | undefined {

@@ -139,6 +139,8 @@ export async function setUp(
     readonly set?: readonly string[];
     readonly engine?: Partial<EngineSettings>;
     readonly lag?: { readonly standing: () => number };
+    readonly startEncoder?: () => Promise<StartedWorker>;
+    readonly itemsFile?: string;
     readonly prepare?: (worker: GatedWorker, nth: number) => void;
   } = {},
 ): Promise<Setup> {
@@ -157,6 +159,8 @@ export async function setUp(
         run: await openServedRun(root, run, ["serve.system=rl", ...set]),
         label: "test",
         start,
+        ...(options.startEncoder ? { startEncoder: options.startEncoder } : {}),
+        itemsFile: options.itemsFile ?? join(root, `${run}.items.jsonl`),
         log: (message) => log.push(message),
         backoffMs: [1],
       },
@@ -169,6 +173,8 @@ export async function setUp(
       overload: "refuse",
       onFallback: "own-order",
       maxLagMs: 100,
+      standingMs: 500,
+      standingWait: 0.1,
       ...options.engine,
     },
     (message) => log.push(message),

@@ -9,6 +9,8 @@ export interface Priors {
   readonly withLikelihood: Prior;
   /** Fitted without the language model: the `prior` control. */
   readonly alone: Prior;
+  /** Whether the order that came in is part of the prior next to the evidence; always without evidence. */
+  readonly order: boolean;
 }
 
 export const readPriors = (context: StageContext): Priors =>

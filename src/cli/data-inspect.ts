@@ -1,15 +1,55 @@
 /** `gr2 data inspect`: describes the data at a path and proposes a recipe that reads it. */
 import { writeFileSync } from "node:fs";
 import pc from "picocolors";
-import { stringify } from "yaml";
+import { parse, stringify } from "yaml";
 import { type Inspection, inspect } from "../commands/inspect.ts";
+import { inspectModule } from "../commands/inspect-module.ts";
+import { ConfigError } from "../core/errors.ts";
 import { dateText } from "../data/clock.ts";
 import { bytes, columns, number, plain } from "./format.ts";
 
-export async function dataInspect(path: string, options: { json?: boolean; output?: string }): Promise<string> {
+export interface InspectOptions {
+  readonly json?: boolean;
+  readonly output?: string;
+  /** Your own adapter, its options as YAML, and its version. */
+  readonly module?: string;
+  readonly options?: string;
+  readonly moduleVersion?: string;
+}
+
+export async function dataInspect(path: string, options: InspectOptions): Promise<string> {
+  if (options.module !== undefined) return inspectOwn(path, options.module, options);
   const found = await inspect(path);
   if (options.output !== undefined && found.recipe) writeFileSync(options.output, recipeFile(found));
   return options.json ? JSON.stringify(forJson(found), null, 2) : renderInspection(found, options.output);
+}
+
+/** What an adapter of one's own reads. */
+async function inspectOwn(path: string, module: string, options: InspectOptions): Promise<string> {
+  const given: unknown = parse(options.options ?? "{}");
+  if (typeof given !== "object" || given === null || Array.isArray(given))
+    throw new ConfigError(`--options ${options.options}: expected a mapping, for example {from: "2024-01"}`);
+  const version = options.moduleVersion ?? "";
+  const found = await inspectModule({ path, module, options: { ...given }, version });
+  if (options.output !== undefined) writeFileSync(options.output, stringify(found.recipe));
+  if (options.json) return JSON.stringify(found, null, 2);
+  const show = (rows: readonly Readonly<Record<string, unknown>>[]): string[] =>
+    rows.map((r) => `  ${plain(JSON.stringify(r), 110)}`);
+  return [
+    `${module} read ${found.rowsRead} rows: ${found.interactions} interactions of ${found.users} users with ${found.items} items${found.catalogue === undefined ? ", no item table" : `; the item table has ${found.catalogue}`}`,
+    found.time ? `time: ${dateText(found.time.first)} to ${dateText(found.time.last)}` : "time: an order, no clock",
+    ...show(found.firstInteractions),
+    ...(found.firstItems.length > 0 ? ["items", ...show(found.firstItems)] : []),
+    ...(found.malformed > 0 ? [`! ${found.malformed} malformed rows; the first is ${found.firstMalformed}`] : []),
+    ...(found.unknownItems > 0
+      ? [`! ${found.unknownItems} interactions are with items that the item table lacks`]
+      : []),
+    ...found.notes.map((note) => `! ${note}`),
+    "",
+    pc.bold(options.output ? `Recipe, written to ${options.output}` : "Recipe, to save as my-data.yaml"),
+    "",
+    stringify(found.recipe).trimEnd(),
+  ].join("\n");
 }
 
 /** The recipe, preceded by the reasons for its settings as comments. */

@@ -1,6 +1,7 @@
 /** `gr2`: arguments and exit codes. Commands are loaded on demand, so that `gr2 doctor` works on a broken setup. */
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../core/errors.ts";
+import type { InspectOptions } from "./data-inspect.ts";
 import { describeError, exitCodeFor } from "./errors.ts";
 import { addServeToken } from "./serve-token.ts";
 
@@ -211,7 +212,10 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .description("describe the data in a folder or file, and propose a recipe that reads it")
     .option("--json", "print one JSON object")
     .option("-o, --output <file>", "write the recipe to this file")
-    .action(async (path: string, options: { json?: boolean; output?: string }) => {
+    .option("-m, --module <file>", "read it with your own adapter (docs/plugins.md)")
+    .option("--options <yaml>", "options of that module, for example '{from: 2024-01}'")
+    .option("--module-version <text>", "its version, where it reads no path")
+    .action(async (path: string, options: InspectOptions) => {
       print(await (await import("./data-inspect.ts")).dataInspect(path, options));
     });
 

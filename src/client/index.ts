@@ -6,6 +6,8 @@ import { type ChannelCredentials, credentials, Metadata, type ServiceError, stat
 import {
   FallbackReason,
   type GetModelResponse,
+  RegisterItemsRequest,
+  type RegisterItemsResponse,
   RerankBatchRequest,
   type RerankBatchResponse,
   RerankRequest,
@@ -71,6 +73,12 @@ export class RerankClient {
   rerankBatch(request: Partially<RerankBatchRequest>, call: CallOptions = {}): Promise<RerankBatchResponse> {
     const message = RerankBatchRequest.fromPartial(request as RerankBatchRequest);
     return unary(call, (done) => this.stub.rerankBatch(message, this.metadata(), this.deadline(call), done));
+  }
+
+  /** Gives items that the model does not know an id for later requests. */
+  registerItems(request: Partially<RegisterItemsRequest>, call: CallOptions = {}): Promise<RegisterItemsResponse> {
+    const message = RegisterItemsRequest.fromPartial(request as RegisterItemsRequest);
+    return unary(call, (done) => this.stub.registerItems(message, this.metadata(), this.deadline(call), done));
   }
 
   getModel(call: CallOptions = {}): Promise<GetModelResponse> {

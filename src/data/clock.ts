@@ -33,6 +33,8 @@ const compact: readonly (readonly [digits: number, format: string])[] = [
   [12, "%Y%m%d%H%M"],
   [14, "%Y%m%d%H%M%S"],
 ];
+/** A form that more than this share of a sample has is the column's: some rows may be bad. */
+const most = 0.5;
 const compactPattern = /^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)?$/;
 
 /** Unambiguous ways to write a date that ISO 8601 does not know. */
@@ -73,9 +75,10 @@ export function guessClock(x: string, number: string, unit: TimeUnit, sample: re
     return { seconds: `${number} / ${perSecond}`, kind: `${kinds.indexOf(unit)}` };
   }
   const values = sample.map((v) => v.trim().replace(/\.0+$/, ""));
-  const digits = values[0]?.length ?? 0;
-  const format = compact.find(([n]) => n === digits)?.[1];
-  if (format !== undefined && values.every((v) => v.length === digits && compactPattern.test(v))) {
+  const format = compact.find(
+    ([digits]) => values.filter((v) => v.length === digits && compactPattern.test(v)).length > most * values.length,
+  )?.[1];
+  if (format !== undefined) {
     const text = isText ? `split_part(trim(${x}), '.', 1)` : `${x}::BIGINT::VARCHAR`;
     return { seconds: `epoch(try_strptime(${text}, ${sqlText(format)}))`, kind: "4" };
   }
@@ -113,12 +116,12 @@ function textSql(x: string, sample: readonly string[]): string {
 
 /** Formats of dates such as 15/11/2023, if the sample says which number is the day; else none, and such dates are no times. */
 function slashedFormats(sample: readonly string[]): string[] {
-  const parts = sample.map((v) => /^\s*(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d\d)\b/.exec(v));
-  if (parts.length === 0 || parts.some((p) => p === null)) return [];
-  const first = Math.max(...parts.map((p) => Number(p?.[1])));
-  const second = Math.max(...parts.map((p) => Number(p?.[3])));
+  const parts = sample.map((v) => /^\s*(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d\d)\b/.exec(v)).filter((p) => p !== null);
+  if (parts.length === 0 || parts.length <= most * sample.length) return [];
+  const largest = (k: number): number => parts.reduce((max, p) => Math.max(max, Number(p[k])), 0);
+  const [first, second] = [largest(1), largest(3)];
   const dayFirst = first > 12 && second <= 12;
-  const american = sample.every((v) => /\b[AP]M\b/i.test(v)); // 11/9/2019 8:55:22 AM
+  const american = parts.every((p) => /\b[AP]M\b/i.test(p.input)); // 11/9/2019 8:55:22 AM
   const monthFirst = first <= 12 && (second > 12 || american);
   if (dayFirst === monthFirst) return [];
   const separator = parts[0]?.[2] ?? "/";

@@ -15,6 +15,8 @@ export interface Dialect {
   readonly delimiter: string;
   /** Whether `"` quotes cells. */
   readonly quoted: boolean;
+  /** Cells of a record; default: of the first one. */
+  readonly width?: number;
 }
 
 export const openQuote = "a quote opens and does not end";
@@ -149,10 +151,10 @@ class Profile {
 }
 
 /** A stray quote in one row and another in a later one enclose rows that are good ones. */
-function enclosesRows(record: string, broken: number, delimiter: string, profile: Profile): boolean {
+function enclosesRows(record: string, broken: number, dialect: Dialect, profile: Profile): boolean {
   const lines = record.split(/\r\n|\n|\r/).slice(1);
   if (broken === 0 && lines.length === 1) return false;
-  return lines.every((line) => profile.fits(line.split(delimiter)));
+  return lines.every((line) => profile.fits(splitCells(line, dialect) ?? []));
 }
 
 /** Reads delimited text block by block. The first record's width is every one's. */
@@ -166,6 +168,8 @@ class DelimitedReader {
 
   constructor(dialect: Dialect) {
     this.dialect = dialect;
+    if (dialect.width === undefined) return;
+    [this.width, this.profile] = [dialect.width, new Profile(dialect.width)];
   }
 
   /** Records that end within what came so far; blank lines are left out. `final`: nothing comes after. */
@@ -219,7 +223,7 @@ class DelimitedReader {
     if (broken === undefined) return { cells, end, lines: 1 };
     if (this.width > 0 && cells.length !== this.width) return none;
     const record = text.slice(at, end);
-    if (this.profile !== undefined && enclosesRows(record, broken, delimiter, this.profile)) return none;
+    if (this.profile !== undefined && enclosesRows(record, broken, this.dialect, this.profile)) return none;
     return { cells, end, lines: linesIn(record) + 1 };
   }
 
@@ -247,6 +251,16 @@ export async function* delimitedRecords(
 /** Records of the beginning of a text; the last one may be missing. */
 export const delimitedHead = (text: string, dialect: Dialect): readonly Found<string[]>[] =>
   new DelimitedReader(dialect).take({ text, bad: [] }, false);
+
+/** Cells of a record where there is no header to say it: the width, of the first lines', that most records have. */
+export function findWidth(text: string, dialect: Dialect): number | undefined {
+  const lines = text.split(/(?<=\n|\r(?!\n))/, 50);
+  const found = [0, 1, 2, 3, 4].map((k) => {
+    const good = delimitedHead(lines.slice(k).join(""), dialect).flatMap((r) => ("value" in r ? [r.value.length] : []));
+    return { records: good.length, width: good[0] };
+  });
+  return found.sort((a, b) => b.records - a.records)[0]?.width;
+}
 
 /** Line breaks in a text. */
 function linesIn(text: string): number {

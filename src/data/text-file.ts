@@ -142,7 +142,7 @@ function unzstd(head: Uint8Array): Uint8Array {
 }
 
 /** A file's bytes, decompressed. */
-async function* phaseBytes(path: string): AsyncGenerator<Buffer> {
+export async function* decompressed(path: string): AsyncGenerator<Buffer> {
   const compression = detectCompression(path, firstBytes(path, 8));
   const file = createReadStream(path, { highWaterMark: blockBytes });
   try {
@@ -174,7 +174,7 @@ async function* phaseBytes(path: string): AsyncGenerator<Buffer> {
 export async function* textPieces(path: string, encoding: Encoding = "auto"): AsyncGenerator<string> {
   let decoder: Decoder | undefined;
   try {
-    for await (const chunk of phaseBytes(path)) {
+    for await (const chunk of decompressed(path)) {
       let bytes = chunk;
       if (decoder === undefined) {
         const { name, mark } = detectEncoding(path, chunk, encoding);
@@ -195,7 +195,7 @@ export async function* textBlocks(path: string, encoding: Encoding = "auto"): As
   let rest: Buffer = Buffer.alloc(0);
   let decoder: { readonly name: string; readonly mark: number } | undefined;
   let other: { readonly decoder: Decoder; rest: string } | undefined;
-  for await (const chunk of phaseBytes(path)) {
+  for await (const chunk of decompressed(path)) {
     let bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
     if (decoder === undefined) {
       if (bytes.length < 1024) {

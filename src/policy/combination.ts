@@ -21,6 +21,8 @@ import {
   computePrior,
   type FoldedExample,
   type FoldedPriors,
+  fitFolds,
+  fitPrior,
   gateIndex,
   likelihoodViews,
   orderBy,
@@ -29,6 +31,24 @@ import {
   type PriorExample,
   spread,
 } from "./prior.ts";
+
+/**
+ * Whether the order that came in belongs into the prior next to the evidence, which has seen it: by the same test, the
+ * cross-fitted gain in log-likelihood over the evidence alone. Else its weights would be noise on top of the evidence.
+ * @param examples out of sample for the evidence
+ */
+export function orderHelps(
+  examples: readonly (FoldedExample & { readonly user: number })[],
+  numFolds: number,
+  bootstrap: Partial<BootstrapOptions> = {},
+): boolean {
+  const fitted = [false, true].map((order) =>
+    fitFolds(examples, numFolds, (some) => fitPrior(some, { likelihood: false, evidence: true, order })),
+  );
+  const logs = fitted.map((priors) => toLogs(examples)(outOfSample(priors, examples)));
+  const users = examples.map((e) => e.user);
+  return new PairedBootstrap(users, logs, bootstrap).compare(1, 0).ciLow > 0;
+}
 
 export type Form = "none" | "likelihood" | "gated" | "views";
 

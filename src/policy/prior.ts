@@ -131,7 +131,12 @@ export const orderBy = (scores: readonly number[]): number[] =>
 export interface Terms {
   readonly likelihood: boolean;
   readonly evidence: boolean;
+  /** The stage before: its scores and the positions it gave; default true. */
+  readonly order?: boolean;
 }
+
+/** Number of position weights of slates of up to n candidates; the first is no weight, it is 0. */
+const positionsIn = (n: number, { order = true }: Terms): number => (order ? numPositionWeights(n) : Math.min(1, n));
 
 /** Beyond the tenth, positions share a weight up to each of these: few true items stand so low, and a fit costs their square. */
 const sharedUpTo = [15, 20, 30, 50, 75];
@@ -149,15 +154,16 @@ const numPositionWeights = (n: number): number => (n === 0 ? 0 : weightIndex(n -
 /** @param positions number of position weights, by the largest slate; a shorter slate leaves the last ones unused */
 function toChoice(e: PriorExample, positions: number, terms: Terms): ChoiceExample {
   const n = e.scores.length;
+  const { order = true } = terms;
   const columns = [
-    standardise(e.scores),
+    ...(order ? [standardise(e.scores)] : []),
     ...(terms.likelihood ? [e.logLikelihood] : []),
     ...(terms.evidence ? [e.evidence] : []),
   ];
   const k = positions - 1 + columns.length; // all position weights but the first, then the columns
   const features = new Float64Array(n * k);
   for (let j = 0; j < n; j++) {
-    if (j > 0) features[j * k + weightIndex(j) - 1] = 1;
+    if (order && j > 0) features[j * k + weightIndex(j) - 1] = 1;
     columns.forEach((column, c) => {
       features[j * k + positions - 1 + c] = column?.[j] as number;
     });
@@ -171,10 +177,10 @@ function toChoice(e: PriorExample, positions: number, terms: Terms): ChoiceExamp
  */
 export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre?: Prior): Prior {
   const n = examples.reduce((most, e) => Math.max(most, e.scores.length), centre?.place.length ?? 0);
-  const positions = numPositionWeights(n);
+  const positions = positionsIn(n, terms);
   const names = [
     ...Array.from({ length: positions - 1 }, (_, j) => `position ${j + 2}`),
-    "pre-rank",
+    ...(terms.order === false ? [] : ["pre-rank"]),
     ...(terms.likelihood ? ["likelihood"] : []),
     ...(terms.evidence ? ["evidence"] : []),
   ];
@@ -187,7 +193,7 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
   const getWeight = (name: string): number => weights[names.indexOf(name)] ?? 0;
   return {
     likelihood: terms.likelihood ? Math.max(0, getWeight("likelihood")) : 0,
-    place: Array.from({ length: n }, (_, j) => (j === 0 ? 0 : (weights[weightIndex(j) - 1] as number))),
+    place: Array.from({ length: n }, (_, j) => (j === 0 ? 0 : getWeight(`position ${weightIndex(j) + 1}`))),
     preRank: getWeight("pre-rank"),
     evidence: terms.evidence ? getWeight("evidence") : 0,
   };
@@ -197,11 +203,11 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
 const centrePenalty = 0.03;
 
 const packWeights = (p: Prior, n: number, terms: Terms): number[] => [
-  ...Array.from({ length: numPositionWeights(n) - 1 }, (_, w) => {
+  ...Array.from({ length: positionsIn(n, terms) - 1 }, (_, w) => {
     const position = Array.from({ length: n }, (__, j) => j).find((j) => weightIndex(j) === w + 1) ?? 0;
     return (p.place[position] ?? p.place.at(-1) ?? 0) - (p.place[0] ?? 0);
   }),
-  p.preRank,
+  ...(terms.order === false ? [] : [p.preRank]),
   ...(terms.likelihood ? [p.likelihood] : []),
   ...(terms.evidence ? [p.evidence] : []),
 ];

@@ -70,8 +70,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
   const metrics = new Metrics();
   const lag = new LoopLag();
   const { maxRequestBytes, defaultDeadlineMs } = settings.limits;
-  const { maxQueue, maxLagMs, overload, onFallback } = settings;
-  const engine = new Engine({ maxQueue, maxLagMs, overload, onFallback, defaultDeadlineMs }, log, lag);
+  const engine = new Engine({ ...settings, defaultDeadlineMs }, log, lag);
   const shared = { reranker: engine, security, metrics };
   const http = createHttpServer({
     ...shared,
@@ -91,8 +90,13 @@ export async function serve(options: ServeOptions): Promise<Service> {
   const startNext = options.startWorker ?? workerStarter(config, join(options.root, options.name));
   const ahead = startAhead(startNext, signal);
   const open = (run: ServedRun, start: StartWorker): Promise<Deployment> => {
+    const startEncoder = options.startWorker ? undefined : encoderStarter(run.config, join(options.root, options.name));
+    const itemsFile = run.config.serve.items || join(options.root, `${options.name}.items.jsonl`);
     const label = randomUUID().slice(0, 8);
-    return Deployment.open({ run, label, start, log, onPrompts: (tokens) => metrics.prompts(tokens) }, signal);
+    return Deployment.open(
+      { run, label, start, startEncoder, itemsFile, log, onPrompts: (tokens) => metrics.prompts(tokens) },
+      signal,
+    );
   };
   try {
     engine.deploy(await open(await openServedRun(options.root, options.name, options.overrides), ahead.start));
@@ -186,9 +190,30 @@ function workerStarter(config: Config, folder: string): StartWorker {
     const address = addresses[number];
     if (address !== undefined)
       return startWorker({ mode: "remote", address, tokenFile: config.runtime.tokenFile }, signal);
-    const runtime = runtimeOptions({ ...config, runtime: { ...config.runtime, mode: "embedded" } });
-    if (runtime.mode !== "embedded") throw new Error("unreachable");
-    mkdirSync(folder, { recursive: true });
-    return startWorkerProcess(runtime, join(folder, `serve-worker-${number}.log`), signal);
+    return startOwn(config, folder, `serve-worker-${number}.log`, {}, signal);
   };
+}
+
+/** Less than the workers that answer: a text takes milliseconds, and others are not to wait for it. */
+const encoderNiceness = 5;
+
+/** A child process that encodes unknown texts, unless serve.encoder says that the workers do. */
+function encoderStarter(config: Config, folder: string) {
+  const { addresses, encoder } = config.serve;
+  if (encoder === "shared" || (encoder === "auto" && addresses.length > 0)) return undefined;
+  const change = { threads: 1, niceness: encoderNiceness };
+  return (signal: AbortSignal) => startOwn(config, folder, "serve-encoder.log", change, signal);
+}
+
+function startOwn(
+  config: Config,
+  folder: string,
+  log: string,
+  change: { readonly threads?: number; readonly niceness?: number },
+  signal: AbortSignal,
+): Promise<StartedWorker> {
+  const runtime = runtimeOptions({ ...config, runtime: { ...config.runtime, mode: "embedded" } });
+  if (runtime.mode !== "embedded") throw new Error("unreachable");
+  mkdirSync(folder, { recursive: true });
+  return startWorkerProcess({ ...runtime, ...change }, join(folder, log), signal);
 }

@@ -13,9 +13,11 @@ import { type EvidenceBySlate, readHeads } from "../artifacts/heads.ts";
 import { conditional, readSlates, toSlateInput } from "../artifacts/slates.ts";
 import { readReasonings } from "../artifacts/traces.ts";
 import { stateDir, tokenizerFile } from "../artifacts/weights.ts";
+import { deriveSeed, unitHash } from "../core/rng.ts";
 import { softmax } from "../eval/choice-model.ts";
 import { openLanguageModel } from "../models/language-model.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
+import { orderHelps } from "../policy/combination.ts";
 import { directScores, fitPrior, flatPrior, type PriorExample } from "../policy/prior.ts";
 import { type Slate, targetDistribution } from "../prerank/types.ts";
 import type { Stage, StageContext, Summary } from "../run/stage.ts";
@@ -52,7 +54,10 @@ async function run(context: StageContext): Promise<Summary> {
     asked.map((s) => toSlateInput(corpus, s)),
     { signal: context.signal, onProgress: (done, total) => context.progress("scoring candidates", done, total) },
   );
-  const example = (s: Slate, evidence: EvidenceBySlate): PriorExample => ({
+  const foldSeed = deriveSeed(context.config.seed, "order-folds");
+  const example = (s: Slate, evidence: EvidenceBySlate) => ({
+    user: s.user,
+    fold: Math.floor(unitHash(foldSeed, s.user) * folds),
     scores: s.scores,
     evidence: evidence[s.id] as readonly number[],
     truth: targetDistribution(s),
@@ -61,15 +66,19 @@ async function run(context: StageContext): Promise<Summary> {
     asked.map((s, i) => [s.id, { ...example(s, evidence), logLikelihood: likelihoods[i] as number[] }]),
   );
   const examples = slates.map((s) => byId.get(s.id) as PriorExample);
-  const terms = { likelihood: true, evidence: context.config.decoding.evidence };
-  const fitted = fitPrior(examples, terms);
-  const prior = { ...fitted, likelihood: Math.max(minLikelihood, fitted.likelihood) };
   // Without the language model nothing is left out.
   const ofAll = readEvidence(context);
   const whole = conditional(readSlates(context, "rerank")).map((s) => example(s, ofAll));
-  const priors: Priors = { withLikelihood: prior, alone: fitPrior(whole, { ...terms, likelihood: false }) };
+  const helps = orderHelps(whole, folds, { seed: foldSeed });
+  const uses = context.config.decoding.evidence;
+  const order = !uses || helps;
+  if (!order) context.log("the order that came in says nothing beyond the evidence: it is not part of the prior");
+  const terms = { likelihood: true, evidence: uses, order };
+  const fitted = fitPrior(examples, terms);
+  const prior = { ...fitted, likelihood: Math.max(minLikelihood, fitted.likelihood) };
+  const priors: Priors = { withLikelihood: prior, alone: fitPrior(whole, { ...terms, likelihood: false }), order };
   writeJson(join(context.dir, "prior.json"), priors);
-  const ensemble = fitPrior(examples, { likelihood: true, evidence: true });
+  const ensemble = fitPrior(examples, { likelihood: true, evidence: true, order: helps });
   const computeBelief = (e: PriorExample): number[] => softmax(directScores(ensemble, e, e.logLikelihood));
   writeJson(
     join(context.dir, "beliefs.json"),
@@ -88,3 +97,6 @@ async function run(context: StageContext): Promise<Summary> {
 
 /** In generation: a model that these slates contradict still has a say, or training could not move the policy. */
 const minLikelihood = 0.05;
+
+/** Of users, to see what the order adds out of sample. */
+const folds = 5;

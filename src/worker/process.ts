@@ -4,6 +4,7 @@
  */
 import { spawn } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs";
+import { setPriority } from "node:os";
 import { join } from "node:path";
 import { EnvironmentError, InterruptedError } from "../core/errors.ts";
 import { GrpcWorkerClient } from "./client.ts";
@@ -30,6 +31,15 @@ function guarded<T>(open: () => T, path: string): T {
   }
 }
 
+/** Before the process has threads: they inherit it. */
+function lowerPriority(pid: number, niceness: number): void {
+  try {
+    setPriority(pid, niceness);
+  } catch {
+    // it has ended already, or the system does not allow it: then it competes with the others
+  }
+}
+
 /** Pythons that were found fit: the check stops this process for as long as it takes, which a restart must not. */
 const checked = new Set<string>();
 
@@ -38,7 +48,7 @@ const patienceMs = 5_000;
 
 /** @param logPath file that gets what the worker prints, behind what is there */
 export async function startWorkerProcess(
-  runtime: Pick<EmbeddedRuntime, "python" | "threads" | "device" | "startTimeoutMs">,
+  runtime: Pick<EmbeddedRuntime, "python" | "threads" | "device" | "startTimeoutMs"> & { readonly niceness?: number },
   logPath: string,
   signal: AbortSignal,
 ): Promise<WorkerProcess> {
@@ -60,6 +70,7 @@ export async function startWorkerProcess(
     { env: pythonEnvironment(), stdio: ["ignore", log, log], detached: true }, // a terminal's Ctrl-C is for the service alone
   );
   closeSync(log); // the child has its own
+  if (runtime.niceness !== undefined && child.pid !== undefined) lowerPriority(child.pid, runtime.niceness);
   let ended: string | undefined;
   const gone = new Promise<string>((resolve) => {
     const end = (how: string) => {

@@ -70,6 +70,7 @@ export const limits = z
       .default(1000)
       .describe("Maximum candidates per request; in mode think the limit of the model's context is lower."),
     maxHistory: count.default(1000).describe("Maximum history items per request."),
+    maxItems: count.default(1000).describe("Maximum items per registration."),
     maxTextBytes: count.default(4096).describe("Maximum UTF-8 bytes of one item's text."),
     maxRequestBytes: count.default(4 << 20).describe("Maximum bytes of a request."),
     maxJsonDepth: count.default(8).describe("Maximum nesting depth of a JSON body."),

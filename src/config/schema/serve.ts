@@ -38,6 +38,19 @@ export const serve = z
       .describe(
         "Event-loop lag above which requests are refused until the process has caught up: more are arriving than it can read.",
       ),
+    standingMs: count
+      .default(500)
+      .describe(
+        "More requests come than can be answered if every batch is full and leaves others waiting for so long.",
+      ),
+    standingWait: z
+      .number()
+      .min(0)
+      .max(1)
+      .default(0.1)
+      .describe(
+        "While that is so, a request is refused that would wait more than this share of its deadline and does not fit the next batches; 1 = only if it would miss its deadline.",
+      ),
     overload: z
       .enum(["refuse", "own-order"])
       .default("refuse")
@@ -67,6 +80,25 @@ export const serve = z
       .default(20_000)
       .describe("A worker that is still busy this long after its call was cancelled is restarted."),
     newItems: count.default(10_000).describe("Size of the cache of semantic IDs for items given only by their text."),
+    newItemsQueue: count
+      .default(10_000)
+      .describe("Unknown texts that may wait to be encoded; requests with more are refused."),
+    newItemCost: z
+      .number()
+      .min(0)
+      .default(1)
+      .describe("Requests that an unknown text counts as against its client's rate; 0 = none."),
+    encoder: z
+      .enum(["auto", "own", "shared"])
+      .default("auto")
+      .describe(
+        "What encodes unknown texts. own: a separate worker of lower priority, so that other requests are not held up; shared: the workers that answer; auto: own, unless workers run elsewhere (serve.addresses).",
+      ),
+    items: z
+      .string()
+      .default("")
+      .describe("File that keeps registered items; empty = NAME.items.jsonl next to the run's folder."),
+    maxItems: count.default(100_000).describe("Maximum registered items."),
     cache: countOrZero.default(4_096).describe("Size of the cache of direct answers, keyed by exact input; 0 = off."),
     prefixCacheMb: countOrZero
       .default(0)

@@ -7,7 +7,7 @@ import { basename } from "node:path";
 import type { DuckDBAppender } from "@duckdb/node-api";
 import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
-import { delimitedRecords, type Found, jsonRecords } from "../records.ts";
+import { delimitedRecords, type Found, findWidth, jsonRecords } from "../records.ts";
 import { type Encoding, isCompressed, readStart, requireFile, scanPlain } from "../text-file.ts";
 import { columnIndex, detectDelimiter, headerAgain, isNumbered } from "./header.ts";
 
@@ -112,18 +112,22 @@ export async function withFields<T>(
 const usualDelimiter = { csv: ",", tsv: "\t" };
 
 /** What separates the cells of a file, and what to say of it. */
-function chooseDelimiter(file: string, format: "csv" | "tsv", options: ReadOptions) {
+function chooseDelimiter(file: string, format: "csv" | "tsv", columns: readonly string[], options: ReadOptions) {
   const usual = options.delimiter ?? usualDelimiter[format];
-  const delimiter = options.delimiter ?? findDelimiter(file, format, options.encoding);
+  const delimiter = options.delimiter ?? findDelimiter(file, format, columns, options.encoding);
   const notes = delimiter === usual ? [] : [`${basename(file)}: cells are separated by ${nameDelimiter(delimiter)}`];
   return { delimiter, notes };
 }
 
 const nameDelimiter = (d: string): string => (d === "\t" ? "tabs" : JSON.stringify(d));
 
-/** What separates the cells of a delimited file. */
-export const findDelimiter = (file: string, format: "csv" | "tsv", encoding: Encoding = "auto"): string =>
-  detectDelimiter(readStart(file, 65_536, encoding), usualDelimiter[format]);
+/** What separates the cells of a delimited file, which has these columns. */
+export const findDelimiter = (
+  file: string,
+  format: "csv" | "tsv",
+  columns: readonly string[],
+  encoding: Encoding = "auto",
+): string => detectDelimiter(readStart(file, 65_536, encoding), usualDelimiter[format], columns);
 
 /** Columns of a header line, in order. */
 function readHeader(cells: readonly string[], options: ReadOptions): readonly string[] {
@@ -160,10 +164,11 @@ function openFast(
   if (isCompressed(file)) return undefined;
   const look = scanPlain(file);
   if (!look.simple) return undefined;
-  const { delimiter, notes } = chooseDelimiter(file, format, options);
+  const { delimiter, notes } = chooseDelimiter(file, format, Object.values(fields), options);
   const first = readStart(file).split("\n")[0] ?? "";
   const cells = first.split(delimiter);
   const headerless = options.names !== undefined || byNumber(fields);
+  if (headerless && findWidth(readStart(file), { delimiter, quoted: false }) !== cells.length) return undefined;
   const names = readHeader(cells, options);
   if (options.names !== undefined && options.names.length !== cells.length) return undefined;
   const all = cells.map((_, k) => `${sqlText(`c${k}`)}: 'VARCHAR'`).join(", ");
@@ -206,7 +211,7 @@ async function openSlow(
   const appender = await duck.connection.createAppender("cells");
   let [records, faults] = [0, 0];
   const { delimiter, notes } =
-    format === "jsonl" ? { delimiter: "", notes: [] } : chooseDelimiter(file, format, options);
+    format === "jsonl" ? { delimiter: "", notes: [] } : chooseDelimiter(file, format, Object.values(fields), options);
   const batches =
     format === "jsonl" ? jsonFields(file, fields, options) : delimitedFields(file, fields, options, delimiter);
   try {
@@ -251,21 +256,25 @@ async function* delimitedFields(
   options: ReadOptions,
   delimiter: string,
 ): AsyncGenerator<Found<(string | undefined)[]>[]> {
+  const headerless = options.names !== undefined || byNumber(fields);
+  const dialect = { delimiter, quoted: options.quoted ?? true };
+  const width = headerless ? findWidth(readStart(file, 65_536, options.encoding), dialect) : undefined;
   let at: readonly number[] | undefined;
   let header: readonly string[] = [];
-  for await (const batch of delimitedRecords(file, { delimiter, quoted: options.quoted ?? true }, options.encoding)) {
+  for await (const batch of delimitedRecords(file, { ...dialect, ...(width ? { width } : {}) }, options.encoding)) {
     const out: Found<(string | undefined)[]>[] = [];
     for (const found of batch) {
-      if (at === undefined) {
-        if ("fault" in found)
-          throw new DataError(`${file}:${found.line}: the header line cannot be read: ${found.fault}.`);
+      if (at === undefined && "fault" in found && !headerless)
+        throw new DataError(`${file}:${found.line}: the header line cannot be read: ${found.fault}.`);
+      if (at === undefined && "value" in found) {
         at = indexFields(fields, readHeader(found.value, options), `${file}:${found.line}`);
-        if (options.names === undefined && !byNumber(fields)) {
+        if (!headerless) {
           header = found.value;
           continue;
         }
       }
       if ("fault" in found) out.push(found);
+      else if (at === undefined) continue;
       else if (header.length > 0 && found.value.every((cell, k) => cell === header[k]))
         out.push({ line: found.line, lines: found.lines, fault: headerAgain, text: header.join(delimiter) });
       else out.push({ ...found, value: at.map((k) => found.value[k]) });

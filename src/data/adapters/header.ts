@@ -16,11 +16,27 @@ function cellsIn(text: string, delimiter: string): readonly string[] {
   return (first?.text ?? text.split(/\r\n|\n|\r/)[0] ?? "").split(delimiter);
 }
 
-/** `usual`, or what makes more than one cell of the first line where that does not. */
-export function detectDelimiter(text: string, usual: string): string {
-  if (cellsIn(text, usual).length > 1) return usual;
-  const counts = separators.map((s) => ({ s, cells: cellsIn(text, s).length })).sort((a, b) => b.cells - a.cells);
-  return counts[0] !== undefined && counts[0].cells > 1 ? counts[0].s : usual;
+/** Records that are looked at. */
+const sampled = 50;
+
+/**
+ * What separates the cells: where the needed columns are there, and most records are as wide as the first; `usual` if several
+ * do as well.
+ * @param columns names, or numbers as "#0"; none: any that makes more than one cell
+ */
+export function detectDelimiter(text: string, usual: string, columns: readonly string[] = []): string {
+  const head = text.split(/(?<=\n|\r(?!\n))/, sampled).join("");
+  const found = [usual, ...separators.filter((s) => s !== usual)].map((separator) => {
+    const records = delimitedHead(head, { delimiter: separator, quoted: true });
+    const cells = cellsIn(head, separator);
+    const names = new Set(cells.map((c) => c.trim()));
+    const there = columns.every((c) => names.has(c) || (isNumbered(c) && Number(c.slice(1)) < cells.length));
+    const even = records.filter((r) => "value" in r).length / Math.max(1, records.length);
+    return { separator, fits: cells.length > 1 && there ? even : 0, width: cells.length };
+  });
+  const best = Math.max(...found.map((f) => f.fits));
+  if (best > 0) return found.find((f) => f.fits === best)?.separator ?? usual;
+  return columns.length > 0 ? detectDelimiter(text, usual) : usual;
 }
 
 /** Where a column is among `names`: by its name, or by its number in a file without a header ("#0"). */

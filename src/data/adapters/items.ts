@@ -24,7 +24,7 @@ export async function listColumns(duck: Duck, file: string, encoding: Encoding =
   const format = detectFormat(file);
   if (format === "parquet") return [...(await parquetColumns(duck, file)).keys()];
   if (format !== "jsonl")
-    return headerCells(file, findDelimiter(file, format, encoding), encoding).map((c) => c.trim());
+    return headerCells(file, findDelimiter(file, format, [], encoding), encoding).map((c) => c.trim());
   return jsonKeys(readStart(file, 65_536, encoding));
 }
 
@@ -73,7 +73,15 @@ export async function* readItemTable(
     );
   else if (format === "parquet") yield* takeItems(file, quarantine, parquetRecords(duck, file, columns), toItem);
   else {
-    const dialect = { delimiter: findDelimiter(file, format, options.encoding), quoted: true };
+    const dialect = {
+      delimiter: findDelimiter(
+        file,
+        format,
+        isNumbered(columns.id) ? namesIn(columns) : [columns.id],
+        options.encoding,
+      ),
+      quoted: true,
+    };
     const headerless = isNumbered(columns.id);
     let at: Readonly<Record<string, number>> | undefined;
     let header: readonly string[] = [];

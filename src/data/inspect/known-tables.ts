@@ -5,8 +5,8 @@
 
 export interface KnownTable {
   readonly layout: string;
-  /** The interactions: names its file may have, and columns that it must have. */
-  readonly interactions: { readonly files: RegExp; readonly has: readonly string[] };
+  /** The interactions: names its file may have, columns that it must have, and names that are better. */
+  readonly interactions: { readonly files: RegExp; readonly has: readonly string[]; readonly rather?: RegExp };
   /** Most telling first; the first that is there is proposed. `columns` are of this file alone. */
   readonly items: readonly {
     readonly files: RegExp;
@@ -112,7 +112,11 @@ export const knownTables: readonly KnownTable[] = [
   },
   {
     layout: "KuaiRand",
-    interactions: { files: /^log_(standard|random).*\.csv/, has: ["user_id", "video_id", "time_ms", "is_click"] },
+    interactions: {
+      files: /^log_(standard|random).*\.csv/,
+      has: ["user_id", "video_id", "time_ms", "is_click"],
+      rather: /^log_standard/,
+    },
     items: [
       {
         files: /^kuairand_video_captions\.csv/,

@@ -8,7 +8,17 @@ import { knownTables } from "./known-tables.ts";
 import { impressions, shownItems } from "./logs.ts";
 import type { FileView, FolderView } from "./look.ts";
 import { guessOutcome, type Outcome } from "./outcomes.ts";
-import { described, has, named, nameFiles, pick, type Recognised, type Recogniser, readable } from "./recogniser.ts";
+import {
+  described,
+  findParts,
+  has,
+  named,
+  nameFiles,
+  pick,
+  type Recognised,
+  type Recogniser,
+  readable,
+} from "./recogniser.ts";
 import { type Guesses, type InteractionRole, type ItemRole, interactionRoles, itemRoles } from "./roles.ts";
 
 /** MIND: behaviors.tsv and news.tsv, without headers. */
@@ -176,7 +186,8 @@ const knownTable: Recogniser = (view) => {
     const candidates = view.files.filter(
       (f) => known.interactions.files.test(f.name) && has(f, ...known.interactions.has),
     );
-    const file = pick(view, candidates);
+    const rather = candidates.filter((f) => known.interactions.rather?.test(f.name) ?? true);
+    const file = pick(view, rather.length > 0 && view.only === undefined ? rather : candidates);
     if (file === undefined) continue;
     const found = known.items.flatMap((k) => {
       const own = view.files.find((f) => k.files.test(f.name));
@@ -190,13 +201,15 @@ const knownTable: Recogniser = (view) => {
       }),
     );
     const outcome = guessOutcome(file, new Set(Object.values(known.columns)));
+    const { names, parts } = findParts(view, file);
+    const otherLogs = candidates.filter((f) => !parts.includes(f.name));
     const map = known.itemIds && view.files.find((f) => known.itemIds?.test(f.name));
     return {
       layout: known.layout,
       settings: {
         adapter: "table",
         files: {
-          interactions: file.name,
+          interactions: names,
           ...(found ? { items: found.file.name } : {}),
           ...(map ? { itemIds: map.name } : {}),
         },
@@ -207,7 +220,7 @@ const knownTable: Recogniser = (view) => {
       },
       interactions: file.name,
       ...(found ? { items: found.file.name } : {}),
-      ...(map ? { others: [map.name] } : {}),
+      others: [...parts.filter((p) => p !== file.name), ...(map ? [map.name] : [])],
       roles: [
         ...Object.entries(known.columns).map(([role, column]) => ({
           file: file.name,
@@ -225,8 +238,11 @@ const knownTable: Recogniser = (view) => {
         ...(known.notes ?? []),
         ...(outcome ? [outcome.note] : []),
         ...(known.itemIds && !map ? [known.withoutIds ?? ""] : []),
-        ...(candidates.length > 1
-          ? [`${candidates.map((f) => f.name).join(", ")} hold interactions; ${file.name} is proposed`]
+        ...(parts.length > 1 ? [`${parts.join(", ")} are parts of one table`] : []),
+        ...(otherLogs.length > 0
+          ? [
+              `${otherLogs.map((f) => f.name).join(", ")} hold interactions too; ${[names].flat().join(", ")} is proposed`,
+            ]
           : []),
         ...(found ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"]),
       ],
@@ -248,11 +264,12 @@ const table: Recogniser = (view) => {
   const { file, roles } = best;
   const seen = new Set(file.records.map((r) => String(r[roles.item?.column ?? ""])));
   const items = tables
-    .filter((f) => f !== file)
+    .filter((f) => f !== file && !findParts(view, file).parts.includes(f.name))
     .map((f) => ({ file: f, roles: itemRoles(f.columns, f.records, roles.item?.column, seen) }))
     .filter((t) => t.roles.id && (t.roles.title || t.roles.categories || t.roles.description))
     .sort((a, b) => Object.keys(b.roles).length - Object.keys(a.roles).length || b.file.bytes - a.file.bytes)[0];
-  const others = scored.slice(1).filter((t) => t.file !== items?.file && t.score >= 4);
+  const { names, parts } = findParts(view, file);
+  const others = scored.slice(1).filter((t) => t.file !== items?.file && t.score >= 4 && !parts.includes(t.file.name));
   const unit = file.columns.find((c) => c.name === roles.time?.column)?.kind;
   const separator = items && detectSeparator(items.file, items.roles);
   const columns = mapColumns(roles, items?.roles ?? {});
@@ -261,7 +278,7 @@ const table: Recogniser = (view) => {
     layout: `a table of interactions${items ? " and a table of items" : ""}`,
     settings: {
       adapter: "table",
-      files: { interactions: file.name, ...(items ? { items: items.file.name } : {}) },
+      files: { interactions: names, ...(items ? { items: items.file.name } : {}) },
       columns,
       ...keeping(outcome),
       ...(separator ? { categorySeparator: separator } : {}),
@@ -269,9 +286,11 @@ const table: Recogniser = (view) => {
     },
     interactions: file.name,
     ...(items ? { items: items.file.name } : {}),
+    others: parts.filter((p) => p !== file.name),
     roles: [...described(file, roles), ...(items ? described(items.file, items.roles) : [])],
     notes: [
       ...(outcome ? [outcome.note] : []),
+      ...(parts.length > 1 ? [`${parts.join(", ")} are parts of one table`] : []),
       ...(roles.time ? [] : ["no column looks like a time: the order of the file would be the order of time"]),
       ...(items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"]),
       ...(others.length > 0 ? [`${others.map((t) => t.file.name).join(", ")} could be interactions too`] : []),

@@ -6,6 +6,7 @@ import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { DataError } from "../../core/errors.ts";
 import { cellSql, parquetColumns } from "../adapters/fields.ts";
+import { detectDelimiter } from "../adapters/header.ts";
 import { filesIn } from "../adapters/locate.ts";
 import { parsePythonLiteral } from "../adapters/python-literal.ts";
 import { type Duck, sqlName, sqlText } from "../duck.ts";
@@ -115,7 +116,7 @@ async function lookAtFile(duck: Duck, folder: string, name: string): Promise<Fil
   const base = { name, bytes, records: [], columns: [], lines: [] };
   if (bytes === 0) return { ...base, format: "unreadable", problem: "empty" };
   try {
-    if (/\.parquet$/i.test(name)) return await lookAtParquet(duck, path, base);
+    if (/\.(parquet|pq)$/i.test(name)) return await lookAtParquet(duck, path, base);
     if (/\.(zip|7z|bz2|xz|tar|tgz|pkl|npy|npz|pt|bin|safetensors|png|jpe?g|pdf)$/i.test(name))
       return { ...base, format: "unreadable", problem: "not a text file; unpack it first" };
     const head = readStart(path, headBytes);
@@ -169,9 +170,11 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
       : { ...none, format: "json object" };
   }
   const stem = name.toLowerCase().replace(/\.(gz|zst)$/, "");
-  if (/\.(csv|tsv|inter|item)$/.test(stem)) {
-    const delimiter = stem.endsWith(".csv") ? "," : "\t";
-    const dialect = { delimiter, quoted: !/\.(inter|item)$/.test(stem) };
+  if (/\.(csv|tsv|tab|dat|inter|item)$/.test(stem)) {
+    const usual = stem.endsWith(".csv") ? "," : "\t";
+    const quoted = !/\.(inter|item)$/.test(stem);
+    const delimiter = quoted ? detectDelimiter(head, usual) : usual;
+    const dialect = { delimiter, quoted };
     const header = (splitCells(first, dialect) ?? first.split(delimiter)).map((c) => c.trim());
     const records = delimitedHead(head.endsWith("\n") ? head : `${head}\n`, dialect)
       .slice(1, maxRecords)
@@ -180,7 +183,7 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
       );
     const problem = tableProblem(header, records, first);
     return {
-      format: delimiter === "," ? "csv" : "tsv",
+      format: usual === "," ? "csv" : "tsv",
       records,
       columns: columnViews(records, header),
       ...(problem === undefined ? {} : { problem }),
@@ -193,7 +196,7 @@ function tableProblem(header: readonly string[], records: readonly object[], fir
   if (header.length === 1 && /[;|\t]/.test(first)) return "one column only: the separator is another one";
   if (header.some((h) => h.trim() === "")) return "a column without a name";
   if (header.length > 1 && header.filter((h) => /^-?\d+(\.\d+)?$/.test(h.trim())).length >= header.length / 2)
-    return "no header line: add one that names the columns";
+    return "no header line: add one that names the columns, or name them by number in data.columns, from 0";
   return records.length === 0 ? "a header and no rows" : undefined;
 }
 

@@ -2,13 +2,14 @@
  * Reads what a proposal names, through its adapter, and measures what the choice of split, k-core and semantic IDs
  * depends on. Bounded: files above a limit are cut to their first part, and the numbers say so.
  */
-import { createReadStream, mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { createGunzip, gzipSync } from "node:zlib";
+import { gzipSync } from "node:zlib";
 import { DataError } from "../../core/errors.ts";
 import { type AdapterOptions, loadRaw } from "../adapters/index.ts";
 import { type Duck, openDuck, Quarantine, sqlText } from "../duck.ts";
+import { decompressed, isCompressed } from "../text-file.ts";
 
 export interface Measured {
   /** False: the files are larger than the limits, and the numbers are of their first part. */
@@ -106,9 +107,9 @@ export async function measure(
 /** Puts a file, or its first part, into the folder; true if it was cut. */
 async function lay(duck: Duck, from: string, to: string, limits: Limits): Promise<boolean> {
   const { size } = statSync(from);
-  const gzip = from.endsWith(".gz");
-  const parquet = from.endsWith(".parquet");
-  if (size <= (gzip || parquet ? limits.gzipBytes : limits.plainBytes)) {
+  const parquet = /\.(parquet|pq)$/i.test(from);
+  const compressed = !parquet && isCompressed(from);
+  if (size <= (compressed || parquet ? limits.gzipBytes : limits.plainBytes)) {
     symlinkSync(from, to);
     return false;
   }
@@ -120,15 +121,14 @@ async function lay(duck: Duck, from: string, to: string, limits: Limits): Promis
   }
   const chunks: Buffer[] = [];
   let read = 0;
-  const stream = gzip ? createReadStream(from).pipe(createGunzip()) : createReadStream(from);
-  for await (const chunk of stream) {
-    chunks.push(chunk as Buffer);
-    read += (chunk as Buffer).length;
+  for await (const chunk of decompressed(from)) {
+    chunks.push(chunk);
+    read += chunk.length;
     if (read >= limits.cutBytes) break;
   }
   const text = Buffer.concat(chunks);
   const lines = text.subarray(0, text.lastIndexOf(10) + 1);
-  writeFileSync(to, gzip ? gzipSync(lines, { level: 1 }) : lines);
+  writeFileSync(to, compressed ? gzipSync(lines, { level: 1 }) : lines); // what it is, is told by its bytes
   return true;
 }
 

@@ -49,7 +49,31 @@ export const nameFiles = (view: FolderView, interactions: FileView, items: FileV
 export const readable = (f: FileView): boolean =>
   ["csv", "tsv", "jsonl", "parquet"].includes(f.format) &&
   f.problem === undefined &&
-  /\.(csv|tsv|jsonl|json|ndjson)(\.gz)?$|\.parquet$/i.test(f.name);
+  /\.(csv|tsv|tab|dat|jsonl|json|ndjson)(\.(gz|zst))?$|\.(parquet|pq)$/i.test(f.name);
+
+/** Files that are one table in parts: named alike but for numbers, with the same columns. */
+export function findParts(
+  view: FolderView,
+  file: FileView,
+): { readonly names: string | readonly string[]; readonly parts: readonly string[] } {
+  const stem = (name: string): string => name.replace(/\d+/g, "0");
+  const columns = (f: FileView): string => f.columns.map((c) => c.name).join("\n");
+  const parts = view.files
+    .filter((f) => stem(f.name) === stem(file.name) && columns(f) === columns(file))
+    .map((f) => f.name);
+  if (parts.length < 2 || file.name === view.only) return { names: file.name, parts: [file.name] };
+  const same = (a: string, b: string): number => Array.from(a).findIndex((ch, k) => ch !== b[k]);
+  const reversed = (s: string): string => Array.from(s).reverse().join("");
+  const common = (names: readonly string[]): number =>
+    Math.min(...names.map((n) => (same(n, names[0] ?? "") < 0 ? n.length : same(n, names[0] ?? ""))));
+  const [head, tail] = [common(parts), common(parts.map(reversed))];
+  const first = parts[0] ?? "";
+  const [prefix, suffix] = [first.slice(0, head), first.slice(Math.max(head, first.length - tail))];
+  const others = view.files.filter(
+    (f) => !parts.includes(f.name) && f.name.startsWith(prefix) && f.name.endsWith(suffix),
+  );
+  return { names: others.length > 0 ? parts : `${prefix}*${suffix}`, parts };
+}
 
 export const described = (file: FileView, roles: Guesses<string>): Recognised["roles"] =>
   Object.entries(roles).flatMap(([role, guess]) =>

@@ -1,12 +1,13 @@
 /**
- * Dynamic batching: questions wait in one queue a mode; whenever a worker is free it takes as many of one mode as came
- * together. Every job is settled exactly once, by an answer, by a failure or by whoever put it in (deadline, caller gone);
+ * Dynamic batching: questions wait in one queue a mode, clients in turn; whenever a worker is free it takes as many of one
+ * mode as came together. Every job is settled exactly once, by an answer, by a failure or by whoever put it in (deadline, caller gone);
  * a call whose jobs are all settled is cancelled in the worker.
  *
  * A worker that is lost: its jobs go once to another one that is ready, to the head of the queue; else they fail. A call
  * the worker refuses is asked again question by question, so that one bad question costs no other its answer.
  */
 import { WorkerError } from "../../core/errors.ts";
+import { FairQueue } from "../model/fair-queue.ts";
 import type { Order } from "../model/order.ts";
 import type { PreparedRequest } from "../model/prepared-request.ts";
 import type { ServeMode } from "../request/types.ts";
@@ -20,6 +21,8 @@ export type JobResult =
 
 export class Job {
   readonly request: PreparedRequest;
+  /** Whose it is. */
+  readonly client: string;
   readonly result: Promise<JobResult>;
   readonly onToken: ((index: number, token: number) => void) | undefined;
   readonly queuedAt = performance.now();
@@ -30,8 +33,9 @@ export class Job {
   private resolve: (result: JobResult) => void = () => {};
   private readonly watchers: (() => void)[] = [];
 
-  constructor(request: PreparedRequest, onToken?: (index: number, token: number) => void) {
+  constructor(request: PreparedRequest, client: string, onToken?: (index: number, token: number) => void) {
     this.request = request;
+    this.client = client;
     this.onToken = onToken;
     this.result = new Promise((resolve) => {
       this.resolve = resolve;
@@ -75,42 +79,66 @@ const modes: readonly ServeMode[] = ["direct", "think"];
 
 export class Batcher {
   private readonly options: BatcherOptions;
-  private readonly queues: Readonly<Record<ServeMode, Job[]>> = { direct: [], think: [] };
+  private readonly queues: Readonly<Record<ServeMode, FairQueue<Job>>> = {
+    direct: new FairQueue(),
+    think: new FairQueue(),
+  };
+  /** Since when full batches have left something waiting, by mode. */
+  private readonly fullSince: Partial<Record<ServeMode, number>> = {};
   private readonly times: Readonly<Record<ServeMode, BatchTimes>> = {
     direct: new BatchTimes(),
     think: new BatchTimes(),
   };
-  private readonly running = new Map<PoolWorker, { mode: ServeMode; size: number; since: number }>();
+  private readonly running = new Map<PoolWorker, { mode: ServeMode; jobs: readonly Job[]; since: number }>();
   private timer: NodeJS.Timeout | undefined;
 
   constructor(options: BatcherOptions) {
     this.options = options;
   }
 
-  /** Jobs waiting and jobs being computed. */
+  /** Jobs waiting and jobs being computed that somebody waits for. */
   load(): { readonly queued: number; readonly running: number } {
     let running = 0;
-    for (const { size } of this.running.values()) running += size;
-    return { queued: this.queues.direct.length + this.queues.think.length, running };
+    for (const { jobs } of this.running.values()) running += jobs.filter((job) => !job.settled).length;
+    return { queued: this.queues.direct.size + this.queues.think.size, running };
   }
 
-  /** Milliseconds a request of the mode that comes now would wait for its worker, and then take. */
-  expected(mode: ServeMode): { readonly wait: number; readonly own: number } {
+  /**
+   * Milliseconds a request of the mode that comes now would wait for its worker, and then take. A call that nobody waits
+   * for any more does not count: it is being cancelled, and it may have been this client's own.
+   */
+  expected(mode: ServeMode, client: string): { readonly wait: number; readonly own: number } {
     const now = performance.now();
     let left = 0;
-    for (const { mode: m, size, since } of this.running.values())
-      left += Math.max(0, (this.times[m].expect(size) ?? 0) - (now - since));
-    const queued = modes.map((m) => ({ waiting: this.queues[m].length, times: this.times[m] }));
+    for (const { mode: m, jobs, since } of this.running.values())
+      if (jobs.some((job) => !job.settled))
+        left += Math.max(0, (this.times[m].expect(jobs.length) ?? 0) - (now - since));
+    const queued = modes.map((m) => ({
+      waiting: m === mode ? this.queues[m].ahead(client) : this.queues[m].size,
+      times: this.times[m],
+    }));
     const workers = this.options.pool.ready().length;
     return expectedWait(queued, this.times[mode], workers, this.options.maxBatch, left);
   }
 
+  /** How long the queue has stood: the milliseconds for which no batch of the mode has taken all that waited. */
+  standing(mode: ServeMode): number {
+    const since = this.fullSince[mode];
+    return since === undefined ? 0 : performance.now() - since;
+  }
+
+  /** Jobs of the mode that wait before one that the client adds now, and what the workers take at once. */
+  waiting(mode: ServeMode, client: string): { readonly ahead: number; readonly atOnce: number } {
+    const atOnce = this.options.maxBatch * Math.max(1, this.options.pool.ready().length);
+    return { ahead: this.queues[mode].ahead(client), atOnce };
+  }
+
   push(job: Job): void {
     const queue = this.queues[job.request.mode];
-    queue.push(job);
+    queue.push(job.client, job);
     job.onSettled(() => {
-      const at = queue.indexOf(job);
-      if (at >= 0) queue.splice(at, 1);
+      queue.remove(job.client, job);
+      if (queue.size === 0) delete this.fullSince[job.request.mode];
     });
     this.pump();
   }
@@ -124,24 +152,32 @@ export class Batcher {
       const mode = this.longestWaiting();
       if (mode === undefined) return;
       const queue = this.queues[mode];
-      const patience = this.options.batchWaitMs - (performance.now() - (queue[0] as Job).queuedAt);
-      if (queue.length < this.options.maxBatch && patience > 0) {
+      const patience = this.options.batchWaitMs - (performance.now() - this.oldest(mode));
+      if (queue.size < this.options.maxBatch && patience > 0) {
         this.timer = setTimeout(() => this.pump(), patience);
         return;
       }
-      void this.run(worker, mode, queue.splice(0, this.options.maxBatch));
+      const jobs = queue.take(this.options.maxBatch);
+      if (queue.size > 0) this.fullSince[mode] ??= performance.now();
+      else delete this.fullSince[mode];
+      void this.run(worker, mode, jobs);
     }
   }
 
+  /** When the job that has waited longest was queued; Infinity if none waits. */
+  private oldest(mode: ServeMode): number {
+    return Math.min(...this.queues[mode].heads().map((job) => job.queuedAt));
+  }
+
   private longestWaiting(): ServeMode | undefined {
-    const waiting = modes.filter((m) => this.queues[m].length > 0);
-    return waiting.sort((a, b) => (this.queues[a][0] as Job).queuedAt - (this.queues[b][0] as Job).queuedAt)[0];
+    const waiting = modes.filter((m) => this.queues[m].size > 0);
+    return waiting.sort((a, b) => this.oldest(a) - this.oldest(b))[0];
   }
 
   private async run(worker: PoolWorker, mode: ServeMode, jobs: readonly Job[]): Promise<void> {
     worker.busy = true;
     const since = performance.now();
-    this.running.set(worker, { mode, size: jobs.length, since });
+    this.running.set(worker, { mode, jobs, since });
     try {
       if (await this.call(worker, mode, jobs)) this.times[mode].observe(jobs.length, performance.now() - since);
     } finally {
@@ -215,7 +251,7 @@ export class Batcher {
     const others = this.options.pool.ready().some((w) => w !== worker);
     for (const job of [...jobs].reverse()) {
       if (job.settled) continue;
-      if (others && job.losses++ === 0) this.queues[job.request.mode].unshift(job);
+      if (others && job.losses++ === 0) this.queues[job.request.mode].unshift(job.client, job);
       else job.settle("lost");
     }
   }

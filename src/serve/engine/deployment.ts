@@ -16,9 +16,10 @@ import { type LoadedRun, RunModel } from "../model/model.ts";
 import { NewItems } from "../model/new-items.ts";
 import type { Order } from "../model/order.ts";
 import { type PreparedRequest, RequestPreparer } from "../model/prepared-request.ts";
+import { RegisteredItems } from "../model/registered-items.ts";
 import type { ServedRun } from "../model/served-run.ts";
 import type { ReasoningParts } from "../request/reasoning.ts";
-import type { PromptTokens, ServedModel, ServeMode } from "../request/types.ts";
+import type { Caller, PromptTokens, ServedModel, ServeMode } from "../request/types.ts";
 import { Batcher } from "./batcher.ts";
 import { type StartedWorker, WorkerPool } from "./pool.ts";
 
@@ -27,6 +28,10 @@ export interface DeploymentOptions {
   /** Keeps the models of services that share a worker apart. */
   readonly label: string;
   readonly start: (number: number, signal: AbortSignal) => Promise<StartedWorker>;
+  /** Starts the worker that encodes unknown texts, where it has one of its own. */
+  readonly startEncoder?: ((signal: AbortSignal) => Promise<StartedWorker>) | undefined;
+  /** Keeps registered items. */
+  readonly itemsFile: string;
   readonly log: (message: string) => void;
   readonly onPrompts?: (tokens: PromptTokens) => void;
   readonly backoffMs?: readonly number[];
@@ -46,8 +51,17 @@ export class Deployment {
   private readonly runModel: RunModel;
   private readonly tokenizer: Tokenizer | undefined;
 
-  private constructor(run: ServedRun, runModel: RunModel, pool: WorkerPool, loaded: LoadedRun) {
+  private readonly encoders: WorkerPool | undefined;
+  private readonly newItems: NewItems;
+
+  private constructor(
+    { run, itemsFile }: DeploymentOptions,
+    runModel: RunModel,
+    { pool, encoders }: Pools,
+    loaded: LoadedRun,
+  ) {
     const { serve } = run.config;
+    this.encoders = encoders;
     this.runModel = runModel;
     this.pool = pool;
     this.tokenizer = loaded.tokenizerJson && Tokenizer.fromJson(loaded.tokenizerJson);
@@ -61,59 +75,52 @@ export class Deployment {
         runModel.answer(worker.client, mode, asked, this.preparer, signal, onToken),
       probe: (worker) => runModel.probe(worker.client, serve.stallMs),
     });
-    this.items = new ItemResolver(
-      run,
-      new NewItems(async (texts, signal) => runModel.encode(this.anyWorker(), texts, signal), serve.newItems),
-    );
+    this.newItems = new NewItems(async (texts, signal) => runModel.encode(this.anyEncoder(), texts, signal), {
+      capacity: serve.newItems,
+      maxWaiting: serve.newItemsQueue,
+      cost: serve.newItemCost,
+    });
+    const lineage = hashJson(run.tokenizer.identity);
+    const registered = new RegisteredItems(itemsFile, lineage, (text, codes) => this.newItems.pin(text, codes));
+    this.items = new ItemResolver(run, this.newItems, registered);
     this.answers = new Lru(serve.cache);
     pool.onReady(() => this.batcher.pump());
   }
 
   /** Resolves once the first worker is ready; rejects with what is wrong with run or workers. */
-  static async open(
-    { run, label, start, log, onPrompts, backoffMs }: DeploymentOptions,
-    signal: AbortSignal,
-  ): Promise<Deployment> {
+  static async open(options: DeploymentOptions, signal: AbortSignal): Promise<Deployment> {
+    const { run, label, log, onPrompts } = options;
     const embedder = await checkEmbedder(run.config, run.tokenizer.identity, log, signal);
     const runModel = new RunModel(run, label, embedder, { log, ...(onPrompts ? { onPrompts } : {}) });
-    const { serve } = run.config;
     let first: LoadedRun | undefined;
-    const remote = serve.addresses.length > 0;
-    const pool = new WorkerPool({
-      count: remote ? serve.addresses.length : serve.workers,
-      start: async (number, ending) => {
-        const started = await start(number, ending);
-        if (!remote) return started;
-        const close = async (): Promise<void> => {
-          await runModel.unload(started.client);
-          await started.close();
-        };
-        return { ...started, close };
-      },
-      prepare: async (client, ending) => {
-        const loaded = await runModel.load(client, ending);
-        first ??= loaded;
-        if (loaded.weights !== first.weights || hashTokenizer(loaded) !== hashTokenizer(first))
-          throw new CheckpointError(`the weights of run ${run.name} have changed since the service loaded them`, {
-            advice: "Tell the service to load the run again: kill -HUP PID.",
-          });
-      },
-      check: (client) => runModel.check(client, healthTimeoutMs),
-      healthMs: serve.healthMs,
-      ...(backoffMs ? { backoffMs } : {}),
-      log,
+    const answers = workerPool(options, runModel, (loaded) => {
+      first ??= loaded;
+      return first;
     });
-    const stop = () => void pool.close();
+    const pools: Pools = { pool: answers, encoders: encoderPool(options, runModel) };
+    const close = (): Promise<unknown> => Promise.all([pools.pool.close(), pools.encoders?.close()]);
+    const stop = () => void close();
     signal.addEventListener("abort", stop);
     try {
-      await pool.begin();
-      return new Deployment(run, runModel, pool, first as LoadedRun);
+      // Without it the workers that answer encode: it may come later, and its pool says what is wrong.
+      const encoding = pools.encoders?.begin().catch(() => {});
+      await pools.pool.begin();
+      await encoding;
+      const deployment = new Deployment(options, runModel, pools, first as unknown as LoadedRun);
+      void deployment.items
+        .encodeRegistered(registrar, new AbortController().signal)
+        .catch((e: unknown) => log(`registered items are not all encoded: ${e instanceof Error ? e.message : e}`));
+      return deployment;
     } catch (e) {
-      await pool.close();
+      await close();
       throw e;
     } finally {
       signal.removeEventListener("abort", stop);
     }
+  }
+
+  private anyEncoder(): WorkerClient {
+    return this.encoders?.ready()[0]?.client ?? this.anyWorker();
   }
 
   private anyWorker(): WorkerClient {
@@ -144,9 +151,69 @@ export class Deployment {
     };
   }
 
-  close(): Promise<void> {
-    return this.pool.close();
+  async close(): Promise<void> {
+    this.newItems.close();
+    await Promise.all([this.pool.close(), this.encoders?.close()]);
   }
+}
+
+interface Pools {
+  readonly pool: WorkerPool;
+  /** Of at most one worker. */
+  readonly encoders: WorkerPool | undefined;
+}
+
+/** Whose turn it is when registered items are encoded again for another run. */
+const registrar: Caller = { name: " registered", charge: () => {} };
+
+/** @param agree told what a worker has loaded; returns what the first one had */
+function workerPool(
+  { run, start, startEncoder, log, backoffMs }: DeploymentOptions,
+  runModel: RunModel,
+  agree: (loaded: LoadedRun) => LoadedRun,
+): WorkerPool {
+  const { serve } = run.config;
+  const remote = serve.addresses.length > 0;
+  return new WorkerPool({
+    count: remote ? serve.addresses.length : serve.workers,
+    start: async (number, ending) => {
+      const started = await start(number, ending);
+      if (!remote) return started;
+      const close = async (): Promise<void> => {
+        await runModel.unload(started.client);
+        await started.close();
+      };
+      return { ...started, close };
+    },
+    prepare: async (client, ending) => {
+      const loaded = await runModel.load(client, startEncoder === undefined, ending);
+      const first = agree(loaded);
+      if (loaded.weights !== first.weights || hashTokenizer(loaded) !== hashTokenizer(first))
+        throw new CheckpointError(`the weights of run ${run.name} have changed since the service loaded them`, {
+          advice: "Tell the service to load the run again: kill -HUP PID.",
+        });
+    },
+    check: (client) => runModel.check(client, healthTimeoutMs),
+    healthMs: serve.healthMs,
+    ...(backoffMs ? { backoffMs } : {}),
+    log,
+  });
+}
+
+function encoderPool(
+  { run, startEncoder, log, backoffMs }: DeploymentOptions,
+  runModel: RunModel,
+): WorkerPool | undefined {
+  if (!startEncoder) return undefined;
+  return new WorkerPool({
+    count: 1,
+    start: (_, ending) => startEncoder(ending),
+    prepare: (client, ending) => runModel.loadEncoder(client, ending),
+    check: async (client) => void (await client.getInfo({ timeoutMs: healthTimeoutMs })),
+    healthMs: run.config.serve.healthMs,
+    ...(backoffMs ? { backoffMs } : {}),
+    log: (message) => log(`encoder: ${message}`),
+  });
 }
 
 const hashTokenizer = ({ tokenizerJson }: LoadedRun): string => (tokenizerJson ? sha256(tokenizerJson) : "");
@@ -183,6 +250,7 @@ function describeModel(run: ServedRun, loaded: LoadedRun, preparer: RequestPrepa
       maxTextBytes: limits.maxTextBytes,
       maxRequestBytes: limits.maxRequestBytes,
       maxBatch,
+      maxItems: limits.maxItems,
       maxDeadlineMs: limits.maxDeadlineMs,
     },
   };

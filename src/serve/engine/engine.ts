@@ -9,12 +9,16 @@ import { orderBy } from "../../policy/prior.ts";
 import type { Order } from "../model/order.ts";
 import type { PreparedRequest } from "../model/prepared-request.ts";
 import { withoutBlanks } from "../request/blanks.ts";
-import { checkRequest } from "../request/check.ts";
+import { checkItems, checkRequest } from "../request/check.ts";
 import { ReasoningStream, reasoningText } from "../request/reasoning.ts";
 import {
+  type Caller,
+  type CallOptions,
   type FallbackReason,
+  type ItemReference,
   type OnFallback,
   Refusal,
+  type RegisteredCount,
   type RerankAnswer,
   type RerankEvent,
   type Reranker,
@@ -35,6 +39,16 @@ export interface EngineSettings extends AdmissionSettings {
 
 type OnReasoning = (piece: string) => void;
 
+const nobody: Caller = { name: "", charge: () => {} };
+
+/** What is asked, by whom. */
+interface Asked {
+  readonly request: RerankRequest;
+  readonly caller: Caller;
+  /** Told of the reasoning as it comes. */
+  readonly onReasoning: OnReasoning | undefined;
+}
+
 /** What a request came to. */
 type Outcome =
   | {
@@ -43,6 +57,7 @@ type Outcome =
       readonly order: Order;
       readonly queueMs: number;
       readonly modelMs: number;
+      readonly cached?: true;
     }
   | { readonly kind: "fallback"; readonly reason: FallbackReason; readonly queueMs: number; readonly modelMs: number }
   | { readonly kind: "gone" };
@@ -76,20 +91,17 @@ export class Engine implements Reranker {
     this.admission.shed();
   }
 
-  rerank(request: RerankRequest, options: { readonly signal?: AbortSignal } = {}): Promise<RerankAnswer> {
-    return this.answer(request, options.signal, undefined);
+  rerank(request: RerankRequest, options: CallOptions = {}): Promise<RerankAnswer> {
+    return this.answer(request, options, undefined);
   }
 
-  async *stream(
-    request: RerankRequest,
-    options: { readonly signal?: AbortSignal } = {},
-  ): AsyncGenerator<RerankEvent, void, void> {
+  async *stream(request: RerankRequest, options: CallOptions = {}): AsyncGenerator<RerankEvent, void, void> {
     const left = new AbortController(); // whoever stops reading
     const signal = options.signal ? AbortSignal.any([options.signal, left.signal]) : left.signal;
     const pieces: string[] = [];
     let wake: () => void = () => {};
     let finished = false;
-    const answer = this.answer(request, signal, (piece) => {
+    const answer = this.answer(request, { ...options, signal }, (piece) => {
       pieces.push(piece);
       wake();
     });
@@ -110,6 +122,26 @@ export class Engine implements Reranker {
     } finally {
       left.abort();
     }
+  }
+
+  async register(
+    items: readonly ItemReference[],
+    { signal, caller = nobody }: CallOptions = {},
+  ): Promise<RegisteredCount> {
+    const { current: deployment, draining } = this.rotation;
+    if (!deployment || draining) throw new Refusal("unavailable", "no model is loaded", { retryAfterMs: 1_000 });
+    checkItems(items, deployment.model.limits);
+    try {
+      return await deployment.items.register(items, caller, signal ?? new AbortController().signal);
+    } catch (e) {
+      if (e instanceof Refusal) throw e;
+      this.log(`items cannot be registered: ${e instanceof Gr2Error ? e.message : String(e)}`);
+      throw new Refusal("unavailable", "the items cannot be registered now; what was registered is kept");
+    }
+  }
+
+  itemsVersion(): number {
+    return this.rotation.current?.items.version ?? 0;
   }
 
   model(): ServedModel | undefined {
@@ -137,7 +169,7 @@ export class Engine implements Reranker {
 
   private async answer(
     request: RerankRequest,
-    signal: AbortSignal | undefined,
+    { signal, caller = nobody }: CallOptions,
     onReasoning: OnReasoning | undefined,
   ): Promise<RerankAnswer> {
     const lag = this.admission.lagMs();
@@ -151,8 +183,8 @@ export class Engine implements Reranker {
     const deadlineMs = (request.deadlineMs || this.settings.defaultDeadlineMs) - lag;
     const times = { encode: 0 };
     const { asked, restore } = withoutBlanks(request);
-    const outcome = await this.outcome(deployment, request, deadlineMs, signal, (stop, jobs) =>
-      this.work(deployment, asked, stop, jobs, times, onReasoning),
+    const outcome = await this.outcome(deployment, request, caller, deadlineMs, signal, (stop, jobs) =>
+      this.work(deployment, { request: asked, caller, onReasoning }, stop, jobs, times),
     );
     if (outcome.kind === "gone") throw new Refusal("unavailable", "the caller has gone away");
     if (outcome.kind === "fallback" && (request.onFallback ?? this.settings.onFallback) === "error")
@@ -182,6 +214,7 @@ export class Engine implements Reranker {
           ? { prompt: outcome.prepared.prompt.length, generated: outcome.order.generated }
           : { prompt: 0, generated: 0 },
       modelVersion: deployment.model.version,
+      ...(outcome.kind === "order" && outcome.cached ? { cached: true } : {}),
     };
   }
 
@@ -189,19 +222,25 @@ export class Engine implements Reranker {
   private async outcome(
     deployment: Deployment,
     { mode }: RerankRequest,
+    caller: Caller,
     deadlineMs: number,
     signal: AbortSignal | undefined,
     work: Work,
   ): Promise<Outcome> {
     if (deployment.pool.ready().length === 0) return fallback("worker_lost");
-    const queue = { batcher: deployment.batcher, accepted: this.rotation.accepted(deployment) };
-    if (!this.admission.admits(queue, mode, deadlineMs)) return fallback("overload");
-    return this.within(deployment, deadlineMs - reserveMs(deadlineMs), signal, work);
+    const queue = {
+      batcher: deployment.batcher,
+      accepted: this.rotation.accepted(deployment),
+      ownAccepted: () => this.rotation.acceptedFrom(caller.name, deployment),
+    };
+    if (!this.admission.admits(queue, mode, caller.name, deadlineMs)) return fallback("overload");
+    return this.within(deployment, caller, deadlineMs - reserveMs(deadlineMs), signal, work);
   }
 
   /** Runs `work` against the clock, the caller's signal and the end of the service; then nothing of it goes on. */
   private async within(
     deployment: Deployment,
+    caller: Caller,
     ms: number,
     signal: AbortSignal | undefined,
     work: Work,
@@ -215,7 +254,7 @@ export class Engine implements Reranker {
     const onAbort = () => end({ kind: "gone" });
     const late = () => end(fallback(deployment.pool.ready().length === 0 ? "worker_lost" : "deadline"));
     const timer = setTimeout(late, ms);
-    const leave = this.rotation.enter(deployment, (reason) => end(fallback(reason)));
+    const leave = this.rotation.enter(deployment, caller.name, (reason) => end(fallback(reason)));
     if (signal?.aborted) onAbort();
     signal?.addEventListener("abort", onAbort);
     try {
@@ -232,16 +271,15 @@ export class Engine implements Reranker {
   /** From items to an order. Rejects with Refusal alone. */
   private async work(
     deployment: Deployment,
-    request: RerankRequest,
+    { request, caller, onReasoning }: Asked,
     stop: AbortSignal,
     jobs: Job[],
     times: { encode: number },
-    onReasoning: OnReasoning | undefined,
   ): Promise<Outcome> {
     const start = performance.now();
     let prepared: PreparedRequest;
     try {
-      const found = await deployment.items.find(request, stop);
+      const found = await deployment.items.find(request, caller, stop);
       const facts = await deployment.findFacts(request.mode, found, stop);
       const scores = request.candidates.map((c) => c.score);
       prepared = deployment.preparer.prepare(
@@ -261,9 +299,9 @@ export class Engine implements Reranker {
     }
     if (stop.aborted) return { kind: "gone" };
     const known = request.mode === "direct" ? deployment.answers.get(prepared.key) : undefined;
-    if (known) return { kind: "order", prepared, order: known, queueMs: 0, modelMs: 0 };
+    if (known) return { kind: "order", prepared, order: known, queueMs: 0, modelMs: 0, cached: true };
     const told = request.mode === "think" ? onReasoning : undefined;
-    const job = new Job(prepared, told && tokensTo(told, deployment, prepared));
+    const job = new Job(prepared, caller.name, told && tokensTo(told, deployment, prepared));
     jobs.push(job);
     deployment.batcher.push(job);
     const result = await job.result;

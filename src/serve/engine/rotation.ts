@@ -11,8 +11,8 @@ export type EndRequest = (reason: FallbackReason) => void;
 
 export class Rotation {
   private deployed: Deployment | undefined;
-  /** Requests under way, by the run that answers them; retired runs included. */
-  private readonly underWay = new Map<Deployment, Set<EndRequest>>();
+  /** Requests under way and whose they are, by the run that answers them; retired runs included. */
+  private readonly underWay = new Map<Deployment, Map<EndRequest, string>>();
   private readonly retiring = new Set<Promise<void>>();
   private idle: (() => void)[] = [];
   private drains = false;
@@ -32,10 +32,17 @@ export class Rotation {
     return this.underWay.get(deployment)?.size ?? 0;
   }
 
-  /** Counts a request as under way until the function it returns is called. */
-  enter(deployment: Deployment, end: EndRequest): () => void {
+  /** Those of one client. */
+  acceptedFrom(client: string, deployment: Deployment): number {
+    let count = 0;
+    for (const whose of this.underWay.get(deployment)?.values() ?? []) if (whose === client) count++;
+    return count;
+  }
+
+  /** Counts a request of a client as under way until the function it returns is called. */
+  enter(deployment: Deployment, client: string, end: EndRequest): () => void {
     const requests = this.underWay.get(deployment);
-    requests?.add(end);
+    requests?.set(end, client);
     return () => {
       requests?.delete(end);
       if (requests?.size === 0) for (const wake of this.idle.splice(0)) wake();
@@ -54,7 +61,7 @@ export class Rotation {
   /** Answers from now on with this run; the one before finishes what it has accepted and closes. */
   deploy(next: Deployment): void {
     const before = this.deployed;
-    this.underWay.set(next, new Set());
+    this.underWay.set(next, new Map());
     this.deployed = next;
     if (before) {
       const retired = this.whenIdle(before).then(() => this.close(before));
@@ -67,7 +74,7 @@ export class Rotation {
   async drain(withinMs: number): Promise<void> {
     this.drains = true;
     const force = setTimeout(() => {
-      for (const requests of this.underWay.values()) for (const end of [...requests]) end("shutting_down");
+      for (const requests of this.underWay.values()) for (const end of [...requests.keys()]) end("shutting_down");
     }, withinMs);
     await Promise.all([...this.underWay.keys()].map((d) => this.whenIdle(d)));
     clearTimeout(force);

@@ -20,10 +20,10 @@ import { EnvironmentError } from "../../core/errors.ts";
 import { repositoryRoot } from "../../core/paths.ts";
 import { type GrpcAccess, readRequestId, stackTrace } from "../observe/access.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { Refusal, type RerankAnswer, type Reranker } from "../request/types.ts";
+import { type Caller, type CallOptions, Refusal, type RerankAnswer, type Reranker } from "../request/types.ts";
 import type { Security } from "../security/security.ts";
 import { serverCertificates } from "./certificates.ts";
-import { lenient, type Malformed, toModel, toRequest, toResponse, toStatus, wellFormed } from "./translate.ts";
+import { lenient, type Malformed, toItems, toModel, toRequest, toResponse, toStatus, wellFormed } from "./translate.ts";
 
 export interface GrpcServerOptions {
   readonly reranker: Reranker;
@@ -64,6 +64,10 @@ const service = {
   rerankBatch: {
     ...pb.RerankServiceService.rerankBatch,
     requestDeserialize: lenient((r) => pb.RerankBatchRequest.decode(r)),
+  },
+  registerItems: {
+    ...pb.RerankServiceService.registerItems,
+    requestDeserialize: lenient((r) => pb.RegisterItemsRequest.decode(r)),
   },
   getModel: { ...pb.RerankServiceService.getModel, requestDeserialize: lenient((r) => pb.GetModelRequest.decode(r)) },
 };
@@ -155,6 +159,8 @@ interface Exchange {
   readonly call: AnyCall;
   readonly began: number;
   readonly record: Mutable<GrpcAccess>;
+  /** Who asks; known once admitted. */
+  caller?: Caller;
   answer?: RerankAnswer;
 }
 
@@ -170,7 +176,8 @@ function handlers(options: GrpcServerOptions) {
     },
   });
 
-  const admit = ({ call, record }: Exchange, requests: number): void => {
+  const admit = (exchange: Exchange, requests: number): void => {
+    const { call, record } = exchange;
     reranker.shed();
     const [authorization] = call.metadata.get("authorization");
     const subject = call.getAuthContext().sslPeerCertificate?.subject.CN;
@@ -179,6 +186,7 @@ function handlers(options: GrpcServerOptions) {
     record.client = principal.name;
     record.numRequests = requests;
     security.admit(principal, requests);
+    exchange.caller = security.caller(principal, call.getPeer().replace(/:\d+$/, ""));
   };
 
   /** Aborted when the caller is gone or its deadline has passed. */
@@ -188,9 +196,16 @@ function handlers(options: GrpcServerOptions) {
     return controller.signal;
   };
 
+  /** Whose request it is, and when nobody waits for it any more. */
+  const callOptions = ({ call, caller }: Exchange): CallOptions => ({
+    signal: gone(call),
+    ...(caller ? { caller } : {}),
+  });
+
   const asked = (message: pb.RerankRequest, { call, record }: Exchange) => {
     record.numHistory += message.history.length;
     record.numCandidates += message.candidates.length;
+    record.mode = message.mode === pb.Mode.MODE_THINK ? "think" : "direct";
     const left = Number(call.getDeadline()) - Date.now() - wayBackMs;
     return toRequest(message, left, options.defaultDeadlineMs);
   };
@@ -203,7 +218,9 @@ function handlers(options: GrpcServerOptions) {
     if (answer?.fallback) record.fallback = answer.fallback;
     options.metrics.observe({
       ...{ transport: "grpc", route: record.route, status: record.status, seconds: ms / 1000 },
+      ...(record.mode ? { mode: record.mode } : {}),
       ...(answer ? { answer } : {}),
+      ...(record.problem ? { problem: record.problem } : {}),
     });
     options.access(record);
   };
@@ -246,7 +263,7 @@ function handlers(options: GrpcServerOptions) {
   return {
     rerank: unary("Rerank", async (message: pb.RerankRequest, exchange) => {
       admit(exchange, 1);
-      exchange.answer = await reranker.rerank(asked(message, exchange), { signal: gone(exchange.call) });
+      exchange.answer = await reranker.rerank(asked(message, exchange), callOptions(exchange));
       return toResponse(exchange.answer);
     }),
     rerankBatch: unary("RerankBatch", async ({ requests }: pb.RerankBatchRequest, exchange) => {
@@ -255,10 +272,10 @@ function handlers(options: GrpcServerOptions) {
       if (requests.length === 0) throw new Refusal("invalid", "requests is empty");
       if (most !== undefined && requests.length > most)
         throw new Refusal("too_large", `requests has ${requests.length} entries; at most ${most} are allowed`);
-      const signal = gone(exchange.call);
+      const shared = callOptions(exchange);
       const one = async (message: pb.RerankRequest): Promise<pb.RerankBatchResult> => {
         try {
-          const answer = await reranker.rerank(asked(message, exchange), { signal });
+          const answer = await reranker.rerank(asked(message, exchange), shared);
           return { outcome: { $case: "answer", value: toResponse(answer) } };
         } catch (error) {
           const { code, details } = problem(error);
@@ -268,11 +285,16 @@ function handlers(options: GrpcServerOptions) {
       };
       return { results: await Promise.all(requests.map(one)) };
     }),
+    registerItems: unary("RegisterItems", async (message: pb.RegisterItemsRequest, exchange) => {
+      admit(exchange, 1);
+      exchange.record.numCandidates = message.items.length;
+      return reranker.register(toItems(message), callOptions(exchange));
+    }),
     getModel: unary("GetModel", async (_: pb.GetModelRequest, exchange) => {
       admit(exchange, 1);
       const model = reranker.model();
       if (!model) throw new Refusal("unavailable", "no model is loaded");
-      return toModel(model);
+      return toModel(model, reranker.itemsVersion());
     }),
     rerankStream: (call: ServerWritableStream<pb.RerankStreamRequest | Malformed, pb.RerankStreamResponse>): void => {
       const exchange = begin("RerankStream", call);
@@ -280,7 +302,7 @@ function handlers(options: GrpcServerOptions) {
         const { request } = wellFormed(call.request);
         if (!request) throw new Refusal("invalid", "request is missing");
         admit(exchange, 1);
-        for await (const event of reranker.stream(asked(request, exchange), { signal: gone(call) })) {
+        for await (const event of reranker.stream(asked(request, exchange), callOptions(exchange))) {
           if (event.kind === "answer") exchange.answer = event.answer;
           const message: pb.RerankStreamResponse =
             event.kind === "reasoning"

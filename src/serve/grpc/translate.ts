@@ -90,7 +90,10 @@ export const toResponse = (answer: RerankAnswer): pb.RerankResponse => ({
   modelVersion: answer.modelVersion,
 });
 
-export const toModel = (model: ServedModel): pb.GetModelResponse => ({
+export const toItems = ({ items }: pb.RegisterItemsRequest): ItemReference[] => items.map(reference);
+
+export const toModel = (model: ServedModel, itemsVersion: number): pb.GetModelResponse => ({
+  itemsVersion,
   name: model.name,
   version: model.version,
   hashes: { ...model.hashes },

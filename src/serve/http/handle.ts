@@ -6,11 +6,12 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { TLSSocket } from "node:tls";
 import type { LimitSettings } from "../../config/schema/serve-http.ts";
 import { type HttpAccess, readRequestId, stackTrace } from "../observe/access.ts";
-import { Refusal, type RerankAnswer, type ServedModel } from "../request/types.ts";
+import { type Caller, type CallOptions, Refusal, type RerankAnswer, type ServedModel } from "../request/types.ts";
 import { isLoopback, type Security } from "../security/security.ts";
 import { ClientGone, checkHeaders, discardBody, parseJson, peekObject, readBody, type Take } from "./body.ts";
 import type { Dialect, ReadContext } from "./dialects/dialect.ts";
 import { gr2, renderAnswer } from "./dialects/gr2.ts";
+import { itemsPath, readItems, renderRegistered } from "./items.ts";
 import { createLook, type LookOptions } from "./look.ts";
 import { Problem, toProblem } from "./problem.ts";
 import { answerHeaders, json, send, sendEvents } from "./reply.ts";
@@ -34,7 +35,11 @@ interface Exchange {
   dialect: Dialect;
   /** What is known of a body that was refused before it was understood. */
   first: Buffer;
+  /** Who asks; known once admitted. */
+  caller?: Caller;
 }
+
+type Asking = CallOptions & { readonly signal: AbortSignal };
 
 const discardMs = 2_000;
 /** Bodies being read or answered may hold as many bytes together as so many of the largest. */
@@ -48,6 +53,7 @@ export function createHandler(options: HandlerOptions): Handle {
   const allowedHosts = new Set(["localhost", ...http.hosts.map((h) => h.toLowerCase())]);
   const maxValues = 16 * (limits.maxCandidates + limits.maxHistory) + 256;
   const maxBytesInFlight = wholeBodiesInFlight * limits.maxRequestBytes;
+  const jsonLimits = { maxDepth: limits.maxJsonDepth, maxValues };
   let inFlight = 0;
   let bytesInFlight = 0;
   const look = createLook(options);
@@ -60,7 +66,8 @@ export function createHandler(options: HandlerOptions): Handle {
       throw new Problem("forbidden", "This service is not called by that name; http.hosts lists further names.");
   }
 
-  async function rerank(route: RerankRoute, exchange: Exchange): Promise<RerankAnswer | undefined> {
+  /** Reads a body while there is room for it, and holds the room until it is answered. */
+  async function withBody<T>(exchange: Exchange, use: (body: unknown, asking: Asking) => Promise<T>): Promise<T> {
     const { req, res, record } = exchange;
     reranker.shed();
     if (inFlight >= limits.maxInFlight) throw new Refusal("overloaded", "Too many requests at once.");
@@ -81,43 +88,8 @@ export function createHandler(options: HandlerOptions): Handle {
       const bytes = await readBody(req, limits.maxRequestBytes, take);
       record.bytesIn = bytes.length;
       exchange.first = bytes;
-      const jsonLimits = { maxDepth: limits.maxJsonDepth, maxValues };
-      const body = parseJson(bytes, jsonLimits);
-      exchange.dialect = route.choose(body, req.headers);
-      record.dialect = exchange.dialect.name;
-      const model = reranker.model();
-      if (!model) throw new Refusal("unavailable", "No model is loaded.");
-      const reading = exchange.dialect.read(body, {
-        model: withLimits(model, limits),
-        json: jsonLimits,
-        ...wishes(req),
-      });
-      const { request, numCut, render } = reading;
-      record.numHistory = request.history.length;
-      record.numCandidates = request.candidates.length;
-      const { requestId } = record;
-      const { signal } = gone;
-      if (reading.stream) {
-        const sent = await sendEvents(
-          res,
-          reranker.stream(request, { signal }),
-          {
-            answer: (answer) => renderAnswer(answer, requestId),
-            error: (error) => gr2.refuse(toProblem(error), requestId).body,
-          },
-          { headers: { "x-request-id": requestId }, writeTimeoutMs: http.writeTimeoutMs, signal },
-        );
-        record.status = signal.aborted ? 499 : 200;
-        record.bytesOut = sent.bytes;
-        if (sent.error !== undefined) note(record, sent.error);
-        return sent.answer;
-      }
-      const answer = await reranker.rerank(request, { signal });
-      if (signal.aborted) throw new ClientGone("the client closed the connection");
-      const reply = json(200, render(answer, requestId), answerHeaders(answer, numCut));
-      record.status = 200;
-      record.bytesOut = send(res, reply, http.writeTimeoutMs);
-      return answer;
+      const { caller } = exchange;
+      return await use(parseJson(bytes, jsonLimits), { signal: gone.signal, ...(caller ? { caller } : {}) });
     } catch (e) {
       if (gone.signal.aborted) throw new ClientGone("the client closed the connection", { cause: e });
       throw e;
@@ -128,16 +100,66 @@ export function createHandler(options: HandlerOptions): Handle {
     }
   }
 
+  async function rerank(
+    route: RerankRoute,
+    exchange: Exchange,
+    body: unknown,
+    asking: Asking,
+  ): Promise<RerankAnswer | undefined> {
+    const { req, res, record } = exchange;
+    const { requestId } = record;
+    const { signal } = asking;
+    exchange.dialect = route.choose(body, req.headers);
+    record.dialect = exchange.dialect.name;
+    const model = reranker.model();
+    if (!model) throw new Refusal("unavailable", "No model is loaded.");
+    const context = { model: withLimits(model, limits), json: jsonLimits, ...wishes(req) };
+    const { request, numCut, render, stream } = exchange.dialect.read(body, context);
+    record.numHistory = request.history.length;
+    record.numCandidates = request.candidates.length;
+    record.mode = request.mode;
+    if (stream) {
+      const sent = await sendEvents(
+        res,
+        reranker.stream(request, asking),
+        {
+          answer: (answer) => renderAnswer(answer, requestId),
+          error: (error) => gr2.refuse(toProblem(error), requestId).body,
+        },
+        { headers: { "x-request-id": requestId }, writeTimeoutMs: http.writeTimeoutMs, signal },
+      );
+      record.status = signal.aborted ? 499 : 200;
+      record.bytesOut = sent.bytes;
+      if (sent.error !== undefined) note(record, sent.error);
+      return sent.answer;
+    }
+    const answer = await reranker.rerank(request, asking);
+    if (signal.aborted) throw new ClientGone("the client closed the connection");
+    const reply = json(200, render(answer, requestId), answerHeaders(answer, numCut));
+    record.status = 200;
+    record.bytesOut = send(res, reply, http.writeTimeoutMs);
+    return answer;
+  }
+
+  async function register({ res, record }: Exchange, body: unknown, asking: Asking): Promise<void> {
+    const items = readItems(body);
+    record.numCandidates = items.length;
+    const reply = json(200, renderRegistered(await reranker.register(items, asking), record.requestId));
+    record.status = 200;
+    record.bytesOut = send(res, reply, http.writeTimeoutMs);
+  }
+
   return async (req, res, expectsContinue) => {
     const start = performance.now();
     const path = readPath(req.url ?? "");
     const rerankRoute = rerankRoutes.find((r) => r.path === path);
+    const isItems = path === itemsPath;
     const getRoute = Object.hasOwn(getRoutes, path) ? (path as GetPath) : undefined;
     const record: Mutable<HttpAccess> = {
       transport: "http",
       requestId: readRequestId(req.headers["x-request-id"]),
       method: knownMethods.has(req.method ?? "") ? (req.method as string) : "other",
-      route: rerankRoute?.path ?? getRoute ?? "unknown",
+      route: rerankRoute?.path ?? getRoute ?? (isItems ? itemsPath : "unknown"),
       dialect: "",
       client: "",
       status: 0,
@@ -160,19 +182,24 @@ export function createHandler(options: HandlerOptions): Handle {
     let answer: RerankAnswer | undefined;
     try {
       checkHost(req);
-      if (!rerankRoute && !getRoute) throw new Problem("not_found", "There is nothing here; see /openapi.json.");
+      if (!rerankRoute && !getRoute && !isItems)
+        throw new Problem("not_found", "There is nothing here; see /openapi.json.");
       const isPublic = getRoute && (getRoutes[getRoute].public || (getRoute === "/metrics" && security.openMetrics));
       const principal = isPublic ? undefined : security.authenticate(readAuthorization(req), certificateName(req));
       record.client = principal?.name ?? "";
-      const allowed = rerankRoute ? "POST" : "GET, HEAD";
+      const allowed = rerankRoute || isItems ? "POST" : "GET, HEAD";
       if (!allowed.split(", ").includes(req.method ?? ""))
         throw new Problem("method_not_allowed", `Only ${allowed}.`, { headers: { allow: allowed } });
-      if (rerankRoute) {
-        if (principal) security.admit(principal);
-        answer = await rerank(rerankRoute, exchange);
+      if (principal && !getRoute) {
+        security.admit(principal);
+        exchange.caller = security.caller(principal, req.socket.remoteAddress);
+      }
+      if (isItems) await withBody(exchange, (body, asking) => register(exchange, body, asking));
+      else if (rerankRoute) {
+        answer = await withBody(exchange, (body, asking) => rerank(rerankRoute, exchange, body, asking));
         if (answer?.fallback) record.fallback = answer.fallback;
       } else {
-        const reply = look(getRoute as GetPath);
+        const reply = look(getRoute as GetPath, req.headers.accept);
         record.status = reply.status;
         record.bytesOut = send(res, reply, http.writeTimeoutMs);
       }
@@ -202,7 +229,9 @@ export function createHandler(options: HandlerOptions): Handle {
       route: record.route,
       status: String(record.status),
       seconds: ms / 1000,
+      ...(record.mode ? { mode: record.mode } : {}),
       ...(answer ? { answer } : {}),
+      ...(rerankRoute && record.problem ? { problem: record.problem } : {}),
     });
     log(record);
   };

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
 import { repositoryRoot } from "../../core/paths.ts";
-import type { Metrics } from "../observe/metrics.ts";
+import { chooseFormat, type Metrics, metricsTypes } from "../observe/metrics.ts";
 import type { Reranker, ServedModel } from "../request/types.ts";
 import { openApi } from "./openapi.ts";
 import { page, pagePolicy } from "./page.ts";
@@ -23,7 +23,8 @@ export interface LookOptions {
   readonly leaving: () => boolean;
 }
 
-export function createLook(options: LookOptions): (path: GetPath) => Reply {
+/** @param accept the header, as it came */
+export function createLook(options: LookOptions): (path: GetPath, accept: string | undefined) => Reply {
   const { reranker, http, limits, metrics, leaving } = options;
   const { version } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string };
   let document: object | undefined;
@@ -32,7 +33,7 @@ export function createLook(options: LookOptions): (path: GetPath) => Reply {
     if (!model) throw new Problem("unavailable", "No model is loaded.");
     return model;
   };
-  return (path) => {
+  return (path, accept) => {
     switch (path) {
       case "/":
         if (!http.page) throw new Problem("not_found", "The try-it page is switched off.");
@@ -50,8 +51,10 @@ export function createLook(options: LookOptions): (path: GetPath) => Reply {
       case "/openapi.json":
         document ??= openApi(limits);
         return json(200, document);
-      case "/metrics":
-        return { status: 200, type: "text/plain; version=0.0.4; charset=utf-8", text: metrics.render(reranker) };
+      case "/metrics": {
+        const format = chooseFormat(accept);
+        return { status: 200, type: metricsTypes[format], text: metrics.render(reranker, format) };
+      }
       case "/gr2/v1/model":
         return json(200, requireModel());
       case "/info":

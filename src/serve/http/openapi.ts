@@ -3,7 +3,8 @@ import { z } from "zod";
 import type { LimitSettings } from "../../config/schema/serve-http.ts";
 import type { Dialect } from "./dialects/dialect.ts";
 import { ownError } from "./dialects/dialect.ts";
-import { Problem, type ProblemCode } from "./problem.ts";
+import { itemsAnswer, itemsBody, itemsPath } from "./items.ts";
+import { Problem, type ProblemCode, problemStatus } from "./problem.ts";
 import { getRoutes, type RerankRoute, rerankRoutes } from "./routes.ts";
 
 type Json = Record<string, unknown>;
@@ -24,6 +25,19 @@ const refusals: readonly (readonly [code: ProblemCode, meaning: string])[] = [
 export function openApi(limits: LimitSettings): Json {
   const paths: Record<string, Json> = {};
   for (const route of rerankRoutes) paths[route.path] = { post: rerankOperation(route) };
+  paths[itemsPath] = {
+    post: {
+      summary: "Register items that the model does not know",
+      operationId: "register_items",
+      requestBody: { required: true, content: content([itemsBody]) },
+      responses: {
+        200: { description: "They are encoded and kept.", content: content([itemsAnswer]) },
+        ...Object.fromEntries(
+          refusals.map(([code, meaning]) => [problemStatus[code], errorResponse(meaning, [ownError])]),
+        ),
+      },
+    },
+  };
   for (const [path, { public: open, summary }] of Object.entries(getRoutes))
     paths[path] = {
       get: {

@@ -34,7 +34,7 @@ export const rerankRoutes: readonly RerankRoute[] = [
       if (looksLikeVllm(body)) return vllm;
       if (looksLikeVoyage(body)) return voyage;
       if (looksLikeCohere(body, headers)) return cohereV1;
-      return isObject(body) && "raw_scores" in body ? infinity : jina;
+      return looksLikeInfinity(body) ? infinity : jina;
     },
   },
   {
@@ -45,6 +45,7 @@ export const rerankRoutes: readonly RerankRoute[] = [
       return looksLikeInfinity(body) && !looksLikeVllm(body) ? infinity : vllm;
     },
   },
+  { path: "/infinity/rerank", dialects: [infinity], choose: () => infinity },
   { path: "/score", dialects: [score], choose: () => score },
   { path: "/v1/score", dialects: [score], choose: () => score },
 ];

@@ -1,12 +1,19 @@
 /**
- * Which items a request means: known ones by id or title, others by a semantic ID made from their text, for this request
- * alone.
+ * Which items a request means: known ones by id or title, registered ones by id, others by a semantic ID made from their
+ * text, for this request alone.
  */
 import { neutralise } from "../../sid/sanitise.ts";
 import type { Codes } from "../../sid/semantic-id.ts";
 import { isBlank } from "../request/blanks.ts";
-import { type ItemReference, Refusal, type RerankRequest } from "../request/types.ts";
+import {
+  type Caller,
+  type ItemReference,
+  Refusal,
+  type RegisteredCount,
+  type RerankRequest,
+} from "../request/types.ts";
 import type { NewItems } from "./new-items.ts";
+import type { RegisteredItems } from "./registered-items.ts";
 import type { ServedRun } from "./served-run.ts";
 
 /** One item of a request. */
@@ -23,17 +30,73 @@ export interface FoundItems {
   readonly candidates: readonly Found[];
 }
 
+/** Registered texts encoded before what was found is written down. */
+const registeredAtOnce = 256;
+
 export class ItemResolver {
   private readonly run: Pick<ServedRun, "config" | "items" | "rowById" | "rowByTitle" | "catalogue">;
   private readonly newItems: NewItems;
+  private readonly registered: RegisteredItems;
 
-  constructor(run: ItemResolver["run"], newItems: NewItems) {
+  constructor(run: ItemResolver["run"], newItems: NewItems, registered: RegisteredItems) {
     this.run = run;
     this.newItems = newItems;
+    this.registered = registered;
+  }
+
+  /** Of the registered items. */
+  get version(): number {
+    return this.registered.version;
+  }
+
+  /**
+   * Registers items and encodes their texts. Ids that the run knows keep their meaning; a text without an id is encoded
+   * and remembered with the others, and forgotten with them.
+   * @throws Refusal, or what encoding throws
+   */
+  async register(items: readonly ItemReference[], caller: Caller, signal: AbortSignal): Promise<RegisteredCount> {
+    const fresh: { readonly id: string; readonly text: string }[] = [];
+    const texts = new Set<string>();
+    let known = 0;
+    for (const { itemId, text = "" } of items) {
+      const plain = neutralise(text, []);
+      if (this.run.rowByTitle.has(plain.toLowerCase()) || (itemId !== undefined && this.run.rowById.has(itemId)))
+        known++;
+      else texts.add(plain);
+      if (itemId !== undefined && !this.run.rowById.has(itemId)) fresh.push({ id: itemId, text: plain });
+    }
+    const { maxItems } = this.run.config.serve;
+    if (this.registered.size + fresh.length > maxItems)
+      throw new Refusal("too_large", `at most ${maxItems} items may be registered (serve.maxItems)`);
+    const registered = this.registered.add(fresh);
+    await this.encodeForGood([...texts], caller, signal);
+    return { version: this.registered.version, registered, unchanged: items.length - registered - known, known };
+  }
+
+  /** Encodes registered texts that this tokenizer has not encoded yet. */
+  async encodeRegistered(caller: Caller, signal: AbortSignal): Promise<void> {
+    const texts = this.registered.allTexts().filter((text) => !this.run.rowByTitle.has(text.toLowerCase()));
+    for (let at = 0; at < texts.length; at += registeredAtOnce)
+      await this.encodeForGood(texts.slice(at, at + registeredAtOnce), caller, signal);
+  }
+
+  private async encodeForGood(texts: readonly string[], caller: Caller, signal: AbortSignal): Promise<void> {
+    const cold = texts.filter((text) => !this.newItems.isPinned(text));
+    if (cold.length === 0) return;
+    const codes = await this.newItems.encodeTexts(cold, caller, signal);
+    this.registered.addCodes(cold.map((text, i) => ({ text, codes: codes[i] as Codes })));
   }
 
   /** Throws Refusal for a candidate that is neither known nor described; and what encoding unknown items throws. */
-  async find(request: Pick<RerankRequest, "history" | "candidates">, signal: AbortSignal): Promise<FoundItems> {
+  async find(
+    request: Pick<RerankRequest, "history" | "candidates">,
+    caller: Caller,
+    signal: AbortSignal,
+  ): Promise<FoundItems> {
+    const isNew = ({ itemId }: ItemReference): boolean =>
+      itemId !== undefined && !this.run.rowById.has(itemId) && this.registered.find(itemId) === undefined;
+    // Another process of the service may have registered it a moment ago.
+    if (request.history.some(isNew) || request.candidates.some(isNew)) this.registered.refresh();
     const all = request.history.map((i) => this.look(i)).filter((i) => i !== undefined);
     // Unknown ones beyond what the prompt shows would be placed for nothing.
     const shown = all.length - this.run.config.prompts.historyItems;
@@ -48,7 +111,7 @@ export class ItemResolver {
       return item;
     });
     const texts = [...new Set([...history, ...candidates].filter((item) => typeof item === "string"))];
-    const codes = texts.length > 0 ? await this.newItems.encodeTexts(texts, signal) : [];
+    const codes = texts.length > 0 ? await this.newItems.encodeTexts(texts, caller, signal) : [];
     const own = new Map(texts.map((text, k) => [text, { row: this.run.items.length + k, codes: codes[k] as Codes }]));
     const found = (item: number | string): Found =>
       typeof item === "string"
@@ -61,8 +124,9 @@ export class ItemResolver {
   private look({ itemId, text }: ItemReference): number | string | undefined {
     const row = itemId === undefined ? undefined : this.run.rowById.get(itemId);
     if (row !== undefined) return row;
-    if (text === undefined || isBlank({ text })) return undefined;
-    const plain = neutralise(text, []);
+    const registered = itemId === undefined ? undefined : this.registered.find(itemId);
+    if (registered === undefined && (text === undefined || isBlank({ text }))) return undefined;
+    const plain = registered ?? neutralise(text as string, []);
     return this.run.rowByTitle.get(plain.toLowerCase()) ?? plain;
   }
 }

@@ -68,8 +68,11 @@ export class RunModel {
     this.alarm = new AnswerAlarm(told.log ?? (() => {}));
   }
 
-  /** Loads every model that answers; one copy where two modes share their weights. Throws CheckpointError or WorkerError. */
-  async load(client: WorkerClient, signal: AbortSignal): Promise<LoadedRun> {
+  /**
+   * Loads every model that answers; one copy where two modes share their weights. Throws CheckpointError or WorkerError.
+   * @param encodes the embedding model too
+   */
+  async load(client: WorkerClient, encodes: boolean, signal: AbortSignal): Promise<LoadedRun> {
     const { config, tokenizer, systems } = this.run;
     const hashes: Record<string, string> = {};
     let loaded: LoadedModel | undefined;
@@ -104,7 +107,7 @@ export class RunModel {
       checkLineage(path, state, { catalogue: this.run.dataHash, tokenizer: sha256(sasrec.tokenizerJson) });
       hashes[`sasrec, fit ${fit}`] = state.sha256;
     }
-    await this.encode(client, [""], signal); // the first use loads the embedding model: seconds
+    if (encodes) await this.loadEncoder(client, signal);
     if (!loaded)
       return {
         tokenizerJson: undefined,
@@ -116,6 +119,11 @@ export class RunModel {
     const { tokenizerJson, numParameters, maxPositions } = loaded;
     const chat = chooseChatFrame(config, loaded, Tokenizer.fromJson(tokenizerJson));
     return { tokenizerJson, numParameters, maxPositions, chat, weights: hashJson(hashes) };
+  }
+
+  /** The first use loads the embedding model: seconds. */
+  async loadEncoder(client: WorkerClient, signal: AbortSignal): Promise<void> {
+    await this.encode(client, [""], signal);
   }
 
   private remember(client: WorkerClient, weights: string, weightsId: string): void {

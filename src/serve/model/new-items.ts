@@ -1,14 +1,20 @@
 /**
- * Semantic IDs of texts, asked for by many requests at once: equal texts are encoded once, the others a few at a time in one
- * call of a worker, and a text that nobody waits for any more not at all. What was found is remembered.
+ * Semantic IDs of texts, asked for by many requests at once: equal texts are encoded once, others many in one call, clients
+ * in turn. A text whose callers have left is encoded all the same, after those that somebody waits for: its caller will
+ * come again. What was found is remembered; what is registered, for good.
  */
 import type { Codes } from "../../sid/semantic-id.ts";
+import { type Caller, Refusal } from "../request/types.ts";
+import { FairQueue } from "./fair-queue.ts";
 import { Lru } from "./lru.ts";
 
-/** Semantic IDs of neutralised texts, each as if it came alone. */
+/** Semantic IDs of neutralised texts. Rejects with WorkerError. */
 export type EncodeTexts = (texts: readonly string[], signal: AbortSignal) => Promise<readonly Codes[]>;
 
 interface Waiting {
+  readonly text: string;
+  /** Who asked first. */
+  readonly client: string;
   /** Requests that still want it. */
   wanted: number;
   readonly found: Promise<Codes>;
@@ -16,36 +22,69 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
-/** Texts of one call: a longer one would hold up the requests that need none. */
-const textsAtOnce = 16;
+export interface NewItemsSettings {
+  /** Texts remembered. */
+  readonly capacity: number;
+  /** Texts that may wait to be encoded. */
+  readonly maxWaiting: number;
+  /** Requests that a text to encode counts as against its client's rate. */
+  readonly cost: number;
+}
+
+/** Texts of one call: batches make a text four times as cheap, and a longer call holds up the next client's. */
+const textsAtOnce = 32;
 
 export class NewItems {
   private readonly encode: EncodeTexts;
+  private readonly settings: NewItemsSettings;
   private readonly known: Lru<string, Codes>;
-  private readonly waiting = new Map<string, Waiting>();
-  private readonly open = new AbortController().signal;
+  private readonly registered = new Map<string, Codes>();
+  private readonly entries = new Map<string, Waiting>();
+  private readonly wanted = new FairQueue<Waiting>();
+  private readonly left = new FairQueue<Waiting>();
+  private readonly ending = new AbortController();
   private running = false;
 
-  /** @param capacity texts remembered */
-  constructor(encode: EncodeTexts, capacity: number) {
+  constructor(encode: EncodeTexts, settings: NewItemsSettings) {
     this.encode = encode;
-    this.known = new Lru(capacity);
+    this.settings = settings;
+    this.known = new Lru(settings.capacity);
   }
 
-  /** In the order of the texts. Rejects with what `encode` throws; once the signal is aborted the texts are not waited for. */
-  async encodeTexts(texts: readonly string[], signal: AbortSignal): Promise<Codes[]> {
+  /** Texts that wait to be encoded. */
+  get waiting(): number {
+    return this.wanted.size + this.left.size;
+  }
+
+  /** Remembers for good. */
+  pin(text: string, codes: Codes): void {
+    this.registered.set(text, codes);
+  }
+
+  isPinned(text: string): boolean {
+    return this.registered.has(text);
+  }
+
+  /**
+   * In the order of the texts, which are distinct. Rejects with what `encode` throws, or with Refusal if too many texts
+   * wait; once the signal is aborted nobody waits for the texts, and they are encoded when there is time.
+   */
+  async encodeTexts(texts: readonly string[], caller: Caller, signal: AbortSignal): Promise<Codes[]> {
+    const cold = texts.filter((text) => !this.find(text) && !this.entries.has(text));
+    this.makeRoom(cold.length);
+    if (cold.length > 0) caller.charge(cold.length * this.settings.cost);
     const entries: Waiting[] = [];
     const found = texts.map((text) => {
-      const known = this.known.get(text);
+      const known = this.find(text);
       if (known) return known;
-      const entry = this.waitFor(text);
-      entry.wanted++;
+      const entry = this.want(text, caller.name);
       entries.push(entry);
       return entry.found;
     });
     const leave = (): void => {
-      for (const entry of entries) entry.wanted--;
+      for (const entry of entries.splice(0)) this.leave(entry);
     };
+    if (signal.aborted) leave();
     signal.addEventListener("abort", leave);
     void this.work();
     try {
@@ -55,9 +94,35 @@ export class NewItems {
     }
   }
 
-  private waitFor(text: string): Waiting {
-    const before = this.waiting.get(text);
-    if (before) return before;
+  /** Whoever waits is told that the service ends; nothing more is encoded. */
+  close(): void {
+    this.ending.abort();
+  }
+
+  private find(text: string): Codes | undefined {
+    return this.registered.get(text) ?? this.known.get(text);
+  }
+
+  /** Texts that nobody waits for give way. Throws Refusal if those that somebody waits for are too many. */
+  private makeRoom(numTexts: number): void {
+    const { maxWaiting } = this.settings;
+    if (numTexts > 0 && this.wanted.size + numTexts > maxWaiting)
+      throw new Refusal("overloaded", `${this.wanted.size} unknown texts are waiting to be encoded`, {
+        retryAfterMs: 1_000,
+      });
+    const tooMany = this.waiting + numTexts - maxWaiting;
+    for (const entry of tooMany > 0 ? this.left.take(tooMany) : []) {
+      this.entries.delete(entry.text);
+      entry.reject(new Error("nobody waits for it"));
+    }
+  }
+
+  private want(text: string, client: string): Waiting {
+    const before = this.entries.get(text);
+    if (before) {
+      if (before.wanted++ === 0 && this.left.remove(before.client, before)) this.wanted.push(before.client, before);
+      return before;
+    }
     let resolve: Waiting["resolve"] = () => {};
     let reject: Waiting["reject"] = () => {};
     const found = new Promise<Codes>((yes, no) => {
@@ -65,43 +130,40 @@ export class NewItems {
       reject = no;
     });
     found.catch(() => {}); // whoever waits sees it; maybe nobody does any more
-    const entry = { wanted: 0, found, resolve, reject };
-    this.waiting.set(text, entry);
+    const entry = { text, client, wanted: 1, found, resolve, reject };
+    this.entries.set(text, entry);
+    this.wanted.push(client, entry);
     return entry;
   }
 
-  /** One call after the other while anything is waited for. */
+  private leave(entry: Waiting): void {
+    if (--entry.wanted === 0 && this.wanted.remove(entry.client, entry)) this.left.push(entry.client, entry);
+  }
+
+  /** One call after the other while anything waits. */
   private async work(): Promise<void> {
     if (this.running) return;
     this.running = true;
-    while (this.waiting.size > 0) {
-      const batch: [string, Waiting][] = [];
-      for (const [text, entry] of this.waiting) {
-        if (batch.length === textsAtOnce) break;
-        if (entry.wanted > 0) batch.push([text, entry]);
-        else {
-          this.waiting.delete(text);
-          entry.reject(new Error("nobody waits for it"));
-        }
-      }
-      if (batch.length > 0) await this.call(batch);
+    while (this.waiting > 0 && !this.ending.signal.aborted) {
+      const queue = this.wanted.size > 0 ? this.wanted : this.left;
+      await this.call(queue.take(textsAtOnce));
     }
     this.running = false;
   }
 
-  private async call(batch: readonly [string, Waiting][]): Promise<void> {
+  private async call(batch: readonly Waiting[]): Promise<void> {
     try {
       const codes = await this.encode(
-        batch.map(([text]) => text),
-        this.open,
+        batch.map(({ text }) => text),
+        this.ending.signal,
       );
-      batch.forEach(([text, entry], i) => {
-        this.known.set(text, codes[i] as Codes);
+      batch.forEach((entry, i) => {
+        this.known.set(entry.text, codes[i] as Codes);
         entry.resolve(codes[i] as Codes);
       });
     } catch (e) {
-      for (const [, entry] of batch) entry.reject(e);
+      for (const entry of batch) entry.reject(e);
     }
-    for (const [text] of batch) this.waiting.delete(text);
+    for (const { text } of batch) this.entries.delete(text);
   }
 }

@@ -1,5 +1,6 @@
 /** The lines of the access log. They hold nothing a caller wrote: no texts, no ids of items, no paths we do not know. */
 import { randomUUID } from "node:crypto";
+import type { ServeMode } from "../request/types.ts";
 
 interface Access {
   /** The caller's own, if it is harmless, so that its log and ours can be put together. */
@@ -10,6 +11,8 @@ interface Access {
   readonly ms: number;
   readonly numHistory: number;
   readonly numCandidates: number;
+  /** How it was to be answered; absent before that is known. */
+  readonly mode?: ServeMode;
   readonly fallback?: string;
   /** Why not, as a code. */
   readonly problem?: string;

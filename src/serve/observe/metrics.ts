@@ -1,9 +1,10 @@
 /**
- * What the service counts, for both transports, in Prometheus' text format 0.0.4. Owns names, labels and the format; labels only
- * ever take values from short fixed lists, so that no caller can make the page grow.
+ * What the service counts, for both transports, in Prometheus' text format 0.0.4 or as OpenMetrics 1.0. Owns names, labels and
+ * the format; labels only ever take values from short fixed lists, so that no caller can make the page grow.
  */
+import { readdirSync } from "node:fs";
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import type { PromptTokens, RerankAnswer, Reranker } from "../request/types.ts";
+import type { PromptTokens, RerankAnswer, Reranker, ServeMode } from "../request/types.ts";
 
 /** Upper bounds of the histograms, seconds. */
 const bounds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30] as const;
@@ -22,8 +23,22 @@ export interface Observation {
   /** HTTP status or gRPC code. */
   readonly status: string;
   readonly seconds: number;
+  readonly mode?: ServeMode;
   readonly answer?: RerankAnswer;
+  /** Why there is no answer, as a code. */
+  readonly problem?: string;
 }
+
+/** The formats of the page; OpenMetrics where a scraper asks for it. */
+export const metricsTypes = {
+  prometheus: "text/plain; version=0.0.4; charset=utf-8",
+  openMetrics: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+} as const;
+export type MetricsFormat = keyof typeof metricsTypes;
+
+/** @param accept the header, as it came */
+export const chooseFormat = (accept: string | undefined): MetricsFormat =>
+  accept?.includes("application/openmetrics-text") ? "openMetrics" : "prometheus";
 
 export class Metrics {
   private readonly counters = new Map<string, Map<string, number>>();
@@ -34,13 +49,15 @@ export class Metrics {
     this.loopDelay.enable();
   }
 
-  observe({ transport, route, status, seconds, answer }: Observation): void {
+  observe({ transport, route, status, seconds, mode = "direct", answer, problem }: Observation): void {
     this.add("gr2_requests_total", { transport, route, status });
     this.time("gr2_request_seconds", { transport, route }, seconds);
+    if (problem !== undefined) this.add("gr2_refusals_total", { transport, route, reason: problem });
     if (!answer) return;
-    this.add("gr2_answers_total", { fallback: answer.fallback ?? "none" });
+    this.add("gr2_answers_total", { transport, route, mode, fallback: answer.fallback ?? "none" });
+    if (!answer.fallback) this.add("gr2_answer_cache_total", { mode, result: answer.cached ? "hit" : "miss" });
     for (const stage of ["queue", "encode", "model"] as const)
-      this.time("gr2_stage_seconds", { stage }, answer.timings[stage] / 1000);
+      this.time("gr2_stage_seconds", { mode, stage }, answer.timings[stage] / 1000);
     for (const kind of ["prompt", "generated"] as const) this.add("gr2_tokens_total", { kind }, answer.tokens[kind]);
   }
 
@@ -50,38 +67,49 @@ export class Metrics {
   }
 
   /** The whole page. */
-  render(reranker: Reranker): string {
+  render(reranker: Reranker, format: MetricsFormat = "prometheus"): string {
+    const families: readonly Family[] = [
+      ...[...this.counters].map(([name, series]): Family => {
+        return { name, type: "counter", lines: [...series].map(([labels, value]) => `${name}${labels} ${value}`) };
+      }),
+      ...[...this.histograms].map(([name, series]): Family => {
+        const lines = [...series].flatMap(([labels, histogram]) => histogramLines(name, labels, histogram));
+        return { name, type: "histogram", lines };
+      }),
+      ...this.gauges(reranker).map(([name, value, labels = {}]): Family => {
+        const type = name.endsWith("_total") ? "counter" : "gauge";
+        return { name, type, lines: [`${name}${braces(labels)} ${value}`] };
+      }),
+    ];
+    const lines = families.flatMap(({ name, type, lines }) => {
+      // OpenMetrics names a counter without the ending of its samples.
+      const named = format === "openMetrics" && type === "counter" ? name.replace(/_total$/, "") : name;
+      return [`# HELP ${named} ${help[name] ?? name}`, `# TYPE ${named} ${type}`, ...lines];
+    });
+    return `${[...lines, ...(format === "openMetrics" ? ["# EOF"] : [])].join("\n")}\n`;
+  }
+
+  private gauges(reranker: Reranker): readonly (readonly [name: string, value: number, labels?: Labels])[] {
     const { queued, running, workers, workersReady } = reranker.load();
     const model = reranker.model();
     const memory = process.memoryUsage();
     const cpu = process.cpuUsage();
-    const gauges: [name: string, value: number, labels?: Labels][] = [
+    const openFiles = countOpenFiles();
+    return [
       ["gr2_ready", reranker.ready() ? 1 : 0],
       ["gr2_queued", queued],
       ["gr2_running", running],
       ["gr2_workers", workers],
       ["gr2_workers_ready", workersReady],
-      ...(model
-        ? [["gr2_model_info", 1, { name: model.name, version: model.version }] as [string, number, Labels]]
-        : []),
+      ...(model ? [["gr2_model_info", 1, { name: model.name, version: model.version }] as const] : []),
+      ["process_cpu_seconds_total", (cpu.user + cpu.system) / 1e6],
       ["process_resident_memory_bytes", memory.rss],
+      ["process_start_time_seconds", performance.timeOrigin / 1000],
+      ...(openFiles === undefined ? [] : [["process_open_fds", openFiles] as const]),
       ["nodejs_heap_used_bytes", memory.heapUsed],
+      ["nodejs_external_memory_bytes", memory.external],
       ["nodejs_eventloop_delay_p99_seconds", finite(this.loopDelay.percentile(99) / 1e9)],
     ];
-    const lines = [
-      ...[...this.counters].flatMap(([name, series]) => [
-        ...head(name, "counter"),
-        ...[...series].map(([labels, value]) => `${name}${labels} ${value}`),
-      ]),
-      ...head("process_cpu_seconds_total", "counter"),
-      `process_cpu_seconds_total ${(cpu.user + cpu.system) / 1e6}`,
-      ...[...this.histograms].flatMap(([name, series]) => [
-        ...head(name, "histogram"),
-        ...[...series].flatMap(([labels, histogram]) => histogramLines(name, labels, histogram)),
-      ]),
-      ...gauges.flatMap(([name, value, labels]) => [...head(name, "gauge"), `${name}${braces(labels ?? {})} ${value}`]),
-    ];
-    return `${lines.join("\n")}\n`;
   }
 
   close(): void {
@@ -111,10 +139,18 @@ export class Metrics {
 
 type Labels = Readonly<Record<string, string>>;
 
+interface Family {
+  readonly name: string;
+  readonly type: "counter" | "histogram" | "gauge";
+  readonly lines: readonly string[];
+}
+
 const help: Readonly<Record<string, string>> = {
   gr2_requests_total: "Calls that have ended.",
   gr2_request_seconds: "From arrival to the last byte of the answer.",
+  gr2_refusals_total: "Calls without an answer, by reason: rate_limited and overloaded are the 429.",
   gr2_answers_total: "Rankings given; fallback says why the caller's own order came back.",
+  gr2_answer_cache_total: "Answers of the model: from the cache of equal requests, or computed.",
   gr2_stage_seconds: "Where an answer's time went.",
   gr2_tokens_total: "Tokens read and written.",
   gr2_prompt_tokens_total: "Tokens of the prompts workers were asked: computed, or reused from the prefix cache.",
@@ -124,22 +160,27 @@ const help: Readonly<Record<string, string>> = {
   gr2_workers: "Workers.",
   gr2_workers_ready: "Workers that answer.",
   gr2_model_info: "The model that answers.",
+  process_cpu_seconds_total: "CPU time of the service, without its workers.",
+  process_resident_memory_bytes: "Memory of the service, without its workers.",
+  process_start_time_seconds: "When the service started, since 1970.",
+  process_open_fds: "Open files and sockets.",
+  nodejs_heap_used_bytes: "Used of the JavaScript heap.",
+  nodejs_external_memory_bytes: "Memory of objects outside the heap.",
+  nodejs_eventloop_delay_p99_seconds: "How late the event loop is, since the start.",
 };
-
-const head = (name: string, type: string): string[] => [
-  ...(help[name] === undefined ? [] : [`# HELP ${name} ${help[name]}`]),
-  `# TYPE ${name} ${type}`,
-];
 
 function histogramLines(name: string, labels: string, { counts, sum, count }: Histogram): string[] {
   const withBound = (le: string) => (labels === "" ? `{le="${le}"}` : `${labels.slice(0, -1)},le="${le}"}`);
   return [
-    ...bounds.map((bound, i) => `${name}_bucket${withBound(String(bound))} ${counts[i] ?? 0}`),
+    ...bounds.map((bound, i) => `${name}_bucket${withBound(floatText(bound))} ${counts[i] ?? 0}`),
     `${name}_bucket${withBound("+Inf")} ${count}`,
     `${name}_sum${labels} ${sum}`,
     `${name}_count${labels} ${count}`,
   ];
 }
+
+/** OpenMetrics writes 1 as 1.0 here. */
+const floatText = (x: number): string => (Number.isInteger(x) ? `${x}.0` : String(x));
 
 const braces = (labels: Labels): string => {
   const pairs = Object.entries(labels).map(([key, value]) => `${key}="${escaped(value)}"`);
@@ -147,4 +188,14 @@ const braces = (labels: Labels): string => {
 };
 
 const escaped = (value: string): string => value.replace(/\\/g, "\\\\").replace(/"/g, '\\"').replace(/\n/g, "\\n");
+
+/** Undefined where the system has no /proc. */
+function countOpenFiles(): number | undefined {
+  try {
+    return readdirSync("/proc/self/fd").length;
+  } catch {
+    return undefined;
+  }
+}
+
 const finite = (x: number): number => (Number.isFinite(x) ? x : 0);

@@ -3,7 +3,7 @@
  * messages name the field and the limit and never repeat what the caller sent.
  */
 import { isBlank } from "./blanks.ts";
-import { Refusal, type RerankRequest, type ServedModel } from "./types.ts";
+import { type ItemReference, Refusal, type RerankRequest, type ServedModel } from "./types.ts";
 
 /** Ids longer than this many UTF-8 bytes are refused. */
 export const maxIdBytes = 256;
@@ -70,6 +70,20 @@ export function checkRequest(
     throw new Refusal("invalid", "deadline_ms must be a number from 0 (the service's default).");
   if (request.deadlineMs > limits.maxDeadlineMs)
     throw new Refusal("too_large", `deadline_ms may be at most ${limits.maxDeadlineMs}.`);
+}
+
+/** Throws Refusal at the first rule that items to register break. */
+export function checkItems(
+  items: readonly ItemReference[],
+  { maxItems, maxTextBytes }: Pick<ServedModel["limits"], "maxItems" | "maxTextBytes">,
+): void {
+  if (items.length === 0) throw new Refusal("invalid", "items is empty: there is nothing to register.");
+  if (items.length > maxItems) throw tooMany("items", items.length, maxItems);
+  items.forEach((item, i) => {
+    checkItem(item, `items[${i}]`, maxTextBytes);
+    if (item.text === undefined || isBlank({ text: item.text }))
+      throw new Refusal("invalid", `items[${i}].text is missing or blank: an item is known by it.`);
+  });
 }
 
 function checkItem(

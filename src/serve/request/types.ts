@@ -71,6 +71,8 @@ export interface RerankAnswer {
   readonly tokens: { readonly prompt: number; readonly generated: number };
   /** Names the run, its config and its weights: equal versions answer equally. */
   readonly modelVersion: string;
+  /** An equal request was answered before, and this is its answer. */
+  readonly cached?: boolean;
 }
 
 /** Of the prompts a worker was asked: tokens it computed, and tokens it took from its prefix cache. */
@@ -113,6 +115,8 @@ export interface ServedModel {
     readonly maxTextBytes: number;
     readonly maxRequestBytes: number;
     readonly maxBatch: number;
+    /** Items of one registration. */
+    readonly maxItems: number;
     readonly maxDeadlineMs: number;
   };
 }
@@ -141,6 +145,33 @@ export class Refusal extends Error {
   }
 }
 
+/** Who asks: clients are served in turn. */
+export interface Caller {
+  /** Of the token or certificate, else the address it calls from. */
+  readonly name: string;
+  /** Counts work beyond the request itself against the client's rate, as so many requests. */
+  charge(requests: number): void;
+}
+
+/** What became of items to register. */
+export interface RegisteredCount {
+  /** Registrations so far. */
+  readonly version: number;
+  /** New, or with another text than before. */
+  readonly registered: number;
+  /** Registered before, or without an id. */
+  readonly unchanged: number;
+  /** The model knows them by id or title: nothing changes. */
+  readonly known: number;
+}
+
+export interface CallOptions {
+  /** Aborted when nobody waits for the answer any more. */
+  readonly signal?: AbortSignal;
+  /** Left out: one client like any other. */
+  readonly caller?: Caller;
+}
+
 /**
  * The re-ranker behind every transport. `rerank` and `stream` throw Refusal, and nothing else; after an abort of the signal
  * too, which nobody reads any more.
@@ -148,8 +179,12 @@ export class Refusal extends Error {
 export interface Reranker {
   /** Throws Refusal while the process is too late to take requests. Asked before a request is read: saying no must be cheap. */
   shed(): void;
-  rerank(request: RerankRequest, options?: { readonly signal?: AbortSignal }): Promise<RerankAnswer>;
-  stream(request: RerankRequest, options?: { readonly signal?: AbortSignal }): AsyncIterable<RerankEvent>;
+  rerank(request: RerankRequest, options?: CallOptions): Promise<RerankAnswer>;
+  stream(request: RerankRequest, options?: CallOptions): AsyncIterable<RerankEvent>;
+  /** Gives items that the model does not know an id and a semantic ID for later requests. Throws Refusal. */
+  register(items: readonly ItemReference[], options?: CallOptions): Promise<RegisteredCount>;
+  /** Of the registered items: their number of registrations. */
+  itemsVersion(): number;
   /** Undefined while nothing is loaded. */
   model(): ServedModel | undefined;
   /** Requests can be answered by a model now (not by falling back). */

@@ -14,10 +14,20 @@ export class RateLimiter {
    */
   take(client: string, numRequests: number, perSecond: number, burst: number, nowMs: number): number {
     if (perSecond <= 0) return 0;
-    const bucket = this.buckets.get(client) ?? { tokens: burst, atMs: nowMs };
-    const tokens = Math.min(burst, bucket.tokens + (Math.max(0, nowMs - bucket.atMs) / 1000) * perSecond);
+    const tokens = this.fill(client, perSecond, burst, nowMs);
     const allowed = tokens >= 1;
     this.buckets.set(client, { tokens: allowed ? tokens - numRequests : tokens, atMs: nowMs });
     return allowed ? 0 : Math.ceil(((1 - tokens) / perSecond) * 1000);
+  }
+
+  /** Takes for what is done already: a debt that later requests wait for. */
+  charge(client: string, numRequests: number, perSecond: number, burst: number, nowMs: number): void {
+    if (perSecond <= 0) return;
+    this.buckets.set(client, { tokens: this.fill(client, perSecond, burst, nowMs) - numRequests, atMs: nowMs });
+  }
+
+  private fill(client: string, perSecond: number, burst: number, nowMs: number): number {
+    const bucket = this.buckets.get(client) ?? { tokens: burst, atMs: nowMs };
+    return Math.min(burst, bucket.tokens + (Math.max(0, nowMs - bucket.atMs) / 1000) * perSecond);
   }
 }

@@ -4,7 +4,7 @@
  */
 import type { SecuritySettings } from "../../config/schema/serve-http.ts";
 import { ConfigError } from "../../core/errors.ts";
-import { Refusal } from "../request/types.ts";
+import { type Caller, Refusal } from "../request/types.ts";
 import { RateLimiter } from "./rate-limit.ts";
 import { readTls, type TlsMaterial } from "./tls.ts";
 import { findToken, readTokens, type StoredToken } from "./tokens.ts";
@@ -33,6 +33,8 @@ export interface Security {
    * @throws Refusal "rate_limited" with the time to wait.
    */
   admit(principal: Principal, numRequests?: number): void;
+  /** @param address it calls from: tells callers apart where nobody is asked who they are */
+  caller(principal: Principal, address: string | undefined): Caller;
   /** Reads tokens and certificates again, each apart: a bad file keeps what it held before, and throws in the end. */
   reload(): void;
 }
@@ -40,6 +42,7 @@ export interface Security {
 export function openSecurity(settings: SecuritySettings, now: () => number = () => performance.now()): Security {
   const limiter = new RateLimiter();
   let state = readState(settings);
+  const burstSize = (perSecond: number): number => Math.max(1, perSecond * settings.burstSeconds);
   return {
     get open() {
       return state.tokens.length === 0 && state.tls?.clientCa === undefined;
@@ -54,8 +57,14 @@ export function openSecurity(settings: SecuritySettings, now: () => number = () 
       if (!stored) throw new Refusal("unauthenticated", "A valid token is needed: Authorization: Bearer TOKEN.");
       return { name: stored.name, requestsPerSecond: stored.requestsPerSecond ?? settings.requestsPerSecond };
     },
+    caller({ name, requestsPerSecond }, address) {
+      return {
+        name: name === "open" ? `open ${address ?? ""}` : name,
+        charge: (requests) => limiter.charge(name, requests, requestsPerSecond, burstSize(requestsPerSecond), now()),
+      };
+    },
     admit({ name, requestsPerSecond }, numRequests = 1) {
-      const burst = Math.max(1, requestsPerSecond * settings.burstSeconds);
+      const burst = burstSize(requestsPerSecond);
       const retryAfterMs = limiter.take(name, numRequests, requestsPerSecond, burst, now());
       if (retryAfterMs > 0)
         throw new Refusal("rate_limited", `This client may send ${requestsPerSecond} requests a second.`, {

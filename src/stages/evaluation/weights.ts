@@ -54,8 +54,8 @@ export function makeExamples(
 
 export function fitValidationPrior(known: Known, validation: readonly Slate[]): FoldedPriors {
   const { context } = known;
-  const terms = { likelihood: false, evidence: context.config.decoding.evidence };
-  const { alone } = readPriors(context);
+  const { alone, order } = readPriors(context);
+  const terms = { likelihood: false, evidence: context.config.decoding.evidence, order };
   return fitFolds(makeExamples(known, validation), folds, (examples) => fitPrior(examples, terms, alone));
 }
 

@@ -4,6 +4,7 @@
  */
 import { gzipSync } from "node:zlib";
 import { describe, expect } from "vitest";
+import { rawZstd } from "../../table-forms.ts";
 import { csv, type Input, ids, items, jsonl, type Row, record, sequencesIn, shop, testInputs } from "./shop.ts";
 
 const table = (text: string | Uint8Array, name = "interactions.csv"): Input["files"] => ({ [name]: text });
@@ -15,17 +16,7 @@ const utf16 = (text: string): Buffer => Buffer.from(text, "utf16le");
 const latin1 = (text: string): Buffer => Buffer.from(text, "latin1");
 const lone = { settings: { columns: { time: "timestamp" }, maxBadShare: 0.05 } };
 
-/** A zstd frame of raw blocks (RFC 8878), as its own magic number, 2 MB window, no checksum. */
-function zstd(text: string | Uint8Array): Buffer {
-  const bytes = Buffer.from(text);
-  const parts = [Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x58])];
-  for (let at = 0; at === 0 || at < bytes.length; at += 65_536) {
-    const block = bytes.subarray(at, at + 65_536);
-    const head = (block.length << 3) | (at + 65_536 >= bytes.length ? 1 : 0);
-    parts.push(Buffer.from([head & 255, (head >> 8) & 255, head >> 16]), block);
-  }
-  return Buffer.concat(parts);
-}
+const zstd = (text: string): Buffer => rawZstd(Buffer.from(text));
 /** A frame that decompressors skip, as pzstd begins its files with. */
 const skippable = Buffer.from([0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 9, 9, 9, 9]);
 const halves = (text: string): [string, string] => [text.slice(0, 1000), text.slice(1000)];

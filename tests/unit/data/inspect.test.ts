@@ -12,6 +12,7 @@ import type { Measured } from "../../../src/data/inspect/measure.ts";
 import { guessOutcome } from "../../../src/data/inspect/outcomes.ts";
 import { advise } from "../../../src/data/inspect/propose.ts";
 import { interactionRoles, itemRoles } from "../../../src/data/inspect/roles.ts";
+import { rawZstd } from "../../table-forms.ts";
 import { layouts, readSequences, runDataStage, unsplit, writeLayout, writeParquetLayout } from "./layouts.ts";
 import { publicLayouts } from "./public-layouts.ts";
 
@@ -101,14 +102,61 @@ describe("what it says", () => {
     const path = writeLayout(root, {
       files: {
         "ratings.csv": "A1,B1,5.0,1400000000\nA2,B1,4.0,1400000001\n",
-        "semi.csv": "user_id;item_id\n1;2\n",
+        "one.csv": "user_id item_id|x\n",
         "a.zip": "PK",
       },
     });
     const text = await dataInspect(path, {});
     expect(text).toMatch(/ratings\.csv .*no header line/);
-    expect(text).toMatch(/semi\.csv .*the separator is another one/);
+    expect(text).toMatch(/one\.csv .*a header and no rows/);
     expect(text).toMatch(/a\.zip .*unpack it first/);
+  });
+
+  it("of tables in parts: a pattern, which reads them all", async () => {
+    const header = "user_id,video_id,date,hourmin,time_ms,is_click\n";
+    const rows = (day: number): string =>
+      Array.from(
+        { length: 30 },
+        (_, k) =>
+          `${k % 6},${k % 5},2022040${day},900,${1_649_000_000_000 + day * 86_400_000 + k * 1000},${k % 3 ? 1 : 0}\n`,
+      ).join("");
+    const path = writeLayout(root, {
+      files: {
+        "log_standard_4_08_to_4_21_1k.csv": header + rows(1),
+        "log_standard_4_22_to_5_08_1k.csv": header + rows(2),
+        "log_random_4_22_to_5_08_1k.csv": header + rows(3),
+        "video_features_basic_1k.csv": "video_id,author_id,tag\n0,1,39\n1,1,3\n2,4,5\n3,2,1\n4,4,7\n",
+      },
+    });
+    const { recipe, measured, found } = await inspect(path);
+    expect(readData(recipe).files).toMatchObject({ interactions: "log_standard_4_*_1k.csv" });
+    expect(measured).toMatchObject({ whole: true, interactions: 40, malformed: 0 }); // clicks of both parts
+    expect(found?.notes.join("\n")).toMatch(
+      /are parts of one table[\s\S]*log_random_4_22_to_5_08_1k\.csv hold interactions too/,
+    );
+    const { dataset } = await runDataStage(root, {
+      ...readData(recipe),
+      minInteractions: 0,
+      repeats: "keep",
+      split: unsplit,
+    });
+    expect(dataset.stats.interactions).toBe(40);
+  });
+
+  it("of semicolons, zstd and parts in a folder of exports", async () => {
+    const part = (from: number): string =>
+      `user_id;item_id;at\n${Array.from({ length: 20 }, (_, k) => `u${k % 4};p${k % 5};${1_700_000_000 + 86_400 * (from + k)}\n`).join("")}`;
+    const path = writeLayout(root, {
+      files: {
+        "orders-2.csv.zst": rawZstd(Buffer.from(part(20))),
+        "orders-10.csv.zst": rawZstd(Buffer.from(part(40))),
+        "products.csv": `item_id;title\n${[0, 1, 2, 3, 4].map((k) => `p${k};Product ${k}\n`).join("")}`,
+      },
+    });
+    const { recipe, measured, fault } = await inspect(path);
+    expect(fault).toBeUndefined();
+    expect(readData(recipe)).toMatchObject({ files: { interactions: "orders-*.csv.zst", items: "products.csv" } });
+    expect(measured).toMatchObject({ interactions: 40, users: 4, catalogue: 5, unknownItems: 0 });
   });
 
   it("of bad rows and unknown items: how many, and where", async () => {

@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { Rng } from "../../../src/core/rng.ts";
 import { softmax } from "../../../src/eval/choice-model.ts";
 import { gradedNdcg } from "../../../src/eval/metrics.ts";
-import { type Combination, type CombinationExample, combine } from "../../../src/policy/combination.ts";
+import { type Combination, type CombinationExample, combine, orderHelps } from "../../../src/policy/combination.ts";
 import {
   directScores,
   fitFolds,
@@ -164,5 +164,47 @@ describe("a language model on top of the prior", () => {
   it("comes out the same twice", () => {
     const examples = plant(400, 13, even, truthful);
     expect(combineOnBase(examples)).toEqual(combineOnBase(examples));
+  });
+});
+
+describe("the order that came in", () => {
+  /** The stage before knows `share` of what the evidence does not; its order and scores say so. */
+  const ordered = (n: number, seed: number, share: number): CombinationExample[] =>
+    plant(n, seed, () => ({ known: 1, unknown: 1 }), truthful).map((e) => {
+      const rng = Rng.of(seed, "order", e.user);
+      const said = e.logLikelihood.map((l) => share * l + (1 - share) * rng.uniform());
+      const by = orderBy(said);
+      const take = (values: readonly number[]): number[] => by.map((j) => values[j] as number);
+      return {
+        ...e,
+        scores: take(said),
+        evidence: take(e.evidence ?? []),
+        logLikelihood: take(e.logLikelihood),
+        truth: take(e.truth),
+      };
+    });
+
+  it("is part of the prior where it knows more than the evidence", () => {
+    const examples = ordered(1500, 4, 1);
+    expect(orderHelps(examples, 5, bootstrap)).toBe(true);
+    const [alone, both] = [false, true].map((order) => fitPrior(examples, { ...terms, order }));
+    expect(n5(both as Prior, ordered(1500, 5, 1))).toBeGreaterThan(n5(alone as Prior, ordered(1500, 5, 1)) + 0.05);
+  });
+
+  it("is left out where it knows nothing: the prior is the evidence, and costs nothing", () => {
+    let kept = 0;
+    for (let seed = 0; seed < 10; seed++) kept += Number(orderHelps(ordered(600, seed, 0), 5, bootstrap));
+    expect(kept).toBeLessThanOrEqual(1); // a one-sided test at 2.5 %
+    const examples = ordered(600, 0, 0);
+    const prior = fitPrior(examples, { ...terms, order: false });
+    expect([prior.preRank, ...prior.place]).toEqual(new Array(size + 1).fill(0));
+    for (const e of examples) expect(orderBy(directScores(prior, e, undefined))).toEqual(orderBy(e.evidence ?? []));
+  });
+
+  it("left out, a fit starts from the evidence's weight of the centre and keeps positions at 0", () => {
+    const centre = fitPrior(ordered(600, 1, 0), { ...terms, order: false });
+    const prior = fitPrior(ordered(600, 2, 0), { ...terms, order: false }, centre);
+    expect(prior.evidence).toBeGreaterThan(0);
+    expect(prior.place).toEqual(new Array(size).fill(0));
   });
 });

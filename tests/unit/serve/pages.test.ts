@@ -36,20 +36,44 @@ describe("/metrics", () => {
     expect(value(`gr2_requests_total{${labels},status="200"}`)).toBe(2);
     expect(value(`gr2_requests_total{${labels},status="400"}`)).toBe(1);
     expect(value('gr2_requests_total{transport="http",route="unknown",status="404"}')).toBe(3);
-    expect(value('gr2_answers_total{fallback="none"}')).toBe(1);
-    expect(value('gr2_answers_total{fallback="worker_lost"}')).toBe(1);
+    expect(value('gr2_answers_total{transport="http",route="/v2/rerank",mode="direct",fallback="none"}')).toBe(1);
+    expect(value('gr2_answers_total{transport="http",route="/v2/rerank",mode="direct",fallback="worker_lost"}')).toBe(
+      1,
+    );
     expect(value('gr2_tokens_total{kind="prompt"}')).toBe(80); // twice 40
     // Stage times are 2 ms twice: neither is within 1 ms, both are within 2.5.
-    expect(value('gr2_stage_seconds_bucket{stage="encode",le="0.001"}')).toBe(0);
-    expect(value('gr2_stage_seconds_bucket{stage="encode",le="0.0025"}')).toBe(2);
-    expect(value('gr2_stage_seconds_bucket{stage="encode",le="+Inf"}')).toBe(2);
-    expect(value('gr2_stage_seconds_sum{stage="encode"}')).toBeCloseTo(0.004);
+    expect(value('gr2_stage_seconds_bucket{mode="direct",stage="encode",le="0.001"}')).toBe(0);
+    expect(value('gr2_stage_seconds_bucket{mode="direct",stage="encode",le="0.0025"}')).toBe(2);
+    expect(value('gr2_stage_seconds_bucket{mode="direct",stage="encode",le="+Inf"}')).toBe(2);
+    expect(value('gr2_stage_seconds_sum{mode="direct",stage="encode"}')).toBeCloseTo(0.004);
     expect(value(`gr2_request_seconds_count{${labels}}`)).toBe(3);
     expect([value("gr2_ready"), value("gr2_queued"), value("gr2_workers_ready")]).toEqual([1, 3, 1]);
     expect(value('gr2_model_info{name="fake",version="fake@1"}')).toBe(1);
     expect(value("process_resident_memory_bytes")).toBeGreaterThan(1e6);
+    expect(value("process_open_fds")).toBeGreaterThan(3);
+    expect(value("process_start_time_seconds") * 1000).toBeCloseTo(performance.timeOrigin, -1);
+    expect(value('gr2_refusals_total{transport="http",route="/v2/rerank",reason="invalid"}')).toBe(1);
+    expect(value('gr2_answer_cache_total{mode="direct",result="miss"}')).toBe(1); // a fallback is neither
     for (const line of text.trimEnd().split("\n"))
       expect(line).toMatch(/^(# (HELP|TYPE) \w+ .+|\w+(\{(\w+="[^"]*",?)+\})? -?[\d.e+-]+)$/);
+  });
+});
+
+describe("/metrics as OpenMetrics", () => {
+  it("has every family's help, counters named without _total, and an end", async () => {
+    await service.post("/v2/rerank", { query: "q", documents: ["a"] });
+    const response = await fetch(`${service.url}/metrics`, {
+      headers: { accept: "application/openmetrics-text; version=1.0.0" },
+    });
+    expect(response.headers.get("content-type")).toBe("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    const text = await response.text();
+    expect(text.endsWith("\n# EOF\n")).toBe(true);
+    const types = text.split("\n").flatMap((line) => (line.startsWith("# TYPE ") ? [line.split(" ")] : []));
+    expect(types.map(([, , name]) => name)).toEqual([...new Set(types.map(([, , name]) => name))]);
+    for (const [, , name, type] of types) {
+      expect(text).toMatch(new RegExp(`^# HELP ${name} [A-Z1].*\\.$`, "m")); // a sentence, not the name again
+      if (type === "counter") expect(text).toMatch(new RegExp(`^${name}_total[{ ]`, "m"));
+    }
   });
 });
 
@@ -66,8 +90,8 @@ describe("/openapi.json", () => {
     expect(document.openapi).toBe("3.1.0");
     expect(Object.keys(document.paths).sort()).toEqual(
       [
-        ...["/", "/gr2/v1/model", "/gr2/v1/rerank", "/healthz", "/metrics", "/openapi.json"],
-        ...["/readyz", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score"],
+        ...["/", "/v1/items", "/gr2/v1/model", "/gr2/v1/rerank", "/healthz", "/metrics", "/openapi.json"],
+        ...["/readyz", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score", "/infinity/rerank"],
         ...["/health", "/ping", "/version", "/info", "/models", "/v1/models"],
       ].sort(),
     );

@@ -1,11 +1,10 @@
-/** The service's small parts: what is remembered, what is expected of batches, thoughts as text, texts encoded together. */
+/** The service's small parts: what is remembered, what is expected of batches, thoughts as text. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BatchTimes, expectedWait } from "../../../src/serve/engine/latency.ts";
 import { LoopLag } from "../../../src/serve/engine/loop-lag.ts";
 import { AnswerAlarm } from "../../../src/serve/model/answer-alarm.ts";
 import { Lru } from "../../../src/serve/model/lru.ts";
-import { NewItems } from "../../../src/serve/model/new-items.ts";
 import { ReasoningStream, reasoningText } from "../../../src/serve/request/reasoning.ts";
 
 describe("Lru", () => {
@@ -147,49 +146,5 @@ describe("AnswerAlarm", () => {
     note(100);
     note(11, "not ended");
     expect(said).toHaveLength(2);
-  });
-});
-
-describe("NewItems", () => {
-  const never = new AbortController().signal;
-  it("encodes what many ask for once, a few at a time, and nothing that nobody waits for", async () => {
-    const calls: string[][] = [];
-    let go: () => void = () => {};
-    const held = new Promise<void>((resolve) => {
-      go = resolve;
-    });
-    const items = new NewItems(async (texts) => {
-      calls.push([...texts]);
-      await held;
-      return texts.map((t) => [t.length]);
-    }, 100);
-    const left = new AbortController();
-    const first = items.encodeTexts(["a", "bb"], never);
-    const same = items.encodeTexts(["bb"], never);
-    const gone = items.encodeTexts(["cccc"], left.signal).catch(() => "gone");
-    const many = items.encodeTexts(
-      Array.from({ length: 20 }, (_, i) => "d".repeat(i + 5)),
-      never,
-    );
-    left.abort();
-    go();
-    expect(await Promise.all([first, same])).toEqual([[[1], [2]], [[2]]]);
-    expect((await many).length).toBe(20);
-    expect(await gone).toBe("gone");
-    expect(calls.map((texts) => texts.length)).toEqual([2, 16, 4]);
-    expect(calls.flat()).not.toContain("cccc");
-    await items.encodeTexts(["bb", "ddddd"], never);
-    expect(calls.length).toBe(3); // remembered
-  });
-
-  it("fails the requests of a call that fails, and goes on with the next", async () => {
-    let broken = true;
-    const items = new NewItems(async (texts) => {
-      if (broken) throw new Error("lost");
-      return texts.map(() => [0]);
-    }, 10);
-    await expect(items.encodeTexts(["a"], never)).rejects.toThrow("lost");
-    broken = false;
-    expect(await items.encodeTexts(["a"], never)).toEqual([[0]]);
   });
 });

@@ -61,7 +61,7 @@ describe("paths of other servers", () => {
 
 describe("infinity", () => {
   it("is told from vLLM by a field only it has, and gives texts as texts", async () => {
-    const body = { model: "m", query: "q", documents: ["a", "b"], return_documents: true, top_n: 1 };
+    const body = { model: "m", query: "q", documents: ["a", "b"], return_documents: true, top_n: 1, raw_scores: false };
     expect((await post("/rerank", body)).body).toEqual({
       ...{ object: "rerank", id: "infinity-r-1", model: "fake", created: expect.any(Number) },
       usage: { prompt_tokens: 40, total_tokens: 42 },
@@ -69,9 +69,10 @@ describe("infinity", () => {
     });
     const raw = (await post("/v1/rerank", { query: "q", documents: ["a"], raw_scores: true })).body;
     expect(raw).toMatchObject({ results: [{ index: 0, relevance_score: Math.log(0.1), document: null }] });
-    expect((await post("/rerank", { query: "q", documents: ["a"] })).body).toMatchObject({
-      results: [{ document: { text: "a" } }], // vLLM
-    });
+    // litellm sends the same to both: the path tells them apart.
+    const same = { query: "q", documents: ["a"], return_documents: true };
+    expect((await post("/rerank", same)).body).toMatchObject({ results: [{ document: { text: "a" } }] });
+    expect((await post("/infinity/rerank", same)).body).toMatchObject({ results: [{ document: "a" }] });
     expect(await post("/rerank", { ...body, documents: [] })).toMatchObject({
       status: 400,
       body: { error: { type: "BadRequestError", code: 400 } },

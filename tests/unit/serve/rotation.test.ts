@@ -8,12 +8,28 @@ import { Refusal } from "../../../src/serve/request/types.ts";
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
 describe("admission", () => {
-  const queue = (accepted: number, expected: { wait: number; own: number }, running = 0) => ({
+  const queue = (
+    accepted: number,
+    expected: { wait: number; own: number },
+    running = 0,
+    { standing = 0, ahead = 0, own = 1 } = {},
+  ) => ({
     accepted,
-    batcher: { expected: () => expected, load: () => ({ queued: accepted - running, running }) },
+    ownAccepted: () => own,
+    batcher: {
+      expected: () => expected,
+      load: () => ({ queued: accepted - running, running }),
+      standing: () => standing,
+      waiting: () => ({ ahead, atOnce: 8 }),
+    },
   });
-  const admission = (overload: "refuse" | "own-order", lag = 0) =>
-    new Admission({ maxQueue: 2, maxLagMs: 100, overload }, { standing: () => lag });
+  let now = 0;
+  const admission = (overload: "refuse" | "own-order", lag = 0, maxQueue = 2) =>
+    new Admission(
+      { maxQueue, maxLagMs: 100, overload, standingMs: 500, standingWait: 0.1 },
+      { standing: () => lag },
+      () => now,
+    );
   const refusal = (ask: () => unknown): Refusal => {
     try {
       ask();
@@ -24,26 +40,50 @@ describe("admission", () => {
   };
 
   it("counts what waits, not what is computed", () => {
-    expect(admission("refuse").admits(queue(3, { wait: 0, own: 10 }, 2), "direct", 100)).toBe(true);
-    const full = refusal(() => admission("refuse").admits(queue(3, { wait: 40, own: 10 }, 1), "direct", 100));
+    expect(admission("refuse").admits(queue(3, { wait: 0, own: 10 }, 2), "direct", "a", 100)).toBe(true);
+    const full = refusal(() => admission("refuse").admits(queue(3, { wait: 40, own: 10 }, 1), "direct", "a", 100));
     expect([full.message, full.retryAfterMs]).toEqual(["2 requests are waiting", 40]);
-    expect(admission("own-order").admits(queue(3, { wait: 40, own: 10 }, 1), "direct", 100)).toBe(false);
+    expect(admission("own-order").admits(queue(3, { wait: 40, own: 10 }, 1), "direct", "a", 100)).toBe(false);
   });
 
   it("turns away what cannot be answered in time, with the time that is missing; never the first in line", () => {
-    const late = refusal(() => admission("refuse").admits(queue(1, { wait: 90, own: 30 }), "direct", 100));
+    const late = refusal(() => admission("refuse").admits(queue(1, { wait: 90, own: 30 }), "direct", "a", 100));
     expect([late.message, late.retryAfterMs]).toEqual([
       "an answer would take about 120 ms, the deadline is 100 ms",
       20, // 90 + 30 - 100
     ]);
-    expect(admission("refuse").admits(queue(1, { wait: 0, own: 300 }), "direct", 100)).toBe(true);
+    expect(admission("refuse").admits(queue(1, { wait: 0, own: 300 }), "direct", "a", 100)).toBe(true);
+  });
+
+  it("finds room in a full queue for a client that has nothing in it, up to twice the limit", () => {
+    const times = { wait: 10, own: 10 };
+    const stranger = { own: 0 };
+    expect(admission("refuse").admits(queue(3, times, 0, stranger), "direct", "b", 100)).toBe(true);
+    expect(refusal(() => admission("refuse").admits(queue(3, times), "direct", "a", 100)).code).toBe("overloaded");
+    const most = () => admission("refuse").admits(queue(4, times, 0, stranger), "direct", "b", 100);
+    expect(refusal(most).message).toBe("2 requests are waiting");
+  });
+
+  it("lets a burst wait up to its deadline, but a queue that stands a tenth of it, until nothing is refused any more", () => {
+    const one = admission("refuse", 0, 100);
+    const asked = (wait: number, standing: number, ahead = 20, deadlineMs = 2_000): boolean =>
+      one.admits(queue(30, { wait, own: 20 }, 0, { standing, ahead }), "direct", "a", deadlineMs);
+    expect(asked(1_500, 499)).toBe(true);
+    expect(asked(200, 501)).toBe(true); // a tenth of 2,000
+    expect(asked(1_500, 501, 7)).toBe(true); // fits the next batches
+    expect(asked(1_500, 501, 20, 50_000)).toBe(true); // patient
+    expect(refusal(() => asked(201, 501)).retryAfterMs).toBe(201);
+    now = 400; // the queue stands no more, because others were refused
+    expect(refusal(() => asked(201, 0)).code).toBe("overloaded");
+    now = 901;
+    expect(asked(201, 0)).toBe(true);
   });
 
   it("turns everything away while the process is late", () => {
     expect(refusal(() => admission("refuse", 101).shed()).retryAfterMs).toBe(202);
     admission("refuse", 100).shed();
     admission("own-order", 101).shed();
-    expect(admission("own-order", 101).admits(queue(0, { wait: 0, own: 0 }), "direct", 100)).toBe(false);
+    expect(admission("own-order", 101).admits(queue(0, { wait: 0, own: 0 }), "direct", "a", 100)).toBe(false);
   });
 });
 
@@ -59,7 +99,7 @@ describe("rotation", () => {
     const [first, second] = [run("first", closed), run("second", closed)];
     const rotation = new Rotation();
     rotation.deploy(first);
-    const leave = rotation.enter(first, () => {});
+    const leave = rotation.enter(first, "a", () => {});
     rotation.deploy(second);
     await nextTurn();
     expect([rotation.current, rotation.accepted(first), closed]).toEqual([second, 1, []]);
@@ -75,7 +115,7 @@ describe("rotation", () => {
     const rotation = new Rotation();
     rotation.deploy(first);
     const ended: string[] = [];
-    const leave = rotation.enter(first, (reason) => {
+    const leave = rotation.enter(first, "a", (reason) => {
       ended.push(reason);
       leave();
     });

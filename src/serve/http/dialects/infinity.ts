@@ -1,4 +1,7 @@
-/** Infinity's re-rank endpoint: POST /rerank and /v1/rerank with `documents` and a field only Infinity has. */
+/**
+ * Infinity's re-rank endpoint: POST /infinity/rerank, and /rerank and /v1/rerank with a field only Infinity has. litellm
+ * sends the same body to Infinity and to vLLM, whose answers differ: only the path can tell them apart then.
+ */
 import { z } from "zod";
 import { callersId, document, query, readText, toRequest } from "../mapping.ts";
 import { type Dialect, fallbackField, isObject, parseBody, renderFallback } from "./dialect.ts";
@@ -32,9 +35,7 @@ const answer = z.object({
   ),
 });
 
-/** Fields that vLLM, which has the same path, does not have. */
-export const looksLikeInfinity = (raw: unknown): boolean =>
-  isObject(raw) && "documents" in raw && ("raw_scores" in raw || "return_documents" in raw);
+export const looksLikeInfinity = (raw: unknown): boolean => isObject(raw) && "documents" in raw && "raw_scores" in raw;
 
 export const infinity: Dialect = {
   ...{ name: "infinity", body, answer },
