@@ -1,4 +1,4 @@
-"""The faults a verb may report. Each maps to one gRPC status code (see rpc/service.py); the message is one sentence for a person."""
+"""The faults a verb may report. Each maps to one gRPC status code (rpc/service.py); messages are one sentence for a person."""
 
 from __future__ import annotations
 

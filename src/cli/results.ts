@@ -63,7 +63,7 @@ export function resultsTable(results: ResultsFile): string {
     .flatMap((s) => (findSystem(s)?.comparedWith ?? []).map((sft) => [s, sft] as const))
     .filter(([s, sft]) => lift(s, sft) !== "")
     .map(([s, sft]) => `${s} over ${sft} ${lift(s, sft)}`);
-  if (added.length > 0) legend.push(`ΔN@5 by RL: ${added.join("; ")}.`);
+  if (added.length > 0) legend.push(`ΔN@5 by training: ${added.join("; ")}.`);
   const alarms = (results.alarms ?? []).map((text) => pc.red(`! ${text}`));
   return [...headline(results), pc.bold(head), ...body, pc.dim(legend.filter(Boolean).join(" ")), ...alarms].join("\n");
 }

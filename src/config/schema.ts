@@ -4,11 +4,12 @@
  */
 import { z } from "zod";
 import { data, prerank } from "./schema/data.ts";
+import { evaluation } from "./schema/evaluation.ts";
 import { evidence } from "./schema/evidence.ts";
 import { embed, sid } from "./schema/items.ts";
 import { decoding, model, prompts, runtime } from "./schema/model.ts";
 import { serve } from "./schema/serve.ts";
-import { evaluation, midtrain, rl, sft, teacher } from "./schema/training.ts";
+import { midtrain, rl, sft, teacher } from "./schema/training.ts";
 
 export const configSchema = z.strictObject({
   extends: z

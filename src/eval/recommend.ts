@@ -32,6 +32,8 @@ export interface Recommendation {
 export interface Judged {
   readonly system: string;
   readonly values: readonly number[];
+  /** It has a language model whose weight is 0: what it is worth is none of the model's merit. */
+  readonly silent?: boolean;
 }
 
 export type Choice = Pick<Recommendation, "system" | "leader" | "margin" | "without_model" | "with_model">;
@@ -45,13 +47,16 @@ export function choose(
   judged: readonly Judged[],
   bootstrap: Partial<BootstrapOptions> = {},
 ): Choice {
-  const rivals = judged.flatMap(({ system: name, values }) => {
+  const rivals = judged.flatMap(({ system: name, values, silent = false }) => {
     const system = findSystem(name);
     const mean = values.reduce((sum, v) => sum + v, 0) / Math.max(1, values.length);
-    return system?.servable ? [{ system, values, mean }] : [];
+    return system?.servable ? [{ system, values, mean, silent }] : [];
   });
-  const best = (of: (system: System) => boolean): number =>
-    rivals.reduce((top, r, i) => (of(r.system) && (top < 0 || r.mean > (rivals[top]?.mean ?? 0)) ? i : top), -1);
+  const best = (of: (system: System, silent: boolean) => boolean): number =>
+    rivals.reduce(
+      (top, r, i) => (of(r.system, r.silent) && (top < 0 || r.mean > (rivals[top]?.mean ?? 0)) ? i : top),
+      -1,
+    );
   const leader = best(() => true);
   const paired = new PairedBootstrap(users, rivals, bootstrap);
   const rankCost = (i: number): number => costClasses.indexOf(rivals[i]?.system.cost ?? "reasoning");
@@ -62,7 +67,7 @@ export function choose(
   const findName = (i: number | undefined): string | undefined => rivals[i ?? -1]?.system.name;
   const [system, first, without] = [findName(chosen), findName(leader), findName(best((s) => s.stage === undefined))];
   if (!system || !first || !without) throw new RangeError("there is no servable system without a language model");
-  const withModel = findName(best((s) => s.stage !== undefined));
+  const withModel = findName(best((s, silent) => s.stage !== undefined && !silent));
   const { delta, ciLow, ciHigh } = paired.compare(leader, chosen ?? leader);
   return {
     system,

@@ -7,8 +7,8 @@
  */
 import type { Mode } from "../prompts/rerank.ts";
 
-/** Stages that leave a language model. */
-export type LanguageModelStage = "midtrain" | "sft" | "rl";
+/** Stages that leave a language model; base: a pretrained one as it was before any of them. */
+export type LanguageModelStage = "base" | "midtrain" | "sft" | "rl";
 
 /**
  *   input     the order that came in
@@ -103,6 +103,14 @@ export const systems: readonly System[] = [
     description: "the evidence by a listwise regression alone",
   },
   {
+    name: "minilm",
+    mode: "scores",
+    kind: "baseline",
+    servable: false,
+    cost: "one pass",
+    description: "a cross-encoder over titles, fine-tuned on re-rank slates",
+  },
+  {
     name: "prior",
     mode: "prior",
     kind: "baseline",
@@ -117,6 +125,24 @@ export const systems: readonly System[] = [
     servable: true,
     cost: "statistics",
     description: "the evidence alone, no language model",
+  },
+  {
+    name: "zero_shot",
+    stage: "base",
+    mode: "answer",
+    kind: "baseline",
+    servable: false,
+    cost: "generation",
+    description: "the base model before any training, asked with the same prompt, no prior",
+  },
+  {
+    name: "zero_shot_titles",
+    stage: "base",
+    mode: "direct",
+    kind: "baseline",
+    servable: false,
+    cost: "one pass",
+    description: "the base model's likelihood of each title after those of the history, no prior",
   },
   {
     name: "direct",
@@ -143,6 +169,7 @@ export const systems: readonly System[] = [
     stage: "sft",
     mode: "direct",
     kind: "policy",
+    comparedWith: ["direct"],
     servable: true,
     cost: "one pass",
     description: "likelihood × prior, SFT model",

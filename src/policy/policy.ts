@@ -8,6 +8,7 @@ import type { Compressor } from "../prompts/compress.ts";
 import type { Parsed } from "../prompts/parse.ts";
 import type { Encoder } from "../prompts/pieces.ts";
 import { constraintTokens, type PromptMode, type PromptOptions } from "../prompts/rerank.ts";
+import { titlePiece, titlesTask } from "../prompts/tasks.ts";
 import type { Group, PermutationConstraint, TokenIds, WorkerClient } from "../worker/types.ts";
 import {
   type AskOptions,
@@ -196,6 +197,15 @@ export class Policy {
     };
   }
 
+  /** The same in words, for a model that knows no semantic IDs: titles after titles. */
+  titleGroup(slate: Pick<SlateInput, "history" | "candidates">): Group {
+    const shown = Array.prototype.slice.call(slate.history, -this.options.prompts.historyItems) as number[];
+    return {
+      prompt: this.encoder.encode(titlesTask(shown.map(this.getTitle))),
+      responses: slate.candidates.map((row) => this.encoder.encode([titlePiece(this.getTitle(row))])),
+    };
+  }
+
   /**
    * log p(item | history) of every candidate: one forward pass a slate, the history computed once (direct mode).
    * @returns per slate, per candidate, nats, summed over the item's tokens
@@ -203,12 +213,13 @@ export class Policy {
   async logLikelihood(
     slates: readonly SlateInput[],
     o: { modelId?: string; signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
+    makeGroup: (slate: SlateInput) => Group = (slate) => this.directGroup(slate),
   ): Promise<number[][]> {
     const out: number[][] = [];
     const chunk = 256;
     for (let start = 0; start < slates.length; start += chunk) {
       const part = slates.slice(start, start + chunk);
-      const groups = part.map((s) => this.directGroup(s));
+      const groups = part.map(makeGroup);
       const { logprobs } = await this.worker.forward(
         {
           ...(o.modelId ? { modelId: o.modelId } : {}),

@@ -51,3 +51,10 @@ export function personaTask(
 
 /** (4) General language: plain text. */
 export const languageTask = (paragraph: string): Piece[] => [marker("text"), text(paragraph), marker("end")];
+
+/** A history in words alone, for a model that knows no semantic IDs; a title follows (titlePiece). @param titles oldest first */
+export const titlesTask = (titles: readonly string[]): Piece[] => [
+  text(`What one person chose, in this order:\n${titles.map((title) => `- ${title}\n`).join("")}-`),
+];
+
+export const titlePiece = (title: string): Piece => text(` ${title}`, maxTitle);

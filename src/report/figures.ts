@@ -4,7 +4,7 @@ import { alarmHistory } from "../rl/health.ts";
 import type { ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
 import * as plots from "./plots.ts";
-import { healthTable } from "./sections.ts";
+import { healthTable, worthTable } from "./sections.ts";
 
 type Spec = Record<string, unknown>;
 
@@ -55,11 +55,13 @@ export async function comparisonFigure(data: ReportData): Promise<Html> {
 export async function trainingFigures(data: ReportData): Promise<Html> {
   const sftParts = { loss_think: "reasoning", loss_answer: "ranking", loss_replay: "replay" };
   const sft = curve(data, "sft", sftParts);
-  const validation = curve(data, "rl", {
+  const byMode = {
     validation_ndcg5_think: "with reasoning",
     validation_ndcg5_answer: "at once",
     validation_ndcg5_prerank: "pre-rank",
-  });
+  };
+  const validation = curve(data, "rl", byMode);
+  const sftValidation = curve(data, "sft", byMode);
   return section("Training", "Thin lines are single steps, thick lines are moving averages.", [
     await figure(
       "Mid-training loss",
@@ -68,6 +70,11 @@ export async function trainingFigures(data: ReportData): Promise<Html> {
     await figure(
       "SFT loss",
       drawn(sft.length > 1 ? sft : curve(data, "sft", { loss: "loss" }), { y: "loss", smooth: true }),
+    ),
+    await figure(
+      "Validation N@5 during SFT",
+      drawn(sftValidation, { y: "N@5, greedy" }),
+      "On a fixed draw of validation slates.",
     ),
     await figure("RL reward", drawn(curve(data, "rl", { reward: "reward" }), { y: "mean reward", smooth: true })),
     await figure(
@@ -270,6 +277,7 @@ export async function costFigures(data: ReportData): Promise<Html> {
     .filter(([, s]) => s.peak_bytes > 0)
     .map(([name, s]) => ({ name, value: s.peak_bytes / 2 ** 30, label: `${(s.peak_bytes / 2 ** 30).toFixed(2)} GiB` }));
   return section("Cost", "As measured when each stage ran.", [
+    worthTable(data),
     await figure(
       "Time",
       stages.length > 0 ? plots.bars(stages, { x: "seconds", color: plots.palette.indigo }) : undefined,

@@ -16,7 +16,7 @@ import { style } from "./style.ts";
 import { teacherTables } from "./teacher.ts";
 
 /** Raised when the page changes, so that reports of older code are drawn again. */
-const layout = 4;
+const layout = 5;
 
 /**
  * Writes `run`/report.html and returns its path. Leaves it alone if it already shows exactly this data, unless forced.

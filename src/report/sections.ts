@@ -216,6 +216,31 @@ export function healthTable(data: ReportData): Html {
   )}</tbody></table></div><figcaption>Valid: a complete permutation of the slate, after sound reasoning where there is any. Bad reasoning: it repeats itself, hits its limit, holds special tokens or copies the prompt. Copied: the input order, so Kendall τ to it is 1.</figcaption></figure>`;
 }
 
+/** Steps of a run whose worth can be seen: what a step added to N@5 is one system against the one before it. */
+const steps = [
+  { name: "evidence", stages: ["candidates", "slates", "evidence"], system: "evidence", baseline: "prerank" },
+  { name: "mid-training", stages: ["embed", "sid", "midtrain"], system: "direct", baseline: "prior" },
+  { name: "SFT", stages: ["traces", "calibrate", "sft"], system: "sft_direct", baseline: "direct" },
+  { name: "RL", stages: ["rl"], system: "rl_direct", baseline: "sft_direct" },
+  { name: "RL, with reasoning", stages: ["rl"], system: "rl", baseline: "sft" },
+] as const;
+
+/** Minutes of each step, and what it brought on test. */
+export function worthTable(data: ReportData): Html {
+  const { timings } = data.metrics;
+  const rows = steps.flatMap(({ name, stages, system, baseline }) => {
+    const lift = computeLift(data, system, "N@5", "conditional", baseline);
+    const seconds = stages.reduce((sum, stage) => sum + (timings[stage] ?? 0), 0);
+    return lift && seconds > 0
+      ? [
+          html`<tr><td>${name}<small>${stages.join(", ")}</small></td><td>${minutes(seconds)}</td>${liftCell(lift)}<td>${system} over ${baseline}</td></tr>`,
+        ]
+      : [];
+  });
+  if (rows.length === 0) return html``;
+  return html`<figure class="card"><h3>What each step took and brought</h3><div class="scroll"><table><thead><tr><th>step</th><th>time</th><th>Δ N@5</th><th>on test</th></tr></thead><tbody>${rows}</tbody></table></div><figcaption>On slates that hold the true item, paired, with 95 % intervals.</figcaption></figure>`;
+}
+
 /** Where all of this came from. */
 export function provenance(data: ReportData): Html {
   const { manifest: m, metrics } = data;

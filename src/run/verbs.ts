@@ -16,6 +16,7 @@ export const verbModules: Readonly<Record<Verb, string>> = {
   embed: "items/embed.py",
   factorize: "items/factorize.py",
   fitTrees: "trees.py",
+  fitCrossEncoder: "cross_encoder.py",
   fitSemanticIds: quantizer,
   encodeSemanticIds: quantizer,
   loadModel: engine,

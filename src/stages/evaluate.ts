@@ -11,13 +11,14 @@ import { cutHeads } from "../artifacts/heads.ts";
 import { ordersFile, type TestOrders } from "../artifacts/orders.ts";
 import { type DirectPriors, priorsFile, type Results } from "../artifacts/results.ts";
 import { conditional, readSlates, toLabelledSlate } from "../artifacts/slates.ts";
+import type { Config } from "../config/schema.ts";
 import { ConfigError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { Rng } from "../core/rng.ts";
 import type { LabelledSlate } from "../data/slate-items.ts";
 import { gradedNdcg } from "../eval/metrics.ts";
 import { choose, recommend } from "../eval/recommend.ts";
-import { baselinesFor, findSystem, isPolicy } from "../eval/systems.ts";
+import { baselinesFor, findSystem, isPolicy, type LanguageModelStage } from "../eval/systems.ts";
 import { resultsTable } from "../eval/table.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import { openMetrics } from "../plugins/evaluation.ts";
@@ -28,6 +29,7 @@ import { modelVerbs } from "../run/verbs.ts";
 import { modelAnswers, type SystemResult } from "./evaluation/answers.ts";
 import type { Asked } from "./evaluation/asked.ts";
 import { baselineAnswers, bestPreranker } from "./evaluation/baselines.ts";
+import { crossEncoderAnswers } from "./evaluation/cross-encoder.ts";
 import { examples } from "./evaluation/examples.ts";
 import { bootstrapOptions, fitValidationPrior } from "./evaluation/weights.ts";
 
@@ -35,10 +37,11 @@ export const evaluate: Stage = {
   name: "evaluate",
   source: import.meta.url,
   inputs: ["data", "sid", "midtrain", "slates", "evidence", "calibrate", "traces", "sft", "rl"],
-  verbs: modelVerbs,
+  verbs: ["fitCrossEncoder", ...modelVerbs],
   plugins: ["metrics", "baselines"],
   settings: (c) => ({
     eval: c.eval,
+    ...(c.eval.crossEncoder.slates > 0 ? { encoder: c.embed.model } : {}),
     brought: Object.values(c.eval.baselines).map((from) => (typeof from === "string" ? hashFile(from) : "")),
     ...{ prompts: c.prompts, decoding: c.decoding, refit: c.refit, seed: c.seed },
     ...(c.refit ? { refitted: c.midtrain } : {}),
@@ -81,11 +84,15 @@ async function run(context: StageContext): Promise<Summary> {
   const prior = fitValidationPrior({ context, evidence }, validation);
   const asked = { context, corpus, evidence, prior, validation, test, heads, missed, selection, shown };
   const answers: SystemResult[] = await baselineAnswers(asked);
-  const done = context.cursor.read<number>() ?? 0; // stages whose answers an interrupted attempt wrote
-  for (const [i, stage] of (["midtrain", "sft", "rl"] as const).entries()) {
-    const file = join(context.dir, `${stage}.json`);
+  const parts: readonly (readonly [name: string, answer: () => Promise<SystemResult[]>])[] = [
+    ...(config.eval.crossEncoder.slates > 0 ? [["minilm", () => crossEncoderAnswers(asked)] as const] : []),
+    ...listModels(config).map((stage) => [stage, () => modelAnswers(stage, asked)] as const),
+  ];
+  const done = context.cursor.read<number>() ?? 0; // parts whose answers an interrupted attempt wrote
+  for (const [i, [name, answer]] of parts.entries()) {
+    const file = join(context.dir, `${name}.json`);
     if (i >= done) {
-      writeJson(file, await modelAnswers(stage, asked));
+      writeJson(file, await answer());
       context.cursor.write(i + 1);
     }
     answers.push(...readJson<SystemResult[]>(file));
@@ -113,6 +120,12 @@ async function run(context: StageContext): Promise<Summary> {
     ci_high: over_ranker.ci_high,
   };
 }
+
+/** Language models that answer: those of the stages, and the one they began from if it can do something untrained. */
+const listModels = ({ eval: { zeroShot }, model }: Config): LanguageModelStage[] => [
+  ...(zeroShot && model.source === "pretrained" ? (["base"] as const) : []),
+  ...(["midtrain", "sft", "rl"] as const),
+];
 
 /** The metrics of eval.metrics, by system and name; of an answer that cannot be read 0. */
 async function measureBrought(
@@ -164,7 +177,11 @@ function tabulate(
   });
   const judged = answers
     .filter((a) => a.validation.length > 0)
-    .map((a) => ({ system: a.system, values: a.validation.map((labels) => gradedNdcg(labels, 5)) }));
+    .map((a) => ({
+      system: a.system,
+      values: a.validation.map((labels) => gradedNdcg(labels, 5)),
+      silent: findSystem(a.system)?.mode === "direct" && a.prior?.likelihood === 0,
+    }));
   const users = selection.map((i) => asked.validation[i]?.user ?? -1);
   const recommendation = recommend(choose(users, judged, bootstrap), rows, comparisons);
   const validation = Object.fromEntries(

@@ -17,6 +17,7 @@ import { deriveSeed, Rng, unitHash } from "../core/rng.ts";
 import { resume, saveCheckpoint } from "../models/checkpoint.ts";
 import { type Document, learnDocuments } from "../models/documents.ts";
 import { openLanguageModel, weightsChanged } from "../models/language-model.ts";
+import { drawValidation, evaluatePolicy } from "../models/learning-curve.ts";
 import { checkRenderedPrompts } from "../models/prompt-check.ts";
 import { type Example, replayBatches, supervisedBatch } from "../models/supervised.ts";
 import { type Slate, targetDistribution } from "../prerank/types.ts";
@@ -39,6 +40,17 @@ export const sft: Stage = {
   run,
 };
 
+interface State {
+  readonly step: number;
+  /** Moving average of the loss. */
+  readonly smooth: number;
+  /** Best N@5 on validation slates so far, and the step it was reached at; 0: none was measured. */
+  readonly best: number;
+  readonly bestStep: number;
+  /** Evaluations in a row since then that were no better. */
+  readonly flat: number;
+}
+
 async function run(context: StageContext): Promise<Summary> {
   const { config, signal } = context;
   const o = config.sft;
@@ -50,7 +62,6 @@ async function run(context: StageContext): Promise<Summary> {
 
   const { slates, evidence } = readHeads(context, "rerank");
   const byId = new Map(slates.map((s) => [s.id, s]));
-  checkRenderedPrompts(context, corpus, byId.values(), "SFT");
   const lessons: readonly (TraceRecord | ReasoningRecord)[] =
     o.target === "order" ? readTraces(context) : readReasonings(context);
   if (lessons.length === 0)
@@ -80,14 +91,32 @@ async function run(context: StageContext): Promise<Summary> {
     return order.slice(start, start + o.batchSlates).map((t) => toExample(t, epoch));
   };
 
-  const resumed = await resume<{ step: number; smooth: number }>(context, worker, model.lineage);
+  const validation = o.evalSteps > 0 ? drawValidation(context, o.evalSlates) : [];
+  checkRenderedPrompts(context, corpus, [...slates, ...validation], "SFT");
+  const known = { ...evidence, ...readHeads(context, "validation").evidence };
+  const evaluate = (step: number): Promise<number> =>
+    evaluatePolicy(
+      context,
+      policy,
+      validation,
+      (slate) => toSlateInput(corpus, slate, known),
+      [o.noThinkShare > 0 ? "answer" : "think"],
+      step,
+    );
+  const keep = () =>
+    worker.saveState({ path: stateDir(context.dir), includeOptimizer: false, metadata: model.lineage }, { signal });
+
+  const resumed = await resume<State>(context, worker, model.lineage);
   weightsChanged(worker);
   const mayLearn = (user: number): boolean => isSftUser(config.seed, o.userShare, user);
   const replay = replayBatches(config, corpus, policy, mayLearn, replayTokens(policy, drawBatch(0), o.replayShare));
   for (let skipped = 0; skipped < (resumed?.step ?? 0); skipped++) replay.next();
 
-  const smooth = { loss: resumed?.smooth ?? Number.NaN };
-  for (let step = resumed?.step ?? 0; step < steps; step++) {
+  let state: State = resumed ?? { step: 0, smooth: Number.NaN, best: -1, bestStep: 0, flat: 0 };
+  const patience = o.patience > 0 ? o.patience : Number.POSITIVE_INFINITY;
+  if (!resumed && validation.length > 0) await evaluate(0); // what SFT begins with; it cannot write an answer yet
+  while (state.step < steps && state.flat < patience) {
+    const { step } = state;
     const examples = drawBatch(step);
     const values: Record<string, number> = {};
     const seed = deriveSeed(config.seed, "sft", "dropout", step);
@@ -124,14 +153,30 @@ async function run(context: StageContext): Promise<Summary> {
       { ...adamW, learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
       { signal },
     );
-    smooth.loss = Number.isNaN(smooth.loss) ? loss : 0.95 * smooth.loss + 0.05 * loss;
+    const smooth = Number.isNaN(state.smooth) ? loss : 0.95 * state.smooth + 0.05 * loss;
     context.metrics(step, { loss, ...values, gradNorm, learningRate });
-    context.progress(`loss ${smooth.loss.toFixed(3)}`, step + 1, steps);
-    if ((step + 1) % o.checkpointSteps === 0 && step + 1 < steps)
-      await saveCheckpoint(context, worker, model.lineage, step + 1, { step: step + 1, smooth: smooth.loss });
+    context.progress(`loss ${smooth.toFixed(3)}`, step + 1, steps);
+    state = { ...state, step: step + 1, smooth };
+    const last = step + 1 === steps;
+    if (validation.length > 0 && (last || (step + 1) % o.evalSteps === 0)) {
+      const value = await evaluate(step + 1);
+      const isBest = value > state.best;
+      state = isBest ? { ...state, best: value, bestStep: step + 1, flat: 0 } : { ...state, flat: state.flat + 1 };
+      if (isBest) await keep();
+    }
+    if ((step + 1) % o.checkpointSteps === 0 && !last)
+      await saveCheckpoint(context, worker, model.lineage, step + 1, state);
   }
-  await worker.saveState({ path: stateDir(context.dir), includeOptimizer: false, metadata: model.lineage }, { signal });
-  return { steps, lessons: lessons.length, finalLoss: smooth.loss };
+  if (state.step < steps)
+    context.log(
+      `stopped after ${state.step} of ${steps} steps: ${state.flat} evaluations in a row were no better (sft.patience)`,
+    );
+  if (state.bestStep === 0) await keep();
+  else context.log(`best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}; those weights are kept`);
+  return {
+    ...{ steps: state.step, lessons: lessons.length, finalLoss: state.smooth },
+    ...(state.bestStep > 0 ? { bestValidation: state.best, bestStep: state.bestStep } : {}),
+  };
 }
 
 /**

@@ -232,6 +232,40 @@ export class GrpcWorkerClient implements t.WorkerClient {
     return result;
   }
 
+  async fitCrossEncoder(
+    request: t.FitCrossEncoderRequest,
+    onProgress?: (progress: t.FitProgress) => void,
+    call?: t.CallOptions,
+  ): Promise<number[][]> {
+    const { groups } = request;
+    const texts = [...new Set(groups.flatMap((g) => g.candidates))];
+    const rowByText = new Map(texts.map((text, row) => [text, row]));
+    const message: pb.FitCrossEncoderRequest = {
+      modelPath: request.modelPath,
+      queries: groups.map((g) => g.query),
+      texts,
+      groupSizes: batch.toBytes(Int32Array.from(groups, (g) => g.candidates.length)),
+      rows: batch.toBytes(Int32Array.from(groups.flatMap((g) => g.candidates.map((c) => rowByText.get(c) as number)))),
+      targets: batch.toBytes(Int32Array.from(groups, (g) => g.target ?? -1)),
+      config: request.config,
+    };
+    let scores: Float32Array | undefined;
+    const onMessage = ({ event }: pb.FitCrossEncoderResponse) => {
+      if (event?.$case === "progress") onProgress?.({ ...event.value, metrics: byName(event.value.metrics) });
+      else if (event?.$case === "result") scores = batch.toFloat32(event.value.scores, "scores");
+    };
+    await this.channel.stream("fitCrossEncoder", service.fitCrossEncoder, message, onMessage, call);
+    const asked = groups.filter((g) => g.target === undefined);
+    const all = scores;
+    if (all === undefined || all.length !== asked.reduce((n, g) => n + g.candidates.length, 0))
+      throw new WorkerError("the worker sent no score for some candidates", { retryable: false });
+    let at = 0;
+    return asked.map(({ candidates }) => {
+      at += candidates.length;
+      return Array.from(all.subarray(at - candidates.length, at));
+    });
+  }
+
   async fitSemanticIds(
     request: t.FitSemanticIdsRequest,
     onProgress?: (progress: t.FitProgress) => void,

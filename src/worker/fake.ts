@@ -244,6 +244,17 @@ export class FakeWorker implements t.WorkerClient {
     return fittedTrees(request);
   }
 
+  async fitCrossEncoder(
+    { groups, config }: t.FitCrossEncoderRequest,
+    onProgress?: (progress: t.FitProgress) => void,
+    call?: t.CallOptions,
+  ): Promise<number[][]> {
+    this.enter("fitCrossEncoder", call);
+    onProgress?.({ epoch: groups.length, epochs: groups.length, metrics: {} });
+    const asked = groups.filter((g) => g.target === undefined);
+    return asked.map((g) => g.candidates.map((text) => hash01(config.seed, text.length, g.query.length)));
+  }
+
   async fitSemanticIds(
     request: t.FitSemanticIdsRequest,
     onProgress?: (progress: t.FitProgress) => void,

@@ -7,6 +7,7 @@
  * `modelId` names a loaded model; left out it means "policy".
  */
 
+import type { FitCrossEncoderRequest } from "./cross-encoder-types.ts";
 import type * as pb from "./generated/gr2/v1/worker.ts";
 import type {
   ExportModelRequest,
@@ -18,9 +19,9 @@ import type {
   SavedState,
   SaveStateRequest,
 } from "./model-types.ts";
-
 import type { FitTreesRequest, FittedTrees } from "./tree-types.ts";
 
+export type * from "./cross-encoder-types.ts";
 export type * from "./model-types.ts";
 export type * from "./tree-types.ts";
 
@@ -376,6 +377,12 @@ export interface WorkerClient {
     onProgress?: (progress: FitProgress) => void,
     options?: CallOptions,
   ): Promise<FittedTrees>;
+  /** Fine-tunes on the groups with a target; scores of the others' candidates, group by group. Deterministic. */
+  fitCrossEncoder(
+    request: FitCrossEncoderRequest,
+    onProgress?: (progress: FitProgress) => void,
+    options?: CallOptions,
+  ): Promise<number[][]>;
   fitSemanticIds(
     request: FitSemanticIdsRequest,
     onProgress?: (progress: FitProgress) => void,

@@ -6,7 +6,16 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Metrics } from "../../src/artifacts/results.ts";
 import { ndcgAt } from "../../src/eval/metrics.ts";
 import { type Slate, slateLabels } from "../../src/prerank/types.ts";
+import type { FitCrossEncoderRequest } from "../../src/worker/cross-encoder-types.ts";
+import { FakeWorker } from "../../src/worker/fake.ts";
 import { makeRuns } from "../service-fixture.ts";
+
+const asked: FitCrossEncoderRequest[] = [];
+const real = FakeWorker.prototype.fitCrossEncoder;
+FakeWorker.prototype.fitCrossEncoder = function (this: FakeWorker, request, ...rest) {
+  asked.push(request);
+  return real.call(this, request, ...rest);
+};
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-baselines-"));
 let root = "";
@@ -45,6 +54,36 @@ describe("baselines", () => {
       expect(value(m, system, "conditional")).toBeGreaterThan(0);
     expect(m.systems.find((s) => s.name === m.best_preranker)).toMatchObject({ kind: "baseline", servable: false });
   });
+
+  it("are a pretrained model before any training, by the same prompt and by titles; one from scratch is not asked", async () => {
+    const pretrained = ["model.source=pretrained", "model.path=fake", "decoding.maxReasoningTokens=200", "rl.steps=0"];
+    await makeRuns(folder, {
+      base: ["prompts.format=json", "eval.controls=false", ...pretrained],
+      tuned: ["prompts.format=json", "eval.controls=false", "eval.zeroShot=false", ...pretrained],
+    });
+    const m = metrics("base");
+    for (const system of ["zero_shot", "zero_shot_titles"]) {
+      expect(value(m, system, "conditional")).toBeGreaterThan(0);
+      expect(m.systems.find((s) => s.name === system)).toMatchObject({ kind: "baseline", servable: false });
+      for (const other of ["plain", "tuned"]) expect(value(metrics(other), system, "conditional")).toBeUndefined();
+    }
+    const tokens = (system: string) => m.systems.find((s) => s.name === system)?.prompt_tokens ?? 0;
+    expect(tokens("zero_shot")).toBe(tokens("sft_nothink")); // the same prompts
+    expect(value(m, "sft_nothink", "conditional")).toBe(value(metrics("tuned"), "sft_nothink", "conditional"));
+  }, 60_000);
+
+  it("are a cross-encoder that is told the answers of re-rank slates alone", async () => {
+    await makeRuns(folder, { encoder: [...common, "eval.crossEncoder.slates=20", "eval.crossEncoder.historyItems=2"] });
+    expect(value(metrics("encoder"), "minilm", "conditional")).toBeGreaterThan(0);
+    expect(value(metrics("plain"), "minilm", "conditional")).toBeUndefined();
+    const hits = (segment: string) => slates(segment).filter((s) => s.targetIndex >= 0).length;
+    const [request] = asked.filter(({ groups }) => groups.length > 0);
+    const learned = request?.groups.filter((g) => g.target !== undefined) ?? [];
+    expect(learned).toHaveLength(Math.min(20, hits("rerank")));
+    expect(request?.groups).toHaveLength(learned.length + hits("validation") + hits("test"));
+    expect(learned[0]?.query).toMatch(/^Film number \d+ \(\d+\); Film number \d+ \(\d+\)$/);
+    expect(learned[0]?.candidates[0]).toMatch(/^Film number \d+ \(\d+\)\. (Drama|Comedy|Western)/);
+  }, 60_000);
 
   it("are scores from a file: the labels themselves put every true item first", async () => {
     const path = join(folder, "perfect.jsonl");

@@ -409,4 +409,18 @@ describe("the whole pipeline on a fake worker", () => {
     await invoke("patient", { set: [...set, "rl.patience=0"] });
     expect(JSON.parse(readFileSync(join(root, "patient", "stages/rl/summary.json"), "utf8")).steps).toBe(6);
   });
+
+  it("stops SFT once validation is flat, says so, and keeps the best weights; the start is none of them", async () => {
+    const set = ["sft.evalSteps=1", "sft.evalSlates=10", "sft.patience=2", "sft.learningRate=1e-12", "rl.steps=0"];
+    await invoke("sft-flat", { set });
+    const read = (name: string, file: string) => JSON.parse(readFileSync(join(root, name, "stages/sft", file), "utf8"));
+    // The first evaluation counts, the two after it are no better.
+    expect(read("sft-flat", "summary.json")).toMatchObject({ steps: 3, bestStep: 1 });
+    expect(read("sft-flat", "state/gr2_state.json").step).toBe(1);
+    await invoke("sft-patient", { set: [...set, "sft.patience=0"] });
+    const { steps, bestStep } = read("sft-patient", "summary.json");
+    expect([steps > 3, bestStep]).toEqual([true, 1]);
+    await invoke("sft-blind", { set: [...set, "sft.evalSteps=0"] });
+    expect(read("sft-blind", "state/gr2_state.json").step).toBe(steps);
+  });
 });

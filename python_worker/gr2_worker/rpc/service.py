@@ -23,7 +23,7 @@ from gr2.v1 import worker_pb2_grpc as pb_grpc
 from gr2_worker import __version__, errors
 from gr2_worker.engine import Engine
 from gr2_worker.memory import is_out_of_memory
-from gr2_worker.rpc import wire
+from gr2_worker.rpc import fits, wire
 from gr2_worker.rpc.access import Access
 from gr2_worker.rpc.compute import ComputeThread, Emit, Verb
 from gr2_worker.types import CancelCheck, DrawnToken
@@ -245,25 +245,16 @@ class WorkerService(pb_grpc.WorkerServicer):
 
     def FitTrees(self, request: pb.FitTreesRequest, context: grpc.ServicerContext) -> Iterator[pb.FitTreesResponse]:
         def verb(check: CancelCheck, emit: Emit) -> None:
-            from gr2_worker.trees import TreesConfig, fit_trees
+            fits.fit_trees(request, self._num_threads, check, emit)
 
-            def on_progress(trees: int, most: int, ndcg: float) -> None:
-                check()
-                progress = pb.FitProgress(epoch=trees, epochs=most, metrics={"ndcg": ndcg})
-                emit(pb.FitTreesResponse(progress=progress))
+        return self._stream(context, verb)
 
-            fitted = fit_trees(
-                wire.matrix_in(request.features, "features", "<f4"),
-                wire.ints(request.labels, "labels"),
-                list(request.gains),
-                wire.ints(request.group_sizes, "group_sizes"),
-                wire.ints(request.folds, "folds"),
-                TreesConfig(**wire.trees_config(request.config)),
-                self._num_threads,
-                on_progress,
-            )
-            result = pb.TreesResult(models=fitted.models, gains=fitted.gains, trees=fitted.trees, ndcg=fitted.ndcg)
-            emit(pb.FitTreesResponse(result=result))
+    def FitCrossEncoder(
+        self, request: pb.FitCrossEncoderRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.FitCrossEncoderResponse]:
+        def verb(check: CancelCheck, emit: Emit) -> None:
+            path = self._access.path(request.model_path)
+            fits.fit_cross_encoder(request, path, str(self._engine.device), check, emit)
 
         return self._stream(context, verb)
 

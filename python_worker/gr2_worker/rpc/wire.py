@@ -417,6 +417,6 @@ def quantizer_config(message: pb.QuantizerConfig) -> dict[str, Any]:
     return fields
 
 
-def trees_config(message: pb.TreesConfig) -> dict[str, Any]:
-    """Keyword arguments of `trees.TreesConfig`, which has the message's field names."""
-    return {f.name: getattr(message, f.name) for f in pb.TreesConfig.DESCRIPTOR.fields}
+def config_fields(message: pb.TreesConfig | pb.CrossEncoderConfig) -> dict[str, Any]:
+    """Keyword arguments of the dataclass of the same name, which has the message's field names."""
+    return {f.name: getattr(message, f.name) for f in message.DESCRIPTOR.fields}

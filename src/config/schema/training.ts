@@ -1,8 +1,7 @@
-/** Settings of training and evaluation: mid-training, teacher, SFT, RL, evaluation. */
+/** Settings of training: mid-training, teacher, SFT, RL. */
 import { z } from "zod";
-import { compress } from "./model.ts";
 import { count, countOrZero, positive, share } from "./numbers.ts";
-import { namedPlugin, pluginKeys } from "./plugin.ts";
+import { pluginKeys } from "./plugin.ts";
 
 const optimizer = {
   weightDecay: z
@@ -226,6 +225,15 @@ export const sft = z
       .describe(
         "Next-item tokens replayed per SFT token, from the mid-training segment and SFT users' re-rank segments, so that the LM keeps what it has learned.",
       ),
+    evalSteps: countOrZero
+      .default(50)
+      .describe("Steps between evaluations on validation slates; 0 = none, the last weights are kept."),
+    evalSlates: count.default(400).describe("Validation slates used there."),
+    patience: countOrZero
+      .default(2)
+      .describe(
+        "Stop after so many evaluations in a row without a better one; 0 = run every step. The best weights are kept.",
+      ),
     checkpointSteps: count.default(50).describe("Steps between checkpoints; a killed run resumes from the last one."),
     ...optimizer,
   })
@@ -386,40 +394,5 @@ export const rl = z
       .enum(["constant", "linear", "cosine"])
       .default("constant")
       .describe("Learning rate after warm-up; linear and cosine decay to zero."),
-  })
-  .prefault({});
-
-export const evaluation = z
-  .strictObject({
-    maxSlates: countOrZero.default(0).describe("Maximum number of test slates (whole users are drawn); 0 = all."),
-    validationSlates: countOrZero
-      .default(1000)
-      .describe("Number of validation slates on which systems are chosen; 0 = all."),
-    controls: z
-      .boolean()
-      .default(true)
-      .describe(
-        "Also evaluate the controls: another user's history, another slate's reasoning and, where the prompt lists candidates, another order of them.",
-      ),
-    metrics: z
-      .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), namedPlugin)
-      .default({})
-      .describe(
-        "Your own metrics by name, {NAME: {module: ./mine.ts}}: extra columns of the results table, over the slates that hold the true item.",
-      ),
-    baselines: z
-      .record(
-        z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"),
-        z.union([z.string().min(1), namedPlugin], { error: "expected a file, or {module: ./mine.ts}" }),
-      )
-      .default({})
-      .describe(
-        "Your own systems to compare with, by name: each a module that scores candidates, {module: ./mine.ts}, or a JSONL file with {slate, scores} for every validation and test slate of stages/slates (scores in candidate order, larger is better). For example a fine-tuned cross-encoder, a zero-shot language model, or your production ranker.",
-      ),
-    compress: compress.describe(
-      "Also evaluate the RL policy on compressed prompts: what compression costs a model not trained for it, and the tokens it saves.",
-    ),
-    bootstrap: count.default(10_000).describe("Paired bootstrap resamples over users."),
-    examples: countOrZero.default(12).describe("Number of example slates in the report, before and after re-ranking."),
   })
   .prefault({});

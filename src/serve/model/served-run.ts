@@ -114,7 +114,8 @@ export async function openServedRun(root: string, name: string, overrides: reado
     const prior = direct[system] ?? priors.withLikelihood;
     const lift = findLift(system, results);
     const measured = { name: system, prior, ...(lift ? { lift } : {}) };
-    if (!stage || (mode === "direct" && prior.likelihood === 0)) return { ...measured, weights: undefined };
+    if (!stage || stage === "base" || (mode === "direct" && prior.likelihood === 0))
+      return { ...measured, weights: undefined };
     const refitted = refitDir(stageDir("evaluate"), stage);
     return {
       ...measured,

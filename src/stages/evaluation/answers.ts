@@ -7,20 +7,20 @@ import { readPrior } from "../../artifacts/calibration.ts";
 import type { Heads } from "../../artifacts/heads.ts";
 import { requestSeconds } from "../../artifacts/results.ts";
 import { conditional, toSlateInput } from "../../artifacts/slates.ts";
-import { refitDir, stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { Config } from "../../config/schema.ts";
 import { Rng } from "../../core/rng.ts";
 import { kendallTau } from "../../eval/kendall.ts";
 import { type Change, type LanguageModelStage, type System, systems } from "../../eval/systems.ts";
-import { type LanguageModel, openLanguageModel } from "../../models/language-model.ts";
+import type { LanguageModel } from "../../models/language-model.ts";
 import { combine, describeCombination } from "../../policy/combination.ts";
 import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
-import { type FoldedPriors, orderBy, outOfSample, type Prior } from "../../policy/prior.ts";
+import { type FoldedPriors, flatPrior, orderBy, outOfSample, type Prior } from "../../policy/prior.ts";
 import { type Parted, wholeOrder } from "../../prerank/heads.ts";
 import { type Slate, slateLabels } from "../../prerank/types.ts";
 import { type FaultName, measureFaults } from "../../prompts/reasoning.ts";
+import type { Group } from "../../worker/types.ts";
 import type { Asked } from "./asked.ts";
-import { refit, type Through } from "./refit.ts";
+import { StageWeights } from "./stage-weights.ts";
 import { bootstrapOptions, fitValidationPrior, makeExamples, scoreSlates } from "./weights.ts";
 
 /** What a system answered: the labels of each slate's candidates in its order; empty without a valid answer. */
@@ -84,47 +84,6 @@ interface CombinedOnValidation {
   readonly scores: readonly (readonly number[])[];
 }
 
-/** The weights of a stage: the original ones, and those refitted for each segment. */
-class StageWeights {
-  private readonly stage: LanguageModelStage;
-  private readonly asked: Asked;
-  private readonly refitted: Record<Through, string>;
-
-  constructor(stage: LanguageModelStage, asked: Asked) {
-    const { context } = asked;
-    this.stage = stage;
-    this.asked = asked;
-    this.refitted = {
-      rerank: context.work(`refit-${stage}`),
-      validation: refitDir(context.dir, stage),
-    };
-  }
-
-  /**
-   * Loads weights, and trains them first where they are not there yet.
-   * @param through what direct mode's weights have seen last; the stage's own where nothing is refitted
-   */
-  async open(through: "own" | Through): Promise<LanguageModel> {
-    const { config } = this.asked.context;
-    if (through === "own" || !config.refit || config.midtrain.refit.epochs === 0)
-      return this.load(stateDir(this.asked.context.inputDir(this.stage)));
-    const path = this.refitted[through];
-    if (!this.done.has(through)) {
-      const model = await this.open(through === "validation" ? "rerank" : "own");
-      await refit(this.stage, through, this.asked, model, path);
-      this.done.add(through);
-    }
-    return this.load(path);
-  }
-
-  private readonly done = new Set<Through>();
-
-  private load(path: string): Promise<LanguageModel> {
-    const { context, corpus } = this.asked;
-    return openLanguageModel(context, corpus, path, tokenizerFile(context.inputDir("midtrain")));
-  }
-}
-
 /** One stage's model in every mode. */
 class Respondent {
   private readonly asked: Asked;
@@ -143,13 +102,15 @@ class Respondent {
     this.asked = asked;
     this.weights = weights;
     this.model = model;
-    this.policy = model.policy(readPrior(context));
+    const n = Math.max(0, ...heads.test.slates.map((s) => s.candidates.length));
+    this.policy = model.policy(weights.stage === "base" ? flatPrior(n) : readPrior(context));
     this.views = { validation: views(heads.validation), test: views(heads.test) };
   }
 
   async answer(system: System): Promise<SystemResult> {
     const change = system.kind === "control" ? system.change : undefined;
-    return system.mode === "direct" ? this.direct(system, change) : this.generate(system, change);
+    if (system.mode !== "direct") return this.generate(system, change);
+    return this.weights.stage === "base" ? this.byTitles(system) : this.direct(system, change);
   }
 
   private async direct({ name }: System, change: Change | undefined): Promise<SystemResult> {
@@ -190,8 +151,29 @@ class Respondent {
     return { priors: combination.priors, scores: outOfSample(combination.priors, examples) };
   }
 
-  private countTokens(slates: readonly SlateInput[]): SystemResult["tokens"] {
-    const groups = slates.map((s) => this.policy.directGroup(s));
+  /** Mean log-likelihood of a title's tokens: titles differ in length. */
+  private async byTitles({ name }: System): Promise<SystemResult> {
+    const { heads } = this.asked;
+    await this.weights.open("own");
+    const toGroup = (slate: SlateInput): Group => this.policy.titleGroup(slate);
+    const score = async (slates: readonly SlateInput[], label: string): Promise<number[][]> => {
+      const sums = await this.likelihood(slates, label, toGroup);
+      return slates.map((slate, i) =>
+        toGroup(slate).responses.map((r, j) => (sums[i]?.[j] as number) / Math.max(1, r.length)),
+      );
+    };
+    const validation = await score(this.views.validation, `${name}, validation`);
+    const { test } = this.views;
+    const scores = await this.timed(name, test.length, () => score(test, `${name}, test`));
+    const orders = { validation: wholeOrders(heads.validation, validation), test: wholeOrders(heads.test, scores) };
+    return ordered(name, this.asked, orders, this.countTokens(test, toGroup));
+  }
+
+  private countTokens(
+    slates: readonly SlateInput[],
+    toGroup = (slate: SlateInput): Group => this.policy.directGroup(slate),
+  ): SystemResult["tokens"] {
+    const groups = slates.map(toGroup);
     return {
       prompt: mean(groups.map((g) => g.prompt.length)),
       answer: mean(groups.map((g) => g.responses.reduce((n, r) => n + r.length, 0))),
@@ -210,9 +192,13 @@ class Respondent {
     return result;
   }
 
-  private likelihood(slates: readonly SlateInput[], label: string): Promise<number[][]> {
+  private likelihood(
+    slates: readonly SlateInput[],
+    label: string,
+    toGroup?: (slate: SlateInput) => Group,
+  ): Promise<number[][]> {
     const { signal, progress } = this.asked.context;
-    return this.policy.logLikelihood(slates, { signal, onProgress: (d, t) => progress(label, d, t) });
+    return this.policy.logLikelihood(slates, { signal, onProgress: (d, t) => progress(label, d, t) }, toGroup);
   }
 
   private async generate(system: System, change: Change | undefined): Promise<SystemResult> {

@@ -11,6 +11,7 @@ import { RunError } from "../../core/errors.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";
 import type { LabelledSlate } from "../../data/slate-items.ts";
 import { openLanguageModel } from "../../models/language-model.ts";
+import { average } from "../../models/learning-curve.ts";
 import { openReward } from "../../plugins/reward.ts";
 import type { Rollout } from "../../policy/policy.ts";
 import type { Slate } from "../../prerank/types.ts";
@@ -21,7 +22,6 @@ import { teaches } from "../../rl/groups.ts";
 import { measureHealth, raiseAlarms } from "../../rl/health.ts";
 import type { Algorithm, Setup, Step } from "./algorithm.ts";
 import { type AnswerGroup, update } from "./update.ts";
-import { average } from "./validation.ts";
 
 /** Groups of a step whose answers are logged. */
 const loggedGroups = 2;

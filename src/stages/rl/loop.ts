@@ -19,14 +19,15 @@ import type { Config } from "../../config/schema.ts";
 import { sha256 } from "../../core/hash.ts";
 import { resume, saveCheckpoint } from "../../models/checkpoint.ts";
 import { openLanguageModel, weightsChanged } from "../../models/language-model.ts";
+import { drawValidation, evaluatePolicy } from "../../models/learning-curve.ts";
 import { checkRenderedPrompts } from "../../models/prompt-check.ts";
+import { promptModes } from "../../prompts/rerank.ts";
 import type { Stage, StageContext, Summary } from "../../run/stage.ts";
 import { modelVerbs } from "../../run/verbs.ts";
 import type { Algorithm, Setup } from "./algorithm.ts";
 import { openDapo } from "./dapo.ts";
 import { openOpd } from "./opd.ts";
 import { startStepClock } from "./seconds.ts";
-import { evaluatePolicy, evaluationSlates } from "./validation.ts";
 
 export const rl: Stage = {
   name: "rl",
@@ -67,10 +68,11 @@ async function run(context: StageContext): Promise<Summary> {
   const { worker, model, policy } = setup;
   const algorithm = await algorithms[o.kind](setup);
   try {
-    const validation = evaluationSlates(context, o.evalSlates);
+    const validation = drawValidation(context, o.evalSlates);
     checkRenderedPrompts(context, setup.corpus, [...algorithm.pool, ...validation], "RL");
     context.log(`${algorithm.pool.length} slates of users unseen so far; ${validation.length} validation slates`);
-    const evaluate = (step: number) => evaluatePolicy(context, policy, validation, setup.toSlateInput, step);
+    const modes = promptModes.filter((m) => (m === "think" ? o.thinkShare > 0 : o.thinkShare < 1));
+    const evaluate = (step: number) => evaluatePolicy(context, policy, validation, setup.toSlateInput, modes, step);
     const keep = () =>
       worker.saveState({ path: stateDir(context.dir), includeOptimizer: false, metadata: model.lineage }, { signal });
 

@@ -43,6 +43,20 @@ describe("the choice on validation", () => {
     expect(choose(users, without, bootstrap).system).toBe("evidence");
   });
 
+  it("does not count a direct system whose language model has weight 0 as one with a language model", () => {
+    const judged = [
+      { system: "prior", values: values(0.4) },
+      { system: "direct", values: values(0.4), silent: true },
+      { system: "sft", values: values(0.3) },
+    ];
+    expect(choose(users, judged, bootstrap)).toMatchObject({
+      system: "prior",
+      without_model: "prior",
+      with_model: "sft",
+    });
+    expect(choose(users, judged.slice(0, 2), bootstrap).with_model).toBeUndefined();
+  });
+
   it("needs a system without a language model", () => {
     expect(() => choose(users, [{ system: "sft", values: values(1) }], bootstrap)).toThrow(RangeError);
   });

@@ -24,9 +24,10 @@ describe("the registry of systems", () => {
     }
   });
 
-  it("compares all with the pre-rank and what has no language model, and what RL trained with what it began from", () => {
+  it("compares all with the pre-rank and what has no language model, and what was trained with what it began from", () => {
     expect(baselinesFor("sft")).toEqual(["prerank", "prior", "evidence"]);
     expect(baselinesFor("rl")).toEqual(["prerank", "prior", "evidence", "sft"]);
+    expect(baselinesFor("sft_direct")).toEqual(["prerank", "prior", "evidence", "direct"]);
     expect(baselinesFor("rl_nothink")).toEqual(["prerank", "prior", "evidence", "sft_nothink"]);
     expect(baselinesFor("rl_other_thought")).toEqual(["prerank", "prior", "evidence"]);
   });

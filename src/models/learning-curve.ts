@@ -1,34 +1,34 @@
 /** The learning curve of a policy in training, on validation slates. */
-import { readHeads } from "../../artifacts/heads.ts";
-import { conditional } from "../../artifacts/slates.ts";
-import { Rng } from "../../core/rng.ts";
-import { gradedNdcg } from "../../eval/metrics.ts";
-import type { Policy, Rollout, SlateInput } from "../../policy/policy.ts";
-import { type Slate, slateLabels } from "../../prerank/types.ts";
-import { promptModes } from "../../prompts/rerank.ts";
-import type { StageContext } from "../../run/stage.ts";
+import { readHeads } from "../artifacts/heads.ts";
+import { conditional } from "../artifacts/slates.ts";
+import { Rng } from "../core/rng.ts";
+import { gradedNdcg } from "../eval/metrics.ts";
+import type { Policy, Rollout, SlateInput } from "../policy/policy.ts";
+import { type Slate, slateLabels } from "../prerank/types.ts";
+import type { PromptMode } from "../prompts/rerank.ts";
+import type { StageContext } from "../run/stage.ts";
 
 /** Validation slates for the learning curve: a seeded draw, the same every time. */
-export function evaluationSlates(context: StageContext, n: number): Slate[] {
+export function drawValidation(context: StageContext, n: number): Slate[] {
   const all = conditional(readHeads(context, "validation").slates);
   return Rng.of(context.config.seed, "rl-validation").shuffle(all).slice(0, n);
 }
 
 /**
  * A point of the learning curve, written to metrics.jsonl: N@5 of greedy answers, by mode, next to the pre-rank's.
- * @returns mean N@5 over the modes that are trained
+ * @returns mean N@5 over the modes
  */
 export async function evaluatePolicy(
   context: StageContext,
   policy: Policy,
   slates: readonly Slate[],
   toSlateInput: (slate: Slate) => SlateInput,
+  modes: readonly PromptMode[],
   step: number,
 ): Promise<number> {
-  const { thinkShare } = context.config.rl;
   const values: Record<string, number> = {};
   const valid: number[] = [];
-  for (const mode of promptModes.filter((m) => (m === "think" ? thinkShare > 0 : thinkShare < 1))) {
+  for (const mode of modes) {
     const rollouts = await policy.sample(slates.map(toSlateInput), {
       ...{ mode, group: 1, temperature: 0, seed: 0 },
       signal: context.signal,
