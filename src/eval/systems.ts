@@ -111,20 +111,20 @@ export const systems: readonly System[] = [
     description: "a cross-encoder over titles, fine-tuned on re-rank slates",
   },
   {
-    name: "prior",
-    mode: "prior",
-    kind: "baseline",
-    servable: true,
-    cost: "statistics",
-    description: "learned prior alone, no language model",
-  },
-  {
     name: "evidence",
     mode: "evidence",
     kind: "baseline",
     servable: true,
     cost: "statistics",
     description: "the evidence alone, no language model",
+  },
+  {
+    name: "prior",
+    mode: "prior",
+    kind: "baseline",
+    servable: true,
+    cost: "statistics",
+    description: "learned prior alone, no language model",
   },
   {
     name: "zero_shot",

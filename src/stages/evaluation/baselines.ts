@@ -29,13 +29,13 @@ export async function baselineAnswers(asked: Asked): Promise<SystemResult[]> {
     ...readParts(asked.context).map(([name, scores]) =>
       scoreAll(name, asked, (s) => scores[s.id] as readonly number[]),
     ),
-    priorAnswer("prior", asked),
     {
       ...scoreAll("evidence", asked, (s) =>
         computePrior(evidenceAlone, { scores: s.scores, evidence: asked.evidence[s.id] as readonly number[] }),
       ),
       prior: evidenceAlone,
     },
+    priorAnswer("prior", asked), // after the evidence: the recommendation takes the first of equals
     ...Object.entries(asked.context.config.eval.baselines).flatMap(([name, from]) =>
       typeof from === "string" ? [broughtScores(name, from, asked)] : [],
     ),

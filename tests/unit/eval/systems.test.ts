@@ -43,6 +43,6 @@ describe("the registry of systems", () => {
     expect(sft && sibling(sft, "direct")?.name).toBe("sft_direct");
     expect(sft && sibling(sft, "prior")).toBeUndefined();
     expect(servable(["think"]).map((s) => s.name)).toEqual(["sft", "rl"]);
-    expect(servable(quickModes).map((s) => s.name)).toEqual(["prior", "evidence", "direct", "sft_direct", "rl_direct"]);
+    expect(servable(quickModes).map((s) => s.name)).toEqual(["evidence", "prior", "direct", "sft_direct", "rl_direct"]);
   });
 });
