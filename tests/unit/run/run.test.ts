@@ -269,7 +269,7 @@ describe("record log", () => {
 
   it("says which line is damaged", () => {
     writeFileSync(join(root, "m.jsonl"), '{"seq":1}\nnonsense\n{"seq":3}\n');
-    expect(() => [...readRecords(join(root, "m.jsonl"))]).toThrow("no JSON: nonsense");
+    expect(() => [...readRecords(join(root, "m.jsonl"))]).toThrow("has a line that is not JSON: nonsense");
   });
 });
 
