@@ -34,7 +34,7 @@ describe("the uniqueness gate", () => {
 
   it("gives the advice that fits the cause", () => {
     // 5 items, 2 x 2 IDs.
-    expect(explainCollisions(even, settings)).toMatch(/^2 codes on 2 levels make 4 IDs for 5 items: raise sid.codes/);
+    expect(explainCollisions(even, settings)).toMatch(/^2 codes on 2 levels give 4 IDs for 5 items: raise sid.codes/);
     // Level 1 uses 1 code of 4.
     const idle = makeReport([[0, 0], [0, 0], [0, 1], [0, 2]], 4); // biome-ignore format: codes
     expect(explainCollisions(idle, settings)).toMatch(
