@@ -108,7 +108,7 @@ const cases: readonly Case[] = [
     what: "a run name that leaves the folder of runs",
     args: () => pipelineArgs(w, "../outside"),
     code: "RUN",
-    message: /"\.\.\/outside" cannot name a run\n/,
+    message: /"\.\.\/outside" is not a valid run name\n/,
   },
   {
     what: "a data folder that is not there",

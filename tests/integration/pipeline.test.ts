@@ -217,7 +217,7 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
       failedCleanly(
         await r.ended,
         exitCodes.WORKER,
-        /^error: \w+ failed: the worker process is gone \(killed by SIGKILL.*\n\s+A rerun goes on.*worker\.log\.\n$/,
+        /^error: \w+ failed: the worker process is gone \(killed by SIGKILL.*\n\s+A rerun resumes.*worker\.log\.\n$/,
       );
       expect(readRunManifest(w, run).state).toBe("failed");
     }

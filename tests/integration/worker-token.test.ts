@@ -39,12 +39,12 @@ it("a worker beyond loopback answers those who know its token, and writes in its
   const wrong = join(folder, "wrong.token");
   writeFileSync(wrong, "another-secret-altogether");
   for (const file of ["", wrong])
-    await expect(startWorker({ mode: "remote", address, tokenFile: file })).rejects.toThrow("does not take this token");
+    await expect(startWorker({ mode: "remote", address, tokenFile: file })).rejects.toThrow("rejects this token");
   await expect(startWorker({ mode: "remote", address, tokenFile: join(folder, "none") })).rejects.toThrow(
     "cannot be read",
   );
   writeFileSync(wrong, "short");
-  await expect(startWorker({ mode: "remote", address, tokenFile: wrong })).rejects.toThrow("holds no token");
+  await expect(startWorker({ mode: "remote", address, tokenFile: wrong })).rejects.toThrow("does not contain a token");
   const remote = await startWorker({ mode: "remote", address, tokenFile });
   expect((await remote.client.getInfo()).device).toContain("cpu");
   await expect(remote.client.embed({ modelPath: "/etc", texts: ["a"], batchSize: 1 })).rejects.toThrow(
