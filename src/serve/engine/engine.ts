@@ -62,6 +62,9 @@ type Outcome =
   | { readonly kind: "fallback"; readonly reason: FallbackReason; readonly queueMs: number; readonly modelMs: number }
   | { readonly kind: "gone" };
 
+/** Why a request's signal is aborted in the end; made once, since an error with its stack is costly. */
+const over = new Error("the request is over");
+
 /** @param jobs its queued jobs: settled once no one waits any more */
 type Work = (stop: AbortSignal, jobs: Job[]) => Promise<Outcome>;
 
@@ -262,7 +265,7 @@ export class Engine implements Reranker {
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", onAbort);
-      stop.abort();
+      stop.abort(over);
       for (const job of jobs) job.settle("lost");
       leave();
     }

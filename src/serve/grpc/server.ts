@@ -52,6 +52,8 @@ export interface GrpcServer {
 const serviceName = "gr2.v1.RerankService";
 /** How often health is updated from the engine. */
 const healthMs = 200;
+/** Why a call's signal is aborted: also at the end of each; made once, since an error with its stack is costly. */
+const ended = new Error("the call has ended");
 /** Part of a call's own deadline reserved for returning the answer. */
 const wayBackMs = 5;
 
@@ -192,7 +194,7 @@ function handlers(options: GrpcServerOptions) {
   /** Aborted when the caller is gone or its deadline has passed. */
   const gone = (call: AnyCall): AbortSignal => {
     const controller = new AbortController();
-    call.on("cancelled", () => controller.abort());
+    call.on("cancelled", () => controller.abort(ended));
     return controller.signal;
   };
 
