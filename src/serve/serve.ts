@@ -23,6 +23,7 @@ import { createHttpServer } from "./http/server.ts";
 import { openServedRun, readServeSettings, type ServedRun } from "./model/served-run.ts";
 import type { AccessRecord } from "./observe/access.ts";
 import { Metrics } from "./observe/metrics.ts";
+import { passOn, type Tracing } from "./observe/trace.ts";
 import { coalesce } from "./reload.ts";
 import { assertMayListen, listWarnings, openSecurity } from "./security/security.ts";
 
@@ -71,7 +72,8 @@ export async function serve(options: ServeOptions): Promise<Service> {
   const lag = new LoopLag();
   const { maxRequestBytes, defaultDeadlineMs } = settings.limits;
   const engine = new Engine({ ...settings, defaultDeadlineMs }, log, lag);
-  const shared = { reranker: engine, security, metrics };
+  const tracing = await openTracing(settings.otlp);
+  const shared = { reranker: engine, security, metrics, tracing };
   const http = createHttpServer({
     ...shared,
     http: { ...settings.http, hosts: [...settings.http.hosts] },
@@ -112,6 +114,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
     if (lameDuck) await sleep(settings.lameDuckMs);
     await engine.drain(settings.drainMs);
     await Promise.all([http.drain(), grpc.drain(settings.http.drainMs)]);
+    await tracing.close();
     lag.stop();
   };
   const failed = (what: string, e: unknown): void =>
@@ -160,6 +163,13 @@ export async function serve(options: ServeOptions): Promise<Service> {
       return stopping;
     },
   };
+}
+
+/** @param otlp as the setting says; its packages are imported only if it is on */
+async function openTracing(otlp: string): Promise<Tracing> {
+  if (otlp === "") return passOn;
+  const { openOtlp } = await import("./observe/otlp.ts");
+  return openOtlp(otlp === "env" ? "" : otlp);
 }
 
 type StartWorker = (number: number, signal: AbortSignal) => Promise<StartedWorker>;

@@ -47,6 +47,7 @@ interface Asked {
   readonly caller: Caller;
   /** Told of the reasoning as it comes. */
   readonly onReasoning: OnReasoning | undefined;
+  readonly traceparent: string | undefined;
 }
 
 /** What a request came to. */
@@ -172,7 +173,7 @@ export class Engine implements Reranker {
 
   private async answer(
     request: RerankRequest,
-    { signal, caller = nobody }: CallOptions,
+    { signal, caller = nobody, traceparent }: CallOptions,
     onReasoning: OnReasoning | undefined,
   ): Promise<RerankAnswer> {
     const lag = this.admission.lagMs();
@@ -187,7 +188,7 @@ export class Engine implements Reranker {
     const times = { encode: 0 };
     const { asked, restore } = withoutBlanks(request);
     const outcome = await this.outcome(deployment, request, caller, deadlineMs, signal, (stop, jobs) =>
-      this.work(deployment, { request: asked, caller, onReasoning }, stop, jobs, times),
+      this.work(deployment, { request: asked, caller, onReasoning, traceparent }, stop, jobs, times),
     );
     if (outcome.kind === "gone") throw new Refusal("unavailable", "the caller disconnected");
     if (outcome.kind === "fallback" && (request.onFallback ?? this.settings.onFallback) === "error")
@@ -274,7 +275,7 @@ export class Engine implements Reranker {
   /** From items to an order. Rejects only with Refusal. */
   private async work(
     deployment: Deployment,
-    { request, caller, onReasoning }: Asked,
+    { request, caller, onReasoning, traceparent }: Asked,
     stop: AbortSignal,
     jobs: Job[],
     times: { encode: number },
@@ -304,7 +305,7 @@ export class Engine implements Reranker {
     const known = request.mode === "direct" ? deployment.answers.get(prepared.key) : undefined;
     if (known) return { kind: "order", prepared, order: known, queueMs: 0, modelMs: 0, cached: true };
     const told = request.mode === "think" ? onReasoning : undefined;
-    const job = new Job(prepared, caller.name, told && tokensTo(told, deployment, prepared));
+    const job = new Job(prepared, caller.name, told && tokensTo(told, deployment, prepared), traceparent);
     jobs.push(job);
     deployment.batcher.push(job);
     const result = await job.result;
