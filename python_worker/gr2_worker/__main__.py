@@ -24,12 +24,12 @@ def main() -> int:
         "--root",
         action="append",
         default=[],
-        help="a folder in which requests may read and write, subfolders included; may be repeated (default, only on loopback "
-        "and unix sockets: any)",
+        help="a folder in which requests may read and write, subfolders included; may be repeated (default, only on "
+        "loopback and unix sockets: any)",
     )
     parser.add_argument("--serving", action="store_true", help="only answer requests: no training, saving or exporting")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch (default: all cores)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     parser.add_argument("--parent-pid", type=int, default=0, help="exit as soon as this process, the parent, has ended")
     arguments = parser.parse_args()
     if arguments.threads < 0:
