@@ -45,7 +45,8 @@ function findFolder({ path, settings }: Named, runtime: Config["runtime"]): stri
     throw new ConfigError(`${settings.path} = ${path}: is a file, expected a folder`, {
       advice: `For GGUF, name the folder in ${settings.path} and the file in ${settings.ggufFile}.`,
     });
-  if (path.startsWith("/") || path.startsWith(".")) throw new ConfigError(`${settings.path} = ${path}: there is no such folder`);
+  if (path.startsWith("/") || path.startsWith("."))
+    throw new ConfigError(`${settings.path} = ${path}: there is no such folder`);
   return undefined;
 }
 
