@@ -114,14 +114,14 @@ def test_a_trie_that_is_none_is_refused() -> None:
         np.testing.assert_array_equal(getattr(built, name), array)
     assert check() is not None and built.num_levels == 2
     for message, change in (
-        ("holds no item", {"rows_I": []}),
+        ("has no items", {"rows_I": []}),
         ("do not fit", {"row_ends_N": [3, 2, 3, 1]}),
         ("not ascending from 0", {"edge_starts_N1": [0, 2, 4, 3, 4, 4]}),
         ("one edge for each node", {"edge_tokens_E": [1, 4, 2]}),
         ("before its parent", {"edge_starts_N1": [0, 1, 1, 2, 4, 4]}),
         ("ascending within a node", {"edge_tokens_E": [4, 1, 2, 3]}),
         ("ascending within a node", {"edge_tokens_E": [1, 4, 2, 2]}),
-        ("root does not hold", {"row_ends_N": [2, 2, 3, 1, 2]}),
+        ("root does not cover", {"row_ends_N": [2, 2, 3, 1, 2]}),
         ("under its children", {"row_starts_N": [0, 0, 1, 0, 1]}),
         ("under its children", {"row_ends_N": [3, 2, 3, 2, 2]}),
         ("every item once", {"rows_I": [0, 1, 1]}),

@@ -156,13 +156,15 @@ def test_states_belong_in_front_of_their_base(base, make_engine, tmp_path):
     engine.save_state("", str(tmp_path / "state"), False)
     other = tmp_path / "other"
     make_engine(seed=9).save_state("", str(other), False)
-    with pytest.raises(FailedPrecondition, match="another base model"):
+    with pytest.raises(FailedPrecondition, match="a different base model"):
         load(other).load_state("", str(tmp_path / "state"), False)
     with pytest.raises(FailedPrecondition, match="loaded without LoRA"):
         load(base(), lora=None).load_state("", str(tmp_path / "state"), False)
     with pytest.raises(FailedPrecondition, match="whole model, the model was loaded with LoRA"):
         engine.load_state("", str(other), False)
-    with pytest.raises(FailedPrecondition, match="another LoRA rank, target modules or vocabulary"):
+    with pytest.raises(
+        FailedPrecondition, match="differs from the loaded model in LoRA rank, target modules or vocabulary"
+    ):
         load(base(), lora=replace(LORA, rank=2)).load_state("", str(tmp_path / "state"), False)
     load(base(), dtype="bfloat16").load_state("", str(tmp_path / "state"), False)  # the same base, stored otherwise
 
@@ -261,7 +263,7 @@ def test_an_export_holds_tokenizer_template_and_files_and_is_replaced_as_a_whole
     assert size == sum(p.numel() * 2 for p in model.parameters()) and (out / "README.md").read_text() == "# A model\n"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(InvalidRequest, match="something else than an exported model"):
+    with pytest.raises(InvalidRequest, match="is not an exported model"):
         engine.export_model("", str(tmp_path / "mine"), "float32", FILES)
     with pytest.raises(InvalidRequest, match="plain name"):
         engine.export_model("", str(out), "float32", {**FILES, "../x": b""})

@@ -164,7 +164,7 @@ def test_what_cannot_be_is_refused():
         engine.load_model("", replace(spec(trainable=True), prefix_cache_bytes=ROOM))
     frozen = spec(trainable=False)
     with pytest.raises(
-        InvalidRequest, match=f"= 100 holds not even 8 tokens of this model, which take {8 * TOKEN_BYTES}"
+        InvalidRequest, match=f"= 100 is too little for 8 tokens of this model, which take {8 * TOKEN_BYTES}"
     ):
         engine.load_model("", replace(frozen, prefix_cache_bytes=100))
     with pytest.raises(ResourceExhausted, match="lower prefix_cache_bytes"):

@@ -253,7 +253,7 @@ def test_save_replaces_states_only_and_leaves_nothing_behind(engine, tmp_path):
 def test_damaged_or_foreign_states_are_refused(engine, make_engine, tmp_path):
     folder = tmp_path / "state"
     engine.save_state("", str(folder), False)
-    with pytest.raises(FailedPrecondition, match="another architecture"):
+    with pytest.raises(FailedPrecondition, match="differs from the loaded model in architecture"):
         make_engine(num_hidden_layers=3).load_state("", str(folder), False)
     with pytest.raises(FailedPrecondition, match="without optimizer"):
         engine.load_state("", str(folder), True)
