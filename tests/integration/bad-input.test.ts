@@ -190,7 +190,7 @@ const cases: readonly Case[] = [
       return [...pipelineArgs(w, "mute"), "--set", "model.source=pretrained", "--set", `model.path=${model}`];
     },
     code: "CONFIG",
-    message: /mute-model: the folder holds no tokenizer \(no tokenizer\.json/,
+    message: /mute-model: the folder contains no tokenizer \(no tokenizer\.json/,
   },
   {
     what: "no Python",
