@@ -193,9 +193,14 @@ function breakTies({ user, items: own, times }: UserSequence, items: readonly It
     let end = start + 1;
     while (end < own.length && times[end] === times[start]) end++;
     if (end - start > 1) {
-      const tied = Array.from(own.subarray(start, end), (row) => ({ row, key: tieBreak(user, items[row]?.id ?? "") }));
+      const tied: { readonly row: number; readonly key: string }[] = [];
+      for (let k = start; k < end; k++) {
+        const row = own[k] as number;
+        tied.push({ row, key: tieBreak(user, items[row]?.id ?? "") });
+      }
       tied.sort((a, b) => (a.key < b.key ? -1 : 1));
-      for (const [k, { row }] of tied.entries()) own[start + k] = row;
+      let k = start;
+      for (const { row } of tied) own[k++] = row;
     }
     start = end;
   }

@@ -2,7 +2,7 @@
  * The bytes of text files as text: compression (gzip, zstd) told by the first bytes, encodings (UTF-8, UTF-16, any that is
  * named), the byte-order mark; lines that are not valid are named. Knows nothing of records.
  */
-import { isAscii, isUtf8 } from "node:buffer";
+import { isUtf8 } from "node:buffer";
 import { closeSync, createReadStream, openSync, readSync, statSync } from "node:fs";
 import { createGunzip, gunzipSync, constants as zlibConstants } from "node:zlib";
 import { Decompress } from "fzstd";
@@ -259,34 +259,25 @@ function decode(bytes: Buffer): Block {
   return { text: parts.join(""), bad };
 }
 
-/** What a whole plain file is like, for a reader that wants it simple. */
-export interface PlainText {
-  /** UTF-8, \n alone, no mark, no quotes, no blank lines, no NUL. */
-  readonly simple: boolean;
-  readonly ascii: boolean;
-  /** Spaces or tabs somewhere. */
-  readonly spaces: boolean;
-}
-
-/** Looks through an uncompressed file at the speed of the disk; stops where it is not simple. */
-export function scanPlain(path: string): PlainText {
-  const no = { simple: false, ascii: false, spaces: true };
+/**
+ * Whether an uncompressed file is UTF-8 with \n alone, without a mark, quotes, blank lines or NUL, for a reader that
+ * wants it simple. Runs at the speed of the disk; stops where it is not.
+ */
+export function isPlainText(path: string): boolean {
   const buffer = Buffer.alloc(4 * 2 ** 20);
   const fd = openSync(path, "r");
-  let [ascii, spaces, kept] = [true, false, 0];
+  let kept = 0;
   try {
     for (;;) {
       const read = readSync(fd, buffer, kept, buffer.length - kept, null);
       const bytes = buffer.subarray(0, kept + read);
       const lines = bytes.subarray(0, read === 0 ? bytes.length : bytes.lastIndexOf(10) + 1);
-      if (lines.length === 0 && read > 0 && bytes.length === buffer.length) return no; // a very long line
+      if (lines.length === 0 && read > 0 && bytes.length === buffer.length) return false; // a very long line
       const begin = lines[0];
-      if (begin === 10 || begin === 0xef) return no; // a blank line, a mark
-      if (lines.includes(13) || lines.includes(34) || lines.includes(0) || lines.includes("\n\n")) return no;
-      ascii &&= isAscii(lines);
-      if (!ascii && !isUtf8(lines)) return no;
-      spaces ||= lines.includes(32) || lines.includes(9);
-      if (read === 0) return { simple: true, ascii, spaces };
+      if (begin === 10 || begin === 0xef) return false; // a blank line, a mark
+      if (lines.includes(13) || lines.includes(34) || lines.includes(0) || lines.includes("\n\n")) return false;
+      if (!isUtf8(lines)) return false;
+      if (read === 0) return true;
       buffer.copyWithin(0, lines.length, bytes.length);
       kept = bytes.length - lines.length;
     }

@@ -26,8 +26,11 @@ export function readId(value: unknown): string | undefined {
 
 const trimmed = (text: string): string => text.replace(outerBlank, "");
 
-/** SQL: the id in the VARCHAR `x`, "" and words for nothing included. */
-export const idSql = (x: string): string => `nfc_normalize(trim(${x}, ${sqlText(blank)}))`;
+/** SQL: the id in the VARCHAR `x`, "" and words for nothing included. Most are ASCII without blanks and stay as they are. */
+export const idSql = (x: string): string =>
+  `CASE WHEN strlen(${x}) = length(${x}) AND ${x} >= '!' AND ${[" ", "\t", "\n", "\r"]
+    .map((b) => `NOT suffix(${x}, ${sqlText(b)})`)
+    .join(" AND ")} THEN ${x} ELSE nfc_normalize(trim(${x}, ${sqlText(blank)})) END`;
 /** SQL: whether an id of idSql is none. */
 export const isNoIdSql = (x: string): string =>
   `(${x} IS NULL OR (strlen(${x}) <= 4 AND ${x} IN ('', ${nothing.map(sqlText).join(", ")})))`;

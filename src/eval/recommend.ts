@@ -1,8 +1,10 @@
 /**
  * Recommends a system to deploy. It is chosen on validation among the systems that `gr2 serve` supports, including
- * those without a language model: the cheapest of those that do not differ significantly from the best (the paired
- * interval over users includes zero). Its gain is measured on test. metrics.json, the report, the command line and the
- * service show this sentence and these numbers.
+ * those without a language model: the cheapest of those that do not differ significantly from the best. The best of
+ * several is partly best by luck, so its paired interval over users allows for as many comparisons as it has rivals
+ * (Bonferroni: level 1 − .05 / rivals). The gain is measured on test. Test results choose nothing, with one exception: a
+ * language model that is significantly worse there than the best without one is not recommended. metrics.json, the
+ * report, the command line and the service show this sentence and these numbers.
  */
 import { type BootstrapOptions, PairedBootstrap } from "./bootstrap.ts";
 import { costClasses, findSystem, type System } from "./systems.ts";
@@ -11,9 +13,12 @@ import type { ComparisonRow, MetricRow } from "./table.ts";
 export interface Recommendation {
   /** To deploy. */
   readonly system: string;
-  /** The best on validation; differs from `system` if that is cheaper and not significantly worse. */
+  /**
+   * The best on validation; differs from `system` if that is cheaper and not significantly worse, or if this one is
+   * significantly worse on test.
+   */
   readonly leader: string;
-  /** N@5 of leader minus system on validation, paired. */
+  /** N@5 of leader minus system on validation, paired; the interval's level allows for all comparisons. */
   readonly margin: { readonly delta: number; readonly ci_low: number; readonly ci_high: number };
   /** The best on validation without a language model, and the best with one. */
   readonly without_model: string;
@@ -58,7 +63,8 @@ export function choose(
       -1,
     );
   const leader = best(() => true);
-  const paired = new PairedBootstrap(users, rivals, bootstrap);
+  const level = 1 - 0.05 / Math.max(1, rivals.length - 1);
+  const paired = new PairedBootstrap(users, rivals, { ...bootstrap, level });
   const rankCost = (i: number): number => costClasses.indexOf(rivals[i]?.system.cost ?? "reasoning");
   const chosen = rivals
     .map((_, i) => i)
@@ -86,7 +92,10 @@ export function recommend(
 ): Recommendation {
   const compared = (system: string, baseline: string, slice: ComparisonRow["slice"]): ComparisonRow | undefined =>
     comparisons.find((c) => c.system === system && c.baseline === baseline && c.slice === slice && c.metric === "N@5");
-  const { system, with_model, without_model } = choice;
+  const { with_model, without_model } = choice;
+  const system = failsOnTest(choice, compared(choice.system, without_model, "conditional"))
+    ? without_model
+    : choice.system;
   const over = compared(system, "prerank", "conditional");
   if (!over) throw new RangeError(`${system} is not compared with the pre-rank`);
   const all = compared(system, "prerank", "end_to_end") ?? over; // without misses, all slates are conditional
@@ -94,22 +103,29 @@ export function recommend(
   const model = with_model === undefined ? undefined : compared(with_model, without_model, "conditional");
   return {
     ...choice,
+    system,
     over_ranker: over,
     end_to_end: { ...all, value },
     ...(model ? { language_model: model } : {}),
-    sentence: conclude(choice, over, model),
+    sentence: conclude({ ...choice, system }, over, model),
   };
 }
 
+/** Whether the choice has a language model and is significantly worse on test than the best without one. */
+const failsOnTest = ({ system }: Choice, against: ComparisonRow | undefined): boolean =>
+  findSystem(system)?.stage !== undefined && against !== undefined && against.ci_high < 0;
+
 /** The verdict in one plain sentence. */
 function conclude(choice: Choice, over: ComparisonRow, model: ComparisonRow | undefined): string {
-  const { system, without_model } = choice;
+  const { system, leader, without_model } = choice;
   const isModel = findSystem(system)?.stage !== undefined;
   const gain = model ? formatGain(model) : "";
   if (over.ci_high < 0)
     return `Keep your own order: ${system}, the best on validation, is worse on test (${formatGain(over)}).`;
   if (over.ci_low <= 0)
     return `Keep your own order: nothing is measurably better on test (${system}, the best choice on validation: ${formatGain(over)}).`;
+  if (!isModel && model?.system === leader && model.ci_high < 0)
+    return `Deploy ${system}: ${leader} led on validation, but is worse on test (${gain} against ${without_model}).`;
   if (!isModel)
     return model && model.ci_low > 0
       ? `Deploy ${system}: on validation the language model added nothing measurable to it, though on test it did (${model.system}: ${gain}).`

@@ -1,9 +1,9 @@
 /**
- * Hash of the code a result depends on: what its entry files import, followed to the end, in both languages. A checkout
- * without git works the same. Type-only imports change no result and are left out; so is generated code, which follows
- * from the protos.
+ * Hash of the code a result depends on: its entry files and all they import, directly or not, in both languages. Needs
+ * no git. Type-only imports change no result and are left out; so is generated code, which follows from the protos.
  *
- * A verb of the worker is code too: the module that computes it with all it imports, and the client that packs its tensors.
+ * A worker verb counts as code too: the module that computes it, all that module imports, and the client that packs its
+ * tensors.
  */
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -13,14 +13,14 @@ import { repositoryRoot } from "../core/paths.ts";
 import { isGenerated, readImports, workerPackages } from "./imports.ts";
 import { type Verb, verbModules } from "./verbs.ts";
 
-/** Packs and unpacks what goes to a worker, on either side. */
+/** Packs and unpacks messages, on either side of the wire. */
 const wire = ["src/worker/client.ts", "python_worker/gr2_worker/rpc/wire.py"];
 
 const known = new Map<string, string>();
 
 /**
  * @param entries files relative to the repository ("src/stages/sid.ts")
- * @param verbs what they ask of the worker
+ * @param verbs the worker verbs they call
  * @throws RunError if an entry or something it imports does not exist
  */
 export function codeHash(entries: readonly string[], verbs: readonly Verb[] = [], root = repositoryRoot): string {

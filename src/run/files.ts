@@ -1,4 +1,4 @@
-/** Files of a run folder: atomic writes, and file-system faults as sentences for a person. */
+/** Files of a run folder: atomic writes, and file-system errors in plain words. */
 import {
   accessSync,
   closeSync,
@@ -17,7 +17,7 @@ import { RunError } from "../core/errors.ts";
 
 const advice: Readonly<Record<string, string>> = {
   ENOSPC:
-    "The disk is full: free some space, or put the runs elsewhere with --root PATH. A rerun goes on where this one stopped.",
+    "The disk is full: free some space, or put the runs elsewhere with --root PATH. A rerun resumes where this one stopped.",
   EDQUOT: "The disk quota is used up: free some space, or put the runs elsewhere with --root PATH.",
   EACCES: "Check who owns the folder, or put the runs elsewhere with --root PATH.",
   EPERM: "Check who owns the folder, or put the runs elsewhere with --root PATH.",
@@ -25,7 +25,7 @@ const advice: Readonly<Record<string, string>> = {
   EMFILE: "Too many open files: raise the limit with `ulimit -n 4096`.",
 };
 
-/** A RunError for a fault of the file system; anything else is returned as it is. */
+/** A RunError for a file-system error; anything else is returned unchanged. */
 export function fileError(action: string, path: string, cause: unknown): unknown {
   const code = (cause as NodeJS.ErrnoException | undefined)?.code;
   if (code === undefined || typeof code !== "string") return cause;
@@ -33,14 +33,14 @@ export function fileError(action: string, path: string, cause: unknown): unknown
     ENOSPC: "no space left on the disk",
     EACCES: "permission denied",
     EROFS: "the file system is read-only",
-    ENOTDIR: "a part of the path is a file",
-    EEXIST: "there is a file of that name",
+    ENOTDIR: "part of the path is a file",
+    EEXIST: "a file of that name exists",
     ENOENT: "it does not exist",
   };
   return new RunError(`cannot ${action} ${path}: ${reason[code] ?? code}`, { cause, advice: advice[code] });
 }
 
-/** Runs an action on a path with its faults translated. */
+/** Runs an action on a path and rethrows its file-system errors as RunErrors. */
 export function guarded<T>(action: string, path: string, run: () => T): T {
   try {
     return run();
@@ -54,7 +54,7 @@ export function makeFolder(path: string): string {
     try {
       mkdirSync(path, { recursive: true });
     } catch (e) {
-      // Below a folder that cannot be written Node reports ENOENT; what stops us is that folder.
+      // Inside a folder that is not writable, Node reports ENOENT; report the folder's own error instead.
       if ((e as NodeJS.ErrnoException).code === "ENOENT") accessSync(nearestFolder(path), constants.W_OK);
       throw e;
     }
@@ -85,7 +85,7 @@ export function writeAtomic(path: string, content: string | Uint8Array): void {
   });
 }
 
-/** writeSync may write less than asked (a disk that fills up); this does not. */
+/** writeSync may write only part of the bytes (when a disk fills up); this writes all of them. */
 export function writeAll(fd: number, bytes: Uint8Array): void {
   for (let at = 0; at < bytes.byteLength; ) at += writeSync(fd, bytes, at);
 }
@@ -94,7 +94,7 @@ export function writeAll(fd: number, bytes: Uint8Array): void {
 export const writePrettyJson = (path: string, value: unknown): void =>
   writeAtomic(path, `${JSON.stringify(value, null, 2)}\n`);
 
-/** The parsed content of a JSON file; undefined if it is missing or damaged (then it must be made again). */
+/** The parsed content of a JSON file; undefined if it is missing or damaged (and must be made again). */
 export function tryReadJson(path: string): unknown {
   try {
     return JSON.parse(readFileSync(path, "utf8")) as unknown;

@@ -1,6 +1,6 @@
 /**
- * What a source file imports, in both languages, read from its text. Cache keys (code-hash.ts), the rules about rooms
- * (tests/architecture) and `npm run imports` all follow these edges, so that they cannot disagree.
+ * What a source file imports, in both languages, parsed from its text. Cache keys (code-hash.ts), the rules about rooms
+ * (tests/architecture) and `npm run imports` all use these edges, so they cannot disagree.
  *
  * Paths are relative to the repository, with forward slashes ("src/stages/sid.ts").
  */
@@ -10,15 +10,17 @@ import { dirname, join, posix, relative, sep } from "node:path";
 export interface Import {
   /** As written: "../core/errors.ts", "node:fs", "gr2_worker.errors". */
   readonly specifier: string;
-  /** The file of ours it names; undefined: a package. A TypeScript file need not exist, a Python one does. */
+  /**
+   * The file of this repository it names; undefined: a package. A TypeScript file need not exist, a Python one must.
+   */
   readonly path: string | undefined;
-  /** Brings in types alone, so it changes no result. */
+  /** Imports only types, so it changes no result. */
   readonly onlyTypes: boolean;
 }
 
 export const workerPackages = "python_worker";
 
-/** Source files of a folder and all below it, sorted; generated code left out, which follows from the protos. */
+/** Source files of a folder and its sub-folders, sorted, without generated code (which follows from the protos). */
 export function listSources(folder: string, root: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && /\.(ts|py)$/.test(entry.name))
@@ -34,7 +36,7 @@ export function readImports(path: string, root: string): Import[] {
   return path.endsWith(".py") ? pythonImports(text, root) : typescriptImports(text, path);
 }
 
-/** Imports, re-exports and import(...) with a literal, each once a statement. */
+/** Imports, re-exports and import(...) with a literal, one per statement. */
 export function typescriptImports(text: string, path: string): Import[] {
   const code = text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
   const found = [
@@ -66,7 +68,7 @@ function namesOnlyTypes(names: string): boolean {
     .every((name) => name.startsWith("type "));
 }
 
-/** Of the worker's own modules; `from gr2_worker.model import lm` names a module or a name in one, so both are tried. */
+/** The worker's own modules. `from gr2_worker.model import lm` names a module or a name in one, so both are tried. */
 function pythonImports(text: string, root: string): Import[] {
   const whenRun = text.replace(/^if TYPE_CHECKING:\n(?:[ \t]+.*\n|\n)+/gm, "");
   const run = new Set(pythonModules(whenRun));

@@ -1,4 +1,6 @@
-/** manifest.json: what a run was made from and on, written again at every change so that a killed run has one too. */
+/**
+ * manifest.json: what a run was made from and on which machine. Rewritten at every change, so a killed run has one too.
+ */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { arch, cpus, platform, release, totalmem } from "node:os";
@@ -11,7 +13,7 @@ export type StageState = "running" | "finished" | "failed" | "interrupted";
 export interface StageEntry {
   state: StageState;
   key: string;
-  /** Hash of the code that its result depends on; absent in manifests of earlier versions. */
+  /** Hash of the code its result depends on; absent in manifests of earlier versions. */
   code?: string;
   inputs: Record<string, string>;
   /** sha256 by file. */
@@ -22,7 +24,10 @@ export interface StageEntry {
   finished?: string;
   /** True if the last invocation found it finished and did nothing. */
   cached: boolean;
-  /** True if what is there was made with settings, code or data other than those of the last invocation, which did not come this far. */
+  /**
+   * True if its outputs were made with other settings, code or data than the last invocation's, which did not get this
+   * far.
+   */
   stale?: boolean;
 }
 
@@ -30,7 +35,7 @@ export interface PluginEntry {
   module: string;
   /** As the recipe declares it. */
   version: string;
-  /** Of its files and the versions of the packages that they import; "" where its code is elsewhere. */
+  /** Over its files and the versions of the packages they import; "" if its code is elsewhere. */
   sha256: string;
   files: string[];
   packages: Record<string, string>;
@@ -47,9 +52,9 @@ export interface Manifest {
   config_hash: string;
   seed: number;
   code: { revision: string | null; dirty: boolean | null };
-  /** Hashes by name of the data that came from outside. */
+  /** Hashes of external data, by name. */
   data: Record<string, string>;
-  /** Modules of the user's, by setting. */
+  /** The user's modules, by setting. */
   plugins: Record<string, PluginEntry>;
   versions: Record<string, string>;
   hardware: Record<string, string | number>;
@@ -65,7 +70,7 @@ export class ManifestFile {
     this.content = content;
   }
 
-  /** Goes on with the manifest of an earlier invocation of the same run, or starts one. */
+  /** Continues the manifest of an earlier invocation of the same run, or starts a new one. */
   static open(path: string, about: { run: string; configHash: string; seed: number }): ManifestFile {
     const earlier = tryReadJson(path) as Manifest | undefined;
     const now = new Date().toISOString();
@@ -81,7 +86,7 @@ export class ManifestFile {
       code: codeRevision(),
       data: earlier?.data ?? {},
       plugins: {},
-      // a rerun that finds everything finished starts no worker: what an earlier one said about it stays
+      // a rerun that finds everything finished starts no worker: keep what an earlier invocation noted about it
       versions: { ...earlier?.versions, ...versions() },
       hardware: { ...earlier?.hardware, ...hardware() },
       stages: earlier?.stages ?? {},
@@ -106,7 +111,7 @@ export class ManifestFile {
 export const readManifest = (folder: string): Manifest | undefined =>
   tryReadJson(join(folder, "manifest.json")) as Manifest | undefined;
 
-/** The checkout a program runs from; nulls without git. @param except a folder whose changes do not count */
+/** The checkout this program runs from; nulls without git. @param except a folder whose changes do not count */
 export function codeRevision(except?: string): Manifest["code"] {
   const git = (...args: string[]) =>
     execFileSync("git", args, {

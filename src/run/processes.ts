@@ -1,7 +1,10 @@
-/** Other processes, by pid and start time: pids are reused, a pair is not. Also peak memory, exact where /proc tells. */
+/**
+ * Processes identified by pid and start time (pids are reused, pairs are not), and peak memory, exact where /proc
+ * exists.
+ */
 import { readFileSync, writeFileSync } from "node:fs";
 
-/** Clock ticks since boot at which a process started; undefined where there is no /proc or no such process. */
+/** Clock ticks since boot at which a process started; undefined without /proc or if there is no such process. */
 export function readStartTime(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
@@ -11,7 +14,7 @@ export function readStartTime(pid: number): string | undefined {
   }
 }
 
-/** True if the process that is named by this pair still runs. Zombies do not. */
+/** True if the process this pair names is still running. A zombie is not. */
 export function isAlive(pid: number, startTime: string | undefined): boolean {
   try {
     process.kill(pid, 0);
@@ -31,18 +34,18 @@ function isZombie(pid: number): boolean {
   }
 }
 
-/** Starts a new measurement of peak resident memory for these processes (Linux resets its high-water mark on "5"). */
+/** Restarts the measurement of these processes' peak resident memory (Linux resets its high-water mark on "5"). */
 export function resetPeakMemory(pids: readonly number[]): void {
   for (const pid of pids) {
     try {
       writeFileSync(`/proc/${pid}/clear_refs`, "5");
     } catch {
-      // not Linux or not ours: the peak is then that of the whole lifetime
+      // not Linux, or not our process: the peak then covers its whole lifetime
     }
   }
 }
 
-/** Sum of the processes' peak resident bytes since resetPeakMemory: an upper bound of what they held together. */
+/** Sum of the processes' peak resident bytes since resetPeakMemory: an upper bound of what they held at once. */
 export function peakMemory(pids: readonly number[]): number {
   let sum = 0;
   for (const pid of pids) {

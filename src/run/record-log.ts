@@ -1,6 +1,6 @@
 /**
- * Append-only JSONL of a run (metrics.jsonl, rollouts.jsonl). Every record carries `seq`, which only grows, and its
- * stage. A resumed stage drops what it wrote behind its cursor, so that no step appears twice. Files may be larger than
+ * Append-only JSONL of a run (metrics.jsonl, rollouts.jsonl). Every record carries its stage and `seq`, which only
+ * grows. A resumed stage drops what it wrote after its cursor, so no step appears twice. Files may be larger than
  * memory: everything here streams.
  */
 import {
@@ -67,7 +67,7 @@ export class RecordLog<T extends LogRecord = LogRecord> {
     if (fd !== undefined) guarded("write", this.path, () => fsyncSync(fd));
   }
 
-  /** Drops the records of a stage that are newer than `afterSeq` (0 = all of them). Numbers are not given out again. */
+  /** Drops a stage's records newer than `afterSeq` (0 = all of them). Their numbers are not reused. */
   dropStage(stage: string, afterSeq: number): void {
     const isDropped = (line: string) => {
       const r = parse(line, this.path);
@@ -99,7 +99,7 @@ export class RecordLog<T extends LogRecord = LogRecord> {
   }
 }
 
-/** All records of a log, oldest first; an unfinished last line is left out. Empty if the file does not exist. */
+/** All records of a log, oldest first; without an unfinished last line. Empty if the file does not exist. */
 export function* readRecords<T extends LogRecord = LogRecord>(path: string): Generator<T> {
   for (const line of streamLines(path)) yield parse(line, path) as T;
 }
@@ -128,7 +128,7 @@ function* streamLines(path: string): Generator<string> {
   }
 }
 
-/** The last complete line, where it ends, and whether something unfinished follows it. */
+/** The last complete line, where it ends, and whether an unfinished one follows. */
 function lastLine(path: string): { line: string | undefined; end: number; torn: boolean } {
   if (!existsSync(path) || statSync(path).size === 0) return { line: undefined, end: 0, torn: false };
   const fd = guarded("read", path, () => openSync(path, "r"));
@@ -144,7 +144,7 @@ function lastLine(path: string): { line: string | undefined; end: number; torn: 
       }
       const end = tail.lastIndexOf(newline) + 1;
       const start = end > 1 ? tail.lastIndexOf(newline, end - 2) + 1 : 0;
-      if (start === 0 && from > 0) continue; // the line begins before what was read
+      if (start === 0 && from > 0) continue; // the line begins before the part read so far
       const line = end > 1 ? tail.toString("utf8", start, end - 1) : undefined;
       return { line: line === "" ? undefined : line, end: from + end, torn: end < tail.length };
     }
@@ -157,7 +157,7 @@ function parse(line: string, path: string): LogRecord {
   try {
     return JSON.parse(line) as LogRecord;
   } catch (cause) {
-    throw new RunError(`${path} holds a line that is no JSON: ${line.slice(0, 80)}`, {
+    throw new RunError(`${path} has a line that is not JSON: ${line.slice(0, 80)}`, {
       cause,
       advice: "The file was damaged; rerun with --fresh, or remove the line.",
     });

@@ -1,5 +1,5 @@
 /**
- * runs/NAME/: where everything of a run lies, and the lock that keeps two processes out of it.
+ * runs/NAME/: everything a run leaves, and the lock that lets only one process at a time write it.
  *   manifest.json  config.resolved.yaml  metrics.jsonl  rollouts.jsonl  metrics.json  report.html  telemetry.json
  *   stages/STAGE/  what a stage made, with done.json (stage-cache.ts) and cursor.json (resume)
  */
@@ -19,7 +19,7 @@ interface Lock {
 
 export class RunFolder {
   readonly name: string;
-  /** ROOT/NAME, absolute: the worker, which may have another working folder, is told paths below it. */
+  /** ROOT/NAME, absolute: paths below it are sent to the worker, whose working folder may differ. */
   readonly path: string;
   private locked = false;
 
@@ -28,7 +28,7 @@ export class RunFolder {
     this.path = resolve(root, name);
   }
 
-  /** Creates the folder if needed and takes its lock. Throws RunError if a living process holds it. */
+  /** Creates the folder if needed and takes its lock. Throws RunError if a running process holds it. */
   static open(root: string, name: string): RunFolder {
     const folder = new RunFolder(root, checkName(name));
     makeFolder(folder.file("stages"));
@@ -55,7 +55,7 @@ export class RunFolder {
     return makeFolder(this.file("stages", stage));
   }
 
-  /** Gives the lock back. */
+  /** Releases the lock. */
   release(): void {
     if (!this.locked) return;
     this.locked = false;
@@ -63,7 +63,7 @@ export class RunFolder {
     rmSync(this.lockFile, { force: true });
   }
 
-  /** The living process that holds this run, if any. */
+  /** The running process that holds this run, if any. */
   holder(): { pid: number; since: string } | undefined {
     const lock = tryReadJson(this.lockFile) as Lock | undefined;
     if (!lock || !holds(lock)) return undefined;
@@ -96,7 +96,7 @@ export class RunFolder {
     });
   }
 
-  /** Creates the lock with its content in one step (a link to a finished file), or returns false if there is one. */
+  /** Creates the lock with its content in one step (a link to a finished file); false if there is a lock already. */
   private createLock(mine: Lock): boolean {
     const temporary = `${this.lockFile}.${process.pid}`;
     writeAtomic(temporary, JSON.stringify(mine));
@@ -125,7 +125,7 @@ export class RunFolder {
     }
   }
 
-  /** Moves a dead process's lock aside; looks again at what it moved, since another process may have been faster. */
+  /** Moves a dead process's lock aside, then checks what it moved, since another process may have been faster. */
   private removeStaleLock(): void {
     this.refuseIfHeld(tryReadJson(this.lockFile) as Lock | undefined);
     const aside = `${this.lockFile}.stale.${process.pid}`;
@@ -152,12 +152,12 @@ export class RunFolder {
   }
 }
 
-/** A lock of another machine cannot be checked and counts as held. */
+/** A lock taken on another machine cannot be checked and counts as held. */
 const holds = (lock: Lock): boolean => lock.host !== hostname() || isAlive(lock.pid, lock.startTime);
 
 function checkName(name: string): string {
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/.test(name)) {
-    throw new RunError(`"${name}" cannot name a run`, {
+    throw new RunError(`"${name}" is not a valid run name`, {
       advice: "Use letters, digits, dots, dashes and underscores, starting with a letter or digit.",
     });
   }

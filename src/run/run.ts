@@ -1,6 +1,6 @@
 /**
- * One run: its folder and lock, the stages that are cached or resumed, its logs, telemetry and manifest. A stage sees
- * only its StageContext. What the stages do is no business of this room.
+ * One run: its folder and lock, which stages are cached or resumed, its logs, telemetry and manifest. A stage sees only
+ * its StageContext; what stages do is not decided here.
  */
 import { rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -30,29 +30,29 @@ export interface RunOptions {
   readonly seed: number;
   /** Names of all stages in order; what `from` and `until` refer to. */
   readonly stages: readonly string[];
-  /** Run this stage and those behind it again, even if they are finished. */
+  /** Rerun this stage and all later ones, even if they are finished. */
   readonly from?: string;
-  /** Stop behind this stage: `stopsAfter` says so. */
+  /** Stop after this stage; `stopsAfter` tells when. */
   readonly until?: string;
-  /** Forget everything an earlier invocation left. */
+  /** Discard everything an earlier invocation left. */
   readonly fresh?: boolean;
-  /** Runs under the same root whose finished stages are taken over where the keys are the same; stages from `from` on are not. */
+  /** Runs under the same root whose finished stages are reused where keys match, except those from `from` on. */
   readonly shareWith?: readonly string[];
   readonly signal?: AbortSignal;
-  /** Listeners may be attached before the run begins; default: a bus of its own. */
+  /** For listeners attached before the run begins; default: a bus of its own. */
   readonly bus?: TelemetryBus;
 }
 
 /** A stage's identity: what its result depends on. */
 export interface StagePlan {
   readonly name: string;
-  /** The part of the compiled config this stage reads: a change of it runs the stage again. */
+  /** The part of the compiled config this stage reads; changing it reruns the stage. */
   readonly config: unknown;
   /** Source files whose code it depends on, imports included, relative to the repository: "src/stages/sid.ts". */
   readonly code: readonly string[];
-  /** What it asks of the worker: code too. */
+  /** The worker verbs it calls; their code counts too. */
   readonly verbs?: readonly Verb[];
-  /** By name: `key` of the stages before, hashes of data from outside. */
+  /** By name: `key` of earlier stages, hashes of external data. */
   readonly inputs: Readonly<Record<string, string>>;
 }
 
@@ -119,12 +119,12 @@ export class Run {
     }
   }
 
-  /** Processes whose memory counts into a stage's peak, next to this one. */
+  /** Processes whose memory counts towards a stage's peak, besides this one. */
   trackMemory(pids: readonly number[]): void {
     this.workerPids = pids;
   }
 
-  /** Notes in the manifest what computed: the worker's versions and device. */
+  /** Records the worker's versions and device in the manifest. */
   describeWorker(info: WorkerInfo): void {
     this.manifest.update((m) => {
       Object.assign(m.versions, {
@@ -137,26 +137,26 @@ export class Run {
     });
   }
 
-  /** Notes in the manifest the hash of data that came from outside. */
+  /** Records the hash of external data in the manifest. */
   describeData(name: string, hash: string): void {
     this.manifest.update((m) => {
       m.data[name] = hash;
     });
   }
 
-  /** Notes in the manifest which modules of the user's take part. */
+  /** Records the user's modules in the manifest. */
   describePlugins(plugins: Manifest["plugins"]): void {
     this.manifest.update((m) => {
       m.plugins = plugins;
     });
   }
 
-  /** True if the user asked to stop behind this stage. */
+  /** True if the user asked to stop after this stage. */
   stopsAfter(stage: string): boolean {
     return this.options.until === stage;
   }
 
-  /** False for stages behind the one the user asked to stop at. */
+  /** False for stages after the one the user asked to stop at. */
   reaches(stage: string): boolean {
     const { stages, until } = this.options;
     return until === undefined || stages.indexOf(stage) <= stages.indexOf(until);
@@ -167,7 +167,7 @@ export class Run {
     return cache.stageKey({ name, config, code: codeHash(plan.code, plan.verbs), inputs });
   }
 
-  /** Notes in the manifest which finished stages were made otherwise than these keys say; those that run again lose the note. */
+  /** Marks finished stages whose keys differ from these as stale in the manifest; a rerun clears the mark. */
   markStale(keys: Readonly<Record<string, string>>): void {
     this.manifest.update((m) => {
       for (const [name, entry] of Object.entries(m.stages)) {
@@ -177,12 +177,12 @@ export class Run {
     });
   }
 
-  /** Whether a stage would be found finished. Changes nothing. */
+  /** Whether a stage is finished under this key. Changes nothing. */
   async isFinished(plan: StagePlan): Promise<boolean> {
     return (await cache.finishedWith(this.folder.file("stages", plan.name), this.cacheKey(plan))) !== undefined;
   }
 
-  /** Runs a stage, goes on with it, or does nothing because it is finished. */
+  /** Runs or resumes a stage, or does nothing if it is finished. */
   async stage(spec: StageSpec): Promise<StageResult> {
     const { name } = spec;
     const position = { index: this.options.stages.indexOf(name) + 1, total: this.options.stages.length };
@@ -213,7 +213,7 @@ export class Run {
       this.bus.emit({ kind: "stage", stage: name, state: "finished", ...position, seconds: cost.seconds });
       return { name, key, dir, cached: false, ...cost };
     } catch (thrown) {
-      const e = thrown instanceof Gr2Error ? thrown : fileError(`go on with ${name}: a file of`, dir, thrown);
+      const e = thrown instanceof Gr2Error ? thrown : fileError(`run ${name}: a file of`, dir, thrown);
       const interrupted = e instanceof InterruptedError;
       const note = e instanceof Gr2Error ? e.message : String(e);
       this.recordEnd(name, interrupted ? "interrupted" : "failed", elapsed());
@@ -222,7 +222,7 @@ export class Run {
     }
   }
 
-  /** Writes the end into the manifest, tells watchers, and gives the lock back. May be called after a failure. */
+  /** Writes the outcome into the manifest, tells watchers, and releases the lock. May be called after a failure. */
   async close(status: "finished" | "failed" | "interrupted", note?: string): Promise<void> {
     try {
       this.manifest.update((m) => {
@@ -230,7 +230,7 @@ export class Run {
         m.note = note;
       });
     } catch (e) {
-      if (status === "finished") throw e; // otherwise the first fault is the one to report
+      if (status === "finished") throw e; // otherwise report the first error, not this one
     } finally {
       this.metricsLog.close();
       this.rolloutLog.close();
@@ -240,7 +240,7 @@ export class Run {
     }
   }
 
-  /** What another run has finished with the same key, with its log records; undefined if none has. */
+  /** Reuses what another run finished with the same key, log records included; undefined if none has. */
   private async takeOver(stage: string, key: string, dir: string): Promise<cache.Done | undefined> {
     const { root, stages, from, shareWith = [] } = this.options;
     if (from !== undefined && stages.indexOf(stage) >= stages.indexOf(from)) return undefined;
@@ -252,7 +252,7 @@ export class Run {
       this.copyRecords(stage, folder);
       const taken = await cache.takeOver(dir, done, source);
       if (!taken) continue;
-      this.bus.emit({ kind: "log", level: "info", text: `${stage}: the same as in run ${other}, taken over` });
+      this.bus.emit({ kind: "log", level: "info", text: `${stage}: reused from run ${other}, which has the same key` });
       return taken;
     }
     return undefined;
@@ -346,7 +346,7 @@ export class Run {
         if (entry) Object.assign(entry, { state, seconds });
       });
     } catch {
-      // a full disk: the fault that ended the stage is the one to report
+      // a full disk: report the error that ended the stage, not this one
     }
   }
 }

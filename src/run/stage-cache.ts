@@ -1,6 +1,6 @@
 /**
- * Runs a stage only if it must. A stage's key is the hash of its slice of the config, the code it uses and the keys of
- * its inputs; stages/STAGE/done.json says with which key it was finished and what it wrote.
+ * Decides whether a stage must run. Its key is the hash of its slice of the config, the code it uses and the keys of
+ * its inputs; stages/STAGE/done.json records the key it finished with and what it wrote.
  *   same key, outputs intact      → nothing to do
  *   same key, not finished        → resume from cursor.json, if the stage left one
  *   other key, or damaged outputs → empty the folder and run
@@ -11,9 +11,9 @@ import { dirname, join, relative, sep } from "node:path";
 import { hashJson, sha256File } from "../core/hash.ts";
 import { guarded, makeFolder, tryReadJson, writePrettyJson } from "./files.ts";
 
-/** Output files above this size are verified by size and time of change, not by content. */
+/** Output files above this size are verified by size and modification time, not by content. */
 const rehashLimitBytes = 64 * 2 ** 20;
-/** Bookkeeping, and `work/`: scratch space and checkpoints of an unfinished stage; none of it is an output. */
+/** Not outputs: bookkeeping, and `work/` (scratch space and checkpoints of an unfinished stage). */
 const notOutputs: ReadonlySet<string> = new Set(["done.json", "cursor.json", "work"]);
 
 export interface OutputFile {
@@ -31,7 +31,7 @@ export interface Done {
   readonly finished: string;
 }
 
-/** Where a stage stopped. `value` is the stage's own; the sequence numbers say which log records belong to it. */
+/** Where a stage stopped. `value` is the stage's own; the sequence numbers tell which log records it covers. */
 export interface Cursor {
   readonly key: string;
   readonly value: unknown;
@@ -47,7 +47,7 @@ export interface KeyParts {
   readonly config: unknown;
   /** Hash of the source files this stage uses (code-hash.ts). */
   readonly code: string;
-  /** By name: keys of the stages before, hashes of data files. */
+  /** By name: keys of earlier stages, hashes of data files. */
   readonly inputs: Readonly<Record<string, string>>;
 }
 
@@ -83,7 +83,7 @@ export function prepare(folder: string, key: string): Cursor | undefined {
   return undefined;
 }
 
-/** Forgets that a stage was ever run. */
+/** Removes everything a stage left. */
 export function clear(folder: string): void {
   // done.json first: if this is interrupted, the stage counts as not finished.
   guarded("remove", folder, () => {
@@ -97,12 +97,12 @@ export const saveCursor = (folder: string, cursor: Cursor): void =>
   writePrettyJson(join(folder, "cursor.json"), cursor);
 
 /**
- * Takes over what another run's stage folder holds, finished with the same key: by hard links, which outlive either run,
- * or copies where the file system has no links. Undefined if a file is damaged.
+ * Reuses the stage folder of another run that finished with the same key: by hard links, which survive the deletion of
+ * either run, or by copies where the file system has no links. Undefined if a file is damaged.
  */
 export async function takeOver(folder: string, done: Done, from: string): Promise<Done | undefined> {
   clear(folder);
-  guarded("take over a stage into", folder, () => {
+  guarded("copy a finished stage into", folder, () => {
     for (const name of Object.keys(done.outputs)) {
       makeFolder(dirname(join(folder, name)));
       linkOrCopy(join(from, name), join(folder, name));

@@ -22,7 +22,7 @@ export const stageNames = [
 ] as const;
 export type StageName = (typeof stageNames)[number];
 
-/** What a user may bring a module for (room plugins). */
+/** Where a user may plug in a module (room plugins). */
 export type PluginPoint = "adapter" | "prerank" | "teacher" | "reward" | "metrics" | "baselines";
 
 /** Numbers a stage is judged by; shown in the manifest and the report. */
@@ -30,13 +30,13 @@ export type Summary = Readonly<Record<string, number>>;
 
 export interface Stage {
   readonly name: StageName;
-  /** `import.meta.url`: this file and what it imports is the code its result depends on. */
+  /** `import.meta.url`: its result depends on the code of this file and all it imports. */
   readonly source: string;
   /** Stages whose outputs it reads. */
   readonly inputs: readonly StageName[];
-  /** What it may ask of the worker: the Python behind these is code of the stage too. */
+  /** The worker verbs it may call; the Python that implements them counts as its code too. */
   readonly verbs: readonly Verb[];
-  /** Where a recipe may name modules that it runs; their code is the stage's too. */
+  /** Plug-in points whose modules it runs; their code counts as its own too. */
   readonly plugins?: readonly PluginPoint[];
   /** The part of the configuration that changes its result. */
   readonly settings: (config: Config) => unknown;
@@ -45,22 +45,22 @@ export interface Stage {
 
 /** Where a stage writes and reports: its folder, its logs, its cursor. */
 export interface StageRecorder {
-  /** Folder of this stage's outputs; empty at the first start, and as it was left if a kill came after a cursor. */
+  /** Folder of this stage's outputs: empty at first; on resume, as a killed attempt left it. */
   readonly dir: string;
-  /** A path for checkpoints: kept until the stage is finished, never an output. */
+  /** A path for checkpoints: kept until the stage finishes, never an output. */
   work(name: string): string;
   readonly signal: AbortSignal;
-  /** A line for a person. */
+  /** Logs a line. */
   log(message: string): void;
-  /** Progress of something countable within the stage. Throws InterruptedError once the user asked to stop. */
+  /** Progress of something countable within the stage. Throws InterruptedError once the user has asked to stop. */
   progress(label: string, done: number, total: number): void;
   /** Numbers of one step: to metrics.jsonl and the live view. */
   metrics(step: number, values: Readonly<Record<string, number>>): void;
   /** One sampled answer: to rollouts.jsonl (with its step) and the live view. */
   rollout(step: number, record: Readonly<Record<string, unknown>>): void;
   /**
-   * Where a killed stage resumes: `read` gives what the last `write` of the attempt before stored, also after a `write`
-   * of this one. `write` also marks how far metrics and rollouts count: what a killed run logged beyond it is dropped.
+   * Where a killed stage resumes. `read` returns what the previous attempt wrote last, even after this one has written.
+   * `write` also marks how far metrics and rollouts count: records a killed run logged after it are dropped.
    */
   readonly cursor: {
     read<T>(): T | undefined;

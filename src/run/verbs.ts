@@ -1,16 +1,16 @@
 /**
- * The worker's verbs and the Python behind each: what a stage declares, so that its cache key covers that code too. Apart
- * from code-hash.ts, so that how keys are made is no code of a stage.
+ * The worker's verbs and the Python module that implements each. Stages declare the verbs they call, so their cache
+ * keys cover that code. Separate from code-hash.ts, so that a stage does not depend on how keys are made.
  */
 import type { WorkerClient } from "../worker/types.ts";
 
-/** What a stage may ask of the worker. Verbs that compute nothing (health, versions) belong to every stage. */
+/** What a stage may ask of the worker. Every stage may use the methods that compute nothing (health, versions). */
 export type Verb = Exclude<keyof WorkerClient, "address" | "getInfo" | "shutdown" | "stats" | "close">;
 
 const engine = "engine.py";
 const quantizer = "items/quantizer.py";
 
-/** The module behind each verb, below python_worker/gr2_worker. */
+/** The module that implements each verb, below python_worker/gr2_worker. */
 export const verbModules: Readonly<Record<Verb, string>> = {
   trainTokenizer: "items/bpe.py",
   embed: "items/embed.py",
@@ -31,7 +31,7 @@ export const verbModules: Readonly<Record<Verb, string>> = {
   exportModel: engine,
 };
 
-/** All verbs over a loaded language model. */
+/** All verbs that need a loaded language model. */
 export const modelVerbs: readonly Verb[] = (Object.keys(verbModules) as Verb[]).filter(
   (v) => verbModules[v] === engine,
 );

@@ -7,11 +7,12 @@
  *                     leads to another, it is loaded next to the old one, takes over, and the old one finishes and goes
  */
 import { randomUUID } from "node:crypto";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Config } from "../config/schema.ts";
 import { Gr2Error } from "../core/errors.ts";
+import { repositoryRoot } from "../core/paths.ts";
 import { runtimeOptions, startWorker } from "../worker/launcher.ts";
 import { startWorkerProcess } from "../worker/process.ts";
 import { Deployment } from "./engine/deployment.ts";
@@ -169,7 +170,8 @@ export async function serve(options: ServeOptions): Promise<Service> {
 async function openTracing(otlp: string): Promise<Tracing> {
   if (otlp === "") return passOn;
   const { openOtlp } = await import("./observe/otlp.ts");
-  return openOtlp(otlp === "env" ? "" : otlp);
+  const { version } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string };
+  return openOtlp(otlp === "env" ? "" : otlp, version);
 }
 
 type StartWorker = (number: number, signal: AbortSignal) => Promise<StartedWorker>;

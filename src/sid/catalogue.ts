@@ -1,6 +1,6 @@
 /**
- * Which item has which semantic ID. Items are rows 0..numItems-1 of the item table; the catalogue never sees item ids or titles.
- * Immutable: new items make a new catalogue.
+ * Which item has which semantic ID. Items are rows 0..numItems-1 of the item table; the catalogue never sees item ids
+ * or titles. Immutable: new items make a new catalogue.
  */
 import { CheckpointError, DataError } from "../core/errors.ts";
 import { hashJson } from "../core/hash.ts";
@@ -54,7 +54,7 @@ export class Catalogue {
     this.rowsByKey = rowsByKey;
   }
 
-  /** One ID an item row, in row order. Throws DataError if one does not have the shape. */
+  /** One ID per item row, in row order. Throws DataError if one does not have the shape. */
   static of(ids: readonly Codes[], shape: SidShape): Catalogue {
     return new Catalogue(
       ids.map((codes) => Object.freeze([...codes])),
@@ -62,7 +62,7 @@ export class Catalogue {
     );
   }
 
-  /** From the worker's answer; the number of levels is the matrix's. */
+  /** From the worker's result; the matrix has one column per level. */
   static fromMatrix(matrix: CodeMatrix, codes: number, format: SidFormat): Catalogue {
     const { rows, cols, data } = matrix;
     if (data.length !== rows * cols)
@@ -92,18 +92,18 @@ export class Catalogue {
     return spellCodes(this.codesAt(row), this.shape.format);
   }
 
-  /** Rows that have exactly this ID, ascending: none if it is nobody's, several if items collide. */
+  /** Rows that have exactly this ID, ascending: none if no item has it, several if items collide. */
   findRows(codes: Codes): readonly number[] {
     return this.rowsByKey.get(codes.join()) ?? [];
   }
 
-  /** The row whose own ID this is; undefined if it is nobody's or if several items share it. */
+  /** The only row with this ID; undefined if no item has it or several share it. */
   findRow(codes: Codes): number | undefined {
     const rows = this.findRows(codes);
     return rows.length === 1 ? rows[0] : undefined;
   }
 
-  /** The row whose own ID this text is; undefined if it is not an ID, nobody's, or shared. */
+  /** The only row whose ID this text spells; undefined if it is not an ID, or no item or several have it. */
   rowOfText(text: string): number | undefined {
     const codes = parseSid(text, this.shape);
     return codes === undefined ? undefined : this.findRow(codes);
@@ -114,7 +114,7 @@ export class Catalogue {
     return [...this.rowsByKey.values()].filter((rows) => rows.length > 1);
   }
 
-  /** Share of items whose ID is theirs alone; 1 for an empty catalogue. */
+  /** Share of items whose ID no other item has; 1 for an empty catalogue. */
   uniqueness(): number {
     if (this.numItems === 0) return 1;
     let numAlone = 0;
@@ -127,7 +127,7 @@ export class Catalogue {
     return this.ids;
   }
 
-  /** SHA-256 of shape and IDs: equal catalogues, and only they, have equal hashes. */
+  /** SHA-256 of shape and IDs: equal if and only if the catalogues are. */
   hash(): string {
     return hashJson(this.content());
   }
@@ -136,7 +136,7 @@ export class Catalogue {
     return { ...this.content(), hash: this.hash() };
   }
 
-  /** Throws CheckpointError if the value is not a catalogue or its hash does not fit its content. */
+  /** Throws CheckpointError if the value is not a catalogue or its hash does not match its content. */
   static fromJSON(value: unknown): Catalogue {
     const bad = (what: string, cause?: unknown) =>
       new CheckpointError(`the stored semantic-ID catalogue ${what}`, { cause, advice: "fit the semantic IDs again" });

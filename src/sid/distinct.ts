@@ -22,7 +22,7 @@ export function distinctIds(catalogue: Catalogue): DistinctIds {
   return { items, idByRow };
 }
 
-/** IDs with nothing left to recommend: every item that has them is in the history. */
+/** IDs with nothing left to recommend: every item that has one is in the history. */
 export function seenIds(ids: DistinctIds, seen: ReadonlySet<number>): Int32Array {
   const touched = new Set([...seen].map((row) => ids.idByRow[row] as number));
   return Int32Array.from([...touched].filter((id) => ids.items[id]?.every((row) => seen.has(row))));

@@ -1,4 +1,4 @@
-/** The uniqueness gate (GR2 v1: at least 99 % of items have an ID of their own): why it failed, with advice for that cause. */
+/** The uniqueness gate (GR2 v1: at least 99 % of items have an ID of their own): what caused a failure, with advice. */
 import { RunError } from "../core/errors.ts";
 import type { SidReport } from "./report.ts";
 
@@ -11,7 +11,7 @@ export interface GateSettings {
   readonly deadCodeResetEpochs: number;
 }
 
-/** Below this share of codes in use, collisions are the fault of codes nobody uses. */
+/** Below this share of codes in use, collisions are blamed on unused codes. */
 const lowUsage = 0.5;
 
 /** Throws RunError if too many items share their ID. */
@@ -22,19 +22,19 @@ export function checkUniqueness(report: SidReport, settings: GateSettings): void
     return named.join(" and ") + (titles.length > named.length ? ` and ${titles.length - named.length} more` : "");
   });
   throw new RunError(
-    `only ${(100 * report.uniqueness).toFixed(2)} % of items have a semantic ID of their own, sid.minUniqueness asks for ` +
+    `only ${(100 * report.uniqueness).toFixed(2)} % of items have a semantic ID of their own, sid.minUniqueness requires ` +
       `${100 * settings.minUniqueness} %; ${report.numCollidingItems} items share ${report.numCollisions} IDs, for example ${groups.join("; ")}`,
     { advice: `${explainCollisions(report, settings)} All collisions: gr2 sid report NAME.` },
   );
 }
 
-/** What to change, by what went wrong. */
+/** What to change, given what went wrong. */
 export function explainCollisions(report: SidReport, settings: GateSettings): string {
   const { numItems, capacity, codes, levels, largestBucket } = report;
   if (capacity < numItems)
-    return `${codes} codes on ${levels} levels make ${capacity} IDs for ${numItems} items: raise sid.codes or sid.levels.`;
+    return `${codes} codes on ${levels} levels give ${capacity} IDs for ${numItems} items: raise sid.codes or sid.levels.`;
   if (settings.randomLastLevel)
-    return `There are ${capacity} IDs for ${numItems} items, and still some collide: raise sid.codes or sid.levels.`;
+    return `There are ${capacity} IDs for ${numItems} items, yet some collide: raise sid.codes or sid.levels.`;
   const random = "switch on sid.randomLastLevel (GR2 v1: +28.7 points)";
   const unused = report.perLevel.filter((l) => l.usage < lowUsage);
   if (settings.method === "rqvae" && unused.length > 0) {
@@ -45,12 +45,12 @@ export function explainCollisions(report: SidReport, settings: GateSettings): st
       random,
     ];
     const which = unused.map((l) => `level ${l.level + 1} uses ${l.numUsed} of ${codes} codes`).join(", ");
-    return `Codes lie idle (${which}): ${remedies.join(", ")}.`;
+    return `Codes are unused (${which}): ${remedies.join(", ")}.`;
   }
   if (largestBucket.numItems > codes)
     return (
       `${largestBucket.numItems} items share all codes but the last, which has ${codes}: ${random}, ` +
-      "which moves what does not fit to the nearest prefix, or raise sid.codes or sid.levels."
+      "which moves items that do not fit to the nearest prefix, or raise sid.codes or sid.levels."
     );
-  return `The last code is the nearest one, so that like items collide: ${random}.`;
+  return `The last code is the nearest one, so similar items collide: ${random}.`;
 }

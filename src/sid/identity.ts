@@ -1,6 +1,6 @@
 /**
- * What a fitted tokenizer is: the file next to its artifact that names, by hash, everything an ID depends on. An ID is
- * forever, so an artifact that does not belong to a catalogue, or an embedder that is another one, is refused.
+ * Identity of a fitted tokenizer: a file next to its artifact that names, by hash, everything an ID depends on. IDs are
+ * permanent, so an artifact that does not belong to the catalogue, or a different embedder, is refused.
  * Pure; the stage writes it, `gr2 sid encode` checks it.
  */
 import { CheckpointError } from "../core/errors.ts";
@@ -11,7 +11,7 @@ import type { Catalogue } from "./catalogue.ts";
 export interface Embedder {
   /** As the recipe names it. */
   readonly model: string;
-  /** SHA-256 over the model's files; of its name, if it is not a local folder. */
+  /** SHA-256 of the model's files, or of its name if it is not a local folder. */
   readonly hash: string;
   /** Item fields joined into the text. */
   readonly fields: readonly string[];
@@ -24,7 +24,7 @@ export interface TokenizerIdentity {
   readonly catalogue: { readonly hash: string; readonly items: number; readonly uniqueness: number };
   readonly embedder: Embedder;
   readonly data: { readonly name: string; readonly hash: string };
-  /** The settings of the fit (sid), and the seed they were run with. */
+  /** The settings of the fit (sid) and its seed. */
   readonly config: Readonly<Record<string, unknown>>;
   readonly seed: number;
   /** Of the worker that fitted it. */
@@ -53,13 +53,14 @@ export function buildIdentity({ artifact, catalogue, embedder, data, config, see
 }
 
 /**
- * The identity of an artifact and a catalogue that belong together. Throws CheckpointError if it is damaged, or if either
- * of them is another one.
+ * The identity, checked against its artifact and catalogue. Throws CheckpointError if it is damaged or does not match
+ * either of them.
  */
 export function checkIdentity(value: unknown, artifact: Uint8Array, catalogue: Catalogue): TokenizerIdentity {
   const refuse = (message: string): never => {
     throw new CheckpointError(message, {
-      advice: "Put back the files the stage sid wrote, or rerun it with gr2 pipeline --from sid (which makes new IDs).",
+      advice:
+        "Put back the files the stage sid wrote, or rerun it with gr2 pipeline --from sid (which assigns new IDs).",
     });
   };
   const identity = value as TokenizerIdentity | undefined;

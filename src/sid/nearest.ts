@@ -1,4 +1,4 @@
-/** Nearest items in the space of the embeddings, by cosine, exhaustively: for reports and for telling what a new item is like. */
+/** Nearest items in embedding space, by cosine, exhaustively: for reports and to show what a new item resembles. */
 
 /** Row-major float32 [rows, cols]. */
 interface Points {
@@ -14,8 +14,9 @@ export interface Near {
 }
 
 /**
- * The `count` rows of `points` nearest to each query, nearest first, ties to the lower row. Costs queries x rows x cols.
- * @param itself per query the row of `points` that is the query itself and is left out
+ * The `count` rows of `points` nearest to each query, nearest first, ties to the lower row. Costs queries x rows x
+ * cols.
+ * @param itself per query, its own row in `points`, which is left out
  */
 export function nearestRows(
   points: Points,

@@ -1,6 +1,6 @@
 /**
- * How good a catalogue of semantic IDs is: does every item have its own, are codes used evenly, do shared prefixes mean something.
- * Pure; reading the item table and printing are others' work.
+ * How good a catalogue of semantic IDs is: does every item have its own, are codes used evenly, do shared prefixes mean
+ * something. Pure: it neither reads the item table nor prints.
  */
 import type { Catalogue } from "./catalogue.ts";
 import type { Near } from "./nearest.ts";
@@ -8,17 +8,17 @@ import type { Codes } from "./semantic-id.ts";
 
 export interface SidReportInput {
   readonly catalogue: Catalogue;
-  /** One an item row. */
+  /** One per item row. */
   readonly titles: readonly string[];
-  /** One category an item row, "" = unknown (left out); for the purity of prefixes. */
+  /** One category per item row, "" = unknown (left out); for the purity of prefixes. */
   readonly labels?: readonly string[];
-  /** Per item row the rows of items known to be close (embedding neighbours, or bought by the same users). */
+  /** Per item row, the rows of related items (embedding neighbours, or bought by the same users). */
   readonly neighbours?: readonly (readonly number[])[];
-  /** Nearest items of a few items, for people. */
+  /** Nearest items of a few items, to read. */
   readonly examples?: readonly { readonly row: number; readonly nearest: readonly Near[] }[];
   /** Numbers of the fit (FitResult.metrics in worker.proto): reconstruction, uniqueness of the nearest codes, ... */
   readonly fit?: Readonly<Record<string, number>>;
-  /** Collisions listed with titles, largest first; default 20. All are counted. */
+  /** Most collisions to list with titles, largest first; default 20. All are counted. */
   readonly maxCollisions?: number;
 }
 
@@ -30,7 +30,7 @@ export interface LevelUsage {
   /** exp(entropy) of the level's codes over items: 1 = one code takes all, codes = uniform. */
   readonly perplexity: number;
   readonly mostUsed: { readonly code: number; readonly numItems: number };
-  /** Items of every code, most used first. */
+  /** Items per code, most used first. */
   readonly itemsPerCode: readonly number[];
 }
 
@@ -44,25 +44,25 @@ export interface PrefixPurity {
   /** Levels in the prefix. */
   readonly depth: number;
   readonly numPrefixes: number;
-  /** Labelled items that share the prefix with another labelled item: all shares below are over these. */
+  /** Labelled items that share the prefix with another labelled item: the base of all shares below. */
   readonly numShared: number;
-  /** Share of them that have their prefix's most frequent label. Rises by itself as prefixes get small: compare agreement. */
+  /** Share of them with their prefix's most frequent label. Rises as prefixes get small, so look at agreement too. */
   readonly purity: number;
-  /** Probability that two different items of one prefix have the same label. */
+  /** Probability that two different items under one prefix have the same label. */
   readonly agreement: number;
-  /** The same for two items of the whole catalogue: what IDs without meaning would score. */
+  /** The same for two items of the whole catalogue: what meaningless IDs would score. */
   readonly chance: number;
 }
 
 export interface NeighbourSharing {
   readonly depth: number;
-  /** Share of (item, neighbour) pairs whose IDs have the first `depth` codes in common. */
+  /** Share of (item, neighbour) pairs whose IDs share the first `depth` codes. */
   readonly shared: number;
   /** The same for two items of the whole catalogue. */
   readonly chance: number;
 }
 
-/** An item and those nearest to it in the space of the embeddings. */
+/** An item and its nearest items in embedding space. */
 export interface NeighbourExample {
   readonly row: number;
   readonly title: string;
@@ -91,7 +91,7 @@ export interface SidReport {
   readonly fit: Readonly<Record<string, number>>;
 }
 
-/** Throws RangeError if titles, labels or neighbours do not have one entry an item, or a neighbour is not a row. */
+/** Throws RangeError if titles, labels or neighbours do not have one entry per item, or a neighbour is not a row. */
 export function sidReport(input: SidReportInput): SidReport {
   const { catalogue, titles, labels, neighbours, examples = [], fit = {}, maxCollisions = 20 } = input;
   const { numItems } = catalogue;
@@ -222,13 +222,13 @@ function rowsByPrefix(catalogue: Catalogue, depth: number): Map<string, number[]
   return groups;
 }
 
-/** Leading codes that two IDs have in common. */
+/** Number of leading codes that two IDs share. */
 function shared(a: Codes, b: Codes): number {
   const first = a.findIndex((code, level) => code !== b[level]);
   return first < 0 ? a.length : first;
 }
 
-/** How often each label occurs; "" is no label. */
+/** Count of each label; "" is not a label. */
 function countLabels(labels: readonly string[]): number[] {
   const counts = new Map<string, number>();
   for (const label of labels) if (label !== "") counts.set(label, (counts.get(label) ?? 0) + 1);

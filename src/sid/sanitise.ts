@@ -1,31 +1,35 @@
 /**
- * Item text (titles, brands, categories, reviews) is written by strangers and ends up inside prompts. This makes it plain: no
- * part of it can be read as a semantic ID, a chat marker or any other special token, however it was disguised.
+ * Item text (titles, brands, categories, reviews) is written by strangers and ends up in prompts. This defuses it: no
+ * part can be read as a semantic ID, a chat marker or any other special token, however disguised.
  *
- * Owns the rewriting of text from outside; our own prompts never pass through here. What it does, until nothing changes:
- * decode HTML entities, NFKC (full-width `＜` is `<`), drop invisible and control characters, collapse white space; then write
+ * Owns the rewriting of external text; our own prompts never pass through here. Repeats until nothing changes: decode
+ * HTML entities, NFKC (full-width `＜` is `<`), drop invisible and control characters, collapse white space; then write
  * `<` `>` as `‹` `›` and `[WORD]` as `(WORD)`, and replace what is left of the given special tokens by a space.
  */
 
-/** Tokens as literal strings (blank ones are ignored), or a pattern; both match case-sensitively unless the pattern says otherwise. */
+/** Literal strings (blank ones are ignored) or a pattern; case-sensitive unless the pattern says otherwise. */
 export type SpecialTokens = RegExp | readonly string[];
 
 /**
  * Text without any special token, entity, control character or doubled white space. Idempotent.
- * No `<` or `>` survives, so no token written with them can arise where two neutralised texts are put together either.
+ * No `<` or `>` survives, so joining two neutralised texts cannot create a token written with them either.
  */
 export function neutralise(text: string, specialTokens: SpecialTokens): string {
   const pattern = buildPattern(specialTokens);
   let current = text;
   for (;;) {
     const next = defuse(plain(current), pattern);
-    // Ends: every round that changes something removes a visible character or a bracket, or has nothing left to fold.
+    // Terminates: every round that changes something removes a visible character or a bracket, or leaves nothing to
+    // fold.
     if (next === current) return next;
     current = next;
   }
 }
 
-/** Nested entities (`&amp;amp;lt;`) are unwrapped this many times; then ampersands go, so that hostile text costs no more. */
+/**
+ * Nested entities (`&amp;amp;lt;`) are unwrapped at most this often; then ampersands are dropped, which bounds the cost
+ * of hostile text.
+ */
 const maxUnwraps = 8;
 
 function plain(text: string): string {
@@ -53,9 +57,12 @@ function defuse(text: string, pattern: RegExp | undefined): string {
 const mixedFraction = /(\d)(?=[¼-¾⅐-⅟↉])/g;
 /** Control characters that separate words. */
 const lineBreaks = /[\t\n\v\f\r\u0085]/g;
-/** Controls, format characters (zero-width, bidirectional, tags), variation selectors and fillers, lone surrogates, private use. */
+/**
+ * Controls, format characters (zero-width, bidirectional, tags), variation selectors and fillers, lone surrogates,
+ * private use.
+ */
 const invisible = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Default_Ignorable_Code_Point}]/gu;
-/** `[INST]`, `[/INST]`, `[CLS]`, `[TOOL_CALLS]`, `[control_8]`; a title's own `[Discontinued]` loses nothing by it. */
+/** `[INST]`, `[/INST]`, `[CLS]`, `[TOOL_CALLS]`, `[control_8]`; a title's own `[Discontinued]` loses nothing. */
 const bracketed = /\[ ?(\/? ?[A-Za-z_][A-Za-z0-9_]*) ?\]/g;
 
 function buildPattern(specialTokens: SpecialTokens): RegExp | undefined {
@@ -63,7 +70,7 @@ function buildPattern(specialTokens: SpecialTokens): RegExp | undefined {
     return new RegExp(specialTokens.source, `${specialTokens.flags.replace(/[gy]/g, "")}g`);
   const tokens = specialTokens.filter((token) => token.trim() !== "");
   if (tokens.length === 0) return undefined;
-  // Longest first: of two tokens that begin alike the longer one is taken out whole.
+  // Longest first: of two tokens with a common beginning, the longer is removed whole.
   const escaped = [...tokens]
     .sort((a, b) => b.length - a.length)
     .map((t) => t.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&"));
@@ -79,7 +86,7 @@ function decodeEntities(text: string): string {
   return text.replace(ampersands, "&").replace(entity, (whole, decimal?: string, hex?: string, name?: string) => {
     if (name !== undefined) return named.get(name) ?? named.get(name.toLowerCase()) ?? whole;
     const code = decimal !== undefined ? Number.parseInt(decimal, 10) : Number.parseInt(hex as string, 16);
-    // Browsers read 128–159 as Windows-1252, and so were they written.
+    // Browsers read 128–159 as Windows-1252, which is what their authors meant.
     if (code >= 128 && code < 160) return windows1252.charAt(code - 128);
     return code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? " " : String.fromCodePoint(code);
   });

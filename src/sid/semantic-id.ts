@@ -1,18 +1,20 @@
 /**
- * The spelling of semantic IDs: `<|sid_begin|><s_a_57><s_b_7><s_c_23><s_d_4><|sid_end|>` (GR2 v1, stage 1), one added token
- * a code. Owns text ↔ codes; does not know which codes belong to an item (catalogue.ts).
+ * The spelling of semantic IDs: `<|sid_begin|><s_a_57><s_b_7><s_c_23><s_d_4><|sid_end|>` (GR2 v1, stage 1), one added
+ * token per code. Owns text ↔ codes; does not know which codes belong to an item (catalogue.ts).
  */
 
-/** One code a level, most general first; each in [0, codes). */
+/** One code per level, most general first; each in [0, codes). */
 export type Codes = readonly number[];
 
-/** "wrapped" as in the paper; "bare" leaves the two markers out: two tokens an item cheaper, for models with short contexts. */
+/**
+ * "wrapped" as in the paper; "bare" omits the two markers, saving two tokens per item for models with short contexts.
+ */
 export type SidFormat = "wrapped" | "bare";
 
 export interface SidShape {
-  /** L, 1 to 26: levels are lettered. */
+  /** L, 1 to 26: each level is a letter. */
   readonly levels: number;
-  /** C, codes a level. */
+  /** C, codes per level. */
   readonly codes: number;
   readonly format: SidFormat;
 }
@@ -59,14 +61,16 @@ export function spellCodes(codes: Codes, format: SidFormat): string[] {
 
 export const formatSid = (codes: Codes, format: SidFormat): string => spellCodes(codes, format).join("");
 
-/** The codes of a text that is one ID and nothing else; undefined otherwise (other shape, spaces, leading zeros, code out of range). */
+/**
+ * The codes of a text that is exactly one ID; else undefined (other shape, spaces, leading zeros, code out of range).
+ */
 export function parseSid(text: string, shape: SidShape): Codes | undefined {
   const found = findSids(text, shape);
   const only = found[0];
   return only !== undefined && only.start === 0 && only.end === text.length ? only.codes : undefined;
 }
 
-/** All IDs of this shape in a text, left to right, not overlapping. Partial and impossible ones are passed over. */
+/** All IDs of this shape in a text, left to right, not overlapping. Partial and impossible ones are skipped. */
 export function findSids(text: string, shape: SidShape): FoundSid[] {
   const found: FoundSid[] = [];
   for (const match of text.matchAll(sidPattern(shape))) {

@@ -1,8 +1,8 @@
 /**
- * Prefix trie over sequences of integers (codes, or the token ids that spell them), in flat arrays: 100,000 items cost a few
- * megabytes. The one trie of both sides: beam search sends these arrays to the worker (TokenTrie in worker.proto), which
- * walks them. Answers what may come next. A set of allowed continuations is never empty: where there is none, the answer is
- * undefined, and a decoder must stop or fail rather than run on unconstrained.
+ * Prefix trie over sequences of integers (codes, or the token ids that spell them), in flat arrays: 100,000 items cost
+ * a few megabytes. Both sides use it: beam search sends these arrays to the worker (TokenTrie in worker.proto), which
+ * walks them. It tells what may come next. A set of allowed continuations is never empty: if there is none, the result
+ * is undefined, and a decoder must stop or fail rather than run on unconstrained.
  *
  * Nodes are numbered breadth first: node 0 is the root, edge e leads to node e + 1.
  */
@@ -20,8 +20,8 @@ export class Trie {
   readonly rows: Int32Array;
 
   /**
-   * Row r is sequences[r]. Equal sequences share a leaf. Throws DataError if a sequence is empty, holds something other than
-   * an int32, or is a proper prefix of another one (a decoder could not tell whether it is finished).
+   * Row r is sequences[r]. Equal sequences share a leaf. Throws DataError if a sequence is empty, holds something other
+   * than an int32, or is a proper prefix of another (a decoder could not tell whether it is finished).
    */
   constructor(sequences: readonly Sequence[]) {
     sequences.forEach((sequence, row) => {
@@ -38,7 +38,7 @@ export class Trie {
     this.rows = Int32Array.from(sorted);
     const at = (position: number): Sequence => sequences[sorted[position] as number] as Sequence;
 
-    // Breadth first over ranges of the sorted rows: children of one node are neighbours, so edges come out contiguous.
+    // Breadth first over ranges of the sorted rows: a node's children are neighbours, so its edges come out contiguous.
     const starts = [0];
     const ends = [sorted.length];
     const depths = [0];
@@ -49,7 +49,7 @@ export class Trie {
       const end = ends[node] as number;
       const depth = depths[node] as number;
       let position = starts[node] as number;
-      // Sorted, so a sequence that ends here comes first; then all must.
+      // Sorted, so a sequence that ends here comes first; if one does, all must.
       if (position < end && at(position).length === depth) {
         if (at(end - 1).length > depth)
           throw new DataError(`sequence ${sorted[position]} of the trie is a prefix of sequence ${sorted[end - 1]}`);
@@ -93,7 +93,7 @@ export class Trie {
     return node !== undefined && sequence.length > 0 && this.edgeStarts[node] === this.edgeStarts[node + 1];
   }
 
-  /** Rows of all sequences that begin so (by sequence, equal ones by row); empty if there are none. */
+  /** Rows of all sequences with this prefix (by sequence, equal ones by row); empty if there are none. */
   rowsUnder(prefix: Sequence): Int32Array {
     const node = this.walk(prefix);
     return node === undefined ? new Int32Array(0) : this.rows.subarray(this.rowStarts[node], this.rowEnds[node]);

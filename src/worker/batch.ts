@@ -21,12 +21,9 @@ export const floatBytes = (values: readonly number[] | Float32Array): Buffer =>
 /** A view if the bytes happen to be aligned, else a copy: a decoded field may start at any offset of its message. */
 function aligned(bytes: Uint8Array, field: string): { buffer: ArrayBuffer; offset: number; length: number } {
   if (bytes.byteLength % 4 !== 0) {
-    throw new WorkerError(
-      `the worker sent ${bytes.byteLength} bytes of ${field}, which is no whole number of 4-byte values`,
-      {
-        retryable: false,
-      },
-    );
+    throw new WorkerError(`the worker sent ${bytes.byteLength} bytes of ${field}, which is not a multiple of 4`, {
+      retryable: false,
+    });
   }
   if (bytes.byteOffset % 4 === 0) {
     return { buffer: bytes.buffer as ArrayBuffer, offset: bytes.byteOffset, length: bytes.byteLength / 4 };
@@ -93,7 +90,7 @@ export function packBatch(batch: GroupBatch): pb.GroupBatch {
   };
 }
 
-/** The inverse of packBatch; used by tests and by tools that read recorded requests. */
+/** The inverse of packBatch; used by tests and tools that read recorded requests. */
 export function unpackBatch(packed: pb.GroupBatch): GroupBatch {
   const tokens = toInt32(packed.tokens);
   const promptLengths = toInt32(packed.promptLengths);

@@ -1,12 +1,12 @@
 /**
  * One gRPC channel to a worker: deadlines, cancellation, retries with back-off, error mapping and cost accounting.
- * Knows nothing about what the verbs mean; client.ts does.
+ * Knows nothing of what the verbs mean; client.ts does.
  */
 import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { InterruptedError, WorkerError } from "../core/errors.ts";
 import type { CallOptions, VerbStats } from "./types.ts";
 
-/** Statuses after which the same request may succeed: the worker is starting, restarting or was cut off. */
+/** Statuses after which the same request may succeed: the worker is starting or restarting, or the connection broke. */
 const retryableCodes: ReadonlySet<number> = new Set([status.UNAVAILABLE, status.ABORTED]);
 
 /** Waits before the second, third, ... attempt; ~3 s in all, longer than a worker's listen() takes. */
@@ -30,11 +30,11 @@ export interface MethodDefinition<Req, Res> {
 }
 
 export interface ChannelOptions {
-  /** Secret shown with every call; the worker's --token-file. */
+  /** Secret sent with every call; from the worker's --token-file. */
   readonly token?: string | undefined;
   /** Aborts every call of this channel. */
   readonly signal?: AbortSignal;
-  /** A sentence about why the worker cannot answer any more (its process died), or undefined while it may. */
+  /** Why the worker cannot answer any more (its process died); undefined while it can. */
   readonly diagnose?: () => string | undefined;
 }
 
@@ -75,8 +75,8 @@ export class Channel {
   }
 
   /**
-   * Server streaming. If the stream breaks with a retryable status it is opened again from the start, so the caller
-   * must tell messages it has already seen from new ones.
+   * Server streaming. A stream that breaks with a retryable status is reopened from the start: the caller must
+   * recognise messages it has already seen.
    */
   async stream<Req, Res>(
     verb: string,
@@ -186,7 +186,7 @@ export class Channel {
       this.deadline(call),
     );
     pending.on("status", (s) => this.noteCompute(verb, s));
-    pending.on("error", () => {}); // reported through the iterator below; cancelling must not raise it again
+    pending.on("error", () => {}); // reported through the iterator below; cancelling must not raise it twice
     const onAbort = () => pending.cancel();
     const signals = this.signals(call);
     for (const s of signals) s.addEventListener("abort", onAbort);
@@ -198,7 +198,7 @@ export class Channel {
     }
   }
 
-  /** The worker says behind every answer how long it computed, without waiting its turn. */
+  /** After every answer the worker reports how long it computed, time in the queue not included. */
   private noteCompute(verb: string, { metadata }: { metadata: Metadata }): void {
     this.getStats(verb).computeSeconds += Number(metadata.get(computeSeconds)[0] ?? 0);
   }
@@ -242,28 +242,28 @@ export class Channel {
         cause: e,
         retryable: true,
         advice:
-          "A rerun goes on where this one stopped. If memory ran out, lower runtime.microBatchTokens or runtime.sampleBatchTokens; what the worker said is in the run's worker.log.",
+          "A rerun resumes where this one stopped. If memory ran out, lower runtime.microBatchTokens or runtime.sampleBatchTokens; the worker's output is in the run's worker.log.",
       });
     if (e.code === status.RESOURCE_EXHAUSTED) {
       return new WorkerError(`${verb} failed: ${e.details}`, {
         cause: e,
         retryable,
         advice:
-          "Lower runtime.microBatchTokens (training, scoring) or runtime.sampleBatchTokens (sampling), or take a smaller model; a rerun goes on where this one stopped.",
+          "Lower runtime.microBatchTokens (training, scoring) or runtime.sampleBatchTokens (sampling), or use a smaller model; a rerun resumes where this one stopped.",
       });
     }
     if (e.code === status.UNAVAILABLE) {
       return new WorkerError(`${verb} failed: the worker at ${this.address} does not answer (${e.details})`, {
         cause: e,
         retryable,
-        advice: "Check that the worker runs and that the address is right; a rerun goes on where this one stopped.",
+        advice: "Check that the worker runs and that the address is right; a rerun resumes where this one stopped.",
       });
     }
     if (e.code === status.DEADLINE_EXCEEDED) {
       return new WorkerError(`${verb} failed: no answer within ${call.timeoutMs} ms`, { cause: e, retryable: true });
     }
     if (e.code === status.UNAUTHENTICATED) {
-      return new WorkerError(`${verb} failed: the worker at ${this.address} does not take this token`, {
+      return new WorkerError(`${verb} failed: the worker at ${this.address} rejects this token`, {
         cause: e,
         retryable,
         advice: "Point runtime.tokenFile at a copy of the file the worker was started with (--token-file).",
@@ -273,14 +273,14 @@ export class Channel {
       return new WorkerError(`${verb} failed: the worker at ${this.address} does not know this verb`, {
         cause: e,
         retryable,
-        advice: "Orchestrator and worker are of different versions; run `make setup` on both sides.",
+        advice: "Orchestrator and worker have different versions; run `make setup` on both sides.",
       });
     }
     const full = e.details || (status[e.code] ?? `status ${e.code}`);
-    const detail = full.length > 400 ? `${full.slice(0, 400)}…` : full; // a library may list all it knows
+    const detail = full.length > 400 ? `${full.slice(0, 400)}…` : full; // a library may list every name it knows
     const cannotWrite = /No space left|quota exceeded|Read-only file system|Permission denied/i.test(detail);
     const advice = cannotWrite
-      ? "Free some space or check who owns the folder, or put the runs elsewhere with --root PATH. A rerun goes on where this one stopped."
+      ? "Free some space or check who owns the folder, or put the runs elsewhere with --root PATH. A rerun resumes where this one stopped."
       : undefined;
     return new WorkerError(`${verb} failed: ${detail}`, { cause: e, retryable, advice });
   }

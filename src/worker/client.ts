@@ -1,7 +1,7 @@
 /**
  * GrpcWorkerClient: the WorkerClient interface over gRPC. Translates plain types to worker.proto and back; retries and
- * costs live in channel.ts, packing in batch.ts. The worker has no defaults: what a request leaves out is sent here as what
- * changes nothing (temperature 1, no bound, nothing asked for).
+ * costs are in channel.ts, packing in batch.ts. The worker has no defaults: for what a request leaves out, this sends
+ * the neutral value (temperature 1, no bound, nothing asked for).
  */
 import { randomUUID } from "node:crypto";
 import { WorkerError } from "../core/errors.ts";
@@ -91,7 +91,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
     const targets = batch.numTargets(request.batch);
     expectTargets("weights", request.weights, targets);
     const message: pb.ForwardBackwardRequest = {
-      requestId: randomUUID(), // once a logical call: every retry below repeats it
+      requestId: randomUUID(), // one per logical call: every retry below repeats it
       modelId: request.modelId ?? "",
       batch: batch.packBatch(request.batch),
       constraint: toConstraint(request.constraint, request.batch.groups.length),
@@ -137,7 +137,7 @@ export class GrpcWorkerClient implements t.WorkerClient {
       maxBatchTokens: request.maxBatchTokens ?? 0,
       streamTokens: request.streamTokens ?? false,
     };
-    // A stream that breaks is sampled again from the start: the same seed gives the same responses, so those already
+    // A stream that breaks is sampled again from the start. The same seed gives the same responses, so those already
     // handed out are dropped here.
     const seen = new Set<string>();
     const toEvent = (r: pb.SampleResponse): t.SampleEvent => {
@@ -358,7 +358,7 @@ const toConstraint = (
   numGroups: number,
 ): pb.PermutationConstraint | undefined => (c === undefined ? undefined : batch.packConstraint(c, numGroups));
 
-/** Maps arrive in an order that differs from run to run; what is written from them must not. */
+/** The order of protobuf maps differs from run to run; files written from them must not. */
 const byName = (metrics: Readonly<Record<string, number>>): Record<string, number> =>
   Object.fromEntries(Object.entries(metrics).sort(([a], [b]) => (a < b ? -1 : 1)));
 

@@ -1,13 +1,13 @@
 /** What the worker is asked about a cross-encoder, and what it answers. */
 
 export interface CrossEncoderConfig {
-  /** Passes over the groups that are learned. */
+  /** Passes over the groups to learn. */
   readonly epochs: number;
   /** Peak; linear decay to zero. */
   readonly learningRate: number;
   /** Groups per optimizer step. */
   readonly batchGroups: number;
-  /** Of query and candidate together. */
+  /** For query and candidate together. */
   readonly maxTokens: number;
   readonly seed: number;
 }
@@ -16,12 +16,12 @@ export interface CrossEncoderConfig {
 export interface TextGroup {
   readonly query: string;
   readonly candidates: readonly string[];
-  /** Index of the true candidate; undefined: to be scored, not learned. */
+  /** Index of the true candidate; undefined: score it, do not learn from it. */
   readonly target?: number | undefined;
 }
 
 export interface FitCrossEncoderRequest {
-  /** Folder of an encoder with its tokenizer. */
+  /** Folder of an encoder and its tokenizer. */
   readonly modelPath: string;
   readonly groups: readonly TextGroup[];
   readonly config: CrossEncoderConfig;

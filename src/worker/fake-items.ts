@@ -1,4 +1,4 @@
-/** FakeWorker's items: embeddings of texts and semantic IDs without Python. They measure nothing about quality. */
+/** FakeWorker's items: embeddings of texts and semantic IDs without Python. Their quality means nothing. */
 import { WorkerError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
 import { hash01 } from "./fake-model.ts";
@@ -21,7 +21,7 @@ export function embeddings(request: t.EmbedRequest): t.Matrix {
   return { rows: request.texts.length, cols: embeddingDims, data };
 }
 
-/** Items sorted along a random direction, their rank written in as few codes a level as keep IDs unique. */
+/** Items sorted along a random direction, their rank written with the fewest codes per level that keep IDs unique. */
 export function fittedIds(
   request: t.FitSemanticIdsRequest,
   onProgress?: (progress: t.FitProgress) => void,
@@ -91,7 +91,7 @@ function order(m: t.Matrix, seed: number): number[] {
   return projection.map((_, r) => r).sort((a, b) => (projection[a] ?? 0) - (projection[b] ?? 0) || a - b);
 }
 
-/** One tree of two leaves: on the feature that tells relevant rows from others best, cut at its mean. */
+/** One tree with two leaves: splits the feature that best separates relevant rows from the others, at its mean. */
 export function fittedTrees({ features, labels, groupSizes, folds }: t.FitTreesRequest): t.FittedTrees {
   const { rows, cols, data } = features;
   const foldOfRow = Array.from(groupSizes).flatMap((n, g) => new Array<number>(n).fill(folds[g] as number));

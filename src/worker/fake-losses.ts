@@ -1,19 +1,19 @@
 /**
- * FakeWorker's losses, target by target, and the alternatives of a target. What a loss moves are logits of options; the
- * pull on all others, which normalisation brings, is left out.
+ * FakeWorker's losses, target by target, and the alternatives of a target. A loss moves the logits of options; the
+ * effect of normalisation on all other logits is left out.
  */
 import type { Option } from "./fake-model.ts";
 import type { Loss, TopTokens } from "./types.ts";
 
 export interface LossAtTarget {
   readonly value: number;
-  /** Derivative by the logit of each option that is moved. */
+  /** Derivative with respect to the logit of each option that is moved. */
   readonly pushes: readonly (readonly [Option, number])[];
   /** Sums over targets. */
   readonly metrics: Readonly<Record<string, number>>;
 }
 
-/** @param open all options there were, made only if needed */
+/** @param open all options there were, computed only if needed */
 export function lossAt(loss: Loss, target: number, taken: Option, open: () => readonly Option[]): LossAtTarget {
   if (loss.kind === "cross_entropy")
     return { value: -taken.logprob, pushes: [[taken, -1]], metrics: { nll: -taken.logprob } };
@@ -30,7 +30,7 @@ export function lossAt(loss: Loss, target: number, taken: Option, open: () => re
   };
 }
 
-/** sum over the teacher's alternatives, and all others as one, of q (log q - log p). */
+/** Sum over the teacher's alternatives, with all others taken as one, of q (log q - log p). */
 function forwardKl({ ids, logprobs }: TopTokens, target: number, open: readonly Option[]): LossAtTarget {
   const byId = new Map(open.map((option) => [option.id, option]));
   const pushes: [Option, number][] = [];
@@ -49,7 +49,7 @@ function forwardKl({ ids, logprobs }: TopTokens, target: number, open: readonly 
   return { value, pushes, metrics: { forward_kl: value, teacher_rest: rest } };
 }
 
-/** Room for the alternatives of every target; nothing in it yet. */
+/** Empty rows for the alternatives of every target. */
 export const emptyTop = (targets: number, k: number): TopTokens => ({
   ids: { rows: targets, cols: k, data: new Int32Array(targets * k).fill(-1) },
   logprobs: { rows: targets, cols: k, data: new Float32Array(targets * k).fill(-Infinity) },

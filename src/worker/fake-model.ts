@@ -1,6 +1,6 @@
 /**
- * The pseudo language model behind FakeWorker: p(token | previous token) from hashed logits plus what training added,
- * and the permutation constraint of worker.proto on top. Deterministic; no tensors; microseconds a token.
+ * FakeWorker's pseudo language model: p(token | previous token) from hashed logits plus what training added, under the
+ * permutation constraint of worker.proto. Deterministic; no tensors; microseconds per token.
  */
 import { WorkerError } from "../core/errors.ts";
 import type { ConstraintGroup, PermutationConstraint, TokenIds, TokenTrie } from "./types.ts";
@@ -142,13 +142,15 @@ export class BigramModel {
 
 const ids = (tokens: TokenIds | undefined): number[] => Array.from(tokens ?? []);
 
-/** Something that may come next: one token, or a whole sequence whose choice stands at its first token. */
+/** Something that may come next: one token, or a whole sequence, chosen at its first token. */
 export interface Option {
-  /** As alternatives are named: the token, or the number of a whole sequence. */
+  /** As in TopTokens: the token, or the number of a whole sequence. */
   readonly id: number;
   readonly tokens: readonly number[];
   readonly logprob: number;
-  /** What training this choice moves: pairs of a token and the one before it. Empty where there is no choice. */
+  /**
+   * The logits that training on this choice moves: pairs of a token and the one before it. Empty if there is no choice.
+   */
   readonly moves: readonly (readonly [previous: number, token: number])[];
 }
 
@@ -160,7 +162,7 @@ export const freeOption = (model: BigramModel, previous: number, token: number, 
   moves: [[previous, token]],
 });
 
-/** What is no choice. */
+/** A token without an alternative. */
 export const certain = (token: number): Option => ({ id: token, tokens: [token], logprob: 0, moves: [] });
 
 /** Walks one response through the constraint: free, then trigger, then sequences with separators, then terminator. */
@@ -181,7 +183,7 @@ export class ConstraintWalk {
   private path: number[] = [];
   private forced: number[] = [];
   private state: "free" | "waiting" | "choosing" | "done";
-  /** The token before the ranking part: what whole sequences are scored behind. */
+  /** The token before the ranking part, after which whole sequences are scored. */
   private context: number | undefined;
 
   constructor(constraint: PermutationConstraint | undefined, group: ConstraintGroup | undefined) {
@@ -198,12 +200,12 @@ export class ConstraintWalk {
     this.state = this.sequences.length === 0 ? "free" : this.trigger.length > 0 ? "waiting" : "choosing";
   }
 
-  /** True once the terminator is out. */
+  /** True once the terminator has been written. */
   get done(): boolean {
     return this.state === "done" && this.forced.length === 0;
   }
 
-  /** True until the trigger is out. */
+  /** True until the trigger has been written. */
   get reasons(): boolean {
     return this.state === "waiting";
   }
@@ -218,7 +220,7 @@ export class ConstraintWalk {
     return this.wholeSequences ? this.wholeOptions(model, temperature) : this.tokens(model, previous, temperature);
   }
 
-  /** Plackett-Luce: softmax over what remains of (scale * log p(sequence | context) + prior) / temperature. */
+  /** Plackett-Luce: softmax of (scale * log p(sequence | context) + prior) / temperature over what remains. */
   private wholeOptions(model: BigramModel, temperature: number): Option[] {
     const scored = this.remaining.map((j) => {
       const tokens = this.sequences[j] as number[];
@@ -230,7 +232,7 @@ export class ConstraintWalk {
     return scored.map(({ score, ...o }) => ({ ...o, logprob: score - z }));
   }
 
-  /** Token by token along the trie: logit scale * logit_LM + log of the prior mass behind the token. */
+  /** Token by token along the trie: logit scale * logit_LM + log of the prior mass under the token. */
   private tokens(model: BigramModel, previous: number, temperature: number): Option[] {
     const mass = new Map<number, number[]>();
     for (const j of this.remaining) {
@@ -304,7 +306,7 @@ export function pick(options: readonly Option[], temperature: number, u: number)
   return options.at(-1) as Option;
 }
 
-/** Every item of a trie with its tokens. */
+/** Every item of a trie and its tokens. */
 export function* walkSequences(
   trie: TokenTrie,
   node = 0,

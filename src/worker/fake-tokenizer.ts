@@ -1,9 +1,9 @@
 /**
- * The smallest tokenizer the real ones can read: a byte-level BPE without merges (256 byte tokens) plus special tokens,
- * in the Hugging Face tokenizer.json format. For FakeWorker and tests.
+ * The smallest tokenizer that real libraries can read: a byte-level BPE without merges (256 byte tokens) plus special
+ * tokens, in the Hugging Face tokenizer.json format. For FakeWorker and tests.
  */
 
-/** GPT-2's printable stand-in for each byte, as every byte-level BPE uses. */
+/** GPT-2's printable stand-in for each byte, used by every byte-level BPE. */
 function byteAlphabet(): string[] {
   const alphabet: string[] = [];
   let next = 256;
@@ -47,7 +47,7 @@ const added = (id: number, content: string): AddedToken => ({
   special: true,
 });
 
-/** A tokenizer.json with the 256 bytes as ids 0..255 and the special tokens behind them. */
+/** A tokenizer.json with the 256 bytes as ids 0..255, then the special tokens. */
 export function byteTokenizerJson(specialTokens: readonly string[] = []): Uint8Array {
   const vocab = Object.fromEntries(byteAlphabet().map((c, id) => [c, id]));
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
@@ -75,7 +75,7 @@ export function byteTokenizerJson(specialTokens: readonly string[] = []): Uint8A
   });
 }
 
-/** Adds tokens behind the vocabulary; known ones keep their id. Ids are returned in the order of `tokens`. */
+/** Adds tokens at the end of the vocabulary; known ones keep their id. Ids are returned in the order of `tokens`. */
 export function extendTokenizerJson(
   json: Uint8Array,
   tokens: readonly string[],

@@ -1,8 +1,8 @@
 /**
- * FakeWorker: the WorkerClient interface without Python, deterministic and in milliseconds, so that every stage can be
- * driven in a unit test. Its language model is hashed bigrams that training really moves (losses fall, log-probs of
- * rewarded tokens rise); sampling obeys the permutation constraint, and Forward gives the log-probs Sample reported.
- * It measures nothing about quality.
+ * FakeWorker: the WorkerClient interface without Python, deterministic and in milliseconds, so a unit test can drive
+ * every stage. Its language model is hashed bigrams that training really moves (losses fall, log-probs of rewarded
+ * tokens rise); sampling obeys the permutation constraint, and Forward returns the log-probs Sample reported. The
+ * quality of its answers means nothing.
  */
 import { randomUUID } from "node:crypto";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
@@ -26,9 +26,9 @@ import { byteTokenizerJson, chatMl, extendTokenizerJson } from "./fake-tokenizer
 import { type StateNote, stateFile, stateFormatVersion } from "./saved-state.ts";
 import type * as t from "./types.ts";
 
-/** Free tokens FakeWorker writes before the constraint's trigger: so many letters, short of maxFreeTokens. */
+/** Letters FakeWorker writes before the constraint's trigger, within maxFreeTokens. */
 const tokensBeforeTrigger = 4;
-/** A letter of the byte tokenizer in place of any token: reasoning of random special tokens would be invalid. */
+/** Maps any token to a letter of the byte tokenizer: reasoning made of random special tokens would be invalid. */
 const toLetter = (token: number): number => "a".charCodeAt(0) + (token % 26);
 
 interface FakeModel {
@@ -38,10 +38,10 @@ interface FakeModel {
   weightsId: string;
 }
 
-/** Of an exported model. */
+/** File of an exported model. */
 const weightsFile = "fake-weights.json";
 
-/** Like the real worker's note, it says what the weights belong to; unlike it, it holds them too. */
+/** The real worker's note about what the weights belong to, plus the weights themselves. */
 interface FakeState extends StateNote {
   readonly step: number;
   readonly weightVersion: number;
@@ -56,7 +56,7 @@ export class FakeWorker implements t.WorkerClient {
   private readonly counts: Record<string, t.VerbStats> = {};
   private readonly onVerb: ((verb: string, calls: number) => void) | undefined;
 
-  /** @param onVerb told of every verb before it runs, with the number of calls so far; what it throws, the call throws */
+  /** @param onVerb called before every verb with the number of calls so far; an error it throws fails the call */
   constructor(onVerb?: (verb: string, calls: number) => void) {
     this.onVerb = onVerb;
   }
@@ -330,7 +330,7 @@ export class FakeWorker implements t.WorkerClient {
     return model;
   }
 
-  /** Visits every target of a batch with the option it took and all that were open. */
+  /** Visits every target of a batch with the option taken and all that were open. */
   private walk(
     lm: BigramModel,
     request: t.ForwardRequest | t.ForwardBackwardRequest,

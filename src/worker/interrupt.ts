@@ -1,17 +1,19 @@
 /** Ctrl-C and SIGTERM: the first asks every running call to stop, the second ends the process at once. */
 import { exitCodes } from "../core/errors.ts";
 
-/** One Ctrl-C may arrive twice: from the terminal, and passed on by npm, tsx or timeout. That is not a second one. */
+/** One Ctrl-C may arrive twice: from the terminal, and forwarded by npm, tsx or timeout. It counts once. */
 const samePressMs = 500;
 
 export interface Interrupts {
   /** Aborted by the first signal. */
   readonly signal: AbortSignal;
-  /** Gives the signals back to Node's defaults. */
+  /** Restores Node's default handling of the signals. */
   dispose(): void;
 }
 
-/** `onFirst` may tell the user that stopping is under way. Exit handlers (which kill an embedded worker) run both times. */
+/**
+ * `onFirst` may tell the user that stopping is under way. Exit handlers (which kill an embedded worker) run both times.
+ */
 export function handleInterrupts(onFirst?: (signal: NodeJS.Signals) => void): Interrupts {
   const controller = new AbortController();
   let first = 0;

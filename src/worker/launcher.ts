@@ -1,7 +1,7 @@
 /**
- * Starts a worker (embedded, through pythonia) or connects to one (remote), waits until it serves, and takes an
- * embedded one down with this process, whatever way it ends: close(), process exit, SIGKILL (the worker's own
- * parent-death signal). Not here: what the worker is asked to do.
+ * Starts a worker (embedded, through pythonia) or connects to one (remote), and waits until it serves. An embedded one
+ * ends with this process, however that ends: close(), process exit, SIGKILL (the worker's own parent-death signal).
+ * Not here: what the worker is asked to do.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -20,9 +20,9 @@ export interface EmbeddedRuntime {
   readonly threads?: number;
   /** "auto" (default), "cpu", "cuda", "cuda:1". */
   readonly device?: string;
-  /** File for what the worker prints; default in the private temporary folder. */
+  /** File for the worker's output; default: in the private temporary folder. */
   readonly logPath?: string;
-  /** Longest wait for the worker to serve; default 300 s (a cold import of torch). */
+  /** Longest wait until the worker serves; default 300 s (a cold import of torch). */
   readonly startTimeoutMs?: number;
   /** "unix" (default) or a loopback port to listen on (0 = any free one). */
   readonly port?: number;
@@ -32,9 +32,9 @@ export interface RemoteRuntime {
   readonly mode: "remote";
   /** "host:port" or "unix:/path". */
   readonly address: string;
-  /** File that holds the secret the worker asks for; "" or left out: none. */
+  /** File with the secret the worker requires; "" or left out: none. */
   readonly tokenFile?: string;
-  /** Longest wait for the worker to serve; default 30 s. */
+  /** Longest wait until the worker serves; default 30 s. */
   readonly startTimeoutMs?: number;
 }
 
@@ -45,18 +45,18 @@ export interface RunningWorker {
   readonly address: string;
   /** Of an embedded worker. */
   readonly pid: number | undefined;
-  /** Disconnects; stops an embedded worker and waits until its process is gone. Never throws; may be called twice. */
+  /** Disconnects; stops an embedded worker and waits for its process to end. Never throws; may be called twice. */
   close(): Promise<void>;
 }
 
-/** What gr2_worker.boot.boot answers. */
+/** What gr2_worker.boot.boot returns. */
 interface BootAnswer {
   readonly ok: boolean;
   readonly address?: string;
   readonly error?: string;
 }
 
-/** Starts or connects; the signal aborts the start and later every call of the client. */
+/** Starts or connects; the signal aborts the start and, later, every call of the client. */
 export async function startWorker(runtime: Runtime, signal?: AbortSignal): Promise<RunningWorker> {
   if (signal?.aborted) throw new InterruptedError();
   return runtime.mode === "remote" ? connect(runtime, signal) : embed(runtime, signal);
@@ -81,7 +81,7 @@ async function connect(runtime: RemoteRuntime, signal: AbortSignal | undefined):
 const refusesToken = (e: unknown): boolean =>
   e instanceof WorkerError && (e.cause as Partial<ServiceError> | undefined)?.code === status.UNAUTHENTICATED;
 
-/** The secret of a remote worker. Throws EnvironmentError if the file cannot be read or holds none. */
+/** The secret of a remote worker. Throws EnvironmentError if the file cannot be read or has none. */
 function readToken(file: string): string | undefined {
   if (file === "") return undefined;
   let token: string;
@@ -90,11 +90,11 @@ function readToken(file: string): string | undefined {
   } catch (cause) {
     throw new EnvironmentError(`runtime.tokenFile: ${file} cannot be read`, {
       cause,
-      advice: "It is a copy of the file that the worker was started with (--token-file).",
+      advice: "It must be a copy of the file the worker was started with (--token-file).",
     });
   }
   if (!/^[\x21-\x7e]{16,}$/.test(token))
-    throw new EnvironmentError(`runtime.tokenFile: ${file} holds no token`, {
+    throw new EnvironmentError(`runtime.tokenFile: ${file} does not contain a token`, {
       advice: "A token has at least 16 printable ASCII characters and no spaces: openssl rand -base64 32 > FILE.",
     });
   return token;
@@ -120,7 +120,7 @@ async function embed(runtime: EmbeddedRuntime, signal: AbortSignal | undefined):
       }),
       signal,
     )) as BootAnswer;
-    if (!answer.ok || !answer.address) throw bootError(answer.error ?? "it gave no reason");
+    if (!answer.ok || !answer.address) throw bootError(answer.error ?? "no reason given");
     client = new GrpcWorkerClient(answer.address, {
       signal,
       diagnose: () => {
@@ -157,7 +157,7 @@ function embedded(
   process.once("exit", removeFolder);
   let closing: Promise<void> | undefined;
   const close = async () => {
-    // A worker in the middle of a long call finishes it first; after an interrupt nobody wants to wait for that.
+    // A worker in the middle of a long call finishes it first; after an interrupt nobody should wait for that.
     const patienceMs = signal?.aborted ? 1_000 : 5_000;
     if (!python.ended()) {
       const farewell = new GrpcWorkerClient(client.address);
@@ -182,7 +182,7 @@ function embedded(
 }
 
 /**
- * Asks until it serves; throws WorkerError or InterruptedError if it does not in time or cannot any more.
+ * Polls until it serves. Throws WorkerError if it does not in time or has died, InterruptedError if interrupted.
  * @param dead how its process ended, once it has
  */
 export async function waitUntilServing(
@@ -200,14 +200,14 @@ export async function waitUntilServing(
     const reason = dead();
     if (reason !== undefined) throw new WorkerError(reason, { retryable: false });
     if (Date.now() >= end)
-      throw new WorkerError(`the worker at ${client.address} does not become ready`, { retryable: true });
+      throw new WorkerError(`the worker at ${client.address} did not become ready in time`, { retryable: true });
     await new Promise((done) => setTimeout(done, 50));
   }
 }
 
 function bootError(reason: string): EnvironmentError {
   const advice = /address already in use|port/i.test(reason)
-    ? "Choose another port, or leave runtime.port out: the worker then uses a unix socket."
+    ? "Choose another port, or omit runtime.port to use a unix socket."
     : "Run `gr2 doctor` to see what is wrong with the Python side.";
   return new EnvironmentError(`the worker did not start: ${reason}`, { advice });
 }
@@ -227,7 +227,7 @@ function interruptible<T>(promise: Promise<T>, signal: AbortSignal | undefined):
   });
 }
 
-/** How the recipe's worker is started; `logPath` is where an embedded one prints. */
+/** How to start the recipe's worker; `logPath` gets the output of an embedded one. */
 export const runtimeOptions = (config: Config, logPath?: string): Runtime =>
   config.runtime.mode === "remote"
     ? { mode: "remote", address: config.runtime.address, tokenFile: config.runtime.tokenFile }

@@ -1,4 +1,4 @@
-/** The requests and answers about whole models: loading, saving, exporting. Part of types.ts, which says what holds for all. */
+/** Requests and results about whole models: loading, saving, exporting. Conventions: see types.ts. */
 
 /** Row-major float32 [rows, cols]. */
 export interface Matrix {
@@ -16,13 +16,13 @@ export type ModelSource =
     }
   | { readonly kind: "pretrained"; readonly path: string; readonly ggufFile?: string };
 
-/** Low-rank updates of frozen layers, and a trained row for every added token. */
+/** Low-rank updates to frozen layers, and a trained row for every added token. */
 export interface Lora {
   readonly rank: number;
   /** Updates are scaled by alpha / rank. */
   readonly alpha: number;
   readonly dropout: number;
-  /** Last part of the layers' names, e.g. q_proj; each must match. */
+  /** Last part of layer names, e.g. q_proj; each must match a layer. */
   readonly targets: readonly string[];
 }
 
@@ -37,11 +37,11 @@ export interface LoadModelRequest {
   /** Default true. */
   readonly trainable?: boolean;
   readonly padVocabMultiple?: number;
-  /** One row a token of addedTokens, any width: similar rows start out as similar embeddings; zeros = nowhere. */
+  /** One row per token of addedTokens, any width: similar rows start as similar embeddings; zeros: no preference. */
   readonly addedTokenVectors?: Matrix;
   /** Pretrained sources only. Left out: all parameters are trained. */
   readonly lora?: Lora;
-  /** Memory for what prompts begin with, taken at once; default 0 = none. Only with trainable = false. */
+  /** Memory for the prefix cache, allocated at once; default 0 = none. Only with trainable = false. */
   readonly prefixCacheBytes?: number;
 }
 
@@ -61,7 +61,7 @@ export interface LoadedModel {
   readonly chatTemplate: string;
   /** As spelled; "" if none. */
   readonly bosToken: string;
-  /** Parameters that an optimizer step moves. */
+  /** Parameters that an optimizer step updates. */
   readonly numTrained: number;
 }
 
@@ -74,7 +74,7 @@ export interface LoadedState {
   readonly step: number;
   readonly weightVersion: number;
   readonly sha256: string;
-  /** Names these weights in this worker's memory; changes with every loadModel, loadState and optimStep. */
+  /** Identifies these weights in this worker's memory; changes with every loadModel, loadState and optimStep. */
   readonly weightsId: string;
   /** As given to saveState. */
   readonly metadata: Readonly<Record<string, string>>;
@@ -84,7 +84,7 @@ export interface SaveStateRequest {
   readonly modelId?: string;
   readonly path: string;
   readonly includeOptimizer?: boolean;
-  /** Kept with the state: what the weights belong to. */
+  /** Stored with the state: what the weights belong to. */
   readonly metadata?: Readonly<Record<string, string>>;
 }
 
@@ -96,9 +96,9 @@ export interface LoadStateRequest {
 
 export interface ExportModelRequest {
   readonly modelId?: string;
-  /** Folder; an earlier export there is replaced. */
+  /** Folder; replaces an earlier export there. */
   readonly path: string;
   readonly dtype: "float32" | "bfloat16";
-  /** Further files of the folder by name; gr2_export.json is required. */
+  /** Further files for the folder, by name; gr2_export.json is required. */
   readonly files: Readonly<Record<string, string>>;
 }

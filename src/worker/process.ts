@@ -1,6 +1,6 @@
 /**
- * Starts a worker for serving as a plain child process (`python -m gr2_worker`), so that one program can have several and lose one
- * without the others: what the service does. It ends with this process, whatever way that ends (parent-death signal).
+ * Starts a worker as a plain child process (`python -m gr2_worker`): the service runs several and survives the loss of
+ * one. A worker ends with this process, however that ends (parent-death signal).
  */
 import { spawn } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs";
@@ -14,9 +14,9 @@ import { checkPython, defaultPythonBin, describeEnd, pythonEnvironment } from ".
 export interface WorkerProcess {
   readonly client: GrpcWorkerClient;
   readonly pid: number;
-  /** Resolves with how it ended, once it has. */
+  /** Resolves, once it has ended, with how. */
   readonly gone: Promise<string>;
-  /** Asks it to end, then makes it. Never throws; may be called twice. */
+  /** Asks it to end, then kills it. Never throws; may be called twice. */
   close(): Promise<void>;
 }
 
@@ -26,27 +26,27 @@ function guarded<T>(open: () => T, path: string): T {
   } catch (cause) {
     throw new EnvironmentError(`cannot write ${path}: ${cause instanceof Error ? cause.message : cause}`, {
       cause,
-      advice: "It is where a worker prints to; make the folder of the run writable.",
+      advice: "It is the worker's log; make the run folder writable.",
     });
   }
 }
 
-/** Before the process has threads: they inherit it. */
+/** Call before the process has threads: they inherit its priority. */
 function lowerPriority(pid: number, niceness: number): void {
   try {
     setPriority(pid, niceness);
   } catch {
-    // it has ended already, or the system does not allow it: then it competes with the others
+    // it has ended already, or the system does not allow it: it then competes with the others
   }
 }
 
-/** Pythons that were found fit: the check stops this process for as long as it takes, which a restart must not. */
+/** Pythons already checked: the check blocks this process, which a worker's restart must not do. */
 const checked = new Set<string>();
 
 /** How long a worker may take to finish its call when asked to end. */
 const patienceMs = 5_000;
 
-/** @param logPath file that gets what the worker prints, behind what is there */
+/** @param logPath file that the worker's output is appended to */
 export async function startWorkerProcess(
   runtime: Pick<EmbeddedRuntime, "python" | "threads" | "device" | "startTimeoutMs"> & { readonly niceness?: number },
   logPath: string,
@@ -67,7 +67,7 @@ export async function startWorkerProcess(
       ...["-m", "gr2_worker", "--address", address, "--parent-pid", String(process.pid), "--serving"],
       ...["--threads", String(runtime.threads ?? 0), "--device", runtime.device ?? "auto"],
     ],
-    { env: pythonEnvironment(), stdio: ["ignore", log, log], detached: true }, // a terminal's Ctrl-C is for the service alone
+    { env: pythonEnvironment(), stdio: ["ignore", log, log], detached: true }, // a terminal's Ctrl-C must reach only the service
   );
   closeSync(log); // the child has its own
   if (runtime.niceness !== undefined && child.pid !== undefined) lowerPriority(child.pid, runtime.niceness);
@@ -103,7 +103,7 @@ export async function startWorkerProcess(
     if (signal.aborted) throw new InterruptedError();
     throw new EnvironmentError(`the worker did not start: ${e instanceof Error ? e.message : e}`, {
       cause: e,
-      advice: `What it said is in ${logPath}; gr2 doctor looks at the Python side.`,
+      advice: `Its output is in ${logPath}; gr2 doctor checks the Python side.`,
     });
   } finally {
     signal.removeEventListener("abort", onAbort);

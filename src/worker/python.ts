@@ -1,9 +1,9 @@
 /**
- * The bridge to an embedded Python: finds it, checks it, starts it through pythonia and takes it down. pythonia carries
- * a handful of control calls (JSON string in, JSON string out); tensors and training go over gRPC.
+ * The bridge to an embedded Python: finds it, checks it, starts it through pythonia and stops it. pythonia carries a
+ * handful of control calls (JSON string in, JSON string out); tensors and training go over gRPC.
  *
- * Traps handled here: pythonia spawns at import time and reads PYTHON_BIN then; a missing binary raises an uncaught
- * event; a call pending when Python dies never settles; its Python inherits the terminal.
+ * Pitfalls handled here: pythonia spawns Python at import time and reads PYTHON_BIN then; a missing binary raises an
+ * uncaught event; a call pending when Python dies never settles; its Python inherits the terminal.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -14,7 +14,7 @@ import { repositoryRoot } from "../core/paths.ts";
 /** Oldest Python the worker runs on. */
 const minPython: readonly [number, number] = [3, 11];
 
-/** Import names of what the worker cannot start without, and the names pip knows them by. */
+/** Modules the worker cannot start without: import names and pip names. */
 const requiredModules: Readonly<Record<string, string>> = {
   torch: "torch",
   transformers: "transformers",
@@ -29,7 +29,7 @@ const requiredModules: Readonly<Record<string, string>> = {
 };
 
 export interface PythonFacts {
-  /** Absolute path, or the name as found on PATH. */
+  /** Absolute path, or a name on PATH. */
   readonly bin: string;
   readonly version: string;
 }
@@ -43,11 +43,11 @@ print(json.dumps({"version": list(sys.version_info[:3]), "missing": [n for n in 
 `;
 
 /**
- * Makes sure the worker can start: Python exists, is new enough and has the packages. ~50 ms, imports none of them.
- * Throws EnvironmentError that names what is missing.
+ * Checks that the worker can start: Python exists, is new enough and has the packages. ~50 ms, imports none of them.
+ * Throws EnvironmentError naming what is missing.
  */
 export function checkPython(bin: string, modules: Readonly<Record<string, string>> = requiredModules): PythonFacts {
-  const advice = "Run `make setup`, or point runtime.python at a Python that has the worker's packages.";
+  const advice = "Run `make setup`, or point runtime.python at a Python with the worker's packages.";
   if (bin.includes("/") && !existsSync(bin)) throw new EnvironmentError(`no Python at ${bin}`, { advice });
   const args = ["-c", probe, JSON.stringify(Object.keys(modules))];
   const result = spawnSync(bin, args, { encoding: "utf8", timeout: 60_000 });
@@ -76,7 +76,7 @@ export function checkPython(bin: string, modules: Readonly<Record<string, string
   return { bin, version };
 }
 
-/** What a Python process of ours is started with: this environment, and where the worker's package is. */
+/** Environment of our Python processes: this one, plus where the worker's package is. */
 export const pythonEnvironment = (): NodeJS.ProcessEnv => ({
   ...process.env,
   PYTHONPATH: join(repositoryRoot, "python_worker"),
@@ -92,7 +92,7 @@ function lastLines(text: string, n: number): string {
     .join("\n");
 }
 
-/** What pythonia exports, as far as it is used here. */
+/** The part of pythonia's exports used here. */
 interface Pythonia {
   python: ((module: string) => Promise<Record<string, (json: string) => Promise<string>>>) & { exit(): void };
   com: { proc: import("node:child_process").ChildProcess | null };
@@ -102,13 +102,13 @@ export interface PythonProcess {
   readonly pid: number;
   /** How the process ended, once it has. */
   ended(): { code: number | null; signal: NodeJS.Signals | null } | undefined;
-  /** Resolves when the process is gone, or after the time; true if it is gone. */
+  /** Resolves when the process has ended or the time is up; true if it has ended. */
   waitForEnd(ms: number): Promise<boolean>;
   /** Calls `module.function(json)` in Python, which must return a JSON string. Rejects if Python dies meanwhile. */
   call(module: string, fn: string, argument: unknown): Promise<unknown>;
-  /** The last lines Python printed. */
+  /** The last lines of Python's output. */
   lastOutput(n?: number): string;
-  /** Ends Python: politely, then by SIGKILL. Never throws. */
+  /** Ends Python: by request, then by SIGKILL. Never throws. */
   exit(graceMs?: number): Promise<void>;
   /** SIGKILL, synchronously; for process "exit" handlers. */
   kill(): void;
@@ -117,8 +117,8 @@ export interface PythonProcess {
 let running: PythonProcess | undefined;
 
 /**
- * Starts Python through pythonia. One at a time in a process (pythonia is a singleton).
- * `logPath`: file that receives what Python prints.
+ * Starts Python through pythonia. One at a time per process (pythonia is a singleton).
+ * `logPath`: file that receives Python's output.
  */
 export async function startPython(options: { bin: string; logPath: string }): Promise<PythonProcess> {
   if (running && !running.ended()) {
@@ -130,10 +130,10 @@ export async function startPython(options: { bin: string; logPath: string }): Pr
   process.env.PYTHONPATH = join(repositoryRoot, "python_worker");
   process.env.PYTHONUNBUFFERED = "1";
   process.env.REQ_TIMEOUT = "600000"; // importing torch on a cold disk takes minutes
-  // CommonJS: the named exports are found by some loaders only, `default` by all.
+  // CommonJS: only some loaders find the named exports, all find `default`.
   const loaded = (await import("pythonia")) as unknown as Pythonia & { readonly default?: Pythonia };
   const { python, com } = loaded.default ?? loaded;
-  if (!com.proc) void python("json").catch(() => {}); // the module was loaded before: this starts the process again
+  if (!com.proc) void python("json").catch(() => {}); // the module was loaded before: this restarts the process
   const proc = com.proc;
   if (!proc?.pid) throw new EnvironmentError(`cannot start Python (${options.bin})`, { advice: "Run `make setup`." });
   const pid = proc.pid;
@@ -205,7 +205,7 @@ export async function startPython(options: { bin: string; logPath: string }): Pr
         }
       } else {
         try {
-          python.exit(); // stops pythonia's timer, or Node never ends
+          python.exit(); // stops pythonia's timer, which would keep Node alive
         } catch {
           // nothing left to stop
         }
@@ -222,8 +222,8 @@ export async function startPython(options: { bin: string; logPath: string }): Pr
 let shared: { readonly process: Promise<PythonProcess>; holders: number } | undefined;
 
 /**
- * The embedded Python, started unless it runs: the worker and a user's modules share it. It ends when all who hold it have
- * called `exit`. The first to come says which Python it is and where it prints.
+ * The embedded Python, started if not running: the worker and the user's modules share it. It ends when every holder
+ * has called `exit`. The first caller decides which Python it is and where it logs.
  */
 export async function sharePython(options: { bin: string; logPath: string }): Promise<PythonProcess> {
   const own = shared !== undefined && !(await shared.process.catch(() => undefined))?.ended() ? shared : undefined;
@@ -248,7 +248,7 @@ export async function sharePython(options: { bin: string; logPath: string }): Pr
 /** "killed by SIGKILL, ...", "exit status 3". */
 export function describeEnd(end: { code: number | null; signal: NodeJS.Signals | null } | undefined): string {
   if (!end) return "still running";
-  if (end.signal === "SIGKILL") return "killed by SIGKILL, often the system's answer to too little memory";
+  if (end.signal === "SIGKILL") return "killed by SIGKILL, often because memory ran out";
   if (end.signal) return `killed by ${end.signal}`;
   return `exit status ${end.code}`;
 }

@@ -2,7 +2,7 @@
 
 export const stateFile = "gr2_state.json";
 
-/** Of this release; other versions are refused. */
+/** The version this release writes; others are refused. */
 export const stateFormatVersion = 1;
 
 /** The part the orchestrator reads. */
@@ -10,8 +10,8 @@ export interface StateNote {
   readonly format_version: number;
   /** Fingerprint of the frozen model that LoRA weights belong to; "" = whole weights. */
   readonly base: string;
-  /** What the weights belong to, as far as was noted. */
+  /** What the weights belong to, as far as recorded. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** Of the file of weights. */
+  /** Of the weights file. */
   readonly sha256: string;
 }

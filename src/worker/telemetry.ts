@@ -1,7 +1,7 @@
 /**
- * The telemetry bus: what a run tells the outside while it works. Listeners in this process (progress bars) get every
- * event at once; other processes get them over zeromq PUB/SUB, where a slow reader loses messages and sees the gap in
- * `seq`. Nothing here may block or fail a run, and nothing that must arrive travels here: the record is metrics.jsonl.
+ * The telemetry bus: what a run reports while it works. Listeners in this process (progress bars) get every event at
+ * once; other processes get them over zeromq PUB/SUB, where a slow reader loses messages and sees the gap in `seq`.
+ * Nothing here may block or fail a run, and nothing that must arrive is sent here: the record is metrics.jsonl.
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,7 +15,7 @@ export type TelemetryEvent =
       readonly index?: number;
       readonly total?: number;
       readonly seconds?: number;
-      /** One short line for a person. */
+      /** One short line to display. */
       readonly note?: string;
     }
   | {
@@ -43,7 +43,7 @@ export type TelemetryEvent =
   | { readonly kind: "log"; readonly level: "info" | "warn"; readonly text: string }
   | { readonly kind: "end"; readonly status: "finished" | "failed" | "interrupted"; readonly note?: string };
 
-/** An event as it travels: numbered, timed (seconds since the Unix epoch), with its run. */
+/** An event as sent: with a number, a time (seconds since the Unix epoch) and its run. */
 export type TelemetryMessage = TelemetryEvent & { readonly seq: number; readonly time: number; readonly run: string };
 
 /** runs/NAME/telemetry.json: where to subscribe, and who publishes. */
@@ -70,7 +70,7 @@ export class TelemetryBus {
     this.run = run;
   }
 
-  /** Calls the listener with every later event; returns how to stop. A listener that throws is dropped. */
+  /** Calls the listener with every later event; returns a function that stops it. A listener that throws is dropped. */
   on(listener: Listener): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
@@ -105,7 +105,7 @@ export class TelemetryBus {
     }
   }
 
-  /** Sends what is queued (for at most a moment), closes the socket and removes the address. Never fails. */
+  /** Sends what is queued (briefly), closes the socket and removes the address file. Never fails. */
   async close(): Promise<void> {
     await this.publisher?.close();
     this.publisher = undefined;
@@ -134,7 +134,7 @@ class Publisher {
       await socket.bind("tcp://127.0.0.1:*");
       return new Publisher(socket, socket.lastEndpoint as string);
     } catch {
-      return undefined; // no native module or no loopback: the run does not need it
+      return undefined; // no native module or no loopback: a run works without it
     }
   }
 
@@ -149,7 +149,7 @@ class Publisher {
     const limit = new Promise<void>((done) => {
       timer = setTimeout(done, 200);
     });
-    // linger 0 throws away what zeromq still holds: give its I/O thread a moment with the last message.
+    // linger 0 discards what zeromq still holds: give its I/O thread a moment for the last message.
     await Promise.race([
       limit,
       (this.pumping ?? Promise.resolve()).then(() => new Promise((done) => setTimeout(done, 50))),
@@ -159,7 +159,7 @@ class Publisher {
     if (this.addressFile) rmSync(this.addressFile, { force: true });
   }
 
-  /** One send at a time, as zeromq demands. */
+  /** One send at a time, as zeromq requires. */
   private async pump(): Promise<void> {
     try {
       for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) await this.socket.send(next);
@@ -172,14 +172,14 @@ class Publisher {
 }
 
 export interface AttachOptions {
-  /** True while the publishing process lives; asked once a second. */
+  /** True while the publishing process is running; called once a second. */
   readonly isAlive: (pid: number, startTime: string | undefined) => boolean;
   readonly signal?: AbortSignal;
   /** Called with the number of messages that were lost between two that arrived. */
   readonly onGap?: (lost: number) => void;
 }
 
-/** Where a run publishes, or undefined if it does not (not started yet, finished, or killed before it could). */
+/** Where a run publishes; undefined if it does not (not started, finished, or killed too early). */
 export function telemetryAddress(folder: string): TelemetryAddress | undefined {
   try {
     return JSON.parse(readFileSync(join(folder, "telemetry.json"), "utf8")) as TelemetryAddress;
@@ -189,8 +189,8 @@ export function telemetryAddress(folder: string): TelemetryAddress | undefined {
 }
 
 /**
- * Messages of a running run, from now on. Ends after its "end" message, when its process is gone or when the signal is
- * aborted; at once if nothing publishes.
+ * Messages of a run, from now on. Ends after its "end" message, when its process has ended or the signal is aborted; at
+ * once if nothing publishes.
  */
 export async function* attach(folder: string, options: AttachOptions): AsyncGenerator<TelemetryMessage> {
   const target = telemetryAddress(folder);

@@ -1,7 +1,7 @@
 /**
- * Tokenizer: @huggingface/tokenizers over the worker's tokenizer.json, with nothing added and nothing cleaned up, so
- * that ids equal those of Python's `tokenizers`. Special tokens spelled out inside a text become special tokens:
- * whoever encodes untrusted text must neutralise it first (prompts/).
+ * Tokenizer: @huggingface/tokenizers over the worker's tokenizer.json, with nothing added or cleaned up, so its ids
+ * equal those of Python's `tokenizers`. Special tokens spelled out in a text become special tokens: callers must
+ * neutralise untrusted text first (prompts/).
  */
 import { Tokenizer as HfTokenizer } from "@huggingface/tokenizers";
 import { WorkerError } from "../core/errors.ts";
@@ -10,7 +10,7 @@ export class Tokenizer {
   private readonly inner: HfTokenizer;
   /** One more than the largest id. */
   readonly vocabSize: number;
-  /** Tokens marked as special: ids, and how they are spelled. */
+  /** Special tokens: id to spelling. */
   readonly special: ReadonlyMap<number, string>;
 
   private constructor(inner: HfTokenizer, special: ReadonlyMap<number, string>) {

@@ -7,26 +7,26 @@ export interface TreesConfig {
   readonly leaves: number;
   readonly minLeafRows: number;
   readonly l2: number;
-  /** Of the features, drawn anew for every tree. */
+  /** Share of the features, drawn anew for every tree. */
   readonly featureShare: number;
   readonly maxBins: number;
-  /** Ranks that count in training and in the NDCG that stops it. */
+  /** Ranks that count, in training and in the NDCG used for early stopping. */
   readonly top: number;
-  /** Trees without a better NDCG before it stops. */
+  /** Trees without a better NDCG before training stops. */
   readonly patience: number;
   readonly seed: number;
 }
 
 export interface FitTreesRequest {
-  /** [rows, features]; NaN = not known. */
+  /** [rows, features]; NaN = unknown. */
   readonly features: Matrix;
-  /** Level of relevance of every row, from 0. */
+  /** Relevance level of every row, from 0. */
   readonly labels: Int32Array;
-  /** Of each level, in NDCG. */
+  /** Gain of each level in NDCG. */
   readonly gains: readonly number[];
-  /** Rows of every group, in order; they add up to all. */
+  /** Number of rows in each group, in order; they sum to all rows. */
   readonly groupSizes: Int32Array;
-  /** Of every group, from 0; two at least, none empty. */
+  /** Fold of each group, from 0; at least two, none empty. */
   readonly folds: Int32Array;
   readonly config: TreesConfig;
 }
@@ -34,10 +34,10 @@ export interface FitTreesRequest {
 export interface FittedTrees {
   /** LightGBM's text format: without fold 0, without fold 1, …, on all groups. */
   readonly models: readonly string[];
-  /** Loss that each feature took away in the last of them. */
+  /** Loss reduction by each feature, in the last model. */
   readonly gains: readonly number[];
-  /** Of every model. */
+  /** In each model. */
   readonly trees: number;
-  /** On the folds left out, after each tree tried. */
+  /** On the held-out folds, after each tree. */
   readonly ndcg: readonly number[];
 }

@@ -27,18 +27,18 @@ export type * from "./tree-types.ts";
 
 export type TokenIds = readonly number[] | Int32Array;
 
-/** One prompt and the responses behind it. Both at least one token long. */
+/** One prompt and its responses, each at least one token long. */
 export interface Group {
   readonly prompt: TokenIds;
   readonly responses: readonly TokenIds[];
 }
 
-/** Sequences that share prompts; the prompt of a group travels and is computed once. */
+/** Sequences that share prompts; a group's prompt is sent and computed once. */
 export interface GroupBatch {
   readonly groups: readonly Group[];
 }
 
-/** The sequences one group (or one prompt, when sampling) must permute. No sequences: unconstrained. */
+/** The sequences that one group (when sampling: one prompt) must permute. No sequences: unconstrained. */
 export interface ConstraintGroup {
   /** Token sequences, none a prefix of another. */
   readonly sequences: readonly TokenIds[];
@@ -46,7 +46,7 @@ export interface ConstraintGroup {
   readonly prior?: readonly number[] | Float32Array;
 }
 
-/** See PermutationConstraint in worker.proto for the distribution. One entry of `groups` a group or prompt. */
+/** See PermutationConstraint in worker.proto for the distribution. One entry of `groups` per group or prompt. */
 export interface PermutationConstraint {
   readonly groups: readonly ConstraintGroup[];
   /** gamma > 0; left out: 1. */
@@ -59,7 +59,7 @@ export interface PermutationConstraint {
   readonly maxSequences?: number;
   /** Choose among whole sequences in one forward pass instead of token by token. */
   readonly wholeSequences?: boolean;
-  /** So many tokens before the trigger at most, then it is forced; 0 = no bound. */
+  /** Most tokens before the trigger, which is then forced; 0 = no bound. */
   readonly maxFreeTokens?: number;
 }
 
@@ -106,15 +106,15 @@ export interface ForwardRequest {
   /** Left out: 1, the model as it is. */
   readonly temperature?: number;
   readonly wantEntropy?: boolean;
-  /** Most tokens computed at once; left out: no bound. */
+  /** Most tokens in one forward pass; left out: no bound. */
   readonly microBatchTokens?: number;
-  /** Alternatives wanted of every target; 0 or left out: none. */
+  /** Alternatives to return per target; 0 or left out: none. */
   readonly topK?: number;
 }
 
-/** The likeliest of what is open at every target, [targets, k], likeliest first; see ForwardResponse in worker.proto. */
+/** The likeliest options at every target, [targets, k], likeliest first; see ForwardResponse in worker.proto. */
 export interface TopTokens {
-  /** Tokens, or numbers of whole sequences where one is chosen; -1 where fewer are open. */
+  /** Tokens, or indices of whole sequences where one is chosen; -1 where there are fewer options. */
   readonly ids: IntMatrix;
   /** -Infinity where the id is -1. */
   readonly logprobs: Matrix;
@@ -125,9 +125,9 @@ export interface ForwardResult {
   readonly logprobs: Float32Array;
   /** Per target; empty unless asked for. */
   readonly entropy: Float32Array;
-  /** Of the batch's prompts: taken from the model's prefix cache instead of computed. */
+  /** Prompt tokens taken from the model's prefix cache instead of computed. */
   readonly reusedPromptTokens: number;
-  /** Of the weights that computed this, as in LoadedState. */
+  /** The weights that computed this, as in LoadedState. */
   readonly weightsId: string;
   /** Only if topK > 0. */
   readonly top?: TopTokens;
@@ -136,7 +136,10 @@ export interface ForwardResult {
 export type Loss =
   | {
       readonly kind: "cross_entropy";
-      /** Normalise over the micro-batch's own targets and so many drawn tokens for all others; 0 = the whole vocabulary. */
+      /**
+       * Normalise over the micro-batch's own targets and this many drawn tokens that stand for the rest; 0 = the whole
+       * vocabulary.
+       */
       readonly negatives?: number;
     }
   | {
@@ -150,14 +153,14 @@ export type Loss =
       readonly clipHigh: number;
       readonly klCoef?: number;
     }
-  /** Forward KL to a teacher, over the alternatives it finds likeliest and the rest; one row a target. */
+  /** Forward KL to a teacher, over its likeliest alternatives and the rest; one row per target. */
   | { readonly kind: "distill"; readonly teacher: TopTokens };
 
 export interface ForwardBackwardRequest {
   readonly modelId?: string;
   readonly batch: GroupBatch;
   readonly constraint?: PermutationConstraint;
-  /** Per target; 0 = not trained on. Losses are sums, so normalisation belongs in here. */
+  /** Per target; 0 = not trained on. Losses are sums, so include any normalisation here. */
   readonly weights: Float32Array;
   readonly loss: Loss;
   /** As in ForwardRequest. */
@@ -200,27 +203,27 @@ export interface SampleRequest {
   /** Responses per prompt, default 1. */
   readonly numSamples?: number;
   readonly maxNewTokens: number;
-  /** 0 = greedy. Required: a default would hide which one is meant. */
+  /** 0 = greedy. Required: a default would hide the choice. */
   readonly temperature: number;
   /** Left out: 1, the whole distribution. */
   readonly topP?: number;
   readonly seed: number;
   readonly stopTokens?: TokenIds;
-  /** A response ends with the token that completes one of these in its text; none may be empty. */
+  /** A response ends with the token that completes one of these strings; none may be empty. */
   readonly stopStrings?: readonly string[];
-  /** One entry of `groups` a prompt. */
+  /** One entry of `groups` per prompt. */
   readonly constraint?: PermutationConstraint;
   /** Most tokens of KV cache held at once; left out: no bound. */
   readonly maxBatchTokens?: number;
-  /** Also send tokens as they are drawn; of an answer chosen among whole sequences only those before it. */
+  /** Also send tokens as they are drawn; where whole sequences are chosen, only the tokens before them. */
   readonly streamTokens?: boolean;
 }
 
-/** One token of a response that is not finished yet; it comes once more in its completion. */
+/** One token of an unfinished response; its completion repeats it. */
 export interface DrawnToken {
   readonly prompt: number;
   readonly sample: number;
-  /** Place in the response. A stream that was broken off and repeated sends the same tokens again. */
+  /** Position in the response. A stream that broke and was repeated sends the same tokens again. */
   readonly index: number;
   readonly token: number;
 }
@@ -231,7 +234,7 @@ export interface Completion {
   /** 0 .. numSamples-1. */
   readonly sample: number;
   readonly tokens: Int32Array;
-  /** Of the distribution sampled from. */
+  /** Under the distribution sampled from. */
   readonly logprobs: Float32Array;
   readonly finishReason: "stop" | "length";
 }
@@ -245,7 +248,7 @@ export interface SampleEvent {
   readonly weightsId: string;
   readonly done: number;
   readonly total: number;
-  /** As in ForwardResult, so far; known whenever completions come. */
+  /** As in ForwardResult, so far; present whenever there are completions. */
   readonly reusedPromptTokens: number;
 }
 
@@ -261,7 +264,7 @@ export interface TokenTrie {
 export interface BeamSearchRequest {
   readonly modelId?: string;
   readonly prompts: readonly TokenIds[];
-  /** Of the catalogue: no two items may be spelled alike. */
+  /** Of the catalogue; no two items may share a spelling. */
   readonly trie: TokenTrie;
   readonly beamWidth: number;
   /** Per prompt: catalogue rows that must not be returned. */
@@ -269,7 +272,7 @@ export interface BeamSearchRequest {
 }
 
 export interface BeamSearchResult {
-  /** [prompts, beamWidth] catalogue rows, best first; -1 where fewer are left to a prompt. */
+  /** [prompts, beamWidth] catalogue rows, best first; -1 where a prompt has fewer left. */
   readonly rows: IntMatrix;
   readonly logprobs: Matrix;
 }
@@ -277,12 +280,12 @@ export interface BeamSearchResult {
 export interface EmbedRequest {
   readonly modelPath: string;
   readonly texts: readonly string[];
-  /** Texts computed at once. */
+  /** Texts per forward pass. */
   readonly batchSize: number;
   readonly normalize?: boolean;
 }
 
-/** A sparse square matrix by its entries; repeated ones add up. */
+/** A sparse square matrix by its entries; repeated entries are summed. */
 export interface FactorizeRequest {
   readonly size: number;
   readonly rows: Int32Array;
@@ -293,7 +296,7 @@ export interface FactorizeRequest {
   readonly seed: number;
 }
 
-/** The message's fields; defaults are those of the settings `sid`. */
+/** The message's fields; defaults are in the settings `sid`. */
 export type QuantizerConfig = Readonly<Omit<pb.QuantizerConfig, "method" | "hiddenDims">> & {
   readonly method: "rqvae" | "rqkmeans";
   readonly hiddenDims: readonly number[];
@@ -316,7 +319,7 @@ export interface FittedSemanticIds {
   /** [items, levels]. */
   readonly codes: IntMatrix;
   readonly artifact: Uint8Array;
-  /** [levels * codes, dims]: where every code lies in the space of the embeddings; zeros for codes nobody has. */
+  /** [levels * codes, dims]: every code as a point of the embedding space; zeros for unused codes. */
   readonly codeVectors: Matrix;
   readonly metrics: Readonly<Record<string, number>>;
 }
@@ -326,11 +329,11 @@ export interface EncodeSemanticIdsRequest {
   readonly embeddings: Matrix;
   /** Codes that new items must avoid. */
   readonly taken: IntMatrix;
-  /** New items do not avoid each other: each gets the ID it would get if it came alone. */
+  /** New items do not avoid each other: each gets the ID it would get alone. */
   readonly apart?: boolean;
 }
 
-/** Per call. Cancelling rejects with InterruptedError. */
+/** Per call. An aborted call rejects with InterruptedError. */
 export interface CallOptions {
   readonly signal?: AbortSignal;
   /** Left out: no deadline (training calls may be long). */
@@ -339,24 +342,24 @@ export interface CallOptions {
   readonly traceparents?: readonly string[];
 }
 
-/** What one verb has cost so far, seen from the orchestrator. */
+/** What one verb has cost so far, as the orchestrator sees it. */
 export interface VerbStats {
   calls: number;
   retries: number;
   /** Serialised messages, without HTTP/2 framing. */
   bytesSent: number;
   bytesReceived: number;
-  /** From call to answer, all attempts. Concurrent calls add up. */
+  /** From call to answer, all attempts. Concurrent calls are summed. */
   wallSeconds: number;
   /** Share of wallSeconds spent in this process, packing and unpacking messages. */
   packSeconds: number;
-  /** As the worker says of itself, behind every answer; 0 from a FakeWorker. */
+  /** As the worker reports after every answer; 0 from a FakeWorker. */
   computeSeconds: number;
 }
 
 /**
- * One method a verb. Every method rejects with WorkerError (the worker's one-sentence detail, `retryable`) after
- * transient faults were retried, or InterruptedError when the signal was aborted.
+ * One method per verb. Each rejects with WorkerError (the worker's one-sentence detail, `retryable`) once retries of
+ * transient errors are used up, or with InterruptedError if the signal was aborted.
  */
 export interface WorkerClient {
   readonly address: string;
@@ -371,15 +374,17 @@ export interface WorkerClient {
   sample(request: SampleRequest, options?: CallOptions): AsyncIterable<SampleEvent>;
   beamSearch(request: BeamSearchRequest, options?: CallOptions): Promise<BeamSearchResult>;
   embed(request: EmbedRequest, options?: CallOptions): Promise<Matrix>;
-  /** U sqrt(S) of a truncated singular value decomposition, one row a row of the matrix. */
+  /** U sqrt(S) of a truncated singular value decomposition, one row per row of the matrix. */
   factorize(request: FactorizeRequest, options?: CallOptions): Promise<Matrix>;
-  /** Boosted trees that order the rows of groups: one model without each fold, one on all. Deterministic. */
+  /** Boosted trees that order the rows of each group: one model without each fold, one on all. Deterministic. */
   fitTrees(
     request: FitTreesRequest,
     onProgress?: (progress: FitProgress) => void,
     options?: CallOptions,
   ): Promise<FittedTrees>;
-  /** Fine-tunes on the groups with a target; scores of the others' candidates, group by group. Deterministic. */
+  /**
+   * Fine-tunes on the groups with a target; returns scores of the others' candidates, group by group. Deterministic.
+   */
   fitCrossEncoder(
     request: FitCrossEncoderRequest,
     onProgress?: (progress: FitProgress) => void,
@@ -396,7 +401,7 @@ export interface WorkerClient {
   /** Writes an ordinary checkpoint, LoRA merged; returns bytes of weights. */
   exportModel(request: ExportModelRequest, options?: CallOptions): Promise<number>;
   shutdown(options?: CallOptions): Promise<void>;
-  /** Costs by verb name since the client was made. */
+  /** Costs by verb name since the client was created. */
   stats(): Readonly<Record<string, Readonly<VerbStats>>>;
   /** Closes the channel; does not stop the worker. */
   close(): void;

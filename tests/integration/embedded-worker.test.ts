@@ -93,7 +93,7 @@ describe("an embedded worker", { timeout: 240_000 }, () => {
     process.kill(first.pid as number, "SIGKILL");
     const start = performance.now();
     await expect(first.client.getInfo()).rejects.toThrow(
-      "the worker process is gone (killed by SIGKILL, often the system's answer",
+      "the worker process is gone (killed by SIGKILL, often because memory ran out",
     );
     expect(performance.now() - start).toBeLessThan(5_000);
     await first.close();

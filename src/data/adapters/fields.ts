@@ -9,7 +9,7 @@ import type { DuckDBAppender } from "@duckdb/node-api";
 import { DataError } from "../../core/errors.ts";
 import { type Duck, type Quarantine, sqlName, sqlText } from "../duck.ts";
 import { delimitedRecords, type Found, findWidth, jsonRecords } from "../records.ts";
-import { type Encoding, isCompressed, readStart, requireFile, scanPlain } from "../text-file.ts";
+import { type Encoding, isCompressed, isPlainText, readStart, requireFile } from "../text-file.ts";
 import { columnIndex, detectDelimiter, headerAgain, isNumbered } from "./header.ts";
 
 export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
@@ -61,8 +61,6 @@ export interface Fields {
   readonly types: ReadonlyMap<string, string>;
   /** SQL of the line of each row, in file order; needs a scan of the whole relation. */
   readonly line: string;
-  /** Whether a value may have blanks around it or characters that can be composed. */
-  readonly plain: boolean;
   /** Cells of the header under which each field is; undefined where there is none. */
   readonly header?: Readonly<Record<string, string>>;
   /** What the user should know of. */
@@ -165,8 +163,7 @@ function openFast(
 ): Fields | undefined {
   if (options.encoding !== undefined && options.encoding !== "auto") return undefined;
   if (isCompressed(file)) return undefined;
-  const look = scanPlain(file);
-  if (!look.simple) return undefined;
+  if (!isPlainText(file)) return undefined;
   const { delimiter, notes } = chooseDelimiter(file, format, Object.values(fields), options);
   const first = readStart(file).split("\n")[0] ?? "";
   const cells = first.split(delimiter);
@@ -184,7 +181,6 @@ function openFast(
       rejects_table='rejects', rejects_scan='reject_scans'))`,
     types: new Map(Object.keys(fields).map((f) => [f, "VARCHAR"])),
     line: `row_number() OVER () + ${headerless ? 0 : 1}`,
-    plain: look.ascii && !look.spaces,
     ...(headerless
       ? {}
       : { header: Object.fromEntries(Object.keys(fields).map((f, k) => [f, cells[at[k] ?? 0] ?? ""])) }),
@@ -242,7 +238,6 @@ async function openSlow(
     relation: "cells",
     types: new Map(names.map((f) => [f, "VARCHAR"])),
     line: "line",
-    plain: false,
     notes,
     settle: async () => ({ records, faults }),
   };
@@ -331,7 +326,6 @@ async function openParquet(
     relation: `(SELECT ${own.join(", ")} FROM ${table})`,
     types: new Map(Object.entries(fields).map(([field, column]) => [field, found.get(column)?.type ?? "VARCHAR"])),
     line: "row_number() OVER ()",
-    plain: false,
     notes: [],
     async settle() {
       const records = await duck.number(`SELECT count(*) FROM ${table}`);

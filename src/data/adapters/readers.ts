@@ -108,11 +108,10 @@ const withNumber = (source: Fields, hasTime: boolean): string =>
     ? `(SELECT *, TRY_CAST(t AS DOUBLE) AS num FROM ${source.relation})`
     : source.relation;
 
-/** SQL: an id of a field. Plain ASCII without blanks is its own canonical form. */
+/** SQL: an id of a field. */
 function idOfSql(source: Fields, field: string): string {
   const type = source.types.get(field) ?? "VARCHAR";
-  if (type === "VARCHAR") return source.plain ? field : idSql(field);
-  return cellSql(field, type);
+  return type === "VARCHAR" ? idSql(field) : cellSql(field, type);
 }
 
 /** Rows for the guess how times are written. */
@@ -148,9 +147,11 @@ function keptSql(field: string, type: string, values: readonly (string | number 
 
 /** Ids that went through floating point lose their ".0", if all of a column have it. */
 export async function mendFloats(duck: Duck, table: string, columns: readonly string[]): Promise<void> {
-  for (const x of columns)
+  for (const x of columns) {
+    if ((await duck.number(`SELECT count(*) FROM ${table} WHERE suffix(${x}, '.0')`)) === 0) continue;
     if ((await duck.number(`SELECT ${areFloatsSql(x)}::INTEGER FROM ${table}`)) === 1)
       await duck.run(`UPDATE ${table} SET ${x} = ${withoutZerosSql(x)} WHERE ${x} LIKE '%.%'`);
+  }
 }
 
 /** Which units the times are in, if not plain seconds throughout. */

@@ -2,10 +2,7 @@
  * Spans of requests to an OpenTelemetry collector over OTLP/HTTP: a server span each, with a child per stage. Its packages
  * are imported only where this is switched on. A collector that cannot be reached loses spans, not requests.
  */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import type { Span } from "@opentelemetry/api";
-import { repositoryRoot } from "../../core/paths.ts";
 import { readTraceparent, type TraceContext, type Tracing } from "./trace.ts";
 
 /** What the end of the service may wait for a collector. */
@@ -14,25 +11,27 @@ const exportTimeoutMs = 2_000;
 /**
  * @param endpoint base URL of the collector, such as http://127.0.0.1:4318; empty: what the environment says
  *   (OTEL_EXPORTER_OTLP_ENDPOINT and its like)
+ * @param version of the software
  */
-export async function openOtlp(endpoint: string): Promise<Tracing> {
-  const { version } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string };
-  const [api, { OTLPTraceExporter }, { resourceFromAttributes }, sdk] = await Promise.all([
-    import("@opentelemetry/api"),
-    import("@opentelemetry/exporter-trace-otlp-http"),
-    import("@opentelemetry/resources"),
-    import("@opentelemetry/sdk-trace"),
-  ]);
+export async function openOtlp(endpoint: string, version: string): Promise<Tracing> {
+  const [api, { OTLPTraceExporter }, { detectResources, envDetector, resourceFromAttributes }, sdk] = await Promise.all(
+    [
+      import("@opentelemetry/api"),
+      import("@opentelemetry/exporter-trace-otlp-http"),
+      import("@opentelemetry/resources"),
+      import("@opentelemetry/sdk-trace"),
+    ],
+  );
   const exporter = new OTLPTraceExporter({
     timeoutMillis: exportTimeoutMs,
     ...(endpoint === "" ? {} : { url: `${endpoint.replace(/\/+$/, "")}/v1/traces` }),
   });
   const provider = new sdk.TracerProvider({
     resource: resourceFromAttributes({
-      "service.name": process.env.OTEL_SERVICE_NAME ?? "gr2",
+      "service.name": "gr2",
       "service.version": version,
       "service.instance.id": String(process.pid),
-    }),
+    }).merge(detectResources({ detectors: [envDetector] })),
     spanProcessors: [new sdk.BatchSpanProcessor({ exporter })],
   });
   const tracer = provider.getTracer("gr2");

@@ -43,6 +43,19 @@ describe("the choice on validation", () => {
     expect(choose(users, without, bootstrap).system).toBe("evidence");
   });
 
+  it("allows for luck: the best of several has to lead more clearly than the only one", () => {
+    // Ahead by .1 on five users of 200: a resample has none of them with probability (195 / 200)^200 = .0063. That is
+    // below .025, half the level for a single comparison, and above half of .05 / 9 = .0056, the level for nine.
+    const prior = { system: "prior", values: values(0.4) };
+    const leader = { system: "sft_direct", values: values(0.4, 0.1, 5) };
+    const names = ["direct", "sft", "sft_nothink", "rl_direct", "rl", "rl_nothink", "evidence", "listwise"];
+    const others = names.map((system) => ({ system, values: values(0.1) }));
+    const many = { resamples: 5000, seed: 1 };
+    expect(choose(users, [prior, leader], many).system).toBe("sft_direct");
+    const chosen = choose(users, [prior, leader, ...others], many);
+    expect(chosen).toMatchObject({ system: "prior", leader: "sft_direct" });
+  });
+
   it("does not count a direct system whose language model has weight 0 as one with a language model", () => {
     const judged = [
       { system: "prior", values: values(0.4) },
@@ -88,6 +101,16 @@ describe("the recommendation", () => {
       ["by the language model", "sft_direct", "prior", "conditional"],
       ["end to end", "sft_direct", "prerank", "end_to_end"],
     ]);
+  });
+
+  it("is never a language model that is worse on test than the best without one", () => {
+    const { rows, comparisons } = results({ prerank: () => 3, prior: () => 1, sft_direct: () => 2 });
+    const r = recommend(choice("sft_direct"), rows, comparisons);
+    expect(r).toMatchObject({ system: "prior", leader: "sft_direct" });
+    expect(r.over_ranker.system).toBe("prior");
+    expect(r.sentence).toBe(
+      "Deploy prior: sft_direct led on validation, but is worse on test (−0.3691 [−0.3691, −0.3691] N@5 against prior).",
+    );
   });
 
   it.each([

@@ -223,7 +223,7 @@ describe("run folder", () => {
 
   it("refuses names that are paths, and lists what is there", () => {
     for (const name of ["..", "a/b", "", ".hidden"])
-      expect(() => RunFolder.open(root, name)).toThrow("cannot name a run");
+      expect(() => RunFolder.open(root, name)).toThrow("is not a valid run name");
     RunFolder.open(root, "older").release();
     RunFolder.open(root, "newer").release();
     utimesSync(join(root, "older"), 1, 1);
@@ -269,7 +269,7 @@ describe("record log", () => {
 
   it("says which line is damaged", () => {
     writeFileSync(join(root, "m.jsonl"), '{"seq":1}\nnonsense\n{"seq":3}\n');
-    expect(() => [...readRecords(join(root, "m.jsonl"))]).toThrow("no JSON: nonsense");
+    expect(() => [...readRecords(join(root, "m.jsonl"))]).toThrow("has a line that is not JSON: nonsense");
   });
 });
 
@@ -308,7 +308,7 @@ describe("code hash and processes", () => {
     expect(() => codeFiles(["src/x.ts"], [], root)).toThrow("src/gone.ts does not exist");
   });
 
-  it("changes with what any of these files holds", () => {
+  it("changes with the contents of any of these files", () => {
     const write = (f: string, s: string) => writeAtomic(join(root, f), s);
     write("a.ts", 'import "./b.ts";');
     write("b.ts", "1");

@@ -105,7 +105,7 @@ describe("the methods", () => {
     expect(answers[0]?.ranking).toEqual((await client.rerank({ ...request, mode: Mode.MODE_THINK })).ranking);
   });
 
-  it("leave a line each that holds nothing the caller wrote", async () => {
+  it("leave one line each, with nothing the caller wrote", async () => {
     records.length = 0;
     await client.rerank({ ...request, candidates: [{ id: "mine", text: "a secret wish" }] });
     await catchError(client.rerankBatch({ requests: [] }));
@@ -174,7 +174,7 @@ describe("the methods", () => {
 });
 
 describe("who calls", () => {
-  it("needs a token where tokens are asked for; health does not", async () => {
+  it("needs a token if tokens are required; health does not", async () => {
     const security: Security = {
       ...open,
       authenticate: (authorization) => {

@@ -121,7 +121,7 @@ describe("an end", () => {
     await expect(fetch(`${url}/healthz`)).rejects.toThrow();
   });
 
-  it("is at once where nobody needs to be told", async () => {
+  it("is immediate if nobody needs to be told", async () => {
     const service = await begin(["serve.lameDuckMs=60000"]);
     const asked = performance.now();
     await service.stop();

@@ -108,7 +108,7 @@ async function collector() {
 describe("spans", () => {
   it("reach a collector: the caller's trace, a child a stage, no text", async () => {
     const { spans, paths, url } = await collector();
-    const tracing = await openOtlp(`${url}/`);
+    const tracing = await openOtlp(`${url}/`, "1");
     const service = await start({}, undefined, tracing);
     const traced = await service.post("/gr2/v1/rerank", body, { traceparent: header, "x-request-id": "r-8" });
     await service.post("/gr2/v1/rerank", { history: [{ text: "PRIVATE" }], candidates: [] });
@@ -130,7 +130,7 @@ describe("spans", () => {
   });
 
   it("are lost, and nothing else, where no collector answers", async () => {
-    const tracing = await openOtlp("http://127.0.0.1:9");
+    const tracing = await openOtlp("http://127.0.0.1:9", "1");
     const service = await start({}, undefined, tracing);
     expect((await service.post("/gr2/v1/rerank", body)).status).toBe(200);
     await Promise.race([tracing.close(), sleep(15_000).then(() => expect.fail("it hangs"))]);

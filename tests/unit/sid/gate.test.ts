@@ -27,14 +27,14 @@ describe("the uniqueness gate", () => {
     const report = makeReport([[0, 0], [0, 0], [0, 0], [0, 0], [1, 1], [1, 1], [2, 0]], 4); // biome-ignore format: codes
     expect(() => checkUniqueness(report, settings)).toThrow(RunError);
     expect(() => checkUniqueness(report, settings)).toThrow(
-      /only 14\.29 % .* asks for 99 %; 6 items share 2 IDs, .*"item 0" and "item 1" and "item 2" and 1 more; "item 4" and "item 5"$/,
+      /only 14\.29 % .* requires 99 %; 6 items share 2 IDs, .*"item 0" and "item 1" and "item 2" and 1 more; "item 4" and "item 5"$/,
     );
     expect(() => checkUniqueness(report, { ...settings, minUniqueness: 1 / 7 })).not.toThrow();
   });
 
   it("gives the advice that fits the cause", () => {
     // 5 items, 2 x 2 IDs.
-    expect(explainCollisions(even, settings)).toMatch(/^2 codes on 2 levels make 4 IDs for 5 items: raise sid.codes/);
+    expect(explainCollisions(even, settings)).toMatch(/^2 codes on 2 levels give 4 IDs for 5 items: raise sid.codes/);
     // Level 1 uses 1 code of 4.
     const idle = makeReport([[0, 0], [0, 0], [0, 1], [0, 2]], 4); // biome-ignore format: codes
     expect(explainCollisions(idle, settings)).toMatch(
@@ -50,6 +50,6 @@ describe("the uniqueness gate", () => {
     );
     const alike = makeReport([[0, 0], [0, 0], [1, 1]], 2); // biome-ignore format: codes
     expect(explainCollisions(alike, settings)).toMatch(/^The last code is the nearest one/);
-    expect(explainCollisions(alike, { ...settings, randomLastLevel: true })).toMatch(/still some collide/);
+    expect(explainCollisions(alike, { ...settings, randomLastLevel: true })).toMatch(/yet some collide/);
   });
 });

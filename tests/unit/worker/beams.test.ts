@@ -47,12 +47,12 @@ describe("beam search", () => {
     const good = [-1, -2, -3, none];
     expect(() => checkBeams(request, answer([0, 1, 2, -1], good))).not.toThrow();
     for (const [rows, logprobs, message] of [
-      [[0, 0, 2, -1], good, "prompt 0, position 2: row 0 for the second time"],
+      [[0, 0, 2, -1], good, "prompt 0, position 2: row 0 appears twice"],
       [[0, 3, 2, -1], good, "prompt 0, position 2: there is no item row 3"],
       [[0, -1, 2, -1], good, "prompt 0, position 2: there is no item row -1"],
       [[0, 1, 1, -1], good, "prompt 1, position 1: row 1 was excluded"],
-      [[0, 1, 2, 0], good, "prompt 1, position 2: row 0 where none is left"],
-      [[0, 1, 2, -1], [-2, -1, -3, none], "prompt 0, position 2: log-prob -1 behind -2"],
+      [[0, 1, 2, 0], good, "prompt 1, position 2: row 0 although none is left"],
+      [[0, 1, 2, -1], [-2, -1, -3, none], "prompt 0, position 2: log-prob -1 after -2"],
       [[0, 1, 2, -1], [-1, Number.NaN, -3, none], "prompt 0, position 2: log-prob NaN"],
       [[0, 1, 2, -1], [0.5, -1, -3, none], "prompt 0, position 1: log-prob 0.5"],
     ] as const)
