@@ -15,7 +15,7 @@ setup: .setup/done configs/gr2.schema.json ## Install Node and Python dependenci
 .setup/done: package-lock.json python_worker/requirements.txt proto/gr2/v1/worker.proto proto/gr2/v1/rerank.proto scripts/setup.sh scripts/proto.sh
 	@bash scripts/setup.sh
 
-# What editors check recipes with.
+# The schema that editors check recipes with.
 configs/gr2.schema.json: .setup/done src/config/schema.ts $(wildcard src/config/schema/*.ts)
 	@node bin/gr2.mjs config schema > $@
 
@@ -32,13 +32,13 @@ format: setup ## Rewrite files in the house style
 test: setup ## All tests, TypeScript and Python
 	@bash scripts/test.sh
 
-test-clients: setup ## Other people's re-rank clients against the service: makes the table of docs/clients.md
+test-clients: setup ## Third-party re-rank clients against the service: writes the table of docs/clients.md
 	@bash scripts/test-clients.sh
 
 coverage: setup ## Which lines the fast tests run: make coverage [PART=typescript|python]
 	@bash scripts/coverage.sh $(PART)
 
-mutation: setup ## Which changes of rewards, RL, prompts and losses no test notices (minutes): make mutation [PART=...]
+mutation: setup ## Mutation tests of rewards, RL, prompts and losses (minutes): make mutation [PART=...]
 	@bash scripts/mutation.sh $(PART)
 
 bench: setup ## Benchmarks: make bench NAME=pipeline

@@ -1,7 +1,8 @@
 /**
- * What 10, 50 and 100 candidates cost: fusing three lists, fitting the prior, likelihoods and constrained answers of a small
- * language model (no thought; the prompt lists the candidates), per slate. CPU seconds of one thread, the worker's and
- * Node's together; memory is the worker's peak, in a worker of its own for every size. Random weights: costs alone.
+ * What 10, 50 and 100 candidates cost: fusing three lists, fitting the prior, likelihoods and constrained answers of a
+ * small language model (no reasoning; the prompt lists the candidates), per slate. CPU seconds of one thread, worker
+ * and Node together; memory is the worker's peak, in a separate worker for every size. The weights are random: only
+ * costs are measured.
  *   npm run bench -- candidates [--slates 64]
  */
 import { readFileSync } from "node:fs";
@@ -16,7 +17,7 @@ import { models } from "./rl-models.ts";
 
 const sizes = [10, 50, 100] as const;
 const [historyTokens, codes] = [60, 3];
-/** Memory and time of an answer may grow with N, not with its square: at 100, ten times what 10 cost and a third on top. */
+/** Memory and time of an answer may grow with N, not with its square: at 100, ten times the cost at 10 plus a third. */
 const growth = 13;
 
 export const bench: Benchmark = async (emit, args) => {
@@ -44,7 +45,7 @@ export const bench: Benchmark = async (emit, args) => {
   }
 };
 
-/** Three lists, twice as deep as the slate is long. */
+/** Three lists, each twice as long as the slate. */
 function fusionSeconds(n: number, slates: number): number {
   const rng = Rng.of(n, "bench/candidates");
   const experts = [

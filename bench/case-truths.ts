@@ -1,4 +1,4 @@
-/** What is right for each of the inputs of bench/cases.ts, by its number; undefined, or what is wrong. */
+/** Checks the result of each input of bench/cases.ts, by number: undefined if it is right, else what is wrong. */
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ export interface Given {
   readonly folder: string;
   /** An empty folder. */
   readonly temp: string;
-  /** Through all stages, where that was once the fault. */
+  /** Run all stages, for the input that once failed in a later one. */
   readonly whole: boolean;
 }
 export type Truth = (given: Given) => Promise<string | undefined>;
@@ -56,7 +56,7 @@ interface Made {
   readonly last: number;
 }
 
-/** What stage data left in the run. */
+/** The output of stage data. */
 async function readMade(given: Given): Promise<Made> {
   const dir = join(given.temp, "x", "stages", "data");
   const stats = JSON.parse(readFileSync(join(dir, "stats.json"), "utf8")) as Made;
@@ -107,7 +107,7 @@ function truthOf(given: Given, seconds: (time: string) => number): Made["sequenc
 }
 
 const equal = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
-/** The first that does not hold. */
+/** The first condition that fails. */
 const failing = (checks: Readonly<Record<string, boolean>>): string | undefined =>
   Object.entries(checks).find(([, holds]) => !holds)?.[0];
 function sameSequences(made: Made, truth: Made["sequences"]): boolean {
@@ -115,7 +115,7 @@ function sameSequences(made: Made, truth: Made["sequences"]): boolean {
   return users.length === Object.keys(made.sequences).length && users.every((u) => equal(made.sequences[u], truth[u]));
 }
 
-/** A data set of so many, made in stage data. */
+/** Checks the sizes of the data set that stage data made. */
 async function makes(given: Given, users: number, interactions: number, dropped: object = {}, set: string[] = []) {
   const said = recipe(given, "data", ...set);
   if (said.code !== 0) return { said, wrong: said.text.trim().split("\n").slice(-3).join(" ") };

@@ -1,6 +1,6 @@
 /**
- * Awkward inputs from public bug reports, as a user runs them: a folder an input (NN-name: recipe.yaml, data), each put
- * through `gr2`, and what comes out compared with what is right (bench/case-truths.ts).
+ * Awkward inputs from public bug reports, run as a user would: one folder per input (NN-name: recipe.yaml, data), each
+ * run through `gr2`, its result compared with the right one (bench/case-truths.ts).
  *   npm run bench -- cases --folder FOLDER [--only 01,07] [--whole]
  * --whole: input 03 through all stages. Input 08 needs the Python worker for half a minute, 23 for some seconds.
  */
@@ -17,7 +17,7 @@ export const bench: Benchmark = async (emit, args) => {
     args: [...args],
     options: { folder: { type: "string" }, only: { type: "string" }, whole: { type: "boolean", default: false } },
   });
-  if (values.folder === undefined) throw new DataError("--folder names the folder that holds the inputs.");
+  if (values.folder === undefined) throw new DataError("--folder names the folder with the inputs.");
   const folder = resolve(values.folder);
   const only = values.only?.split(",");
   const names = readdirSync(folder)
@@ -34,7 +34,7 @@ export const bench: Benchmark = async (emit, args) => {
             temp: mkdtempSync(join(temp, "case-")),
             whole: values.whole,
           }).catch((e: unknown) => (e instanceof Error ? e.message : String(e)))
-        : "nothing is known of it";
+        : "there is no check for it";
       if (wrong === undefined) right++;
       else process.stderr.write(`${name}: ${wrong}\n`);
       emit({
@@ -46,7 +46,7 @@ export const bench: Benchmark = async (emit, args) => {
       });
     }
     const n = names.length;
-    emit({ claim: "cases/right in all", value: right, unit: `of ${n}`, n, bar: ["value", ">=", n] });
+    emit({ claim: "cases/inputs with the right result", value: right, unit: `of ${n}`, n, bar: ["value", ">=", n] });
   } finally {
     rmSync(temp, { recursive: true, force: true });
   }

@@ -1,4 +1,4 @@
-/** What every benchmark prints: one JSON line a claim, with the peer it is held against and the bar it must clear. */
+/** The output of every benchmark: one JSON line per claim, with the peer to compare with and the bar it must clear. */
 import { cpus, totalmem } from "node:os";
 
 export interface Claim {

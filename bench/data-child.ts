@@ -13,7 +13,7 @@ export interface BuildTask {
   readonly folder: string;
   readonly file: string;
   readonly core: number;
-  /** Where the finished data set is saved and loaded again; nothing is saved without it. */
+  /** Folder to save the finished data set to and load it from; without it nothing is saved. */
   readonly cache?: string;
   readonly maxBadShare?: number;
 }

@@ -2,8 +2,8 @@
  * Data at any size: synthetic interactions to 5-core, de-duplicated, time-ordered sequences, as `gr2` builds them, against
  * pandas on the same file (same sequences, compared by hash); then five times the rows.
  *   npm run bench -- data [--rows 10000000] [--growth 5] [--python PYTHON_WITH_PANDAS]
- * Long-tailed users (20 interactions a user on average, 3 in the tail) and items; times in whole days, so that some tie; 2 %
- * of the rows stand in the file twice.
+ * Long-tailed users (20 interactions a user on average, 3 in the tail) and items; times in whole days, so that some
+ * tie; 2 % of the rows are in the file twice.
  */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
@@ -63,7 +63,7 @@ export const bench: Benchmark = async (emit, args) => {
     report(grown, undefined, `${million(growth * rows)} rows of CSV`);
     for (const clock of ["seconds", "cpuSeconds"] as const)
       emit({
-        claim: `data/microseconds a row (${clock === "seconds" ? "wall" : "CPU"}), ${million(growth * rows)} rows`,
+        claim: `data/microseconds per row (${clock === "seconds" ? "wall" : "CPU"}), ${million(growth * rows)} rows`,
         value: (1e6 * grown[clock]) / (growth * rows),
         unit: "µs",
         n: 1,

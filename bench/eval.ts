@@ -17,7 +17,7 @@ const numUsers = 900;
 const numSystems = 10;
 const resamples = 10_000;
 const repeats = 3;
-/** Two bootstraps of one sample with different draws: the ends of their intervals differ by Monte-Carlo error alone. */
+/** Two bootstraps of one sample with different draws: the ends of their intervals differ only by Monte-Carlo error. */
 const tolerance = 1.5e-3;
 
 const peer = `

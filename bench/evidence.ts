@@ -1,7 +1,8 @@
 /**
- * The evidence on MovieLens-100K: how fast it judges slates of 50 candidates as a server would, a slate at a time on one core,
- * and how much better the listwise model orders validation slates (the test is not looked at). Trees: a model of 150 trees with
- * 15 leaves each, drawn at random, since their cost depends on their number and size alone.
+ * The evidence on MovieLens-100K: how fast it scores slates of 50 candidates as a server would, one slate at a time on
+ * one core, and how much better the listwise model orders validation slates (the test segment is not used). Trees: a
+ * model of 150 trees with
+ * 15 leaves each, drawn at random, since their cost depends only on their number and size.
  *   npm run bench -- evidence [CACHE_DIR] [PYTHON]
  */
 

@@ -47,7 +47,7 @@ export const bench: Benchmark = async (emit, args) => {
     emit({ claim: "fuzz-data/data sets that differ from the truth", value: silent, unit: "tables", n, bar });
     emit({ claim: "fuzz-data/readable tables refused", value: refused, unit: "tables", n, bar });
     emit({ claim: "fuzz-data/crashes", value: crashed, unit: "tables", n, bar });
-    emit({ claim: "fuzz-data/CPU milliseconds a table", value: (user + system) / 1000 / n, unit: "ms", n });
+    emit({ claim: "fuzz-data/CPU milliseconds per table", value: (user + system) / 1000 / n, unit: "ms", n });
   } finally {
     rmSync(root, { recursive: true, force: true });
   }

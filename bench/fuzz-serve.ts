@@ -1,7 +1,7 @@
 /**
- * Ten thousand hostile requests a transport (bench/hostile-http.ts, bench/hostile-grpc.ts): wrong answers, time, memory; and
- * what every answer must keep (bench/promises.ts). Against the service of a run, started here (--run), or one that runs
- * (--url, --grpc); without any of them against the HTTP server over a re-ranker that turns the order around.
+ * Ten thousand hostile requests per transport (bench/hostile-http.ts, bench/hostile-grpc.ts): wrong answers, time,
+ * memory; and the guarantees of every answer (bench/promises.ts). The target is a run's service, started here (--run),
+ * or a running one (--url, --grpc); without any of these, the HTTP server with a re-ranker that reverses the order.
  * `npm run bench -- fuzz-serve [--run NAME [--root runs]] [--url http://127.0.0.1:8080] [--grpc 127.0.0.1:50061] [--token TOKEN]
  *  [--requests 10000] [--seed 0] [--callers 8]`
  */
@@ -56,7 +56,7 @@ export const bench: Benchmark = async (emit, args) => {
     if (!fake) {
       const few = { ...run, numRequests: Math.ceil(run.numRequests / 20), callers: Math.min(2, run.callers) };
       await storm(emit, "promises", few, (n) => keepsPromises(url, authorization(token), seed, n));
-      // What is registered stays: not with a service that others use.
+      // Registered items stay, so not with a service that others use.
       if (served) await storm(emit, "items", few, (n) => keepsItems(url, authorization(token), seed, n));
     }
     const address = served?.address ?? values.grpc;
@@ -99,7 +99,7 @@ async function storm(emit: (m: Measurement) => void, transport: string, run: Run
   });
   emit({ claim: `${name}: not ready afterwards`, value: alive, unit: "services", n: 1, bar: ["value", "<=", 0] });
   emit({ claim: `${name}: slowest answer`, value: percentile(seconds, 100), unit: "s", n });
-  emit({ claim: `${name}: requests a second`, value: n / total, unit: "1/s", n });
+  emit({ claim: `${name}: requests per second`, value: n / total, unit: "1/s", n });
   emit({
     ...{ claim: `${name}: memory of the service`, value: bytesAfter / 2 ** 20, unit: "MiB", n: 1 },
     ...{ peer: "before", peerValue: bytesBefore / 2 ** 20 },
@@ -113,12 +113,12 @@ async function fetchLimits(url: URL, token: string | undefined): Promise<ServedM
   const response = await fetch(new URL("/gr2/v1/model", url), { headers: authorization(token) }).catch(() => undefined);
   if (response?.status !== 200)
     throw new EnvironmentError(`no model answers at ${url.origin} (${response?.status ?? "nobody listens"})`, {
-      advice: "Start the service first; give --token if it asks for one.",
+      advice: "Start the service first; give --token if it requires one.",
     });
   return ((await response.json()) as ServedModel).limits;
 }
 
-/** What the service itself says its memory is. */
+/** Memory as the service reports it. */
 async function residentBytes(url: URL, token: string | undefined): Promise<number> {
   const text = await (await fetch(new URL("/metrics", url), { headers: authorization(token) })).text();
   return Number(/^process_resident_memory_bytes (\S+)$/m.exec(text)?.[1] ?? 0);

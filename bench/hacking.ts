@@ -1,10 +1,10 @@
 /**
- * The hacking experiment (GR2 v1 §5; docs/rl.md): one SFT policy a seed, and from it one RL run a reward. Owns which runs are
- * made, the table and the pictures; what is trained is in configs/ablations/hacking*.yaml.
+ * The hacking experiment (GR2 v1 §5; docs/rl.md): one SFT policy per seed, and from it one RL run per reward. Owns the
+ * list of runs, the table and the pictures; the recipes are in configs/ablations/hacking*.yaml.
  *   npm run bench -- hacking [--variants unconditional,conditional,dehacked] [--seeds 0,1,2] [--root runs] [--run hacking]
  *     [--set path=value] [--pictures FOLDER]
- * Everything up to SFT is made once a seed, in ROOT/RUN-SEED, and taken over for each reward. Finished runs are found again,
- * and one that was cut off resumes.
+ * Everything up to SFT is made once per seed, in ROOT/RUN-SEED, and reused for each reward. Finished runs are reused,
+ * and an interrupted one resumes.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -18,7 +18,7 @@ import type { Benchmark } from "./claim.ts";
 const base = "configs/ablations/hacking.yaml";
 const recipePath = (variant: string): string => base.replace(".yaml", `-${variant}.yaml`);
 
-/** What is drawn, and how its axis is called. */
+/** The metrics to plot, and the labels of their axes. */
 const pictures = [
   { metric: "copied", y: "answers that copy the input", percent: true },
   { metric: "valid_rate", y: "answers that are valid", percent: true },
@@ -28,7 +28,7 @@ const pictures = [
   { metric: "validation_ndcg5", y: "validation N@5, greedy", percent: false },
 ] as const;
 
-/** The input order's own N@5, drawn beside the policies'. */
+/** The input order's own N@5, plotted next to the policies'. */
 const prerank = "input";
 
 /** One run's value of a metric at a step. */
@@ -100,7 +100,7 @@ export function observe(folder: string, variant: string, seed: string): Observed
 
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
 
-/** Of every seed the mean of its first and of its last tenth: one sampled step is noise. */
+/** For every seed, the mean of the first and of the last tenth of the steps: one sampled step is noise. */
 function ends(own: readonly Observed[]): { seed: string; first: number; last: number }[] {
   return [...new Set(own.map((v) => v.seed))].map((seed) => {
     const values = own.filter((v) => v.seed === seed).map((v) => v.value);
@@ -109,7 +109,7 @@ function ends(own: readonly Observed[]): { seed: string; first: number; last: nu
   });
 }
 
-/** Markdown: a row a variant and metric, a column a seed. */
+/** Markdown: one row per variant and metric, one column per seed. */
 export function table(observed: readonly Observed[], variants: readonly string[], seeds: readonly string[]): string {
   const rows = pictures.flatMap(({ metric, y }) =>
     variants.map((variant) => {
@@ -125,7 +125,7 @@ export function table(observed: readonly Observed[], variants: readonly string[]
   return [head, `|---|---|${seeds.map(() => "---|").join("")}`, ...rows].join("\n");
 }
 
-/** One SVG a metric: the mean over seeds, a line a reward. Colours that can be read on light and dark pages. */
+/** One SVG per metric: the mean over seeds, one line per reward, in colours that work on light and dark pages. */
 async function draw(observed: readonly Observed[], folder: string): Promise<void> {
   mkdirSync(folder, { recursive: true });
   const variants = [...new Set(observed.map((v) => v.variant))].filter((v) => v !== prerank);

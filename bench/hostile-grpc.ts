@@ -1,7 +1,7 @@
 /**
- * Hostile and malformed gRPC calls, endlessly and from a seed, each with the statuses that are right for it: noise and broken
- * protobuf, messages that break a rule, text that forges, calls left or out of time. Owns the calls and the judgement of an
- * answer; sends what it is told to where it is told to.
+ * Hostile and malformed gRPC calls, endlessly and from a seed, each with its acceptable statuses: noise and broken
+ * protobuf, messages that break a rule, text that forges tokens, abandoned calls and calls out of time. Owns the calls
+ * and the check of their answers; the caller decides what is sent where.
  */
 import { Client, credentials, Metadata, status } from "@grpc/grpc-js";
 import { RerankBatchRequest, RerankRequest, RerankResponse, RerankStreamRequest } from "../src/client/index.ts";
@@ -15,9 +15,9 @@ export interface HostileCall {
   readonly method: string;
   readonly bytes: Buffer;
   readonly statuses: readonly status[];
-  /** Candidates, where OK is right and the answer is one order; else -1. */
+  /** Number of candidates if OK is acceptable and the answer is one order; else -1. */
   readonly numCandidates: number;
-  /** The caller leaves after so long. */
+  /** The caller leaves after this time. */
   readonly leaveMs?: number;
   readonly deadlineMs?: number;
 }
@@ -57,7 +57,7 @@ export function hostileCall(seed: number, n: number, limits: ServedModel["limits
 
   const kinds: readonly (() => HostileCall)[] = [
     () => call("forged texts", encodeRequest(request()), [OK], { numCandidates }),
-    // A length-delimited candidate that never ends, and a field of no type there is.
+    // A length-delimited candidate that never ends, and a field of a type that does not exist.
     () => call("never ends", Buffer.from([0x12, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x61]), [INVALID_ARGUMENT]),
     () => call("no such wire type", Buffer.from([0x17]), [INVALID_ARGUMENT]),
     () => call("noise", noise(), [INVALID_ARGUMENT, OK], { method: pick(methods) }),
@@ -147,7 +147,7 @@ export function hostileCall(seed: number, n: number, limits: ServedModel["limits
   return (kinds[n % kinds.length] as () => HostileCall)();
 }
 
-/** A channel that sends bytes as they are; `send` says what is wrong with what came back, or "" if nothing is. */
+/** A channel that sends bytes unchanged; `send` says what is wrong with the response, or "" if nothing is. */
 export function hostileChannel(address: string, token?: string) {
   const client = new Client(address, credentials.createInsecure(), { "grpc.max_send_message_length": -1 });
   const metadata = new Metadata();

@@ -2,7 +2,7 @@
  * `npm run bench -- NAME [ARGUMENTS]`: runs bench/NAME and prints one JSON line per claim.
  *   --keep [--conditions TEXT]   also writes bench/results/NAME.json
  *   --compare                    says what is worse than in bench/results/NAME.json
- * Exit code 1: a bar was missed; 8: no bar was missed, but something regressed; 2 to 7: an error, see src/core/errors.ts.
+ * Exit code 1: a bar was missed; 8: all bars are met, but something regressed; 2 to 7: an error, see src/core/errors.ts.
  */
 import { fileURLToPath } from "node:url";
 import { describeError, exitCodeFor } from "../src/cli/errors.ts";
@@ -33,14 +33,27 @@ const benchmarks: Readonly<Record<string, () => Promise<{ bench: Benchmark }>>> 
   plugins: () => import("./plugins.ts"),
 };
 
+const usage = `usage: npm run bench -- NAME [OPTIONS] [--keep [--conditions TEXT] | --compare]
+
+NAME: ${Object.keys(benchmarks).join(", ")}
+OPTIONS: those of the benchmark, see bench/README.md
+
+  --keep              also write the claims to bench/results/NAME.json
+  --conditions TEXT   with --keep: what else the machine is doing
+  --compare           list what is worse than in bench/results/NAME.json
+
+Prints one JSON line per claim. Exit code 1: a bar was missed; 8: all bars are met, but something regressed.
+`;
+
 async function main([name, ...args]: readonly string[]): Promise<number> {
   const load = name === undefined ? undefined : benchmarks[name];
   if (!load) {
-    const known = Object.keys(benchmarks).join(", ");
-    process.stderr.write(
-      `${name === undefined ? "which benchmark?" : `no benchmark "${name}";`} there are: ${known}. See bench/README.md.\n`,
-    );
-    return 2;
+    if (name !== undefined && name !== "--help" && name !== "-h") {
+      process.stderr.write(`there is no benchmark "${name}"\n\n${usage}`);
+      return 2;
+    }
+    process.stdout.write(usage);
+    return name === undefined ? 2 : 0;
   }
   try {
     const own = ownOptions(args);

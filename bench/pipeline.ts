@@ -1,7 +1,7 @@
 /**
- * What a run costs: seconds and peak memory a stage, and where the time goes: in the worker, on the wire, in TypeScript.
+ * The cost of a run: seconds and peak memory per stage, and the share of time in worker, wire and TypeScript.
  *   npm run bench -- pipeline                        reads the finished run nano-ml100k
- *   npm run bench -- pipeline --run NAME [--root R]  reads another one
+ *   npm run bench -- pipeline --run NAME [--root R]  reads another run
  *   npm run bench -- pipeline --config FILE          runs a recipe from the start, as run bench-pipeline, then reads it
  */
 import { parseArgs } from "node:util";
@@ -42,7 +42,7 @@ export const bench: Benchmark = async (emit, args) => {
   const seconds = stages.reduce((sum, [, s]) => sum + s.seconds, 0);
   const peak = Math.max(...stages.map(([, s]) => s.peak_bytes)) / 2 ** 20;
   const n = stages.length;
-  emit({ claim: "pipeline/seconds in all", value: seconds, unit: "s", n, bar: ["value", "<=", secondsBar] });
+  emit({ claim: "pipeline/seconds in total", value: seconds, unit: "s", n, bar: ["value", "<=", secondsBar] });
   emit({ claim: "pipeline/peak memory", value: peak, unit: "MiB", n, bar: ["value", "<=", memoryBarMb] });
 
   const costs = tryReadJson(folder.file("worker-costs.json")) as WorkerCosts | undefined;
@@ -50,8 +50,9 @@ export const bench: Benchmark = async (emit, args) => {
 };
 
 /**
- * Shares of the seconds of the stages that this worker served. Calls are made one after another, so they add up to 1:
- * worker = inside verbs; wire = from call to answer, less the worker's and the packing; TypeScript = the rest, packing too.
+ * Shares of the seconds of the stages that this worker served. Calls are made one after another, so the shares add up
+ * to 1: worker = inside verbs; wire = from call to answer, minus worker and packing; TypeScript = the rest, including
+ * packing.
  */
 export function shares(costs: WorkerCosts): Measurement[] {
   const total = Object.values(costs.stages).reduce((a, b) => a + b, 0);

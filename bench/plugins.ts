@@ -1,7 +1,7 @@
 /**
- * What a user's reward costs: the same reward (rank promotion) by us, as a TypeScript module and as a Python function, over
- * the answers of a large step: parsed, scored in one call, judged. CPU seconds of this process; for Python the clock's,
- * because the work is in two processes.
+ * What a user's reward costs: the same reward (rank promotion) built in, as a TypeScript module and as a Python
+ * function, over the answers of a large step: parsed, scored in one call, judged. CPU seconds of this process; for
+ * Python wall seconds, because two processes work.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -68,7 +68,7 @@ export const bench: Benchmark = async (emit) => {
       ...{ peer: "the same reward of ours", peerValue: best(seconds.ours) },
     });
     emit({
-      claim: "plugins/answers scored a second by a Python reward",
+      claim: "plugins/answers scored per second by a Python reward",
       ...{ value: answers.length / best(seconds.remote), unit: "answers/s", n: rounds * answers.length },
       bar: ["value", ">=", 20_000],
     });

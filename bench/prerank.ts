@@ -1,6 +1,5 @@
-/**
- * The stage before on MovieLens-100K, on re-rank and validation slates only (the test is not looked at): how often the true
- * item is among the candidates. How much better evidence orders them: bench/evidence.ts.
+/** The pre-ranker on MovieLens-100K, on re-rank and validation slates only (the test segment is not used): how often
+the true item is among the candidates. For how much better evidence orders them see bench/evidence.ts.
  *   npm run bench -- prerank [CACHE_DIR] [PYTHON]
  */
 import { buildDataset } from "../src/data/dataset.ts";
@@ -31,7 +30,7 @@ export const bench: Benchmark = async (emit, [dir = "data", python = ".venv/bin/
   const { user, system } = process.cpuUsage(before);
   const numSlates = rerank.slates.length + validation.slates.length;
   emit({
-    claim: "prerank/CPU milliseconds a slate",
+    claim: "prerank/CPU milliseconds per slate",
     value: (user + system) / 1000 / numSlates,
     unit: "ms",
     n: numSlates,

@@ -1,7 +1,7 @@
 /**
- * What the service promises of every answer, tried on random requests: scores add up to 1 and never rise, copies of an item
- * split its probability, and neither the listed order of scored candidates nor an order declared arbitrary matters; an item
- * that was registered answers by its id as it does by its text.
+ * The guarantees of every answer, tested with random requests: scores add up to 1 and never rise, copies of an item
+ * split its probability, neither the listed order of scored candidates nor an order declared arbitrary matters, and a
+ * registered item is ranked by its id as by its text.
  */
 import { Rng } from "../src/core/rng.ts";
 import { forgeries } from "./hostile-http.ts";
@@ -16,7 +16,7 @@ interface Answer {
   readonly fallback: string | null;
 }
 
-/** One answer's score by id may differ from another's in the last bits of a float32: another batch computed it. */
+/** Scores of two answers may differ in the last bits of a float32, since different batches computed them. */
 const tolerance = 1e-5;
 
 /** What is wrong with the n-th request's answers, or "". */

@@ -113,7 +113,7 @@ interface Pair {
   readonly what: string;
   readonly from: number;
   readonly to: number;
-  /** Relative, positive = worse; Infinity where it cannot be put as a share. */
+  /** Relative, positive = worse; Infinity if it cannot be expressed as a share. */
   readonly change: number;
 }
 

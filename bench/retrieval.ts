@@ -3,9 +3,9 @@
  * Each is fitted by the product's code; R@K and N@K count a miss as a miss.
  *   npm run bench -- retrieval --config configs/beauty-retrieval.yaml --set data.path=FOLDER
  *     [--kinds popularity,itemknn,sasrec,generative] [--seeds 0,1,2] [--run NAME] [--root runs] [--users N] [--test]
- * Reports validation; --test adds the test segment, to be looked at once, when nothing is left to choose. --users draws
- * some users for a quick look. A finished fit of equal settings is found again in the run's folder (another --run, or
- * deleting it, after a change of code), and a fit that was cut off goes on.
+ * Reports validation; --test adds the test segment, to be used once, when nothing is left to choose. --users samples
+ * some users for a quick look. A finished fit with the same settings is reused from the run's folder (after a change of
+ * code, use another --run or delete it), and an interrupted fit resumes.
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -33,7 +33,7 @@ import type { Benchmark, Measurement } from "./claim.ts";
 const kinds = ["popularity", "itemknn", "sasrec", "generative"] as const;
 type Kind = (typeof kinds)[number];
 
-/** Amazon Beauty 5-core, leave one out, test, as published; R@K of one positive is HR@K. `peerKind`: what it is held against. */
+/** Amazon Beauty 5-core, leave one out, test, as published; R@K of one positive is HR@K. `peerKind`: its counterpart. */
 const publishedOnBeauty: readonly Published[] = [
   { system: "SASRec as OneRec-Think reports it", values: { "R@5": 0.0402, "N@5": 0.0254 }, peerKind: "sasrec" },
   { system: "a well-trained full-softmax SASRec, about", values: { "R@10": 0.083 }, peerKind: "sasrec" },
@@ -47,7 +47,7 @@ interface Published {
   readonly peerKind?: Kind;
 }
 
-/** What one row of the table is. */
+/** One row of the table. */
 interface Result {
   readonly kind: Kind;
   readonly segment: SlateSegment;
@@ -152,7 +152,7 @@ async function measure(
       }
       const milliseconds = (1000 * seconds) / ranks.length;
       measured.push({
-        claim: label(`${segment}, milliseconds a user`),
+        claim: label(`${segment}, milliseconds per user`),
         value: milliseconds,
         unit: "ms",
         n: ranks.length,
@@ -171,7 +171,7 @@ interface Cost {
   readonly bytes: number;
 }
 
-/** What the fit cost when it was made: of mid-training by the manifest, of SASRec by the last attempt that finished it. */
+/** The original cost of the fit: for mid-training from the manifest, for SASRec of the attempt that finished it. */
 function readFitCost(run: string, own: string, kind: Kind, now: Cost): Cost {
   if (kind === "generative") {
     const stage = readManifest(run)?.stages.midtrain;
@@ -183,7 +183,7 @@ function readFitCost(run: string, own: string, kind: Kind, now: Cost): Cost {
   return readJson<Cost>(file);
 }
 
-/** Peak resident memory of the worker, or, without one, what this process holds. */
+/** Peak resident memory of the worker or, without one, of this process. */
 const peakBytes = async (worker: WorkerClient | undefined): Promise<number> =>
   worker ? (await worker.getInfo()).memoryUsedBytes : process.resourceUsage().maxRSS * 1024;
 
@@ -216,7 +216,7 @@ function makeContext(config: Config, own: string, folder: RunFolder, worker: Wor
   };
 }
 
-/** Markdown: a row a kind and segment, means over seeds, and what was published. */
+/** Markdown: one row per kind and segment, means over seeds, and published numbers. */
 function table(results: readonly Result[], onBeauty: boolean): string {
   const columns = ["R@5", "R@10", "N@5", "N@10"];
   const lines = [

@@ -1,7 +1,7 @@
 /** The models that bench/rl measures on, and how many floating-point operations their work takes. */
 
 export const models = {
-  /** From scratch, what two cores train in minutes. */
+  /** From scratch, small enough for two cores to train in minutes. */
   small: architecture("qwen3", 4096, 256, 768, 6, 4, 2, 64),
   /** SmolLM2-135M. */
   "135m": architecture("llama", 49_152, 576, 1536, 30, 9, 3, 64),
@@ -46,8 +46,9 @@ function architecture(
 }
 
 /**
- * Operations of a forward pass over prompts (once each) and their responses, a multiplication and an addition each counting one:
- * 2 per weight of a product and token, 2 products of queries with what they see, logits of response tokens only.
+ * Operations of a forward pass over prompts (once each) and their responses, a multiplication and an addition counting
+ * one each: 2 per weight of a product and token, 2 products of queries with the keys they see, logits of response
+ * tokens only.
  */
 export function forwardFlops(model: Architecture, shape: Shape): number {
   const { hidden_size: c, num_hidden_layers: layers, head_dim: d, num_attention_heads: heads } = model;

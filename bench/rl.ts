@@ -1,12 +1,13 @@
 /**
- * RL's three costs, each against the usual way on the same model, prompts, group size, token counts and dtype, in one run:
+ * RL's three costs, each compared with common libraries (same model, prompts, group size, token counts, dtype), in one run:
  * the update (a padded batch through transformers), sampling (generate()), and a whole step (TRL's GRPOTrainer with
  * loss_type="dapo" and its own generation); what a step costs outside of the worker; and how fast rewards are verified.
- * On the CPU: CPU seconds of one thread, the worker's and Node's together. On a CUDA GPU: seconds of the clock.
+ * On the CPU: CPU seconds of one thread, worker and Node together. On a CUDA GPU: wall seconds.
  *   npm run bench -- rl [--shape small|135m|qwen3-1.7b] [--device cpu|cuda] [--dtype float32|bfloat16] [--python PYTHON_WITH_TRL]
  *     [--only update,sample,step,verify] [--repetitions 3] [--prompts N] [--long] [--alone] [--peak-tflops T]
- * Without --python the peers that transformers alone can play run in the worker's environment, and the whole step has none;
- * --alone runs none. With --peak-tflops (the data sheet's, of the dtype) model FLOPs utilisation is printed.
+ * Without --python, the peers that need only transformers run in the worker's environment, and the whole step has no
+ * peer; --alone runs no peers. With --peak-tflops (from the data sheet, for the dtype) the utilisation of model FLOPs
+ * is printed.
  */
 
 import { spawnSync } from "node:child_process";
@@ -31,10 +32,10 @@ import { forwardFlops, type ModelName, models, type Shape } from "./rl-models.ts
 
 const kinds = ["update", "sample", "step", "verify"] as const;
 const peers = { update: "padded rows, transformers", sample: "generate()", step: "TRL GRPOTrainer, dapo" };
-/** A forward pass is one, a backward pass two; a step samples and updates. */
+/** A forward pass counts one, a backward pass two; a step samples and updates. */
 const passes = { update: 3, sample: 1, step: 4 };
 const bars = { update: 3.5, sample: 3, step: 4 };
-/** The share of a step that may pass outside of the worker, by model. */
+/** The allowed share of a step outside the worker, by model. */
 const outsideBars: Partial<Record<ModelName, number>> = { small: 0.05, "135m": 0.01 };
 
 type Work = keyof typeof peers;
@@ -53,7 +54,7 @@ interface Cost {
   /** Median seconds of a repetition: CPU seconds on the CPU. */
   readonly seconds: number;
   readonly peakMb: number;
-  /** Share of the clock's seconds that passed outside of the worker's verbs. */
+  /** Share of wall seconds outside the worker's verbs. */
   readonly outside: number;
 }
 
@@ -102,7 +103,7 @@ export const bench: Benchmark = async (emit, args) => {
   if (only.includes("step")) await compare(emit, "step", { ...update, prompts: prompts(4) }, withTrl);
 };
 
-/** Emits seconds and memory of one kind of work, ours against the peer's, and what share of the machine's ceiling it reaches. */
+/** Emits seconds and memory of one kind of work, ours against the peer's, and the share of the machine's peak speed. */
 async function compare(emit: (m: Measurement) => void, what: Work, shape: Shape, setting: Setting): Promise<void> {
   const { repetitions: n, model, device, dtype } = setting;
   const peer = setting.python === undefined ? undefined : peerCost(what, shape, setting, setting.python);
@@ -112,7 +113,7 @@ async function compare(emit: (m: Measurement) => void, what: Work, shape: Shape,
   const name = `rl/${what}, prompt ${shape.promptTokens}, response ${shape.responseTokens}, G ${shape.group}, ${shape.prompts} prompts${where}`;
   const tokens = shape.prompts * shape.group * shape.responseTokens;
   emit({
-    claim: `${name}: response tokens a ${machine}`,
+    claim: `${name}: response tokens per ${machine}`,
     value: tokens / own.seconds,
     unit: "tokens/s",
     n,
@@ -128,7 +129,7 @@ async function compare(emit: (m: Measurement) => void, what: Work, shape: Shape,
   const flops = (passes[what] * forwardFlops(models[model], shape)) / own.seconds;
   const ceiling = (peer ?? { ceiling: undefined }).ceiling;
   emit({
-    claim: `${name}: model FLOPs a ${machine}`,
+    claim: `${name}: model FLOPs per ${machine}`,
     value: flops / 1e9,
     unit: "GFLOP/s",
     n,
@@ -139,7 +140,7 @@ async function compare(emit: (m: Measurement) => void, what: Work, shape: Shape,
   if (what !== "step") return;
   const bar = outsideBars[model];
   emit({
-    claim: `${name}: share of a step outside of the worker (TypeScript and wire)`,
+    claim: `${name}: share of a step outside the worker (TypeScript and wire)`,
     value: own.outside,
     unit: "share",
     n,
@@ -178,7 +179,7 @@ function peerCost(what: Work, shape: Shape, setting: Setting, python: string): C
   return { seconds: median(seconds), peakMb: peak_mb, outside: 0, ceiling };
 }
 
-/** The product's way: the same verbs over gRPC that the RL stage uses, in a worker of its own. */
+/** GR2's side: the verbs over gRPC that the RL stage uses, in a separate worker. */
 async function ownCost(what: Work, shape: Shape, { model, device, dtype, repetitions }: Setting): Promise<Cost> {
   const running = await startWorker({ mode: "embedded", threads: 1, device });
   try {
@@ -265,7 +266,7 @@ function cpuSeconds(pid: number | undefined): number {
   return own + (Number(fields[11]) + Number(fields[12])) / 100; // utime and stime, in ticks of 10 ms
 }
 
-/** Parsing and verifying whole answers: ten candidates of four codes behind a thought. */
+/** Parsing and verifying whole answers: ten candidates of four codes after some reasoning. */
 function verification(): Measurement {
   const rng = Rng.of(0, "bench/rl verify");
   const spell = (): string => Array.from({ length: 4 }, (_, level) => codeToken(level, rng.int(256))).join("");
@@ -294,7 +295,7 @@ function verification(): Measurement {
   );
   if (result !== count) throw new Error(`${count - result} answers of the benchmark are not valid`);
   return {
-    claim: "rl/answers parsed and verified a CPU second",
+    claim: "rl/answers parsed and verified per CPU second",
     value: count / seconds,
     unit: "answers/s",
     n: 5 * count,

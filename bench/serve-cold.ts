@@ -1,6 +1,6 @@
 /**
- * `gr2 serve` and texts that it does not know: how soon a request full of them is answered by the model, and what they and a
- * greedy client cost others. Every cold text is a new one.
+ * `gr2 serve` and texts that it does not know: how soon the model answers a request full of them, and how much they and
+ * a greedy client slow others down. Every cold text is new.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -25,7 +25,7 @@ const coldRequest = (request: LoadedRequest) => ({
   })),
 });
 
-/** Requests of cold texts alone, one after the other, then beside a caller whose requests have none. */
+/** Requests with only cold texts, one after the other, then next to a caller whose requests have none. */
 export async function cold(
   emit: Emit,
   service: Service,
@@ -61,13 +61,13 @@ export async function cold(
   await beside;
   for (const p of [50, 99])
     emit({
-      ...{ claim: `serve/cold, a warm caller beside one: p${p}`, value: percentile(warm.ms, p), unit: "ms" },
+      ...{ claim: `serve/cold, a warm caller next to one: p${p}`, value: percentile(warm.ms, p), unit: "ms" },
       ...{ n: warm.ms.length, peer: "alone", peerValue: percentile(alone.ms, p) },
       ...(p === 99 ? { bar: ["ratio", "<=", 1.5] as const } : {}),
     });
 }
 
-/** One caller of one client, alone and beside 64 callers of another. */
+/** One caller of one client, alone and next to 64 callers of another. */
 export async function tenants(
   emit: Emit,
   start: (...settings: string[]) => Promise<Service>,
@@ -91,7 +91,7 @@ export async function tenants(
     const [beside, theirs] = await Promise.all([closedLoop(few, ask, 1, seconds), closedLoop(many, ask, 128, seconds)]);
     for (const p of [50, 99])
       emit({
-        ...{ claim: `serve/tenants, one caller beside 128 of another client: p${p}`, unit: "ms" },
+        ...{ claim: `serve/tenants, one caller next to 128 of another client: p${p}`, unit: "ms" },
         ...{ value: percentile(beside.ms, p), n: beside.ms.length, peer: "alone", peerValue: percentile(alone.ms, p) },
       });
     emit({

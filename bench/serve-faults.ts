@@ -1,7 +1,7 @@
 /**
- * What callers of `gr2 serve` notice when something fails under load, at three tenths of what it can take: its worker is
- * killed, stands still or has become slow; the service itself is killed and started again. Callers are to have an order
- * whatever happens (the client's `ownOrder`).
+ * What callers of `gr2 serve` notice when something fails under load, at three tenths of its capacity: its worker is
+ * killed, stopped or slow; the service itself is killed and restarted. Callers must get an order whatever happens (the
+ * client's `ownOrder`).
  */
 import { RerankClient } from "../src/client/index.ts";
 import { workersUnder } from "../tests/integration/served.ts";
@@ -9,10 +9,10 @@ import type { Measurement } from "./claim.ts";
 import { type LoadedRequest, makeAsk, measureCapacity, openLoop, recovered, type Service } from "./serve-load.ts";
 
 const stillMs = 3_000;
-/** A slow worker has a fifth of the time, for so long. */
+/** A slow worker runs a fifth of the time, for this long. */
 const slow = { forMs: 10_000, everyMs: 100, standsMs: 80 };
 
-/** @param start a service; on given ports, if it takes the place of another one */
+/** @param start starts a service; on given ports, if it replaces another one */
 export async function faults(
   emit: (measured: Measurement) => void,
   requests: readonly LoadedRequest[],
@@ -24,7 +24,7 @@ export async function faults(
   const rate = 0.3 * (await measureCapacity(service, requests, "direct", Math.min(5, seconds)));
   const strikes: Readonly<Record<string, () => void>> = {
     "worker killed": () => signalWorker(service, "SIGKILL"),
-    [`worker stands still for ${stillMs / 1000} s`]: () => standStill(service, stillMs),
+    [`worker stopped for ${stillMs / 1000} s`]: () => standStill(service, stillMs),
     [`worker at a fifth of its speed for ${slow.forMs / 1000} s`]: () => {
       const until = performance.now() + slow.forMs;
       const timer = setInterval(() => {
@@ -46,7 +46,7 @@ export async function faults(
     const o = await openLoop({ client }, ask, rate, Math.max(30, seconds), strike);
     client.close();
     const name = `serve/direct, ${what} (${rate.toFixed(0)}/s)`;
-    emit({ claim: `${name}: own order back`, value: o.flagged / o.sent, unit: "share", n: o.sent });
+    emit({ claim: `${name}: got own order back`, value: o.flagged / o.sent, unit: "share", n: o.sent });
     emit({ claim: `${name}: lost or wrong`, value: o.lost, unit: "requests", n: o.sent, bar: ["value", "<=", 0] });
     emit({ claim: `${name}: until the model answers again`, value: o.recoveryMs / 1000, unit: "s", n: 1 });
   }

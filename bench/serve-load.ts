@@ -1,6 +1,7 @@
 /**
- * Load for `gr2 serve` and what comes of it: the service as a process of its own, the run's test slates as requests, callers
- * that wait for their answers (closed) and arrivals that do not (open). What is measured with it is the benchmarks' business.
+ * Load for `gr2 serve` and its outcome: the service as a separate process, the run's test slates as requests, callers
+ * that wait for their answers (closed loop) and arrivals that do not (open loop). The benchmarks decide what is
+ * measured with it.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -24,9 +25,9 @@ import type { Slate } from "../src/prerank/types.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
 import { workersUnder } from "../tests/integration/served.ts";
 
-/** Of a closed loop's requests: none passes. */
+/** Deadline of a closed loop's requests: never reached. */
 const patientMs = 50_000;
-/** Of an open loop's requests. */
+/** Deadline of an open loop's requests. */
 export const hurriedMs = 2_000;
 
 /** A test slate of the run. */
@@ -73,7 +74,7 @@ export function makeAsk(requests: readonly LoadedRequest[], mode: "direct" | "th
   });
 }
 
-/** An answer is wrong if it does not hold every candidate once. */
+/** An answer is wrong unless it has every candidate exactly once. */
 export const isWhole = (request: RerankRequest, { ranking }: RerankResponse): boolean =>
   ranking.length === request.candidates.length && new Set(ranking.map((r) => r.id)).size === ranking.length;
 
@@ -94,7 +95,7 @@ export async function closedLoop({ client }: Service, ask: Ask, numCallers: numb
   return { ms, faults, perSecond: (1000 * ms.length) / (performance.now() - begin) };
 }
 
-/** What it takes a second with 64 callers. */
+/** Answers per second with 64 callers. */
 export async function measureCapacity(
   service: Service,
   requests: readonly LoadedRequest[],
@@ -106,7 +107,7 @@ export async function measureCapacity(
   return (await closedLoop(service, asks, 64, seconds)).perSecond;
 }
 
-/** Waits until the model answers, from whatever happened before; gives up after two minutes. */
+/** Waits until the model answers, whatever happened before; gives up after two minutes. */
 export async function recovered({ client }: Pick<Service, "client">, ask: Ask): Promise<void> {
   for (let i = 0; i < 600; i++) {
     const answer = await client.rerank(ask(hurriedMs)).catch(() => undefined);
@@ -186,7 +187,7 @@ export interface Service {
   stop(): Promise<void>;
 }
 
-/** @param like takes the ports of this one, which has ended; without it any free ones */
+/** @param like an ended service whose ports to use; without it any free ones */
 export async function startService(
   run: string,
   root: string,
@@ -194,7 +195,7 @@ export async function startService(
   like?: Service,
 ): Promise<Service> {
   const [port, httpPort] = like ? [like.address, like.url].map((a) => a.split(":").at(-1) as string) : ["0", "0"];
-  // What is measured is a language model in both modes, whatever the run's evaluation recommends.
+  // Measure a language model in both modes, whatever the run's evaluation recommends.
   const sets = ["serve.system=rl", ...settings].flatMap((s) => ["--set", s]);
   const child: ChildProcess = spawn(
     process.execPath,
@@ -226,10 +227,10 @@ export async function startService(
   };
 }
 
-/** Linux counts processor time in these, whatever the kernel's own clock. */
+/** Linux reports processor time in these units, whatever the kernel's own clock. */
 const ticksPerSecond = 100;
 
-/** Seconds of processor time that a service has used, and its workers. */
+/** Seconds of processor time used by a service and by its workers. */
 export function cpuSeconds(pid: number): { readonly own: number; readonly workers: number } {
   const read = (id: number): number => {
     const fields = readFileSync(`/proc/${id}/stat`, "utf8")

@@ -1,7 +1,8 @@
 /**
- * Direct mode as a service next to the usual ways to re-rank, on the same slates: a cross-encoder of the same width and depth
- * through sentence-transformers, and transformers' generate() writing the order (peers/serve.py). Slates a second, one at a time
- * and 32 at once. The service pays for gRPC and a second process, the peers for neither.
+ * Direct mode as a service compared with the usual ways to re-rank, on the same slates: a cross-encoder of the same
+ * width and depth through sentence-transformers, and transformers' generate() writing the order (peers/serve.py).
+ * Slates per second, one at a time and 32 at once. Unlike the peers, the service also pays for gRPC and a second
+ * process.
  */
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";

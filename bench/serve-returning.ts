@@ -1,6 +1,6 @@
 /**
- * Users that come back, in mode direct: what the prefix cache is worth. Two services take the same visits in turn, one with
- * serve.prefixCacheMb=0. Every user's first visit is not measured.
+ * Returning users in mode direct: what the prefix cache gains. Two services take the same visits in turn, one of them
+ * with serve.prefixCacheMb=0. Each user's first visit is not measured.
  *
  *   other candidates        the same history, the candidates of somebody else's slate
  *   a growing history       one more item each time, below the items a prompt shows (prompts.historyItems)
@@ -19,7 +19,7 @@ type Visits = readonly LoadedRequest[];
 const sides = ["off", "on"] as const;
 type Side = (typeof sides)[number];
 
-/** What some requests took, and the scores in their answers by candidate, best first; undefined where there was none. */
+/** The time of some requests, and the scores in their answers by candidate, best first; undefined: no answer. */
 interface Round {
   readonly seconds: number;
   readonly workerSeconds: number;
@@ -65,11 +65,11 @@ export async function returning(
         ...{ claim: `${name}: ${what}`, value: value("on"), unit, n },
         ...{ peer: "serve.prefixCacheMb=0", peerValue: value("off") },
       });
-    line("answers a second", "1/s", (side) => n / of(side, "seconds"));
-    line("CPU of the worker an answer", "ms", (side) => (1000 * of(side, "workerSeconds")) / n);
+    line("answers per second", "1/s", (side) => n / of(side, "seconds"));
+    line("CPU time of the worker per answer", "ms", (side) => (1000 * of(side, "workerSeconds")) / n);
     const [computed, reused] = [after.computed - before.computed, after.reused - before.reused];
     const share = reused / (computed + reused);
-    emit({ claim: `${name}: prompt tokens reused, first visits included`, value: share, unit: "share", n });
+    emit({ claim: `${name}: prompt tokens reused, including first visits`, value: share, unit: "share", n });
     const pairs = rounds.on.flatMap((round, r) =>
       round.answers.map((on, i) => [on, rounds.off[r]?.answers[i]] as const),
     );
@@ -90,7 +90,7 @@ const difference = (some: ReadonlyMap<string, number>, other: ReadonlyMap<string
 const each = (visit: (number: number) => LoadedRequest): Visits =>
   Array.from({ length: visits }, (_, number) => visit(number));
 
-/** Every request once, from as many callers as there are. */
+/** Sends every request once, from all callers. */
 async function all({ client, pid }: Service, requests: readonly LoadedRequest[]): Promise<Round> {
   const cpu = cpuSeconds(pid).workers;
   const begin = performance.now();
@@ -111,7 +111,7 @@ async function all({ client, pid }: Service, requests: readonly LoadedRequest[])
   return { seconds: (performance.now() - begin) / 1000, workerSeconds: cpuSeconds(pid).workers - cpu, answers };
 }
 
-/** Of the service's counters. */
+/** Reads the service's counters. */
 async function fetchTokenCounts({ url }: Service): Promise<{ computed: number; reused: number }> {
   const text = await (await fetch(new URL("/metrics", url))).text();
   const of = (how: string): number =>

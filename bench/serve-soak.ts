@@ -1,8 +1,8 @@
 /**
- * Mixed load for minutes on end: does the service's memory, and its workers', stay flat? One line a minute on stderr.
+ * Mixed load for minutes: does the memory of the service and of its workers stay flat? One line per minute on stderr.
  *
  * Of a hundred requests about 45 are direct, 10 think, 25 come over HTTP (every dialect, valid and malformed, from
- * hostile-http.ts), 10 are malformed gRPC and 10 are left by their caller.
+ * hostile-http.ts), 10 are malformed gRPC and 10 are abandoned by their caller.
  */
 import { readFileSync } from "node:fs";
 import { status } from "@grpc/grpc-js";
@@ -62,7 +62,7 @@ export async function soak(
     setTimeout(() => leave.abort(), afterMs);
     const code = await client.rerank(think(hurriedMs), { signal: leave.signal }).then(() => status.OK, statusCode);
     if (![status.OK, status.CANCELLED, status.RESOURCE_EXHAUSTED].includes(code ?? status.UNKNOWN))
-      wrong(`a request its caller left got ${status[code ?? status.UNKNOWN]}`);
+      wrong(`an abandoned request got ${status[code ?? status.UNKNOWN]}`);
   };
   const http = async (n: number): Promise<void> => {
     const fault = await judge(hostileCase(0, n, model.limits), target, agent);
@@ -103,7 +103,7 @@ export async function soak(
   const n = counts.sent;
   emit({ claim: `${name}: lost or wrong`, value: counts.wrong, unit: "requests", n, bar: ["value", "<=", 0] });
   emit({ claim: `${name}: refused`, value: counts.refused / n, unit: "share", n });
-  emit({ claim: `${name}: own order back`, value: counts.flagged / n, unit: "share", n });
+  emit({ claim: `${name}: got own order back`, value: counts.flagged / n, unit: "share", n });
   for (const which of ["service", "workers"] as const) {
     const third = samples.length / 3;
     const mean = (from: number): number => {

@@ -1,13 +1,13 @@
 /**
- * `gr2 serve` under load, from this process against one of its own: how fast for 1, 8 and 64 callers in both modes, what
- * batching is worth, what happens under more load than it can take and when something fails, next to other ways to re-rank,
- * with users that come back, with texts that it does not know, and with several clients.
+ * `gr2 serve` under load, from this process against a service in another: its speed for 1, 8 and 64 callers in both
+ * modes, the gain from batching, overload, faults, other ways to re-rank, returning users, texts that it does not know,
+ * and several clients.
  * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers,returning,cold,tenants] [--set path=value ...]`
  * `npm run bench -- serve --run NAME --soak MINUTES [--rate 10]`: mixed load instead, and whether memory stays flat
  *
- * Requests are the run's own test slates, taken in turn; neither answers nor prompts are taken from memory
- * (but for the part that is about it).
- * A caller sends one request after the other. The overload is open: requests leave at their time, answered or not.
+ * Requests are the run's own test slates, in turn; the caches of answers and prompts are off (except in the part about
+ * them). A caller sends one request after the other. The overload is an open loop: requests are sent on schedule,
+ * answered or not.
  */
 import { parseArgs } from "node:util";
 import { loadConfig } from "../src/config/load.ts";
@@ -34,7 +34,7 @@ import { returning } from "./serve-returning.ts";
 import { soak } from "./serve-soak.ts";
 
 const callers = [1, 8, 64];
-/** Times what it can take. */
+/** Multiples of its capacity. */
 const overloads = [1.4, 2, 3.5];
 const parts = ["load", "overload", "faults", "peers", "returning", "cold", "tenants"] as const;
 const modes = ["direct", "think"] as const;
@@ -122,7 +122,7 @@ async function load(emit: Emit, requests: readonly LoadedRequest[], start: Start
       const name = `serve/${mode}, ${c} caller${c > 1 ? "s" : ""}`;
       const perAnswer = (from: number, to: number): number => (1000 * (to - from)) / served.ms.length;
       emit({
-        ...{ claim: `${name}: answers a second`, value: served.perSecond, unit: "1/s", n: served.ms.length },
+        ...{ claim: `${name}: answers per second`, value: served.perSecond, unit: "1/s", n: served.ms.length },
         ...(c === 64 ? { peer: "serve.maxBatch=1, 8 callers", peerValue: single[mode] as number } : {}),
         ...(c === 64 && mode === "direct" ? { bar: ["ratio", ">=", 4] as const } : {}),
       });
@@ -154,12 +154,12 @@ async function overload(
     for (const times of overloads) {
       const rate = times * capacity;
       const o = await openLoop(service, makeAsk(requests, mode), rate, seconds);
-      const name = `serve/${mode}, ${times} times the load`;
+      const name = `serve/${mode}, ${times} times its capacity`;
       const n = o.sent;
       emit({ claim: `${name}: sent`, value: rate, unit: "1/s", n });
       emit({ claim: `${name}: answered`, value: o.answered.length / n, unit: "share", n });
       emit({ claim: `${name}: refused`, value: o.refused.length / n, unit: "share", n });
-      emit({ claim: `${name}: own order back`, value: o.flagged / n, unit: "share", n });
+      emit({ claim: `${name}: got own order back`, value: o.flagged / n, unit: "share", n });
       for (const p of [50, 99])
         emit({
           ...{ claim: `${name}: p${p} of the answered`, value: percentile(o.answered, p), unit: "ms" },
@@ -167,7 +167,7 @@ async function overload(
           ...(p === 99 ? { bar: ["value", "<=", 1.1 * hurriedMs] as const } : {}),
         });
       emit({ claim: `${name}: p99 of the refused`, value: percentile(o.refused, 99), unit: "ms", n: o.refused.length });
-      emit({ claim: `${name}: sent later than due by, p99`, value: percentile(o.late, 99), unit: "ms", n });
+      emit({ claim: `${name}: delay in sending, p99`, value: percentile(o.late, 99), unit: "ms", n });
       emit({ claim: `${name}: lost or wrong`, value: o.lost, unit: "requests", n, bar: ["value", "<=", 0] });
     }
   }

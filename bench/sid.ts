@@ -1,11 +1,13 @@
 /**
- * Semantic IDs: CPU seconds and peak memory of every step (embed, fit, encode, report) and how unique the IDs are, at our
- * defaults, against MiniOneRec's way on the same embeddings, with as many levels and codes, on one thread of this machine.
+ * Semantic IDs: CPU seconds and peak memory of every step (embed, fit, encode, report) and how unique the IDs are, at
+ * our defaults, compared with MiniOneRec's recipe on the same embeddings, with the same levels and codes, on one thread
+ * of this machine.
  *   npm run bench -- sid [--config RECIPE] [--set k=v] [--embeddings FILE.f32] [--budget SECONDS] [--python FILE] [--full] [--kmeans]
- * `--embeddings`: the matrix of a finished run (stages/embed/embeddings.f32) instead of data and embedding. The peer runs
- * twice on our encoder's widths: for the CPU seconds our fit took, and for `--budget` (default 60) of them. `--full`: also
- * that long with its own, much larger encoder. `--kmeans`: also its constrained RQ-KMeans, which needs the package
- * k-means-constrained. Items whose embedding another item has bound what nearest codes can do.
+ * `--embeddings`: the matrix of a finished run (stages/embed/embeddings.f32) instead of data and embedding. The peer
+ * runs twice on our encoder's widths: for as many CPU seconds as our fit took, and for `--budget` (default 60).
+ * `--full`: also for the budget with its own, much larger encoder. `--kmeans`: also its constrained RQ-KMeans, which
+ * needs the package
+ * k-means-constrained. Items with equal embeddings limit what nearest codes can reach.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -26,10 +28,10 @@ import { runtimeOptions, startWorker } from "../src/worker/launcher.ts";
 import type { Matrix, WorkerClient } from "../src/worker/types.ts";
 import { type Benchmark, timed } from "./claim.ts";
 
-/** What peers/minionerec_sid.py prints. */
+/** The output of peers/minionerec_sid.py. */
 interface PeerResult {
   readonly epochs: number;
-  /** The one with the fewest collisions, which the recipe keeps. */
+  /** The epoch with the fewest collisions, which the recipe keeps. */
   readonly kept_epoch: number;
   readonly fit_cpu_seconds: number;
   readonly encode_cpu_seconds: number;
@@ -97,7 +99,7 @@ export const bench: Benchmark = async (emit, args) => {
     const file = join(folder, "embeddings.f32");
     writeMatrix(file, embeddings);
     information(
-      "items with an embedding of their own: the most that nearest codes can reach",
+      "items with a unique embedding: the most that nearest codes can reach",
       ownShare(embeddings),
       "share",
       n,
@@ -114,7 +116,7 @@ export const bench: Benchmark = async (emit, args) => {
       const how = `, epoch ${theirs.kept_epoch} of ${theirs.epochs} in ${budget.toFixed(0)} s, ${theirs.repair_rounds} rounds of repair`;
       const peer = method === "rqvae" ? name + how : `${name}, a running number where items collide`;
       emit({
-        claim: "sid/CPU seconds of fitting and giving out IDs",
+        claim: "sid/CPU seconds of fitting and assigning IDs",
         value: fitSeconds,
         unit: "s",
         n,
@@ -123,13 +125,13 @@ export const bench: Benchmark = async (emit, args) => {
       });
       const compare = (claim: string, value: number | undefined, peerValue: number) =>
         emit({ claim: `sid/${claim}`, value: value ?? Number.NaN, unit: "share", n, peer, peerValue });
-      compare("items with an ID of their own", fitted.metrics.uniqueness, theirs.uniqueness);
+      compare("items with a unique ID", fitted.metrics.uniqueness, theirs.uniqueness);
       compare("the same with nearest codes only", fitted.metrics.uniqueness_nearest, theirs.uniqueness_nearest);
       compare("variance the nearest codes lose", fitted.metrics.reconstruction, theirs.lost_variance);
       information(`peak memory of the peer's process (${peer})`, theirs.peak_bytes / gib, "GiB", n);
     }
     emit({
-      claim: "sid/items with an ID of their own, at our defaults",
+      claim: "sid/items with a unique ID, at our defaults",
       value: fitted.metrics.uniqueness ?? Number.NaN,
       unit: "share",
       n,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Known vulnerabilities among the dependencies of both languages. Fails on one of level high or above; says plainly when it could
-# not ask, because then nothing was checked: no network, or a registry that does not answer such questions.
+# Known vulnerabilities in the dependencies of both languages. Fails on one of level high or above. Says NOT CHECKED if
+# it could not ask: no network, or a registry without such a report.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -20,7 +20,7 @@ node -e '
   process.exit(bad.length ? 1 : 0);
 ' "$work/npm.json" || failed=1
 
-# In an environment of its own: what it needs is no business of the worker's.
+# In a separate environment: its dependencies must not mix with the worker's.
 tool=.setup/pip-audit
 if [ ! -x "$tool/bin/pip-audit" ]; then
   { .venv/bin/python -m venv "$tool" && "$tool/bin/pip" install --quiet --disable-pip-version-check pip-audit==2.10.1; } \

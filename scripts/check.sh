@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check that needs no test run, of both languages. All parts run; the last line names those that failed.
+# Every check of both languages that needs no test run. All parts run; the last line names those that failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 log=$(mktemp)

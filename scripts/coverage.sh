@@ -8,7 +8,7 @@ which=${1:-all}
 case $which in all | typescript | python) ;; *) echo "coverage: no such part: $which (typescript, python)" >&2 && exit 2 ;; esac
 
 if [ "$which" != python ]; then
-  # measuring makes tests slower: more time for each
+  # coverage makes tests slower: allow each more time
   npx --no-install vitest run tests/unit fake.test.ts --coverage --reporter=dot --testTimeout=120000
 fi
 if [ "$which" != typescript ]; then

@@ -1,6 +1,6 @@
 /**
  * `npm run imports [-- FOLDER...]`: who imports whom within these folders (src/stages and python_worker/gr2_worker by
- * default), room by room, types included; `*` marks imports of types alone. Exits with 1 if there is a cycle.
+ * default), folder by folder, including types; `*` marks imports of types only. Exits with 1 if there is a cycle.
  */
 import { dirname } from "node:path";
 import { repositoryRoot } from "../src/core/paths.ts";

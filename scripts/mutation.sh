@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Mutation tests: changes one operator, constant or statement at a time and asks whether a test notices.
+# Mutation tests: changes one operator, constant or statement at a time and checks whether a test notices.
 # TypeScript (src/reward, src/rl, src/prompts) with Stryker, Python (scoring/losses.py) with mutmut. Their packages are in
 # tests/mutation and .setup, not among the project's. Results in .setup/mutation/; docs/testing.md says how to read them.
 #   scripts/mutation.sh [typescript|python]

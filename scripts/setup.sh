@@ -15,7 +15,7 @@ done
 [ -n "$python" ] || fail "Python 3.11 or newer is missing; install it, or name it: PYTHON=/path/to/python3.11 make setup."
 
 echo "setup: Node packages"
-# `npm ci` installs what package-lock.json says and never rewrites it, so that the checkout stays as committed.
+# `npm ci` installs exactly package-lock.json and never rewrites it, so that the checkout stays clean.
 npm ci --no-audit --no-fund --loglevel=error >/dev/null ||
   fail "npm could not install what package-lock.json says. Out of step with package.json? See CONTRIBUTING.md, Dependencies."
 if [ ! -x .venv/bin/python ]; then

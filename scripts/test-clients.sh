@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs other people's clients into an environment of their own (.clients/), runs them against the service, and makes
-# the table of docs/clients.md. A client that cannot be installed is skipped by name. Fails if a client fails.
+# Installs third-party clients into a separate environment (.clients/), runs them against the service, and writes the
+# table of docs/clients.md. A client that cannot be installed is reported as skipped. Fails if a client fails.
 # Usage: test-clients.sh [--check]   --check: compares the table with the document instead of writing it
 set -uo pipefail
 cd "$(dirname "$0")/.."
 suite=tests/clients
 env=.clients
 results=$env/results.jsonl
-deadline=$((SECONDS + 300)) # for all installing together: a registry that is slow or closed must not hold up the rest
+deadline=$((SECONDS + 300)) # for all installations together: a slow or unreachable registry must not hold up the rest
 mkdir -p $env/node
 
 note() { echo "clients: $1" >&2; }
@@ -25,7 +25,7 @@ if [ "$(cat $env/key 2>/dev/null)" != "$key" ]; then
   cp $suite/package.json $env/node/
   (cd $env/node && within_deadline npm install --no-audit --no-fund --no-package-lock --loglevel=error >npm.log 2>&1) ||
     { complete=no; note "Node's clients cannot be installed (see $env/node/npm.log)"; }
-  # All is pinned, so there is nothing to resolve.
+  # Everything is pinned, so there is nothing to resolve.
   if ! pip --no-deps -r $suite/constraints.txt >$env/pip.log 2>&1; then
     note "not all of them can be installed together; one by one"
     complete=no

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test of both languages and closes with the plain sum `N passed, N failed`.
+# Runs every test of both languages; the last line is the total, `N passed, N failed`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -7,7 +7,7 @@ trap 'rm -rf "$work"' EXIT
 
 npx --no-install vitest run --reporter=default --reporter=json --outputFile.json="$work/vitest.json"
 ts=$?
-# The integration tests have fetched the embedding model; the Python tests of it use the same copy.
+# The integration tests have fetched the embedding model; its Python tests use the same copy.
 [ -d data/minilm-l6-v2 ] && export GR2_TEST_EMBED_MODEL="$PWD/data/minilm-l6-v2"
 PYTHONPATH=python_worker .venv/bin/python -m pytest -q -p no:cacheprovider tests/python --junitxml="$work/pytest.xml"
 py=$?
@@ -22,7 +22,7 @@ try:
     passed += report["numPassedTests"]
     skipped += report["numPendingTests"]
     failed += report["numFailedTests"]
-    # a suite that could not be loaded has no tests to count, and is a failure all the same
+    # a suite that could not be loaded has no tests to count, but is still a failure
     failed += sum(1 for s in report["testResults"] if s["status"] == "failed" and not s["assertionResults"])
 except (OSError, ValueError, KeyError):
     failed += 1

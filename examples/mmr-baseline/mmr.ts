@@ -1,4 +1,4 @@
-/** Maximal marginal relevance (Carbonell & Goldstein 1998): relevance is the pre-rank, likeness shared categories. */
+/** Maximal marginal relevance (Carbonell & Goldstein 1998): relevance: pre-rank; similarity: shared categories. */
 import type { Baseline, Item, Plugin, SlateItems } from "gr2/plugins";
 
 const plugin: Plugin<Baseline> = ({ options }) => ({
@@ -6,7 +6,7 @@ const plugin: Plugin<Baseline> = ({ options }) => ({
 });
 export default plugin;
 
-/** A score a candidate: the later it is taken, the lower. */
+/** One score per candidate: the later it is picked, the lower. */
 export function mmr({ candidates }: SlateItems, lambda: number): number[] {
   const scores = new Array<number>(candidates.length).fill(0);
   const left = [...candidates.keys()];

@@ -1,6 +1,6 @@
 /**
- * A teacher without a language model: the candidate that shares most categories with the latest items comes first; at every
- * further attempt the next best. It says so, and names the item that speaks for its choice.
+ * A teacher without a language model: the candidate that shares most categories with the latest items comes first; at
+ * every further attempt, the next best. The reasoning says so and names the item that supports the choice.
  */
 import type { BroughtQuestion, BroughtReply, BroughtTeacher, Item } from "gr2/plugins";
 

@@ -1,6 +1,7 @@
 /**
- * Events of a Parquet lake, partitioned by month, straight into GR2's tables by SQL. It names every file it read, so that a
- * changed file is other data. For Postgres, `ATTACH` it in the same DuckDB, or yield its rows from read().
+ * Reads events of a Parquet lake, partitioned by month, straight into GR2's tables with SQL. It names every file it
+ * reads, so that a changed file counts as new data. For Postgres, `ATTACH` it in the same DuckDB, or yield its rows
+ * from read().
  */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * Writes a small shop to ./data beside this file (or to the folder named): people walk along shelves of things, mostly
- * forward. The same at every call.
+ * Writes a small shop to ./data next to this file (or to a given folder): users walk along shelves of items, mostly
+ * forward. Every call writes the same data.
  *
  *   interactions.csv, items.jsonl         for the table adapter
  *   lake/events/month=YYYY-MM/*.parquet, lake/items.parquet   the same for examples/parquet-lake

@@ -1,4 +1,4 @@
-"""`python -m gr2_worker --address 127.0.0.1:50051`: a worker of its own, e.g. on a GPU machine."""
+"""`python -m gr2_worker --address 127.0.0.1:50051`: a standalone worker, e.g. on a GPU machine."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ def main() -> int:
         help="host:port (port 0 = any free one) or unix:/path; beyond loopback --token-file and --root are required "
         "(default: %(default)s)",
     )
-    parser.add_argument("--token-file", default="", help="file with the secret that callers show (runtime.tokenFile)")
+    parser.add_argument(
+        "--token-file", default="", help="file with the secret that callers must send (runtime.tokenFile)"
+    )
     parser.add_argument(
         "--root",
         action="append",
         default=[],
-        help="a folder that requests may read and write in, with all below it; may be repeated (default, on loopback "
-        "and sockets alone: any)",
+        help="a folder in which requests may read and write, subfolders included; may be repeated (default, only on "
+        "loopback and unix sockets: any)",
     )
-    parser.add_argument("--serving", action="store_true", help="answer requests only: nothing trains, saves or exports")
+    parser.add_argument("--serving", action="store_true", help="only answer requests: no training, saving or exporting")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch (default: all cores)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--parent-pid", type=int, default=0, help="end as soon as this process, the parent, is gone")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
+    parser.add_argument("--parent-pid", type=int, default=0, help="exit as soon as this process, the parent, has ended")
     arguments = parser.parse_args()
     if arguments.threads < 0:
         parser.error("--threads must be >= 0")

@@ -1,7 +1,7 @@
 """A cross-encoder: one text encoder that reads a query and a candidate together and gives the pair a score.
 
-Fine-tuned listwise: within a group, cross-entropy of the softmax over its candidates' scores against the true one. The head
-is new; everything is trained. Deterministic in data, configuration and seed for an equal number of threads.
+Fine-tuned listwise: within a group, cross-entropy of the softmax over its candidates' scores against the true one. The
+head is new, and all weights are trained. Deterministic for given data, configuration, seed and number of threads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from gr2_worker.errors import InvalidRequest, NotFound, first_line
 
-# (groups done, groups in all, loss of the last step or None)
+# (groups done, total groups, loss of the last step or None)
 OnProgress = Callable[[int, int, float | None], None]
 
 Ints = npt.NDArray[np.int32]
@@ -52,15 +52,15 @@ def fit_cross_encoder(
     device: str,
     on_progress: OnProgress,
 ) -> npt.NDArray[np.float32]:
-    """Learns from the groups with a target; returns the scores of the others' candidates, in order.
+    """Trains on the groups with a target; returns the scores of the other groups' candidates, in order.
 
     Raises NotFound if there is no encoder at model_path, InvalidRequest if the lists do not fit together.
     """
     groups = _groups(queries, texts, group_sizes, rows, targets)
     learned = [g for g in groups if g.target >= 0]
-    asked = [g for g in groups if g.target < 0]
+    to_score = [g for g in groups if g.target < 0]
     steps = _batches(len(learned), config)
-    total = sum(len(step) for step in steps) + len(asked)
+    total = sum(len(step) for step in steps) + len(to_score)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model, tokenizer = _load(model_path, device)
@@ -96,7 +96,7 @@ def fit_cross_encoder(
         model.eval()
         out: list[npt.NDArray[np.float32]] = []
         with torch.inference_mode():
-            for group in asked:
+            for group in to_score:
                 out.append(score(group).float().cpu().numpy())
                 done += 1
                 on_progress(done, total, None)
@@ -109,7 +109,7 @@ def _groups(queries: Sequence[str], texts: Sequence[str], sizes: Ints, rows: Int
     if (len(sizes) and sizes.min() < 1) or (len(rows) and not 0 <= rows.min() <= rows.max() < len(texts)):
         raise InvalidRequest("a group is empty, or a candidate has no text")
     if bool((targets >= sizes).any()):
-        raise InvalidRequest("a target is outside of its group")
+        raise InvalidRequest("a target is outside its group")
     ends = np.cumsum(sizes)
     return [
         Group(query, [texts[row] for row in rows[end - size : end]], int(target))

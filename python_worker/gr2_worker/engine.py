@@ -1,4 +1,4 @@
-"""The engine: one method a verb, over loaded models. No protobuf, no gRPC, no threads: callers serialise.
+"""The engine: one method per verb, over loaded models. No protobuf, no gRPC, no threads: callers serialise.
 
 ForwardBackward and OptimStep are remembered by request id, so that a retry returns the first answer.
 """
@@ -56,12 +56,12 @@ PREFERRED_TOKENS_CPU = 2048
 
 
 def _new_weights_id() -> str:
-    """Names one set of weights in memory: no two loads and no two steps share one, so that an answer can say by what."""
+    """An id of one set of weights in memory, new for every load and step, so that an answer can name its weights."""
     return secrets.token_hex(16)
 
 
 class LoadedModel:
-    """A model, its optimizer and what it remembers of answered requests."""
+    """A model, its optimizer and the remembered answers to its requests."""
 
     def __init__(self, model: lm.LanguageModel, prefix_cache_bytes: int) -> None:
         self.lm = model
@@ -73,7 +73,7 @@ class LoadedModel:
 
     @property
     def reused_tokens(self) -> int:
-        """Tokens of prompts that the prefix cache has spared, so far."""
+        """Prompt tokens that the prefix cache has saved so far."""
         return self.prefixes.reused_tokens if self.prefixes is not None else 0
 
     @property
@@ -92,7 +92,7 @@ class LoadedModel:
                 self._answers.popitem(last=False)
 
     def forget(self) -> None:
-        """Request ids of before a restore may come again and mean new work."""
+        """After a restore, earlier request ids may be reused for new work."""
         self._answers.clear()
 
 
@@ -151,8 +151,8 @@ class Engine:
     # ------------------------------------------------------------ forward
 
     def forward(self, model_id: str, spec: ForwardSpec, check: CancelCheck = never_cancelled) -> ForwardResult:
-        """Log-probs of the responses' tokens and, if wanted, entropies and the likeliest alternatives."""
-        model, held = self.model(model_id).lm, self.model(model_id).prefixes
+        """Log-probs of the responses' tokens and, if requested, entropies and the likeliest alternatives."""
+        model, prefixes = self.model(model_id).lm, self.model(model_id).prefixes
         targets = read_targets(model, spec.batch, spec.constraint)
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32)
         entropy = np.zeros_like(logprobs) if spec.want_entropy else None
@@ -162,12 +162,16 @@ class Engine:
         wanted = Wanted(spec.want_entropy, spec.top_k, named_rows=named_rows)
         with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
             trees = targets.trees(everything)
-            if held is not None:
-                trees = held.find(trees)
-                held.count(trees)
+            if prefixes is not None:
+                trees = prefixes.find(trees)
+                prefixes.count(trees)
             for micro_batch in self._plan(trees, spec.micro_batch_tokens):
                 check()
-                hidden = model.predicting_states(micro_batch) if held is None else held.compute(model, micro_batch)[0]
+                hidden = (
+                    model.predicting_states(micro_batch)
+                    if prefixes is None
+                    else prefixes.compute(model, micro_batch)[0]
+                )
                 for part in scored(model, targets, micro_batch, hidden, spec.temperature, wanted):
                     at = part.targets.cpu().numpy()
                     logprobs[at] = part.logprobs.cpu().numpy()
@@ -182,7 +186,7 @@ class Engine:
     def forward_backward(
         self, model_id: str, request_id: str, spec: TrainSpec, check: CancelCheck = never_cancelled
     ) -> TrainResult:
-        """Adds the gradient of sum_t weight_t * loss_t; all or nothing: a failed or cancelled call adds none of it."""
+        """Adds the gradient of sum_t weight_t * loss_t, or nothing if the call fails or is cancelled."""
         loaded, optimizer = self._trainable(model_id)
         if (answer := loaded.answered("forward_backward", request_id)) is not None:
             return answer  # type: ignore[no-any-return]
@@ -237,7 +241,7 @@ class Engine:
             sums.add(metrics)
             return (weights[chosen] * loss).sum()
 
-        # Forced tokens have log-prob 0 and no gradient, yet belong to the loss.
+        # Forced tokens have log-prob 0 and no gradient, but are part of the loss.
         certain = torch.from_numpy(np.flatnonzero(targets.certain_N & weighted)).to(device)
         if len(certain):
             columns = wanted_details.columns_NK
@@ -290,7 +294,7 @@ class Engine:
         check: CancelCheck = never_cancelled,
         watch: TokenWatcher | None = None,
     ) -> Iterator[list[SampledItem]]:
-        """Yields responses as they finish; `watch` is told of the tokens drawn one by one."""
+        """Yields responses as they finish; `watch` gets each token when it is drawn."""
         with memory_guard("max_batch_tokens"):
             loaded = self.model(model_id)
             yield from sampler.sample(loaded.lm, params, check, watch, loaded.prefixes)
@@ -327,7 +331,7 @@ class Engine:
         tensors = checkpoint.load_optimizer(folder) if include_optimizer else None
         if loaded.prefixes is not None:
             loaded.prefixes.clear()
-        loaded.weights_id = _new_weights_id()  # a load that fails half-way leaves other weights, too
+        loaded.weights_id = _new_weights_id()  # even a load that fails half-way has changed the weights
         checkpoint.load_weights(folder, loaded.lm, info)
         loaded.lm.embedding_dropout = info.embedding_dropout
         if loaded.optimizer is not None:
@@ -342,7 +346,7 @@ class Engine:
 
 
 def _alternatives(spec: TrainSpec, targets: Targets, model: lm.LanguageModel) -> Tensor | None:
-    """Where the alternatives that the loss speaks of stand in every target's table [N, K]."""
+    """Columns of the loss's alternatives in every target's table [N, K]."""
     if not isinstance(spec.loss, Distill):
         return None
     columns = targets.columns(spec.loss.teacher.ids, model.vocab_size, spec.weights != 0)

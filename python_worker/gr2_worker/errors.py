@@ -1,4 +1,4 @@
-"""The faults a verb may report. Each maps to one gRPC status code (rpc/service.py); messages are one sentence for a person."""
+"""The faults a verb may report. Each maps to one gRPC status code (rpc/service.py); each message is one sentence for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class InvalidRequest(WorkerFault):
 
 
 class PermissionDenied(WorkerFault):
-    """The worker was started in a way that does not allow this: do not retry."""
+    """The options that the worker was started with do not allow this: do not retry."""
 
 
 class NotFound(WorkerFault):

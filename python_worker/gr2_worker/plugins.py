@@ -1,7 +1,7 @@
-"""A user's Python functions, asked through pythonia by src/plugins/python.ts: JSON in, JSON out, no exception escapes.
+"""Calls a user's Python functions for src/plugins/python.ts (through pythonia): JSON in, JSON out, no exception escapes.
 
     load({"file": "/a/mine.py", "name": "score", "files": [...], "parent": 123})   -> versions of the packages they import
-    know({"number": 0, "path": "/tmp/items.json"})                                 -> items that slates name by row
+    know({"number": 0, "path": "/tmp/items.json"})                                 -> items that slates refer to by row
     answer({"file": ..., "name": ..., "items": 0, "slates": [...], "asked": [...], "options": {...}})  -> what it returns
 
     fit({"file": ..., "name": ..., "path": "/tmp/training.json", "options": {...}})  -> number of what it returned
@@ -9,7 +9,7 @@
     read({"file": ..., "name": ..., "source": "/data", "folder": "/tmp/x", "options": {...}})  -> what was written there
 
 A function is called with a list of records (below) and the recipe's options as keyword arguments, and returns a list of
-the same length. It runs in the worker's process: what it prints goes to the worker's log.
+the same length. It runs in the worker's process; its output goes to the worker's log.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Slate:
-    """Candidates are in the order of the pre-rank, best first, as scores and labels are; the history's latest item is last."""
+    """Candidates, scores and labels are in pre-rank order, best first; the history's latest item is last."""
 
     id: str
     history: list[Item]
     candidates: list[Item]
     scores: list[float]
-    #: Relevance of every candidate, 0 = not relevant; empty for functions that must not know it.
+    #: Relevance of every candidate, 0 = not relevant; empty for functions that must not see it.
     labels: list[float]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A slate that a teacher is to order; hint: the user's choice, where it is given away."""
+    """A slate for a teacher to order; hint: the user's choice, in targeted sampling."""
 
     slate: Slate
     hint: int | None
@@ -64,7 +64,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """All that a pre-ranker may learn from, by user: item rows, oldest first, and their times in seconds."""
+    """All the data a pre-ranker may learn from, by user: item rows, oldest first, and their times in seconds."""
 
     num_items: int
     sequences: list[list[int]]
@@ -124,7 +124,7 @@ def _reply(work: Callable[[dict[str, Any]], Any], request_json: str) -> str:
 def _to_json(value: Any) -> str:
     try:
         return json.dumps(value, default=_plain, allow_nan=False)
-    except ValueError:  # JSON has no NaN: its name says what came
+    except ValueError:  # JSON has no NaN: pass its name on
         return json.dumps(_spelled(json.loads(json.dumps(value, default=_plain))))
 
 
@@ -141,11 +141,11 @@ def _plain(value: Any) -> Any:
     for method in ("tolist", "item"):
         if hasattr(value, method):
             return getattr(value, method)()
-    raise TypeError(f"{type(value).__name__} is neither a number nor text nor a list or dict of such")
+    raise TypeError(f"{type(value).__name__} is not a number, text, or a list or dict of these")
 
 
 def _describe(error: BaseException) -> str:
-    """The exception, and the innermost line of a file that is not ours."""
+    """The exception, and the innermost line in the user's files."""
     text = traceback.format_exception_only(error)[-1].strip()
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in _modules]
     return f"{text} ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else text
@@ -186,7 +186,7 @@ def _load(request: dict[str, Any]) -> dict[str, str]:
 
 
 def _versions(files: list[str]) -> dict[str, str]:
-    """Of the installed packages that files import by name."""
+    """Versions of the installed packages that files import by name."""
     names: set[str] = set()
     for file in files:
         for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):

@@ -1,8 +1,8 @@
 """Gradient-boosted trees that order rows within groups (LambdaMART: Burges 2010; LightGBM's `lambdarank`).
 
-One booster is fitted without each fold of groups, all of them tree by tree; their mean NDCG on the folds left out decides
-how many trees every booster keeps, so that no group judges a model that has learned from it. The last one is fitted on all.
-Deterministic in data, configuration and seed, whatever the number of threads.
+For each fold of groups, one booster is fitted without it, all of them in step, tree by tree. Their mean NDCG on the
+left-out folds decides how many trees every booster keeps, so that no group judges a model trained on it. A last booster
+is fitted on all groups. Deterministic for given data, configuration and seed, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gr2_worker.errors import FailedPrecondition, InvalidRequest, first_line
 
-# (trees so far, most, NDCG on the folds left out)
+# (trees so far, maximum, NDCG on the left-out folds)
 OnProgress = Callable[[int, int, float], None]
 
 
@@ -43,7 +43,7 @@ class FittedTrees:
 
 
 def load_lightgbm() -> Any:
-    """LightGBM needs the system's OpenMP library, which its wheel does not bring."""
+    """Imports LightGBM, which needs the system's OpenMP library; its wheel does not include it."""
     try:
         import lightgbm
     except ImportError as error:
@@ -70,7 +70,7 @@ def fit_trees(
     _check(features, labels, gains, group_sizes, folds, config)
     lgb = load_lightgbm()
     params = _params(config, gains, threads)
-    # Bins come from all rows: they know no label.
+    # Bins may come from all rows: they use no labels.
     every = lgb.Dataset(features, labels, group=group_sizes, params=params, free_raw_data=False).construct()
     fold_of_row = np.repeat(folds, group_sizes)
     boosters = []
@@ -105,7 +105,7 @@ def fit_trees(
 
 
 def _text(booster: Any, trees: int) -> str:
-    """Without the settings at the end, which name the number of threads and predict nothing."""
+    """The model's text without the settings at its end, which include the number of threads and do not affect predictions."""
     return str(booster.model_to_string(num_iteration=trees)).split("\nparameters:")[0] + "\n"
 
 
@@ -154,6 +154,6 @@ def _check(
     if len(np.unique(folds)) != folds.max() + 1:
         raise InvalidRequest(f"a fold of 0 ... {int(folds.max())} has no groups")
     if np.isinf(features).any():
-        raise InvalidRequest("features hold infinities")
+        raise InvalidRequest("features contain infinities")
     if config.max_trees < 1 or config.leaves < 2 or config.top < 1 or config.patience < 1:
         raise InvalidRequest("max_trees, top and patience must be at least 1, and leaves at least 2")

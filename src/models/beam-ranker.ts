@@ -1,6 +1,6 @@
 /**
- * Pre-rankers that ask a loaded model's beam search over the catalogue: SASRec and the language model itself. What is
- * asked is the same whether a stage or the service asks; which weights answer is up to them.
+ * Pre-rankers that use a loaded model's beam search over the catalogue: SASRec and the language model itself. Stages
+ * and the service ask the same question; which weights answer is up to them.
  */
 import type { Config } from "../config/schema.ts";
 import type { PreRanker } from "../prerank/types.ts";
@@ -15,7 +15,7 @@ import type { TokenIds, TokenTrie, WorkerClient } from "../worker/types.ts";
 export interface BeamItems {
   /** Over distinct sequences of token ids, the catalogue's rows. */
   readonly trie: TokenTrie;
-  /** Which items a catalogue row stands for: several, where items share a semantic ID. */
+  /** The items of a catalogue row: several if they share a semantic ID. */
   readonly itemsAt: (row: number) => readonly number[];
   /** The catalogue row of an item. */
   readonly rowFor: (item: number) => number;
@@ -25,7 +25,7 @@ export interface BeamPreRankerOptions extends BeamItems {
   readonly name: string;
   readonly parameters: number;
   readonly modelId?: string;
-  /** Beams, at least the number of items asked for. */
+  /** Number of beams, at least the number of items asked for. */
   readonly beamWidth: number;
   readonly renderHistory: (history: Int32Array) => TokenIds;
 }

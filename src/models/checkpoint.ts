@@ -1,7 +1,7 @@
 /**
- * Checkpoints within a training stage. Every checkpoint has a folder of its own, which the cursor names; older ones go
- * once the cursor is on disk. So whenever a kill comes, the weights and the step the stage goes on from belong together
- * (with one folder for all, a kill between weights and cursor would train some steps twice).
+ * Checkpoints within a training stage. Every checkpoint has a folder of its own, which the cursor names; older ones are
+ * removed once the cursor is on disk. So after a kill at any time, the weights and the step to resume from belong
+ * together (with one folder for all, a kill between weights and cursor would train some steps twice).
  */
 import { readdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -15,7 +15,7 @@ interface Cursor<T> {
   readonly value: T;
 }
 
-/** Saves weights and optimizer behind `step`, then `value` as where the stage goes on. */
+/** Saves weights and optimizer after `step`, then `value`, from which the stage resumes. */
 export async function saveCheckpoint<T>(
   context: StageContext,
   worker: WorkerClient,
@@ -32,10 +32,10 @@ export async function saveCheckpoint<T>(
       rmSync(join(dirname(path), name), { recursive: true, force: true });
 }
 
-/** What the newest checkpoint of a killed attempt says; undefined = there is none. */
+/** The value of a killed attempt's newest checkpoint; undefined = there is none. */
 export const checkpointValue = <T>(context: StageContext): T | undefined => context.cursor.read<Cursor<T>>()?.value;
 
-/** Restores the newest checkpoint of a killed attempt and returns its value; undefined = begin at the start. */
+/** Restores the newest checkpoint of a killed attempt and returns its value; undefined = start from the beginning. */
 export async function resume<T>(
   context: StageContext,
   worker: WorkerClient,

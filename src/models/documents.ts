@@ -1,11 +1,14 @@
-/** Token documents of next-item training: windows over users' items, cut and batched; for mid-training, replay and SASRec. */
+/**
+ * Token documents of next-item training: windows over users' items, cut and batched; for mid-training, replay and
+ * SASRec.
+ */
 import type { Config } from "../config/schema.ts";
 import { Rng } from "../core/rng.ts";
 import type { TrainingView } from "../data/split.ts";
 import type { Encoder } from "../prompts/pieces.ts";
 import { sequentialTask } from "../prompts/tasks.ts";
 
-/** A training document: the first token is given, the rest is learned. */
+/** A training document: the first token is given, the rest are learned. */
 export type Document = readonly number[];
 
 /** Windows over a sequence, the last one flush with its end. */
@@ -15,14 +18,14 @@ export function windows(length: number, size: number, stride: number, offset: nu
   for (let end = length; end > 1; end -= stride) {
     out.push([Math.max(0, end - size), end]);
     if (end - size <= 0) break;
-    if (out.length === 1 && offset > 0) end += stride - offset; // every epoch cuts elsewhere
+    if (out.length === 1 && offset > 0) end += stride - offset; // every epoch cuts at other positions
   }
   return out;
 }
 
 /**
  * Next-item windows of one epoch over the users' learnable items.
- * @param known items of a user that the model has learned before: windows that hold nothing else are left out
+ * @param known number of a user's items that the model has already learned: windows with nothing else are left out
  */
 export function sequentialDocuments(
   config: Config,
@@ -42,7 +45,7 @@ export function sequentialDocuments(
   });
 }
 
-/** The items with every run of equal times in a new order. */
+/** The items, with every run of equal times shuffled. */
 export function withShuffledTies(items: Int32Array, times: Float64Array, rng: Rng): Int32Array {
   const out = items.slice();
   for (let start = 0, end = 0; start < out.length; start = end) {
@@ -71,7 +74,10 @@ export function intoBatches(documents: readonly Document[], batchTokens: number)
   return out;
 }
 
-/** One batch of next-token learning: every token but each document's first counts the same; the loss is their mean, nats. */
+/**
+ * One batch of next-token learning: every token but each document's first counts the same; the loss is their mean,
+ * nats.
+ */
 export function learnDocuments(documents: readonly Document[]) {
   const targets = documents.reduce((n, d) => n + d.length - 1, 0);
   return {

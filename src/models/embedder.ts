@@ -1,4 +1,4 @@
-/** The model that turns item texts into embeddings: where it is, which one it is, and asking the worker for it. */
+/** The model that turns item texts into embeddings: its location, its identity, and the call to the worker. */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
@@ -20,7 +20,10 @@ export async function embedderPath(
   return fetchMiniLm({ dir: config.data.cacheDir, python: config.runtime.python, progress: log, signal });
 }
 
-/** SHA-256 over names and contents of a model folder's files, hidden ones aside; of the name, if there is no such folder. */
+/**
+ * SHA-256 over names and contents of a model folder's files, except hidden ones; of the name if there is no such
+ * folder.
+ */
 export async function embedderHash(path: string): Promise<string> {
   if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return hashJson({ model: path });
   const files = readdirSync(path, { recursive: true, withFileTypes: true })
@@ -33,7 +36,7 @@ export async function embedderHash(path: string): Promise<string> {
   return hashJson(hashed);
 }
 
-/** The text an item is embedded by; empty fields are left out. */
+/** The text by which an item is embedded; empty fields are left out. */
 export function itemText(item: Omit<Item, "id">, fields: readonly Field[]): string {
   const parts = fields.map((f) => (f === "categories" ? item.categories.join(", ") : item[f]));
   return parts.filter((p) => p !== "").join(". ");

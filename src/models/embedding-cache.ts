@@ -1,10 +1,10 @@
 /**
- * Embeddings kept in data.cacheDir by content, so that another run, another split or an ablation of the semantic IDs does
- * not compute them again. The key covers everything that can change a bit of them: the embedder's files, the texts, the
- * batch size, this code, and the worker's device, threads and versions. A hub id names no files, so nothing is kept for it.
+ * Embeddings cached in data.cacheDir by content, so another run, another split or an ablation of the semantic IDs does
+ * not recompute them. The key covers everything that can change a bit of them: the embedder's files, the texts, the
+ * batch size, this code, and the worker's device, threads and versions. A hub id names no files, so it is not cached.
  *
  *   CACHE/embeddings/KEY.f32   the matrix (files.ts), written first
- *   CACHE/embeddings/KEY.json  its shape and SHA-256; without it, or where it does not fit, the matrix is computed again
+ *   CACHE/embeddings/KEY.json  its shape and SHA-256; if missing or not matching, the matrix is computed again
  */
 import { statSync } from "node:fs";
 import { join } from "node:path";
@@ -24,14 +24,14 @@ interface Receipt {
 export interface EmbeddingKeyParts {
   /** The embedder: a folder, or else a hub id. */
   readonly modelPath: string;
-  /** Of the folder's files (embedder.ts). */
+  /** Hash of the folder's files (embedder.ts). */
   readonly modelHash: string;
   readonly texts: readonly string[];
   readonly batchSize: number;
   readonly worker: WorkerInfo;
 }
 
-/** Undefined if the embedder is no folder on this machine: then its weights are unknown. */
+/** Undefined if the embedder is not a folder on this machine: its weights are then unknown. */
 export function embeddingKey(parts: EmbeddingKeyParts): string | undefined {
   const { modelPath, modelHash, texts, batchSize, worker } = parts;
   if (!statSync(modelPath, { throwIfNoEntry: false })?.isDirectory()) return undefined;

@@ -1,4 +1,4 @@
-/** A run's semantic-ID tokenizer outside of the pipeline: opens it, checks its embedder, gives texts their codes. */
+/** A run's semantic-ID tokenizer outside the pipeline: opens it, checks its embedder, assigns codes to texts. */
 import { existsSync, readFileSync } from "node:fs";
 import { readJson } from "../artifacts/files.ts";
 import { artifactFile, catalogueFile, identityFile } from "../artifacts/semantic-ids.ts";
@@ -11,7 +11,7 @@ import type { Codes } from "../sid/semantic-id.ts";
 import type { IntMatrix, Matrix, WorkerClient } from "../worker/types.ts";
 import { embedderHash, embedderPath, embedTexts } from "./embedder.ts";
 
-/** What gives a run's items their IDs. */
+/** What assigns IDs to a run's items. */
 export interface ItemEncoder {
   readonly catalogue: Catalogue;
   readonly artifact: Uint8Array;
@@ -19,9 +19,9 @@ export interface ItemEncoder {
 }
 
 /**
- * Codes of texts, each as if it came alone: they depend on the text and the tokenizer, and on what else is asked only in the
- * last bits of a float32 (1.6e-7 measured), which a code on the edge of another may feel. Two texts may get one ID, and a
- * text that equals a fitted item's gets that item's. For serving; IDs that last come from encodeItems.
+ * Codes of texts, each as if it came alone: they depend on the text and the tokenizer; the rest of the batch changes
+ * only the last bits of a float32 (1.6e-7 measured), which can flip a code on the edge of another. Two texts may get
+ * one ID, and a text equal to a fitted item's gets that item's. For serving; permanent IDs come from encodeItems.
  * @param modelPath the embedding model the tokenizer was fitted with (checkEmbedder)
  */
 export async function encodeTexts(
@@ -39,7 +39,7 @@ export async function encodeTexts(
   );
 }
 
-/** The embedding model of a run, if it is the one its tokenizer was fitted with; else throws CheckpointError. */
+/** The embedding model of a run. Throws CheckpointError if its tokenizer was fitted with another. */
 export async function checkEmbedder(
   config: Config,
   identity: TokenizerIdentity,
@@ -52,7 +52,7 @@ export async function checkEmbedder(
     throw new CheckpointError(
       `the embedding model ${config.embed.model} is ${hash}, the tokenizer was fitted with ${identity.embedder.hash}`,
       {
-        advice: "Put back the model the run used: another one places texts elsewhere, and its IDs would mean nothing.",
+        advice: "Restore the model the run used: another one places texts elsewhere, so its IDs would be meaningless.",
       },
     );
   return modelPath;
@@ -71,7 +71,7 @@ export function openItemEncoder(run: RunFolder): ItemEncoder {
 export const toCodes = ({ rows, cols, data }: IntMatrix): Codes[] =>
   Array.from({ length: rows }, (_, row) => Array.from(data.subarray(row * cols, (row + 1) * cols)));
 
-/** What the quantizer was fitted on: text embeddings, and zeros where co-occurrence would stand. */
+/** The quantizer's input: text embeddings, with zeros for the co-occurrence part. */
 export function withoutEvidence(text: Matrix, dims: number): Matrix {
   const cols = text.cols + dims;
   const data = new Float32Array(text.rows * cols);

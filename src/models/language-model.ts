@@ -1,6 +1,6 @@
 /**
  * Opens the run's language model in the worker: architecture or pretrained weights, tokenizer, semantic-ID tokens, and
- * the weights of the stage asked for. One model stays loaded between stages; only its weights change.
+ * the weights of the requested stage. One model stays loaded between stages; only its weights change.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -28,7 +28,7 @@ export const addedTokens = (config: Config): string[] => [
   ...sidTokens({ levels: config.sid.levels, codes: config.sid.codes, format: config.sid.format }),
 ];
 
-/** Vectors of all added tokens: those of codes from the quantiser, zeros for the others. */
+/** Vectors of all added tokens: for codes the quantiser's, zeros for the others. */
 function placement(context: StageContext): Matrix {
   const { config } = context;
   const vectors = readMatrix(codeVectorsFile(context.inputDir("sid")));
@@ -45,11 +45,11 @@ function placement(context: StageContext): Matrix {
 
 export interface LanguageModel {
   readonly tokenizer: Tokenizer;
-  /** What its weights belong to; saved with every state of it. */
+  /** What its weights belong to; saved with every state. */
   readonly lineage: Lineage;
   readonly encoder: Encoder;
   readonly numParameters: number;
-  /** @param compress how far its prompts are shortened; default: as the recipe says */
+  /** @param compress how its prompts are shortened; default: the recipe's setting */
   policy(prior: Prior, compress?: Config["prompts"]["compress"]): Policy;
 }
 
@@ -69,7 +69,7 @@ export function checkLineage(path: string, state: Pick<LoadedState, "metadata">,
       );
 }
 
-/** What a worker currently has loaded, so that stages do not reload what is there. */
+/** What each worker has loaded, so stages do not load it again. */
 const loaded = new WeakMap<WorkerClient, Map<string, { key: string; model: LoadedModel; weights: string }>>();
 
 const countSlots = (worker: WorkerClient) => {
@@ -84,7 +84,7 @@ export function weightsChanged(worker: WorkerClient): void {
   if (entry) entry.weights = "changed";
 }
 
-/** The model's chat template as a frame around question and answer; undefined if it is not asked in one. */
+/** The model's chat template as a frame around question and answer; undefined if none is used. */
 export function chooseChatFrame(config: Config, model: LoadedModel, tokenizer: Tokenizer): ChatFrame | undefined {
   const { chat, format } = config.prompts;
   if (chat === "off" || (chat === "auto" && (format !== "json" || model.chatTemplate === ""))) return undefined;
@@ -104,8 +104,8 @@ export function chooseChatFrame(config: Config, model: LoadedModel, tokenizer: T
 }
 
 /**
- * What makes two loaded models alike, as a state's weights need it: source, vocabulary, LoRA, compute type.
- * @param tokenizerJson of a model from scratch
+ * The request that loads a model to which a state's weights fit: source, vocabulary, LoRA, compute type.
+ * @param tokenizerJson for a model from scratch
  */
 export async function modelRequest(
   config: Config,
@@ -169,7 +169,7 @@ export async function openLanguageModel(
       throw new CheckpointError(`${weights}: saved weights are missing`, {
         advice: "Rerun the stage that trains them.",
       });
-    entry.weights = "unknown"; // until they are found to belong here
+    entry.weights = "unknown"; // until checked below
     const state = await worker.loadState(
       { modelId, path: weights, includeOptimizer: false },
       { signal: context.signal },

@@ -8,7 +8,7 @@ import { type Slate, slateLabels } from "../prerank/types.ts";
 import type { PromptMode } from "../prompts/rerank.ts";
 import type { StageContext } from "../run/stage.ts";
 
-/** Validation slates for the learning curve: a seeded draw, the same every time. */
+/** Validation slates for the learning curve: a seeded sample, the same every time. */
 export function drawValidation(context: StageContext, n: number): Slate[] {
   const all = conditional(readHeads(context, "validation").slates);
   return Rng.of(context.config.seed, "rl-validation").shuffle(all).slice(0, n);

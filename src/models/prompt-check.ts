@@ -1,4 +1,6 @@
-/** Stops a stage whose prompts would show their own answers: renders every slate as the stage will, tokens aside. */
+/**
+ * Stops a stage whose prompts would show their own answers: renders every slate as the stage will, without tokenizing.
+ */
 
 import type { Corpus } from "../artifacts/corpus.ts";
 import { toSlateInput } from "../artifacts/slates.ts";
@@ -9,8 +11,8 @@ import { sequentialTask } from "../prompts/tasks.ts";
 import type { StageContext } from "../run/stage.ts";
 
 /**
- * Both ways of asking: the re-ranking prompt, and the bare history of direct mode. Throws RunError. Slates of a log are left
- * to checkLoggedSlates: there an item of the history may rightly be shown, and chosen, again.
+ * Checks both the re-ranking prompt and the bare history of direct mode. Throws RunError. Logged slates are left to
+ * checkLoggedSlates: there, an item of the history may rightly be shown, and chosen, again.
  */
 export function checkRenderedPrompts(
   context: Pick<StageContext, "config">,

@@ -1,4 +1,4 @@
-/** The model of SASRec as the worker loads it: a small GPT-2 whose vocabulary is the catalogue. How it is trained: stages. */
+/** The model of SASRec as the worker loads it: a small GPT-2 whose vocabulary is the catalogue. The stages train it. */
 import type { Config } from "../config/schema.ts";
 import { deriveSeed } from "../core/rng.ts";
 import type { LoadModelRequest } from "../worker/types.ts";

@@ -23,9 +23,9 @@ export interface Example {
 type Batch = Pick<ForwardBackwardRequest, "batch" | "weights" | "constraint">;
 
 /**
- * SFT's loss (GR2 v1 eq. for L): reasoning tokens weigh lambda_r; of an order, the tokens of the k-th ranked item weigh
- * lambda_o * rankDecay^(k-1); of a distribution over the first item, each candidate's tokens weigh lambda_o * p. All
- * divided by the number of examples of the step.
+ * SFT's loss (GR2 v1 eq. for L): reasoning tokens weigh lambda_r; in an order, the tokens of the k-th ranked item weigh
+ * lambda_o * rankDecay^(k-1); for a distribution over the first item, each candidate's tokens weigh lambda_o * p. All
+ * are divided by the number of examples in the step.
  * @param examples all of one mode and one kind of answer
  */
 export function supervisedBatch(
@@ -35,7 +35,7 @@ export function supervisedBatch(
   o: Config["sft"],
 ): Batch {
   const weights: number[] = [];
-  const budget = policy.options.decoding.maxReasoningTokens; // more reasoning could not be sampled either
+  const budget = policy.options.decoding.maxReasoningTokens; // longer reasoning could not be sampled either
   const groups = examples.map((e) => {
     const { answer, slate } = e;
     const answers =
@@ -44,7 +44,7 @@ export function supervisedBatch(
         : answer.first.map((weight, i) => ({ rows: [slate.candidates[i] as number], weight }));
     const responses = answers.map(({ rows, weight }, nth) => {
       const pieces = renderResponse(e.mode === "think" ? e.reasoning : null, rows, policy.options.prompts);
-      const lastReasoningPiece = pieces.findLastIndex((p) => p.part === "reasoning"); // what closes it: never cut
+      const lastReasoningPiece = pieces.findLastIndex((p) => p.part === "reasoning"); // its closing marker: never cut
       const tokens: number[] = [];
       pieces.forEach(({ piece, part, rank }, i) => {
         // Answers of one slate share their reasoning, which is learned once.
@@ -75,8 +75,8 @@ export function supervisedBatch(
 }
 
 /**
- * Next-item documents for replay, endless and seeded: mid-training segments of everybody and the re-rank segments of
- * SFT's users, so that the LM refreshes what it knows without seeing RL's answers.
+ * Next-item documents for replay, endless and seeded: everybody's mid-training segments and the re-rank segments of
+ * SFT's users, so the LM refreshes what it knows without seeing RL's answers.
  */
 export function* replayBatches(
   config: Config,

@@ -1,7 +1,7 @@
 /**
- * How a language model is asked about a slate and how its answer is read: prompt, rules of decoding, sums of
- * log-likelihoods, parsing. Pure functions; the stages (through Policy) and the service use these alone, so that a served
- * answer means what an evaluated one means. Not here: workers, batches, priors' weights.
+ * How a language model is asked about a slate and how its answer is read: prompt, decoding rules, sums of
+ * log-likelihoods, parsing. Pure functions. The stages (through Policy) and the service both use them, so a served
+ * answer means what an evaluated one means. Not here: workers, batches, weights of the prior.
  */
 import type { Compressor } from "../prompts/compress.ts";
 import { type Parsed, parseResponse } from "../prompts/parse.ts";
@@ -30,7 +30,7 @@ export interface AskOptions {
   readonly encoder: Encoder;
   readonly prompts: PromptOptions;
   readonly decoding: DecodingOptions;
-  /** Shortens what re-ranking prompts show. */
+  /** Shortens re-ranking prompts. */
   readonly compressor?: Compressor | undefined;
 }
 
@@ -38,7 +38,7 @@ export interface AskOptions {
 export interface Choices {
   /** Tokens of each; distinct. */
   readonly sequences: readonly TokenIds[];
-  /** What the prior says about each, in nats. */
+  /** The prior of each, in nats. */
   readonly prior: readonly number[];
 }
 
@@ -59,7 +59,7 @@ export function directPrompt({ encoder, prompts }: AskOptions, history: ArrayLik
 
 /**
  * The permutation constraint, or undefined when decoding is free.
- * @param likelihood weight of the model's log-likelihood next to the prior
+ * @param likelihood weight of the model's log-likelihood relative to the prior
  * @param wanted candidates to write; 0 = all
  */
 export function permutationConstraint(
@@ -96,7 +96,7 @@ export function maxResponseTokens(
   return (mode === "think" ? decoding.maxReasoningTokens + trigger.length : 0) + answer + terminator.length;
 }
 
-/** What a call of `sample` says about how these slates are answered; parameters as of permutationConstraint. */
+/** The decoding part of a `sample` request for these slates; parameters as for permutationConstraint. */
 export function decodingRules(
   ask: AskOptions,
   slates: readonly Choices[],
@@ -126,7 +126,7 @@ export function sumLogLikelihoods(groups: readonly Pick<Group, "responses">[], l
   );
 }
 
-/** A response as text; what ends a turn of the model's chat is written as GR2's own end. */
+/** A response as text; the end of a chat turn is written as GR2's own end marker. */
 export function decodeResponse(encoder: Encoder, tokens: Int32Array, decode: (ids: TokenIds) => string): string {
   const [end] = encoder.encode([turn("end")]);
   return encoder.chat && tokens.at(-1) === end ? decode(tokens.subarray(0, -1)) + markers.end : decode(tokens);

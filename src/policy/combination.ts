@@ -1,17 +1,18 @@
 /**
- * A language model on top of the prior, never worse than the prior alone: stacking with weights that are not negative
- * (Breiman, "Stacked regressions", 1996), accepted out of sample or not at all.
+ * A language model on top of the prior, never worse than the prior alone: stacking with non-negative weights (Breiman,
+ * "Stacked regressions", 1996), accepted only if it helps out of sample.
  *
  *   score_j = a * prior_j + w * g(slate) * log p_LM(item_j | history) + views
  *
- * The prior's own weights stay as they were fitted without the model. Forms, each tried against the one accepted before it:
+ * The prior's own weights stay as they were fitted without the model. Forms, each tried against the one accepted before
+ * it:
  *
  *   likelihood  one weight w
- *   gated       a weight for each third of the slates by the prior's spread: how much the evidence says
- *   views       with the likelihood standardised within the slate, its rank, and by how much the first leads
+ *   gated       a weight for each third of the slates by the prior's spread, which is how much the evidence says
+ *   views       also the likelihood standardised within the slate, its rank, and the lead of the likeliest
  *
- * A form is accepted if its cross-fitted gain in log-likelihood is above zero (paired bootstrap over users) and it costs no
- * N@5. If none is, the model's weight is exactly 0 and the system is the prior: no model need be asked.
+ * A form is accepted if its cross-fitted gain in log-likelihood is above zero (paired bootstrap over users) and it does
+ * not lower N@5. If none is, the model's weight is exactly 0, the system equals the prior, and the model is not asked.
  * Owns the fit and its test; the score itself is in prior.ts. Ours.
  */
 import { type BootstrapOptions, type Comparison, PairedBootstrap } from "../eval/bootstrap.ts";
@@ -33,8 +34,8 @@ import {
 } from "./prior.ts";
 
 /**
- * Whether the order that came in belongs into the prior next to the evidence, which has seen it: by the same test, the
- * cross-fitted gain in log-likelihood over the evidence alone. Else its weights would be noise on top of the evidence.
+ * Whether the prior should use the input order in addition to the evidence, which has seen it: by the same test, the
+ * cross-fitted gain in log-likelihood over the evidence alone. Otherwise its weights would only add noise.
  * @param examples out of sample for the evidence
  */
 export function orderHelps(
@@ -54,13 +55,13 @@ export type Form = "none" | "likelihood" | "gated" | "views";
 
 export interface Combination {
   readonly form: Form;
-  /** Of form none those of the prior. */
+  /** For form none, the prior's own. */
   readonly priors: FoldedPriors;
-  /** Nats per slate that the form gains over the prior, cross-fitted; of form none, what one weight would have. */
+  /** Cross-fitted gain over the prior, nats per slate; for form none, that of a single weight. */
   readonly gain: Comparison;
 }
 
-/** An example whose user is known, with the model's likelihoods. */
+/** An example with its user and the model's likelihoods. */
 export type CombinationExample = FoldedExample & {
   readonly user: number;
   readonly logLikelihood: readonly number[];
@@ -80,7 +81,7 @@ export function combine(
   base: FoldedPriors,
   bootstrap: Partial<BootstrapOptions> = {},
 ): Combination {
-  // Rescaled alone: what calibration gains is not the language model's.
+  // The prior, only rescaled: a gain from calibration is not the language model's.
   const fits: readonly FitForm[] = [fitScale, ...tried.map((form) => forms[form])];
   const candidates = fits.map((fitForm) => fitOnTop(fitForm, examples, base));
   const scores = candidates.map((priors) => outOfSample(priors, examples));
@@ -140,7 +141,10 @@ const rescale = (prior: Prior, by: number): Prior => ({
   evidence: prior.evidence * by,
 });
 
-/** Weights of the prior's score and of columns next to it. @param columns of an example, each with a value per candidate */
+/**
+ * Weights of the prior's score and of columns next to it. @param columns of an example, each with one value per
+ * candidate
+ */
 function fitWeights(
   examples: readonly CombinationExample[],
   prior: Prior,
@@ -203,7 +207,7 @@ const forms: Readonly<Record<Exclude<Form, "none">, FitForm>> = {
   },
 };
 
-/** For people: what was accepted, and on what grounds. */
+/** A sentence that says what was accepted and why. */
 export function describeCombination(system: string, { form, gain, priors }: Combination): string {
   const nats = `${signed(gain.delta)} [${signed(gain.ciLow)}, ${signed(gain.ciHigh)}] nats per validation slate over the prior`;
   if (form === "none") return `${system}: weight 0, the model is not asked: one weight gains ${nats}`;

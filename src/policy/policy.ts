@@ -1,6 +1,6 @@
 /**
- * A language model as a re-ranker of the run's own slates: asks the worker about them, batch by batch, and reads the
- * answers. Every stage goes through it. How a slate is asked and an answer is read is in ask.ts, which the service shares.
+ * A language model as a re-ranker of the run's own slates: asks the worker, batch by batch, and reads the answers.
+ * Every stage uses it. How a question is put and an answer read is in ask.ts, which the service shares.
  */
 
 import { WorkerError } from "../core/errors.ts";
@@ -36,7 +36,7 @@ export interface SlateInput {
   readonly scores: readonly number[];
   /** The statistical teacher's scores, same order; only needed if the prior uses them. */
   readonly evidence?: readonly number[];
-  /** The candidates as the prompt lists them, if not in their own order (a control for position bias). */
+  /** The order in which the prompt lists the candidates, if not their own (a control for position bias). */
   readonly shown?: readonly number[];
 }
 
@@ -74,7 +74,7 @@ export interface SampleOptions {
   readonly seed: number;
   readonly modelId?: string;
   readonly signal?: AbortSignal;
-  /** Given reasoning, per slate (mode think): it follows the slate's prompt, is closed, and only the answer is sampled. */
+  /** Given reasoning per slate (mode think): appended to the prompt and closed; only the answer is sampled. */
   readonly reasoning?: readonly (readonly number[])[];
   readonly onProgress?: (done: number, total: number) => void;
 }
@@ -97,7 +97,7 @@ export class Policy {
     spell: (row: number) => string;
     getTitle: (row: number) => string;
     prior: Prior;
-    /** Shortens what re-ranking prompts show. */
+    /** Shortens re-ranking prompts. */
     compressor?: Compressor | undefined;
     options: PolicyOptions;
   }) {
@@ -178,7 +178,7 @@ export class Policy {
     }
     const missing = out.indexOf(undefined);
     if (missing >= 0)
-      throw new WorkerError(`the worker sent no answer for slate ${Math.floor(missing / o.group)}`, {
+      throw new WorkerError(`the worker returned no answer for slate ${Math.floor(missing / o.group)}`, {
         retryable: true,
       });
     return out as Rollout[];
@@ -189,7 +189,7 @@ export class Policy {
     return Array.from(rollout.tokens.subarray(0, Math.max(0, findTrigger(this.ask, rollout.tokens))));
   }
 
-  /** What direct mode computes of a slate: the history as the prompt, every candidate as a response. */
+  /** A slate in direct mode: the history is the prompt, every candidate a response. */
   directGroup(slate: Pick<SlateInput, "history" | "candidates">): Group {
     return {
       prompt: directPrompt(this.ask, slate.history),
@@ -197,7 +197,7 @@ export class Policy {
     };
   }
 
-  /** The same in words, for a model that knows no semantic IDs: titles after titles. */
+  /** The same in words, for a model without semantic IDs: titles follow titles. */
   titleGroup(slate: Pick<SlateInput, "history" | "candidates">): Group {
     const shown = Array.prototype.slice.call(slate.history, -this.options.prompts.historyItems) as number[];
     return {
@@ -207,7 +207,7 @@ export class Policy {
   }
 
   /**
-   * log p(item | history) of every candidate: one forward pass a slate, the history computed once (direct mode).
+   * log p(item | history) of every candidate: one forward pass per slate, the history computed once (direct mode).
    * @returns per slate, per candidate, nats, summed over the item's tokens
    */
   async logLikelihood(

@@ -1,8 +1,8 @@
 /**
- * The pre-rank as a prior: what the order and the scores of the stage before say about each candidate, with weights
- * learned on held-out slates. In direct mode it is added to the LM's log-likelihood; in generation it is the logit prior
- * of the permutation constraint. Fitted by eval/choice-model; ours: a product of experts. How much the LM may say in direct
- * mode is decided in combination.ts.
+ * The pre-rank as a prior: what the previous stage's order and scores say about each candidate, with weights learned on
+ * held-out slates. In direct mode it is added to the LM's log-likelihood; in generation it is the logit prior of the
+ * permutation constraint. Fitted by eval/choice-model; ours: a product of experts. The LM's weight in direct mode is
+ * decided in combination.ts.
  *
  *   score_j = likelihood * log p_LM(item_j | history) + place[position_j] + preRank * z_j + evidence * e_j
  */
@@ -11,32 +11,32 @@ import { type ChoiceExample, fitChoiceModel } from "../eval/choice-model.ts";
 export interface Prior {
   /** Weight of the LM's log-likelihood; the constraint's `scale`. 0 = the LM is not asked (the `prior` control). */
   readonly likelihood: number;
-  /** Weight of each position of the input order; the first is 0. The name is that of the file. */
+  /** Weight of each position of the input order; the first is 0. Named as in the stored file. */
   readonly place: readonly number[];
   /** Weight of the pre-rank score, standardised within the slate. */
   readonly preRank: number;
   /** Weight of the statistical teacher's score, where it is part of the prior; else 0. */
   readonly evidence: number;
-  /** Where the LM is trusted more and where less; absent: everywhere alike. */
+  /** Where the LM is trusted more or less; absent: the same everywhere. */
   readonly gate?: Gate;
-  /** Weights of what the likelihood says beyond its value; absent: none. */
+  /** Weights of further features of the likelihood; absent: none. */
   readonly views?: Readonly<Record<keyof LikelihoodViews, number>>;
 }
 
-/** Shares of the likelihood's weight by the spread of the prior over the slate. */
+/** Scales the likelihood's weight by the spread of the prior over the slate. */
 export interface Gate {
   /** Upper ends of all bins but the last, nats. */
   readonly upTo: readonly number[];
-  /** Of each bin, from 0 to 1. */
+  /** Factor of each bin, 0 to 1. */
   readonly factors: readonly number[];
 }
 
-/** The likelihoods of a slate seen relative to each other, a value per candidate. */
+/** A slate's likelihoods relative to each other, one value per candidate. */
 export interface LikelihoodViews {
   readonly standardised: readonly number[];
   /** -log2(rank + 1), from 1. */
   readonly rank: readonly number[];
-  /** By how much the likeliest leads the second, nats; 0 for the others. */
+  /** The likeliest candidate's lead over the second, nats; 0 for the others. */
   readonly margin: readonly number[];
 }
 
@@ -55,7 +55,7 @@ export function likelihoodViews(logLikelihood: readonly number[]): LikelihoodVie
   };
 }
 
-/** Standard deviation over the candidates: how much the prior says about a slate, nats. */
+/** Standard deviation over the candidates, nats: how much the prior says about a slate. */
 export function spread(weighed: readonly number[]): number {
   const mean = weighed.reduce((a, b) => a + b, 0) / weighed.length;
   return Math.sqrt(weighed.reduce((a, w) => a + (w - mean) ** 2, 0) / weighed.length);
@@ -68,10 +68,10 @@ export function gateIndex(upTo: readonly number[], weighed: readonly number[]): 
   return bin < 0 ? upTo.length : bin;
 }
 
-/** What the prior looks at, per candidate in input order. */
+/** Inputs of the prior, per candidate in input order. */
 export interface PriorInput {
   readonly scores: readonly number[];
-  /** Candidates with equal scores share the positions that they take up together; default: input order decides. */
+  /** Candidates with equal scores share the average of their positions' weights; default: input order decides. */
   readonly sharePositions?: boolean;
   /** The statistical teacher's scores, out of sample for this slate. */
   readonly evidence?: readonly number[];
@@ -91,7 +91,7 @@ export function standardise(scores: readonly number[]): number[] {
   return scores.map((s) => (std > 1e-12 ? (s - mean) / std : 0));
 }
 
-/** The prior's part of the score of each candidate, in input order. */
+/** The prior's contribution to each candidate's score, in input order. */
 export function computePrior(prior: Prior, input: PriorInput): number[] {
   const listed = input.scores.map((_, j) => prior.place[Math.min(j, prior.place.length - 1)] ?? 0);
   const place = input.sharePositions ? averageOverTies(input.scores, listed) : listed;
@@ -131,17 +131,20 @@ export const orderBy = (scores: readonly number[]): number[] =>
 export interface Terms {
   readonly likelihood: boolean;
   readonly evidence: boolean;
-  /** The stage before: its scores and the positions it gave; default true. */
+  /** The previous stage's scores and positions; default true. */
   readonly order?: boolean;
 }
 
-/** Number of position weights of slates of up to n candidates; the first is no weight, it is 0. */
+/** Number of position weights for slates of up to n candidates, the fixed 0 of the first position included. */
 const positionsIn = (n: number, { order = true }: Terms): number => (order ? numPositionWeights(n) : Math.min(1, n));
 
-/** Beyond the tenth, positions share a weight up to each of these: few true items stand so low, and a fit costs their square. */
+/**
+ * Beyond the tenth, positions up to each of these share a weight: few true items are that low, and a fit's cost is
+ * quadratic.
+ */
 const sharedUpTo = [15, 20, 30, 50, 75];
 
-/** Which weight a position of the input order has, from 0. */
+/** Index of the weight for a position of the input order, from 0. */
 function weightIndex(position: number): number {
   if (position < 10) return position;
   const bin = sharedUpTo.findIndex((end) => position < end);
@@ -160,7 +163,7 @@ function toChoice(e: PriorExample, positions: number, terms: Terms): ChoiceExamp
     ...(terms.likelihood ? [e.logLikelihood] : []),
     ...(terms.evidence ? [e.evidence] : []),
   ];
-  const k = positions - 1 + columns.length; // all position weights but the first, then the columns
+  const k = positions - 1 + columns.length; // all position weights except the first, then the columns
   const features = new Float64Array(n * k);
   for (let j = 0; j < n; j++) {
     if (order && j > 0) features[j * k + weightIndex(j) - 1] = 1;
@@ -172,8 +175,9 @@ function toChoice(e: PriorExample, positions: number, terms: Terms): ChoiceExamp
 }
 
 /**
- * Fits the prior on held-out slates of any sizes; there is a weight for every position of the largest up to the tenth, and
- * shared ones beyond. At least a thousand are advised (in a prototype 300 gave half the lift, 100 hurt). With `centre` the fit starts from that prior and leaves it as far as the slates ask for (MAP).
+ * Fits the prior on held-out slates of any sizes. Each of the first ten positions has its own weight; later ones share.
+ * Use at least a thousand slates (in a prototype 300 gave half the lift, 100 hurt). With `centre`, the fit is pulled
+ * towards that prior (MAP).
  */
 export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre?: Prior): Prior {
   const n = examples.reduce((most, e) => Math.max(most, e.scores.length), centre?.place.length ?? 0);
@@ -199,7 +203,7 @@ export function fitPrior(examples: readonly PriorExample[], terms: Terms, centre
   };
 }
 
-/** Strength of the pull toward a prior fitted on other slates; a thousand slates move a weight about half-way at this. */
+/** Strength of the pull towards `centre`; with this value, a thousand slates move a weight about half-way. */
 const centrePenalty = 0.03;
 
 const packWeights = (p: Prior, n: number, terms: Terms): number[] => [
@@ -216,7 +220,7 @@ const packWeights = (p: Prior, n: number, terms: Terms): number[] => [
 export const directScores = (prior: Prior, input: PriorInput, logLikelihood: readonly number[] | undefined): number[] =>
   addLikelihood(prior, computePrior(prior, input), logLikelihood);
 
-/** Direct-mode scores where the prior's part is known. */
+/** Direct-mode scores, given the prior's contribution. */
 export function addLikelihood(
   { likelihood, gate, views }: Pick<Prior, "likelihood" | "gate" | "views">,
   weighed: readonly number[],
@@ -235,7 +239,7 @@ export function addLikelihood(
   });
 }
 
-/** A prior fitted on all slates, and one for each fold that has not seen that fold. */
+/** A prior fitted on all slates, and one per fold that has not seen that fold. */
 export interface FoldedPriors {
   readonly whole: Prior;
   readonly byFold: readonly Prior[];
@@ -252,6 +256,6 @@ export const fitFolds = <E extends FoldedExample>(
   byFold: Array.from({ length: numFolds }, (_, fold) => fitOne(examples.filter((e) => e.fold !== fold))),
 });
 
-/** Honest scores on the slates that the priors were fitted on: each fold by the prior that has not seen it. */
+/** Out-of-sample scores on the slates the priors were fitted on: each fold by the prior that has not seen it. */
 export const outOfSample = ({ byFold }: FoldedPriors, examples: readonly FoldedExample[]): number[][] =>
   examples.map((e) => directScores(byFold[e.fold] as Prior, e, e.logLikelihood));

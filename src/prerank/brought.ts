@@ -1,13 +1,13 @@
-/** A pre-ranker that a user brings: the interface of ours (types.ts), with what ours take from elsewhere handed over. */
+/** A user's own pre-ranker: the same interface as ours (types.ts), plus the data that ours get elsewhere. */
 import type { TrainingView } from "../data/split.ts";
 import type { Item } from "../data/types.ts";
 import type { FitPurpose, PreRanker } from "./types.ts";
 
-/** All that it may learn from: sequences of item rows by user, empty for users that are held out. */
+/** Everything it may learn from: sequences of item rows by user, empty for held-out users. */
 export interface Training extends TrainingView {
   /** Texts by item row. */
   readonly items: readonly Item[];
-  /** Of the run: everything random derives from it. */
+  /** The run's seed, from which everything random derives. */
   readonly seed: number;
 }
 

@@ -1,7 +1,7 @@
 /**
- * Slates of the mid-training segment, out of sample: users are dealt into folds, and each fold's slates come from a
- * pre-ranker fitted on the other folds' mid-training interactions. For whoever only weighs statistics (the teacher);
- * the language model has seen these answers.
+ * Slates of the mid-training segment, out of sample: users are divided into folds, and each fold's slates come from a
+ * pre-ranker fitted on the other folds' mid-training interactions. Only for consumers that weigh statistics (the
+ * teacher): the language model has seen these answers.
  */
 import { unitHash } from "../core/rng.ts";
 import { allowedFor, checkTrainingView } from "../data/leakage.ts";
@@ -16,7 +16,7 @@ export interface CrossFittedSlates {
   readonly slates: readonly Slate[];
 }
 
-/** One entry a fold; every user's slates are in exactly one. Fits `folds` pre-rankers. */
+/** One entry per fold; every user's slates are in exactly one. Fits `folds` pre-rankers. */
 export async function crossFittedSlates(
   data: SplitDataset,
   fitted: FitPreRanker,

@@ -1,6 +1,6 @@
 /**
- * The pre-rankers of a recipe by name: which there are, what each learns from, and what one says of given candidates. The
- * stages make slates by it and the service asks by it, so that a caller's candidates are judged as the run's own were.
+ * The pre-rankers of a recipe by name: which there are, what each learns from, and how each scores given candidates.
+ * Both the stages and the service use this, so a caller's candidates are judged as the run's own were.
  */
 import { nameModule } from "../core/module-name.ts";
 import { deriveSeed } from "../core/rng.ts";
@@ -12,13 +12,13 @@ import type { PreRanker, Ranked } from "./types.ts";
 export interface ExpertNames {
   readonly kind: string;
   readonly experts: readonly string[];
-  /** Files of scores that were computed elsewhere, by name. */
+  /** Files of scores computed elsewhere, by name. */
   readonly scores: Readonly<Record<string, string>>;
-  /** A module of the user's; "" = none. */
+  /** The user's module; "" = none. */
   readonly module: string;
 }
 
-/** Cheap ones first; none where slates were logged. */
+/** Cheap ones first; none if slates were logged. */
 export function listExperts({ kind, experts, scores, module }: ExpertNames): string[] {
   if (kind === "logged") return [];
   const own = module === "" ? [] : [nameModule(module)];
@@ -27,22 +27,22 @@ export function listExperts({ kind, experts, scores, module }: ExpertNames): str
   return names.sort((a, b) => cost(a) - cost(b));
 }
 
-/** The language model's beams come from stage midtrain; all else needs the data alone. */
+/** The language model's beams come from stage midtrain; the others need only the data. */
 export const needsLanguageModel = (prerank: ExpertNames): boolean => listExperts(prerank).includes("generative");
 
-/** Those that are fitted in seconds. */
+/** Fitted in seconds. */
 const isCheap = (name: string): boolean => name !== "sasrec" && name !== "generative";
 
-/** Fits are cheap enough to hold back only a tenth of the users. */
+/** Folds of cheap pre-rankers: each fit holds out only a tenth of the users. */
 const cheapFolds = 10;
 
 export interface ExpertFits {
   /** prerank.folds */
   readonly folds: number;
   readonly refit: boolean;
-  /** Of the run. */
+  /** The run's seed. */
   readonly seed: number;
-  /** Also for slates of the mid-training segment. */
+  /** Also make slates of the mid-training segment. */
   readonly midtrain: boolean;
 }
 
@@ -56,19 +56,19 @@ export function planExpert(data: SplitDataset, name: string, o: ExpertFits): Fit
   return plans.map((plan) => ({ ...plan, segments: plan.segments.filter((s) => s !== "midtrain") }));
 }
 
-/** Items it lists: beams as wide as the others' lists cost in proportion. */
+/** Items it lists: fewer for beam search, whose cost grows with them. */
 export const listDepth = (name: string, prerank: { readonly candidates: number; readonly depth: number }): number =>
   name === "generative" ? prerank.candidates : Math.max(prerank.candidates, prerank.depth);
 
-/** Scores at or below it only fill up a list. */
+/** Scores at or below this only fill up a list. */
 export const silentUpTo = ({ floor, scale }: Pick<PreRanker, "floor" | "scale">): number =>
   floor ?? (scale === "log" ? 0 : Number.NEGATIVE_INFINITY);
 
-/** Six digits are enough for a feature, and half of a file. */
+/** Six digits are enough for a feature and halve the file. */
 export const shortScore = (score: number | null): number | null =>
   score === null ? null : Number(score.toPrecision(6));
 
-/** The score of every candidate by a pre-ranker's list, as a slate keeps it; null where the list says nothing of it. */
+/** Every candidate's score in a pre-ranker's list, as a slate stores it; null where the list has none. */
 export function scoresIn(
   { items, scores }: Ranked,
   about: Pick<PreRanker, "floor" | "scale">,

@@ -1,14 +1,14 @@
 /**
- * Who is fitted on what, and whose slates it then makes. Every fit leaves out what it is asked for:
+ * What each fit of a pre-ranker is trained on, and whose slates it makes. No fit sees what it has to predict:
  *
  *   by segment (folds = 0)    rerank slates      all users through midtrain
  *                             validation slates  all users through rerank
  *                             test slates        all users through rerank; with refit through validation
  *   by user (folds >= 2)      slates of any segment of the users of one fold: the other folds' users through rerank, with
- *                             refit through validation. Nothing of the user asked about is ever in the fit, so slates of all
- *                             positions look alike, and positions of the mid-training segment can teach a ranker too
+ *                             refit through validation. A fit never includes the users it makes slates for, so slates of
+ *                             all positions look alike, and mid-training positions can teach a ranker too
  *
- * The first fit is the one that settings may be chosen with, on validation positions.
+ * Settings may be chosen with the first fit, on validation positions.
  */
 import { unitHash } from "../core/rng.ts";
 import { allowedFor, checkTrainingView } from "../data/leakage.ts";
@@ -16,7 +16,7 @@ import { type TrainingView, trainingView } from "../data/split.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
 
 export interface FitPlan {
-  /** Unique within a plan; seeds and files of a fit are named after it. */
+  /** Unique within a plan; names the fit's seeds and files. */
   readonly name: string;
   readonly view: TrainingView;
   /** Segments whose slates it makes. */
@@ -34,7 +34,7 @@ export interface FitOptions {
   readonly midtrain: boolean;
 }
 
-/** Checked for leaks, in the order they are to be made. */
+/** Checked for leaks, in the order to fit them. */
 export function planFits(data: SplitDataset, o: FitOptions): FitPlan[] {
   const plans = o.folds >= 2 ? byUser(data, o) : bySegment(data, o.refit);
   for (const plan of plans) checkFit(data, plan, o.refit);
@@ -72,7 +72,10 @@ function byUser(data: SplitDataset, o: FitOptions): FitPlan[] {
   });
 }
 
-/** A fit sees of the users it is asked about nothing of the segments it is asked for, and of the others no more than test slates may. */
+/**
+ * Checks that a fit sees nothing of the segments it must predict for its own users, and of others no more than test
+ * slates may.
+ */
 export function checkFit(data: SplitDataset, plan: FitPlan, refit: boolean): void {
   for (const segment of plan.segments) {
     const most = allowedFor(segment, refit);

@@ -1,13 +1,14 @@
 /**
- * Several pre-rankers as one. Each expert e gives a list of its best items with scores; the pool of a query is the union of
- * the lists, and an item's fused score is log-linear in what the experts say of it:
+ * Several pre-rankers as one. Each expert e lists its best items with scores; the pool of a query is the union of the
+ * lists, and an item's fused score is log-linear in the experts' scores:
  *
  *   score(i) = sum over e of  value_e * v_e(i) + missing_e * [i is not in e's list]
  *   v_e(i)   = e's score on its log scale (log-probability; log of counts and similarities) where it has one,
  *              else the lowest of e's list; 0 if the list is empty
  *
- * The weights are a conditional logit (eval/choice-model) over pools that hold the true item, fitted on slates that the
- * experts have not seen the answers of. `missing` lets an expert's silence count for more, or less, than its lowest score.
+ * The weights are a conditional logit (eval/choice-model) over pools that hold the true item, fitted on slates whose
+ * answers the experts have not seen. `missing` lets an absent item count for more, or less, than the expert's lowest
+ * score.
  *
  * Shapes: E experts, J items of a pool.
  */
@@ -15,7 +16,7 @@ import { type ChoiceExample, fitChoiceModel } from "../eval/choice-model.ts";
 import { silentUpTo } from "./experts.ts";
 import type { PreRanker, Ranked } from "./types.ts";
 
-/** What has to be known of an expert's scores. */
+/** How to read an expert's scores. */
 export type ExpertScale = Pick<PreRanker, "name" | "scale" | "floor">;
 
 export interface ExpertWeight {
@@ -71,7 +72,7 @@ export interface FusionExample {
 }
 
 /**
- * @param examples out of sample for every expert; those whose pool lacks the target teach nothing and are passed over
+ * @param examples out of sample for every expert; those whose pool lacks the target are skipped
  * @returns undefined if no pool holds its target
  */
 export function fitFusion(
@@ -97,7 +98,7 @@ export function fitFusion(
   );
 }
 
-/** An expert alone, as a fusion: its own order, then whatever the others add. */
+/** A single expert as a fusion: its own order, then whatever the others add. */
 export const aloneAs = (chosen: string, experts: readonly ExpertScale[]): Fusion =>
   Object.fromEntries(
     experts.map(({ name }) => [name, name === chosen ? { value: 1, missing: -1e3 } : { value: 0, missing: 0 }]),
@@ -108,7 +109,7 @@ export interface Fused extends Ranked {
   readonly experts: Readonly<Record<string, readonly (number | null)[]>>;
 }
 
-/** The best `n` of the pool, all of it by default; equal scores in the order of the pool, which the experts' ranks decide. */
+/** The best `n` of the pool (default: all); equal scores keep the pool's order, which follows the experts' ranks. */
 export function fuse(
   lists: readonly Ranked[],
   experts: readonly ExpertScale[],

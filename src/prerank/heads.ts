@@ -1,14 +1,14 @@
 /**
- * The head of a long slate: a language model's cost is linear in the candidates it is asked about, so it can be asked about
- * the most promising ones alone (prompts.candidates), chosen by the evidence, else by the pre-rank. To the model the head is
- * a slate like any other, in pre-rank order; what it does not see follows, in the order it was left out by.
+ * The head of a long slate: a language model's cost is linear in the number of candidates, so it can be asked about
+ * only the most promising ones (prompts.candidates), chosen by the evidence, else by the pre-rank. To the model the
+ * head is a slate like any other, in pre-rank order; the rest follows in the order by which the head was chosen.
  *
- * Shapes: N candidates, k of them in the head. Indices are those of the whole slate.
+ * Shapes: N candidates, k of them in the head. Indices refer to the whole slate.
  */
 import { type Slate, slateLabels } from "./types.ts";
 
 export interface Parted {
-  /** Indices, ascending: the order of the slate before. */
+  /** Indices, ascending: the order of the whole slate. */
   readonly head: readonly number[];
   /** Indices of the others, best first. */
   readonly tail: readonly number[];
@@ -16,7 +16,7 @@ export interface Parted {
 
 /**
  * @param most k; 0 = all
- * @param evidence of every candidate, larger is better, equal ones in the order of the slate; absent: that order decides
+ * @param evidence score per candidate, larger is better, ties in slate order; absent: slate order decides
  */
 export function partCandidates(numCandidates: number, most: number, evidence?: readonly number[]): Parted {
   const all = Array.from({ length: numCandidates }, (_, i) => i);
@@ -25,7 +25,7 @@ export function partCandidates(numCandidates: number, most: number, evidence?: r
   return { head: best.slice(0, most).sort((a, b) => a - b), tail: best.slice(most) };
 }
 
-/** An order of the head's own indices as one of the whole slate. */
+/** Turns an order of the head's own indices into one of the whole slate. */
 export const wholeOrder = ({ head, tail }: Parted, order: readonly number[]): number[] => [
   ...order.map((i) => head[i] as number),
   ...tail,

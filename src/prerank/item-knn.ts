@@ -7,7 +7,7 @@
  *   score(j | history) = Σ over the last `history` items h, age 0 = last, of
  *                        recency^age · C(h,j) / D(h,j)  +  transitionWeight · transitionRecency^age · T(h,j) / D(h,j)
  *
- * n_i is the number of interactions of i. Items that no neighbour reaches follow by popularity.
+ * n_i is the number of interactions of i. Items without a neighbour in the history follow, by popularity.
  * The form is an early prototype's (cosine + transitions over the last 20); the values are ours.
  */
 import type { TrainingView } from "../data/split.ts";
@@ -25,7 +25,7 @@ export interface ItemKnnOptions {
   readonly shrinkage: number;
   /** Exponent of n_i·n_j; .5 is the cosine. */
   readonly alpha: number;
-  /** How many of the latest items vote. */
+  /** Number of latest items that vote. */
   readonly history: number;
   /** Weight of a co-occurrence vote by age: recency^age. */
   readonly recency: number;
@@ -34,8 +34,8 @@ export interface ItemKnnOptions {
 }
 
 /**
- * Tuned by random search on MovieLens-100K's rerank segment with a fit on midtrain (never on validation or test):
- * HR@10 .200, MRR .077 there. An early prototype's values (window 10, decay .8, weight 10) reach .140 under this protocol.
+ * Tuned by random search on MovieLens-100K's rerank segment with a fit on midtrain (never on validation or test): HR@10
+ * .200, MRR .077 there. An early prototype's values (window 10, decay .8, weight 10) reach .140 under this protocol.
  */
 export const defaultItemKnn: ItemKnnOptions = {
   window: 50,
@@ -48,10 +48,10 @@ export const defaultItemKnn: ItemKnnOptions = {
   transitionRecency: 0.6,
 };
 
-/** Scores of items that no neighbour reaches are popularity shares times this: below any vote. */
+/** Items without a neighbour score their popularity share times this: below any vote. */
 const fallbackScale = 1e-6;
 
-/** Fits in one pass over the training view; deterministic. Memory: one entry a co-occurring pair. */
+/** Fits in one pass over the training view; deterministic. Memory: one entry per co-occurring pair. */
 export function fitItemKnn(training: TrainingView, options: ItemKnnOptions = defaultItemKnn): PreRanker {
   const { numItems } = training;
   const { starts, columns, cooccurrence, transitions, counts } = countNeighbours(

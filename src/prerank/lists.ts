@@ -1,6 +1,6 @@
 /**
- * What every pre-ranker proposes for every position that slates are made for: its best items with scores, and what that
- * says of it (hit rates, the best single one). Fused lists are a pre-ranker like any other here.
+ * What every pre-ranker proposes for each position that gets a slate: its best items with scores; and how good the
+ * proposals are (hit rates, the best single pre-ranker). Fused lists count as a pre-ranker like any other.
  */
 import type { Segment } from "../data/types.ts";
 import { ndcgAt, recallAt, reciprocal } from "../eval/metrics.ts";
@@ -12,7 +12,7 @@ import type { FitPreRanker, PreRanker, Ranked, Repeats } from "./types.ts";
 export type BySegment<T> = Partial<Record<Segment, readonly T[]>>;
 
 export interface ExpertLists {
-  /** As it is called in recipes, slates and tables. */
+  /** As in recipes, slates and tables. */
   readonly name: string;
   readonly scale: PreRanker["scale"];
   readonly floor?: number;
@@ -50,7 +50,7 @@ export async function collectLists(
   return { name, scale: about.scale, ...(about.floor === undefined ? {} : { floor: about.floor }), lists };
 }
 
-/** Typed arrays take a third of the memory; slates are made of a few of them at a time. */
+/** Typed arrays need a third of the memory; slates are made from a few at a time. */
 const compact = ({ items, scores }: Ranked): Ranked => ({
   items: Int32Array.from(items),
   scores: Float64Array.from(scores),

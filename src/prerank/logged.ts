@@ -1,10 +1,10 @@
 /**
- * Slates of a log: the candidates, order and scores are the incumbent ranker's. History: the user's interactions strictly
- * before the slate was shown.
+ * Slates of a log: the candidates, order and scores are the incumbent ranker's. History: the user's interactions
+ * strictly before the slate was shown.
  *
- * Segments. Global-time split: the segment the slate's time falls into. Otherwise: the segment of the user's sequence that
- * its history ends in. Either way what was chosen lies at or behind the history's end, so views through earlier segments do
- * not hold it; a slate whose own time reaches into the next segment (its clicks lie on both sides) is left out.
+ * Segments. Global-time split: the segment the slate's time falls into. Otherwise: the segment of the user's sequence
+ * that its history ends in. Either way the choice comes at or after the history's end, so views through earlier
+ * segments do not hold it; a slate that reaches into the next segment (with clicks on both sides) is left out.
  */
 import { createHash } from "node:crypto";
 import { countBefore, segmentRange } from "../data/split.ts";
@@ -13,19 +13,19 @@ import type { SlateSegment } from "./slates.ts";
 import type { Slate } from "./types.ts";
 
 export interface LoggedSkips {
-  /** Shown within the mid-training segment: only its interactions are learned from. */
+  /** Shown within the mid-training segment, of which only interactions are learned from. */
   readonly midtrain: number;
-  /** Nothing the user did comes before the slate. */
+  /** The user did nothing before the slate. */
   readonly noHistory: number;
   /** Clicks on both sides of a segment's end. */
   readonly straddling: number;
   /** Candidates beyond `maxCandidates`, cut from the end of the incumbent's order. */
   readonly cutCandidates: number;
-  /** Left without two different labels by that cut. */
+  /** Without two different labels after that cut. */
   readonly nothingToOrder: number;
 }
 
-/** @param maxCandidates longer slates keep the incumbent's first so many */
+/** @param maxCandidates longer slates keep this many, the incumbent's first */
 export function loggedSlates(
   data: SplitDataset,
   maxCandidates: number,

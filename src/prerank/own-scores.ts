@@ -1,6 +1,6 @@
 /**
- * A pre-ranker whose scores were computed elsewhere, by user: fixed whatever the history, and not ours to refit. Whoever
- * brings them answers for what they were learned from; lists.ts compares hit rates of the segments.
+ * A pre-ranker whose scores were computed elsewhere, by user: fixed, whatever the history, and never refitted. Whoever
+ * supplies them is responsible for what they were learned from; lists.ts compares hit rates of the segments.
  */
 import type { ScoredItems } from "../data/scores.ts";
 import { oneByOne, type PreRanker } from "./types.ts";

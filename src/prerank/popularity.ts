@@ -1,4 +1,4 @@
-/** Popularity: the pre-ranker everybody should beat. Score = interactions of the item in the training view. */
+/** Popularity: the baseline every pre-ranker should beat. Score = interactions of the item in the training view. */
 import type { TrainingView } from "../data/split.ts";
 import { selectTop, tieKeys } from "./top.ts";
 import { oneByOne, type PreRanker } from "./types.ts";

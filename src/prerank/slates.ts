@@ -1,6 +1,7 @@
 /**
- * Builds slates: for every position of a segment the pre-ranker's top N given everything before it. What the pre-ranker
- * may have learned from: fits.ts. A slate's history may reach past the fit: it is what the user had really done by then.
+ * Builds slates: for every position of a segment, the pre-ranker's top N given everything before it. What the
+ * pre-ranker may learn from: fits.ts. A slate's history may reach past the fit: it is what the user had really done by
+ * then.
  */
 import { createHash } from "node:crypto";
 import { segmentRange } from "../data/split.ts";
@@ -9,9 +10,9 @@ import { planFits } from "./fits.ts";
 import type { FitPreRanker, PreRanker, Ranked, Repeats, Slate } from "./types.ts";
 
 export interface SlateOptions {
-  /** Candidates a slate, N. Paper: 10. */
+  /** Candidates per slate, N. Paper: 10. */
   readonly size: number;
-  /** `unseen`: items of the history are no candidates, and positions whose answer is in the history are skipped. */
+  /** `unseen`: items of the history are not candidates, and positions whose answer is in the history are skipped. */
   readonly repeats: Repeats;
   /** Positions with a shorter history are skipped; at least 1. */
   readonly minHistory: number;
@@ -27,7 +28,7 @@ export interface SlateStats {
   readonly hitRate: number;
   /** Mean of 1/rank over all slates, misses 0. */
   readonly mrr: number;
-  /** How often the target stands at each candidate position. */
+  /** How often the target is at each candidate position. */
   readonly targetPositions: readonly number[];
   readonly users: number;
   /** Positions left out: answer already in the history, too little history, or too few candidates. */
@@ -40,7 +41,7 @@ export type SlateSegment = Exclude<Segment, "midtrain">;
 export const slateId = (datasetHash: string, user: number, position: number): string =>
   createHash("sha256").update(`${datasetHash}/${user}/${position}`).digest("hex").slice(0, 20);
 
-/** Histories ranked at once. */
+/** Histories per batch. */
 const batchSize = 256;
 
 /** A position of a segment to build a slate for. */
@@ -52,7 +53,7 @@ export interface Query {
   readonly history: Int32Array;
 }
 
-/** The positions of a segment that slates are built for, by user row and position, and why others are not. */
+/** The positions of a segment to build slates for, by user row and position, and why others were skipped. */
 export function buildQueries(
   data: SplitDataset,
   segment: Segment,
@@ -77,7 +78,7 @@ export function buildQueries(
   return { queries, skipped };
 }
 
-/** Asks a pre-ranker about many positions, some at a time. */
+/** Asks a pre-ranker about many positions, in batches. */
 export async function rankInBatches(
   preRanker: PreRanker,
   queries: readonly Query[],
@@ -96,7 +97,7 @@ export async function rankInBatches(
   return ranked;
 }
 
-/** The slate of a position, from what was proposed for it. */
+/** The slate of a position, from what a pre-ranker proposed. */
 export function makeSlate(data: SplitDataset, segment: Segment, query: Query, proposed: Ranked): Slate {
   const { user, position, target } = query;
   const candidates = Array.from(proposed.items);
@@ -130,8 +131,8 @@ export async function buildSlates(
 }
 
 /**
- * The slates of the three segments by one pre-ranker, fitted by segment (prerank/fits). It is asked for slates only until
- * the next one is fitted.
+ * The slates of the three segments by one pre-ranker, fitted by segment (prerank/fits). Each fit is used before the
+ * next one is made.
  */
 export async function buildAllSlates(
   data: SplitDataset,

@@ -1,6 +1,6 @@
-/** Selecting the best n of dense scores, ties by a hash of the row that carries no order. */
+/** Selecting the best n of dense scores, ties broken by a hash of the row, which carries no order. */
 
-/** A fixed pseudo-random key a row (Murmur3's finaliser), distinct for distinct rows. */
+/** A fixed pseudo-random key per row (Murmur3's finaliser), distinct for distinct rows. */
 export function tieKeys(numItems: number): Uint32Array {
   const keys = new Uint32Array(numItems);
   for (let i = 0; i < numItems; i++) {
@@ -12,7 +12,7 @@ export function tieKeys(numItems: number): Uint32Array {
   return keys;
 }
 
-/** The n highest scores whose row is not excluded, best first; fewer when fewer are left. O(items) for small n. */
+/** The n highest scores whose row is not excluded, best first; fewer if fewer are left. O(items) for small n. */
 export function selectTop(
   scores: Float64Array,
   n: number,

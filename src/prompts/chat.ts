@@ -1,7 +1,7 @@
 /**
  * A model's chat template (Jinja), rendered once: the template is applied to a conversation with a placeholder for the
- * question, and what it writes before and behind is kept. The question itself never passes through the template, so
- * nothing an item's text holds can act on it, and the frame is the same for every prompt. The reference is
+ * question, and what it writes before and after the placeholder is kept. The question itself never passes through the
+ * template, so item text cannot act on it, and the frame is the same for every prompt. The reference is
  * `apply_chat_template` of transformers (tests/golden/chat-templates.json is checked against both).
  */
 import { Template } from "@huggingface/jinja";
@@ -14,7 +14,7 @@ export interface ChatModel {
   /** "" if the model has none. */
   readonly bosToken: string;
   readonly eosToken: string;
-  /** Every special token of the vocabulary, as spelled. */
+  /** The spelling of every special token of the vocabulary. */
   readonly specialTokens: readonly string[];
 }
 
@@ -24,8 +24,8 @@ export interface ChatMessage {
 }
 
 /**
- * What templates may ask for besides the messages. Reasoning is written into the answer, where it is trained and
- * rewarded, hence no hidden thinking; a fixed date, because templates that print today's would change results overnight.
+ * What templates may use besides the messages. No hidden thinking: reasoning is part of the answer, where it is trained
+ * and rewarded. A fixed date: templates that print today's would change results overnight.
  */
 export const templateSettings = { enable_thinking: false, date_string: "26 Jul 2024" } as const;
 

@@ -1,7 +1,7 @@
 /**
- * Context compression (TR): fewer prompt tokens for the same answer. A compressor takes what a prompt would show and gives
- * back what it shows instead; candidates are never dropped. The deterministic one keeps the history within a token budget
- * and cuts titles; a learned one is another implementation of the same interface.
+ * Context compression (TR): fewer prompt tokens for the same answer. A compressor maps what a prompt would show to what
+ * it shows instead; candidates are never dropped. The deterministic one keeps the history within a token budget and
+ * cuts titles; a learned one would implement the same interface.
  */
 import { type Encoder, item } from "./pieces.ts";
 import { listing, type PromptInput, type PromptOptions } from "./rerank.ts";
@@ -14,15 +14,15 @@ export interface Compressor {
 export interface BudgetOptions {
   /** Tokens that the listed history may take; 0 = any number. */
   readonly historyTokens: number;
-  /** Words of a title that are kept; 0 = all. */
+  /** Words to keep of a title; 0 = all. */
   readonly titleWords: number;
-  /** Latest items that are looked at. */
+  /** Number of latest items considered. */
   readonly historyItems: number;
 }
 
 /**
- * Of an item seen several times the last time counts. Half of the budget goes to the latest items; the rest to the older
- * ones that share most title words with the candidates, rare words weighing more, the latest first among equals.
+ * Of repeated items only the last occurrence counts. Half of the budget goes to the latest items; the rest to older
+ * ones that share most title words with the candidates, rare words weighing more, later items first among equals.
  * @param countTokens what listing an item costs, title included
  */
 export function budgetCompressor(o: BudgetOptions, countTokens: (row: number, title: string) => number): Compressor {
@@ -56,7 +56,7 @@ export function budgetCompressor(o: BudgetOptions, countTokens: (row: number, ti
   };
 }
 
-/** The compressor that the settings ask for, counting tokens as the model does; undefined = none. */
+/** The configured compressor, which counts tokens as the model does; undefined = none. */
 export function buildCompressor(
   prompts: PromptOptions & { readonly compress: Pick<BudgetOptions, "historyTokens" | "titleWords"> },
   encoder: Encoder,
@@ -77,7 +77,7 @@ function firstWords(title: string, n: number): string {
   return words.length <= n ? title : words.slice(0, n).join(" ");
 }
 
-/** How much a title has in common with the candidates': sum of 1 / (candidates that have the word) over its distinct words. */
+/** A title's overlap with the candidates': sum of 1 / (number of candidates with the word) over its distinct words. */
 function relevanceTo(titles: readonly string[]): (title: string) => number {
   const counts = new Map<string, number>();
   for (const title of titles)

@@ -21,7 +21,10 @@ export type UnparseableReason =
 export type Parsed =
   | {
       readonly kind: "ranking";
-      /** Indices into the slate's candidates, best first; a permutation, or the beginning of one where less was asked for. */
+      /**
+       * Indices into the slate's candidates, best first; a permutation, or the beginning of one where less was asked
+       * for.
+       */
       readonly order: readonly number[];
       readonly reasoning: string;
     }
@@ -29,7 +32,7 @@ export type Parsed =
 
 const unparseable = (reason: UnparseableReason, detail: string): Parsed => ({ kind: "unparseable", reason, detail });
 
-/** Reads candidates one behind the other, white space between them forgiven; `rest` is what follows the last one. */
+/** Reads candidates one after the other, ignoring white space between them; `rest` is what follows the last. */
 function readItems(body: string, spellings: readonly string[]): { found: number[]; rest: string } {
   const found: number[] = [];
   for (let at = pastSpace(body, 0); ; ) {
@@ -42,8 +45,8 @@ function readItems(body: string, spellings: readonly string[]): { found: number[
 }
 
 /**
- * Whether a spelling (not empty) stands at a place. Spellings begin and end alike; their last but one character, a digit of the
- * last code, tells most of them apart at the price of one comparison.
+ * Whether a non-empty spelling occurs at an index. Spellings begin and end alike; comparing the last but one character,
+ * a digit of the last code, rules most of them out.
  */
 function standsAt(body: string, spelling: string, at: number): boolean {
   const telling = Math.max(0, spelling.length - 2);
@@ -52,10 +55,10 @@ function standsAt(body: string, spelling: string, at: number): boolean {
 
 const isPrintable = (code: number): boolean => code > 0x20 && code < 0x7f;
 
-/** The first place from `at` on that is not white space. */
+/** The first index from `at` on that is not white space. */
 function pastSpace(text: string, at: number): number {
   let end = at;
-  // What is printable ASCII is decided without making a string of it: nearly everything that is read here.
+  // Printable ASCII, nearly everything read here, is decided without creating a string.
   while (end < text.length && !isPrintable(text.charCodeAt(end)) && (text[end] as string).trim() === "") end++;
   return end;
 }
@@ -68,9 +71,9 @@ function permutation(found: readonly number[], n: number, fewest: number, reason
 }
 
 /**
- * @param response decoded text of the response, special tokens included; what ends a turn of a chat reads as <|end|>
+ * @param response decoded text of the response, special tokens included; the end of a chat turn reads as <|end|>
  * @param spellings the candidates' semantic IDs as text, in slate order; distinct
- * @param fewest candidates that a complete answer has; default: all
+ * @param fewest candidates in a complete answer; default: all
  */
 export function parseResponse(
   response: string,
@@ -100,7 +103,7 @@ function parseCompact(response: string, spellings: readonly string[], mode: Prom
   }
   if (ended && rest.slice(markers.end.length).trim() !== "")
     return unparseable("trailing text", rest.slice(markers.end.length, markers.end.length + 60));
-  if (!ended) return unparseable("not ended", `stopped behind ${found.length} of ${spellings.length} candidates`);
+  if (!ended) return unparseable("not ended", `stopped after ${found.length} of ${spellings.length} candidates`);
   return permutation(found, spellings.length, fewest, reasoning);
 }
 
@@ -111,8 +114,8 @@ function parseJson(response: string, spellings: readonly string[], mode: PromptM
 }
 
 /**
- * A whole json answer: {"reasoning": string, "ranking": [every candidate's ID once]}, those two keys in that order and
- * nothing around them. White space is forgiven, line breaks within strings included.
+ * A whole json answer: {"reasoning": string, "ranking": [every candidate's ID once]}, exactly these two keys, in this
+ * order, nothing around them. White space is ignored, line breaks within strings included.
  */
 export function parseJsonAnswer(body: string, spellings: readonly string[], fewest: number = spellings.length): Parsed {
   let value: unknown;
@@ -138,16 +141,16 @@ export function parseJsonAnswer(body: string, spellings: readonly string[], fewe
   return permutation(found, spellings.length, fewest, reasoning.trim());
 }
 
-/** Every key of a valid JSON text in order, at any depth; JSON.parse would drop the first of two equal ones. */
+/** Every key of a valid JSON text in order, at any depth; JSON.parse would drop all but the last of equal keys. */
 const keysWritten = (json: string): string[] =>
   [...json.matchAll(/"((?:[^"\\]|\\.)*)"(\s*:)?/gs)].flatMap(([, name, colon]) => (colon ? [name as string] : []));
 
-/** Reasoning that cites items: `known` IDs become rows, the others are named. */
+/** Items that reasoning cites: known ones as rows, unknown ones as spelled. */
 export interface Citations {
   readonly words: readonly (string | number)[];
-  /** Rows in the order they are cited. */
+  /** Rows, in the order cited. */
   readonly cited: readonly number[];
-  /** What is written like a semantic ID and is none of the known ones. */
+  /** Spelled like a semantic ID, but not a known one. */
   readonly unknown: readonly string[];
 }
 

@@ -1,6 +1,6 @@
 /**
- * The alphabet of everything the model reads and writes. Text is tokenized piece by piece, so that the role of every
- * token is known (no offsets needed) and words can never become markers or semantic IDs.
+ * The alphabet of everything the model reads and writes. Text is tokenized piece by piece, so the role of every token
+ * is known without offsets, and words can never become markers or semantic IDs.
  */
 
 /** Marker tokens of the compact format. Added to the vocabulary; never produced from text. */
@@ -20,7 +20,7 @@ export type Marker = (typeof markers)[keyof typeof markers];
 export interface ItemPiece {
   readonly kind: "item";
   readonly row: number;
-  /** Shown as one of the slate. */
+  /** Shown as a candidate of the slate. */
   readonly candidate?: true;
 }
 
@@ -30,11 +30,11 @@ export type Piece =
   | { readonly kind: "text"; readonly text: string; readonly maxTokens?: number }
   /** An item, written as its semantic ID. */
   | ItemPiece
-  /** Where question and answer begin and where the answer ends: the words of the model's chat template, if it is asked in one. */
+  /** Where question and answer begin and the answer ends, in the words of the model's chat template if one is used. */
   | { readonly kind: "turn"; readonly at: "question" | "answer" | "end" };
 
 export const marker = (name: keyof typeof markers): Piece => ({ kind: "marker", token: markers[name] });
-/** @param maxTokens over-long text is cut there; undefined or 0: never */
+/** @param maxTokens longer text is cut there; undefined or 0: never */
 export const text = (value: string, maxTokens?: number): Piece =>
   maxTokens ? { kind: "text", text: value, maxTokens } : { kind: "text", text: value };
 export const item = (row: number): ItemPiece => ({ kind: "item", row });
@@ -45,17 +45,17 @@ export const turn = (at: "question" | "answer" | "end"): Piece => ({ kind: "turn
 export interface TextTokenizer {
   /** Token ids of plain text; adds nothing. */
   encode(text: string): number[];
-  /** Id of a token that stands in the vocabulary; throws if it does not. */
+  /** Id of a token of the vocabulary; throws if there is no such token. */
   tokenId(token: string): number;
 }
 
 /** What the prompts room needs of the catalogue of semantic IDs; sid/catalogue implements it. */
 export interface ItemSpelling {
-  /** The tokens that write an item, with begin and end tokens in the wrapped format. */
+  /** The tokens that spell an item, with begin and end tokens in the wrapped format. */
   tokensAt(row: number): readonly string[];
 }
 
-/** What stands around question and answer in the words of a chat template (chat.ts); special tokens are spelled out. */
+/** What a chat template writes around question and answer (chat.ts); special tokens are spelled out. */
 export interface ChatFrame {
   readonly question: string;
   readonly answer: string;
@@ -67,9 +67,18 @@ export interface ChatFrame {
 const codeLike = /^<s_([a-z])_\d+>$/;
 const aroundCodes: ReadonlySet<string> = new Set(["<|sid_begin|>", "<|sid_end|>"]);
 
+/** Level of every token that is a code of a semantic ID, by its id. */
+const readLevels = (special: ReadonlyMap<number, string>): ReadonlyMap<number, number> =>
+  new Map(
+    [...special].flatMap(([id, token]) => {
+      const [, letter = ""] = codeLike.exec(token) ?? [];
+      return letter === "" ? [] : [[id, letter.charCodeAt(0) - "a".charCodeAt(0)] as const];
+    }),
+  );
+
 /** Turns pieces into token ids; remembers the ids of items and texts. */
 export class Encoder {
-  /** How the model is addressed; undefined = without a chat template. */
+  /** Undefined = without a chat template. */
   readonly chat: ChatFrame | undefined;
   private readonly tokenizer: TextTokenizer;
   private readonly spelling: ItemSpelling;
@@ -77,10 +86,10 @@ export class Encoder {
   private readonly texts = new Map<string, readonly number[]>();
   private readonly special: ReadonlyMap<number, string>;
   private readonly levels: ReadonlyMap<number, number>;
-  /** Levels of a semantic ID in this vocabulary; 0: it has none. */
+  /** Levels of a semantic ID in this vocabulary; 0: it has no semantic IDs. */
   readonly numLevels: number;
 
-  /** @param special ids and spellings of tokens that no text may become: those GR2 added and the model's own */
+  /** @param special tokens that text must never become, id to spelling: those GR2 added and the model's own */
   constructor(
     tokenizer: TextTokenizer,
     spelling: ItemSpelling,
@@ -90,18 +99,13 @@ export class Encoder {
     this.spelling = spelling;
     this.chat = options.chat;
     this.special = options.special ?? new Map();
-    this.levels = new Map(
-      [...this.special].flatMap(([id, token]) => {
-        const [, letter = ""] = codeLike.exec(token) ?? [];
-        return letter === "" ? [] : [[id, letter.charCodeAt(0) - "a".charCodeAt(0)] as const];
-      }),
-    );
+    this.levels = readLevels(this.special);
     this.numLevels = 1 + Math.max(-1, ...new Set(this.levels.values()));
   }
 
   /**
-   * What a token is to a reader: plain text, a code of an item at a level from 0, what may stand around codes, or markup,
-   * which belongs around texts and never into them.
+   * What a token means: plain text, an item's code (its level, from 0), a token that may surround codes, or markup,
+   * which belongs around texts and never inside them.
    */
   classify(token: number): "text" | "around" | "markup" | number {
     const spelling = this.special.get(token);
@@ -146,7 +150,7 @@ export class Encoder {
     return this.chat ? this.tokenizer.encode(this.chat[at]) : [];
   }
 
-  /** Ids of words alone: what spells a special token of this vocabulary becomes a space. */
+  /** Ids of plain words: any spelling of a special token of this vocabulary becomes a space. */
   private plain(value: string): number[] {
     let words = value;
     for (;;) {
@@ -154,7 +158,7 @@ export class Encoder {
       const spelled = new Set(ids.flatMap((id) => this.special.get(id) ?? []));
       const defused = [...spelled].reduce((rest, token) => rest.replaceAll(token, " "), words);
       if (defused === words) return ids;
-      words = defused; // shorter, or as long with one special token less
+      words = defused; // shorter, or as long with one special token fewer
     }
   }
 

@@ -1,11 +1,11 @@
 /**
- * What makes visible reasoning worthless, whatever order follows it. Such an answer counts as invalid wherever answers are
- * read: in training, in evaluation and in the service, which never shows it. Pure, on tokens, so that it holds in any
- * language. The thresholds are ours.
+ * What makes visible reasoning worthless, whatever order follows it. Such an answer is invalid everywhere: in training,
+ * in evaluation and in the service, which never shows it. Pure and on tokens, so it works in any language. The
+ * thresholds are ours.
  */
 import type { Encoder } from "./pieces.ts";
 
-/** As reasons of an unparseable answer (parse.ts). */
+/** Used as reasons of an unparseable answer (parse.ts). */
 export const reasoningFaults = {
   repeats: "reasoning repeats itself",
   limit: "reasoning hit its limit",
@@ -17,7 +17,7 @@ export type FaultName = keyof typeof reasoningFaults;
 export const faultNames = Object.keys(reasoningFaults) as FaultName[];
 export type ReasoningFault = (typeof reasoningFaults)[FaultName];
 
-/** More answers of one kind than this are an alarm. */
+/** A larger share of one fault raises an alarm. */
 const alarmShare = 0.05;
 
 const advice: Readonly<Record<FaultName, string>> = {
@@ -27,14 +27,14 @@ const advice: Readonly<Record<FaultName, string>> = {
   copies: "Use a teacher that says more than the prompt does, or train SFT longer.",
 };
 
-/** Shares of each fault. @param reasons of the answers of mode think; undefined: a valid one */
+/** Shares of each fault. @param reasons of answers in mode think; undefined: a valid answer */
 export function measureFaults(reasons: readonly (string | undefined)[]): Readonly<Record<FaultName, number>> {
   const share = (name: FaultName): number =>
     reasons.filter((r) => r === reasoningFaults[name]).length / Math.max(1, reasons.length);
   return { repeats: share("repeats"), limit: share("limit"), special: share("special"), copies: share("copies") };
 }
 
-/** For people, a sentence for each fault that is too frequent. */
+/** A sentence for each fault that is too frequent. */
 export const describeFaults = (shares: Readonly<Record<FaultName, number>>): string[] =>
   faultNames
     .filter((name) => shares[name] > alarmShare)
@@ -50,8 +50,8 @@ export interface WrittenReasoning {
 }
 
 /**
- * @param limit tokens that reasoning may have: as many means that it was cut off
- * @param isWhole false while more may follow: an item may be incomplete
+ * @param limit most tokens of reasoning; reaching it means that it was cut off
+ * @param isWhole false while more may follow, so an item may be incomplete
  */
 export function findFault(
   { prompt, tokens }: WrittenReasoning,
@@ -82,12 +82,12 @@ function holdsSpecial(
   return isWhole && expected !== 0;
 }
 
-/** Longest block of tokens that is looked for again right after itself. */
+/** Longest block of tokens checked for immediate repetition. */
 const longestBlock = 32;
-/** So often in a row is a loop; a single token needs more, as in numbers and rules. */
+/** This many repetitions in a row are a loop; a single token needs more, as numbers and horizontal rules repeat it. */
 const loopTimes = 4;
 const singleTimes = 8;
-/** From so many trigrams on, fewer distinct ones than this share say the same over and over. */
+/** From this many trigrams on, too small a share of distinct ones counts as repetition. */
 const fewestTrigrams = 30;
 const leastDistinct = 0.5;
 
@@ -104,9 +104,9 @@ function repeatsItself(tokens: ArrayLike<number>): boolean {
   return grams.length >= fewestTrigrams && new Set(grams).size < leastDistinct * grams.length;
 }
 
-/** A run of prompt tokens as long as this is no citation. */
+/** A run of prompt tokens of this length is not a citation. */
 const copiedRun = 12;
-/** Reasoning with so many tokens out of such runs, and this share of all, says what was asked. */
+/** Reasoning with this many tokens from such runs, and this share of all, copies the prompt. */
 const fewestCopied = 24;
 const mostCopied = 0.8;
 

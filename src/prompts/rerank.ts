@@ -3,11 +3,12 @@
  *
  * compact   <|history|> ids [<|candidates|> ids] <|think|>   reasoning <|answer|> ids <|end|>
  *           without visible reasoning the prompt ends with <|answer|> and the response is   ids <|end|>
- * json      instructions in words, and {"reasoning": "...", "ranking": ["<id>", ...]} as the answer, whose beginning is
- *           given. GR2 v1's five principles: knowledge priming, items cited by semantic ID, the whole history and all
+ * json      instructions in words; the answer, whose beginning is given, is {"reasoning": "...", "ranking": ["<id>",
+ * ...]}.
+ *           GR2 v1's five principles: knowledge priming, items cited by semantic ID, the whole history and all
  *           candidates at once, fixed steps (pattern -> complement -> choice), a structured answer
  *
- * Either stands inside the model's chat template, if it is asked in one (chat.ts).
+ * Both are wrapped in the model's chat template if one is used (chat.ts).
  */
 import { candidate, type Encoder, type ItemPiece, item, marker, type Piece, text, turn } from "./pieces.ts";
 
@@ -19,7 +20,7 @@ import { candidate, type Encoder, type ItemPiece, item, marker, type Piece, text
  *   direct   it writes nothing: the order follows from the likelihood of every candidate
  */
 export type Mode = "think" | "answer" | "direct";
-/** The modes that generate, and so have a prompt of this file. */
+/** The modes that generate text and so use the prompts of this file. */
 export type PromptMode = Exclude<Mode, "direct">;
 
 export interface PromptOptions {
@@ -27,7 +28,7 @@ export interface PromptOptions {
   readonly historyItems: number;
   readonly showCandidates: boolean;
   readonly showTitles: boolean;
-  /** Tokens a title may take; 0 = any number. */
+  /** Most tokens of a title; 0 = any number. */
   readonly maxTitleTokens: number;
   readonly knowledgePriming: boolean;
 }
@@ -46,7 +47,7 @@ export const knowledge =
   "Shoppers move along chains: one item calls for its complement, a started series for its next part, a used-up " +
   "item for its refill. Recent interest weighs more than old interest.";
 
-/** The words of the json format, for every model that is asked in words. */
+/** The wording of the json format, shared by every model that is prompted in words. */
 export const instructions = {
   task: "You re-rank recommendations for one user.",
   history: "The user's history, oldest first:",
@@ -65,7 +66,7 @@ export const jsonParts = {
   separator: '", "',
   close: '"]}',
 } as const;
-/** What the prompt has already written of a json answer; the response goes on behind it. */
+/** The beginning of a json answer, written by the prompt; the response continues it. */
 export const jsonOpening: Readonly<Record<PromptMode, string>> = {
   think: jsonParts.open,
   answer: jsonParts.open + jsonParts.answer,
@@ -106,7 +107,7 @@ export function renderPrompt(input: PromptInput, mode: PromptMode, options: Prom
   ];
 }
 
-/** The items a rendered prompt shows, as history and as candidates. */
+/** The items a rendered prompt shows as history and as candidates. */
 export function itemsShown(pieces: readonly Piece[]): { history: number[]; candidates: number[] } {
   const items = pieces.filter((p) => p.kind === "item");
   return {
@@ -119,22 +120,22 @@ export function itemsShown(pieces: readonly Piece[]): { history: number[]; candi
 export interface ReasoningSteps {
   /** Dominant categories of the recent history, strongest first. */
   readonly pattern: readonly string[];
-  /** Which history items speak for the chosen candidate, strongest first. */
+  /** History items that support the chosen candidate, strongest first. */
   readonly support: readonly number[];
-  /** Latest history items said once more, oldest first, so that the answer stands right behind them; may be empty. */
+  /** Latest history items, repeated oldest first so that the answer directly follows them; may be empty. */
   readonly recap: readonly number[];
   /** The chosen item; null leaves it to the ranking that follows. */
   readonly choice: number | null;
 }
 
-/** Reasoning in a teacher's own words: text, and item rows where it cites one. Untrusted as any text. */
+/** Reasoning in a teacher's own words: text, and item rows where it cites items. Untrusted, like any text. */
 export interface FreeReasoning {
   readonly words: readonly (string | number)[];
 }
 
 export type AnyReasoning = ReasoningSteps | FreeReasoning;
 
-/** Visible reasoning, without what closes it. Inside a json answer it is the inside of a JSON string. */
+/** Visible reasoning, without its closing marker. In a json answer it is the content of a JSON string. */
 export function renderReasoning(reasoning: AnyReasoning, format: PromptOptions["format"]): Piece[] {
   const written = format === "json" ? (s: string) => text(JSON.stringify(s).slice(1, -1)) : (s: string) => text(s);
   if ("words" in reasoning) return reasoning.words.map((w) => (typeof w === "string" ? written(w) : item(w)));
@@ -150,7 +151,7 @@ export function renderReasoning(reasoning: AnyReasoning, format: PromptOptions["
 
 export type Part = "reasoning" | "ranking";
 
-/** A piece of a response with its role; `rank` = 0-based position in the answer of an item, for position weights. */
+/** A piece of a response with its role; `rank` = an item's 0-based position in the answer, for position weights. */
 export interface ResponsePiece {
   readonly piece: Piece;
   readonly part: Part;

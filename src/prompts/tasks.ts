@@ -1,6 +1,6 @@
 /**
- * The four mid-training tasks (after OneRec-Think, GR2 v1 §3): each renders one document of pieces, the first of which
- * is given and the rest learned.
+ * The four mid-training tasks (after OneRec-Think, GR2 v1 §3). Each renders one document as pieces; the first is given,
+ * the rest are learned.
  */
 import type { Item } from "../data/types.ts";
 import { item, marker, type Piece, text } from "./pieces.ts";
@@ -19,7 +19,7 @@ export function describe(it: Item): string {
   return `${parts.join(" ")}.${it.description ? ` ${it.description}` : ""}`;
 }
 
-/** Tokens that describe one item at most: what follows them, the ID or the end, must still be learned. */
+/** Most tokens of an item's description, so that what follows (its ID or the end) is still learned. */
 const maxDescription = 400;
 const maxTitle = 64;
 
@@ -52,7 +52,9 @@ export function personaTask(
 /** (4) General language: plain text. */
 export const languageTask = (paragraph: string): Piece[] => [marker("text"), text(paragraph), marker("end")];
 
-/** A history in words alone, for a model that knows no semantic IDs; a title follows (titlePiece). @param titles oldest first */
+/**
+ * A history in words only, for a model without semantic IDs; a title follows (titlePiece). @param titles oldest first
+ */
 export const titlesTask = (titles: readonly string[]): Piece[] => [
   text(`What one person chose, in this order:\n${titles.map((title) => `- ${title}\n`).join("")}-`),
 ];

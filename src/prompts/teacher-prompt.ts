@@ -1,6 +1,7 @@
 /**
- * What a teacher that reads and writes words is asked (GR2 v1 §4): the words of the json prompt with titles, semantic IDs
- * spelled out, in one message, because not every chat template knows a system role. parse.ts reads the answer.
+ * The question for a teacher that reads and writes words (GR2 v1 §4): the wording of the json prompt with titles and
+ * semantic IDs spelled out, in one message, because not every chat template has a system role. parse.ts reads the
+ * answer.
  */
 import { instructions, knowledge } from "./rerank.ts";
 
@@ -9,7 +10,7 @@ export interface TeacherPromptInput {
   readonly history: readonly number[];
   /** In pre-rank order. */
   readonly candidates: readonly number[];
-  /** The row that is given away as the user's choice (targeted sampling); null: the teacher has to find it. */
+  /** The row revealed as the user's choice (targeted sampling); null: the teacher has to find it. */
   readonly chosen: number | null;
   readonly spell: (row: number) => string;
   /** What is known of an item, in words. */

@@ -1,4 +1,4 @@
-/** Proposes what others met right after the user's latest item, and what is popular after that. */
+/** Proposes the items that others chose right after the user's latest item, then popular ones. */
 import type { BroughtPreRanker, Training } from "gr2/plugins";
 
 const preRanker: BroughtPreRanker = {
@@ -9,7 +9,7 @@ const preRanker: BroughtPreRanker = {
         histories.map((history) => {
           const seen = new Set(repeats === "unseen" ? history : []);
           const follows = next.get(history.at(-1) ?? -1);
-          // A transition counts more than any popularity, which decides between equals.
+          // A transition counts more than any popularity, which only breaks ties.
           const score = (item: number): number => (follows?.get(item) ?? 0) + (popularity[item] ?? 0) / 1e9;
           const items = [...popularity.keys()].filter((item) => !seen.has(item));
           items.sort((a, b) => score(b) - score(a) || a - b);
@@ -21,7 +21,7 @@ const preRanker: BroughtPreRanker = {
 };
 export default preRanker;
 
-/** How often each item was met, and how often right after another. */
+/** How often each item occurs, and how often right after another. */
 export function count({ numItems, sequences }: Pick<Training, "numItems" | "sequences">) {
   const popularity = new Float64Array(numItems);
   const next = new Map<number, Map<number, number>>();

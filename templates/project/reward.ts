@@ -1,4 +1,4 @@
-/** What an order is worth in RL: how far up the true item moved, and a little for different kinds at the top. */
+/** The reward of an order in RL: how far the true item moved up, plus a little for different kinds at the top. */
 import type { Answer, Plugin, Reward, Score } from "gr2/plugins";
 
 const plugin: Plugin<Reward> = ({ options }) => ({

@@ -116,7 +116,7 @@ def test_a_worker_beyond_loopback_does_not_start_without_token_and_root(tmp_path
         ([], "--token-file"),
         (["--root", str(tmp_path)], "--token-file"),
         (["--token-file", str(token)], "--root"),
-        (["--token-file", str(token), "--root", "/"], "no confinement"),
+        (["--token-file", str(token), "--root", "/"], "would not confine"),
         (["--token-file", str(token), "--root", str(tmp_path / "none")], "no such folder"),
         (["--token-file", str(tmp_path / "none"), "--root", str(tmp_path)], "cannot be read"),
     ):
@@ -198,7 +198,7 @@ def test_no_file_is_written_outside_the_roots(stub, root, outside):
     assert (root / "state" / "gr2_state.json").is_file()
 
 
-def test_an_export_writes_documents_alone(stub, root):
+def test_an_export_writes_only_documents(stub, root):
     load(stub)
     for name in (
         "evil.pth",

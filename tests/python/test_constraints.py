@@ -140,9 +140,9 @@ def test_huge_priors_do_not_overflow():
     [
         ([(1, 2), (1, 2)], {}, "equal to, or a prefix"),
         ([(1,), (1, 2)], {}, "equal to, or a prefix"),
-        ([(1, VOCAB)], {}, "outside of the vocabulary"),
+        ([(1, VOCAB)], {}, "outside the vocabulary"),
         ([(1,)], {"scale": 0.0}, "scale"),
-        ([(1,)], {"trigger": (-4,)}, "outside of the vocabulary"),
+        ([(1,)], {"trigger": (-4,)}, "outside the vocabulary"),
     ],
 )
 def test_malformed_constraints(sequences, extra, match):

@@ -85,7 +85,7 @@ def test_without_groups_to_learn_from_it_still_scores(encoder: Path) -> None:
 def test_says_what_is_wrong(encoder: Path) -> None:
     with pytest.raises(NotFound, match="no text encoder"):
         fit(encoder / "absent", ["red"], [-1])
-    with pytest.raises(InvalidRequest, match="outside of its group"):
+    with pytest.raises(InvalidRequest, match="outside its group"):
         fit(encoder, ["red"], [3])
     with pytest.raises(InvalidRequest, match="an entry per group"):
         fit(encoder, ["red"], [0, 1])

@@ -136,7 +136,7 @@ def test_resume_equals_uninterrupted_training(base, tmp_path):
     assert frozen.model("").lm.num_trained == 0
 
 
-def test_codes_are_placed_near_similar_ones_and_no_farther_than_a_trained_model_bears(base):
+def test_codes_are_placed_near_similar_ones_and_no_farther_than_a_trained_model_tolerates(base):
     vectors = np.asarray([[1, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0]], dtype=np.float32)
     for tied in (True, False):
         plain, placed = (load(base(tied), lora=None, added_token_vectors=v) for v in (None, vectors))
@@ -151,18 +151,20 @@ def test_codes_are_placed_near_similar_ones_and_no_farther_than_a_trained_model_
             assert near > 0.9 > far
 
 
-def test_states_belong_in_front_of_their_base(base, make_engine, tmp_path):
+def test_states_belong_to_their_base(base, make_engine, tmp_path):
     engine = load(base())
     engine.save_state("", str(tmp_path / "state"), False)
     other = tmp_path / "other"
     make_engine(seed=9).save_state("", str(other), False)
-    with pytest.raises(FailedPrecondition, match="another base model"):
+    with pytest.raises(FailedPrecondition, match="a different base model"):
         load(other).load_state("", str(tmp_path / "state"), False)
     with pytest.raises(FailedPrecondition, match="loaded without LoRA"):
         load(base(), lora=None).load_state("", str(tmp_path / "state"), False)
     with pytest.raises(FailedPrecondition, match="whole model, the model was loaded with LoRA"):
         engine.load_state("", str(other), False)
-    with pytest.raises(FailedPrecondition, match="another LoRA rank, target modules or vocabulary"):
+    with pytest.raises(
+        FailedPrecondition, match="differs from the loaded model in LoRA rank, target modules or vocabulary"
+    ):
         load(base(), lora=replace(LORA, rank=2)).load_state("", str(tmp_path / "state"), False)
     load(base(), dtype="bfloat16").load_state("", str(tmp_path / "state"), False)  # the same base, stored otherwise
 
@@ -198,7 +200,7 @@ def test_a_frozen_copy_with_a_prefix_cache_scores_as_without(base, tmp_path, dty
         np.testing.assert_allclose(got, scores[0], atol=1e-5 if dtype == "float32" else 5e-2)
 
 
-def test_bfloat16_stores_the_base_so_and_masters_of_what_is_trained(base):
+def test_bfloat16_stores_the_base_and_float32_masters_of_what_is_trained(base):
     engine = load(base(), dtype="bfloat16", gradient_checkpointing=True)
     lm = engine.model("").lm
     for name, parameter in lm.model.named_parameters():
@@ -261,7 +263,7 @@ def test_an_export_holds_tokenizer_template_and_files_and_is_replaced_as_a_whole
     assert size == sum(p.numel() * 2 for p in model.parameters()) and (out / "README.md").read_text() == "# A model\n"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(InvalidRequest, match="something else than an exported model"):
+    with pytest.raises(InvalidRequest, match="is not an exported model"):
         engine.export_model("", str(tmp_path / "mine"), "float32", FILES)
     with pytest.raises(InvalidRequest, match="plain name"):
         engine.export_model("", str(out), "float32", {**FILES, "../x": b""})

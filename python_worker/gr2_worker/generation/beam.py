@@ -1,11 +1,12 @@
 """Beam search over the items of a prefix trie (semantic IDs): exact trie, shared prompt caches.
 
-A child is open to a prompt while some item below it is not excluded, so the allowed set of an open node is never empty and
-excluded items never come out. A beam whose item is complete keeps its place and its score while longer ones go on.
+A child is open to a prompt while some item below it is not excluded, so the allowed set of an open node is never empty
+and excluded items are never returned. A beam whose item is complete keeps its slot and its score while longer ones
+continue.
 
 Scores are log p(sequence | prompt) = sum of log_softmax over the full vocabulary, whatever the model's generation settings.
 
-Shape legend: P prompts, W beams (slots) a prompt, R = P*W rows, K candidates, C hidden size.
+Shape legend: P prompts, W beams (slots) per prompt, R = P*W rows, K candidates, C hidden size.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from gr2_worker.model.attention import SharedPrefixCache
 from gr2_worker.model.lm import LanguageModel
 from gr2_worker.types import BeamParams, BeamResult, Bools, CancelCheck, Int32s, Int64s, Trie, segment_starts
 
-# Rows x length of the KV cache held at once, in tokens.
+# Rows x length of the KV cache in memory at once, in tokens.
 MAX_CACHED_TOKENS = 1 << 18
-# Logits held at once, in elements.
+# Logits in memory at once, in elements.
 MAX_LOGITS = 1 << 27
 
 
@@ -34,13 +35,13 @@ def beam_search(lm: LanguageModel, params: BeamParams, check: CancelCheck) -> Be
     if params.beam_width < 1:
         raise InvalidRequest("beam_width must be >= 1")
     if trie.edge_tokens_E.min() < 0 or trie.edge_tokens_E.max() >= lm.vocab_size:
-        raise InvalidRequest(f"the trie holds a token outside of the vocabulary of {lm.vocab_size}")
+        raise InvalidRequest(f"the trie contains a token outside the vocabulary of {lm.vocab_size}")
     check_prompts(params.prompts, lm, length)
     position = np.empty(items, dtype=np.int64)
     position[trie.rows_I] = np.arange(items)
     for number, rows in enumerate(params.excluded):
         if len(rows) and (rows.min() < 0 or rows.max() >= items):
-            raise InvalidRequest(f"excluded rows of prompt {number} are outside of the catalogue")
+            raise InvalidRequest(f"excluded rows of prompt {number} are outside the catalogue")
     shape = (len(params.prompts), params.beam_width)
     result = BeamResult(np.full(shape, -1, dtype=np.int32), np.full(shape, -np.inf, dtype=np.float32))
     order = sorted(range(len(params.prompts)), key=lambda p: (-len(params.prompts[p]), p))
@@ -73,7 +74,7 @@ def _search(
         check()
         parent_PW, node_PW, score_PW = _expand(lm, hidden_RC, trie, node_PW, score_PW, beam_width, closed_flat, stride)
         if depth + 1 < trie.num_levels:
-            # Of complete and missing beams nothing more is read: they are fed any token.
+            # The results of complete and missing beams are not read, so any token will do.
             _reorder(cache, parent_PW, lm)
             hidden_RC = decode(lm, cache, trie.edge_tokens_E[np.maximum(node_PW - 1, 0)].reshape(-1, 1))
     rows = np.where(np.isfinite(score_PW), trie.rows_I[trie.row_starts_N[node_PW]], -1).astype(np.int32)
@@ -130,7 +131,7 @@ def _expand(
 def _near_best(score_K: npt.NDArray[np.float64], prompt_K: Int64s, num_prompts: int, beam_width: int) -> Int64s:
     """Candidates no worse than their prompt's `beam_width`-th best, ties included: sorting only these is enough.
 
-    With one token an item every item is a candidate, and a sort of all of them would cost the most.
+    With one token per item every item is a candidate, and sorting them all would dominate the cost.
     """
     order = np.argsort(prompt_K, kind="stable")  # nearly sorted: one pass
     bounds = np.searchsorted(prompt_K[order], np.arange(num_prompts + 1))

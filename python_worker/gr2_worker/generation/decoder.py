@@ -1,9 +1,9 @@
 """The layers of a Llama-shaped model laid out for generation: what `LanguageModel.hidden` computes, in fewer and cheaper steps.
 
-Owns a copy of the weights as they are when it is made, so it must not outlive an optimizer step. Query, key and value are one
-product; on the CPU in float32 all products run on weights packed once for oneDNN, with the activation, the gate and the residual
-sum fused into them. Rotary tables are computed once a forward. No dropout, no gradient. Whatever is shaped otherwise generates
-through transformers' modules.
+Copies the weights when it is built, so it must not outlive an optimizer step. Query, key and value are one product; on
+the CPU in float32 all products run on weights packed once for oneDNN, with the activation, the gate and the residual
+sum fused into them. Rotary tables are computed once per forward. No dropout, no gradient. Models of any other shape
+generate through transformers' modules.
 
 Shape legend: B rows, T tokens, N = B * T, C hidden size, H query heads, K key-value heads, D head size, V vocabulary.
 """
@@ -21,7 +21,7 @@ from gr2_worker.model.lm import LanguageModel
 
 # Families whose layers are: norm, attention with rotary positions (and norms of queries and keys), norm, SiLU-gated products.
 FAMILIES = ("llama", "qwen2", "qwen3")
-# Rows oneDNN is told to expect when it lays out weights; any number works.
+# The number of rows that oneDNN lays out weights for; other numbers work too.
 EXPECTED_ROWS = 32
 
 
@@ -44,7 +44,7 @@ class Decoder:
         self._head = product(lm.model.get_output_embeddings())
 
     def hidden(self, input_ids_BT: Tensor, position_ids_BT: Tensor, cache: attention.SharedPrefixCache) -> Tensor:
-        """Last hidden states [B, T, C], behind the final norm; keys and values go into the cache."""
+        """Last hidden states [B, T, C], after the final norm; keys and values go into the cache."""
         states = self._embeddings(input_ids_BT)
         cos, sin = self._rotary(states, position_ids_BT)
         half = sin.shape[-1] // 2
@@ -65,7 +65,7 @@ class Decoder:
 
 
 def for_generation(lm: LanguageModel) -> Decoder | LanguageModel:
-    """A Decoder where the model has the shape for it, else the model itself."""
+    """A Decoder if the model has the right shape, else the model itself."""
     base = lm.model.get_decoder()
     fits = (
         lm.config.model_type in FAMILIES
@@ -78,14 +78,14 @@ def for_generation(lm: LanguageModel) -> Decoder | LanguageModel:
 
 
 def _can_pack() -> bool:
-    """Whether this build of PyTorch has oneDNN's fused products; they are no part of its public interface."""
+    """Whether this build of PyTorch has oneDNN's fused products; they are not part of its public interface."""
     mkldnn = torch.ops.mkldnn
     needed = ("_reorder_linear_weight", "_linear_pointwise")
     return torch.backends.mkldnn.is_available() and all(hasattr(mkldnn, name) for name in needed)
 
 
 def _is_plain(layer: Any) -> bool:
-    """Whether a layer sees everything and all its products are ordinary ones (not quantised, not adapted)."""
+    """Whether a layer has no attention window and all its products are plain (not quantised, not adapted)."""
     own, mlp = layer.self_attn, layer.mlp
     if getattr(own, "sliding_window", None) is not None:
         return False
@@ -150,7 +150,7 @@ class _Layer:
         self._gate, self._up, self._down = product(mlp.gate_proj), product(mlp.up_proj), product(mlp.down_proj)
         self._norm_of_queries = _Norm(own.q_norm) if hasattr(own, "q_norm") else None
         if self._norm_of_queries is not None:
-            # One norm for both: a row of weights a head.
+            # One norm for both: one row of weights per head.
             both = [own.q_norm.weight.expand(self._heads, -1), own.k_norm.weight.expand(self._kv_heads, -1)]
             self._norm_of_queries.weight = torch.cat(both).detach()
 

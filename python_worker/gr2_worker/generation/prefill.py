@@ -1,6 +1,6 @@
-"""From prompts to a SharedPrefixCache that can be decoded from: every prompt once, and what all of them begin with once for all.
+"""Prefills a SharedPrefixCache for decoding: every prompt once, and the prefix that all prompts share only once.
 
-With a prefix cache only what it does not hold is computed, by the model's own layers and not by a Decoder's.
+With a prefix cache, only the tokens it lacks are computed, by the model's own layers and not by a Decoder's.
 
 Shape legend: P prompts, C hidden size.
 """
@@ -21,7 +21,7 @@ from gr2_worker.types import CancelCheck, Int32s
 # Tokens prefilled at once: activations of a prefill are much larger than its keys and values.
 TOKENS_CUDA = 32768
 TOKENS_CPU = 4096
-# Instructions that all prompts of a batch begin with are computed once if they have at least so many tokens.
+# A prefix shared by all prompts of a batch (instructions) is computed once if it has at least this many tokens.
 MIN_COMMON = 64
 
 
@@ -31,7 +31,7 @@ def tokens_at_once(device: torch.device) -> int:
 
 
 def prefill(lm: Decoder | LanguageModel, prompts: list[Int32s], check: CancelCheck) -> tuple[SharedPrefixCache, Tensor]:
-    """Computes the prompts. Returns the cache (not yet decoding) and the hidden state behind every prompt [P, C]."""
+    """Computes the prompts. Returns the cache (not yet decoding) and every prompt's last hidden state [P, C]."""
     lengths = np.asarray([len(p) for p in prompts], dtype=np.int64)
     lengths_P = torch.from_numpy(lengths).to(lm.device)
     common = common_length(prompts)
@@ -48,7 +48,7 @@ def prefill(lm: Decoder | LanguageModel, prompts: list[Int32s], check: CancelChe
         while end < len(prompts) and (end == start or max(width, lengths[end]) * (end + 1 - start) <= budget):
             width = max(width, int(lengths[end]))
             end += 1
-        # Padding stands on the right, where causal attention hides it.
+        # Padding is on the right, where causal attention hides it.
         ids = np.zeros((end - start, width - common), dtype=np.int64)
         for row, prompt in enumerate(prompts[start:end]):
             ids[row, : len(prompt) - common] = prompt[common:]
@@ -60,25 +60,25 @@ def prefill(lm: Decoder | LanguageModel, prompts: list[Int32s], check: CancelChe
     return cache, torch.cat(last)
 
 
-def prefill_behind(
-    model: LanguageModel, held: PrefixCache, prompts: list[Int32s], check: CancelCheck
+def prefill_cached(
+    model: LanguageModel, prefixes: PrefixCache, prompts: list[Int32s], check: CancelCheck
 ) -> tuple[SharedPrefixCache, Tensor]:
-    """The same, with what the prefix cache holds of the prompts; it holds them from now on."""
+    """The same, reusing what the prefix cache has of the prompts; it keeps the prompts from now on."""
     common = common_length(prompts)
     cache = SharedPrefixCache(torch.tensor([len(p) for p in prompts], device=model.device), common)
     budget = tokens_at_once(model.device)
     begin, apart = prompts[0][:common], 0
-    if held.length(begin) + BLOCK <= common:
-        (tree,) = held.find([packing.prompt_alone(begin, 0)])
+    if prefixes.length(begin) + BLOCK <= common:
+        (tree,) = prefixes.find([packing.prompt_alone(begin, 0)])
         (alone,) = packing.plan([tree], budget)
-        held.compute(model, alone)
+        prefixes.compute(model, alone)
         apart = tree.length
-    trees = held.find([packing.prompt_alone(prompt, number) for number, prompt in enumerate(prompts)])
-    held.count(trees, apart)
+    trees = prefixes.find([packing.prompt_alone(prompt, number) for number, prompt in enumerate(prompts)])
+    prefixes.count(trees, apart)
     last: dict[int, Tensor] = {}
     for micro_batch in packing.plan(trees, budget):
         check()
-        hidden_nC, past = held.compute(model, micro_batch)
+        hidden_nC, past = prefixes.compute(model, micro_batch)
         numbers = micro_batch.targets.numpy()
         cache.take(numbers, [p.at for p in micro_batch.prompts], past)
         last |= dict(zip(numbers.tolist(), hidden_nC, strict=True))
@@ -86,7 +86,7 @@ def prefill_behind(
 
 
 def common_length(prompts: list[Int32s]) -> int:
-    """Tokens that all prompts begin with and that are worth computing apart, all but the last of the shortest; else 0."""
+    """Length of the shared prefix if it is worth computing once, at most the shortest prompt without its last token; else 0."""
     shortest = min(len(p) for p in prompts) - 1
     if len(prompts) < 2 or shortest < MIN_COMMON:
         return 0

@@ -1,11 +1,11 @@
 """Sampling with shared-prefix KV caching and constraints.
 
-Every prompt is prefilled once, and what all of them begin with once for all; a prompt's G samples decode in lockstep with
-all others of the batch. Forced tokens cost no logits, and when every row is forced no forward either: runs of forced tokens
-are fed as one chunk. Finished rows are compacted away. The noise of a row comes from Philox keyed by (seed, prompt, sample),
-so a result does not depend on how prompts were batched.
+Every prompt is prefilled once, and the prefix that all prompts share only once; a prompt's G samples decode in lockstep
+with all others of the batch. Forced tokens cost no logits, and no forward if every row is forced: runs of forced tokens
+are fed as one chunk. Finished rows are compacted away. The noise of a row comes from Philox keyed by (seed, prompt,
+sample), so a result does not depend on how prompts were batched.
 
-Shape legend: P prompts, S slots a prompt, R = P*S rows, C hidden size, J allowed tokens, V vocabulary, T new tokens.
+Shape legend: P prompts, S slots per prompt, R = P*S rows, C hidden size, J allowed tokens, V vocabulary, T new tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gr2_worker.errors import FailedPrecondition, InvalidRequest
 from gr2_worker.generation.decoder import Decoder, for_generation
-from gr2_worker.generation.prefill import prefill, prefill_behind, tokens_at_once
+from gr2_worker.generation.prefill import prefill, prefill_cached, tokens_at_once
 from gr2_worker.generation.stopping import Stops
 from gr2_worker.model.attention import SharedPrefixCache
 from gr2_worker.model.lm import LanguageModel
@@ -41,15 +41,15 @@ from gr2_worker.types import (
 
 # Rows are compacted when at most this share of the slots would remain.
 COMPACTION_SHARE = 0.75
-# Prompts whose rankings are scored and returned together: bounds what a caller waits for.
+# Prompts whose rankings are scored and returned together: bounds how long a caller waits for the first.
 PROMPTS_RANKED_AT_ONCE = 256
 
 
 def check_prompts(prompts: list[Int32s], lm: LanguageModel, new_tokens: int) -> None:
-    """Raises InvalidRequest for tokens outside of the vocabulary or sequences longer than the model's positions."""
+    """Raises InvalidRequest for tokens outside the vocabulary or sequences longer than the model's positions."""
     for number, prompt in enumerate(prompts):
         if len(prompt) and (prompt.min() < 0 or prompt.max() >= lm.vocab_size):
-            raise InvalidRequest(f"prompt {number} holds a token outside of the vocabulary of {lm.vocab_size}")
+            raise InvalidRequest(f"prompt {number} contains a token outside the vocabulary of {lm.vocab_size}")
         if lm.max_positions and len(prompt) + new_tokens > lm.max_positions:
             raise InvalidRequest(
                 f"prompt {number} has {len(prompt)} tokens and {new_tokens} more may follow, "
@@ -58,7 +58,7 @@ def check_prompts(prompts: list[Int32s], lm: LanguageModel, new_tokens: int) -> 
 
 
 def decode(lm: Decoder | LanguageModel, cache: SharedPrefixCache, tokens_RQ: npt.NDArray[np.integer]) -> Tensor:
-    """Feeds Q new tokens to every row; returns the hidden state behind the last one [R, C]."""
+    """Feeds Q new tokens to every row; returns the last hidden state [R, C]."""
     ids = torch.from_numpy(tokens_RQ.astype(np.int64)).to(lm.device)
     new = ids.shape[1]
     start = cache.prompt_lengths.repeat_interleave(cache.slots) + cache.suffix_length
@@ -76,22 +76,22 @@ def sample(
     params: SampleParams,
     check: CancelCheck,
     watch: TokenWatcher | None = None,
-    held: PrefixCache | None = None,
+    prefixes: PrefixCache | None = None,
 ) -> Iterator[list[SampledItem]]:
     """Yields responses as they finish. The order is deterministic, but not that of the request.
 
-    `watch` is told of every token drawn, as it is drawn; rankings of whole sequences come with their response alone.
-    `held`: the beginnings of prompts that need not be computed.
+    `watch` gets every token as it is drawn; rankings of whole sequences are only in their response.
+    `prefixes`: a cache of prompts that need not be computed.
     """
     check_prompts(params.prompts, lm, params.max_new_tokens)
     compiled = None
     if params.constraint is not None:
         compiled = compile_constraint(params.constraint, len(params.prompts), lm.vocab_size)
     if compiled is not None and compiled.whole_sequences:
-        for free in _free_parts(lm, params, compiled, check, watch, held):
-            yield from _ranked(lm, params, compiled, free, check, held)
+        for free in _free_parts(lm, params, compiled, check, watch, prefixes):
+            yield from _ranked(lm, params, compiled, free, check, prefixes)
         return
-    yield from _sample_tokens(lm, params, compiled, check, watch, held)
+    yield from _sample_tokens(lm, params, compiled, check, watch, prefixes)
 
 
 def _sample_tokens(
@@ -100,14 +100,14 @@ def _sample_tokens(
     compiled: CompiledConstraint | None,
     check: CancelCheck,
     watch: TokenWatcher | None,
-    held: PrefixCache | None,
+    prefixes: PrefixCache | None,
 ) -> Iterator[list[SampledItem]]:
-    """Responses drawn token by token; with whole sequences they end where their ranking part would begin."""
+    """Responses drawn token by token; with whole sequences they end where the ranking part would begin."""
     with torch.no_grad():
         generating = for_generation(lm)
 
     def fill(prompts: list[Int32s]) -> tuple[SharedPrefixCache, Tensor]:
-        return prefill(generating, prompts, check) if held is None else prefill_behind(lm, held, prompts, check)
+        return prefill(generating, prompts, check) if prefixes is None else prefill_cached(lm, prefixes, prompts, check)
 
     for prompts, first, samples in _batches(params):
         with torch.no_grad(), lm.autocast():
@@ -120,11 +120,11 @@ def _free_parts(
     compiled: CompiledConstraint,
     check: CancelCheck,
     watch: TokenWatcher | None,
-    held: PrefixCache | None,
+    prefixes: PrefixCache | None,
 ) -> Iterator[list[SampledItem]]:
-    """What stands before the ranking parts: drawn, or nothing where there is no trigger to wait for."""
+    """The parts before the rankings: drawn, or empty if there is no trigger to wait for."""
     if len(compiled.trigger):
-        yield from _sample_tokens(lm, params, compiled, check, watch, held)
+        yield from _sample_tokens(lm, params, compiled, check, watch, prefixes)
         return
     empty_i, empty_f = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
     for start in range(0, len(params.prompts), PROMPTS_RANKED_AT_ONCE):
@@ -138,9 +138,9 @@ def _ranked(
     compiled: CompiledConstraint,
     free: list[SampledItem],
     check: CancelCheck,
-    held: PrefixCache | None,
+    prefixes: PrefixCache | None,
 ) -> Iterator[list[SampledItem]]:
-    """Completes responses with a ranking drawn in one forward pass a distinct context; others pass through."""
+    """Completes responses with a ranking, drawn in one forward pass per distinct context; others pass through."""
     trigger = compiled.trigger
     begins = [bool(np.array_equal(i.tokens[len(i.tokens) - len(trigger) :], trigger)) for i in free]
     unranked = [i for i, ranks in zip(free, begins, strict=True) if not ranks or not compiled.limits_E[i.prompt]]
@@ -150,7 +150,7 @@ def _ranked(
     by_context: dict[tuple[int, bytes], list[SampledItem]] = {}
     for item in waiting:
         by_context.setdefault((item.prompt, item.tokens.tobytes()), []).append(item)
-    # Contexts of one prompt side by side: they are computed together.
+    # Contexts of one prompt are adjacent, so that they are computed together.
     sharing = sorted(by_context.values(), key=lambda items: items[0].prompt)
     contexts = [
         plackett_luce.Context(items[0].prompt, params.prompts[items[0].prompt], items[0].tokens) for items in sharing
@@ -160,7 +160,7 @@ def _ranked(
     for chunk in plackett_luce.chunks(compiled, contexts, budget):
         check()
         with torch.no_grad(), lm.autocast():
-            scores_XJ = plackett_luce.scores(lm, compiled, contexts[chunk], temperature, budget, held)
+            scores_XJ = plackett_luce.scores(lm, compiled, contexts[chunk], temperature, budget, prefixes)
         rows = [(x, item) for x, items in enumerate(sharing[chunk]) for item in items]
         scores_np = scores_XJ.double().cpu().numpy()
         orders = []
@@ -269,7 +269,7 @@ class _Batch:
                 self._compact()
 
     def _ended(self, t: int) -> Bools:
-        """Rows that came to an end of their own with token t."""
+        """Rows that ended by themselves with token t."""
         ended = self._stops.ended(self._tokens_RT, t)
         if self._automaton is not None:
             whole = self._compiled is not None and self._compiled.whole_sequences
@@ -289,7 +289,7 @@ class _Batch:
         )
 
     def _choose(self, allowed: Allowed | None, t: int) -> tuple[Int32s, Float32s]:
-        """Next tokens and their log-probs for every row, from the hidden states behind the latest tokens."""
+        """Next tokens and their log-probs for every row, from the hidden states of the latest tokens."""
         rows = len(self._alive_R)
         tokens, logprobs = np.zeros(rows, dtype=np.int32), np.zeros(rows, dtype=np.float32)
         constrained = np.zeros(rows, dtype=np.bool_) if allowed is None else allowed.constrained_R

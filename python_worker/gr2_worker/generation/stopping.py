@@ -1,4 +1,4 @@
-"""When a response comes to an end of its own: behind a stop token, or once its text holds a stop string."""
+"""When a response ends by itself: after a stop token, or once its text contains a stop string."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Stops:
     def __init__(self, tokens: tuple[int, ...], strings: tuple[str, ...], tokenizer: Tokenizer) -> None:
         self._tokens = np.asarray(tokens, dtype=np.int32)
         self._strings, self._tokenizer = strings, tokenizer
-        # A token spells a byte at least, so a string that the latest token completes lies within as many tokens as it has bytes.
+        # A token has at least one byte, so a string that the latest token completes is within as many tokens as it has bytes.
         # One more keeps decoders from dropping the space before it, as some do at the start of a text.
         self._window = 1 + max((len(s.encode()) for s in strings), default=0)
 
     def ended(self, tokens_RT: Int32s, t: int) -> Bools:
-        """Rows [R] that end with token t (0-based) of tokens_RT [R, T]; what stands behind it is not read."""
+        """Rows [R] that end with token t (0-based) of tokens_RT [R, T]; later columns are not read."""
         ended: Bools = np.isin(tokens_RT[:, t], self._tokens)
         if self._strings:
             latest = tokens_RT[:, max(0, t + 1 - self._window) : t + 1]

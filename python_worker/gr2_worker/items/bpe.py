@@ -1,6 +1,6 @@
 """Trains the tokenizer of models made from scratch: byte-level BPE, so that every text has tokens and comes back unchanged.
 
-Owns nothing but the training. Semantic-ID codes and chat markers are added tokens behind the BPE; text that merely spells one
+Owns only the training. Semantic-ID codes and chat markers are tokens added after the BPE; text that merely spells one
 would be read as that token, so item text is neutralised before it gets here (TypeScript: sid/sanitise).
 """
 
@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from gr2_worker.errors import InvalidRequest
 
-MIN_VOCAB_SIZE = 256  # one token a byte
+MIN_VOCAB_SIZE = 256  # one token per byte
 
 
 def train_bpe(texts: Sequence[str], vocab_size: int, special_tokens: Sequence[str]) -> bytes:
@@ -33,7 +33,7 @@ def train_bpe(texts: Sequence[str], vocab_size: int, special_tokens: Sequence[st
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        min_frequency=2,  # a pair seen once teaches nothing
+        min_frequency=2,  # a pair that occurs once teaches nothing
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

@@ -17,7 +17,7 @@ class QuantizerConfig:
     codes: int
     latent_dim: int  # rqkmeans: 0 = the embeddings as they are
     hidden_dims: tuple[int, ...]  # rqvae: encoder; the decoder mirrors it
-    epochs: int  # rqvae; of rqkmeans, the bound on Lloyd iterations a level
+    epochs: int  # rqvae; for rqkmeans, the bound on Lloyd iterations per level
     batch_size: int
     learning_rate: float
     commitment: float
@@ -48,5 +48,5 @@ class QuantizerConfig:
                 raise InvalidRequest(f"quantizer {name} is {getattr(self, name)}; it must not be negative")
         if not 0 <= self.ema_decay < 1:
             raise InvalidRequest(
-                f"quantizer ema_decay is {self.ema_decay}; it must lie in [0, 1), 0 = learn by gradient"
+                f"quantizer ema_decay is {self.ema_decay}; it must be in [0, 1), 0 = learn by gradient"
             )

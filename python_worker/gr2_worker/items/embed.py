@@ -21,8 +21,8 @@ def embed_texts(
 ) -> NDArray[np.float32]:
     """Returns float32 [texts, dims], rows in the order of `texts`; empty texts are allowed.
 
-    The result is a function of the set of texts: equal texts get equal rows, and the order they come in changes nothing, not
-    even the last bit (batches are cut from the distinct texts sorted by length, then by spelling).
+    The result is a function of the set of texts: equal texts get equal rows, and their order changes nothing, not even
+    the last bit (batches are cut from the distinct texts sorted by length, then by spelling).
     Raises NotFound if model_path is neither a folder nor a model that can be loaded.
     """
     model = _load(model_path, device)

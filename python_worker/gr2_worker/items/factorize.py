@@ -22,7 +22,7 @@ def factorize(
     if not len(rows) == len(cols) == len(values):
         raise InvalidRequest(f"rows, cols and values differ in length: {len(rows)}, {len(cols)}, {len(values)}")
     if len(rows) and not (min(rows.min(), cols.min()) >= 0 and max(rows.max(), cols.max()) < size):
-        raise InvalidRequest(f"an entry lies outside the {size} x {size} matrix")
+        raise InvalidRequest(f"an entry is outside the {size} x {size} matrix")
     matrix = csr_matrix((values.astype(np.float64), (rows, cols)), shape=(size, size))
     start = np.random.default_rng(seed).standard_normal(size)
     left, singular, _ = svds(matrix, k=dims, v0=start)

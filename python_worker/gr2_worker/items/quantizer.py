@@ -3,8 +3,9 @@
     encoder (MLP or principal components) -> nearest code per level -> assignment (last level drawn among free codes) -> IDs
 
 Owns the assignment of IDs, the artifact and the metrics; training is rqvae.py and rqkmeans.py. Assignment works on float64
-NumPy, item by item, from hashes of the embeddings: an ID depends on the artifact, the embedding and the IDs already given out,
-not on batch size, process or thread count. Shapes: N items, D input dims, H latent dims, L levels, C codes a level.
+NumPy, item by item, from hashes of the embeddings: an ID depends on the artifact, the embedding and the IDs already
+assigned, not on batch size, process or thread count. Shapes: N items, D input dims, H latent dims, L levels, C codes
+per level.
 """
 
 from __future__ import annotations
@@ -40,19 +41,20 @@ class FitResult:
     codes: Ints  # [N, L]
     artifact: bytes  # safetensors: weights, codebooks, IDs of the fitted items by embedding hash; metadata: config
     metrics: dict[str, float]
-    code_vectors: NDArray[np.float32]  # [L * C, D] mean residual of the items with that code, 0 where there is none
-    """uniqueness: share of items whose full ID is theirs alone; uniqueness_nearest: the same with nearest codes throughout.
+    code_vectors: NDArray[np.float32]  # [L * C, D] mean residual of the items with that code, 0 if there are none
+    """uniqueness: share of items whose full ID no other item has; uniqueness_nearest: the same with nearest codes throughout.
     reconstruction: share of the embeddings' variance that the nearest codes lose (0 = nothing, 1 = all).
-    reconstruction_assigned: the same with the IDs given out. usage_k, perplexity_k: share of codes in use and exp(entropy) at
-    level k, as given out. largest_bucket: most items whose nearest codes share all levels but the last. moved_items: items that
-    had to leave their nearest prefix because it was full. colliding_items: items without an ID of their own.
+    reconstruction_assigned: the same with the assigned IDs. usage_k, perplexity_k: share of codes in use and
+    exp(entropy) at level k, as assigned. largest_bucket: most items whose nearest codes agree at all levels but the
+    last. moved_items: items that had to leave their nearest prefix because it was full. colliding_items: items that
+    share their ID.
     dead_code_resets: codes re-seeded in training.
     """
 
 
 @dataclass(frozen=True)
 class _Quantizer:
-    """What the artifact holds: z = W_n relu(... relu(W_1 (x - mean) / scale)), then L codebooks, then the mirrored decoder."""
+    """The artifact's contents: z = W_n relu(... relu(W_1 (x - mean) / scale)), then L codebooks, then the mirrored decoder."""
 
     config: QuantizerConfig
     mean_D: Floats
@@ -81,9 +83,9 @@ class _Quantizer:
 
 
 def code_vectors(x: NDArray[np.float32], codes: Ints, num_codes: int) -> NDArray[np.float32]:
-    """Where every code lies in the space of the embeddings: level by level the mean residual of the items that have it.
+    """Every code's position in embedding space: per level, the mean residual of the items that have the code.
 
-    [levels * num_codes, D], level-major; zeros for codes nobody has. With a random last level the last codes mean little.
+    [levels * num_codes, D], level-major; zeros for unused codes. With a random last level, the last codes mean little.
     """
     residual = x.astype(np.float64) - x.astype(np.float64).mean(axis=0)
     levels = []
@@ -103,7 +105,7 @@ def fit(
     pairs: NDArray[np.integer] | None = None,
     on_progress: Progress | None = None,
 ) -> FitResult:
-    """Fits on float32 [N, D] and gives every row an ID. Equal inputs give an equal result, bit for bit, on one kind of machine.
+    """Fits on float32 [N, D] and gives every row an ID. Equal inputs give the same bits on the same kind of machine.
 
     pairs: int [P, 2], rows of co-interacted items; only the contrastive loss of "rqvae" uses them. on_progress(epoch, epochs,
     metrics) is called after every epoch ("rqkmeans": after every level). Raises InvalidRequest for malformed input.
@@ -141,7 +143,7 @@ def fit(
     codes, num_moved = nearest.copy(), 0
     if config.random_last_level:
         allocator = _Allocator(quantizer, taken=())
-        # Items close to their prefix keep it when it is over-full.
+        # If a prefix has too many items, the closest ones keep it.
         for row in np.lexsort((np.arange(len(x)), _prefix_errors(quantizer, latents, nearest))):
             given = allocator.give(latents[row], hashes[row])
             if given is None:  # more items than IDs: the item keeps its nearest ID and collides
@@ -175,11 +177,12 @@ def encode(
 ) -> Ints:
     """IDs of float32 [N, D] as int32 [N, L], from a fitted artifact.
 
-    A row that was fitted gets its stored ID back (equal rows: in the order they were fitted). `taken` [M, L] are IDs of items
-    that are not in this call: none of them is ever returned, so a stored ID that is taken counts as another item with an equal
-    embedding. New rows avoid taken IDs, the fitted items' IDs and each other, in row order: encoding in several calls that pass
-    on what was given out equals one call. Without random_last_level they get the nearest last code still free.
-    With `apart` every row gets what it would get in a call of its own, so that several may get one ID.
+    A row that was fitted gets its stored ID back (equal rows: in the order they were fitted). `taken` [M, L] are IDs of
+    items that are not in this call: none of them is ever returned, so a stored ID that is taken is treated as that of
+    another item with an equal embedding. New rows avoid taken IDs, the fitted items' IDs and each other, in row order,
+    so several calls that pass on the assigned IDs equal one call. Without random_last_level they get the nearest last
+    code still free. With `apart` every row gets the ID it would get in a call of its own, so several rows may get the
+    same ID.
     Raises InvalidRequest if the artifact is damaged, the shapes do not fit, or no ID is free.
     """
     quantizer = _from_bytes(artifact)
@@ -225,8 +228,9 @@ def uniqueness(codes_NL: NDArray[np.integer]) -> float:
 
 
 class _Allocator:
-    """Gives out IDs that nobody has. Levels before the last are nearest codes; a full prefix gives way to the nearest sibling at
-    the level before the last, a full parent to its nearest sibling, and so on: no search ever enters a full subtree.
+    """Assigns unused IDs. Levels before the last are nearest codes; instead of a full prefix its nearest sibling at the
+    level before the last is taken, instead of a full parent the parent's nearest sibling, and so on: no search ever
+    enters a full subtree.
     """
 
     def __init__(self, quantizer: _Quantizer, taken: Iterable[tuple[int, ...]]) -> None:
@@ -234,12 +238,12 @@ class _Allocator:
         self._codes = quantizer.config.codes
         self._levels = quantizer.config.levels
         self._used: set[tuple[int, ...]] = set()
-        self._used_below: Counter[tuple[int, ...]] = Counter()  # IDs given out, by every proper prefix
+        self._used_below: Counter[tuple[int, ...]] = Counter()  # number of IDs assigned under every proper prefix
         for codes in taken:
             self._take(codes)
 
     def give(self, latent_H: Floats, row_hash: bytes, keep: bool = True) -> tuple[int, ...] | None:
-        """The ID, marked as used if it is to be kept; None if every ID is used."""
+        """An ID, marked as used if `keep`; None if every ID is used."""
         codes = None if self._full(()) else self._descend((), latent_H, row_hash)
         if codes is not None and keep:
             self._take(codes)
@@ -271,7 +275,7 @@ class _Allocator:
 
 
 def _distances(point_H: Floats, codebook_CH: Floats) -> Floats:
-    """As nearest_codes: ||e||^2 - 2 r.e."""
+    """Distances as in nearest_codes: ||e||^2 - 2 r.e."""
     return np.asarray((codebook_CH**2).sum(axis=1) - 2.0 * (codebook_CH @ point_H))
 
 
@@ -344,7 +348,7 @@ def _checked_taken(taken: NDArray[np.integer] | None, config: QuantizerConfig) -
     if array.ndim != 2 or array.shape[1] != config.levels:
         raise InvalidRequest(f"taken IDs have shape {list(array.shape)}; expected [items, {config.levels}]")
     if array.min() < 0 or array.max() >= config.codes:
-        raise InvalidRequest(f"taken IDs hold codes {array.min()}..{array.max()}; there are {config.codes} a level")
+        raise InvalidRequest(f"taken IDs have codes {array.min()}..{array.max()}; there are {config.codes} per level")
     return {tuple(row) for row in array.tolist()}
 
 

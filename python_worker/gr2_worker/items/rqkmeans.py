@@ -18,19 +18,19 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unus
 Floats = NDArray[np.float64]
 Layers = list[tuple[Floats, Floats]]  # weight [out, in] and bias [out] of linear layers
 
-SPREAD = 1e-2  # of surplus codes around the items they copy, relative to the data's standard deviation
+SPREAD = 1e-2  # spread of surplus codes around the points they copy, relative to the data's standard deviation
 
 
 def principal_components(points_ND: NDArray[np.floating], latent_dim: int) -> tuple[Layers, Layers]:
-    """Encoder and decoder of one linear layer each, onto the `latent_dim` directions of most variance and back.
+    """Encoder and decoder of one linear layer each, onto the `latent_dim` directions of largest variance and back.
 
-    In the few hundred dimensions of a text embedding all distances are alike and k-means finds little; what the left-out
-    directions hold is lost. Nothing ([], []) if there are not more dims, or 0 is asked for. Deterministic.
+    In the few hundred dimensions of a text embedding all distances are similar and k-means finds little; the other
+    directions are lost. ([], []) if there are no more dims than that, or if latent_dim is 0. Deterministic.
     """
     items, dims = points_ND.shape
     if not 0 < latent_dim < min(items, dims):
         return [], []
-    # Items that are all alike have no variance to explain.
+    # Identical items have no variance to explain.
     with threadpool_limits(limits=1), np.errstate(invalid="ignore"):
         pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(points_ND.astype(np.float64))
     components_HD = np.asarray(pca.components_, dtype=np.float64)
@@ -41,7 +41,7 @@ def principal_components(points_ND: NDArray[np.floating], latent_dim: int) -> tu
 def kmeans_codebook(points_ND: NDArray[np.floating], codes: int, max_iterations: int, seed: int) -> Floats:
     """Centres of k-means++ / Lloyd, float64 [codes, D]; deterministic for a seed whatever the number of threads.
 
-    With fewer distinct points than codes, every point gets a centre of its own and the surplus codes are scattered closely
+    With fewer distinct points than codes, every point gets its own centre and the surplus codes are scattered closely
     around points: they stay available, and are never nearer to a point than its own centre.
     """
     points = np.ascontiguousarray(points_ND, dtype=np.float64)
@@ -76,7 +76,7 @@ def fit_residual_codebooks(
     seed: int,
     on_level: Callable[[int, Floats], None] | None = None,
 ) -> list[Floats]:
-    """One codebook a level: k-means on what the levels before leave. on_level(levels done, residuals) is called after each."""
+    """One codebook per level: k-means on the residuals of earlier levels. Each ends with on_level(levels done, residuals)."""
     residual = np.ascontiguousarray(points_ND, dtype=np.float64)
     codebooks: list[Floats] = []
     for level in range(levels):

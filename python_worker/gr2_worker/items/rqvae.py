@@ -1,4 +1,4 @@
-"""RQ-VAE: autoencoder whose latent is the sum of one code vector a level (GR2 v1 stage 1; RQ-VAE 2203.01941; TIGER 2305.05065).
+"""RQ-VAE: autoencoder whose latent is the sum of one code vector per level (GR2 v1 stage 1; RQ-VAE 2203.01941; TIGER 2305.05065).
 
     r_1 = encoder(x);  z_k = argmin_j ||r_k - e_j^k||;  r_{k+1} = r_k - e_{z_k}^k;  x' = decoder(sum_k e_{z_k}^k)
     loss = |x - x'|^2 + sum_k ( |sg r_k - e|^2  [codebooks learnt by gradient]  + beta |r_k - sg e|^2 )
@@ -39,7 +39,7 @@ class Quantised:
     codes_BL: Tensor  # int64
     latent_BH: Tensor  # sum of code vectors, no gradient to the encoder
     straight_through_BH: Tensor  # same value; gradient passes to the encoder's output unchanged
-    residuals: list[Tensor]  # [L] of [B, H]: what each level was given
+    residuals: list[Tensor]  # [L] of [B, H]: the input of each level
     distances: list[Tensor]  # [L] of [B, C]: squared distances to the level's codes
     codebook_loss: Tensor
     commitment_loss: Tensor
@@ -85,7 +85,7 @@ def ema_update(
     codebook_CH: Tensor, size_C: Tensor, sum_CH: Tensor, residual_BH: Tensor, codes_B: Tensor, decay: float
 ) -> None:
     """In place: N <- g N + (1-g) n,  M <- g M + (1-g) sum r,  e = M / smoothed N, with Laplace smoothing
-    smoothed N_j = (N_j + eps) / (N + C eps) * N. A code nobody used keeps its direction, its running sums fade together.
+    smoothed N_j = (N_j + eps) / (N + C eps) * N. An unused code keeps its direction; both of its running sums decay alike.
     """
     codes = codebook_CH.shape[0]
     counts = torch.bincount(codes_B, minlength=codes).to(size_C.dtype)
@@ -98,7 +98,7 @@ def ema_update(
 
 
 def diversity_loss(distances_BC: Tensor) -> Tensor:
-    """1 - H(mean soft assignment) / log C: 0 when every code is used alike, 1 when one takes all.
+    """1 - H(mean soft assignment) / log C: 0 if all codes are used equally, 1 if only one is used.
 
     Soft assignment = softmax(-d / tau) with tau a tenth of the mean distance, so that it does not depend on scale.
     """
@@ -109,8 +109,8 @@ def diversity_loss(distances_BC: Tensor) -> Tensor:
 
 
 def contrastive_loss(left_PH: Tensor, right_PH: Tensor, items_P2: Tensor, temperature: float) -> Tensor:
-    """Symmetric InfoNCE on cosine similarity; negatives are the other pairs of the batch, except where they hold an item of
-    this pair (the same item is no negative of itself).
+    """Symmetric InfoNCE on cosine similarity; negatives are the other pairs of the batch, except those that contain an
+    item of this pair (an item is not its own negative).
     """
     left = F.normalize(left_PH, dim=1)
     right = F.normalize(right_PH, dim=1)
@@ -176,7 +176,7 @@ def _train(
         for codebook, centres in zip(model.codebook_list(), initial, strict=True):
             codebook.data.copy_(torch.from_numpy(centres))
     ema = settings.ema_decay > 0
-    # One imaginary visit a code: a fresh code moves at the pace of a used one.
+    # One imaginary visit per code: a fresh code moves as fast as a used one.
     sizes = [torch.ones(settings.codes) for _ in range(settings.levels)]
     sums = [codebook.detach().clone() for codebook in model.codebook_list()]
     optimizer = torch.optim.Adam(
@@ -229,7 +229,7 @@ def _train(
 
         usage += epoch_usage
         every = settings.dead_code_reset_epochs
-        # Not behind the last epoch: a code re-seeded there would never be trained.
+        # Not after the last epoch: a code re-seeded then would never be trained.
         if every > 0 and epoch % every == 0 and epoch < settings.epochs:
             num_resets += reset_dead_codes(model, x_ND, usage, sizes, sums, generator)
             usage.zero_()
@@ -243,7 +243,7 @@ def reset_dead_codes(
 ) -> int:
     """Moves every code with usage 0 onto the residual of a badly reconstructed item (distinct items within a level).
 
-    Items are drawn from the worst ones rather than taken in order, or all would come from one bad cluster.
+    Items are drawn at random from the worst ones; in order, all would come from one bad cluster.
     """
     latent = model.encode(x_ND)
     quantised = residual_quantise(latent, model.codebook_list())
@@ -274,7 +274,7 @@ def _usage_metrics(usage_LC: Tensor) -> dict[str, float]:
 
 
 def _linears(dims: list[int], generator: torch.Generator) -> nn.ModuleList:
-    """LeCun-uniform weights and zero biases from `generator`; the process-wide generator is neither read nor moved."""
+    """LeCun-uniform weights and zero biases from `generator`; the process-wide generator is neither read nor advanced."""
     layers = nn.ModuleList()
     for fan_in, fan_out in pairwise(dims):
         layer = nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")

@@ -1,16 +1,16 @@
-"""The attention function every model of the worker runs with, the blocks of packed rows, and the cache for decoding.
+"""The attention function of all models of the worker, the blocks of packed rows, and the cache for decoding.
 
-Without either it is plain SDPA. With `Blocks`, the tokens of one packed row attend block by block, so that branches of a
-prompt cost what they need and not a square of everything. With a `SharedPrefixCache` in decode mode, the G rows that continue
-one prompt attend to ONE copy of the prompt's keys and values (as one matrix product per prompt) and to their own suffix; what
-all prompts begin with is one product for all rows, and all parts share a softmax. All rows of a cache decode in lockstep, so
-the suffix needs no padding mask.
+Without blocks or cache it is plain SDPA. With `Blocks`, the tokens of one packed row attend block by block, so that
+branches of a prompt cost no more than they need, instead of the square of the row. With a `SharedPrefixCache` in decode
+mode, the G rows that continue one prompt attend to ONE copy of the prompt's keys and values (as one matrix product per
+prompt) and to their own suffix; the prefix shared by all prompts is one product for all rows, and all parts share a
+softmax. All rows of a cache decode in lockstep, so the suffix needs no padding mask.
 
 Layers may see only a window of their latest keys (Gemma), and may cap their scores (Gemma 2): a query sees the
 keys less than `window` positions back; scores become cap * tanh(score / cap).
 
-Shape legend: P prompts, S slots a prompt, R = P*S rows, H query heads, K key-value heads, Q new tokens, T cached (or packed)
-tokens, D head size, M problems of a block.
+Shape legend: P prompts, S slots per prompt, R = P*S rows, H query heads, K key-value heads, Q new tokens, T cached (or packed)
+tokens, D head size, M problems per block.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def _capped(scores: Tensor, cap: float | None) -> Tensor:
 
 
 class SharedPrefixCache(Cache):
-    """Keys and values of P prompts (stored once; what all begin with, once for all) and of the R rows that continue them."""
+    """Keys and values of P prompts (each stored once, their shared prefix only once) and of the R rows that continue them."""
 
     def __init__(self, prompt_lengths: Tensor, common: int = 0) -> None:
-        """prompt_lengths [P] int64 on the model's device; common: tokens that all prompts begin with, fewer than any has."""
+        """prompt_lengths [P] int64 on the model's device; common: length of the shared prefix, less than any prompt's."""
         super().__init__(layers=[])
         self.prompt_lengths = prompt_lengths
         self.common = common
         self.prefix_width = int(prompt_lengths.max()) - common
         self.slots = 0  # S; 0 = still filling prompts
         self.suffix_length = 0
-        self.filling: slice | None = None  # prompts the running prefill computes; None = what they have in common
+        self.filling: slice | None = None  # prompts that the running prefill computes; None = their common prefix
         self.attended = 0  # decode attention calls of the running forward: proves that the model uses this cache
         # Per layer keys [P, K, D, T] (laid out as decoding multiplies them) and values [P, K, T, D]; in common: P = 1.
         self._common: dict[int, tuple[Tensor, Tensor]] = {}
@@ -59,7 +59,7 @@ class SharedPrefixCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Stores the new keys and values of one layer; returns what the new tokens attend to besides a decoding row's prefix."""
+        """Stores a layer's new keys and values; returns those that new tokens attend to, without a decoding row's prefix."""
         if self.slots == 0:
             return self._store_prompts(key_states, value_states, layer_idx)
         new = key_states.shape[2]
@@ -95,11 +95,11 @@ class SharedPrefixCache(Cache):
             self._suffix = {i: (k.index_select(0, rows), v.index_select(0, rows)) for i, (k, v) in self._suffix.items()}
 
     def advance(self, tokens: int) -> None:
-        """Declares `tokens` new suffix positions valid; called once behind every decode forward."""
+        """Declares `tokens` new suffix positions valid; called once after every decode forward."""
         self.suffix_length += tokens
 
     def take(self, numbers: Int64s, at: list[Int64s], past: Past) -> None:
-        """Fills in the prompts of these numbers, computed without this cache; at: which of all of past's tokens are theirs."""
+        """Fills in the prompts with these numbers, computed without this cache; at: indices of their tokens in all of past's."""
         device = self.prompt_lengths.device
         rows = torch.from_numpy(numbers).to(device)
         common_at = torch.from_numpy(at[0][: self.common]).to(device)
@@ -138,14 +138,14 @@ class SharedPrefixCache(Cache):
 
     def _suffix_buffers(self, like: Tensor, layer: int, needed: int) -> tuple[Tensor, Tensor]:
         rows, heads, _, size = like.shape
-        held = self._suffix.get(layer)
-        if held is not None and self.suffix_length and held[0].shape[2] >= needed:
-            return held
-        capacity = max(FIRST_SUFFIX_CAPACITY, needed, 0 if held is None else 2 * held[0].shape[2])
+        stored = self._suffix.get(layer)
+        if stored is not None and self.suffix_length and stored[0].shape[2] >= needed:
+            return stored
+        capacity = max(FIRST_SUFFIX_CAPACITY, needed, 0 if stored is None else 2 * stored[0].shape[2])
         value_size = self._prefix[layer][1].shape[3]
         grown = (like.new_zeros((rows, heads, capacity, size)), like.new_zeros((rows, heads, capacity, value_size)))
-        if held is not None and self.suffix_length:
-            for new, old in zip(grown, held, strict=True):
+        if stored is not None and self.suffix_length:
+            for new, old in zip(grown, stored, strict=True):
                 new[:, :, : self.suffix_length] = old[:, :, : self.suffix_length]
         self._suffix[layer] = grown
         return grown
@@ -162,14 +162,14 @@ class SharedPrefixCache(Cache):
     ) -> Tensor:
         """Attention of query [R, H, Q, D] over prompts and suffix keys/values [R, K, T, D]; returns [R, Q, H, D].
 
-        What is shared is one matrix product for all who share it: the common part for all rows, a prompt for its slots.
+        A shared part is one matrix product for all rows that share it: the common prefix for all rows, a prompt for its slots.
         """
         self.attended += 1
         rows, heads, new, size = query.shape
         kv_heads, length = keys.shape[1], keys.shape[2]
         prompts, per_row = rows // self.slots, heads // kv_heads * new
         by_row = (query * scaling).reshape(prompts, self.slots, kv_heads, per_row, size)  # [P, S, K, X, D]
-        # Each level: keys [.., D, T], values [.., T, D], and the order of dimensions in which its sharers lie side by side.
+        # Each level: keys [.., D, T], values [.., T, D], and the order of dimensions that makes its sharers adjacent.
         prefix_keys, prefix_values = self._prefix[layer]
         levels: list[tuple[Tensor, Tensor, tuple[int, ...]]] = [
             (prefix_keys.flatten(0, 1), prefix_values.flatten(0, 1), (0, 2, 1, 3, 4)),
@@ -204,14 +204,14 @@ class SharedPrefixCache(Cache):
             at_T = torch.arange(start, start + shared.shape[-1], device=device)
             start += shared.shape[-1]
             far_PQT = position_PQ[:, :, None] - at_T >= window
-            # A row's queries stand head by head, new tokens fastest.
+            # A row's queries are ordered by head, then by new token.
             hidden.append(shared.masked_fill(far_PQT.repeat(1, repeat, 1)[:, None, None], float("-inf")))
         far_QT = step_Q[:, None] - torch.arange(length, device=device) >= window
         return [*hidden, scores[-1].masked_fill(far_QT.repeat(repeat, 1), float("-inf"))]
 
 
 def _shared_bmm(rows_PSKXD: Tensor, matrices: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Products [P, S, K, X, T] of rows with matrices [B, D, T], each for all rows that lie side by side in the given order."""
+    """Products [P, S, K, X, T] of rows with matrices [B, D, T], each for all rows that are adjacent in the given order."""
     ordered = rows_PSKXD.permute(order)
     product = torch.bmm(ordered.reshape(len(matrices), -1, rows_PSKXD.shape[-1]), matrices)
     back = sorted(range(len(order)), key=lambda i: order[i])
@@ -228,7 +228,7 @@ class Block:
     real_MQ: Bools  # which queries are not padding
 
     def seen_within(self, window: int | None, position_T: Tensor) -> Tensor | None:
-        """seen_MQK for a layer, which may have a window."""
+        """seen_MQK of a layer, which may have a window."""
         if window is None:
             return self.seen_MQK
         near = (position_T[self.query_at_MQ][:, :, None] - position_T[self.key_at_MK][:, None, :]) < window
@@ -245,7 +245,7 @@ def causal_block(sequences: list[Int64s]) -> Block:
 
 
 def prefix_block(families: list[tuple[Int64s, list[Int64s]]]) -> Block:
-    """(prefix, its branches) each: a branch attends to the prefix and to itself."""
+    """One problem per (prefix, its branches): a branch attends to the prefix and to itself."""
     queries_at, real = _padded([np.concatenate(branches) for _, branches in families])
     prefix_at, prefix_real = _padded([prefix for prefix, _ in families])
     number_at, _ = _padded([np.repeat(np.arange(len(b)), [len(x) for x in b]) for _, b in families])
@@ -270,7 +270,7 @@ class Blocks:
     """How the T tokens of one packed row attend: every token is a query of exactly one block."""
 
     blocks: tuple[Block, ...]
-    output_at_T: Tensor  # int64: where a token's output stands among all queries, block by block
+    output_at_T: Tensor  # int64: index of a token's output among all queries, block by block
 
     @staticmethod
     def of(blocks: list[Block], tokens: int) -> Blocks:
@@ -303,9 +303,9 @@ class Blocks:
         cap: float | None = None,
         past: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]; position_T is looked at for a window alone.
+        """query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]; position_T is only used for a window.
 
-        past: keys and values [P, K, D] that stand behind the row's.
+        past: keys and values [P, K, D], appended to the row's.
         """
         query, key, value = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
         if past is not None:
@@ -328,7 +328,7 @@ def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
 def _sdpa(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, scaling: float, cap: float | None = None
 ) -> Tensor:
-    """[B, H, Q, D], [B, K, T, D] -> [B, H, Q, D]; causal without a mask, which holds True or 0 where a key may be seen."""
+    """[B, H, Q, D], [B, K, T, D] -> [B, H, Q, D]; causal without a mask; a mask has True or 0 for keys that may be seen."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
@@ -346,7 +346,7 @@ def _sdpa(
 
 
 def _causal_mask(window: int | None, queries: int, tokens: int, device: torch.device) -> Tensor | None:
-    """bool [Q, T] of causal rows whose queries are the last Q of T tokens; None where no mask says the same."""
+    """bool [Q, T] of causal rows whose queries are the last Q of T tokens; None if that needs no mask."""
     if window is None or tokens <= window:
         if queries in (1, tokens):
             return None
@@ -380,7 +380,7 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface: query [B, H, T, D], key and value [B, K, T, D] -> ([B, T, H, D], None).
 
-    gr2_positions: [T] of the packed row that gr2_blocks is about, with those of gr2_past behind them.
+    gr2_positions: [T] of the packed row of gr2_blocks, followed by those of gr2_past.
     """
     if kwargs.get("s_aux") is not None:
         raise NotImplementedError("attention with sinks is not supported")

@@ -7,8 +7,8 @@ pretrained model.
     optimizer.safetensors                AdamW moments by parameter name (optional)
     gr2_state.json                       step, weight_version, sha256, embedding_dropout, metadata
 
-With LoRA, adapter.safetensors holds what is trained (LoRA layers and the rows of added tokens) and stands in place of config
-and weights: the state belongs in front of the base model it was trained with, whose fingerprint is noted.
+With LoRA, adapter.safetensors contains only what is trained (LoRA layers and the rows of added tokens) and replaces
+config and weights: the state belongs to the base model it was trained on, whose fingerprint is stored.
 
 A folder is replaced atomically (folders.py).
 """
@@ -45,9 +45,9 @@ class StateInfo:
     weights_bytes: int
     embedding_dropout: float
     has_optimizer: bool
-    metadata: dict[str, str]  # the caller's: what the weights belong to
+    metadata: dict[str, str]  # the caller's, about the weights
     format_version: int
-    base: str  # fingerprint of the frozen model that LoRA weights belong in front of; "" = whole weights
+    base: str  # fingerprint of the frozen model that the LoRA weights belong to; "" = whole weights
 
     @property
     def weights_file(self) -> str:
@@ -110,10 +110,10 @@ def load_weights(folder: Path, lm: LanguageModel, info: StateInfo) -> None:
     file_ = folder / info.weights_file
     base = "" if lm.adapter is None else lm.adapter.fingerprint
     if bool(base) != bool(info.base):
-        held, loaded = ("LoRA weights", "without") if info.base else ("the weights of a whole model", "with")
-        raise FailedPrecondition(f"the state at {folder} holds {held}, the model was loaded {loaded} LoRA")
+        contents, loaded = ("LoRA weights", "without") if info.base else ("the weights of a whole model", "with")
+        raise FailedPrecondition(f"the state at {folder} has {contents}, the model was loaded {loaded} LoRA")
     if base != info.base:
-        raise FailedPrecondition(f"the LoRA weights at {folder} were trained in front of another base model")
+        raise FailedPrecondition(f"the LoRA weights at {folder} were trained on a different base model")
     if not file_.is_file() or hash_file(file_) != info.sha256:
         raise FailedPrecondition(f"{file_} is damaged: its sha256 differs from {STATE_FILE}")
     own = _weights(lm)
@@ -124,7 +124,7 @@ def load_weights(folder: Path, lm: LanguageModel, info: StateInfo) -> None:
         raise FailedPrecondition(f"{file_} cannot be read") from error
     if shapes != {name: tuple(weight.shape) for name, weight in own.items()}:
         another = "architecture or vocabulary" if lm.adapter is None else "LoRA rank, target modules or vocabulary"
-        raise FailedPrecondition(f"the state at {folder} is of another {another} than the loaded model")
+        raise FailedPrecondition(f"the state at {folder} differs from the loaded model in {another}")
     saved = load_file(file_)
     with torch.no_grad():
         for name, weight in own.items():
@@ -148,7 +148,7 @@ def hash_file(path: Path) -> str:
 
 
 def all_weights(lm: LanguageModel) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name; of tied ones only the first. Tensors are the live ones."""
+    """Parameters and persistent buffers by name; of tied ones only the first. The tensors are not copied."""
     seen: set[int] = set()
     weights = {}
     for name, weight in lm.model.state_dict(keep_vars=True).items():
@@ -159,7 +159,7 @@ def all_weights(lm: LanguageModel) -> dict[str, Tensor]:
 
 
 def _weights(lm: LanguageModel) -> dict[str, Tensor]:
-    """What a state holds: everything, or with LoRA what is trained."""
+    """The tensors of a state: all, or with LoRA the trained ones."""
     return {name: w for name, w in all_weights(lm).items() if lm.adapter is None or lm.is_trained(name)}
 
 

@@ -1,4 +1,4 @@
-"""An ordinary checkpoint out of a trained model: LoRA and trained rows merged, safetensors in shards, config, tokenizer with
+"""Exports a trained model as an ordinary checkpoint: LoRA and trained rows merged, safetensors in shards, config, tokenizer with
 added tokens, chat template. Plain transformers, vLLM and others load it and compute the same.
 """
 
@@ -19,7 +19,7 @@ from gr2_worker.model.lm import STATE_FILE, LanguageModel
 
 MARKER = "gr2_export.json"
 MAX_SHARD = "5GB"
-# Documents next to the weights: never a path, never what some program runs, never in the place of what is exported.
+# Documents next to the weights: never a path, never anything that a program runs, never a file of the export itself.
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(json|md|txt|jinja)")
 RESERVED = frozenset(
     ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json"]
@@ -28,12 +28,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def export(folder: Path, lm: LanguageModel, dtype: str, files: dict[str, bytes]) -> int:
-    """Writes the checkpoint and `files` (name -> content) next to it, `gr2_export.json` among them. Returns bytes of weights.
+    """Writes the checkpoint and `files` (name -> content) next to it, including `gr2_export.json`. Returns the bytes of weights.
 
-    Raises InvalidRequest, or FailedPrecondition where the disk fails.
+    Raises InvalidRequest, or FailedPrecondition if the disk fails.
     """
     if MARKER not in files:
-        raise InvalidRequest(f"files must hold {MARKER}")
+        raise InvalidRequest(f"files must include {MARKER}")
     for name in files:
         if not FILE_NAME.fullmatch(name) or name in RESERVED:
             raise InvalidRequest(f"files: {name[:80]!r} is not the plain name of a document (.json, .md, .txt, .jinja)")
@@ -66,7 +66,7 @@ def _merged(lm: LanguageModel, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def _generation(lm: LanguageModel) -> Any:
-    """How to generate, as the base model says, and at least where to stop."""
+    """The base model's generation settings, with at least the tokens to stop at."""
     from transformers import GenerationConfig
 
     given = getattr(lm.model, "generation_config", None)

@@ -1,4 +1,4 @@
-"""A folder that is written as a whole or not at all: next to its place, flushed to disk, then renamed.
+"""A folder that is written completely or not at all: next to its destination, flushed to disk, then renamed.
 
 Replacing deletes what was there; a marker file says which folders are ours to replace.
 """
@@ -21,8 +21,8 @@ from gr2_worker.errors import FailedPrecondition, InvalidRequest
 
 @contextlib.contextmanager
 def replacing(folder: Path, marker: str, what: str) -> Iterator[Path]:
-    """Yields an empty folder that takes `folder`'s place once the block is through. `folder` must be absent, empty or hold
-    `marker`; `what` it then is, is said in the error. Raises InvalidRequest, or FailedPrecondition where the disk fails.
+    """Yields an empty folder that replaces `folder` at the end of the block. `folder` must be absent, empty or contain
+    `marker`; errors call such a folder `what`. Raises InvalidRequest, or FailedPrecondition if the disk fails.
     """
     _check_replaceable(folder, marker, what)
     try:
@@ -53,24 +53,24 @@ def _check_replaceable(folder: Path, marker: str, what: str) -> None:
     if folder.is_file():
         raise InvalidRequest(f"{folder} is a file")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
-        raise InvalidRequest(f"{folder} holds something else than {what}; refusing to replace it")
+        raise InvalidRequest(f"{folder} is not {what}; refusing to replace it")
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what an earlier save to this place left when its process was killed."""
+    """Removes the leftovers of an earlier save to this path whose process was killed."""
     for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
         if leftover.suffix in (".partial", ".old"):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _reason(error: SafetensorError) -> str:
-    """What the system said, out of the writer's "... I/O error: No space left on device (os error 28)"."""
+    """The system's message, from the writer's "... I/O error: No space left on device (os error 28)"."""
     number = re.search(r"os error (\d+)", str(error))
     return os.strerror(int(number[1])) if number else str(error)
 
 
 def _replace(staging: Path, folder: Path) -> None:
-    """Renames `staging` to `folder`; an old folder is moved aside first and restored should the rename fail."""
+    """Renames `staging` to `folder`; an old folder is moved aside first and restored if the rename fails."""
     old = folder.with_name(f".{folder.name}.{staging.name[-16:-8]}.old")
     had_old = folder.exists()
     if had_old:

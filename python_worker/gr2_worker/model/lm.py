@@ -1,7 +1,7 @@
 """A language model of the worker: loading (scratch, pretrained folder or hub id, GGUF), added tokens, hidden states, logits.
 
-Knows tensors, not batches, losses or requests; new rows are vocabulary.py's, LoRA is lora.py's. What is trained is a float32
-master; bfloat16 is then an autocast. What is frozen is stored in the compute type.
+Knows tensors, not batches, losses or requests; new rows are vocabulary.py's, LoRA is lora.py's. Trained weights are
+float32 masters, for which bfloat16 is an autocast; frozen ones are stored in the compute type.
 
 Shape legend: B rows, T tokens, V vocabulary rows, C hidden size, n selected positions.
 """
@@ -30,11 +30,11 @@ from gr2_worker.types import LoadSpec
 STATE_FILE = "gr2_state.json"
 # Without any of these, transformers would make up an empty tokenizer.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-# Whose attention the worker's is known to be equal to (tests compare with transformers' own); gpt2 is SASRec's.
+# The worker's attention equals that of these families (tests compare with transformers' own); gpt2 is SASRec's.
 FAMILIES = ("qwen3", "qwen2", "llama", "smollm3", "mistral", "gemma", "gemma2", "gemma3_text", "gpt2")
 # End-of-text tokens of common tokenizers, most specific first; used when nothing declares one.
 KNOWN_EOS = ("<|im_end|>", "<|eos|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
-# Likewise for beginnings; only chat templates ask for it.
+# Likewise begin-of-text tokens; only chat templates need them.
 KNOWN_BOS = ("<|begin_of_text|>", "<bos>", "<s>")
 
 transformers.logging.set_verbosity_error()
@@ -87,7 +87,7 @@ class LanguageModel:
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     def is_trained(self, name: str) -> bool:
-        """Whether a parameter belongs to what training changes, also if this copy of the model is frozen."""
+        """Whether training changes a parameter, even if this copy of the model is frozen."""
         return self.trainable if self.adapter is None else name in self.adapter.names
 
     @property
@@ -97,32 +97,32 @@ class LanguageModel:
     # ------------------------------------------------------------ computing
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """bfloat16 autocast for bfloat16 models that hold float32 masters, else nothing."""
+        """bfloat16 autocast for bfloat16 models with float32 masters, else nothing."""
         if self.bfloat16 and (self.trainable or self.adapter is not None):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def training(self, dropout: bool) -> Iterator[None]:
-        """Training mode (gradient checkpointing needs it), with or without dropout; evaluation mode behind it.
+        """Training mode (gradient checkpointing needs it), with or without dropout; evaluation mode afterwards.
 
         A policy gradient must see the policy that was sampled from: dropout would make every probability ratio noise.
         """
-        held: list[tuple[Any, str, float]] = []
+        dropouts: list[tuple[Any, str, float]] = []
         if not dropout:
-            held = [(self, "embedding_dropout", self.embedding_dropout)]
+            dropouts = [(self, "embedding_dropout", self.embedding_dropout)]
             for module in self.model.modules():
                 for name in ("p", "attention_dropout") if isinstance(module, nn.Dropout) else ("attention_dropout",):
                     if isinstance(value := getattr(module, name, None), float):
-                        held.append((module, name, value))
-        for owner, name, _ in held:
+                        dropouts.append((module, name, value))
+        for owner, name, _ in dropouts:
             setattr(owner, name, 0.0)
         self.model.train()
         try:
             yield
         finally:
             self.model.eval()
-            for owner, name, value in held:
+            for owner, name, value in dropouts:
                 setattr(owner, name, value)
 
     def hidden(
@@ -133,7 +133,7 @@ class LanguageModel:
         cache: attention.SharedPrefixCache | None = None,
         past: Past | None = None,
     ) -> Tensor:
-        """Last hidden states [B, T, C], behind the final norm. blocks: who sees whom in one packed row; None = causal."""
+        """Last hidden states [B, T, C], after the final norm. blocks: what attends to what in one packed row; None = causal."""
         inputs: dict[str, Any] = {"position_ids": position_ids_BT, "attention_mask": None}
         if blocks is not None:
             positions_T = position_ids_BT[0] if past is None else past.positions(position_ids_BT[0])
@@ -222,7 +222,7 @@ def load(spec: LoadSpec, device: torch.device) -> LanguageModel:
         parameter.data = parameter.data.to(torch.float32 if loaded.is_trained(name) else frozen_type)
     model.to(device)
     if device.type == "cpu":
-        # Weights read from a file stand at arbitrary addresses of its mapping; kernels round by alignment, and a
+        # Weights read from a file are at arbitrary addresses of its mapping; rounding depends on alignment, and a
         # resumed run has to equal an uninterrupted one.
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.data = tensor.data.clone()
@@ -247,7 +247,7 @@ def _build_scratch(spec: LoadSpec, device: torch.device) -> LanguageModel:
     declared_eos = architecture.get("eos_token_id")
     architecture["vocab_size"] = vocabulary.padded(vocabulary.rows_needed(tokenizer), spec.pad_vocab_multiple)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        # Defaults of an architecture point into some other vocabulary.
+        # An architecture's default token ids belong to a different vocabulary.
         architecture.setdefault(name, None)
     model_type = architecture.pop("model_type")
     _check_family(model_type, "model.architecture")
@@ -273,7 +273,7 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
     if spec.gguf_file and is_local and not (folder / spec.gguf_file).is_file():
         raise NotFound(f"no file {spec.gguf_file} in {spec.path}")
     if is_local and not spec.gguf_file and not any(folder.glob("*.safetensors")):
-        raise NotFound(f"{spec.path} holds no .safetensors weights (pickled weights are never loaded)")
+        raise NotFound(f"{spec.path} has no .safetensors weights (pickled weights are never loaded)")
     _check_config(spec, folder if is_local else None)
     tokenizer, eos_token, chat_template = _load_tokenizer(spec, folder if is_local else None)
     masters = spec.dtype != "bfloat16" or (spec.trainable and spec.lora is None)
@@ -308,7 +308,7 @@ def _load_pretrained(spec: LoadSpec, device: torch.device) -> LanguageModel:
 
 
 def _named(spec: LoadSpec) -> str:
-    """The model as a message names it: with its file, if it is one of several."""
+    """The model's name for messages: with its file, if there are several."""
     return f"{spec.path}/{spec.gguf_file}" if spec.gguf_file else spec.path
 
 
@@ -321,7 +321,7 @@ def _check_family(model_type: str, where: str) -> None:
 
 
 def _check_shapes(model: Any, path: str) -> None:
-    """A GGUF file's dimensions are not all read by transformers: weights then stand in layers of another size."""
+    """Refuses a GGUF file of which transformers missed a dimension, so that weights are in layers of the wrong size."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module.weight.shape != (module.out_features, module.in_features):
             shape = tuple(module.weight.shape)
@@ -331,13 +331,13 @@ def _check_shapes(model: Any, path: str) -> None:
 
 
 def _check_config(spec: LoadSpec, folder: Path | None) -> None:
-    """Refuses another architecture before gigabytes of it are read. Hub ids are looked at once they are loaded."""
+    """Refuses an unsupported architecture before gigabytes of it are read. Hub ids are checked once they are loaded."""
     if folder is None or spec.gguf_file:
         return
     try:
         model_type = json.loads((folder / "config.json").read_text()).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise NotFound(f"{spec.path} holds no readable config.json: {first_line(error)}") from error
+        raise NotFound(f"{spec.path} has no readable config.json: {first_line(error)}") from error
     _check_family(str(model_type), spec.path)
 
 
@@ -359,7 +359,7 @@ def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str
         )
     extra = {"gguf_file": spec.gguf_file} if spec.gguf_file else {}
     if folder is not None and not extra and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise FailedPrecondition(f"{spec.path} holds no tokenizer (no {', no '.join(TOKENIZER_FILES)})")
+        raise FailedPrecondition(f"{spec.path} has no tokenizer (no {', no '.join(TOKENIZER_FILES)})")
     try:
         auto = AutoTokenizer.from_pretrained(spec.path, trust_remote_code=False, **extra)
         # A GGUF file's end-of-text id survives in the config, but transformers may name another token for it.
@@ -370,7 +370,7 @@ def _load_tokenizer(spec: LoadSpec, folder: Path | None) -> tuple[Tokenizer, str
 
 
 def _bos_token(folder: Path | None, tokenizer: Tokenizer) -> str:
-    """As the folder's tokenizer_config.json spells it, else the first of KNOWN_BOS in the vocabulary, else ""."""
+    """The bos token of the folder's tokenizer_config.json, else the first of KNOWN_BOS in the vocabulary, else ""."""
     settings_file = folder / "tokenizer_config.json" if folder is not None else None
     if settings_file is not None and settings_file.is_file():
         bos = json.loads(settings_file.read_text()).get("bos_token") or ""

@@ -1,10 +1,10 @@
-"""LoRA: what is trained in front of a frozen model, and how both become one again.
+"""LoRA: the trained part on top of a frozen model, and how both are merged.
 
     linear layers   PEFT: W x + alpha / r * B A x  (2106.09685), on the layers whose names were given
-    added tokens    one trained row each, in the embedding and in the output layer (one and the same where they are tied);
-                    a table of a hundred thousand rows is neither copied nor given a gradient for the sake of a thousand
+    added tokens one trained row each, in the embedding and in the output layer (the same row if they are tied), so that
+    a table of a hundred thousand rows is neither copied nor given a gradient because of a thousand
 
-Everything trained is float32, whatever the frozen model is stored in. Not here: loading (lm.py), files (checkpoint.py).
+All trained weights are float32, whatever type the frozen model is stored in. Not here: loading (lm.py), files (checkpoint.py).
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from gr2_worker.errors import InvalidRequest
 from gr2_worker.types import LoraSpec
 
 ADAPTER = "default"  # PEFT's name for the only adapter
-# Frozen values per tensor that the fingerprint of a base model looks at.
+# Number of frozen values per tensor in the fingerprint of a base model.
 FINGERPRINT_VALUES = 64
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What was put in front of a model."""
+    """The trained additions to a frozen model."""
 
     spec: LoraSpec
     names: frozenset[str]  # of the trained parameters
-    fingerprint: str  # of the frozen layers: trained parameters mean nothing in front of others
+    fingerprint: str  # of the frozen layers: trained parameters mean nothing on top of others
 
 
 class _Rows(nn.Module):
     """Trained rows of a table, by token id."""
 
-    trained_row_V: Tensor  # int64: place among the trained rows; -1 = frozen
+    trained_row_V: Tensor  # int64: index among the trained rows; -1 = frozen
 
     def __init__(self, base: nn.Module, rows: nn.Parameter, ids_A: Tensor) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class RowHead(_Rows):
 
 
 def attach(model: Any, spec: LoraSpec, token_ids: list[int], seed: int) -> Adapter:
-    """Puts LoRA layers and trained rows into the model (in place). Raises InvalidRequest."""
+    """Adds LoRA layers and trained rows to the model (in place). Raises InvalidRequest."""
     from peft import LoraConfig, inject_adapter_in_model
 
     _check_targets(model, spec)
@@ -131,7 +131,7 @@ def _train_rows(model: Any, ids: list[int]) -> None:
 
 
 def _fingerprint(model: Any) -> str:
-    """Hash of some values of every layer between the tables, as bfloat16: the same however the base is stored."""
+    """Hash of some values of every layer between the tables, as bfloat16, so that the base's storage type does not matter."""
     tables = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):

@@ -94,7 +94,7 @@ class AdamW:
                     continue
                 unused.discard(f"{name}.{key}")
                 if key != "step" and tensor.shape != parameter.shape:
-                    raise FailedPrecondition(f"optimizer state of {name} has another shape than the parameter")
+                    raise FailedPrecondition(f"optimizer state of {name} differs in shape from the parameter")
                 # A fused optimizer keeps its step counters on the parameters' device.
                 entry[key] = tensor.to(device=parameter.device).clone()
             if entry:
@@ -102,7 +102,7 @@ class AdamW:
                     raise FailedPrecondition(f"optimizer state of {name} is incomplete")
                 state[parameter] = entry
         if unused:
-            raise FailedPrecondition(f"optimizer state holds unknown parameters, e.g. {min(unused)}")
+            raise FailedPrecondition(f"optimizer state has unknown parameters, e.g. {min(unused)}")
         self._adamw.state.clear()
         self._adamw.state.update(state)
         self.step_count = step_count

@@ -1,14 +1,14 @@
-"""Shared-prefix packing: every prompt once, its branches behind it (Prefix Grouper, 2506.05433), branches' leaves behind those.
+"""Shared-prefix packing: every prompt once, followed by its branches (Prefix Grouper, 2506.05433) and their leaves.
 
-A token sees its own branch's earlier tokens and everything its branch hangs on; position ids restart where a branch begins.
-All tokens of a micro-batch stand in one row without padding; only attention, which is computed in blocks (attention.Blocks),
-pads. Plain sequences (one branch, no leaves) are padded rows and take the fast causal path.
+A token sees its own branch's earlier tokens and everything its branch continues; position ids restart where a branch
+begins. All tokens of a micro-batch form one row without padding; only attention, which is computed in blocks
+(attention.Blocks), pads. Plain sequences (one branch, no leaves) are padded rows and take the fast causal path.
 
-A prompt whose first tokens were computed before (prefix_cache.py) stands in the row without them: its other tokens and all
-behind them see those tokens' keys, which are appended to the row's.
+If a prompt's first tokens were computed before (prefix_cache.py), the row leaves them out: the prompt's other tokens
+and all later ones see their keys, which are appended to the row's.
 
-Only what a wanted target needs is computed: responses without one are dropped, and so is everything from the last wanted
-target on (a token is predicted by the one before it; the first response token by the prompt's last).
+Only tokens that a wanted target needs are computed: responses without one are dropped, and so is everything from the
+last wanted target on (a token is predicted by the one before it; the first response token by the prompt's last).
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from torch import Tensor
 from gr2_worker.model.attention import Blocks, causal_block, prefix_block
 from gr2_worker.types import Bools, GroupBatch, Int32s, Int64s
 
-# Branches share a block of attention up to this many times the square root of their prefix: a block computes pairs of its
-# branches in vain, but reads the prefix's keys once.
+# Branches share a block of attention up to this many times the square root of their prefix: a block computes useless
+# pairs between its branches, but reads the prefix's keys once.
 TOKENS_PER_BLOCK = 3.0
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Tokens behind a prompt or another branch, and the targets they predict."""
+    """Tokens that continue a prompt or another branch, and the targets they predict."""
 
     tokens: Int32s  # fed; may be empty
     predict_at: Int64s  # which of `tokens` predicts; -1 = the last one before the branch
-    targets: Int64s  # what for, same shape
+    targets: Int64s  # the target it predicts, same shape
     leaves: tuple[Branch, ...] = ()
 
     @cached_property
     def length(self) -> int:
-        """Tokens fed, leaves included."""
+        """Tokens fed, including leaves."""
         return len(self.tokens) + sum(leaf.length for leaf in self.leaves)
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A prompt and what is computed behind it."""
+    """A prompt and its continuations."""
 
     prompt: Int32s
     branches: tuple[Branch, ...]
-    # Where the prefix cache holds the prompt's first tokens; fewer than the prompt has.
+    # Slots of the prompt's first tokens in the prefix cache; fewer than the prompt has.
     cached: Int64s = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @cached_property
@@ -60,12 +60,12 @@ class Tree:
 
     @cached_property
     def attended(self) -> int:
-        """All tokens, those that are not computed included."""
+        """All tokens, including those that are not computed."""
         return len(self.prompt) + sum(branch.length for branch in self.branches)
 
     @property
     def is_sequence(self) -> bool:
-        """Whether a plain row says it all."""
+        """Whether a plain row is enough."""
         if len(self.cached):
             return False
         fed = [branch for branch in self.branches if branch.length]
@@ -74,7 +74,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class PlacedPrompt:
-    """A prompt and where its keys are: flat indices into the micro-batch's tokens, with those of its past behind them."""
+    """A prompt and its keys: flat indices into the micro-batch's tokens, followed by those of its past."""
 
     tokens: Int32s
     at: Int64s
@@ -84,7 +84,7 @@ class PlacedPrompt:
 class PastTokens:
     """Tokens computed before that a packed row attends to, each once."""
 
-    cached: Int64s  # where the prefix cache holds them
+    cached: Int64s  # their slots in the prefix cache
     positions: Int64s
 
     @staticmethod
@@ -99,11 +99,11 @@ class MicroBatch:
 
     input_ids_BT: Tensor  # int64; 0 = padding
     position_ids_BT: Tensor  # int64
-    blocks: Blocks | None  # who sees whom in the one row there is; None = plain causal rows
+    blocks: Blocks | None  # what attends to what in the single row; None = plain causal rows
     predict: Tensor  # int64 [n]: flat index into B*T of the token whose hidden state predicts a target
     targets: Tensor  # int64 [n]
     prompts: tuple[PlacedPrompt, ...]
-    past: PastTokens | None = None  # whose keys stand behind the row's
+    past: PastTokens | None = None  # their keys follow the row's
 
     @property
     def num_tokens(self) -> int:
@@ -129,7 +129,7 @@ def build_group_trees(batch: GroupBatch, wanted_N: Bools) -> list[Tree]:
 
 
 def prompt_alone(prompt: Int32s, number: int) -> Tree:
-    """A prompt with nothing behind it; target `number` is predicted by its last token."""
+    """A prompt without continuations; target `number` is predicted by its last token."""
     nothing = Branch(np.zeros(0, dtype=np.int32), np.asarray([-1]), np.asarray([number]))
     return Tree(prompt, (nothing,))
 
@@ -144,7 +144,7 @@ def plan(trees: Sequence[Tree], micro_batch_tokens: int, preferred_tokens: int |
     """Micro-batches that cover every target of the trees.
 
     Each holds at most `micro_batch_tokens` tokens, unless one prompt + branch alone is longer. Rows are batched up to
-    `preferred_tokens` (at most the former) only, but no tree is split for that, and a branch never from its leaves.
+    `preferred_tokens` (at most the former) only, but no tree is split for that, and a branch is never split from its leaves.
     """
     row_tokens = min(micro_batch_tokens, preferred_tokens or micro_batch_tokens)
     pieces = [piece for tree in trees for piece in _split(tree, micro_batch_tokens)]
@@ -166,7 +166,7 @@ def plan(trees: Sequence[Tree], micro_batch_tokens: int, preferred_tokens: int |
 
 
 def _split(tree: Tree, limit: int) -> list[Tree]:
-    """Trees of at most `limit` tokens, where a prompt and one branch allow it."""
+    """Trees of at most `limit` tokens, unless a prompt and one branch alone are longer."""
     if tree.attended <= limit:
         return [tree]
     pieces: list[Tree] = []
@@ -182,7 +182,7 @@ def _split(tree: Tree, limit: int) -> list[Tree]:
 
 
 def _padded_rows(pieces: list[Tree]) -> MicroBatch:
-    """A piece a row, padded on the right."""
+    """One piece per row, padded on the right."""
     width = max(p.length for p in pieces)
     row = _Row(len(pieces) * width)
     for number, piece in enumerate(pieces):
@@ -191,7 +191,7 @@ def _padded_rows(pieces: list[Tree]) -> MicroBatch:
 
 
 def _one_row(pieces: list[Tree]) -> MicroBatch:
-    """Pieces one behind the other."""
+    """All pieces in one row."""
     length = sum(p.length for p in pieces)
     row = _Row(length)
     past = PastTokens.of(pieces)
@@ -205,7 +205,7 @@ def _one_row(pieces: list[Tree]) -> MicroBatch:
 
 
 class _Row:
-    """Writes trees into flat arrays; notes which token predicts which target, and who hangs on whom."""
+    """Writes trees into flat arrays; notes which token predicts which target, and what continues what."""
 
     def __init__(self, length: int) -> None:
         self._ids = np.zeros(length, dtype=np.int64)
@@ -214,8 +214,8 @@ class _Row:
         self._targets: list[Int64s] = []
         self._placed: list[PlacedPrompt] = []
         self.prompts: list[Int64s] = []
-        # (flat indices of a prefix, those of some branches behind it)
-        self.continued: list[tuple[Int64s, list[Int64s]]] = []  # prompts behind their past
+        # (flat indices of a prefix, those of some branches after it)
+        self.continued: list[tuple[Int64s, list[Int64s]]] = []  # prompts after their past
         self.families: list[tuple[Int64s, list[Int64s]]] = []
         self.leaf_families: list[tuple[Int64s, list[Int64s]]] = []
 
@@ -263,7 +263,7 @@ class _Row:
 
 
 def _families(prefix: Int64s, branches: list[Int64s]) -> list[tuple[Int64s, list[Int64s]]]:
-    """Branches of one prefix, those together that share a block of attention."""
+    """Branches of one prefix, grouped by the block of attention they share."""
     families: list[tuple[Int64s, list[Int64s]]] = []
     room = 0.0
     for branch in branches:

@@ -1,11 +1,12 @@
-"""Prompts computed before: keys and values that a request with the same beginning need not compute again.
+"""A cache of prompts: keys and values that a request with the same prefix need not compute again.
 
-Belongs to one frozen model; whoever changes its weights must clear it. Tokens are held in blocks of BLOCK, each known by its own
-tokens and the block before it, so that any shared beginning is found, whatever follows, and is held once (as in PagedAttention,
-2309.06180). All memory is taken at the start. The block used longest ago makes room: a prompt's end before its beginning, and
-never what the running request uses. What is packed behind a beginning is packing's business (Tree.cached).
+Belongs to one frozen model; whoever changes its weights must clear it. Tokens are stored in blocks of BLOCK, identified
+by their own tokens and the block before, so that any shared prefix is found, whatever follows it, and is stored once
+(as in PagedAttention, 2309.06180). All memory is allocated at the start. The least recently used block is evicted
+first: a prompt's end before its start, and never a block that the running request uses. packing.py decides what follows
+a cached prefix (Tree.cached).
 
-Shape legend: N tokens held, P tokens of a request's past, L layers, K key-value heads, D head size, C hidden size, n targets.
+Shape legend: N tokens cached, P tokens of a request's past, L layers, K key-value heads, D head size, C hidden size, n targets.
 """
 
 from __future__ import annotations
@@ -25,37 +26,35 @@ from gr2_worker.model.packing import MicroBatch, PastTokens, PlacedPrompt, Tree
 from gr2_worker.model.past import Earlier, Past
 from gr2_worker.types import Int32s, Int64s
 
-# Tokens a block. Fewer share more of a beginning, more take fewer steps to find it.
+# Tokens per block. Smaller blocks share more of a prefix, larger ones take fewer steps to find it.
 BLOCK = 8
-# A shorter shared beginning is computed again: it spares less than a row of its own costs.
+# A shorter shared prefix is computed again: reusing it saves less than a separate row costs.
 MIN_REUSED = 16
 
-# A block's tokens, behind the block of this number (0 = a prompt begins with them).
+# The number of the block before (0 = none, a prompt begins here) and a block's tokens.
 _Key = tuple[int, bytes]
 
 
 @dataclass
 class _Block:
     number: int  # never given twice
-    slot: int  # holds tokens slot * BLOCK ..
-    request: int  # that used it last
+    slot: int  # its tokens begin at slot * BLOCK
+    request: int  # the last request that used it
 
 
 class PrefixCache:
     """The prompts of one model."""
 
     def __init__(self, model: LanguageModel, max_bytes: int) -> None:
-        """Takes at most max_bytes. Raises InvalidRequest if that holds no block, ResourceExhausted if there is not so much."""
+        """Takes at most max_bytes. Raises InvalidRequest if no block fits, ResourceExhausted if there is not enough memory."""
         if model.trainable:
-            raise InvalidRequest(
-                "prefix_cache_bytes needs trainable = false: training changes what would be remembered"
-            )
+            raise InvalidRequest("prefix_cache_bytes needs trainable = false: training would invalidate the cache")
         keys, values = _one_token(model)
         block_bytes = BLOCK * (keys.numel() * keys.element_size() + values.numel() * values.element_size())
         self._slots = max_bytes // block_bytes
         if not self._slots:
             raise InvalidRequest(
-                f"prefix_cache_bytes = {max_bytes} holds not even {BLOCK} tokens of this model, which take {block_bytes}"
+                f"prefix_cache_bytes = {max_bytes} is too little for {BLOCK} tokens of this model, which take {block_bytes}"
             )
         with memory_guard("prefix_cache_bytes"), torch.no_grad():
             self._keys_NLKD = keys.new_empty((self._slots * BLOCK, *keys.shape))
@@ -66,38 +65,38 @@ class PrefixCache:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets everything: the weights are others."""
-        # Used longest ago first, a block before the one it follows.
+        """Forgets everything: the weights have changed."""
+        # Least recently used first, a block before the one it follows.
         self._blocks: OrderedDict[_Key, _Block] = OrderedDict()
         self._numbers = 0
         self._free = list(range(self._slots))
 
     def __len__(self) -> int:
-        """Tokens held."""
+        """Number of cached tokens."""
         return BLOCK * len(self._blocks)
 
     # ------------------------------------------------------------ finding
 
     def length(self, tokens: Int32s) -> int:
-        """How many of the first tokens are held."""
+        """How many of the first tokens are cached."""
         return BLOCK * len(self._chain(tokens))
 
     def find(self, trees: Sequence[Tree]) -> list[Tree]:
-        """A request's trees with the beginnings that are held. These stay until the next request is asked for."""
+        """A request's trees with their cached prefixes, which are not evicted before the next request."""
         self._request += 1
         return [replace(tree, cached=self._cached(tree.prompt)) for tree in trees]
 
     def count(self, trees: Sequence[Tree], apart: int = 0) -> None:
-        """Counts what is reused of a request's prompts; apart: tokens computed for it that all of them begin with."""
+        """Counts the reused tokens of a request's prompts; apart: tokens of their shared prefix that were computed once."""
         self.reused_tokens += max(0, sum(len(tree.cached) for tree in trees) - apart)
 
     def _cached(self, prompt: Int32s) -> Int64s:
-        chain = self._chain(prompt[:-1])  # the last token's hidden state is not held, so it has to be computed
+        chain = self._chain(prompt[:-1])  # the last token's hidden state is not cached, so it has to be computed
         self._touch(chain)
         return _block_positions([self._blocks[key].slot for key in chain] if BLOCK * len(chain) >= MIN_REUSED else [])
 
     def _chain(self, tokens: Int32s) -> list[_Key]:
-        """The blocks held of a beginning."""
+        """The cached blocks of a prefix."""
         chain: list[_Key] = []
         before = 0
         for part in _parts(tokens):
@@ -116,7 +115,7 @@ class PrefixCache:
     # ------------------------------------------------------------ computing
 
     def compute(self, model: LanguageModel, micro_batch: MicroBatch) -> tuple[Tensor, Past]:
-        """Hidden states [n, C] that predict a micro-batch's targets; its prompts are held from now on, if there is room."""
+        """Hidden states [n, C] that predict a micro-batch's targets; its prompts are cached from now on, if there is room."""
         past = Past(None if micro_batch.past is None else self._earlier(micro_batch.past))
         hidden = model.predicting_states(micro_batch, past)
         self._hold(micro_batch.prompts, past)
@@ -167,7 +166,7 @@ class PrefixCache:
                 self._keys_NLKD[to, layer] = keys[of]
                 self._values_NLKD[to, layer] = values[of]
         except BaseException:
-            self.clear()  # the blocks are known already, but hold nothing
+            self.clear()  # the blocks are registered already, but still empty
             raise
 
 
@@ -178,12 +177,12 @@ def _parts(tokens: Int32s) -> Iterator[bytes]:
 
 
 def _block_positions(slots: list[int]) -> Int64s:
-    """Where the tokens of slots are held."""
+    """Indices of the tokens of slots."""
     return (np.asarray(slots, dtype=np.int64)[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
 
 
 def _one_token(model: LanguageModel) -> tuple[Tensor, Tensor]:
-    """Keys and values [L, K, D] of a token: what they are like."""
+    """Shape and type of a token's keys and values [L, K, D]."""
     past = Past()
     one = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
     with torch.no_grad(), model.autocast():

@@ -1,7 +1,7 @@
-"""The vocabulary of a language model: reading a tokenizer, adding tokens to it, and the rows of tokens it did not know.
+"""The vocabulary of a language model: reading a tokenizer, adding tokens to it, and the rows of new tokens.
 
-A new row starts at the mean of the trained ones plus a little noise; where the token lies in some other space (`place`), a
-projection of that is added, so that tokens of similar items start out similar.
+A new row starts at the mean of the trained ones plus a little noise; if the token has a position in another space
+(`place`), a projection of it is added, so that tokens of similar items start out similar.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from gr2_worker.errors import InvalidRequest, first_line
 from gr2_worker.types import Float32s
 
-# A token placed by a vector is moved off its fresh row by this many standard deviations of the embedding. In a trained model
-# longer rows would draw probability from every other token, in every context (docs/LOG.md).
+# A token placed by a vector is moved from its fresh row by this many standard deviations of the embedding. In a trained
+# model longer rows would draw probability from every other token, in every context (docs/LOG.md).
 PLACEMENT_FROM_SCRATCH = 2.0
 PLACEMENT_PRETRAINED = 0.5
 # New rows = mean of the old ones + this share of their standard deviation as noise: known territory, yet distinct.
@@ -24,7 +24,7 @@ NEW_ROW_NOISE = 0.1
 
 
 def parse(tokenizer_json: bytes) -> Tokenizer:
-    """A tokenizer that neither pads nor cuts. Raises InvalidRequest."""
+    """A tokenizer that neither pads nor truncates. Raises InvalidRequest."""
     if not tokenizer_json:
         raise InvalidRequest("tokenizer_json is empty")
     try:
@@ -37,24 +37,24 @@ def parse(tokenizer_json: bytes) -> Tokenizer:
 
 
 def add(tokenizer: Tokenizer, tokens: tuple[str, ...]) -> None:
-    """Adds those that it does not know, in order, as tokens that are never split."""
+    """Adds the unknown ones, in order, as tokens that are never split."""
     if len(set(tokens)) != len(tokens):
-        raise InvalidRequest("added_tokens holds a token twice")
+        raise InvalidRequest("added_tokens has a token twice")
     if any(not token for token in tokens):
-        raise InvalidRequest("added_tokens holds an empty token")
+        raise InvalidRequest("added_tokens has an empty token")
     new = [t for t in tokens if tokenizer.token_to_id(t) is None]
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in new])
 
 
 def extend(model: Any, tokenizer: Tokenizer, tokens: tuple[str, ...], multiple: int, seed: int | None) -> None:
-    """Adds tokens to tokenizer and model, tied or not. seed None: the model's own initialisation drew all of its rows."""
+    """Adds tokens to tokenizer and model, tied or not. seed None: the model's own initialisation has drawn all rows."""
     known_rows, old_rows = rows_needed(tokenizer), int(model.get_input_embeddings().num_embeddings)
     add(tokenizer, tokens)
     rows = padded(max(rows_needed(tokenizer), old_rows), multiple)
     if rows != old_rows:
         model.resize_token_embeddings(rows, mean_resizing=False)
-    # Rows behind the tokenizer's last id may exist (padding of the vocabulary) but were never trained: where a token was
-    # added they are new as well. Without one the model stays as it is.
+    # Rows after the tokenizer's last id may exist (padding of the vocabulary) but were never trained: if a token is
+    # added they are new as well. Otherwise the model stays unchanged.
     first_new, trained = known_rows, min(known_rows, old_rows)
     if seed is None or rows <= first_new or (rows == old_rows and rows_needed(tokenizer) == known_rows):
         return
@@ -68,7 +68,7 @@ def extend(model: Any, tokenizer: Tokenizer, tokens: tuple[str, ...], multiple: 
 
 
 def place(model: Any, ids: list[int], vectors_AD: Float32s, seed: int, deviations: float) -> None:
-    """Adds to the row of every id a random projection of where its token lies in another space; nothing for zeros."""
+    """Adds to every id's row a random projection of its token's position in another space; nothing for zeros."""
     vectors = torch.from_numpy(vectors_AD.astype("float32"))
     weights = tables(model)
     generator = torch.Generator().manual_seed(seed)
@@ -84,7 +84,7 @@ def place(model: Any, ids: list[int], vectors_AD: Float32s, seed: int, deviation
 
 
 def tables(model: Any) -> list[Tensor]:
-    """The embedding's weight and, if it is another one, the output layer's."""
+    """The embedding's weight and, if it is not the same, the output layer's."""
     weights = [model.get_input_embeddings().weight]
     if model.get_output_embeddings().weight is not weights[0]:
         weights.append(model.get_output_embeddings().weight)

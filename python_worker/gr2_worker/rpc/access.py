@@ -1,7 +1,8 @@
-"""Who may call a worker, which verbs it knows, and where on its disk it reads and writes.
+"""Who may call a worker, which verbs it offers, and where on its disk it reads and writes.
 
-A caller shows a shared secret as `authorization: Bearer TOKEN`, on every call. A unix socket or a loopback address may do
-without: whoever reaches those is a user of this machine. Beyond loopback a token and at least one root are required.
+A caller sends a shared secret as `authorization: Bearer TOKEN` with every call. On a unix socket or a loopback address
+the secret is optional: only users of this machine can reach those. Beyond loopback a token and at least one root are
+required.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gr2_worker.errors import InvalidRequest, PermissionDenied
 
 MIN_TOKEN_LENGTH = 16
 WORKER_PREFIX = "/gr2.v1.Worker/"
-# What answering requests needs. Nothing here writes a file or changes a weight; LoadModel is limited further (service.py).
+# The verbs that serving needs. None writes a file or changes a weight; LoadModel is limited further (service.py).
 SERVING_VERBS = frozenset(
     [
         "GetInfo",
@@ -38,7 +39,7 @@ SERVING_VERBS = frozenset(
 
 @dataclass(frozen=True)
 class Access:
-    """token "": anybody who can connect. roots (): any path. serving: SERVING_VERBS alone, models are not trained."""
+    """token "": anybody who can connect. roots (): any path. serving: only SERVING_VERBS, no training."""
 
     token: str = ""
     roots: tuple[Path, ...] = ()
@@ -50,22 +51,22 @@ class Access:
             return given
         if not os.path.isabs(given):
             raise PermissionDenied(
-                f"{given!r} is not an absolute path: this worker reads and writes in its roots alone, "
+                f"{given!r} is not an absolute path: this worker reads and writes only in its roots, "
                 "so name a folder, not a model of a hub"
             )
         try:
             real = Path(os.path.realpath(given))
         except ValueError as error:  # a NUL byte
-            raise InvalidRequest("a path holds a character that no path may hold") from error
+            raise InvalidRequest("a path contains a NUL character") from error
         if not any(real.is_relative_to(root) for root in self.roots):
             raise PermissionDenied(
-                f"{given!r} is outside the folders this worker may use; start it with --root for more"
+                f"{given!r} is outside the folders that this worker may use; to add one, start it with --root"
             )
         return str(real)
 
 
 def make_access(address: str, token_file: str, roots: list[str], serving: bool) -> Access:
-    """Checks what a worker is started with. Raises ValueError with what to do."""
+    """Checks the options a worker is started with. Raises ValueError that says what to do."""
     token = read_token(token_file) if token_file else ""
     real = []
     for root in roots:
@@ -73,7 +74,7 @@ def make_access(address: str, token_file: str, roots: list[str], serving: bool) 
         if not folder.is_dir():
             raise ValueError(f"--root {root}: there is no such folder")
         if folder.parent == folder:
-            raise ValueError(f"--root {root}: the whole disk is no confinement")
+            raise ValueError(f"--root {root}: the whole disk would not confine requests; name a folder")
         real.append(folder)
     if not is_local(address):
         if not token:
@@ -102,7 +103,7 @@ def read_token(file: str) -> str:
 
 
 def is_local(address: str) -> bool:
-    """True for a unix socket and for loopback; whatever is not clearly one of the two is not."""
+    """True for a unix socket and for loopback; False for anything that is not clearly one of the two."""
     if address.startswith("unix:"):
         return True
     host = address.rsplit(":", 1)[0].removeprefix("[").removesuffix("]")
@@ -115,7 +116,7 @@ def is_local(address: str) -> bool:
 
 
 class Gatekeeper(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Ends calls without the token, and of verbs this worker does not know, before their request is read."""
+    """Refuses calls without the token, and of verbs this worker does not offer, before their request is read."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -124,11 +125,11 @@ class Gatekeeper(grpc.ServerInterceptor):  # type: ignore[misc]
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """See grpc.ServerInterceptor."""
         if self._access.token and not self._knows_token(details):
-            return _refusal(grpc.StatusCode.UNAUTHENTICATED, "this worker asks for its token (runtime.tokenFile)")
+            return _refusal(grpc.StatusCode.UNAUTHENTICATED, "this worker requires its token (runtime.tokenFile)")
         verb = details.method.removeprefix(WORKER_PREFIX)
         if self._access.serving and verb != details.method and verb not in SERVING_VERBS:
             return _refusal(
-                grpc.StatusCode.PERMISSION_DENIED, f"this worker was started for serving: it knows no {verb}"
+                grpc.StatusCode.PERMISSION_DENIED, f"this worker was started for serving and does not offer {verb}"
             )
         return continuation(details)
 

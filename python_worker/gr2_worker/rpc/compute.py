@@ -1,5 +1,5 @@
-"""The one thread all verbs run on, one after another: torch keeps a pool of intra-op threads per calling thread, and determinism
-wants one order. A caller that goes away is noticed between micro-batches and decode steps.
+"""The one thread that all verbs run on, in sequence: torch keeps a pool of intra-op threads per calling thread, and
+determinism needs one order. A caller that goes away is noticed between micro-batches and decode steps.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import torch
 from gr2_worker import errors
 from gr2_worker.types import CancelCheck
 
-# Trailing metadata of every verb: how long it computed, without waiting its turn.
+# Trailing metadata of every verb: how long it computed, without the time in the queue.
 COMPUTE_SECONDS = "gr2-compute-seconds"
 Emit = Callable[[Any], None]
 Verb = Callable[[CancelCheck, Emit], None]
 
 
 class ComputeThread:
-    """Runs verbs one after another and hands what they emit to the waiting gRPC threads."""
+    """Runs verbs in sequence and hands their output to the waiting gRPC threads."""
 
     def __init__(self, num_threads: int) -> None:
         self._executor = ThreadPoolExecutor(
@@ -35,7 +35,7 @@ class ComputeThread:
         self.busy_seconds = 0.0
 
     def run(self, verb: Verb, context: grpc.ServicerContext) -> Iterator[Any]:
-        """Queues a verb; yields what it emits; raises what it raised."""
+        """Queues a verb; yields what it emits and raises what it raises."""
         gone = threading.Event()
         if self._stopping.is_set():
             raise errors.Unavailable("the worker is shutting down")
@@ -82,7 +82,7 @@ class ComputeThread:
 
 
 def started(executor: ThreadPoolExecutor, threads: int) -> ThreadPoolExecutor:
-    """Starts all of a pool's threads now: where memory has run out later, starting one fails and a call hangs."""
+    """Starts all of a pool's threads now: if memory has run out later, starting one fails and a call hangs."""
     barrier = threading.Barrier(threads + 1)
     for _ in range(threads):
         executor.submit(barrier.wait)

@@ -1,4 +1,4 @@
-"""The verbs that fit a model of their own and keep nothing of it: messages in, messages out. Libraries are imported on use."""
+"""The verbs that fit a separate model and keep no state: messages in, messages out. Libraries are imported on use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The listening process: address, threads, health, a graceful end. What the verbs do: service.py."""
+"""The listening process: address, threads, health, graceful shutdown. The verbs are in service.py."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def keep_freed_memory() -> None:
     """Asks glibc not to hand large freed blocks back to the kernel: page faults cost about a tenth of CPU training."""
     if sys.platform != "linux":
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no mallopt
     if mallopt is not None:
-        # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD (malloc.h), in bytes but for the first.
+        # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD (malloc.h), in bytes except the first.
         for option, value in ((-8, 1), (-3, 1 << 25), (-1, 1 << 30), (-2, 1 << 26)):
             mallopt(option, value)
 
@@ -80,7 +80,7 @@ class Server:
         return address if address.startswith("unix:") else f"{address.rsplit(':', 1)[0]}:{port}"
 
     def request_stop(self) -> None:
-        """Asks for a graceful end; returns at once. Safe in signal handlers and callbacks."""
+        """Requests a graceful shutdown; returns at once. Safe in signal handlers and callbacks."""
         self._finished.set()
 
     def wait(self) -> None:
@@ -110,7 +110,7 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise errors.FailedPrecondition("device cuda was asked for, but torch sees no CUDA device")
     if name == "cpu" or not torch.cuda.is_available():
-        # CPU kernels are reproducible bit by bit with this; on CUDA some have no deterministic version.
+        # This makes CPU kernels reproducible bit for bit; on CUDA some have no deterministic version.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         return torch.device("cpu")

@@ -42,7 +42,7 @@ STATUS = {
 
 
 class WorkerService(pb_grpc.WorkerServicer):
-    """One method a verb: convert, compute, convert."""
+    """One method per verb: convert, compute, convert."""
 
     def __init__(
         self,
@@ -340,7 +340,7 @@ class WorkerService(pb_grpc.WorkerServicer):
         return self._unary(context, verb)
 
     def Shutdown(self, request: pb.ShutdownRequest, context: grpc.ServicerContext) -> pb.ShutdownResponse:
-        context.add_callback(self._on_shutdown)  # runs once the answer is out
+        context.add_callback(self._on_shutdown)  # runs once the answer has been sent
         return pb.ShutdownResponse()
 
 
@@ -365,4 +365,4 @@ def _abort(context: grpc.ServicerContext, error: BaseException) -> NoReturn:
         line = (str(error).strip().splitlines() or [""])[0]
         context.abort(grpc.StatusCode.INTERNAL, f"bug in the worker: {type(error).__name__}: {line}")
     context.abort(code, str(error))
-    raise AssertionError("abort returns never")
+    raise AssertionError("abort never returns")

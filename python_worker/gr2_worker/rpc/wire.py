@@ -42,7 +42,7 @@ from gr2_worker.types import (
 
 NO_BOUND = 2**31 - 1
 Number = TypeVar("Number", int, float)
-# A probability of 1 may come out a rounding above it.
+# Rounding may put a probability of 1 slightly above it.
 MAX_LOGPROB = 1e-4
 METHODS = {
     pb.QUANTIZER_METHOD_RQVAE: "rqvae",
@@ -73,7 +73,7 @@ def lengths(data: bytes, name: str, minimum: int) -> Int64s:
     """int64 [n] from int32 bytes, each at least `minimum`."""
     values = ints(data, name).astype(np.int64)
     if len(values) and values.min() < minimum:
-        raise InvalidRequest(f"{name} holds {values.min()}, every element must be >= {minimum}")
+        raise InvalidRequest(f"{name} contains {values.min()}, every element must be >= {minimum}")
     return values
 
 
@@ -245,7 +245,7 @@ def _loss(message: pb.Loss, num_targets: int) -> LossSpec:
 
 
 def _teacher(message: pb.DistillLoss, num_targets: int) -> TopTokens:
-    """Rows for every target; a log-prob wherever there is an id."""
+    """Rows for every target, with a log-prob for every id."""
     ids = matrix_in(message.ids, "loss.distill.ids", "<i4")
     logprobs = matrix_in(message.logprobs, "loss.distill.logprobs", "<f4")
     if ids.shape != logprobs.shape or len(ids) != num_targets or ids.shape[1] < 1:
@@ -299,7 +299,7 @@ def sample_params(request: pb.SampleRequest) -> SampleParams:
     if top_p > 1:
         raise InvalidRequest(f"top_p must be <= 1, got {top_p}")
     if any(not s for s in request.stop_strings):
-        raise InvalidRequest("stop_strings holds an empty string: every response would end at once")
+        raise InvalidRequest("stop_strings contains an empty string: every response would end at once")
     return SampleParams(
         prompts=_prompts(request),
         num_samples=positive(request.num_samples, "num_samples"),
@@ -402,7 +402,7 @@ def _added_token_vectors(request: pb.LoadModelRequest) -> Float32s | None:
     vectors = matrix_in(request.added_token_vectors, "added_token_vectors", "<f4")
     if len(vectors) != len(request.added_tokens):
         raise InvalidRequest(
-            f"added_token_vectors has {len(vectors)} rows, expected one a token: {len(request.added_tokens)}"
+            f"added_token_vectors has {len(vectors)} rows, expected one per token: {len(request.added_tokens)}"
         )
     return vectors
 

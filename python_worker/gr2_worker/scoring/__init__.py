@@ -1,1 +1,1 @@
-"""What a token or an answer is worth: constraints, log-probabilities, Plackett-Luce ranking, losses."""
+"""Scores of tokens and answers: constraints, log-probabilities, Plackett-Luce ranking, losses."""

@@ -7,7 +7,7 @@ SEPARATOR and TERMINATOR (forced)  DONE (nothing may follow)  TRIGGER (forced: t
 At a trie node an allowed token t has the logit  scale * logit_LM(t) + bias(t),
 bias(t) = log sum over remaining sequences j through t of exp(prior_j)  (worker.proto; product of experts made generative).
 
-Shape legend: E entries (groups or prompts), R rows, J sequences an entry (padded), L tokens a sequence (padded).
+Shape legend: E entries (groups or prompts), R rows, J sequences per entry (padded), L tokens per sequence (padded).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NO_TOKEN = -1
 class CompiledConstraint:
     """A validated constraint as padded matrices."""
 
-    tokens_EJL: Int32s  # NO_TOKEN behind a sequence's end
+    tokens_EJL: Int32s  # NO_TOKEN after a sequence's end
     lengths_EJ: Int64s  # 0 = no such sequence
     prior_EJ: npt.NDArray[np.float64]
     limits_E: Int64s  # sequences to emit before the terminator; 0 = unconstrained
@@ -53,7 +53,7 @@ def compile_constraint(constraint: PermutationConstraint, num_entries: int, voca
     fixed = [*constraint.trigger, *constraint.separator, *constraint.terminator]
     every = np.concatenate([constraint.sequence_tokens, np.asarray(fixed, dtype=np.int32)])
     if len(every) and (every.min() < 0 or every.max() >= vocab_size):
-        raise InvalidRequest(f"constraint holds a token outside of the vocabulary of {vocab_size}")
+        raise InvalidRequest(f"constraint contains a token outside the vocabulary of {vocab_size}")
     num_j = max(1, int(counts.max(initial=0)))
     tokens = np.full((num_entries, num_j, max(1, int(lengths.max(initial=0)))), NO_TOKEN, dtype=np.int32)
     padded_lengths = np.zeros((num_entries, num_j), dtype=np.int64)
@@ -69,7 +69,7 @@ def compile_constraint(constraint: PermutationConstraint, num_entries: int, voca
             prior[entry, j] = constraint.prior[sequence]
             sequence, offset = sequence + 1, offset + length
         spelled.sort()
-        # Sorted, a prefix stands right before its extensions, so neighbours tell.
+        # In sorted order a prefix comes right before its extensions, so comparing neighbours is enough.
         for shorter, longer in itertools.pairwise(spelled):
             if longer[: len(shorter)] == shorter:
                 raise InvalidRequest(f"constraint entry {entry}: a sequence is equal to, or a prefix of, another one")
@@ -93,7 +93,7 @@ def compile_constraint(constraint: PermutationConstraint, num_entries: int, voca
 
 @dataclass(frozen=True)
 class Allowed:
-    """What may come next, for every row. `count` 0 with `constrained` = the response has to end here."""
+    """The tokens that may come next, for every row. `count` 0 with `constrained` = the response has to end here."""
 
     constrained_R: Bools
     count_R: Int64s  # distinct allowed tokens of constrained rows
@@ -131,11 +131,11 @@ class Automaton:
 
     @property
     def idle(self) -> bool:
-        """True while no row is constrained right now."""
+        """True while no row is constrained."""
         return bool((self._phase <= WAIT).all())
 
     def select(self, rows: Int64s) -> Automaton:
-        """A new automaton that holds the given rows (repeats allowed)."""
+        """A new automaton with the given rows (repeats allowed)."""
         chosen = object.__new__(Automaton)
         chosen._compiled = self._compiled
         for name in ("_entry", "_phase", "_depth", "_emitted", "_free", "_used", "_active", "_window"):
@@ -175,7 +175,7 @@ class Automaton:
         return Allowed(self._phase > WAIT, count, forced, tokens, bias)
 
     def advance(self, tokens_R: Int32s, moving_R: Bools | None = None) -> Bools:
-        """Consumes one token a row and returns which rows accepted theirs. Rows not in `moving_R` stay and accept."""
+        """Consumes one token per row and returns which rows accepted theirs. Rows not in `moving_R` stay and accept."""
         moving = np.ones(len(tokens_R), dtype=np.bool_) if moving_R is None else moving_R
         phase = self._phase.copy()
         accepted = ~(moving & (phase == DONE))
@@ -235,7 +235,7 @@ class Automaton:
 
 
 def _branch(candidates_RJ: Int32s, prior_RJ: npt.NDArray[np.float64]) -> tuple[Int32s, Float32s]:
-    """Distinct candidate tokens (first occurrence kept, NO_TOKEN elsewhere) and the log-sum-exp of the priors behind each."""
+    """Distinct candidate tokens (first occurrence kept, NO_TOKEN elsewhere) and the log-sum-exp of the priors of each."""
     num_j = candidates_RJ.shape[1]
     same = (candidates_RJ[:, :, None] == candidates_RJ[:, None, :]) & (candidates_RJ != NO_TOKEN)[:, None, :]
     first = same.argmax(axis=2) == np.arange(num_j)

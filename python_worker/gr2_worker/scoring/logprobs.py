@@ -4,7 +4,7 @@ unconstrained   log_softmax(logits / temperature)[token]
 branching       log_softmax over allowed tokens of (scale * logit + bias) / temperature
 forced          exactly 0
 
-Of the same distribution, where asked for: its entropy, its most likely alternatives, the log-probs of given ones.
+On request, of the same distribution: its entropy, its most likely alternatives, the log-probs of given ones.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gr2_worker.scoring.constraints import CompiledConstraint, Replay
 # Logits computed at once, in elements: bounds memory (float32: 128 MiB) whatever the vocabulary; on the CPU cache-sized.
 MAX_LOGITS_CUDA = 1 << 27
 MAX_LOGITS_CPU = 1 << 21
-# Yet at least so many rows: every chunk adds a gradient of the whole output layer, which a vocabulary of items makes large.
+# But at least this many rows: every chunk adds a gradient of the whole output layer, which is large if every item is a token.
 MIN_ROWS = 64
-# Alternatives take copies of a chunk's logits: as many fewer of them at once.
+# Alternatives copy a chunk's logits, so that many times fewer are computed at once.
 COPIES_FOR_ALTERNATIVES = 4
 
 
 def max_logits(device: torch.device) -> int:
-    """Logits to compute at once."""
+    """Rows of logits to compute at once."""
     return MAX_LOGITS_CUDA if device.type == "cuda" else MAX_LOGITS_CPU
 
 
@@ -55,12 +55,12 @@ def most_likely(log_probs_mW: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def given_and_rest(log_probs_mW: Tensor, columns_mK: Tensor) -> Tensor:
     """Log-probs [m, K + 1] of given columns (negative = padding: arbitrary) and of all others together, -inf if none is open.
 
-    The rest is summed over what is not given, not 1 minus the given: that would lose all digits of a small rest.
+    The rest is a sum over the columns not given, not 1 minus the given: that would lose all digits of a small rest.
     """
     first = columns_mK[:, :1].clamp(min=0)
     columns = torch.where(columns_mK >= 0, columns_mK, first)
     others = log_probs_mW.scatter(1, columns, float("-inf"))
-    # A row without others is summed over something else, since a sum of nothing has no gradient but NaN.
+    # A row without other columns is summed over something else, since the gradient of an empty sum is NaN.
     some = ~torch.isneginf(others).all(dim=1, keepdim=True)
     rest = others.masked_fill(~some, 0.0).logsumexp(dim=1, keepdim=True).masked_fill(~some, float("-inf"))
     return torch.cat([log_probs_mW.gather(1, columns), rest], dim=1)
@@ -101,27 +101,25 @@ class TargetTable:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of every target besides its log-prob."""
+    """What a request wants for every target besides its log-prob."""
 
     entropy: bool = False
     top_k: int = 0  # alternatives
     columns_NK: Tensor | None = None  # int64, of every flat target: alternatives to score, in its own table
-    named_rows: int | None = (
-        None  # rows of the vocabulary that may be named: a padded one means nothing to another model
-    )
+    named_rows: int | None = None  # vocabulary rows that may be named: padding rows mean nothing to another model
     negatives: int = (
-        0  # free targets alone: normalise over an estimate of the vocabulary (sampled_logprobs); 0 = over all
+        0  # only free targets: normalise over an estimate of the vocabulary (sampled_logprobs); 0 = over all of it
     )
 
     @property
     def alternatives(self) -> bool:
-        """Whether anything is asked of tokens other than the target."""
+        """Whether anything is wanted of tokens other than the target."""
         return self.top_k > 0 or self.columns_NK is not None
 
 
 @dataclass(frozen=True)
 class Details:
-    """What was asked of the distributions of some targets; float32."""
+    """The wanted properties of some targets' distributions; float32."""
 
     entropy: Tensor | None = None  # [m], no gradient
     top: tuple[Tensor, Tensor] | None = None  # ids and log-probs [m, k], no gradient
@@ -143,8 +141,8 @@ def details(
     names_mW: Tensor | None = None,
     nameable: int | None = None,
 ) -> Details:
-    """What is wanted of whole distributions (float32). names: the ids of their columns, if they are others than the columns;
-    nameable: so many columns may be among the likeliest, None = all.
+    """The wanted properties of whole distributions (float32). names: the ids of their columns, if they differ from the
+    column numbers; nameable: only the first `nameable` columns may be among the likeliest, None = all.
     """
     top = None
     if wanted.top_k > 0:
@@ -167,7 +165,7 @@ def sampled_logprobs(
 
     Z ~ sum over the distinct targets T of exp(logit) + (V - |T|) * mean over drawn tokens outside of T of exp(logit)
 
-    Frequent tokens are in T, so only the long tail is drawn (uniformly, by torch's generator). Exact if nothing is left out.
+    Frequent tokens are in T, so only the long tail is sampled (uniformly, by torch's generator). Exact if nothing is left out.
     """
     own, column_m = targets_m.unique(return_inverse=True)
     others = lm.vocab_size - len(own)
@@ -192,8 +190,8 @@ def score(
     temperature: float,
     wanted: Wanted,
 ) -> Iterator[Scored]:
-    """Scores `targets_n` (flat targets, none of them forced; predicted by rows `rows_n` of the hidden states) chunk by chunk, so
-    that only one chunk's logits are alive and each chunk has a graph of its own.
+    """Scores `targets_n` (flat targets, none of them forced; predicted by rows `rows_n` of the hidden states) chunk by
+    chunk, so that only one chunk's logits are alive and each chunk has its own graph.
     """
 
     budget = max_logits(hidden_mC.device) // (COPIES_FOR_ALTERNATIVES if wanted.alternatives else 1)

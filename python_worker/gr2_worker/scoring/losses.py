@@ -7,12 +7,14 @@
     distill         loss_t = sum_{i in top-k of the teacher} q_i (log q_i - log p_i) + q_rest (log q_rest - log p_rest)
                     (forward KL to a teacher q on the student's own tokens: Diffusion-GR2)
 
-What the teacher does not name is one more alternative, "rest". So the loss is the KL between two distributions over k + 1
-outcomes: never negative, 0 only where both agree, a lower bound of the KL over everything that rises to it with k.
-Renormalised over the k instead, it would either pull the student's mass into them (q alone) or not see what lies outside (both).
+All tokens that the teacher does not name form one more alternative, "rest". So the loss is the KL between two
+distributions over k + 1 outcomes: never negative, 0 only where both agree, and a lower bound of the full KL that
+approaches it as k grows. If q alone were renormalised over the k, the student's mass would be pulled into them; if both
+were, mass outside would go unnoticed.
 
-Every function has one signature: `(logprobs [n], inputs) -> (loss [n], metrics)`; of `distill` logprobs are [n, k + 1], those of
-the teacher's alternatives and of the rest. Metrics are *sums over tokens*, except names that end in `_max`; `summarise` turns
+Every function has one signature: `(logprobs [n], inputs) -> (loss [n], metrics)`; for `distill` logprobs are [n, k +
+1], those of the teacher's alternatives and of the rest. Metrics are *sums over tokens*, except names that end in
+`_max`; `summarise` turns
 what several micro-batches gave into means.
 """
 
@@ -24,13 +26,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# exp() of a larger log-ratio says nothing more than "far outside of any clip range" and would overflow float32.
+# exp() of a larger log-ratio says no more than "far outside any clip range" and would overflow float32.
 MAX_LOG_RATIO = 20.0
 
 
 @dataclass(frozen=True)
 class LossInputs:
-    """Per-token inputs, each [n] float32 and aligned with the log-probs, or None where the loss has no use for it."""
+    """Per-token inputs, each [n] float32 and aligned with the log-probs, or None if the loss does not use it."""
 
     advantages: Tensor | None = None
     old_logprobs: Tensor | None = None
@@ -95,9 +97,9 @@ def policy(logprobs: Tensor, inputs: LossInputs) -> tuple[Tensor, Metrics]:
 
 
 def distill(logprobs: Tensor, inputs: LossInputs) -> tuple[Tensor, Metrics]:
-    """Forward KL over the teacher's top-k and the rest; metrics: forward_kl, teacher_rest (its mass outside of the top-k).
+    """Forward KL over the teacher's top-k and the rest; metrics: forward_kl, teacher_rest (the teacher's mass outside the top-k).
 
-    A rest of -inf: nothing else was open to either of them.
+    A rest of -inf: neither of them had any other alternative.
     """
     if inputs.teacher_logprobs is None:
         raise ValueError("the distill loss needs the teacher's log-probs")

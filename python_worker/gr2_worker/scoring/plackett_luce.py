@@ -4,12 +4,12 @@ With `whole_sequences` the k-th sequence of a response is chosen among those not
 
     s_j = (scale * sum_t log p_LM(token_t of j | prompt, response up to the trigger) + prior_j) / temperature
 
-so one tree-shaped forward pass behind the trigger decides the whole order. The choice's log-probability stands at the
-sequence's first token; every other token of the ranking part follows from it and has log-probability 0. (Local
-renormalisation, token by token, loses what a sequence's later tokens say where few sequences share a prefix.)
+so one tree-shaped forward pass after the trigger decides the whole order. The choice's log-probability is at the
+sequence's first token; every other token of the ranking part follows from it and has log-probability 0. (Renormalising
+token by token would lose the information in later tokens where few sequences share a prefix.)
 
-What precedes the trigger and all sequences are computed in the same pass (packing.Tree): the prompt once, every thought
-once behind it, every sequence once behind its thought.
+The tokens before the trigger and all sequences are computed in the same pass (packing.Tree): the prompt once, every
+reasoning once after it, every sequence once after its reasoning.
 
 Shape legend: N targets, R responses with a ranking part, X contexts (prompt + free tokens), J sequences (padded), K choices,
 S tokens of all contexts' sequences.
@@ -36,11 +36,11 @@ from gr2_worker.types import Bools, GroupBatch, Int32s, Int64s, segment_starts
 
 @dataclass(frozen=True)
 class Context:
-    """What stands before a ranking part, and the sequences that may follow."""
+    """The tokens before a ranking part, and the sequences that may follow."""
 
     entry: int  # of the constraint
     prompt: Int32s
-    free: Int32s  # tokens of the response up to and with the trigger
+    free: Int32s  # tokens of the response up to and including the trigger
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def sequences(compiled: CompiledConstraint, entry: int) -> list[Int32s]:
 def _order(
     spelled: dict[tuple[int, ...], int], compiled: CompiledConstraint, tokens: Int32s, response: int
 ) -> tuple[list[int], list[int]]:
-    """Sequences in the order they were written, and where each begins. The replay has checked everything else."""
+    """Sequences in the order of the response, and where each begins. The replay has checked everything else."""
     lengths = sorted({len(s) for s in spelled})
     order: list[int] = []
     places: list[int] = []
@@ -172,7 +172,7 @@ def build_context_trees(
     candidates: Candidates,
     needed_X: Bools,
 ) -> list[packing.Tree]:
-    """Trees of the wanted free targets and of the sequences of the contexts needed, hung behind the same tokens."""
+    """Trees of the wanted free targets and of the needed contexts' sequences, as continuations of the same tokens."""
     context_by_response = dict(zip(choices.response_R.tolist(), choices.context_R.tolist(), strict=True))
     trees = []
     response = 0
@@ -191,14 +191,14 @@ def build_context_trees(
         branches = [*plain]
         for context, own in at_context.items():
             leaves = candidates.leaves(compiled, context)
-            branches.append(_behind(candidates.contexts[context].free, own, leaves))
+            branches.append(_branch(candidates.contexts[context].free, own, leaves))
         if branches:
             trees.append(packing.Tree(packing.group_prompt(batch, group), tuple(branches)))
     return trees
 
 
-def _behind(free: Int32s, own: list[packing.Branch], leaves: tuple[packing.Branch, ...]) -> packing.Branch:
-    """A context's sequences behind its free tokens, which also predict what responses with equal ones want."""
+def _branch(free: Int32s, own: list[packing.Branch], leaves: tuple[packing.Branch, ...]) -> packing.Branch:
+    """A context's sequences after its free tokens, which also predict the wanted targets of responses with equal tokens."""
     return packing.Branch(free, _flat([b.predict_at for b in own]), _flat([b.targets for b in own]), leaves)
 
 
@@ -237,30 +237,30 @@ def scores(
     contexts: list[Context],
     temperature: float,
     budget: int,
-    held: PrefixCache | None = None,
+    prefixes: PrefixCache | None = None,
 ) -> Tensor:
-    """s [X, J] of some contexts, without gradients; held: the beginnings of prompts that need not be computed."""
+    """s [X, J] of some contexts, without gradients; prefixes: a cache of prompts that need not be computed."""
     candidates = Candidates.of(compiled, contexts, 0)
     branches: dict[int, list[packing.Branch]] = {}
     for number, context in enumerate(contexts):
-        behind = _behind(context.free, [], candidates.leaves(compiled, number))
-        branches.setdefault(context.entry, []).append(behind)
+        branch = _branch(context.free, [], candidates.leaves(compiled, number))
+        branches.setdefault(context.entry, []).append(branch)
     prompts = {context.entry: context.prompt for context in contexts}
     trees = [packing.Tree(prompts[entry], tuple(own)) for entry, own in branches.items()]
     out = torch.empty(len(contexts), compiled.lengths_EJ.shape[1], device=model.device)
-    if held is not None:
-        trees = held.find(trees)
-        if not len(compiled.trigger):  # else the prompts were counted when their thoughts began
-            held.count(trees)
+    if prefixes is not None:
+        trees = prefixes.find(trees)
+        if not len(compiled.trigger):  # else the prompts were counted when their reasoning began
+            prefixes.count(trees)
     for micro_batch in packing.plan(trees, budget):
-        hidden = model.predicting_states(micro_batch) if held is None else held.compute(model, micro_batch)[0]
+        hidden = model.predicting_states(micro_batch) if prefixes is None else prefixes.compute(model, micro_batch)[0]
         chosen, values = sequence_scores(model, compiled, candidates, hidden, micro_batch.targets.numpy(), temperature)
         out[torch.from_numpy(chosen).to(model.device)] = values
     return out
 
 
 def chunks(compiled: CompiledConstraint, contexts: list[Context], budget: int) -> Iterator[slice]:
-    """Runs of contexts whose prompts, free tokens and sequences hold at most `budget` tokens (one context at least)."""
+    """Runs of contexts whose prompts, free tokens and sequences have at most `budget` tokens (one context at least)."""
     start = used = 0
     for x, context in enumerate(contexts):
         size = len(context.free) + int(compiled.lengths_EJ[context.entry].sum())
@@ -275,12 +275,12 @@ def chunks(compiled: CompiledConstraint, contexts: list[Context], budget: int) -
 
 
 def place_distributions(scores_RJ: Tensor, order_RK: Tensor) -> Iterator[Tensor]:
-    """At every place of the order, log-probs [R, J] of the sequences that are left (-inf: used); arbitrary where padded (-1)."""
+    """At every rank, log-probs [R, J] of the remaining sequences (-inf: used); arbitrary where padded (-1)."""
     open_RJ = torch.isfinite(scores_RJ)
     for k in range(order_RK.shape[1]):
         chosen = order_RK[:, k].clamp(min=0)[:, None]
         real = order_RK[:, k] >= 0
-        # A row without anything left keeps its scores, so that no NaN arises where the answer is masked out anyway.
+        # A row with nothing left keeps its scores, so that no NaN arises where the result is masked out anyway.
         usable = open_RJ | ~open_RJ.any(dim=1, keepdim=True)
         yield scores_RJ.masked_fill(~usable, float("-inf")).log_softmax(dim=1)
         open_RJ = open_RJ.scatter(1, chosen, open_RJ.gather(1, chosen) & ~real[:, None])

@@ -1,12 +1,13 @@
 """How the targets of a batch are scored: token by token, as a choice among whole sequences, or not at all, because the
-constraint leaves no choice. Between the request (types.py) and the formulas (scoring.py, plackett_luce.py); no loss, no model.
+constraint leaves no choice. Sits between the request (types.py) and the formulas (logprobs.py, plackett_luce.py); no
+loss, no model.
 
-Every target has a table of what is open to it, and alternatives are named by their ids in it:
+Every target has a table of its open alternatives, which are named by their ids in it:
 
     free        the vocabulary: a token
     branching   the tokens the constraint allows there: a token
-    choice      the group's sequences not yet used: the number of the sequence (its first token may be another's, too)
-    certain     nothing but its own token, with log-prob 0
+    choice      the group's sequences not yet used: the number of the sequence (several may start with the same token)
+    certain only its own token, with log-prob 0
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from gr2_worker.scoring.constraints import CompiledConstraint, Replay, compile_c
 from gr2_worker.scoring.logprobs import Details, Scored, TargetTable, Wanted, details, max_logits, score
 from gr2_worker.types import Bools, GroupBatch, Int32s, Int64s, PermutationConstraint, TopTokens
 
-NOTHING = -1  # behind the last alternative
+NOTHING = -1  # after the last alternative
 NOT_OPEN = -2
 
 
 @dataclass(frozen=True)
 class Targets:
-    """A request's targets, with what decides how each is scored."""
+    """A request's targets, and how each is scored."""
 
     batch: GroupBatch
     table: TargetTable
     token_path_N: Bools
     certain_N: Bools  # log-prob exactly 0
-    branching: Replay | None = None  # of a constraint that goes token by token
+    branching: Replay | None = None  # of a constraint that works token by token
     ranked: Ranked | None = None
 
     def trees(self, wanted_N: Bools) -> list[packing.Tree]:
-        """What has to be computed for the wanted targets."""
+        """What must be computed for the wanted targets."""
         wanted = wanted_N & self.token_path_N
         if self.ranked is None:
             return packing.build_group_trees(self.batch, wanted)
@@ -61,7 +62,7 @@ class Targets:
         return TopTokens(ids, logprobs)
 
     def columns(self, ids_NK: Int32s, vocab_size: int, needed_N: Bools) -> Int64s:
-        """Where given alternatives stand in the table of each target [N, K]; negative = none given.
+        """Columns of given alternatives in the table of each target [N, K]; negative = none given.
 
         Raises InvalidRequest if one of a needed target is not open there or given twice, or if none is given at all.
         """
@@ -104,7 +105,7 @@ class Ranked:
 def read(model: LanguageModel, batch: GroupBatch, constraint: PermutationConstraint | None) -> Targets:
     """Checks a batch against the model and replays its constraint. Raises InvalidRequest."""
     if len(batch.tokens) and (batch.tokens.min() < 0 or batch.tokens.max() >= model.vocab_size):
-        raise InvalidRequest(f"batch holds a token outside of the vocabulary of {model.vocab_size}")
+        raise InvalidRequest(f"batch contains a token outside the vocabulary of {model.vocab_size}")
     if batch.num_responses:
         longest = int((batch.prompt_lengths[batch.group_of_response] + batch.response_lengths).max())
         if model.max_positions and longest > model.max_positions:

@@ -47,16 +47,18 @@ describe("a base model that cannot be loaded", () => {
     expect(refused("/nowhere/model")).toBe("CONFIG model.path = /nowhere/model: there is no such folder | ");
     const mute = model("mute", { without: ["tokenizer.json"] });
     expect(refused(mute)).toMatch(
-      /mute: the folder holds no tokenizer \(no tokenizer\.json.*\| Copy the tokenizer's files/,
+      /mute: the folder contains no tokenizer \(no tokenizer\.json.*\| Copy the base model's tokenizer files/,
     );
     expect(refused(model("light", { without: ["model.safetensors"], more: ["pytorch_model.bin"] }))).toMatch(
-      /light: the folder holds no \.safetensors weights \| Pickled weights/,
+      /light: the folder contains no \.safetensors weights \| Pickled weights/,
     );
-    expect(refused(model("bare", { without: ["config.json"] }))).toMatch(/bare: the folder holds no config\.json \|/);
+    expect(refused(model("bare", { without: ["config.json"] }))).toMatch(
+      /bare: the folder contains no config\.json \|/,
+    );
     expect(refused(model("mamba", { config: { model_type: "mamba" } }))).toMatch(
       /architecture "mamba" is not supported \| Supported are qwen3, qwen2, llama/,
     );
-    expect(refused(model("sees", { config: { model_type: "gemma3" } }))).toMatch(/take a text-only checkpoint/);
+    expect(refused(model("sees", { config: { model_type: "gemma3" } }))).toMatch(/use a text-only checkpoint/);
     expect(refused(model("shapeless", { config: { model_type: "qwen3" } }), { lora: { rank: 4 } })).toMatch(
       /shapeless\/config\.json: hidden_size = undefined/,
     );
@@ -67,10 +69,12 @@ describe("a base model that cannot be loaded", () => {
 
   it("may be a GGUF file that is not there, or one that the recipe does not name", () => {
     const folder = model("quantised", { without: ["config.json"], more: ["a.Q4_1.gguf"] });
-    expect(refused(folder, { ggufFile: "b.gguf" })).toMatch(/no such file in .*quantised \| There is a\.Q4_1\.gguf\./);
+    expect(refused(folder, { ggufFile: "b.gguf" })).toMatch(
+      /no such file in .*quantised \| It contains a\.Q4_1\.gguf\./,
+    );
     expect(refused(folder)).toMatch(/no config\.json \| For GGUF weights set model\.ggufFile=a\.Q4_1\.gguf\./);
     expect(() => checkBaseModel(recipe(folder, { ggufFile: "a.Q4_1.gguf" }))).not.toThrow();
-    expect(refused(model("none"), { ggufFile: "b.gguf" })).toMatch(/\| The folder holds no GGUF file at all/);
+    expect(refused(model("none"), { ggufFile: "b.gguf" })).toMatch(/\| The folder contains no GGUF file at all/);
   });
 
   it("may lack the layers LoRA is told to adapt", () => {
@@ -101,7 +105,7 @@ describe("weights of another catalogue", () => {
     writeFileSync(join(folder, "gr2_export.json"), JSON.stringify({ schema: "gr2.export/1", catalogue: "aaa" }));
     expect(() => checkStartingCodes(config, "aaa")).not.toThrow();
     expect(catchFault(() => checkStartingCodes(config, "bbb"))).toMatch(
-      /^CHECKPOINT .*exported: these weights know the semantic IDs of catalogue aaa, this run has bbb \| Start from the base/,
+      /^CHECKPOINT .*exported: these weights were trained with the semantic IDs of catalogue aaa, this run has bbb \| Start from the base/,
     );
     rmSync(join(folder, "gr2_export.json"));
     writeFileSync(
