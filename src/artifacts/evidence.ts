@@ -15,7 +15,7 @@ import { readJson, readMatrix, readScores } from "./files.ts";
 export const scoresName = "evidence";
 
 /** Models whose scores on validation and test slates are kept beside the evidence, where they are not the evidence itself. */
-export const partNames = ["lambdamart", "listwise"] as const;
+const partNames = ["lambdamart", "listwise"] as const;
 export type PartName = (typeof partNames)[number];
 
 export const modelFile = (dir: string): string => join(dir, "model.json");

@@ -139,7 +139,7 @@ export function compareRuns(options: CompareOptions): RunComparison {
 }
 
 /** The runs of a side. A family is what `gr2 pipeline --seeds` leaves. */
-export function findRuns(root: string, label: string): string[] {
+function findRuns(root: string, label: string): string[] {
   const names = label.split(",").map((n) => n.trim());
   if (names.length > 1) return names;
   const family = listRuns(root)
