@@ -1,5 +1,4 @@
 /** `gr2`: arguments and exit codes. Commands are loaded on demand, so that `gr2 doctor` works on a broken setup. */
-import { join } from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../core/errors.ts";
 import { readOwnPackage } from "../core/own-package.ts";

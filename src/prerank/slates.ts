@@ -6,8 +6,7 @@
 import { createHash } from "node:crypto";
 import { segmentRange } from "../data/split.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
-import { planFits } from "./fits.ts";
-import type { FitPreRanker, PreRanker, Ranked, Repeats, Slate } from "./types.ts";
+import type { PreRanker, Ranked, Repeats, Slate } from "./types.ts";
 
 export interface SlateOptions {
   /** Candidates per slate, N. Paper: 10. */
