@@ -58,9 +58,9 @@ def fit_cross_encoder(
     """
     groups = _groups(queries, texts, group_sizes, rows, targets)
     learned = [g for g in groups if g.target >= 0]
-    asked = [g for g in groups if g.target < 0]
+    to_score = [g for g in groups if g.target < 0]
     steps = _batches(len(learned), config)
-    total = sum(len(step) for step in steps) + len(asked)
+    total = sum(len(step) for step in steps) + len(to_score)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model, tokenizer = _load(model_path, device)
@@ -96,7 +96,7 @@ def fit_cross_encoder(
         model.eval()
         out: list[npt.NDArray[np.float32]] = []
         with torch.inference_mode():
-            for group in asked:
+            for group in to_score:
                 out.append(score(group).float().cpu().numpy())
                 done += 1
                 on_progress(done, total, None)

@@ -152,7 +152,7 @@ class Engine:
 
     def forward(self, model_id: str, spec: ForwardSpec, check: CancelCheck = never_cancelled) -> ForwardResult:
         """Log-probs of the responses' tokens and, if requested, entropies and the likeliest alternatives."""
-        model, held = self.model(model_id).lm, self.model(model_id).prefixes
+        model, prefixes = self.model(model_id).lm, self.model(model_id).prefixes
         targets = read_targets(model, spec.batch, spec.constraint)
         logprobs = np.zeros(spec.batch.num_targets, dtype=np.float32)
         entropy = np.zeros_like(logprobs) if spec.want_entropy else None
@@ -162,12 +162,16 @@ class Engine:
         wanted = Wanted(spec.want_entropy, spec.top_k, named_rows=named_rows)
         with memory_guard("micro_batch_tokens"), torch.no_grad(), model.autocast():
             trees = targets.trees(everything)
-            if held is not None:
-                trees = held.find(trees)
-                held.count(trees)
+            if prefixes is not None:
+                trees = prefixes.find(trees)
+                prefixes.count(trees)
             for micro_batch in self._plan(trees, spec.micro_batch_tokens):
                 check()
-                hidden = model.predicting_states(micro_batch) if held is None else held.compute(model, micro_batch)[0]
+                hidden = (
+                    model.predicting_states(micro_batch)
+                    if prefixes is None
+                    else prefixes.compute(model, micro_batch)[0]
+                )
                 for part in scored(model, targets, micro_batch, hidden, spec.temperature, wanted):
                     at = part.targets.cpu().numpy()
                     logprobs[at] = part.logprobs.cpu().numpy()

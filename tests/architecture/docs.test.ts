@@ -38,7 +38,7 @@ describe("the checks themselves", () => {
     expect(longLines(`\`\`\`\ncode\n\`\`\`\n${long}`)).toHaveLength(1);
   });
 
-  it("find a file that a row of a table names in vain", () => {
+  it("find a missing file that a table row names", () => {
     expect(missingFiles("| x | `src/data/prepare.ts`; `split.ts`, `nowhere.ts` in `src/rl/` |\n`neither.ts`")).toEqual([
       "src/data/nowhere.ts",
     ]);

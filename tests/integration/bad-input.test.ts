@@ -243,7 +243,7 @@ describe("bad surroundings", { timeout: 600_000 }, () => {
     expect((await once()).stdout).toMatch(/data\s+started/);
   });
 
-  it("refuses a run that another process holds, and takes over a dead one's", async () => {
+  it("refuses a run that another process has locked, and takes over a dead one's", async () => {
     const folder = join(w.root, "held");
     mkdirSync(folder, { recursive: true });
     const lock = { pid: process.pid, startTime: readStartTime(process.pid), host: hostname(), since: "today" };

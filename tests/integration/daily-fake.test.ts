@@ -88,7 +88,7 @@ describe("gr2 pipeline --seeds", () => {
     expect(readFile<SeedsSummary>("again.seeds.json").slices).toEqual(before.slices);
   }, 120_000);
 
-  it("refuses seeds that are none, come twice, or contradict --set", async () => {
+  it("refuses seeds that are not numbers, are repeated, or contradict --set", async () => {
     for (const seeds of ["0,0", "a", "", "1.5", "-1"])
       await expect(pipelineSeeds({ ...args(), seeds }, out)).rejects.toThrow(/expected different whole numbers/);
     await expect(pipelineSeeds({ ...args({ set: ["seed=4"] }), seeds: "0" }, out)).rejects.toThrow(/contradict/);

@@ -134,7 +134,7 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
     expect(workersUnder(service.pid)).toEqual([]);
   });
 
-  it("gives an item that came later an ID of its own, and keeps it", async () => {
+  it("gives a later item its own ID, and keeps it", async () => {
     const items = join(w.folder, "later.csv");
     const out = join(w.folder, "later.jsonl");
     writeFileSync(
@@ -191,7 +191,7 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
 
   const cursor = (run: string, stage: string) => existsSync(join(w.root, run, "stages", stage, "cursor.json"));
 
-  it("goes on after kill -9 in mid-training, RL and evaluation, without orphans, to the same bits", async () => {
+  it("resumes after kill -9 in mid-training, RL and evaluation, without orphans, to the same bits", async () => {
     const run = "killed";
     for (const stage of ["midtrain", "rl", "evaluate"]) {
       const r = start(pipelineArgs(w, run));
@@ -208,7 +208,7 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
     expectSame(run);
   });
 
-  it("says so when its worker is killed, and goes on when started again", async () => {
+  it("says so when its worker is killed, and resumes when started again", async () => {
     const run = "orphaned";
     for (const stage of ["midtrain", "rl"]) {
       const r = start(pipelineArgs(w, run));
@@ -225,7 +225,7 @@ describe.sequential("the pipeline in miniature", { timeout: 900_000 }, () => {
     expectSame(run);
   });
 
-  it("runs on a worker of its own, which outlives the run, and says when there is none", async () => {
+  it("runs on a separate worker, which outlives the run, and says when there is none", async () => {
     const nobody = gr2(
       pipelineArgs(w, "nobody", "--set", "runtime.mode=remote", "--set", "runtime.address=127.0.0.1:1"),
     );

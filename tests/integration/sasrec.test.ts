@@ -104,7 +104,7 @@ describe("on a fake worker", () => {
   const dataset = walkers(40, 30, 12);
   const data = leaveOneOut(dataset);
 
-  it("learns every item of its view behind its own history, and none beyond it", async () => {
+  it("learns every item of its view after that item's history, and none beyond it", async () => {
     const worker = new Recorder();
     const stage = stageIn("view", makeConfig({ maxEpochs: 1, historyItems: 6 }));
     await slates(worker, stage, data);
@@ -136,7 +136,7 @@ describe("on a fake worker", () => {
     expect(changed.finished()).toEqual({ rerank, midtrain });
   });
 
-  it("cut off at any call, it goes on to the same weights and slates", async () => {
+  it("interrupted at any call, it resumes to the same weights and slates", async () => {
     const reference = stageIn("whole", config);
     const worker = new FakeWorker();
     const expected = await slates(worker, reference, data);

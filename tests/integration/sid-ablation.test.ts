@@ -42,7 +42,7 @@ async function ablate(set: string[] = [], rows = "configured,none", seeds = "0,1
 const cellFiles = () => readdirSync(join(out, "cells")).sort();
 
 describe("gr2 sid ablate", () => {
-  it("measures every row with every seed, once, and goes on where it was", async () => {
+  it("measures every row with every seed once, and resumes where it was", async () => {
     const first = await ablate();
     expect(first.calls("fitSemanticIds")).toBe(4);
     expect(cellFiles().map((f) => f.replace(/-[0-9a-f]{12}\.json$/, ""))).toEqual([

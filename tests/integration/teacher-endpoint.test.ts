@@ -128,7 +128,7 @@ describe("an endpoint as the teacher", () => {
     expect(log.join("\n")).not.toContain(key);
   });
 
-  it("goes on where it stopped: the same traces, and nothing asked twice", async () => {
+  it("resumes where it stopped: the same traces, and nothing asked twice", async () => {
     const asked = server.seen.length;
     const { behave } = server;
     server.behave = (body, n, response, request) =>
@@ -146,7 +146,7 @@ describe("an endpoint as the teacher", () => {
     expect(server.seen.length - asked - failed).toBe(asked);
   }, 60_000);
 
-  it("goes on with what there is when the budget is used up; targeted sampling needs one answer a slate", async () => {
+  it("continues with the traces it has when the budget is used up; targeted sampling needs one answer per slate", async () => {
     const run = fresh("budget");
     await invoke(run, "traces", [
       ...endpoint("c"),
@@ -211,7 +211,7 @@ describe("a recipe with a teacher that cannot work", () => {
     expect(() => loadConfig(recipe, set)).toThrow(message);
   });
 
-  it("names the variable that holds no key", async () => {
+  it("names the variable without a key", async () => {
     const set = [...endpoint("e"), "teacher.endpoint.apiKeyEnv=GR2_TEST_NO_SUCH_KEY"];
     await expect(invoke(fresh("keyless"), "traces", set)).rejects.toThrow(/GR2_TEST_NO_SUCH_KEY.*is not set/);
   });

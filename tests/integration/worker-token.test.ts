@@ -35,7 +35,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-it("a worker beyond loopback answers those who know its token, and writes in its roots alone", async () => {
+it("a worker beyond loopback answers callers with its token, and writes only in its roots", async () => {
   const wrong = join(folder, "wrong.token");
   writeFileSync(wrong, "another-secret-altogether");
   for (const file of ["", wrong])
@@ -53,7 +53,7 @@ it("a worker beyond loopback answers those who know its token, and writes in its
   await remote.close();
 }, 60_000);
 
-it("the service's own workers know the verbs of inference alone", async () => {
+it("the service's own workers offer only the verbs of inference", async () => {
   const own = await startWorkerProcess(
     { threads: 1, device: "cpu" },
     join(folder, "own.log"),

@@ -198,7 +198,7 @@ def test_no_file_is_written_outside_the_roots(stub, root, outside):
     assert (root / "state" / "gr2_state.json").is_file()
 
 
-def test_an_export_writes_documents_alone(stub, root):
+def test_an_export_writes_only_documents(stub, root):
     load(stub)
     for name in (
         "evil.pth",

@@ -21,7 +21,7 @@ NONE = np.zeros(0, dtype=np.int64)
 equal_lengths = st.integers(1, 3).flatmap(
     lambda n: st.lists(st.tuples(*[st.integers(0, 6)] * n), min_size=1, max_size=25, unique=True)
 )
-# Ending in a token used nowhere else, no sequence is a prefix of another one.
+# Ending in a token used nowhere else, no sequence is a prefix of another.
 mixed_lengths = st.lists(
     st.lists(st.integers(0, 3), max_size=3).map(lambda s: (*s, 9)), min_size=1, max_size=15, unique=True
 )
@@ -76,7 +76,7 @@ def test_results_are_valid_unique_sorted_and_exact_when_wide(engine, items, widt
             np.testing.assert_allclose(result.logprobs[p][:found], -np.sort(-brute[p][open_rows]), atol=1e-4)
 
 
-def test_no_generation_setting_of_the_model_has_a_part_in_it(engine):
+def test_no_generation_setting_of_the_model_matters(engine):
     rng = np.random.default_rng(0)
     items = [(a, b) for a in range(5) for b in range(5)]
     params = BeamParams(make_prompts(rng, 3), make_trie(items), 7, [NONE] * 3)
@@ -96,7 +96,7 @@ def test_no_generation_setting_of_the_model_has_a_part_in_it(engine):
     np.testing.assert_array_equal(before.logprobs, after.logprobs)
 
 
-def test_a_trie_that_is_none_is_refused() -> None:
+def test_a_malformed_trie_is_refused() -> None:
     # root -1-> a, root -4-> leaf of row 2; a -2-> row 0, a -3-> row 1
     good = {
         "edge_starts_N1": [0, 2, 4, 4, 4, 4],

@@ -39,7 +39,7 @@ def loaded(model_type="qwen3", dtype="float32", trainable=True, **extra):
 
 @torch.no_grad()
 def generated(lm, of):
-    """Logits behind every prompt [3, V], then behind three and then four tokens more of three rows each [9, V]."""
+    """Logits after every prompt [3, V], then after three and after four more tokens of three rows each [9, V]."""
     with lm.autocast():
         cache, last = prefill(of, PROMPTS, never_cancelled)
         cache.start_decoding(3)

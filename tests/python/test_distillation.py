@@ -15,7 +15,7 @@ LENGTH = 6
 
 
 def answers(engine: Engine, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Four answers a prompt, as (prompt, response), in a fixed order."""
+    """Four answers per prompt, as (prompt, response), in a fixed order."""
     params = sample_params(prompts=PROMPTS, num_samples=4, max_new_tokens=LENGTH, temperature=1.0, seed=seed)
     items = [item for part in engine.sample("", params) for item in part]
     items.sort(key=lambda item: (item.prompt, item.sample))

@@ -1,4 +1,4 @@
-"""GGUF: quantised weights arrive as what they stand for, with tokenizer and chat template, and can be trained and exported."""
+"""GGUF: quantised weights arrive with their values, with tokenizer and chat template, and can be trained and exported."""
 
 from __future__ import annotations
 

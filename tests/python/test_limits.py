@@ -28,7 +28,7 @@ def test_a_failed_allocation_names_what_to_lower(allocate):
         allocate()
 
 
-def test_other_faults_are_not_taken_for_memory():
+def test_other_faults_are_not_mistaken_for_memory():
     with pytest.raises(RuntimeError, match="shapes"), memory_guard("x"):
         raise RuntimeError("shapes do not match")
     assert not is_out_of_memory(ValueError("can't allocate memory"))
@@ -45,7 +45,7 @@ def test_a_verb_without_a_guard_reports_memory_too():
     assert caught.value.args == (grpc.StatusCode.RESOURCE_EXHAUSTED, "out of memory")
 
 
-def test_the_engine_works_on_after_running_out_of_memory(engine, monkeypatch):
+def test_the_engine_keeps_working_after_running_out_of_memory(engine, monkeypatch):
     before = engine.forward("", forward_spec(random_batch(1))).logprobs
     with monkeypatch.context() as patch:
         patch.setattr(engine.model("").lm, "hidden", lambda *a, **k: torch.empty(PETABYTE))

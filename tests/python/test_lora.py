@@ -136,7 +136,7 @@ def test_resume_equals_uninterrupted_training(base, tmp_path):
     assert frozen.model("").lm.num_trained == 0
 
 
-def test_codes_are_placed_near_similar_ones_and_no_farther_than_a_trained_model_bears(base):
+def test_codes_are_placed_near_similar_ones_and_no_farther_than_a_trained_model_tolerates(base):
     vectors = np.asarray([[1, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0]], dtype=np.float32)
     for tied in (True, False):
         plain, placed = (load(base(tied), lora=None, added_token_vectors=v) for v in (None, vectors))
@@ -151,7 +151,7 @@ def test_codes_are_placed_near_similar_ones_and_no_farther_than_a_trained_model_
             assert near > 0.9 > far
 
 
-def test_states_belong_in_front_of_their_base(base, make_engine, tmp_path):
+def test_states_belong_to_their_base(base, make_engine, tmp_path):
     engine = load(base())
     engine.save_state("", str(tmp_path / "state"), False)
     other = tmp_path / "other"
@@ -200,7 +200,7 @@ def test_a_frozen_copy_with_a_prefix_cache_scores_as_without(base, tmp_path, dty
         np.testing.assert_allclose(got, scores[0], atol=1e-5 if dtype == "float32" else 5e-2)
 
 
-def test_bfloat16_stores_the_base_so_and_masters_of_what_is_trained(base):
+def test_bfloat16_stores_the_base_and_float32_masters_of_what_is_trained(base):
     engine = load(base(), dtype="bfloat16", gradient_checkpointing=True)
     lm = engine.model("").lm
     for name, parameter in lm.model.named_parameters():

@@ -1,4 +1,4 @@
-"""With a prefix cache everything is what it is without one, but less is computed; and it never outlives the weights."""
+"""A prefix cache changes no result, only what is computed; and it never outlives the weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_families import FAMILIES as LANGUAGE_MODELS
 
 FAMILIES = {**LANGUAGE_MODELS, "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}}
-# Two layers, two key-value heads of 8: keys and values of a token in float32.
+# Two layers, two key-value heads of 8: keys and values per token in float32.
 TOKEN_BYTES = 2 * 2 * 2 * 8 * 4
 ROOM = 4096 * TOKEN_BYTES
 
@@ -110,7 +110,7 @@ def test_whole_sequences_and_constraints_use_it_too():
     assert cached.model("").reused_tokens == 3 * 40
 
 
-def test_the_oldest_makes_room_and_the_memory_stays_as_it_was():
+def test_the_oldest_is_evicted_and_memory_does_not_grow():
     """Room for 96 tokens: three prompts of 32."""
     pair = engines(tokens=96)
     held = pair[0].model("").prefixes
@@ -128,12 +128,12 @@ def test_the_oldest_makes_room_and_the_memory_stays_as_it_was():
     assert [ask(2), ask(0), ask(3)] == [32, 32, 32]
     assert ask(1) == 0
     assert held._keys_NLKD.numel() == size
-    # A request that needs all of it, and more: what it uses itself is never taken away from it.
+    # A request that needs all of it, and more: its own blocks are never evicted.
     assert ask(0, 1, 2, 3) == 32 + 32 + 32
     assert len(held) == 96
 
 
-def test_a_prompts_end_goes_before_its_beginning():
+def test_a_prompts_end_is_evicted_before_its_start():
     pair = engines(tokens=48)
     rng = np.random.default_rng(4)
     long = words(rng, 41)
@@ -142,7 +142,7 @@ def test_a_prompts_end_goes_before_its_beginning():
     assert same_scores(pair, groups([long], [candidates(rng)])) == 24
 
 
-def test_other_weights_empty_it(tmp_path):
+def test_new_weights_empty_it(tmp_path):
     cached, _ = engines()
     other = Engine(torch.device("cpu"))
     other.load_model("", spec(seed=2))
@@ -158,7 +158,7 @@ def test_other_weights_empty_it(tmp_path):
     np.testing.assert_allclose(after, other.forward("", forward_spec(batch)).logprobs, atol=1e-5)
 
 
-def test_what_cannot_be_is_refused():
+def test_impossible_input_is_refused():
     engine = Engine(torch.device("cpu"))
     with pytest.raises(InvalidRequest, match="trainable = false"):
         engine.load_model("", replace(spec(trainable=True), prefix_cache_bytes=ROOM))
@@ -213,7 +213,7 @@ def same_draws(pair, **params):
     return cached.model("").reused_tokens - before
 
 
-def test_a_cache_that_is_too_small_for_what_all_begin_with_spares_nothing():
+def test_a_cache_too_small_for_the_common_prefix_saves_nothing():
     pair = engines(tokens=8)
     rng = np.random.default_rng(10)
     begin = words(rng, 70)
@@ -223,7 +223,7 @@ def test_a_cache_that_is_too_small_for_what_all_begin_with_spares_nothing():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sampling_behind_cached_beginnings(family):
+def test_sampling_after_cached_prefixes(family):
     pair = engines(family)
     rng = np.random.default_rng(7)
     begin = words(rng, 70)  # long enough to be computed once for all
@@ -239,7 +239,7 @@ def test_sampling_behind_cached_beginnings(family):
     )
 
 
-def test_a_ranking_behind_a_thought_does_not_compute_its_prompt_again(monkeypatch):
+def test_a_ranking_after_reasoning_does_not_compute_its_prompt_again(monkeypatch):
     cached, plain = engines()
     rng = np.random.default_rng(8)
     sequences = [np.asarray([a, b], dtype=np.int32) for a, b in ((1, 2), (1, 3), (4, 5), (6, 7))]
@@ -269,7 +269,7 @@ def test_a_ranking_behind_a_thought_does_not_compute_its_prompt_again(monkeypatc
         lambda ids, *a, **k: (k.get("past") and fed.append(ids.numel())) or hidden(ids, *a, **k),
     )
     assert same_draws((cached, plain), **asked) == 0  # a prompt counts once, when it comes
-    assert sum(fed[1:]) < 2 * (2 + 5 + 5 + 8)  # ends of the prompts, thoughts, sequences
+    assert sum(fed[1:]) < 2 * (2 + 5 + 5 + 8)  # ends of the prompts, reasonings, sequences
     assert same_draws((cached, plain), **asked) == 48 + 24
     at_once = replace(constraint, trigger=(), max_free_tokens=0)
     assert same_draws((cached, plain), **{**asked, "constraint": at_once}) == 48 + 24
@@ -283,7 +283,7 @@ PAIR = engines("gemma3_text", tokens=160)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_sequence_of_requests_scores_as_without_a_cache(data):
-    """Prompts are built from three stories, cut and continued anywhere; the cache, which holds 160 tokens, goes on and on."""
+    """Prompts are built from three stories, cut and continued anywhere; the cache of 160 tokens is used throughout."""
     rng = np.random.default_rng(9)
     stories = [words(rng, 80) for _ in range(3)]
     piece = st.tuples(st.integers(0, 2), st.integers(1, 80), st.integers(0, 2), st.integers(0, 20))

@@ -83,7 +83,7 @@ def test_capacity_for_all_means_an_id_for_all(data: st.DataObject) -> None:
 
 
 def test_items_of_a_full_prefix_move_to_the_nearest_sibling() -> None:
-    # 12 equal items, 4 codes a level: their nearest prefix holds 4; the others go to the siblings, nearest first.
+    # 12 equal items, 4 codes per level: their nearest prefix holds 4; the others go to the siblings, nearest first.
     x = np.concatenate([np.zeros((12, 3)), np.eye(3)]).astype(np.float32)
     config = quantizer_config(method="rqkmeans", levels=3, codes=4, epochs=10)
     result = fit(x, config)

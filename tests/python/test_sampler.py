@@ -151,7 +151,7 @@ def test_top_p_keeps_the_nucleus(engine):
         assert logprob == pytest.approx(np.log(probs[token] / probs[nucleus].sum()), abs=1e-4)
 
 
-def test_drawn_tokens_are_told_as_they_are_drawn(engine):
+def test_drawn_tokens_are_reported_as_they_are_drawn(engine):
     prompts = make_prompts(3, 3)
     token_wise = make_constraint(prompts, trigger=(5,))
     for constraint in (None, token_wise, replace(token_wise, whole_sequences=True, max_free_tokens=6)):
@@ -192,7 +192,7 @@ def test_cancel_between_steps(engine):
 @pytest.mark.parametrize(
     "model_type", ["qwen3", "gemma", "gemma2"]
 )  # the worker's own decoder, and transformers' modules
-def test_what_all_prompts_begin_with_is_computed_once(make_engine, monkeypatch, model_type, temperature):
+def test_the_common_prefix_is_computed_once(make_engine, monkeypatch, model_type, temperature):
     engine = make_engine(model_type=model_type, trainable=False)
     rng = np.random.default_rng(5)
     instructions = rng.integers(0, VOCAB, size=70)
@@ -214,7 +214,7 @@ def test_what_all_prompts_begin_with_is_computed_once(make_engine, monkeypatch, 
         np.testing.assert_allclose(shared[key].logprobs, item.logprobs, atol=2e-5)
 
 
-def test_the_common_beginning_leaves_every_prompt_a_token():
+def test_the_common_prefix_leaves_every_prompt_a_token():
     a = np.arange(100, dtype=np.int32)
     other = np.concatenate([a[:80], [0, 1]]).astype(np.int32)
     assert prefill.common_length([a, a]) == 99

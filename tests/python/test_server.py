@@ -178,7 +178,7 @@ def test_sample_and_beam_search(stub, loaded):
     assert sorted(rows[0].tolist()) == [-1, 0, 1, 2] and sorted(rows[1].tolist()) == [-1, -1, 0, 2]
 
 
-def test_a_prefix_cache_says_what_it_spared(stub, loaded):
+def test_a_prefix_cache_reports_what_it_saved(stub, loaded):
     def load(**more):
         scratch = pb.ScratchModel(architecture_json=architecture(), tokenizer_json=tokenizer_json())
         stub.LoadModel(
@@ -197,7 +197,7 @@ def test_a_prefix_cache_says_what_it_spared(stub, loaded):
     assert [first.reused_prompt_tokens, again.reused_prompt_tokens] == [
         0,
         32,
-    ]  # whole blocks of 8 but for the last token
+    ]  # whole blocks of 8 except the last token
     np.testing.assert_allclose(np.frombuffer(first.logprobs, "<f4"), np.frombuffer(again.logprobs, "<f4"), atol=1e-5)
     sample = pb.SampleRequest(
         model_id="cached",

@@ -18,7 +18,7 @@ def bytewise():
 
 
 def first_end(tokenizer, text, strings, tokens=()):
-    """The text that a row holds when it ends, or None."""
+    """The text of a row when it ends, or None."""
     ids = np.asarray([tokenizer.encode(text).ids], dtype=np.int32)
     stops = Stops(tuple(tokens), strings, tokenizer)
     for t in range(ids.shape[1]):
@@ -51,7 +51,7 @@ def test_the_earlier_of_token_and_string_counts(bytewise):
 
 @pytest.mark.parametrize("constrained", [False, True])
 def test_sampling_ends_where_reading_everything_would(engine, constrained):
-    """Against the same responses without stop strings, cut where their whole text first holds one."""
+    """Against the same responses without stop strings, cut where their text first contains one."""
     from test_sampler import draw, make_constraint, make_prompts
 
     prompts = make_prompts(3, 6)

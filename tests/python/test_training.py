@@ -337,7 +337,7 @@ def test_a_policy_gradient_sees_the_policy_that_was_sampled_from(make_engine):
     assert np.abs(noisy.logprobs - logprobs).max() > 1e-3
 
 
-def test_sampled_cross_entropy_is_exact_without_anything_left_out_and_close_with(engine):
+def test_sampled_cross_entropy_is_exact_with_all_tokens_and_close_with_a_sample(engine):
     """Z over the batch's targets and drawn others: with all others it is the softmax, with some an estimate of it."""
     batch = random_batch(7, groups=6)
     ones = np.ones(batch.num_targets, dtype=np.float32)

@@ -73,7 +73,7 @@ def test_a_model_has_not_learned_from_its_fold():
     assert after[0] != before[0] and after[2] != before[2] and after[3] != before[3]
 
 
-def test_keeps_as_many_trees_as_held_out_folds_ask_for():
+def test_held_out_folds_decide_the_number_of_trees():
     fitted = fit()
     assert fitted.trees == int(np.argmax(fitted.ndcg)) + 1
     assert len(fitted.ndcg) == min(CONFIG.max_trees, fitted.trees + CONFIG.patience)
@@ -84,7 +84,7 @@ def test_keeps_as_many_trees_as_held_out_folds_ask_for():
         held = np.repeat(folds, sizes) == fold
         booster = lightgbm.Booster(model_str=fitted.models[fold])
         means.append(ndcg(booster.predict(features[held]), labels[held], CONFIG.top))
-    assert np.mean(means) == pytest.approx(max(fitted.ndcg), abs=2e-3)  # but for ties
+    assert np.mean(means) == pytest.approx(max(fitted.ndcg), abs=2e-3)  # except for ties
     assert max(fitted.ndcg) > 0.8
     assert int(np.argmax(fitted.gains)) == 0
 

@@ -23,9 +23,9 @@ from gr2_worker.model.attention import SharedPrefixCache
 from gr2_worker.model.lm import LanguageModel
 from gr2_worker.types import BeamParams, BeamResult, Bools, CancelCheck, Int32s, Int64s, Trie, segment_starts
 
-# Rows x length of the KV cache held at once, in tokens.
+# Rows x length of the KV cache in memory at once, in tokens.
 MAX_CACHED_TOKENS = 1 << 18
-# Logits held at once, in elements.
+# Logits in memory at once, in elements.
 MAX_LOGITS = 1 << 27
 
 

@@ -60,25 +60,25 @@ def prefill(lm: Decoder | LanguageModel, prompts: list[Int32s], check: CancelChe
     return cache, torch.cat(last)
 
 
-def prefill_behind(
-    model: LanguageModel, held: PrefixCache, prompts: list[Int32s], check: CancelCheck
+def prefill_cached(
+    model: LanguageModel, prefixes: PrefixCache, prompts: list[Int32s], check: CancelCheck
 ) -> tuple[SharedPrefixCache, Tensor]:
     """The same, reusing what the prefix cache has of the prompts; it keeps the prompts from now on."""
     common = common_length(prompts)
     cache = SharedPrefixCache(torch.tensor([len(p) for p in prompts], device=model.device), common)
     budget = tokens_at_once(model.device)
     begin, apart = prompts[0][:common], 0
-    if held.length(begin) + BLOCK <= common:
-        (tree,) = held.find([packing.prompt_alone(begin, 0)])
+    if prefixes.length(begin) + BLOCK <= common:
+        (tree,) = prefixes.find([packing.prompt_alone(begin, 0)])
         (alone,) = packing.plan([tree], budget)
-        held.compute(model, alone)
+        prefixes.compute(model, alone)
         apart = tree.length
-    trees = held.find([packing.prompt_alone(prompt, number) for number, prompt in enumerate(prompts)])
-    held.count(trees, apart)
+    trees = prefixes.find([packing.prompt_alone(prompt, number) for number, prompt in enumerate(prompts)])
+    prefixes.count(trees, apart)
     last: dict[int, Tensor] = {}
     for micro_batch in packing.plan(trees, budget):
         check()
-        hidden_nC, past = held.compute(model, micro_batch)
+        hidden_nC, past = prefixes.compute(model, micro_batch)
         numbers = micro_batch.targets.numpy()
         cache.take(numbers, [p.at for p in micro_batch.prompts], past)
         last |= dict(zip(numbers.tolist(), hidden_nC, strict=True))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gr2_worker.errors import FailedPrecondition, InvalidRequest
 from gr2_worker.generation.decoder import Decoder, for_generation
-from gr2_worker.generation.prefill import prefill, prefill_behind, tokens_at_once
+from gr2_worker.generation.prefill import prefill, prefill_cached, tokens_at_once
 from gr2_worker.generation.stopping import Stops
 from gr2_worker.model.attention import SharedPrefixCache
 from gr2_worker.model.lm import LanguageModel
@@ -76,22 +76,22 @@ def sample(
     params: SampleParams,
     check: CancelCheck,
     watch: TokenWatcher | None = None,
-    held: PrefixCache | None = None,
+    prefixes: PrefixCache | None = None,
 ) -> Iterator[list[SampledItem]]:
     """Yields responses as they finish. The order is deterministic, but not that of the request.
 
     `watch` gets every token as it is drawn; rankings of whole sequences are only in their response.
-    `held`: the prefixes of prompts that need not be computed.
+    `prefixes`: a cache of prompts that need not be computed.
     """
     check_prompts(params.prompts, lm, params.max_new_tokens)
     compiled = None
     if params.constraint is not None:
         compiled = compile_constraint(params.constraint, len(params.prompts), lm.vocab_size)
     if compiled is not None and compiled.whole_sequences:
-        for free in _free_parts(lm, params, compiled, check, watch, held):
-            yield from _ranked(lm, params, compiled, free, check, held)
+        for free in _free_parts(lm, params, compiled, check, watch, prefixes):
+            yield from _ranked(lm, params, compiled, free, check, prefixes)
         return
-    yield from _sample_tokens(lm, params, compiled, check, watch, held)
+    yield from _sample_tokens(lm, params, compiled, check, watch, prefixes)
 
 
 def _sample_tokens(
@@ -100,14 +100,14 @@ def _sample_tokens(
     compiled: CompiledConstraint | None,
     check: CancelCheck,
     watch: TokenWatcher | None,
-    held: PrefixCache | None,
+    prefixes: PrefixCache | None,
 ) -> Iterator[list[SampledItem]]:
     """Responses drawn token by token; with whole sequences they end where the ranking part would begin."""
     with torch.no_grad():
         generating = for_generation(lm)
 
     def fill(prompts: list[Int32s]) -> tuple[SharedPrefixCache, Tensor]:
-        return prefill(generating, prompts, check) if held is None else prefill_behind(lm, held, prompts, check)
+        return prefill(generating, prompts, check) if prefixes is None else prefill_cached(lm, prefixes, prompts, check)
 
     for prompts, first, samples in _batches(params):
         with torch.no_grad(), lm.autocast():
@@ -120,11 +120,11 @@ def _free_parts(
     compiled: CompiledConstraint,
     check: CancelCheck,
     watch: TokenWatcher | None,
-    held: PrefixCache | None,
+    prefixes: PrefixCache | None,
 ) -> Iterator[list[SampledItem]]:
     """The parts before the rankings: drawn, or empty if there is no trigger to wait for."""
     if len(compiled.trigger):
-        yield from _sample_tokens(lm, params, compiled, check, watch, held)
+        yield from _sample_tokens(lm, params, compiled, check, watch, prefixes)
         return
     empty_i, empty_f = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
     for start in range(0, len(params.prompts), PROMPTS_RANKED_AT_ONCE):
@@ -138,7 +138,7 @@ def _ranked(
     compiled: CompiledConstraint,
     free: list[SampledItem],
     check: CancelCheck,
-    held: PrefixCache | None,
+    prefixes: PrefixCache | None,
 ) -> Iterator[list[SampledItem]]:
     """Completes responses with a ranking, drawn in one forward pass per distinct context; others pass through."""
     trigger = compiled.trigger
@@ -160,7 +160,7 @@ def _ranked(
     for chunk in plackett_luce.chunks(compiled, contexts, budget):
         check()
         with torch.no_grad(), lm.autocast():
-            scores_XJ = plackett_luce.scores(lm, compiled, contexts[chunk], temperature, budget, held)
+            scores_XJ = plackett_luce.scores(lm, compiled, contexts[chunk], temperature, budget, prefixes)
         rows = [(x, item) for x, items in enumerate(sharing[chunk]) for item in items]
         scores_np = scores_XJ.double().cpu().numpy()
         orders = []

@@ -138,14 +138,14 @@ class SharedPrefixCache(Cache):
 
     def _suffix_buffers(self, like: Tensor, layer: int, needed: int) -> tuple[Tensor, Tensor]:
         rows, heads, _, size = like.shape
-        held = self._suffix.get(layer)
-        if held is not None and self.suffix_length and held[0].shape[2] >= needed:
-            return held
-        capacity = max(FIRST_SUFFIX_CAPACITY, needed, 0 if held is None else 2 * held[0].shape[2])
+        stored = self._suffix.get(layer)
+        if stored is not None and self.suffix_length and stored[0].shape[2] >= needed:
+            return stored
+        capacity = max(FIRST_SUFFIX_CAPACITY, needed, 0 if stored is None else 2 * stored[0].shape[2])
         value_size = self._prefix[layer][1].shape[3]
         grown = (like.new_zeros((rows, heads, capacity, size)), like.new_zeros((rows, heads, capacity, value_size)))
-        if held is not None and self.suffix_length:
-            for new, old in zip(grown, held, strict=True):
+        if stored is not None and self.suffix_length:
+            for new, old in zip(grown, stored, strict=True):
                 new[:, :, : self.suffix_length] = old[:, :, : self.suffix_length]
         self._suffix[layer] = grown
         return grown

@@ -110,8 +110,8 @@ def load_weights(folder: Path, lm: LanguageModel, info: StateInfo) -> None:
     file_ = folder / info.weights_file
     base = "" if lm.adapter is None else lm.adapter.fingerprint
     if bool(base) != bool(info.base):
-        held, loaded = ("LoRA weights", "without") if info.base else ("the weights of a whole model", "with")
-        raise FailedPrecondition(f"the state at {folder} has {held}, the model was loaded {loaded} LoRA")
+        contents, loaded = ("LoRA weights", "without") if info.base else ("the weights of a whole model", "with")
+        raise FailedPrecondition(f"the state at {folder} has {contents}, the model was loaded {loaded} LoRA")
     if base != info.base:
         raise FailedPrecondition(f"the LoRA weights at {folder} were trained on a different base model")
     if not file_.is_file() or hash_file(file_) != info.sha256:

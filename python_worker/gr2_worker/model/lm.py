@@ -108,21 +108,21 @@ class LanguageModel:
 
         A policy gradient must see the policy that was sampled from: dropout would make every probability ratio noise.
         """
-        held: list[tuple[Any, str, float]] = []
+        dropouts: list[tuple[Any, str, float]] = []
         if not dropout:
-            held = [(self, "embedding_dropout", self.embedding_dropout)]
+            dropouts = [(self, "embedding_dropout", self.embedding_dropout)]
             for module in self.model.modules():
                 for name in ("p", "attention_dropout") if isinstance(module, nn.Dropout) else ("attention_dropout",):
                     if isinstance(value := getattr(module, name, None), float):
-                        held.append((module, name, value))
-        for owner, name, _ in held:
+                        dropouts.append((module, name, value))
+        for owner, name, _ in dropouts:
             setattr(owner, name, 0.0)
         self.model.train()
         try:
             yield
         finally:
             self.model.eval()
-            for owner, name, value in held:
+            for owner, name, value in dropouts:
                 setattr(owner, name, value)
 
     def hidden(

@@ -6,7 +6,7 @@ by their own tokens and the block before, so that any shared prefix is found, wh
 first: a prompt's end before its start, and never a block that the running request uses. packing.py decides what follows
 a cached prefix (Tree.cached).
 
-Shape legend: N tokens held, P tokens of a request's past, L layers, K key-value heads, D head size, C hidden size, n targets.
+Shape legend: N tokens cached, P tokens of a request's past, L layers, K key-value heads, D head size, C hidden size, n targets.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class PrefixCache:
         self._free = list(range(self._slots))
 
     def __len__(self) -> int:
-        """Tokens held."""
+        """Number of cached tokens."""
         return BLOCK * len(self._blocks)
 
     # ------------------------------------------------------------ finding

@@ -4,7 +4,7 @@ With `whole_sequences` the k-th sequence of a response is chosen among those not
 
     s_j = (scale * sum_t log p_LM(token_t of j | prompt, response up to the trigger) + prior_j) / temperature
 
-so one tree-shaped forward pass after the trigger decides the whole order. The choice's log-probability stands at the
+so one tree-shaped forward pass after the trigger decides the whole order. The choice's log-probability is at the
 sequence's first token; every other token of the ranking part follows from it and has log-probability 0. (Renormalising
 token by token would lose the information in later tokens where few sequences share a prefix.)
 
@@ -191,13 +191,13 @@ def build_context_trees(
         branches = [*plain]
         for context, own in at_context.items():
             leaves = candidates.leaves(compiled, context)
-            branches.append(_behind(candidates.contexts[context].free, own, leaves))
+            branches.append(_branch(candidates.contexts[context].free, own, leaves))
         if branches:
             trees.append(packing.Tree(packing.group_prompt(batch, group), tuple(branches)))
     return trees
 
 
-def _behind(free: Int32s, own: list[packing.Branch], leaves: tuple[packing.Branch, ...]) -> packing.Branch:
+def _branch(free: Int32s, own: list[packing.Branch], leaves: tuple[packing.Branch, ...]) -> packing.Branch:
     """A context's sequences after its free tokens, which also predict the wanted targets of responses with equal tokens."""
     return packing.Branch(free, _flat([b.predict_at for b in own]), _flat([b.targets for b in own]), leaves)
 
@@ -237,23 +237,23 @@ def scores(
     contexts: list[Context],
     temperature: float,
     budget: int,
-    held: PrefixCache | None = None,
+    prefixes: PrefixCache | None = None,
 ) -> Tensor:
-    """s [X, J] of some contexts, without gradients; held: the prefixes of prompts that need not be computed."""
+    """s [X, J] of some contexts, without gradients; prefixes: a cache of prompts that need not be computed."""
     candidates = Candidates.of(compiled, contexts, 0)
     branches: dict[int, list[packing.Branch]] = {}
     for number, context in enumerate(contexts):
-        behind = _behind(context.free, [], candidates.leaves(compiled, number))
-        branches.setdefault(context.entry, []).append(behind)
+        branch = _branch(context.free, [], candidates.leaves(compiled, number))
+        branches.setdefault(context.entry, []).append(branch)
     prompts = {context.entry: context.prompt for context in contexts}
     trees = [packing.Tree(prompts[entry], tuple(own)) for entry, own in branches.items()]
     out = torch.empty(len(contexts), compiled.lengths_EJ.shape[1], device=model.device)
-    if held is not None:
-        trees = held.find(trees)
+    if prefixes is not None:
+        trees = prefixes.find(trees)
         if not len(compiled.trigger):  # else the prompts were counted when their reasoning began
-            held.count(trees)
+            prefixes.count(trees)
     for micro_batch in packing.plan(trees, budget):
-        hidden = model.predicting_states(micro_batch) if held is None else held.compute(model, micro_batch)[0]
+        hidden = model.predicting_states(micro_batch) if prefixes is None else prefixes.compute(model, micro_batch)[0]
         chosen, values = sequence_scores(model, compiled, candidates, hidden, micro_batch.targets.numpy(), temperature)
         out[torch.from_numpy(chosen).to(model.device)] = values
     return out

@@ -38,7 +38,7 @@ describe("IDs that collide", () => {
     expect(creditTarget(ids, [0], 2, new Set([0, 3]))).toEqual({ recall: 1, ndcg: 1 });
   });
 
-  it("earn nothing when missed, or behind the tenth position", () => {
+  it("earn nothing when missed, or after the tenth position", () => {
     expect(creditTarget(ids, [1, 2], 0, nothing)).toEqual({ recall: 0, ndcg: 0 });
     const late = [...Array.from({ length: 10 }, () => 9), 0];
     expect(creditTarget(ids, late, 0, nothing)).toEqual({ recall: 0, ndcg: 0 });

@@ -207,7 +207,7 @@ describe("a log with one row per shown item", () => {
     });
   });
 
-  it("is a table of interactions when every row is a request of its own", async () => {
+  it("is a table of interactions when every row is a separate request", async () => {
     const single = rows.map((r, k) => r.replace(/^r\d+/, `r${k}`)).join("");
     const { found } = await inspect(writeLayout(root, { files: { "log.csv": header + single } }));
     expect(found?.settings.adapter).toBe("table");

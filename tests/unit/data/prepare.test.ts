@@ -176,7 +176,7 @@ describe("little memory", () => {
 });
 
 describe("malformed rows", () => {
-  it("are all counted, but only the first ten thousand kept", async () => {
+  it("are all counted, but only the first ten thousand are kept", async () => {
     const good = Array.from({ length: 15_000 }, (_, k) => `u${k % 7},i${k},${k},1\n`);
     // Every second line is broken, in turn: no time, a column too many.
     const lines = good.map((row, k) => row + (k % 2 ? `u,i,never,1\n` : `u,i,1,1,1\n`));

@@ -170,7 +170,7 @@ describe("a server in trouble", () => {
     expect(server.seen.length).toBe(1);
   });
 
-  it("keeps what was answered before it fell, and goes on from there", async () => {
+  it("keeps the answers from before it failed, and resumes from there", async () => {
     const { server, ask } = await setUp((body, n, response) =>
       n < 4 ? echo(body, n, response, undefined as never) : fail(response, 502, "gone"),
     );

@@ -15,7 +15,7 @@ const ask = (url = server.baseUrl, timeoutMs = 5000) =>
   listModels(url, { secret: Secret.fromEnvironment("KEY", { KEY: key }), timeoutMs, signal: AbortSignal.any([]) });
 
 describe("the list of a server's models", () => {
-  it("names them, and is asked for once, with the key", async () => {
+  it("names them, and is requested once, with the key", async () => {
     server.models = (response) => list(response, ["a", "b"]);
     expect(await ask(`${server.baseUrl}/`)).toEqual({ kind: "models", names: ["a", "b"] });
     expect([server.listed, server.seen.length]).toEqual([1, 0]);

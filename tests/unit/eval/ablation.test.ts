@@ -19,7 +19,7 @@ describe("ablation table", () => {
     expect(measureSpread([5]).sd).toBe(0);
   });
 
-  it("has one line a row in the given order, whatever the order of the cells", () => {
+  it("has one line per row in the given order, whatever the order of the cells", () => {
     const cells = [cell("none", 1, 0.02, { "sid.emaDecay": 0 }), cell("configured", 0, 0.05), cell("none", 0, 0.04)];
     const rows = summariseAblation(cells, ["configured", "missing", "none"]);
     expect(rows.map((r) => [r.row, r.seeds])).toEqual([

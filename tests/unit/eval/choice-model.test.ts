@@ -63,7 +63,7 @@ describe("fitChoiceModel", () => {
     expect(a.weights[0]).not.toBeCloseTo(fitChoiceModel(single.slice(0, 3), ["a"]).weights[0] as number, 1);
   });
 
-  it("stands at a zero gradient, penalty included", () => {
+  it("does not move at a zero gradient, including its penalty", () => {
     // One slate, features 1, 2, 4 and a constant; the second was chosen.
     const features_NK = Float64Array.from([1, 5, 2, 5, 4, 5]);
     const { weights } = fitChoiceModel([{ features_NK, numCandidates: 3, truth_N: [0, 1, 0] }], ["a", "constant"], 0.5);

@@ -56,7 +56,7 @@ describe("the memory planner", () => {
     }
   });
 
-  it("adds the reference model of a KL term to RL alone", () => {
+  it("adds the reference model of a KL term only to RL", () => {
     const without = planMemory(config({}), shape, 0, gpu(80));
     const plan = planMemory(config({ rl: { klCoef: 0.1 } }), shape, 0, gpu(80));
     const more = (phase: string) => phaseBytes(plan, phase).weights - phaseBytes(without, phase).weights;

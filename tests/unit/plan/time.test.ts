@@ -25,7 +25,7 @@ describe("minutes of a recipe", () => {
     expect(seconds(twice, "midtrain") - start).toBeCloseTo(2 * (seconds(once, "midtrain") - start), 6);
     expect(seconds(twice, "sft")).toBe(seconds(once, "sft"));
   });
-  it("no RL costs its start alone; RL is seen", () => {
+  it("without RL only its start is counted; with RL its steps are", () => {
     expect(seconds({}, "rl")).toBeLessThan(15);
     expect(seconds({ rl: { steps: 40 } }, "rl")).toBeGreaterThan(60);
   });

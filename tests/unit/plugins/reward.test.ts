@@ -106,7 +106,7 @@ describe("a reward in TypeScript or JavaScript", () => {
     await expect(ask(module)).rejects.toThrow(`rl.reward: ${module}`);
   });
 
-  it("must give as many values as it was asked for", async () => {
+  it("must give as many values as requested", async () => {
     await expect(ask(write("export default { score: () => [1, 2] };"))).rejects.toThrow(
       "returned 2 entries, asked about 3 together, of the slates a, b, c",
     );

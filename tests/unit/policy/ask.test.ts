@@ -79,7 +79,7 @@ describe("prompts", () => {
     );
   });
 
-  it("of direct mode hold the latest items alone", () => {
+  it("of direct mode have only the latest items", () => {
     expect(decode(directPrompt(options(), Int32Array.of(0, 1, 2)))).toBe(`<|history|>${spellings[1]}${spellings[2]}`);
   });
 });

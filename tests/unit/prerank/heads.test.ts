@@ -25,7 +25,7 @@ describe("a head", () => {
     expect(cutToHead(slate, part)).toBe(slate);
   });
 
-  it("is a slate of its own, whose true item may be missing", () => {
+  it("is a separate slate, whose true item may be missing", () => {
     expect(cutToHead(slate, partCandidates(5, 3, evidence))).toEqual({
       ...slate,
       candidates: [11, 12, 13],

@@ -53,7 +53,7 @@ describe("logged slates", () => {
     checkLoggedSlates(data, all);
   });
 
-  it("point to the best label that stands first", () => {
+  it("point to the best label that comes first", () => {
     const [slate] = loggedSlates(data, 64).slates.validation;
     expect(slate).toMatchObject({ targetIndex: 1, target: 14, labels: [0, 2, 0, 2, 1], scores: [-1, -2, -3, -4, -5] });
     expect(targetDistribution(slate as Slate)).toEqual([0, 2 / 5, 0, 2 / 5, 1 / 5]);
@@ -70,7 +70,7 @@ describe("logged slates", () => {
     expect(one.skipped.nothingToOrder).toBe(3);
   });
 
-  it("are left out when what was chosen lies on both sides of a segment's end", () => {
+  it("are left out when the choices are on both sides of a segment's end", () => {
     // Four items at time 70, the last two behind the end of rerank.
     const times = [0, 10, 20, 30, 40, 50, 70, 70, 70, 70];
     const d = withLog(makeDataset([ten], 20, [times]), [[0, 70, [6, 7, 8, 9, 15], [1, 1, 1, 1, 0]]]);

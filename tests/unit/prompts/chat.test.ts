@@ -48,7 +48,7 @@ describe.each(golden.styles)("a template in the style of $style", (style) => {
     );
   });
 
-  it("stands around the prompt in tokens, and item text cannot end it", () => {
+  it("surrounds the prompt in tokens, and item text cannot end it", () => {
     const frame = chatFrame(style);
     const tokenizer = Tokenizer.fromJson(byteTokenizerJson([...Object.values(markers), ...style.specialTokens, "<i>"]));
     const reader: TextTokenizer = { encode: (s) => tokenizer.encode(s), tokenId: (t) => tokenizer.requireTokenId(t) };
@@ -121,7 +121,7 @@ describe("chat templates that cannot be used", () => {
     expect(() => chatFrame({ ...model, template })).toThrow(ConfigError);
   });
 
-  it("fall back to the model's EOS where the template writes nothing behind an answer", () => {
+  it("fall back to the model's EOS if the template writes nothing after an answer", () => {
     const template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}";
     expect(chatFrame({ ...model, template }).end).toBe("</s>");
     expect(() => chatFrame({ ...model, eosToken: "", template })).toThrow(/nothing ends an answer/);

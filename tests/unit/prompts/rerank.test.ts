@@ -158,7 +158,7 @@ describe("compact format", () => {
     expect(parseResponse(`${text}x`, spellings, "answer", o)).toMatchObject({ reason: "trailing text" });
   });
 
-  it("reads candidates of any spelling, whatever white space stands between them", () => {
+  it("reads candidates of any spelling, with any white space between them", () => {
     // Of one letter to several codes, alike at both ends; none begins another one.
     const spelled = ["x", "<s_a_1>", "<s_a_21>", "<s_a_11><s_b_1>", "<s_a_11><s_b_21>", "y>", "<>"];
     const space = fc.constantFrom("", " ", "\n\t", "\u00a0", "\u2003 ");
@@ -181,7 +181,7 @@ describe("compact format", () => {
     });
   });
 
-  it("starts the constraint at the answer marker after a thought, at once without one", () => {
+  it("starts the constraint at the answer marker after reasoning, at once without it", () => {
     const ids = new Map<string, number>();
     const tokenId = (t: string): number => {
       const id = ids.get(t) ?? ids.size;

@@ -107,7 +107,7 @@ describe("prompts and documents around it", () => {
     );
   });
 
-  it("cut over-long text by tokens, and keep what stands behind it", () => {
+  it("truncate over-long text by tokens, and keep what follows it", () => {
     const long = "word ".repeat(2000).trim();
     const prompt = renderPrompt({ history: [1], candidates: [2, 3], getTitle: () => long }, "answer", {
       ...options,

@@ -95,7 +95,7 @@ describe("report of a finished run", async () => {
     expect(page.includes("\u202e") || page.includes("\u0007")).toBe(false);
   });
 
-  it("gives every clip path an id of its own", () => {
+  it("gives every clip path its own id", () => {
     const ids = [...page.matchAll(/ id="([^"]+)"/g)].map((m) => m[1]);
     expect(new Set(ids).size).toBe(ids.length);
   });

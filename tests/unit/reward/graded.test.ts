@@ -96,7 +96,7 @@ describe("reward truth table, several positives", () => {
     expect(copied([3, 2, 0])).not.toContain("sub-optimal");
   });
 
-  it("follows the best label that stands first in the input, and says what moved", () => {
+  it("follows the best label that is first in the input, and says what moved", () => {
     expect(verify(ranking(2, 3, 0, 1), [0, 2, 2, 1], base)).toMatchObject({ before: 1, after: 3 });
     expect(verify(ranking(1, 3, 0, 2), clicks, base).because).toBe(
       "2 positives from places 2, 4 to 1, 2 of 4: (3 - 1.5) / 4 = 0.3750; format 0",

@@ -308,7 +308,7 @@ describe("code hash and processes", () => {
     expect(() => codeFiles(["src/x.ts"], [], root)).toThrow("src/gone.ts does not exist");
   });
 
-  it("changes with what any of these files holds", () => {
+  it("changes with the contents of any of these files", () => {
     const write = (f: string, s: string) => writeAtomic(join(root, f), s);
     write("a.ts", 'import "./b.ts";');
     write("b.ts", "1");

@@ -151,7 +151,7 @@ describe("an answer", () => {
     expect(ids(answer).indexOf("c")).toBe(ids(answer).indexOf("a") + 1);
   });
 
-  it("places unknown items by their text alone, whatever stands next to them", async () => {
+  it("places unknown items by their text alone, whatever is next to them", async () => {
     const { engine, workers } = await setUp(root, "first", { set: ["serve.cache=0"] });
     const news = { id: "n", text: "A <|think|> film nobody knows" };
     const ask = (more: readonly { id: string; text: string }[]) =>

@@ -258,7 +258,7 @@ describe("slow clients", () => {
     socket.destroy();
   });
 
-  it("that send nonsense behind a request do not get its refusal for the request's answer", async () => {
+  it("that send nonsense after a request do not get its refusal as the request's answer", async () => {
     const service = await start();
     service.reranker.answer = () => new Promise(() => undefined);
     const body = JSON.stringify(good);
@@ -376,7 +376,7 @@ describe("a port that is taken", () => {
 });
 
 describe("the log", () => {
-  it("holds sizes, times and names, and nothing a caller wrote", async () => {
+  it("has sizes, times and names, and nothing a caller wrote", async () => {
     const reranker = new FakeReranker();
     const service = await start({}, reranker);
     const request = { query: "PRIVATE", documents: [{ text: "PRIVATE", id: "PRIVATE" }], model: "PRIVATE" };

@@ -14,7 +14,7 @@ afterEach(async () => {
 });
 
 describe("POST /v1/items", () => {
-  it("registers items and says what became of them", async () => {
+  it("registers items and reports the outcome", async () => {
     const service = await startService();
     ends.push(() => service.server.close());
     const items = [{ item_id: 7, text: "Heat (1995)" }, { text: "GoldenEye (1995)" }];

@@ -5,7 +5,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { lineWriter } from "../../../src/cli/serve.ts";
 
-it("goes on when the disk is full", async () => {
+it("continues when the disk is full", async () => {
   let tried = 0;
   const disk = new Writable({
     autoDestroy: false,

@@ -123,7 +123,7 @@ describe("unknown texts", () => {
   });
 });
 
-describe("a service with an encoder of its own", () => {
+describe("a service with its own encoder", () => {
   const unknown = (n: number) => ({
     ...makeRequest([]),
     candidates: words("A film nobody knows ", n).map((text) => ({ id: text, text })),

@@ -8,7 +8,7 @@ import { Lru } from "../../../src/serve/model/lru.ts";
 import { ReasoningStream, reasoningText } from "../../../src/serve/request/reasoning.ts";
 
 describe("Lru", () => {
-  it("holds as many as it may and forgets what was used longest ago", () => {
+  it("keeps as many as allowed and drops the least recently used", () => {
     const lru = new Lru<string, number>(2);
     lru.set("a", 1);
     lru.set("b", 2);

@@ -109,7 +109,7 @@ describe("authentication", () => {
     expect(guard.authenticate(`Bearer ${app.token}`).name).toBe("app");
   });
 
-  it("lets everybody in where nothing is asked", () => {
+  it("lets everybody in if nothing is required", () => {
     expect(openSecurity(settings()).authenticate(undefined)).toEqual({ name: "open", requestsPerSecond: 0 });
   });
 });

@@ -18,7 +18,7 @@ const modelIds = async (worker: GatedWorker): Promise<readonly string[]> => (awa
 const uncached = ["serve.cache=0"];
 
 describe.each(["direct", "think"] as const)("a worker whose model is gone (%s)", (mode) => {
-  it("is lost, said so, and loaded again; it is not taken for a bad question", async () => {
+  it("is lost, reported and loaded again; it is not mistaken for a bad question", async () => {
     const { engine, workers, log } = await setUp(root, "first", { set: uncached });
     const before = await engine.rerank(makeRequest(five, { mode }));
     const worker = workers[0] as GatedWorker;

@@ -19,7 +19,7 @@ const parts: TokenizerParts = {
 const stored = (p: TokenizerParts = parts): unknown => JSON.parse(JSON.stringify(buildIdentity(p)));
 
 describe("the identity of a tokenizer", () => {
-  it("is another one when anything an ID depends on is", () => {
+  it("changes when anything an ID depends on changes", () => {
     const other: Partial<TokenizerParts>[] = [
       { artifact: Uint8Array.from([1, 2, 4]) },
       { catalogue: Catalogue.of([[0, 1], [2, 2]], shape) }, // biome-ignore format: codes

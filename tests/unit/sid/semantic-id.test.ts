@@ -87,7 +87,7 @@ describe("parsing", () => {
     expect(found.map((f) => text.slice(f.start, f.end))).toEqual([paper, paper]);
   });
 
-  it("finds a bare ID behind a broken start", () => {
+  it("finds a bare ID after a broken start", () => {
     expect(findSids("<s_a_9><s_a_1><s_b_2>", { levels: 2, codes: 10, format: "bare" })).toEqual([
       { codes: [1, 2], start: 7, end: 21 },
     ]);

@@ -5,7 +5,7 @@ import { mixed } from "../../../src/stages/sft.ts";
 
 const belief = [0.5, 0.3, 0.2];
 
-it("gives a share of the mass to the true item, spreads it over several by label, and leaves a miss alone", () => {
+it("gives a share of the mass to the true item, spreads it over several by label, and leaves a miss unchanged", () => {
   const candidates = [7, 8, 9];
   const of = (targetIndex: number, labels?: number[]): number[] =>
     mixed(belief, targetDistribution({ candidates, targetIndex, ...(labels ? { labels } : {}) }), 0.4);

@@ -133,7 +133,7 @@ describe("a teacher in words", () => {
     ]);
   });
 
-  it("is told apart from one that was cut off, however whole its answer looks", async () => {
+  it("is distinguished from one that was cut off, however complete its answer looks", async () => {
     const { made } = teacher(() => answer([1, 0, 2]), true);
     const { stats } = await sampleTraces(made, [makeSlate(0)], { mode: "rejection", maxTries: 2 });
     expect(stats.rejected).toEqual({ "cut off": 2 });

@@ -46,7 +46,7 @@ describe("FakeWorker", () => {
     expect(model.eosTokenId).toBe(256);
   });
 
-  it("adds tokens behind the vocabulary and keeps the ids of known ones", async () => {
+  it("adds tokens after the vocabulary and keeps the ids of known ones", async () => {
     const worker = new FakeWorker();
     const model = await worker.loadModel({
       source: { kind: "scratch", architecture: {}, tokenizerJson: byteTokenizerJson(["<|x|>"]) },
@@ -176,7 +176,7 @@ describe("FakeWorker", () => {
     expect(await sampleAll(a.worker, { ...request, seed: 6 })).not.toEqual(await sampleAll(b.worker, request));
   });
 
-  it("learns: the loss falls, rewarded tokens rise, and a saved state goes on as if never interrupted", async () => {
+  it("learns: the loss falls, rewarded tokens rise, and a saved state continues as if never interrupted", async () => {
     const { worker, tokenizer } = await loaded();
     const groups = [{ prompt: tokenizer.encode("a"), responses: [tokenizer.encode("bcd"), tokenizer.encode("bce")] }];
     const train = async (w: FakeWorker, advantages?: Float32Array) => {

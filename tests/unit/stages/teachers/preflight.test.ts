@@ -78,7 +78,7 @@ describe("a teacher behind an endpoint", () => {
     expect((await check(recipe()))[0]).toMatch(/has m0, m1, .*, m9, and 2 more$/);
   });
 
-  it("goes on where the server has no such list", async () => {
+  it("continues if the server has no such list", async () => {
     server.models = (response) => fail(response, 405, "no");
     expect(await check(recipe())).toEqual([
       `teacher.model = llm was not checked: GET /models returned status 405 at ${server.baseUrl}`,

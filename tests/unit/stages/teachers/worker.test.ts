@@ -55,7 +55,7 @@ describe("a model in the worker as a teacher", async () => {
     expect(new Set(closed.map((t) => t.split(jsonParts.answer)[1])).size).toBeGreaterThan(1);
   });
 
-  it("answers from disk what an interrupted stage has asked before", async () => {
+  it("answers from disk the questions of an interrupted stage", async () => {
     const again = new FakeWorker();
     const resumed = await openWorkerTeacher(makeContext(again, "a"));
     expect(await resumed.complete(wanted)).toEqual(written);
