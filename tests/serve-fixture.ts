@@ -3,6 +3,7 @@ import { http, limits, security } from "../src/config/schema/serve-http.ts";
 import { createHttpServer, type HttpServer } from "../src/serve/http/server.ts";
 import type { HttpAccess } from "../src/serve/observe/access.ts";
 import { Metrics } from "../src/serve/observe/metrics.ts";
+import { passOn, type Tracing } from "../src/serve/observe/trace.ts";
 import type {
   ItemReference,
   RegisteredCount,
@@ -120,7 +121,11 @@ export interface TestService {
 
 type Overrides = Partial<Record<"http" | "security" | "limits", object>>;
 
-export async function startService(overrides: Overrides = {}, reranker = new FakeReranker()): Promise<TestService> {
+export async function startService(
+  overrides: Overrides = {},
+  reranker = new FakeReranker(),
+  tracing: Tracing = passOn,
+): Promise<TestService> {
   const log: HttpAccess[] = [];
   const guard = openSecurity(security.parse(overrides.security ?? {}));
   const server = createHttpServer({
@@ -130,6 +135,7 @@ export async function startService(overrides: Overrides = {}, reranker = new Fak
     limits: limits.parse(overrides.limits ?? {}),
     metrics: new Metrics(),
     log: (record) => log.push(record),
+    tracing,
   });
   const { url, port } = await server.listen();
   const post: TestService["post"] = (path, body, headers = {}) =>

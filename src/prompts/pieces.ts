@@ -67,6 +67,15 @@ export interface ChatFrame {
 const codeLike = /^<s_([a-z])_\d+>$/;
 const aroundCodes: ReadonlySet<string> = new Set(["<|sid_begin|>", "<|sid_end|>"]);
 
+/** Level of every token that is a code of a semantic ID, by its id. */
+const readLevels = (special: ReadonlyMap<number, string>): ReadonlyMap<number, number> =>
+  new Map(
+    [...special].flatMap(([id, token]) => {
+      const [, letter = ""] = codeLike.exec(token) ?? [];
+      return letter === "" ? [] : [[id, letter.charCodeAt(0) - "a".charCodeAt(0)] as const];
+    }),
+  );
+
 /** Turns pieces into token ids; remembers the ids of items and texts. */
 export class Encoder {
   /** Undefined = without a chat template. */
@@ -90,12 +99,7 @@ export class Encoder {
     this.spelling = spelling;
     this.chat = options.chat;
     this.special = options.special ?? new Map();
-    this.levels = new Map(
-      [...this.special].flatMap(([id, token]) => {
-        const [, letter = ""] = codeLike.exec(token) ?? [];
-        return letter === "" ? [] : [[id, letter.charCodeAt(0) - "a".charCodeAt(0)] as const];
-      }),
-    );
+    this.levels = readLevels(this.special);
     this.numLevels = 1 + Math.max(-1, ...new Set(this.levels.values()));
   }
 

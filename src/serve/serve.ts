@@ -7,11 +7,12 @@
  *                     leads to another, it is loaded next to the old one, takes over, and the old one finishes and goes
  */
 import { randomUUID } from "node:crypto";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Config } from "../config/schema.ts";
 import { Gr2Error } from "../core/errors.ts";
+import { repositoryRoot } from "../core/paths.ts";
 import { runtimeOptions, startWorker } from "../worker/launcher.ts";
 import { startWorkerProcess } from "../worker/process.ts";
 import { Deployment } from "./engine/deployment.ts";
@@ -23,6 +24,7 @@ import { createHttpServer } from "./http/server.ts";
 import { openServedRun, readServeSettings, type ServedRun } from "./model/served-run.ts";
 import type { AccessRecord } from "./observe/access.ts";
 import { Metrics } from "./observe/metrics.ts";
+import { passOn, type Tracing } from "./observe/trace.ts";
 import { coalesce } from "./reload.ts";
 import { assertMayListen, listWarnings, openSecurity } from "./security/security.ts";
 
@@ -71,7 +73,8 @@ export async function serve(options: ServeOptions): Promise<Service> {
   const lag = new LoopLag();
   const { maxRequestBytes, defaultDeadlineMs } = settings.limits;
   const engine = new Engine({ ...settings, defaultDeadlineMs }, log, lag);
-  const shared = { reranker: engine, security, metrics };
+  const tracing = await openTracing(settings.otlp);
+  const shared = { reranker: engine, security, metrics, tracing };
   const http = createHttpServer({
     ...shared,
     http: { ...settings.http, hosts: [...settings.http.hosts] },
@@ -112,6 +115,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
     if (lameDuck) await sleep(settings.lameDuckMs);
     await engine.drain(settings.drainMs);
     await Promise.all([http.drain(), grpc.drain(settings.http.drainMs)]);
+    await tracing.close();
     lag.stop();
   };
   const failed = (what: string, e: unknown): void =>
@@ -160,6 +164,14 @@ export async function serve(options: ServeOptions): Promise<Service> {
       return stopping;
     },
   };
+}
+
+/** @param otlp as the setting says; its packages are imported only if it is on */
+async function openTracing(otlp: string): Promise<Tracing> {
+  if (otlp === "") return passOn;
+  const { openOtlp } = await import("./observe/otlp.ts");
+  const { version } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string };
+  return openOtlp(otlp === "env" ? "" : otlp, version);
 }
 
 type StartWorker = (number: number, signal: AbortSignal) => Promise<StartedWorker>;

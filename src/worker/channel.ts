@@ -157,7 +157,7 @@ export class Channel {
         method.requestSerialize,
         method.responseDeserialize,
         request,
-        this.metadata,
+        this.metadataFor(call),
         this.deadline(call),
         (error: ServiceError | null, response?: Res) => {
           for (const s of signals) s.removeEventListener("abort", onAbort);
@@ -182,7 +182,7 @@ export class Channel {
       method.requestSerialize,
       method.responseDeserialize,
       request,
-      this.metadata,
+      this.metadataFor(call),
       this.deadline(call),
     );
     pending.on("status", (s) => this.noteCompute(verb, s));
@@ -201,6 +201,13 @@ export class Channel {
   /** After every answer the worker reports how long it computed, time in the queue not included. */
   private noteCompute(verb: string, { metadata }: { metadata: Metadata }): void {
     this.getStats(verb).computeSeconds += Number(metadata.get(computeSeconds)[0] ?? 0);
+  }
+
+  private metadataFor({ traceparents = [] }: CallOptions): Metadata {
+    if (traceparents.length === 0) return this.metadata;
+    const metadata = this.metadata.clone();
+    for (const traceparent of traceparents) metadata.add("traceparent", traceparent);
+    return metadata;
   }
 
   private deadline(call: CallOptions): { deadline?: number } {

@@ -338,6 +338,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
   /** Left out: no deadline (training calls may be long). */
   readonly timeoutMs?: number;
+  /** W3C trace contexts of what is asked, sent as metadata of that name, one value each. */
+  readonly traceparents?: readonly string[];
 }
 
 /** What one verb has cost so far, as the orchestrator sees it. */

@@ -99,6 +99,12 @@ export const serve = z
       .default("")
       .describe("File that keeps registered items; empty = NAME.items.jsonl next to the run's folder."),
     maxItems: count.default(100_000).describe("Maximum registered items."),
+    otlp: z
+      .string()
+      .default("")
+      .describe(
+        "Base URL of an OpenTelemetry collector that gets a span per request (OTLP over HTTP), or env: as OTEL_EXPORTER_OTLP_ENDPOINT and the like say; empty = none.",
+      ),
     cache: countOrZero.default(4_096).describe("Size of the cache of direct answers, keyed by exact input; 0 = off."),
     prefixCacheMb: countOrZero
       .default(0)

@@ -25,6 +25,7 @@ export class Job {
   readonly client: string;
   readonly result: Promise<JobResult>;
   readonly onToken: ((index: number, token: number) => void) | undefined;
+  readonly traceparent: string | undefined;
   readonly queuedAt = performance.now();
   startedAt: number | undefined;
   /** Lost workers that had this job. */
@@ -33,10 +34,16 @@ export class Job {
   private resolve: (result: JobResult) => void = () => {};
   private readonly watchers: (() => void)[] = [];
 
-  constructor(request: PreparedRequest, client: string, onToken?: (index: number, token: number) => void) {
+  constructor(
+    request: PreparedRequest,
+    client: string,
+    onToken?: (index: number, token: number) => void,
+    traceparent?: string,
+  ) {
     this.request = request;
     this.client = client;
     this.onToken = onToken;
+    this.traceparent = traceparent;
     this.result = new Promise((resolve) => {
       this.resolve = resolve;
     });
@@ -70,6 +77,7 @@ export interface BatcherOptions {
     requests: readonly PreparedRequest[],
     signal: AbortSignal,
     onToken: ((request: number, index: number, token: number) => void) | undefined,
+    traceparents: readonly string[],
   ) => Promise<(Order | undefined)[]>;
   /** Resolves once the worker is free again after a cancelled call; rejects if it is stuck. */
   readonly probe: (worker: PoolWorker) => Promise<void>;
@@ -205,7 +213,8 @@ export class Batcher {
       : undefined;
     try {
       const requests = wanted.map((job) => job.request);
-      const orders = await this.options.answer(worker, mode, requests, cancel.signal, told);
+      const traceparents = wanted.flatMap((job) => job.traceparent ?? []);
+      const orders = await this.options.answer(worker, mode, requests, cancel.signal, told, traceparents);
       wanted.forEach((job, i) => {
         const order = orders[i];
         if (order) job.settle("order", order);

@@ -71,8 +71,8 @@ export class Deployment {
       maxBatch: serve.maxBatch,
       batchWaitMs: serve.batchWaitMs,
       pool,
-      answer: (worker, mode, asked, signal, onToken) =>
-        runModel.answer(worker.client, mode, asked, this.preparer, signal, onToken),
+      answer: (worker, mode, asked, signal, onToken, traceparents) =>
+        runModel.answer(worker.client, mode, asked, this.preparer, { signal, traceparents }, onToken),
       probe: (worker) => runModel.probe(worker.client, serve.stallMs),
     });
     this.newItems = new NewItems(async (texts, signal) => runModel.encode(this.anyEncoder(), texts, signal), {

@@ -47,6 +47,7 @@ interface Asked {
   readonly caller: Caller;
   /** Told of the reasoning as it comes. */
   readonly onReasoning: OnReasoning | undefined;
+  readonly traceparent: string | undefined;
 }
 
 /** What a request came to. */
@@ -61,6 +62,9 @@ type Outcome =
     }
   | { readonly kind: "fallback"; readonly reason: FallbackReason; readonly queueMs: number; readonly modelMs: number }
   | { readonly kind: "gone" };
+
+/** Why a request's signal is aborted in the end; made once, since an error with its stack is costly. */
+const over = new Error("the request is over");
 
 /** @param jobs its queued jobs: settled once no one waits any more */
 type Work = (stop: AbortSignal, jobs: Job[]) => Promise<Outcome>;
@@ -169,7 +173,7 @@ export class Engine implements Reranker {
 
   private async answer(
     request: RerankRequest,
-    { signal, caller = nobody }: CallOptions,
+    { signal, caller = nobody, traceparent }: CallOptions,
     onReasoning: OnReasoning | undefined,
   ): Promise<RerankAnswer> {
     const lag = this.admission.lagMs();
@@ -184,7 +188,7 @@ export class Engine implements Reranker {
     const times = { encode: 0 };
     const { asked, restore } = withoutBlanks(request);
     const outcome = await this.outcome(deployment, request, caller, deadlineMs, signal, (stop, jobs) =>
-      this.work(deployment, { request: asked, caller, onReasoning }, stop, jobs, times),
+      this.work(deployment, { request: asked, caller, onReasoning, traceparent }, stop, jobs, times),
     );
     if (outcome.kind === "gone") throw new Refusal("unavailable", "the caller disconnected");
     if (outcome.kind === "fallback" && (request.onFallback ?? this.settings.onFallback) === "error")
@@ -262,7 +266,7 @@ export class Engine implements Reranker {
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", onAbort);
-      stop.abort();
+      stop.abort(over);
       for (const job of jobs) job.settle("lost");
       leave();
     }
@@ -271,7 +275,7 @@ export class Engine implements Reranker {
   /** From items to an order. Rejects only with Refusal. */
   private async work(
     deployment: Deployment,
-    { request, caller, onReasoning }: Asked,
+    { request, caller, onReasoning, traceparent }: Asked,
     stop: AbortSignal,
     jobs: Job[],
     times: { encode: number },
@@ -301,7 +305,7 @@ export class Engine implements Reranker {
     const known = request.mode === "direct" ? deployment.answers.get(prepared.key) : undefined;
     if (known) return { kind: "order", prepared, order: known, queueMs: 0, modelMs: 0, cached: true };
     const told = request.mode === "think" ? onReasoning : undefined;
-    const job = new Job(prepared, caller.name, told && tokensTo(told, deployment, prepared));
+    const job = new Job(prepared, caller.name, told && tokensTo(told, deployment, prepared), traceparent);
     jobs.push(job);
     deployment.batcher.push(job);
     const result = await job.result;

@@ -18,8 +18,9 @@ import { HealthImplementation, protoPath as healthProto } from "grpc-health-chec
 import * as pb from "../../client/generated/gr2/v1/rerank.ts";
 import { EnvironmentError } from "../../core/errors.ts";
 import { repositoryRoot } from "../../core/paths.ts";
-import { type GrpcAccess, readRequestId, stackTrace } from "../observe/access.ts";
+import { beginRecord, finishRecord, type GrpcAccess, readRequestId, stackTrace } from "../observe/access.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import { formatTraceparent, passOn, type RequestTrace, type Tracing } from "../observe/trace.ts";
 import { type Caller, type CallOptions, Refusal, type RerankAnswer, type Reranker } from "../request/types.ts";
 import type { Security } from "../security/security.ts";
 import { serverCertificates } from "./certificates.ts";
@@ -37,6 +38,8 @@ export interface GrpcServerOptions {
   /** Receives only bugs. */
   readonly log: (message: string) => void;
   readonly access: (record: GrpcAccess) => void;
+  /** Default: passes on what callers send. */
+  readonly tracing?: Tracing;
 }
 
 export interface GrpcServer {
@@ -52,6 +55,8 @@ export interface GrpcServer {
 const serviceName = "gr2.v1.RerankService";
 /** How often health is updated from the engine. */
 const healthMs = 200;
+/** Why a call's signal is aborted: also at the end of each; made once, since an error with its stack is costly. */
+const ended = new Error("the call has ended");
 /** Part of a call's own deadline reserved for returning the answer. */
 const wayBackMs = 5;
 
@@ -139,6 +144,16 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   };
 }
 
+const peerAddress = (call: AnyCall): string => call.getPeer().replace(/:\d+$/, "");
+
+/** A token as Bearer, wherever clients put it: authorization, x-api-key or api-key. */
+function readAuthorization(metadata: Metadata): string | undefined {
+  const [authorization] = metadata.get("authorization");
+  if (authorization !== undefined) return authorization.toString();
+  const key = metadata.get("x-api-key")[0] ?? metadata.get("api-key")[0];
+  return key === undefined ? undefined : `Bearer ${key.toString()}`;
+}
+
 /** Resolves when the stream accepts more data or has no reader left. */
 const drained = (call: ServerWritableStream<unknown, unknown>): Promise<void> =>
   new Promise((resolve) => {
@@ -159,63 +174,76 @@ interface Exchange {
   readonly call: AnyCall;
   readonly began: number;
   readonly record: Mutable<GrpcAccess>;
+  readonly trace: RequestTrace | undefined;
+  /** Milliseconds from messages to requests. */
+  parseMs: number;
   /** Who asks; known once admitted. */
   caller?: Caller;
   answer?: RerankAnswer;
 }
 
 function handlers(options: GrpcServerOptions) {
-  const { reranker, security } = options;
+  const { reranker, security, tracing = passOn } = options;
 
-  const begin = (route: string, call: AnyCall): Exchange => ({
-    call,
-    began: performance.now(),
-    record: {
-      ...{ transport: "grpc", requestId: readRequestId(call.metadata.get("x-request-id")[0]), route, client: "" },
-      ...{ status: "", ms: 0, numRequests: 0, numHistory: 0, numCandidates: 0 },
-    },
-  });
+  const begin = (route: string, call: AnyCall): Exchange => {
+    const trace = tracing.begin(`${serviceName}/${route}`, call.metadata.get("traceparent")[0]);
+    const record: Mutable<GrpcAccess> = {
+      ...beginRecord(peerAddress(call), trace),
+      ...{ transport: "grpc", requestId: readRequestId(call.metadata.get("x-request-id")[0]), route },
+      ...{ status: "", numRequests: 0 },
+    };
+    if (trace) {
+      const head = new Metadata();
+      head.set("traceparent", formatTraceparent(trace.context));
+      head.set("x-request-id", record.requestId);
+      call.sendMetadata(head);
+    }
+    return { call, began: performance.now(), record, trace, parseMs: 0 };
+  };
 
   const admit = (exchange: Exchange, requests: number): void => {
     const { call, record } = exchange;
     reranker.shed();
-    const [authorization] = call.metadata.get("authorization");
     const subject = call.getAuthContext().sslPeerCertificate?.subject.CN;
     const name = Array.isArray(subject) ? subject[0] : subject;
-    const principal = security.authenticate(authorization?.toString(), name);
+    const principal = security.authenticate(readAuthorization(call.metadata), name);
     record.client = principal.name;
     record.numRequests = requests;
     security.admit(principal, requests);
-    exchange.caller = security.caller(principal, call.getPeer().replace(/:\d+$/, ""));
+    exchange.caller = security.caller(principal, record.peer);
   };
 
   /** Aborted when the caller is gone or its deadline has passed. */
   const gone = (call: AnyCall): AbortSignal => {
     const controller = new AbortController();
-    call.on("cancelled", () => controller.abort());
+    call.on("cancelled", () => controller.abort(ended));
     return controller.signal;
   };
 
   /** Whose request it is, and when nobody waits for it any more. */
-  const callOptions = ({ call, caller }: Exchange): CallOptions => ({
+  const callOptions = ({ call, caller, trace }: Exchange): CallOptions => ({
     signal: gone(call),
     ...(caller ? { caller } : {}),
+    ...(trace ? { traceparent: formatTraceparent(trace.context) } : {}),
   });
 
-  const asked = (message: pb.RerankRequest, { call, record }: Exchange) => {
+  const asked = (message: pb.RerankRequest, exchange: Exchange) => {
+    const { call, record } = exchange;
+    const began = performance.now();
     record.numHistory += message.history.length;
     record.numCandidates += message.candidates.length;
     record.mode = message.mode === pb.Mode.MODE_THINK ? "think" : "direct";
     const left = Number(call.getDeadline()) - Date.now() - wayBackMs;
-    return toRequest(message, left, options.defaultDeadlineMs);
+    const request = toRequest(message, left, options.defaultDeadlineMs);
+    exchange.parseMs += performance.now() - began;
+    return request;
   };
 
   /** Counts and logs a finished call. */
-  const end = ({ record, began, answer }: Exchange, code: status): void => {
+  const end = ({ record, began, answer, parseMs, trace }: Exchange, code: status): void => {
     const ms = performance.now() - began;
     record.status = status[code];
-    record.ms = Math.round(ms * 10) / 10;
-    if (answer?.fallback) record.fallback = answer.fallback;
+    finishRecord(record, { ms, parseMs, answer }, trace);
     options.metrics.observe({
       ...{ transport: "grpc", route: record.route, status: record.status, seconds: ms / 1000 },
       ...(record.mode ? { mode: record.mode } : {}),

@@ -106,6 +106,8 @@ export const toModel = (model: ServedModel, itemsVersion: number): pb.GetModelRe
   recommendation: model.recommendation.sentence,
   directPositionOdds: [...(model.positionOdds.direct ?? [])],
   thinkPositionOdds: [...(model.positionOdds.think ?? [])],
+  directLift: model.lifts.direct,
+  thinkLift: model.lifts.think,
 });
 
 /** Replaces a message that cannot be decoded. */

@@ -5,7 +5,8 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { TLSSocket } from "node:tls";
 import type { LimitSettings } from "../../config/schema/serve-http.ts";
-import { type HttpAccess, readRequestId, stackTrace } from "../observe/access.ts";
+import { beginRecord, finishRecord, type HttpAccess, readRequestId, stackTrace } from "../observe/access.ts";
+import { formatTraceparent, passOn, type Tracing } from "../observe/trace.ts";
 import { type Caller, type CallOptions, Refusal, type RerankAnswer, type ServedModel } from "../request/types.ts";
 import { isLoopback, type Security } from "../security/security.ts";
 import { ClientGone, checkHeaders, discardBody, parseJson, peekObject, readBody, type Take } from "./body.ts";
@@ -20,6 +21,8 @@ import { type GetPath, getRoutes, type RerankRoute, readPath, rerankRoutes } fro
 export interface HandlerOptions extends LookOptions {
   readonly security: Security;
   readonly log: (record: HttpAccess) => void;
+  /** Default: passes on what callers send. */
+  readonly tracing?: Tracing;
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -37,6 +40,10 @@ interface Exchange {
   first: Buffer;
   /** Who asks; known once admitted. */
   caller?: Caller;
+  /** Sent to the worker. */
+  readonly traceparent: string | undefined;
+  /** Milliseconds from the body's bytes to a request. */
+  parseMs: number;
 }
 
 type Asking = CallOptions & { readonly signal: AbortSignal };
@@ -49,7 +56,7 @@ const knownMethods = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "
 export type Handle = (req: IncomingMessage, res: ServerResponse, expectsContinue: boolean) => Promise<void>;
 
 export function createHandler(options: HandlerOptions): Handle {
-  const { reranker, security, http, limits, metrics, log } = options;
+  const { reranker, security, http, limits, metrics, log, tracing = passOn } = options;
   const allowedHosts = new Set(["localhost", ...http.hosts.map((h) => h.toLowerCase())]);
   const maxValues = 16 * (limits.maxCandidates + limits.maxHistory) + 256;
   const maxBytesInFlight = wholeBodiesInFlight * limits.maxRequestBytes;
@@ -88,8 +95,15 @@ export function createHandler(options: HandlerOptions): Handle {
       const bytes = await readBody(req, limits.maxRequestBytes, take);
       record.bytesIn = bytes.length;
       exchange.first = bytes;
-      const { caller } = exchange;
-      return await use(parseJson(bytes, jsonLimits), { signal: gone.signal, ...(caller ? { caller } : {}) });
+      const { caller, traceparent } = exchange;
+      const parsing = performance.now();
+      const body = parseJson(bytes, jsonLimits);
+      exchange.parseMs = performance.now() - parsing;
+      return await use(body, {
+        signal: gone.signal,
+        ...(caller ? { caller } : {}),
+        ...(traceparent ? { traceparent } : {}),
+      });
     } catch (e) {
       if (gone.signal.aborted) throw new ClientGone("the client disconnected", { cause: e });
       throw e;
@@ -114,7 +128,9 @@ export function createHandler(options: HandlerOptions): Handle {
     const model = reranker.model();
     if (!model) throw new Refusal("unavailable", "No model is loaded.");
     const context = { model: withLimits(model, limits), json: jsonLimits, ...wishes(req) };
+    const reading = performance.now();
     const { request, numCut, render, stream } = exchange.dialect.read(body, context);
+    exchange.parseMs += performance.now() - reading;
     record.numHistory = request.history.length;
     record.numCandidates = request.candidates.length;
     record.mode = request.mode;
@@ -155,19 +171,18 @@ export function createHandler(options: HandlerOptions): Handle {
     const rerankRoute = rerankRoutes.find((r) => r.path === path);
     const isItems = path === itemsPath;
     const getRoute = Object.hasOwn(getRoutes, path) ? (path as GetPath) : undefined;
+    const trace = rerankRoute || isItems ? tracing.begin(`POST ${path}`, req.headers.traceparent) : undefined;
+    const traceparent = trace && formatTraceparent(trace.context);
     const record: Mutable<HttpAccess> = {
+      ...beginRecord(req.socket.remoteAddress, trace),
       transport: "http",
       requestId: readRequestId(req.headers["x-request-id"]),
       method: knownMethods.has(req.method ?? "") ? (req.method as string) : "other",
       route: rerankRoute?.path ?? getRoute ?? (isItems ? itemsPath : "unknown"),
       dialect: "",
-      client: "",
       status: 0,
-      ms: 0,
       bytesIn: 0,
       bytesOut: 0,
-      numHistory: 0,
-      numCandidates: 0,
     };
     const exchange: Exchange = {
       req,
@@ -176,8 +191,11 @@ export function createHandler(options: HandlerOptions): Handle {
       expectsContinue,
       dialect: rerankRoute?.choose(undefined, req.headers) ?? gr2,
       first: Buffer.alloc(0),
+      traceparent,
+      parseMs: 0,
     };
     res.setHeader("x-request-id", record.requestId);
+    if (traceparent) res.setHeader("traceparent", traceparent);
     if (options.leaving()) res.setHeader("connection", "close");
     let answer: RerankAnswer | undefined;
     try {
@@ -197,7 +215,6 @@ export function createHandler(options: HandlerOptions): Handle {
       if (isItems) await withBody(exchange, (body, asking) => register(exchange, body, asking));
       else if (rerankRoute) {
         answer = await withBody(exchange, (body, asking) => rerank(rerankRoute, exchange, body, asking));
-        if (answer?.fallback) record.fallback = answer.fallback;
       } else {
         const reply = look(getRoute as GetPath, req.headers.accept);
         record.status = reply.status;
@@ -223,7 +240,7 @@ export function createHandler(options: HandlerOptions): Handle {
       }
     }
     const ms = performance.now() - start;
-    record.ms = Math.round(ms * 10) / 10;
+    finishRecord(record, { ms, parseMs: exchange.parseMs, answer }, trace);
     metrics.observe({
       transport: "http",
       route: record.route,

@@ -93,16 +93,24 @@ export class ItemResolver {
     caller: Caller,
     signal: AbortSignal,
   ): Promise<FoundItems> {
-    const isNew = ({ itemId }: ItemReference): boolean =>
-      itemId !== undefined && !this.run.rowById.has(itemId) && this.registered.find(itemId) === undefined;
-    // Another process of the service may have registered it a moment ago.
-    if (request.history.some(isNew) || request.candidates.some(isNew)) this.registered.refresh();
-    const all = request.history.map((i) => this.look(i)).filter((i) => i !== undefined);
+    let asked = request.history.map((i) => this.look(i));
+    let wanted = request.candidates.map((c) => this.look(c));
+    const isNew = (item: number | string | undefined, { itemId }: ItemReference): boolean =>
+      typeof item !== "number" && itemId !== undefined && this.registered.find(itemId) === undefined;
+    if (
+      asked.some((item, i) => isNew(item, request.history[i] as ItemReference)) ||
+      wanted.some((item, i) => isNew(item, request.candidates[i] as ItemReference))
+    ) {
+      // Another process of the service may have registered it a moment ago.
+      this.registered.refresh();
+      asked = request.history.map((i) => this.look(i));
+      wanted = request.candidates.map((c) => this.look(c));
+    }
+    const all = asked.filter((i) => i !== undefined);
     // Encoding unknown items that the prompt does not show would be wasted work.
     const shown = all.length - this.run.config.prompts.historyItems;
     const history = all.filter((item, i) => typeof item === "number" || i >= shown);
-    const candidates = request.candidates.map((c, position) => {
-      const item = this.look(c);
+    const candidates = wanted.map((item, position) => {
       if (item === undefined)
         throw new Refusal(
           "invalid",

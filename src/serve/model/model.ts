@@ -38,6 +38,9 @@ type Weighed = Pick<ServedSystem, "prior"> & { readonly weights: string };
 /** Receives tokens as they are sampled: index of the request, position in the response, token. */
 export type OnToken = (request: number, index: number, token: number) => void;
 
+/** How a batch is asked: aborted when nobody waits for it; with the traces of its requests. */
+type WorkerCall = { readonly signal: AbortSignal; readonly traceparents?: readonly string[] };
+
 /** Time limit for a worker that refused a call to list its models. */
 const checkTimeoutMs = 10_000;
 
@@ -196,7 +199,7 @@ export class RunModel {
     mode: ServeMode,
     requests: readonly PreparedRequest[],
     preparer: RequestPreparer,
-    signal: AbortSignal,
+    call: WorkerCall,
     onToken?: OnToken,
   ): Promise<(Order | undefined)[]> {
     const { weights, prior, writes } = this.run.systems[mode] as ServedSystem;
@@ -204,11 +207,11 @@ export class RunModel {
     try {
       const written = mode === "think" ? mode : writes;
       return written === undefined
-        ? await this.direct(client, { weights, prior }, requests, signal)
-        : await this.write(client, { weights, prior, writes: written }, requests, preparer, signal, onToken);
+        ? await this.direct(client, { weights, prior }, requests, call)
+        : await this.write(client, { weights, prior, writes: written }, requests, preparer, call, onToken);
     } catch (e) {
       // A refusal by a worker without the model would look like a bad request.
-      if (e instanceof WorkerError && !e.retryable && !signal.aborted) await this.check(client, checkTimeoutMs);
+      if (e instanceof WorkerError && !e.retryable && !call.signal.aborted) await this.check(client, checkTimeoutMs);
       throw e;
     }
   }
@@ -217,7 +220,7 @@ export class RunModel {
     client: WorkerClient,
     { weights, prior }: Weighed,
     requests: readonly PreparedRequest[],
-    signal: AbortSignal,
+    call: WorkerCall,
   ): Promise<Order[]> {
     const groups = requests.map((q) => ({ prompt: q.prompt, responses: q.sequences }));
     const { logprobs, reusedPromptTokens, weightsId } = await client.forward(
@@ -226,7 +229,7 @@ export class RunModel {
         batch: { groups },
         microBatchTokens: this.run.config.runtime.microBatchTokens,
       },
-      { signal },
+      call,
     );
     this.checkWeights(client, weights, weightsId);
     this.count(requests, reusedPromptTokens);
@@ -239,7 +242,7 @@ export class RunModel {
     { weights, prior, writes }: Weighed & { readonly writes: "think" | "answer" },
     requests: readonly PreparedRequest[],
     preparer: RequestPreparer,
-    signal: AbortSignal,
+    call: WorkerCall,
     onToken: OnToken | undefined,
   ): Promise<(Order | undefined)[]> {
     const wanted = countWanted(requests);
@@ -256,7 +259,7 @@ export class RunModel {
         maxBatchTokens: this.run.config.runtime.sampleBatchTokens,
         streamTokens: onToken !== undefined,
       },
-      { signal },
+      call,
     );
     for await (const event of events) {
       this.checkWeights(client, weights, event.weightsId);

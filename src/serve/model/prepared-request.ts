@@ -33,7 +33,7 @@ export interface PreparedRequest extends Choices {
   /** The same for candidates outside the head (prompts.candidates), best first. */
   readonly tail: readonly (readonly number[])[];
   readonly topN: number;
-  /** Items of the request by their codes, for titles in the reasoning. */
+  /** Items of the request by their codes, for titles in the reasoning of mode think. */
   readonly titles: ReadonlyMap<string, string>;
   /** Equal keys have equal answers. */
   readonly key: string;
@@ -52,9 +52,9 @@ export class RequestPreparer {
     this.chat = chat;
   }
 
-  /** The parts of a question that do not depend on the request. */
+  /** How the run's own items are asked about. */
   get options(): AskOptions {
-    this.general ??= this.optionsFor(() => []);
+    this.general ??= this.optionsFor((row) => this.run.catalogue.codesAt(row));
     return this.general;
   }
 
@@ -125,7 +125,7 @@ export class RequestPreparer {
     });
     const askedRows = asked.map((f) => f.row);
     const shown = { history: rows, candidates: askedRows, getTitle: (row: number) => byRow.get(row)?.title ?? "" };
-    const options = hasModel ? this.optionsFor((row) => byRow.get(row)?.codes ?? []) : undefined;
+    const options = hasModel ? this.optionsAbout(byRow) : undefined;
     const writes = mode === "think" ? mode : system?.writes;
     const prompt = !options ? [] : writes ? rerankPrompt(options, shown, writes) : directPrompt(options, rows);
     const sequences = askedRows.map((row) => options?.encoder.item(row) ?? []);
@@ -138,7 +138,7 @@ export class RequestPreparer {
       tail: pick(positions, tail),
       prior: weighed,
       topN,
-      titles: new Map([...byRow.values()].map((f) => [f.codes.join(), f.title])),
+      titles: new Map(mode === "think" ? [...byRow.values()].map((f) => [f.codes.join(), f.title]) : []),
       key: sha256(
         JSON.stringify([
           mode,
@@ -184,7 +184,14 @@ export class RequestPreparer {
 
   /** Spells the run's own items. */
   catalogueEncoder(): Encoder {
-    return this.optionsFor((row) => this.run.catalogue.codesAt(row)).encoder;
+    return this.options.encoder;
+  }
+
+  /** The run's own items are spelled as always; others as this request found them. */
+  private optionsAbout(byRow: ReadonlyMap<number, Found>): AskOptions {
+    const numKnown = this.run.items.length;
+    for (const row of byRow.keys()) if (row >= numKnown) return this.optionsFor((r) => byRow.get(r)?.codes ?? []);
+    return this.options;
   }
 
   private optionsFor(codesAt: (row: number) => Codes): AskOptions {

@@ -1,8 +1,20 @@
 /** The lines of the access log. They contain nothing a caller wrote: no texts, no item ids, no unknown paths. */
 import { randomUUID } from "node:crypto";
-import type { ServeMode } from "../request/types.ts";
+import type { RerankAnswer, ServeMode } from "../request/types.ts";
+import type { RequestTrace } from "./trace.ts";
 
 interface Access {
+  /** When it was finished, ISO 8601. */
+  readonly time: string;
+  /** error: a bug; warn: refused, or the caller's own order came back. */
+  readonly level: "info" | "warn" | "error";
+  /** Address it came from. */
+  readonly peer: string;
+  /** Of the caller's `traceparent`, if it sent one or traces are recorded; the span is the service's own. */
+  readonly traceId?: string;
+  readonly spanId?: string;
+  /** Milliseconds: from bytes to a request; unknown texts and the prompt; waiting for a worker; in the worker. */
+  readonly stages?: Readonly<Record<"parse" | "encode" | "queue" | "model", number>>;
   /** The caller's own, if harmless, so that both logs can be correlated. */
   readonly requestId: string;
   readonly route: string;
@@ -39,6 +51,48 @@ export interface GrpcAccess extends Access {
 }
 
 export type AccessRecord = HttpAccess | GrpcAccess;
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** What a record says before anything is known of its request. */
+export const beginRecord = (peer: string | undefined, trace: RequestTrace | undefined) => ({
+  ...{ time: "", level: "info" as const, peer: peer ?? "", client: "", ms: 0, numHistory: 0, numCandidates: 0 },
+  ...(trace ? { traceId: trace.context.traceId, spanId: trace.context.spanId } : {}),
+});
+
+/** Fills in what a finished request's record says, and ends its trace. @param parseMs from bytes to a request */
+export function finishRecord(
+  record: Mutable<AccessRecord>,
+  { ms, parseMs, answer }: { readonly ms: number; readonly parseMs: number; readonly answer: RerankAnswer | undefined },
+  trace: RequestTrace | undefined,
+): void {
+  record.ms = rounded(ms);
+  record.time = new Date().toISOString();
+  if (answer?.fallback) record.fallback = answer.fallback;
+  const isBug = record.problem === "internal";
+  record.level = isBug ? "error" : record.problem !== undefined || record.fallback !== undefined ? "warn" : "info";
+  const { encode, queue, model } = answer?.timings ?? { encode: 0, queue: 0, model: 0 };
+  const stages = { parse: rounded(parseMs), encode: rounded(encode), queue: rounded(queue), model: rounded(model) };
+  if (answer) record.stages = stages;
+  trace?.end({
+    attributes: {
+      "gr2.request_id": record.requestId,
+      "gr2.transport": record.transport,
+      "gr2.client": record.client,
+      "gr2.candidates": record.numCandidates,
+      "client.address": record.peer,
+      ...(record.transport === "http"
+        ? { "http.route": record.route, "http.response.status_code": record.status }
+        : { "rpc.method": record.route, "gr2.status": record.status }),
+      ...(record.mode ? { "gr2.mode": record.mode } : {}),
+      ...(record.fallback ? { "gr2.fallback": record.fallback } : {}),
+    },
+    stages: answer ? stages : {},
+    problem: record.problem,
+  });
+}
+
+const rounded = (ms: number): number => Math.round(ms * 10) / 10;
 
 /** @param given "x-request-id", as it came */
 export const readRequestId = (given: unknown): string =>

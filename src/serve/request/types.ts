@@ -190,6 +190,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
   /** Left out: one client like any other. */
   readonly caller?: Caller;
+  /** W3C trace context, sent to the worker with the call. */
+  readonly traceparent?: string;
 }
 
 /**

@@ -2,12 +2,14 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Client, credentials, loadPackageDefinition, type ServiceError, status } from "@grpc/grpc-js";
+import { Client, credentials, loadPackageDefinition, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import fc from "fast-check";
 import { protoPath as healthProto } from "grpc-health-check";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { hostileCall, hostileChannel } from "../../../bench/hostile-grpc.ts";
+import { readJson } from "../../../src/artifacts/files.ts";
+import type { Results } from "../../../src/artifacts/results.ts";
 import {
   FallbackReason,
   Mode,
@@ -15,15 +17,17 @@ import {
   RerankClient,
   RerankRequest,
   RerankResponse,
+  RerankServiceClient,
 } from "../../../src/client/index.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import { repositoryRoot } from "../../../src/core/paths.ts";
 import { type GrpcServer, startGrpcServer } from "../../../src/serve/grpc/server.ts";
 import type { GrpcAccess } from "../../../src/serve/observe/access.ts";
 import { Metrics } from "../../../src/serve/observe/metrics.ts";
+import { readTraceparent } from "../../../src/serve/observe/trace.ts";
 import { Refusal, type ServedModel } from "../../../src/serve/request/types.ts";
 import { openSecurity, type Security } from "../../../src/serve/security/security.ts";
-import { forever, type GatedWorker, makeRuns, type Setup, setUp } from "../../service-fixture.ts";
+import { forever, type GatedWorker, makeRuns, type Setup, setUp, until } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-grpc-"));
 const open = openSecurity(configSchema.parse({}).serve.security);
@@ -136,6 +140,14 @@ describe("the methods", () => {
     const model = await client.getModel();
     expect([model.name, model.modes]).toEqual(["run", [Mode.MODE_THINK, Mode.MODE_DIRECT]]);
     expect(model.limits).toMatchObject({ maxCandidates: 1000, maxBatch: 32 });
+    // What the results of the run's evaluation say of the system that answers.
+    const { comparisons } = readJson<Results>(join(folder, "runs/run/stages/evaluate/results.json"));
+    const ofDirect = comparisons.filter((c) => c.system === model.directSystem && c.baseline === "prerank");
+    const measured = ofDirect.find((c) => c.slice === "conditional" && c.metric === "N@5");
+    expect([model.directSystem, measured?.delta]).toEqual(["rl_direct", expect.any(Number)]);
+    expect(model.directLift).toEqual({
+      ...{ metric: "N@5", delta: measured?.delta, ciLow: measured?.ci_low, ciHigh: measured?.ci_high },
+    });
     const many = { ...request, candidates: Array.from({ length: 1001 }, (_, i) => ({ id: `${i}`, text: "x" })) };
     expect((await catchError(client.rerank(many))).code).toBe(status.RESOURCE_EXHAUSTED);
     const batch = { requests: Array.from({ length: 33 }, () => request) };
@@ -176,6 +188,14 @@ describe("who calls", () => {
     const guarded = await start(security);
     const address = `127.0.0.1:${guarded.port}`;
     const stranger = new RerankClient(address);
+    for (const header of ["x-api-key", "api-key"]) {
+      const metadata = new Metadata();
+      metadata.set(header, "secret");
+      const stub = new RerankServiceClient(address, credentials.createInsecure());
+      const answered = new Promise((resolve) => stub.getModel({}, metadata, (error) => resolve(error?.code)));
+      expect(await answered).toBeUndefined();
+      stub.close();
+    }
     const friend = new RerankClient(address, { token: "secret" });
     expect((await catchError(stranger.rerank(request))).code).toBe(status.UNAUTHENTICATED);
     expect((await catchError(stranger.getModel())).code).toBe(status.UNAUTHENTICATED);
@@ -346,5 +366,38 @@ describe("a client that is to have an order whatever happens", () => {
     expect((await careful.rerank(request)).fallback).toBe(none);
     shed.mockRestore();
     careful.close();
+  });
+});
+
+describe("a trace", () => {
+  it("of the caller is returned, logged and sent to the worker, with what the request took", async () => {
+    const traceId = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const metadata = new Metadata();
+    metadata.set("traceparent", `00-${traceId}-00f067aa0ba902b7-01`);
+    const sent: (readonly string[] | undefined)[] = [];
+    const worker = setup.workers[0] as GatedWorker;
+    worker.gate = async (call) => void sent.push(call?.traceparents);
+    const stub = new RerankServiceClient(`127.0.0.1:${server.port}`, credentials.createInsecure());
+    const head = await new Promise<Metadata>((resolve, reject) => {
+      const asked = RerankRequest.fromPartial({ ...request, topN: 2, candidates: request.candidates.slice(1) });
+      const call = stub.rerank(asked, metadata, (error) => error && reject(error));
+      call.on("metadata", resolve);
+    });
+    await until(() => records.some((r) => r.traceId === traceId));
+    const record = records.find((r) => r.traceId === traceId);
+    expect(readTraceparent(head.get("traceparent")[0])).toMatchObject({ traceId, spanId: record?.spanId, flags: 1 });
+    expect(head.get("x-request-id")).toEqual([record?.requestId]);
+    expect(sent).toEqual([[head.get("traceparent")[0]]]);
+    expect(record).toMatchObject({
+      ...{ level: "info", peer: "127.0.0.1", route: "Rerank", mode: "direct" },
+      stages: {
+        parse: expect.any(Number),
+        encode: expect.any(Number),
+        queue: expect.any(Number),
+        model: expect.any(Number),
+      },
+    });
+    worker.gate = async () => {};
+    stub.close();
   });
 });

@@ -1,5 +1,6 @@
 /** Starting and ending: ports before models, readiness, a lame duck that still answers. */
 import { mkdtempSync, rmSync } from "node:fs";
+import { createServer as createHttpServer } from "node:http";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -36,6 +37,24 @@ const ask = async (url: string): Promise<number> =>
   (await fetch(`${url}/gr2/v1/rerank`, { method: "POST", headers: { "content-type": "application/json" }, body }))
     .status;
 const ready = async (url: string): Promise<number> => (await fetch(`${url}/readyz`)).status;
+
+describe("spans", () => {
+  it("go to the collector of serve.otlp, the last ones before the service ends", async () => {
+    const paths: (string | undefined)[] = [];
+    const collector = createHttpServer((req, res) => {
+      paths.push(req.url);
+      req.resume().on("end", () => res.end("{}"));
+    });
+    const { port } = await new Promise<{ port: number }>((resolve) => {
+      collector.listen(0, "127.0.0.1", () => resolve(collector.address() as { port: number }));
+    });
+    const service = await begin([`serve.otlp=http://127.0.0.1:${port}`]);
+    expect(await ask(service.http.url)).toBe(200);
+    await service.stop();
+    expect(paths).toEqual(["/v1/traces"]);
+    collector.close();
+  });
+});
 
 describe("a start", () => {
   it("listens before the model is loaded, says so, and answers once it is", async () => {

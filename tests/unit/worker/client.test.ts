@@ -70,6 +70,18 @@ describe("packing", () => {
 });
 
 describe("calls", () => {
+  it("carry the traces of what is asked as metadata, and none without", async () => {
+    const seen: unknown[] = [];
+    const getInfo = ({ metadata }: { metadata: Metadata }, answer: (e: null, r: object) => void) => {
+      seen.push(metadata.get("traceparent").join(" "));
+      answer(null, pb.GetInfoResponse.fromPartial({}));
+    };
+    const client = await serve({ getInfo });
+    await client.getInfo({ traceparents: ["00-a", "00-b"] });
+    await client.getInfo();
+    expect(seen.map((s) => String(s).replace(", ", " "))).toEqual(["00-a 00-b", ""]);
+  });
+
   it("carry batches, constraints and per-target arrays both ways", async () => {
     let seen: pb.ForwardBackwardRequest | undefined;
     type Answer = (error: null, response: Partial<pb.ForwardBackwardResponse>, trailer: Metadata) => void;
