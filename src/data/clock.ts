@@ -38,7 +38,7 @@ const compact: readonly (readonly [digits: number, format: string])[] = [
 ];
 /** A form that more than this share of a sample has is the column's: some rows may be bad. */
 const most = 0.5;
-const compactPattern = /^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)?$/;
+const compactPattern = /^(19[7-9]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)?$/;
 
 /** 15112023 or 11152023, which as numbers would be in a wrong order. */
 export const yearLast = /^(0?[1-9]|[12]\d|3[01])(0[1-9]|[12]\d|3[01])(19|20)\d\d$/;
