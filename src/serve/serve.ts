@@ -1,10 +1,10 @@
 /**
- * The service as one process: a run, its workers, gRPC and HTTP, and signals.
+ * The service as one process: a run, its workers, gRPC, HTTP, and signals.
  *
  *   SIGTERM           report "not ready" but answer for serve.lameDuckMs; then as SIGINT
  *   SIGINT            stop accepting, finish what is accepted, exit 0; a second signal of either kind exits at once
- *   SIGHUP            reread tokens and certificates at once, and then the run: if the name (or the symbolic link) now
- *                     leads to another, it is loaded next to the old one, takes over, and the old one finishes and goes
+ *   SIGHUP            reread tokens and certificates, then the run: if the name (or the symbolic link) now leads to
+ *                     another run, it is loaded next to the old one and takes over; the old one finishes and closes
  */
 import { randomUUID } from "node:crypto";
 import { mkdirSync, readFileSync } from "node:fs";
@@ -37,7 +37,7 @@ export interface ServeOptions {
   readonly overrides: readonly string[];
   /** Aborts the start. */
   readonly signal: AbortSignal;
-  /** Lines for the operator. */
+  /** Receives lines for the operator. */
   readonly log: (message: string) => void;
   readonly access: (record: AccessRecord) => void;
   /** Replaces the Python workers in tests. */
@@ -49,8 +49,9 @@ export interface Service {
   readonly grpc: { readonly address: string; readonly port: number };
   readonly http: { readonly url: string; readonly port: number };
   /**
-   * Reads tokens and certificates again at once, and then the run; calls while a run loads ask for one more load
-   * together. Never throws: what is wrong is logged, and the old ones stay.
+   * Rereads tokens and certificates immediately, then the run; all calls while a run loads cause one more load
+   * together.
+   * Never throws: problems are logged, and the old ones stay in use.
    */
   reload(): Promise<void>;
   /**
@@ -81,7 +82,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
     limits: settings.limits,
     log: options.access,
   });
-  // Before the model loads: a port that is taken is known at once, and /readyz tells how far the start is.
+  // Before the model loads: a port in use is reported immediately, and /readyz shows the progress of the start.
   const httpAddress = await http.listen();
   const grpc = await startGrpcServer({
     ...{ ...shared, ...settings.grpc, maxRequestBytes, defaultDeadlineMs },
@@ -145,7 +146,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
       }
       if (stopping) return void (await deployment.close());
       engine.deploy(deployment);
-      log(`reloaded: ${deployment.model.version} answers from now on`);
+      log(`reloaded: ${deployment.model.version} now answers`);
     } catch (e) {
       failed("one stays", e);
     }
@@ -156,7 +157,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
     http: httpAddress,
     reload: () => {
       if (stopping) return Promise.resolve();
-      reloadSecurity(); // at once: a token that was revoked must not live as long as a model takes to load
+      reloadSecurity(); // immediately: a revoked token must not stay valid while a model loads
       return reloadRun();
     },
     stop: ({ lameDuck = false } = {}) => {
@@ -166,7 +167,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
   };
 }
 
-/** @param otlp as the setting says; its packages are imported only if it is on */
+/** @param otlp the setting; its packages are imported only if it is on */
 async function openTracing(otlp: string): Promise<Tracing> {
   if (otlp === "") return passOn;
   const { openOtlp } = await import("./observe/otlp.ts");
@@ -176,10 +177,10 @@ async function openTracing(otlp: string): Promise<Tracing> {
 
 type StartWorker = (number: number, signal: AbortSignal) => Promise<StartedWorker>;
 
-/** Starts worker 0 while the run is read: both take seconds. `close` ends it if nobody has asked for it. */
+/** Starts worker 0 while the run is read: both take seconds. `close` ends it if it was never used. */
 function startAhead(start: StartWorker, signal: AbortSignal): { start: StartWorker; close(): Promise<void> } {
   let first: Promise<StartedWorker> | undefined = start(0, signal);
-  first.catch(() => {}); // whoever asks for it sees why
+  first.catch(() => {}); // whoever awaits it sees the reason
   return {
     start: (number, ending) => {
       const started = number === 0 ? first : undefined;
@@ -206,7 +207,7 @@ export function workerStarter(config: Config, folder: string): StartWorker {
   };
 }
 
-/** Less than the workers that answer: a text takes milliseconds, and others are not to wait for it. */
+/** Fewer threads than answering workers have: a text takes milliseconds and must not delay answers. */
 const encoderNiceness = 5;
 
 /** A child process that encodes unknown texts, unless serve.encoder says that the workers do. */

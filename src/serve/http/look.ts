@@ -1,4 +1,4 @@
-/** What GET answers: the service's own state, and the same as other servers' clients and platforms ask for it. */
+/** GET responses: the service's state, also in the formats that other servers' clients and platforms expect. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
@@ -19,11 +19,11 @@ export interface LookOptions {
   readonly http: HttpSettings;
   readonly limits: LimitSettings;
   readonly metrics: Metrics;
-  /** Answers what it gets, but says that it is not ready. */
+  /** Answers requests, but reports that it is not ready. */
   readonly leaving: () => boolean;
 }
 
-/** @param accept the header, as it came */
+/** @param accept the header, as received */
 export function createLook(options: LookOptions): (path: GetPath, accept: string | undefined) => Reply {
   const { reranker, http, limits, metrics, leaving } = options;
   const { version } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string };
@@ -71,7 +71,7 @@ const listForOpenAi = (model: ServedModel, created: number): object => ({
   data: [{ id: model.name, object: "model", created, owned_by: "gr2", root: model.version, capabilities: ["rerank"] }],
 });
 
-/** TEI counts a text in tokens; four bytes are about one. */
+/** TEI measures texts in tokens; one is about four bytes. */
 const bytesPerToken = 4;
 
 const describeForTei = (model: ServedModel, limits: LimitSettings, version: string): object => ({

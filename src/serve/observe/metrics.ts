@@ -1,6 +1,6 @@
 /**
- * What the service counts, for both transports, in Prometheus' text format 0.0.4 or as OpenMetrics 1.0. Owns names, labels and
- * the format; labels only ever take values from short fixed lists, so that no caller can make the page grow.
+ * The service's metrics, for both transports, in Prometheus' text format 0.0.4 or as OpenMetrics 1.0. Owns names,
+ * labels and the format; labels take values only from short fixed lists: no caller can make the page grow.
  */
 import { readdirSync } from "node:fs";
 import { monitorEventLoopDelay } from "node:perf_hooks";
@@ -25,18 +25,18 @@ export interface Observation {
   readonly seconds: number;
   readonly mode?: ServeMode;
   readonly answer?: RerankAnswer;
-  /** Why there is no answer, as a code. */
+  /** Code of the reason why there is no answer. */
   readonly problem?: string;
 }
 
-/** The formats of the page; OpenMetrics where a scraper asks for it. */
+/** The formats of the page; OpenMetrics if a scraper asks for it. */
 export const metricsTypes = {
   prometheus: "text/plain; version=0.0.4; charset=utf-8",
   openMetrics: "application/openmetrics-text; version=1.0.0; charset=utf-8",
 } as const;
 export type MetricsFormat = keyof typeof metricsTypes;
 
-/** @param accept the header, as it came */
+/** @param accept the header, as received */
 export const chooseFormat = (accept: string | undefined): MetricsFormat =>
   accept?.includes("application/openmetrics-text") ? "openMetrics" : "prometheus";
 
@@ -61,7 +61,7 @@ export class Metrics {
     for (const kind of ["prompt", "generated"] as const) this.add("gr2_tokens_total", { kind }, answer.tokens[kind]);
   }
 
-  /** Of a batch that a worker has answered. */
+  /** Records a batch that a worker has answered. */
   prompts(tokens: PromptTokens): void {
     for (const how of ["computed", "reused"] as const) this.add("gr2_prompt_tokens_total", { how }, tokens[how]);
   }
@@ -82,7 +82,7 @@ export class Metrics {
       }),
     ];
     const lines = families.flatMap(({ name, type, lines }) => {
-      // OpenMetrics names a counter without the ending of its samples.
+      // OpenMetrics names a counter without the suffix of its samples.
       const named = format === "openMetrics" && type === "counter" ? name.replace(/_total$/, "") : name;
       return [`# HELP ${named} ${help[name] ?? name}`, `# TYPE ${named} ${type}`, ...lines];
     });
@@ -149,8 +149,8 @@ const help: Readonly<Record<string, string>> = {
   gr2_requests_total: "Finished calls.",
   gr2_request_seconds: "From arrival to the last byte of the answer.",
   gr2_refusals_total: "Calls without an answer, by reason: rate_limited and overloaded are the 429.",
-  gr2_answers_total: "Rankings given; fallback says why the caller's own order came back.",
-  gr2_answer_cache_total: "Answers of the model: from the cache of equal requests, or computed.",
+  gr2_answers_total: "Rankings returned; fallback says why it is the caller's own order.",
+  gr2_answer_cache_total: "Model answers: from the cache of equal requests, or computed.",
   gr2_stage_seconds: "Where an answer's time went.",
   gr2_tokens_total: "Tokens read and written.",
   gr2_prompt_tokens_total: "Prompt tokens in workers: computed, or reused from the prefix cache.",
@@ -164,9 +164,9 @@ const help: Readonly<Record<string, string>> = {
   process_resident_memory_bytes: "Memory of the service, without its workers.",
   process_start_time_seconds: "When the service started, since 1970.",
   process_open_fds: "Open files and sockets.",
-  nodejs_heap_used_bytes: "Used of the JavaScript heap.",
+  nodejs_heap_used_bytes: "Used part of the JavaScript heap.",
   nodejs_external_memory_bytes: "Memory of objects outside the heap.",
-  nodejs_eventloop_delay_p99_seconds: "How late the event loop is, since the start.",
+  nodejs_eventloop_delay_p99_seconds: "99th percentile of the event loop's delay since the start.",
 };
 
 function histogramLines(name: string, labels: string, { counts, sum, count }: Histogram): string[] {
@@ -179,7 +179,7 @@ function histogramLines(name: string, labels: string, { counts, sum, count }: Hi
   ];
 }
 
-/** OpenMetrics writes 1 as 1.0 here. */
+/** OpenMetrics writes bucket bound 1 as 1.0. */
 const floatText = (x: number): string => (Number.isInteger(x) ? `${x}.0` : String(x));
 
 const braces = (labels: Labels): string => {
@@ -189,7 +189,7 @@ const braces = (labels: Labels): string => {
 
 const escaped = (value: string): string => value.replace(/\\/g, "\\\\").replace(/"/g, '\\"').replace(/\n/g, "\\n");
 
-/** Undefined where the system has no /proc. */
+/** Undefined on systems without /proc. */
 function countOpenFiles(): number | undefined {
   try {
     return readdirSync("/proc/self/fd").length;

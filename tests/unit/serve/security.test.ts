@@ -34,7 +34,7 @@ describe("a token", () => {
     expect(line).toBe(`shop:sha256:${createHash("sha256").update(token).digest("hex")}`);
     expect(newToken("shop").token).not.toBe(token);
     expect(newToken("shop", 5).line).toMatch(/:5$/);
-    expect(() => newToken("no colon: here")).toThrow(/cannot name a token/);
+    expect(() => newToken("no colon: here")).toThrow(/is not a valid token name/);
   });
 
   it("is found by its whole text and nothing else", () => {
@@ -181,7 +181,10 @@ const openssl = (...args: string[]): void => {
   execFileSync("openssl", args, { cwd: folder, stdio: "pipe" });
 };
 
-/** The authority, the service and a client as docs/serving-http.md makes them, and a stranger that another authority signed. */
+/**
+ * The authority, the service and a client as docs/serving-http.md makes them, and a stranger that another authority
+ * signed.
+ */
 function makeCertificates(): void {
   const documented = /```sh\n(openssl req[\s\S]*?)```/.exec(
     readFileSync(join(repositoryRoot, "docs/serving-http.md"), "utf8"),
