@@ -12,7 +12,7 @@ export interface ServeArguments {
   readonly log?: string;
 }
 
-/** One Ctrl-C may arrive twice: from the terminal, and passed on by npm or tsx. */
+/** One Ctrl-C may arrive twice: from the terminal, and forwarded by npm or tsx. */
 const samePressMs = 500;
 
 /** Writes log lines. Lines that cannot be written (full disk, closed pipe) are dropped; the service keeps running. */
@@ -27,7 +27,7 @@ export function lineWriter(stream: NodeJS.WritableStream): (line: string) => voi
   };
 }
 
-/** Serves until a signal ends it. `name` may be given either way. */
+/** Serves until a signal ends it. The run may be given as an argument or with --run. */
 export async function serveRun(
   name: string | undefined,
   args: ServeArguments,

@@ -2,11 +2,11 @@
 import { z } from "zod";
 import { configSchema } from "./schema.ts";
 
-/** What setup writes into configs/, where the shipped recipes name it. */
+/** The file that setup writes into configs/, where the shipped recipes refer to it. */
 export const schemaFile = "gr2.schema.json";
 
 export function configJsonSchema(): object {
-  // Draft 7 is what editors' YAML servers know. "input": what may be left out is not required.
+  // Editors' YAML servers know draft 7. "input": settings with defaults are not required.
   const schema = z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any", target: "draft-7" });
   return { ...schema, title: "GR2 recipe" };
 }

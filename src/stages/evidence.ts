@@ -183,7 +183,8 @@ async function run(context: StageContext): Promise<Summary> {
     `${o.model} on ${names.length} features and ${lessons.length} slates: ` +
       `N@5 ${summary.validation_prerank_ndcg5?.toFixed(4)} -> ${summary.validation_ndcg5?.toFixed(4)} ` +
       `on validation slates with the true item, ` +
-      `${summary.rerank_prerank_ndcg5?.toFixed(4)} -> ${summary.rerank_ndcg5?.toFixed(4)} on re-rank slates, out of sample`,
+      `${summary.rerank_prerank_ndcg5?.toFixed(4)} -> ${summary.rerank_ndcg5?.toFixed(4)} on re-rank slates, ` +
+      `out of sample`,
   );
   return summary;
 }

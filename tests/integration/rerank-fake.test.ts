@@ -138,7 +138,7 @@ describe("gr2 rerank --in", () => {
     expect(existsSync(file("cut.jsonl"))).toBe(false);
     await expect(run({ ...common, out: file("cut.jsonl"), topN: 3 })).rejects.toThrow(/started with other slates/);
     const { errors } = await run({ ...common, out: file("cut.jsonl") });
-    expect(errors).toMatch(/(1000|2000) slates were ranked before/);
+    expect(errors).toMatch(/(1000|2000) slates were already ranked/);
     expect(readFileSync(file("cut.jsonl"))).toEqual(readFileSync(file("whole.jsonl")));
     expect(existsSync(parts)).toBe(false);
   }, 60_000);
@@ -235,6 +235,6 @@ describe("gr2 rerank --user", () => {
   });
 
   it("names users where there is no such one", async () => {
-    await expect(show("nobody", false)).rejects.toThrow(/have no user nobody/);
+    await expect(show("nobody", false)).rejects.toThrow(/has no user nobody/);
   });
 });

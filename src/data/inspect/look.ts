@@ -41,7 +41,7 @@ export type ColumnKind =
 export interface ColumnView {
   readonly name: string;
   readonly kind: ColumnKind;
-  /** Of the sampled rows. */
+  /** Share of missing values in the sampled rows. */
   readonly missing: number;
   /** Different values among the sampled rows. */
   readonly distinct: number;
@@ -53,14 +53,14 @@ export interface FileView {
   readonly name: string;
   readonly bytes: number;
   readonly format: FileFormat;
-  /** Records of the head; empty for text. */
+  /** Records in the head; empty for text. */
   readonly records: readonly Readonly<Record<string, unknown>>[];
   readonly columns: readonly ColumnView[];
   /** Lines of the head, complete ones only. */
   readonly lines: readonly string[];
   /** Total rows: exact for Parquet, else estimated from size and line length; undefined if neither is cheap. */
   readonly rows?: number;
-  /** Why a table cannot be read as it is. */
+  /** Why a table cannot be read unchanged. */
   readonly problem?: string;
 }
 
@@ -75,11 +75,11 @@ export interface FolderView {
 
 const headBytes = 1 << 18;
 const maxFiles = 40;
-/** Folders that hold parts of one data set: their files are looked at too, as `train/NAME`. */
+/** Folders with parts of one data set: their files are examined too, as `train/NAME`. */
 const partFolders = /^(train|valid|test|index)$/;
 const maxRecords = 2000;
 
-/** Looks at a folder, or at a file and its neighbours. Throws DataError if there is no such thing. */
+/** Looks at a folder, or at a file and its neighbours. Throws DataError if it does not exist. */
 export async function lookAt(duck: Duck, path: string): Promise<FolderView> {
   const full = resolve(path);
   const stat = statSync(full, { throwIfNoEntry: false });
@@ -193,14 +193,14 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
 }
 
 function tableProblem(header: readonly string[], records: readonly object[], first: string): string | undefined {
-  if (header.length === 1 && /[;|\t]/.test(first)) return "one column only: the separator is another one";
+  if (header.length === 1 && /[;|\t]/.test(first)) return "only one column: the file uses another separator";
   if (header.some((h) => h.trim() === "")) return "a column has no name";
   if (header.length > 1 && header.filter((h) => /^-?\d+(\.\d+)?$/.test(h.trim())).length >= header.length / 2)
     return "no header line: add one that names the columns, or name them by number in data.columns, from 0";
-  return records.length === 0 ? "a header and no rows" : undefined;
+  return records.length === 0 ? "a header without rows" : undefined;
 }
 
-/** The first elements of a JSON array that may be cut: the text is closed after its last whole element. */
+/** The first elements of a JSON array that may be cut off: the text is closed after its last whole element. */
 function arrayHead(head: string): Record<string, unknown>[] {
   for (let end = head.lastIndexOf("}"), tries = 0; end > 0 && tries < 50; end = head.lastIndexOf("}", end - 1), tries++)
     try {
@@ -210,7 +210,7 @@ function arrayHead(head: string): Record<string, unknown>[] {
           .filter((r): r is Record<string, unknown> => typeof r === "object" && r !== null && !Array.isArray(r))
           .slice(0, maxRecords);
     } catch {
-      // cut within a nested object: end earlier
+      // cut off within a nested object: end earlier
     }
   return [];
 }
@@ -229,7 +229,7 @@ function parseRecords(lines: readonly string[], parse: (line: string) => unknown
   return out.length >= lines.slice(0, maxRecords).length / 2 ? out : [];
 }
 
-/** A line a user: an id, then at least one more, no other characters; users differ. */
+/** One line per user: its id, then at least one item id, no other characters; users differ. */
 function isSequenceFile(lines: readonly string[]): boolean {
   const rows = lines.slice(0, 200).map((l) => l.trim().split(/[ \t]+/));
   const users = new Set(rows.map((r) => r[0]));
@@ -259,7 +259,7 @@ export function columnViews(
   });
 }
 
-/** What nearly all values are: a malformed one among twenty does not change what a column is. */
+/** The kind of nearly all values: one malformed value in twenty does not change a column's kind. */
 function detectKind(values: readonly unknown[], texts: readonly string[]): ColumnKind {
   if (values.length === 0) return "empty";
   const nearlyAll = (n: number): boolean => n >= 0.95 * values.length;

@@ -104,7 +104,8 @@ async function concatenate(files: readonly string[], to: string): Promise<void> 
 }
 
 const columns =
-  "{slate: 'VARCHAR', ranked: 'VARCHAR[]', scores: 'DOUBLE[]', reasoning: 'VARCHAR', fallback: 'VARCHAR', error: 'VARCHAR'}";
+  "{slate: 'VARCHAR', ranked: 'VARCHAR[]', scores: 'DOUBLE[]', reasoning: 'VARCHAR', fallback: 'VARCHAR', error: " +
+  "'VARCHAR'}";
 const memoryMb = 512;
 
 async function convert(files: readonly string[], to: string, format: OutFormat, layout: Layout): Promise<void> {

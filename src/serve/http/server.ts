@@ -122,7 +122,10 @@ function rawAnswer(code: string | undefined): string {
         ? ["431 Request Header Fields Too Large", `Headers may have at most ${maxHeaderBytes} bytes.`]
         : ["400 Bad Request", "This is not HTTP."];
   const body = `${JSON.stringify({ error: { code: "syntax", message, request_id: "" } })}\n`;
-  return `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
+  return (
+    `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ` +
+    `${Buffer.byteLength(body)}\r\n\r\n${body}`
+  );
 }
 
 function cannotListen({ host, port }: HttpSettings, cause: NodeJS.ErrnoException): EnvironmentError {

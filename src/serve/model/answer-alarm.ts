@@ -32,7 +32,8 @@ export class AnswerAlarm {
     for (const r of invalid) counts.set(r, (counts.get(r) ?? 0) + 1);
     const why = [...counts].sort((a, b) => b[1] - a[1]).map(([r, n]) => `${r}: ${n}`);
     this.log(
-      `! ${invalid.length} of the last ${this.reasons.length} answers with reasoning are invalid (${why.join(", ")}); ` +
+      `! ${invalid.length} of the last ${this.reasons.length} answers with reasoning are invalid ` +
+        `(${why.join(", ")}); ` +
         `their callers get their own order. Serve mode direct, or train the model longer.`,
     );
   };

@@ -75,7 +75,7 @@ describe("the proposed recipe", () => {
     const o = await inspect(path, { plainBytes: 1, gzipBytes: 1, cutBytes: 10_000 });
     expect(o.measured?.whole).toBe(false);
     expect(o.measured?.rowsRead).toBeGreaterThan(300);
-    expect(renderInspection(o)).toContain("these numbers describe their first part");
+    expect(renderInspection(o)).toContain("these numbers describe only their first part");
     expect((await inspect(path)).measured).toMatchObject({ whole: true, rowsRead: 4000, users: 100, items: 90 });
   });
 });
@@ -108,7 +108,7 @@ describe("what it says", () => {
     });
     const text = await dataInspect(path, {});
     expect(text).toMatch(/ratings\.csv .*no header line/);
-    expect(text).toMatch(/one\.csv .*a header and no rows/);
+    expect(text).toMatch(/one\.csv .*a header without rows/);
     expect(text).toMatch(/a\.zip .*unpack it first/);
   });
 
@@ -132,7 +132,7 @@ describe("what it says", () => {
     expect(readData(recipe).files).toMatchObject({ interactions: "log_standard_4_*_1k.csv" });
     expect(measured).toMatchObject({ whole: true, interactions: 40, malformed: 0 }); // clicks of both parts
     expect(found?.notes.join("\n")).toMatch(
-      /are parts of one table[\s\S]*log_random_4_22_to_5_08_1k\.csv hold interactions too/,
+      /are parts of one table[\s\S]*log_random_4_22_to_5_08_1k\.csv contain interactions too/,
     );
     const { dataset } = await runDataStage(root, {
       ...readData(recipe),
@@ -169,7 +169,7 @@ describe("what it says", () => {
     });
     const text = await dataInspect(path, {});
     expect(text).toContain("1 malformed rows; the first is interactions.csv:32: time is neither a number");
-    expect(text).toContain("70.0 % of the interactions are with items missing from the item file"); // i3 .. i9 of i0 .. i9
+    expect(text).toContain("70.0 % of the interactions have items missing from the item file"); // i3 .. i9 of i0 .. i9
     expect(text).toContain("items without a title: 33.3 %, without any text: 33.3 %");
   });
 
@@ -271,7 +271,7 @@ describe("what came of a row", () => {
     const told = of("event", ["view", "view", "view", "transaction"]);
     expect(told?.keep).toBeUndefined();
     expect(told?.note).toBe(
-      "event contains view (75 %), transaction (25 %): all count as interactions. Is that intended? data.keep: { event: [transaction] } would keep only one kind",
+      "event contains view (75 %), transaction (25 %): all count as interactions; data.keep: { event: [transaction] } would keep only one kind",
     );
   });
   it.each([

@@ -28,7 +28,7 @@ describe("layouts, through the configuration", () => {
     const kuaiRand = publicLayouts.find((l) => l.name === "KuaiRand") as (typeof publicLayouts)[number];
     const path = writeLayout(root, kuaiRand);
     const { dataset } = await runDataStage(root, { ...kuaiRand.settings, path });
-    expect(dataset.stats.notes).toContain("1 of 4 rows are dropped by data.keep");
+    expect(dataset.stats.notes).toContain("1 of 4 rows were dropped by data.keep");
     await expect(runDataStage(root, { ...kuaiRand.settings, path, keep: { clicked: [1] } })).rejects.toThrow(
       /log_standard_4_08_to_4_21_pure\.csv:1 has no column "clicked"/,
     );
@@ -169,7 +169,7 @@ describe("layouts, through the configuration", () => {
     const [bad, ...more] = readFileSync(join(dir, "quarantine.jsonl"), "utf8").trim().split("\n");
     expect(JSON.parse(bad ?? "")).toMatchObject({
       line: 4,
-      reason: "a quote opens and does not end",
+      reason: "a quote opens and never closes",
       text: 'b,"never ends',
     });
     expect(more).toEqual([]);

@@ -126,6 +126,6 @@ describe("checkPrompts", () => {
     expect(() => checkPrompts([prompt([1, 5], [4, 5])], "SFT")).toThrow(
       /prompts of SFT give their answer away \(1\): s1: the answer is visible in the history/,
     );
-    expect(() => checkPrompts([prompt([1, 2], [5, 4])], "SFT")).toThrow(/s1: other candidates than the slate's/);
+    expect(() => checkPrompts([prompt([1, 2], [5, 4])], "SFT")).toThrow(/s1: candidates differ from the slate's/);
   });
 });

@@ -61,6 +61,6 @@ describe("dataStatistics", () => {
     for (const part of ["2 users, 12 items, 20 interactions", "duplicate     3", "a note", "3 (75.0 %)", "9-16"])
       expect(text).toContain(part);
     expect(text).toContain("the most popular 10 % of the items have 55.0 % of the interactions");
-    expect(renderData({ ...s, time: null })).toContain("no clock");
+    expect(renderData({ ...s, time: null })).toContain("no timestamps");
   });
 });

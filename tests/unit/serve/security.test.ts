@@ -161,12 +161,12 @@ describe("where to listen", () => {
     for (const host of ["127.0.0.1", "127.1.2.3", "::1", "localhost"]) assertMayListen(host, settings());
     for (const host of ["0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "1270.0.0.1"]) {
       expect(isLoopback(host)).toBe(false);
-      expect(() => assertMayListen(host, settings())).toThrow(/let anyone call/);
+      expect(() => assertMayListen(host, settings())).toThrow(/let anyone who can reach this machine call/);
       assertMayListen(host, settings({ tokens: "file" }));
       assertMayListen(host, settings({ tls: { clientCa: "file" } }));
       assertMayListen(host, settings({ allowOpen: true }));
     }
-    expect(() => assertMayListen("0.0.0.0", settings({ tls: { cert: "c", key: "k" } }))).toThrow(/let anyone call/);
+    expect(() => assertMayListen("0.0.0.0", settings({ tls: { cert: "c", key: "k" } }))).toThrow(/let anyone who can reach this machine call/);
   });
 
   it("comes with warnings", () => {
