@@ -1,11 +1,11 @@
-/** What the pre-rankers of a run are worth: recall.json of stage candidates, or of stage slates where the LM is one of them. */
+/** How good a run's pre-rankers are: recall.json of stage candidates, or of stage slates if the LM is one of them. */
 import { join } from "node:path";
 import type { Segment } from "../data/types.ts";
 import { type ExpertNames, needsLanguageModel } from "../prerank/experts.ts";
 import type { Fusion } from "../prerank/fuse.ts";
 import type { ListMetrics } from "../prerank/lists.ts";
 
-/** The stage that makes a recipe's slates, and keeps what its pre-rankers learned. */
+/** The stage that makes a recipe's slates and stores its fitted pre-rankers. */
 export const proposingStage = (prerank: ExpertNames): "candidates" | "slates" =>
   needsLanguageModel(prerank) ? "slates" : "candidates";
 
@@ -18,15 +18,15 @@ export interface CandidatesReport {
   /** N. */
   readonly candidates: number;
   readonly kind: string;
-  /** Whose lists the slates are: `fused`, or one pre-ranker. */
+  /** Whose lists the slates are made from: `fused`, or one pre-ranker. */
   readonly chosen: string;
-  /** Of those that were fused, or the only one: highest N@10 on validation. Results are reported against it. */
+  /** The fused pre-ranker with the highest N@10 on validation, or the only one. Results are compared with it. */
   readonly bestSingle: string;
   /** Weights of the fused score. */
   readonly fusion?: Fusion;
   /** By segment and pre-ranker, over all positions. */
   readonly metrics: Readonly<Partial<Record<Segment, Readonly<Record<string, ListMetrics>>>>>;
-  /** The chosen order minus the best single one's, all positions, paired over users. */
+  /** The chosen order minus the best single pre-ranker's, all positions, paired over users. */
   readonly comparisons: readonly {
     readonly segment: Segment;
     readonly metric: string;

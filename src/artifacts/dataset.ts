@@ -1,4 +1,4 @@
-/** What stage data left, and the settings of reading and splitting in the terms of the data room. */
+/** What stage data left, and the settings for reading and splitting, as src/data takes them. */
 import { statSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import type { Config } from "../config/schema.ts";
@@ -10,7 +10,7 @@ import { type SplitOptions, split } from "../data/split.ts";
 import type { SplitDataset } from "../data/types.ts";
 import type { StageContext } from "../run/stage.ts";
 
-/** The settings as the adapter takes them. `data.path` may name the file of interactions instead of its folder. */
+/** The settings as adapters take them. `data.path` may name the interactions file instead of its folder. */
 export function adapterOptions(o: Config["data"]): AdapterOptions {
   const isFile = statSync(o.path, { throwIfNoEntry: false })?.isFile() ?? false;
   const path = isFile ? dirname(o.path) : o.path;
@@ -33,7 +33,7 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
     case "movielens":
       return { kind: "movielens", path };
     case "module":
-      return { kind: "table", path, columns: { ...usual, item: "item_id" } }; // items that come later are a table
+      return { kind: "table", path, columns: { ...usual, item: "item_id" } }; // new items come as a table
     case "sequences":
       return { kind: o.adapter, path, ...one, itemColumns };
     case "impressions": {
@@ -83,7 +83,7 @@ export function adapterOptions(o: Config["data"]): AdapterOptions {
   }
 }
 
-/** Where a layout has one file. */
+/** For layouts with a single file. */
 function oneFile(names: FileNames | undefined): string | undefined {
   if (names === undefined || typeof names === "string") return names;
   if (names.length === 1) return names[0];

@@ -1,4 +1,4 @@
-/** What stage embed left: the items' text embeddings, and which model made them. */
+/** What stage embed left: the items' text embeddings and the identity of the model. */
 import { join } from "node:path";
 
 export const embeddingFile = (dir: string): string => join(dir, "embeddings.f32");

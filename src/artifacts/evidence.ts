@@ -1,4 +1,7 @@
-/** What stage evidence left: a score for every candidate of every slate, the model that serves, what its features are worth. */
+/**
+ * What stage evidence left: a score for every candidate of every slate, the model for serving, the importance of
+ * features.
+ */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/schema.ts";
@@ -14,7 +17,10 @@ import { readJson, readMatrix, readScores } from "./files.ts";
 /** Names the pair of files that hold the scores (files.ts). */
 export const scoresName = "evidence";
 
-/** Models whose scores on validation and test slates are kept beside the evidence, where they are not the evidence itself. */
+/**
+ * Models whose scores on validation and test slates are stored beside the evidence, unless they are the evidence
+ * itself.
+ */
 export const partNames = ["lambdamart", "listwise"] as const;
 export type PartName = (typeof partNames)[number];
 
@@ -27,17 +33,17 @@ export const importanceFile = (dir: string): string => join(dir, "importance.jso
 
 /** model.json */
 export interface SavedEvidence {
-  /** Pre-rankers whose own scores the slates carry. */
+  /** Pre-rankers whose scores the slates carry. */
   readonly experts: readonly string[];
   readonly families: Config["evidence"]["families"];
   readonly model: SavedModel;
 }
 
-/** One entry of importance.json, which has the strongest first. */
+/** One entry of importance.json, sorted by importance. */
 export interface Importance {
   readonly feature: string;
   readonly family: string;
-  /** Of the loss that all features took away (trees), or of the absolute weights (listwise). */
+  /** Share of the total loss reduction (trees), or of the absolute weights (listwise). */
   readonly share: number;
 }
 
@@ -45,7 +51,7 @@ export interface Importance {
 export const readEvidence = (context: StageContext): Readonly<Record<string, readonly number[]>> =>
   readScores(context.inputDir("evidence"), scoresName);
 
-/** Scores by slate id of each model that is kept beside the evidence. */
+/** Scores by slate id of each model stored beside the evidence. */
 export function readParts(context: StageContext): [PartName, Readonly<Record<string, readonly number[]>>][] {
   const dir = context.inputDir("evidence");
   return partNames.filter((name) => existsSync(join(dir, `${name}.json`))).map((name) => [name, readScores(dir, name)]);
@@ -58,7 +64,7 @@ export interface OpenedEvidence {
   readonly experts: readonly string[];
 }
 
-/** The model that test slates were scored with, its features over given statistics. */
+/** The model that scored the test slates, with its features computed from the given statistics. */
 export function openEvidence(dir: string, items: readonly Item[], statistics: Statistics): OpenedEvidence {
   const saved = readJson<SavedEvidence>(modelFile(dir));
   const vectors = itemVectorsFile(dir);
@@ -68,7 +74,7 @@ export function openEvidence(dir: string, items: readonly Item[], statistics: St
   const features = new Features(known, statistics, saved.families, saved.experts);
   const model = openModel(saved.model);
   if (model.features.join() !== features.names.join())
-    throw new RunError(`${modelFile(dir)}: its features are not those of this version`, {
+    throw new RunError(`${modelFile(dir)}: its features are those of another version`, {
       advice: "Rerun the stage that fits it: gr2 pipeline --from evidence.",
     });
   return { model, features, experts: saved.experts };

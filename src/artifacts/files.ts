@@ -1,6 +1,6 @@
 /**
- * Files that stages hand to each other: small JSON, flat typed arrays. Each is written whole or not at all, so that a
- * resumed stage may take a file's existence for its completeness.
+ * Files that stages pass to each other: small JSON, flat typed arrays. Each is written whole or not at all, so to a
+ * resumed stage a file that exists is complete.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -33,7 +33,7 @@ export function readJson<T>(path: string): T {
 
 export const writeJson = (path: string, value: unknown): void => writeAtomic(path, JSON.stringify(value));
 
-/** JSONL, one value a line. */
+/** JSONL, one value per line. */
 export const writeLines = (path: string, values: readonly unknown[]): void =>
   writeAtomic(path, values.map((v) => `${JSON.stringify(v)}\n`).join(""));
 
@@ -67,7 +67,7 @@ export function readMatrix(path: string): Matrix {
   return { rows, cols, data: new Float32Array(Uint8Array.prototype.slice.call(bytes, 8).buffer) };
 }
 
-/** Lists of numbers by name: NAME.json has names and lengths in order, NAME.f64 the numbers, to the last bit. */
+/** Lists of numbers by name: NAME.json has names and lengths in order, NAME.f64 the exact numbers. */
 export function writeScores(dir: string, name: string, scores: ReadonlyMap<string, readonly number[]>): void {
   const flat = Float64Array.from([...scores.values()].flat());
   writeAtomic(join(dir, `${name}.f64`), Buffer.from(flat.buffer));

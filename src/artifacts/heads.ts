@@ -1,4 +1,4 @@
-/** Slates and their evidence as the language model is asked about them: whole, or their heads (prompts.candidates). */
+/** Slates and their evidence as the language model sees them: whole, or only their heads (prompts.candidates). */
 import type { Segment } from "../data/types.ts";
 import { cutToHead, type Parted, partCandidates, pick } from "../prerank/heads.ts";
 import type { Slate } from "../prerank/types.ts";
@@ -9,10 +9,10 @@ import { readSlates } from "./slates.ts";
 export type EvidenceBySlate = Readonly<Record<string, readonly number[]>>;
 
 export interface Heads {
-  /** In the order of the whole ones; a true item outside of the head counts as missed. */
+  /** In the order of the whole slates; a true item outside the head counts as missed. */
   readonly slates: readonly Slate[];
   readonly evidence: EvidenceBySlate;
-  /** Which candidates of the whole slate they are. */
+  /** The candidates of the whole slate they contain. */
   readonly parts: readonly Parted[];
 }
 

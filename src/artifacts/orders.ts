@@ -1,4 +1,4 @@
-/** What every system answered on the test slates, and the slates themselves: for whatever looks at a finished run slate by slate. */
+/** Every system's answers on the test slates, and the slates: for consumers that read a finished run slate by slate. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { RunError } from "../core/errors.ts";
@@ -15,13 +15,13 @@ export interface TestOrders {
   /** Ids of the test slates that hold their true item, and of the others. */
   readonly slates: readonly string[];
   readonly missed: readonly string[];
-  /** By system: of each of `slates` the candidates by index, best first; empty without a valid answer. */
+  /** By system: for each of `slates` the candidate indices, best first; empty without a valid answer. */
   readonly systems: Readonly<Record<string, readonly (readonly number[])[]>>;
 }
 
 export const ordersFile = (dir: string): string => join(dir, "orders.json");
 
-/** The test slates of a finished run with the systems' orders. */
+/** The test slates of a finished run and the systems' orders. */
 export interface TestAnswers {
   /** Slates that hold their true item, in the order of `systems`' lists. */
   readonly slates: readonly Slate[];
@@ -29,25 +29,29 @@ export interface TestAnswers {
   readonly systems: TestOrders["systems"];
 }
 
-/** Throws RunError unless the run's evaluation is finished and nothing before it has changed since. */
+/** Throws RunError unless the run's evaluation is finished and still up to date. */
 export function readTestAnswers(run: RunFolder): TestAnswers {
   const again = { advice: `Finish it: gr2 pipeline --run ${run.name} with its recipe.` };
   const stage = readManifest(run.path)?.stages.evaluate;
   if (stage?.state !== "finished") throw new RunError(`run ${run.name}: the evaluation is not finished`, again);
-  if (stage.stale) throw new RunError(`run ${run.name}: the evaluation is of earlier settings, code or data`, again);
+  if (stage.stale)
+    throw new RunError(`run ${run.name}: the evaluation was made with other settings, code or data`, again);
   const file = ordersFile(run.file("stages", "evaluate"));
-  if (!existsSync(file)) throw new RunError(`run ${run.name}: evaluated by a version that kept no orders`, again);
+  if (!existsSync(file)) throw new RunError(`run ${run.name}: evaluated by a version that did not store orders`, again);
   const { slates, missed, systems } = readJson<TestOrders>(file);
   const byId = new Map(readLines<Slate>(slateFile(run.file("stages", "slates"), "test")).map((s) => [s.id, s]));
   const find = (id: string): Slate => {
     const slate = byId.get(id);
-    if (!slate) throw new RunError(`run ${run.name}: slate ${id} was evaluated, but is no test slate any more`, again);
+    if (!slate) throw new RunError(`run ${run.name}: slate ${id} was evaluated, but is no longer a test slate`, again);
     return slate;
   };
   return { slates: slates.map(find), missed: missed.map(find), systems };
 }
 
-/** A metric of one system on each slate, then, 0 unless it has a list of its own, on each missed one; as in the results table. */
+/**
+ * A system's metric on each slate, then on each missed one (0 unless it has a list of its own); as in the results
+ * table.
+ */
 export function slateMetrics(answers: TestAnswers, system: string, metric: Exclude<MetricName, "AUC">): Float64Array {
   const m = metricNames.indexOf(metric);
   const { slates, missed } = answers;
@@ -60,7 +64,10 @@ export function slateMetrics(answers: TestAnswers, system: string, metric: Exclu
   return values;
 }
 
-/** The same of a fused pre-ranker by the ranks in its own list, which may hold what the fused slate misses; undefined without one. */
+/**
+ * The same for a fused pre-ranker, by ranks in its own list, which may hold items the fused slate misses; undefined
+ * without a list.
+ */
 export function ownListMetrics(
   answers: TestAnswers,
   system: string,

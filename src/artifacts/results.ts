@@ -1,4 +1,4 @@
-/** What evaluation leaves: results.json, the priors of the systems that answer in one pass, and metrics.json of the run. */
+/** What evaluation leaves: results.json, the priors of systems that answer in one pass, and the run's metrics.json. */
 import { join } from "node:path";
 import type { Recommendation } from "../eval/recommend.ts";
 import type { SystemEntry } from "../eval/systems.ts";
@@ -10,18 +10,18 @@ export interface Results {
   readonly rows: readonly MetricRow[];
   readonly comparisons: readonly ComparisonRow[];
   readonly health: Readonly<Record<string, number>>;
-  /** What is wrong with the answers of a policy, in sentences; absent in results of an earlier version. */
+  /** Problems of a policy's answers, in sentences; absent in results of earlier versions. */
   readonly alarms?: readonly string[];
   /** The recommended system, and every system's N@5 on the validation slates it was chosen on. */
   readonly selected: { readonly system: string; readonly validation: Readonly<Record<string, number>> };
   readonly recommendation: Recommendation;
-  /** Of several fused pre-rankers the one with the highest N@5 on validation, misses included; all are compared with it. */
+  /** The fused pre-ranker with the highest N@5 on validation, misses included; all systems are compared with it. */
   readonly best_preranker?: string;
-  /** What is known of every system in `rows`. */
+  /** An entry for every system in `rows`. */
   readonly systems: readonly SystemEntry[];
 }
 
-/** Under which name metrics.jsonl has the seconds per request of a system; stage evaluate. */
+/** Name in metrics.jsonl of a system's seconds per request; stage evaluate. */
 export const requestSeconds = (system: string): string => `seconds_${system}`;
 
 /** By system that scores: its prior, fitted on all of validation. */
@@ -37,6 +37,6 @@ export interface Metrics extends Results {
   readonly seed: number;
   /** Seconds of each stage, as measured when it ran. */
   readonly timings: Readonly<Record<string, number>>;
-  /** Milliseconds of the model per test slate, by system, in batches as the evaluation asked it; as measured, not compared. */
+  /** Model milliseconds per test slate, by system, in the evaluation's batches; measured, not compared between runs. */
   readonly request_ms: Readonly<Record<string, number>>;
 }

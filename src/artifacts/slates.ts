@@ -1,4 +1,4 @@
-/** What stage slates left: slates by segment, which of them re-ranking can change, and whose they are to learn from. */
+/** What stage slates left: slates by segment, which of them re-ranking can change, and which train SFT. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { deriveSeed, unitHash } from "../core/rng.ts";
@@ -18,7 +18,7 @@ export function readSlates(context: StageContext, segment: Segment): Slate[] {
 /** Slates with the true item among the candidates: what re-ranking can change. */
 export const conditional = (list: readonly Slate[]): Slate[] => list.filter((s) => s.targetIndex >= 0);
 
-/** Users whose rerank slates train SFT; the others' are kept for RL, unseen until then. */
+/** Users whose rerank slates train SFT; the others' are reserved for RL. */
 export const isSftUser = (seed: number, share: number, user: number): boolean =>
   unitHash(deriveSeed(seed, "sft-users"), user) < share;
 
@@ -30,7 +30,7 @@ export const toSlateInput = (corpus: Corpus, slate: Slate, evidence?: Readonly<R
   scores: slate.scores,
 });
 
-/** A slate as a user's module sees it. @param latest so many items of the history */
+/** A slate as a user's module sees it. @param latest number of history items */
 export function toSlateItems(
   corpus: Pick<Corpus, "split" | "items">,
   slate: Pick<Slate, "id" | "user" | "position" | "candidates" | "scores">,

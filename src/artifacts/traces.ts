@@ -11,26 +11,26 @@ export interface TraceRecord {
   /** Candidate indices, best first; the true item is first. */
   readonly order: readonly number[];
   readonly reasoning: AnyReasoning;
-  /** Asked so often, from 1. */
+  /** Number of attempts, from 1. */
   readonly tries: number;
   readonly teacher: Teacher["kind"];
   readonly model: string;
   readonly sampling: "rejection" | "targeted";
-  /** Of drawing the answer; null: it follows from the run's. */
+  /** Seed the answer was drawn with; null: it follows from the run's. */
   readonly seed: number | null;
-  /** When a server gave the answer; null where it was computed and could be again. */
+  /** When a server gave the answer; null if it was computed and is reproducible. */
   readonly time: string | null;
   /** SHA-256 of the question in words. */
   readonly prompt: string | null;
 }
 
-/** One line of reasonings.jsonl: what the teacher says of a slate by its own first choice; the answer plays no part. */
+/** One line of reasonings.jsonl: the teacher's reasoning for its own first choice, made without the answer. */
 export interface ReasoningRecord {
   readonly slate: string;
   readonly reasoning: ReasoningSteps;
 }
 
-/** Of every re-rank slate of SFT's users, hit or miss. */
+/** For every re-rank slate of SFT's users, hit or miss. */
 export const readReasonings = (context: StageContext): ReasoningRecord[] =>
   readLines<ReasoningRecord>(join(context.inputDir("traces"), "reasonings.jsonl"));
 

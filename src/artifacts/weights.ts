@@ -1,6 +1,6 @@
 /**
- * What a training stage leaves: the tokenizer of a model from scratch, and the folder of its weights. What such a folder,
- * or one that `gr2 export` wrote, says of itself is read here alone.
+ * What a training stage leaves: the tokenizer of a model from scratch, and the folder of its weights. Only this file
+ * reads the note in such a folder, or in one that `gr2 export` wrote.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +12,9 @@ export const tokenizerFile = (dir: string): string => join(dir, "tokenizer.json"
 
 export const stateDir = (dir: string): string => join(dir, "state");
 
-/** Weights of a stage that evaluation has refitted through the validation segment, in its own folder; not always there. */
+/**
+ * A stage's weights, refitted by evaluation through the validation segment and stored in its own folder; may be absent.
+ */
 export const refitDir = (evaluateDir: string, stage: string): string => join(evaluateDir, "refit", stage);
 
 /** Written by `gr2 export`. */
@@ -21,21 +23,21 @@ export const exportSchema = "gr2.export/1";
 
 export interface SavedWeights {
   readonly path: string;
-  /** lora: holds what was trained alone, to be put on the base model that the run's recipe names. */
+  /** lora: holds only the trained weights, to be applied to the base model in the run's recipe. */
   readonly kind: "state" | "lora" | "export";
-  /** What the weights belong to, as far as was noted. */
+  /** What the weights belong to, as far as recorded. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** Of the file of weights; "" for an export. */
+  /** Of the weights file; "" for an export. */
   readonly sha256: string;
 }
 
-/** The file in which a folder says what its weights are; undefined: it holds neither saved weights nor an export. */
+/** The file that describes a folder's weights; undefined: it holds neither saved weights nor an export. */
 export const findWeightsFile = (folder: string): string | undefined =>
   [exportFile, stateFile].map((name) => join(folder, name)).find((file) => existsSync(file));
 
 /**
- * What a folder of weights says of itself; undefined: it holds neither saved weights nor an export.
- * @throws CheckpointError if that cannot be read, or another version of GR2 wrote it
+ * The description of a folder's weights; undefined: it holds neither saved weights nor an export.
+ * @throws CheckpointError if it cannot be read or another version of GR2 wrote it
  */
 export function readSavedWeights(folder: string): SavedWeights | undefined {
   const file = findWeightsFile(folder);

@@ -90,14 +90,14 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   gr2
     .command("rerank <name>")
     .description("re-rank a table of slates with a finished run, or show one user's slate (docs/daily-work.md)")
-    .option("--in <file>", "slates: .parquet, .csv, .tsv or .jsonl, text also as .gz; - is stdin")
+    .option("--in <file>", "slates: .parquet, .csv, .tsv or .jsonl (text may be gzipped: .gz); - for stdin")
     .option("--out <file>", "ranked slates: .parquet, .csv or .jsonl; resumable (default: JSONL on stdout)")
-    .option("--format <format>", "of stdin: jsonl, csv or tsv", "jsonl")
-    .option("--column <field=column>", "which column holds what (repeatable)", collect, [])
-    .option("--user <id>", "a user of the run's data: history, candidates, reasoning, order")
-    .option("--system <name>", "which system answers, as serve.system (default: the recommended one)")
+    .option("--format <format>", "format of stdin: jsonl, csv or tsv", "jsonl")
+    .option("--column <field=column>", "column that holds a field of the slates (repeatable)", collect, [])
+    .option("--user <id>", "show this user of the run's data: history, candidates, reasoning, order")
+    .option("--system <name>", "system that answers (serve.system; default: the recommended one)")
     .option("--top-n <count>", "candidates to keep (default: all)", positiveInteger)
-    .option("--workers <count>", "workers (serve.workers)", positiveInteger)
+    .option("--workers <count>", "number of workers (serve.workers)", positiveInteger)
     .option("--json", "with --user: print one JSON object")
     .option(...set)
     .option(...root)
@@ -263,7 +263,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option("-o, --output <file>", "write the recipe to this file")
     .option("-m, --module <file>", "read it with your own adapter (docs/plugins.md)")
     .option("--options <yaml>", "options of that module, for example '{from: 2024-01}'")
-    .option("--module-version <text>", "its version, where it reads no path")
+    .option("--module-version <text>", "its version, if it does not read a path")
     .action(async (path: string, options: InspectOptions) => {
       print(await (await import("./data-inspect.ts")).dataInspect(path, options));
     });
@@ -308,12 +308,12 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     });
   configuration
     .command("schema")
-    .description("the JSON Schema of recipes, for editors (docs/daily-work.md)")
+    .description("print the JSON Schema of recipes, for editors (docs/daily-work.md)")
     .action(async () => print(JSON.stringify((await import("../config/json-schema.ts")).configJsonSchema(), null, 1)));
 
   gr2
     .command("completion")
-    .description('shell completion: eval "$(gr2 completion)" in bash')
+    .description('print the shell completion script: eval "$(gr2 completion)" in bash')
     .action(async () => print((await import("./completion.ts")).bashCompletion(gr2)));
   return gr2;
 }

@@ -1,6 +1,6 @@
 /**
- * The service's TypeScript client, as the package exports it ("gr2/client"): promises, deadlines and streams over the
- * generated code. Everything of proto/gr2/v1/rerank.proto is exported as well, with its types.
+ * The service's TypeScript client, exported as "gr2/client": promises, deadlines and streams over the generated code.
+ * Everything in proto/gr2/v1/rerank.proto is exported too, with its types.
  */
 import { type ChannelCredentials, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import {
@@ -19,7 +19,7 @@ import {
 export * from "./generated/gr2/v1/rerank.ts";
 
 type Primitive = string | number | boolean | undefined;
-/** Every field may be left out: it then has the default of the proto. */
+/** Every field is optional; its default is the proto's. */
 export type Partially<T> = T extends Primitive
   ? T
   : T extends readonly (infer U)[]
@@ -31,11 +31,14 @@ export interface RerankClientOptions {
   readonly token?: string;
   /** Default: no TLS. `credentials.createSsl(...)` of @grpc/grpc-js for TLS and mTLS. */
   readonly credentials?: ChannelCredentials;
-  /** Of a call, milliseconds; default 10 000. The service answers within it, if need be with your own order. */
+  /**
+   * Time limit of a call, milliseconds; default 10 000. The service answers within it, if need be with your own order.
+   */
   readonly timeoutMs?: number;
   /**
-   * `rerank` gives your own order back, with fallback NO_SERVICE, where the service refuses for now, cannot be reached or does
-   * not answer in time. What your program has done wrong (a malformed request, a missing token) is an error still. Default false.
+   * `rerank` returns your own order, with fallback NO_SERVICE, if the service refuses for now, cannot be reached or
+   * does not answer in time. Mistakes of the caller (a malformed request, a missing token) are still errors. Default
+   * false.
    */
   readonly ownOrder?: boolean;
   /**
@@ -81,7 +84,7 @@ export class RerankClient {
     return unary(call, (done) => this.stub.rerankBatch(message, this.metadata(), this.deadline(call), done));
   }
 
-  /** Gives items that the model does not know an id for later requests. */
+  /** Registers items that the model does not know under an id for later requests. */
   registerItems(request: Partially<RegisterItemsRequest>, call: CallOptions = {}): Promise<RegisterItemsResponse> {
     const message = RegisterItemsRequest.fromPartial(request as RegisterItemsRequest);
     return unary(call, (done) => this.stub.registerItems(message, this.metadata(), this.deadline(call), done));
@@ -124,13 +127,16 @@ export class RerankClient {
   }
 }
 
-/** Statuses that say nothing against the request. CANCELLED: a connection that broke; leaving is the caller's own. */
+/**
+ * Statuses for which the request is not to blame. CANCELLED means a broken connection here: aborts are checked
+ * separately.
+ */
 const notTheCallers: ReadonlySet<status> = new Set([
   ...[status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED],
   ...[status.INTERNAL, status.UNKNOWN, status.CANCELLED],
 ]);
 
-/** The answer that changes nothing, scored as the service scores it. */
+/** The unchanged order, scored as the service scores it. */
 function ownOrder({ candidates, topN }: RerankRequest): RerankResponse {
   const scoreAt = (place: number): number => candidates[place]?.score ?? 0;
   const places = candidates.map((_, place) => place).sort((a, b) => scoreAt(b) - scoreAt(a) || a - b);

@@ -1,7 +1,7 @@
 /**
- * What differs between finished runs: settings, data, code, versions; what they score on the test slates that all of them
- * have, paired; seconds and tokens. A side is one run or several that are averaged, such as the seeds of one recipe.
- * Owns the facts (gr2.compare/1); how they are printed is the command line's.
+ * How finished runs differ: settings, data, code, versions; paired scores on the test slates they share; seconds and
+ * tokens. A side is one run, or several that are averaged, such as the seeds of one recipe. Owns the facts
+ * (gr2.compare/1); the command line prints them.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -21,7 +21,7 @@ export type SlateMetric = Exclude<MetricName, "AUC">;
 export interface CompareOptions {
   /** Folder of all runs. */
   readonly root: string;
-  /** One side each: a run, several joined by commas, or the name that runs NAME-seedK have in common. */
+  /** One side each: a run, several joined by commas, or the common name of runs NAME-seedK. */
   readonly sides: readonly string[];
   readonly metric: SlateMetric;
 }
@@ -30,7 +30,7 @@ export interface Side {
   readonly label: string;
   readonly runs: readonly string[];
   readonly seeds: readonly number[];
-  /** Revisions of the code; "?" without git, "+" behind one with changes. */
+  /** Revisions of the code; "?" without git, a trailing "+" for uncommitted changes. */
   readonly code: readonly string[];
   /** Content hashes of the cleaned data. */
   readonly data: readonly string[];
@@ -38,7 +38,7 @@ export interface Side {
   readonly recommended: readonly string[];
 }
 
-/** Something that is not the same on all sides, by side; a side whose runs differ lists their values. */
+/** A value that differs between sides, by side; a side whose runs differ lists all of its values. */
 export interface Difference {
   readonly name: string;
   readonly values: readonly (readonly unknown[])[];
@@ -46,9 +46,9 @@ export interface Difference {
 
 export interface Outcome {
   readonly slice: Slice;
-  /** By side and run. In slice conditional each run has its own: those that hold their true item. */
+  /** By side and run. In slice conditional each run has its own: the slates that hold their true item. */
   readonly slates: readonly (readonly number[])[];
-  /** Of the slates that all runs have. */
+  /** Users of the slates that all runs share. */
   readonly users: number;
   readonly systems: readonly {
     readonly system: string;
@@ -63,11 +63,11 @@ export interface RunComparison {
   readonly metric: SlateMetric;
   readonly sides: readonly Side[];
   readonly settings: readonly Difference[];
-  /** Stages that were made with other code. */
+  /** Stages whose code differs. */
   readonly code: readonly string[];
   /** Packages and hardware. */
   readonly machines: readonly Difference[];
-  /** Empty if the sides have no test slate in common: then there are only the values of each alone, slice conditional. */
+  /** Empty if the sides share no test slate; `alone` then has each side's own values, slice conditional. */
   readonly outcomes: readonly Outcome[];
   readonly alone: Readonly<Record<string, readonly number[]>>;
   /** Mean seconds of each stage, by side. */
@@ -138,7 +138,7 @@ export function compareRuns(options: CompareOptions): RunComparison {
   };
 }
 
-/** The runs of a side. A family is what `gr2 pipeline --seeds` leaves. */
+/** The runs of a side: a run, a list, or the runs that `gr2 pipeline --seeds` left. */
 export function findRuns(root: string, label: string): string[] {
   const names = label.split(",").map((n) => n.trim());
   if (names.length > 1) return names;
@@ -194,7 +194,7 @@ function compareOutcomes({ root, metric }: CompareOptions, sides: readonly (read
   }));
 }
 
-/** Of each side the indices of its runs, counted through all sides. */
+/** For each side the indices of its runs, numbered across all sides. */
 function indexMembers(sides: readonly (readonly unknown[])[]): number[][] {
   let next = 0;
   return sides.map((runs) => runs.map(() => next++));
@@ -208,7 +208,7 @@ export interface RunSummary {
   readonly statistics: RunStatistics;
 }
 
-/** Statistics over the test slates that all runs have, both slices; empty if there is none. */
+/** Statistics over the test slates that all runs share, both slices; empty if there are none. */
 export function summariseRuns(answers: readonly TestAnswers[], metric: SlateMetric, resamples: number): RunSummary[] {
   const all = answers.map((a) => [...a.slates, ...a.missed]);
   const positions = all.map((slates) => new Map(slates.map((s, i) => [s.id, i])));

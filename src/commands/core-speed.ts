@@ -1,4 +1,7 @@
-/** How fast one core of this machine is, relative to the one that plan/time.ts was measured on: a fixed small computation. */
+/**
+ * How fast one core of this machine is, relative to the one used for the rates in plan/time.ts: a small fixed
+ * computation.
+ */
 import { cpuUsage } from "node:process";
 
 /** CPU seconds of `probe` on that core (Intel Xeon, 2026-11-28). */

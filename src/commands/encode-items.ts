@@ -1,9 +1,9 @@
 /**
- * IDs for items that come later: read, neutralised, embedded and encoded as the run's own items were, without changing any ID
- * given out before. What OUT already holds counts as given out and stays as it is, so one file can grow with the catalogue.
+ * IDs for new items: read, neutralised, embedded and encoded as the run's own items were, without changing any existing
+ * ID. IDs already in OUT stay as they are, so one file can grow with the catalogue.
  *
- * A new item has no co-occurrence: with sid.collaborativeDims that part of its embedding is zeros, as for the run's items
- * without evidence. Its ID then rests on its text alone, and means less for recommendation than those of the run's items do.
+ * A new item has no co-occurrence: with sid.collaborativeDims that part of its embedding is zero, as for the run's
+ * items without evidence. Its ID then reflects only its text and says less about users than those of the run's items.
  */
 import { existsSync } from "node:fs";
 import { adapterOptions } from "../artifacts/dataset.ts";
@@ -32,7 +32,7 @@ export interface EncodeOptions {
   readonly run: RunFolder;
   /** In the layout of the run's own item file; or CSV, TSV, JSON (each may be compressed) or Parquet. */
   readonly items: string;
-  /** Which column holds what; left out: those of the run's items, or item_id, title, brand, categories, description. */
+  /** Column names; left out: those of the run's items, or item_id, title, brand, categories, description. */
   readonly columns: Partial<ItemColumns>;
   readonly out: string;
   /** Started only if there is something to encode. */
@@ -44,7 +44,7 @@ export interface EncodeOptions {
 export interface EncodeSummary {
   /** Items that had an ID in the run. */
   readonly known: number;
-  /** Items that OUT already held. */
+  /** Items already in OUT. */
   readonly earlier: number;
   readonly added: number;
 }
@@ -97,7 +97,7 @@ export async function encodeItems(options: EncodeOptions): Promise<EncodeSummary
   return { known: fresh.length - unknown.length, earlier: asked.length - fresh.length, added: unknown.length };
 }
 
-/** Text embeddings and codes of items that nobody has given an ID to. Starts the worker only if there are any. */
+/** Text embeddings and codes of items without an ID. Starts the worker only if there are any. */
 async function encodeUnknown(
   options: EncodeOptions,
   config: Config,
@@ -109,7 +109,8 @@ async function encodeUnknown(
   if (unknown.length === 0) return { text: { rows: 0, cols: 0, data: new Float32Array() }, codes: [] };
   const worker = await options.worker(config);
   const modelPath = await checkEmbedder(config, identity, log, signal);
-  // One text at a time: padding to a batch would move the last bits, and an ID must not depend on what else is in the file.
+  // One text at a time: padding to a batch would change the last bits, and an ID must not depend on the rest of the
+  // file.
   const texts = unknown.map((item) => itemText(item, config.embed.fields));
   const text = await embedTexts(worker, modelPath, texts, 1, { signal });
   const taken = toIntMatrix([...catalogue.allCodes(), ...earlier.map((e) => e.codes)], catalogue.shape.levels);
@@ -118,13 +119,13 @@ async function encodeUnknown(
   const used = new Set(toCodes(taken).map((c) => c.join()));
   for (const id of codes) {
     if (used.has(id.join()))
-      throw new WorkerError(`the worker gave the semantic ID [${id.join(", ")}] a second time`, { retryable: false });
+      throw new WorkerError(`the worker assigned the semantic ID [${id.join(", ")}] twice`, { retryable: false });
     used.add(id.join());
   }
   return { text, codes };
 }
 
-/** Throws unless every line of OUT is an ID this tokenizer may have given. */
+/** Throws unless this tokenizer could have assigned every ID in OUT. */
 function checkEarlier(
   out: string,
   earlier: readonly EncodedItem[],
@@ -137,7 +138,7 @@ function checkEarlier(
   earlier.forEach((e, i) => {
     if (e.tokenizer !== identity.hash)
       throw new CheckpointError(
-        `${out}:${i + 1}: given by tokenizer ${e.tokenizer ?? "(not recorded)"}, this run's is ${identity.hash}`,
+        `${out}:${i + 1}: assigned by tokenizer ${e.tokenizer ?? "(not recorded)"}, this run's is ${identity.hash}`,
         { advice },
       );
     const row = rowById.get(e.item_id);
@@ -145,12 +146,14 @@ function checkEarlier(
     const fits = codes !== undefined && Array.isArray(e.codes) && codes.join() === e.codes.join();
     const own = fits && (row === undefined ? catalogue.findRows(codes).length === 0 : e.sid === catalogue.textAt(row));
     if (!own || seen.has(e.item_id) || (row === undefined && seen.has(e.sid)))
-      throw new CheckpointError(`${out}:${i + 1}: item ${e.item_id} has an ID that is not its own`, { advice });
+      throw new CheckpointError(`${out}:${i + 1}: item ${e.item_id} has an ID that belongs to another item`, {
+        advice,
+      });
     seen.add(e.item_id).add(e.sid);
   });
 }
 
-/** The items of the file in order, neutralised; of several with one id the first. */
+/** The items of the file in order, neutralised; of duplicates only the first. */
 async function readItems({ items: file, columns, log }: EncodeOptions, config: Config): Promise<RawItem[]> {
   const duck = await openDuck();
   const quarantine = new Quarantine();
@@ -174,7 +177,7 @@ async function readItems({ items: file, columns, log }: EncodeOptions, config: C
     duck.close();
   }
   if (quarantine.count() > 0) log(`left out: ${quarantine.count()} malformed rows of ${file}`);
-  if (found.size === 0) throw new DataError(`${file}: there is no item in it`);
+  if (found.size === 0) throw new DataError(`${file}: contains no items`);
   return [...found.values()];
 }
 

@@ -1,6 +1,6 @@
 /**
- * A trained model of a run as an ordinary checkpoint: LoRA merged, tokenizer with the run's tokens, chat template, and what it
- * was made from. Also the semantic IDs, without which its answers name nothing.
+ * Exports a run's trained model as an ordinary checkpoint: LoRA merged, tokenizer with the run's tokens, chat template
+ * and provenance; also the semantic IDs, without which its answers are meaningless.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
@@ -48,7 +48,7 @@ export async function exportRun(options: ExportOptions): Promise<Exported> {
   const stage = finishedStage(run, options.stage);
   const dtype = options.dtype ?? config.runtime.dtype;
   const worker = await options.worker(config);
-  // Frozen, and stored in the type that is written: no optimizer, no second rounding.
+  // Frozen, and loaded in the type that is written: no optimizer, no second rounding.
   const frozen: Config = { ...config, runtime: { ...config.runtime, dtype } };
   const context = makeContext(run, frozen, worker, log, signal);
   const corpus = await openCorpus(context);
@@ -78,14 +78,12 @@ function finishedStage(run: RunFolder, asked: Exportable | undefined): Exportabl
   if (stage === undefined || !done.includes(stage))
     throw new RunError(
       `run ${run.name} has no finished ${asked ? `stage ${asked}` : "model"} to export`,
-      done.length > 0
-        ? { advice: `Finished are: ${done.join(", ")}.` }
-        : { advice: "The first is made by the stage midtrain." },
+      done.length > 0 ? { advice: `Finished: ${done.join(", ")}.` } : { advice: "Stage midtrain makes the first one." },
     );
   return stage;
 }
 
-/** As a stage sees a run, for reading. */
+/** A stage's view of a run, for reading only. */
 function makeContext(
   run: RunFolder,
   config: Config,
@@ -151,7 +149,7 @@ function provenance(
   };
 }
 
-/** What the evaluation measured of the stage's systems; undefined unless it is finished and nothing has changed since. */
+/** What the evaluation measured for the stage's systems; undefined unless it is finished and still up to date. */
 function readResults(run: RunFolder, stage: Exportable): CardResults | undefined {
   const evaluated = readManifest(run.path)?.stages.evaluate;
   const metrics = tryReadJson(run.file("metrics.json")) as Metrics | undefined;
@@ -181,7 +179,7 @@ function resultsSection(results: CardResults | undefined): string {
   });
   const head = ["| system | slates | N@5 [95 %] | compared with | difference [95 %] |", "|---|---|---|---|---|"];
   return [
-    `On the test segment, looked at once; paired bootstrap over users. ${results.sentence}`,
+    `On the test segment, used once; paired bootstrap over users. ${results.sentence}`,
     "",
     ...head,
     ...lines,
@@ -207,7 +205,7 @@ tags: [gr2, recommendation, re-ranking]
 
 A generative re-ranker made with GR2: ${made}. Base model: ${base}.${config.description ? ` ${config.description}` : ""}
 
-It reads a user's history and candidates, written as semantic IDs (${config.sid.levels} codes of ${config.sid.codes} an item), and
+It reads a user's history and candidates, written as semantic IDs (${config.sid.levels} codes of ${config.sid.codes} per item), and
 answers with an order of the candidates. \`semantic_ids.json\` holds the ID of every item. The codes are special tokens of the
 tokenizer: decode with \`skip_special_tokens=False\`.
 
@@ -231,10 +229,10 @@ ${resultsSection(results)}
 
 ## Limits
 
-- Prompts, constrained decoding and the calibrated prior are GR2's own; without them answers may be invalid and rank otherwise.
-- It knows the items of its data set alone; later ones need semantic IDs of the same tokenizer (\`gr2 sid encode\`).
-- The numbers are of one seed, one data set and logged choices: what was not shown could not be chosen, and a user who is
-  shown another order may choose otherwise.
-- Reasoning is learned from a teacher; nothing here measures whether it is why an order came out as it did.
+- Prompts, constrained decoding and the calibrated prior are part of GR2; without them answers may be invalid or differ.
+- It knows only the items of its data set; new ones need semantic IDs from the same tokenizer (\`gr2 sid encode\`).
+- The numbers are for one seed, one data set and logged choices: users could not choose what they were not shown, and
+  might choose differently if shown another order.
+- Reasoning is learned from a teacher; nothing here measures whether it explains the resulting order.
 `;
 }

@@ -6,17 +6,17 @@ import { repositoryRoot } from "../core/paths.ts";
 
 const template = join(repositoryRoot, "templates", "project");
 
-/** Writes the project; returns what there is and what to do next. Throws ConfigError where something is already. */
+/** Writes the project; returns a summary and the next steps. Throws ConfigError if the folder is not empty. */
 export function initProject(name: string): string {
   const folder = resolve(name);
   if (existsSync(folder) && readdirSync(folder).length > 0)
-    throw new ConfigError(`${name} is there already and is not empty`, { advice: "Choose another name." });
+    throw new ConfigError(`${name} already exists and is not empty`, { advice: "Choose another name." });
   mkdirSync(folder, { recursive: true });
   cpSync(template, folder, { recursive: true });
   writeFileSync(join(folder, "package.json"), `${JSON.stringify(describePackage(basename(folder)), null, 2)}\n`);
   writeFileSync(join(folder, ".gitignore"), "node_modules\n.venv\n/runs/\n/data/\n");
   const files = readdirSync(folder).sort().join(", ");
-  return `${name} holds ${files}.\n\nNext: cd ${name} && npm install && npm test && npx gr2 pipeline -c recipe.yaml --run first`;
+  return `${name} contains ${files}.\n\nNext: cd ${name} && npm install && npm test && npx gr2 pipeline -c recipe.yaml --run first`;
 }
 
 function describePackage(name: string): Record<string, unknown> {
@@ -30,9 +30,9 @@ function describePackage(name: string): Record<string, unknown> {
     type: "module",
     engines,
     scripts: { test: "node --import tsx --test reward.test.ts pre-ranker.test.ts" },
-    // The package that this was made with: a folder, or a tarball of `npm pack` in its place.
+    // The package this was created with: a folder; a tarball from `npm pack` works too.
     dependencies: { gr2: `file:${repositoryRoot}`, tsx: readTsx() },
-    description: `A project of GR2 ${version}.`,
+    description: `A GR2 ${version} project.`,
   };
 }
 

@@ -1,4 +1,4 @@
-/** What a user's adapter reads: counts, the first records, what is malformed, and the recipe that names it. */
+/** What a user's adapter reads: counts, the first records, malformed ones, and a recipe that uses it. */
 import { resolve } from "node:path";
 import { compileConfig } from "../config/load.ts";
 import { ConfigError } from "../core/errors.ts";
@@ -15,7 +15,7 @@ export interface ModuleInspection {
   readonly interactions: number;
   readonly users: number;
   readonly items: number;
-  /** Of the item table; undefined without one. */
+  /** Size of the item table; undefined without one. */
   readonly catalogue?: number;
   readonly unknownItems: number;
   /** Seconds. */
@@ -33,7 +33,7 @@ export interface ModuleSource {
   readonly version: string;
 }
 
-/** Reads everything, as stage data would. Throws what the adapter does wrong. */
+/** Reads everything, as stage data would. Throws an error that names what the adapter does wrong. */
 export async function inspectModule({ path, module, options, version }: ModuleSource): Promise<ModuleInspection> {
   const data = {
     path: path === "" ? "" : resolve(path),

@@ -1,6 +1,6 @@
 /**
- * What lies at a path, and the recipe that reads it: look (heads of files), recognise (layout), measure (through the
- * adapter, as the data stage would), propose. No stage; writes nothing.
+ * What is at a path, and a recipe that reads it: look (heads of files), recognise (layout), measure (through the
+ * adapter, as the data stage would), propose. Not a stage; writes nothing.
  */
 import { availableParallelism, totalmem } from "node:os";
 import { basename, join } from "node:path";
@@ -22,9 +22,9 @@ import { speedOfCore } from "./core-speed.ts";
 
 export interface Inspection {
   readonly view: FolderView;
-  /** Undefined: nothing that GR2 knows. */
+  /** Undefined: no layout that GR2 knows. */
   readonly found?: Recognised;
-  /** Undefined if there is nothing to read, or it could not be read; then `fault` says why. */
+  /** Undefined if there is nothing to read or reading failed; `fault` then says why. */
   readonly measured?: Measured;
   readonly fault?: string;
   readonly advice: readonly Advice[];
@@ -34,7 +34,7 @@ export interface Inspection {
   readonly recipe?: Tree;
 }
 
-/** For this machine, idle: minutes from measured rates, memory of the worker at its peak. */
+/** For this machine when idle: minutes from measured rates, and the worker's peak memory. */
 export interface Cost {
   readonly cores: number;
   readonly stages: readonly StageTime[];
@@ -94,10 +94,10 @@ function estimateCost(config: Config, measured: Measured): Cost | undefined {
   };
 }
 
-/** How deep archives nest their data: `KuaiRec 2.0/data/big_matrix.csv`. */
+/** How deep archives nest their data, as in `KuaiRec 2.0/data/big_matrix.csv`. */
 const foldersWithin = 2;
 
-/** The layout at the path or, if there is none, of the first folder within that has one; the others are named. */
+/** The layout at the path or, if there is none, of the first sub-folder with one; the others are named. */
 async function find(duck: Duck, path: string, depth: number): Promise<{ view: FolderView; found?: Recognised }> {
   const view = await lookAt(duck, path);
   const found = recognise(view);
@@ -111,7 +111,7 @@ async function find(duck: Duck, path: string, depth: number): Promise<{ view: Fo
   const [first, ...more] = inner;
   if (first === undefined) return { view };
   if (more.length === 0) return first;
-  const note = `there is data in ${inner.map((i) => i.view.folder).join(", ")}; the first is proposed, the others have recipes of their own`;
+  const note = `there is data in ${inner.map((i) => i.view.folder).join(", ")}; the recipe below is for the first, the others need recipes of their own`;
   return { view: first.view, found: { ...first.found, notes: [note, ...first.found.notes] } };
 }
 

@@ -1,4 +1,4 @@
-/** What the runs of one recipe with several seeds say together (gr2.seeds/1): each system with both levels of uncertainty. */
+/** Results of one recipe over several seeds (gr2.seeds/1): each system with both levels of uncertainty. */
 import { readTestAnswers } from "../artifacts/orders.ts";
 import type { Metrics } from "../artifacts/results.ts";
 import type { Uncertain } from "../eval/across-runs.ts";
@@ -16,7 +16,7 @@ export interface SeedsSummary {
   readonly name: string;
   readonly metric: SlateMetric;
   readonly runs: readonly { readonly run: string; readonly seed: number; readonly recommended: string }[];
-  /** Empty if the runs have no test slate in common. */
+  /** Empty if the runs share no test slate. */
   readonly slices: readonly {
     readonly slice: Slice;
     /** By run. */

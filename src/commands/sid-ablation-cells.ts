@@ -1,10 +1,10 @@
 /**
- * The cells of a semantic-ID ablation on disk: measures those that are not finished yet and writes the table. A cell is
- * one JSON file named by a hash of all that decides its numbers, so a call that was stopped goes on, and a changed
- * setting or changed code measures again.
+ * The cells of a semantic-ID ablation on disk: measures those not finished yet and writes the table. A cell is one JSON
+ * file named by a hash of everything its numbers depend on, so an interrupted call resumes, and changed settings or
+ * code are measured again.
  *
  *   OUT/cells/ROW-SEED-HASH.json   one cell: numbers, settings, commit, hardware, date
- *   OUT/ablation.json              the cells of the last call, with mean and spread a row
+ *   OUT/ablation.json              the cells of the last call, with mean and spread per row
  *   OUT/ablation.md                the same as a table to paste
  */
 import { mkdtempSync, rmSync } from "node:fs";
@@ -34,10 +34,10 @@ export interface AblationOptions {
   readonly base: Config;
   readonly rows: readonly RowName[];
   readonly seeds: readonly number[];
-  /** Validation positions searched at most; 0 = all. */
+  /** Most validation positions to search; 0 = all. */
   readonly positions: number;
   readonly folder: string;
-  /** What was asked for, as ablation.json repeats it. */
+  /** The request, repeated in ablation.json. */
   readonly asked: Readonly<Record<string, unknown>>;
   /** Called if a cell is to be measured. */
   readonly worker: () => Promise<WorkerClient>;
@@ -46,7 +46,7 @@ export interface AblationOptions {
   readonly onCell: (cell: StoredCell, done: number, total: number, secondsLeft: number) => void;
 }
 
-/** What a cell's file says besides its numbers. */
+/** What a cell's file contains besides its numbers. */
 export interface StoredCell extends AblationCell {
   readonly schema: "gr2.sid-ablation-cell/1";
   readonly key: string;

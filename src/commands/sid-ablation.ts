@@ -1,7 +1,8 @@
 /**
- * The ablation of GR2 v1 table "semantic IDs": the recipe as configured, each technique flipped alone, the gradient-free
- * tokenizer, and none of the techniques. Owns what a row changes and how one cell (row x seed) is measured, with the
- * pipeline's own stages; which cells, where they are kept and how they are shown is the command's.
+ * The ablation of GR2 v1 table "semantic IDs": the recipe as configured, each technique flipped alone, the
+ * gradient-free tokenizer, and none of the techniques. Owns what a row changes and how one cell (row x seed) is
+ * measured, with the pipeline's own stages. Not here: which cells to measure, where they are stored, how they are
+ * shown.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -20,12 +21,12 @@ import { nextItemRecall } from "./sid-recall.ts";
 
 type SidSettings = Config["sid"];
 
-/** Strength of a technique that the recipe has off, where the row switches it on. */
+/** Strength of a technique that the recipe has off and a row switches on. */
 const strengths = { emaDecay: 0.95, diversityWeight: 0.1, deadCodeResetEpochs: 5, contrastiveWeight: 0.1 } as const;
 
 const flipped = (value: number, on: number): number => (value > 0 ? 0 : on);
 
-/** What each row changes of the recipe's `sid` section; in the order of the table. */
+/** What each row changes in the recipe's `sid` section, in table order. */
 export const ablationRows = {
   configured: () => ({}),
   ema: (s) => ({ emaDecay: flipped(s.emaDecay, strengths.emaDecay) }),
@@ -52,7 +53,7 @@ export const rowNames = Object.keys(ablationRows) as RowName[];
 export const changesFor = (row: RowName, base: Config): Readonly<Record<string, unknown>> =>
   Object.fromEntries(Object.entries(ablationRows[row](base.sid)).map(([key, value]) => [`sid.${key}`, value]));
 
-/** The recipe of one cell. The uniqueness gate is off: how unique the IDs are is what is asked. */
+/** The recipe of one cell. The uniqueness gate is off, because uniqueness is what is measured. */
 export function cellConfig(base: Config, row: RowName, seed: number): Config {
   if (base.sid.method !== "rqvae")
     throw new ConfigError(`sid.method = ${base.sid.method}: the ablation is about the techniques of the RQ-VAE`, {
@@ -63,7 +64,7 @@ export function cellConfig(base: Config, row: RowName, seed: number): Config {
   return compileConfig(changed as unknown as Record<string, unknown>, `row ${row}`);
 }
 
-/** What decides a cell's numbers, with the data and `ablationCode`. */
+/** The settings a cell's numbers depend on, besides the data and `ablationCode`. */
 export function cellSettings(config: Config): unknown {
   const { threads, device, dtype, microBatchTokens } = config.runtime;
   return {
@@ -78,14 +79,14 @@ export function cellSettings(config: Config): unknown {
   };
 }
 
-/** What a cell's code hash covers: this file with the stages it runs, and what they ask of the worker. */
+/** What a cell's code hash covers: this file, the stages it runs and the worker verbs they call. */
 export const ablationCode = {
   entries: ["src/commands/sid-ablation.ts"],
   verbs: [...new Set([...data.verbs, ...embed.verbs, ...sid.verbs, ...midtrain.verbs])],
 };
 
 export interface AblationWorkspace {
-  /** Scratch space; what lies there may be deleted between cells. */
+  /** Scratch space; may be emptied between cells. */
   readonly dir: string;
   readonly worker: () => Promise<WorkerClient>;
   readonly signal: AbortSignal;
@@ -158,7 +159,7 @@ async function runStage(stage: Stage, workspace: AblationWorkspace, config: Conf
   return stage.run(context);
 }
 
-/** A stage's surroundings without a run folder: nothing is resumed within a cell. */
+/** A stage's context without a run folder: nothing is resumed within a cell. */
 function makeContext(name: StageName, workspace: AblationWorkspace, config: Config, dirs: Dirs): StageContext {
   const { worker, signal, log, progress } = workspace;
   const dir = dirs[name] ?? workspace.dir;

@@ -1,9 +1,9 @@
 /**
- * Next-item recall of semantic IDs: what the mid-trained LM's trie-constrained beam search (the generative pre-ranker,
- * slates.ts) recalls of what users chose next, on validation positions. Never looks at the test.
+ * Next-item recall of semantic IDs: how often the mid-trained LM's trie-constrained beam search (the generative
+ * pre-ranker, slates.ts) finds what users chose next, on validation positions. Never uses the test segment.
  *
- * IDs may collide here. The search runs over distinct IDs, and a hit counts on the item, not on the ID: where a found ID
- * stands for k items the user has not seen, showing the right one is a draw among k, so the hit is worth 1 / k.
+ * IDs may collide here. The search runs over distinct IDs, but a hit counts items: if k items the user has not seen
+ * share the found ID, the right one is shown with probability 1 / k, so the hit is worth 1 / k.
  */
 
 import { type Corpus, openCorpus } from "../artifacts/corpus.ts";
@@ -26,7 +26,7 @@ export interface Recall {
 const cutoff = 10;
 const promptsPerCall = 256;
 
-/** Reads data, sid and midtrain. `maxPositions`: the same ones whatever the seed, drawn by hash; 0 = all. */
+/** Reads data, sid and midtrain. `maxPositions`: the same ones for every seed, drawn by hash; 0 = all. */
 export async function nextItemRecall(context: StageContext, maxPositions: number): Promise<Recall> {
   const { config, signal } = context;
   const corpus = await openCorpus(context);
@@ -62,7 +62,7 @@ export async function nextItemRecall(context: StageContext, maxPositions: number
   return { positions: positions.length, recallAt10: recall / n, ndcgAt10: ndcg / n };
 }
 
-/** Positions whose answer the user has not met before, one hash-drawn sample for every cell of an ablation. */
+/** Positions whose answer is new to the user; the same hash-drawn sample for every cell of an ablation. */
 function validationPositions({ split }: Corpus, max: number): readonly Query[] {
   const { queries } = buildQueries(split, "validation");
   if (max === 0 || queries.length <= max) return queries;

@@ -1,7 +1,8 @@
 /**
- * A run's test slates and its systems' orders in the formats of trec_eval, which ranx, pytrec_eval and ir-measures read too:
- *   qrels.txt               SLATE 0 ITEM LABEL, of all test slates; a missed slate's true item is in it
- *   qrels.conditional.txt   of those that hold their true item
+ * A run's test slates and its systems' orders in the formats of trec_eval, which ranx, pytrec_eval and ir-measures read
+ * too:
+ *   qrels.txt               SLATE 0 ITEM LABEL for all test slates, including the true items of missed slates
+ *   qrels.conditional.txt   only slates that hold their true item
  *   SYSTEM.run.txt          SLATE Q0 ITEM RANK SCORE SYSTEM; a slate without a valid answer has no line and counts 0
  * One file is written at a time, slate by slate.
  */
@@ -57,7 +58,7 @@ function whole(label: number): number {
   });
 }
 
-/** The formats part fields by blanks: an id that holds some has them as %20 and the like. */
+/** The formats separate fields by blanks, so blanks within ids are written as %20 and the like. */
 const toToken = (id: string): string => id.replace(/[\s%]/gu, (c) => encodeURIComponent(c));
 
 const writeText = (path: string, lines: readonly string[]): void =>

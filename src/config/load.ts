@@ -138,8 +138,19 @@ function explain(issue: z.core.$ZodIssue, tree: Tree): string {
   return `${path} = ${JSON.stringify(valueAt(tree, issue.path))}: ${issue.message}`;
 }
 
-/** Adapters that support data.keep. */
-const keepers: readonly string[] = ["table", "recbole", "impressions", "retailrocket"];
+/** Settings under `data` that only some adapters read; elsewhere they are refused, not ignored. */
+const readBy: readonly (readonly [
+  setting: string,
+  isSet: (data: Config["data"]) => boolean,
+  adapters: readonly string[],
+])[] = [
+  ["keep", (d) => Object.keys(d.keep).length > 0, ["table", "recbole", "impressions", "retailrocket"]],
+  ["timeUnit", (d) => d.timeUnit !== "auto", ["table", "recbole", "impressions"]],
+  ["encoding", (d) => d.encoding !== "auto", ["table", "recbole", "impressions"]],
+  ["categorySeparator", (d) => d.categorySeparator !== "|", ["table", "impressions"]],
+  ["clock", (d) => !d.clock, ["table"]],
+  ["files.itemIds", (d) => d.files.itemIds !== undefined, ["table"]],
+];
 
 /** Settings that are valid one by one but cannot work together. */
 function impossible(c: Config): string[] {
@@ -160,8 +171,9 @@ function impossible(c: Config): string[] {
     out.push(
       `data.columns.${refused[0]}: data.adapter = ${c.data.adapter} ${follows.length > 0 ? `has no such column; it reads ${follows.join(", ")}` : "has fixed columns"}; data.adapter = table reads any table`,
     );
-  if (Object.keys(c.data.keep).length > 0 && !keepers.includes(c.data.adapter))
-    out.push(`data.keep needs data.adapter = ${keepers.join(" or ")}, not ${c.data.adapter}`);
+  for (const [setting, isSet, adapters] of readBy)
+    if (isSet(c.data) && !adapters.includes(c.data.adapter))
+      out.push(`data.${setting} needs data.adapter = ${adapters.join(" or ")}, not ${c.data.adapter}`);
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
     out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);

@@ -1,7 +1,7 @@
 /**
  * The family of errors for faults of the environment: configuration, data, worker, files.
  * A bad model answer is never an error; it is data (see prompts/).
- * Every message is one or two sentences for a person: what is wrong, where, and what to do.
+ * Every message is one or two plain sentences: what is wrong, where, and what to do.
  */
 
 export type ErrorCode = "CONFIG" | "DATA" | "WORKER" | "CHECKPOINT" | "RUN" | "ENVIRONMENT" | "INTERRUPTED";
@@ -46,7 +46,7 @@ export class DataError extends Gr2Error {
   }
 }
 
-/** The Python worker refused, failed or is gone. */
+/** The Python worker refused, failed or died. */
 export class WorkerError extends Gr2Error {
   /** True when the same request may succeed on a healthy worker. */
   readonly retryable: boolean;

@@ -1,4 +1,4 @@
-/** Content hashes. One algorithm (SHA-256) and one canonical JSON, so that equal things hash equally everywhere. */
+/** Content hashes. One algorithm (SHA-256) and one canonical JSON, so equal things hash equally everywhere. */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 

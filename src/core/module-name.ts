@@ -1,4 +1,4 @@
-/** What a module of the user's is called in slates, tables and messages. */
+/** The name of a user's module in slates, tables and messages. */
 
 /** The name of its file, in letters, digits, - and _: "/home/me/my.lgbm.py:fit" → "my-lgbm". */
 export const nameModule = (module: string): string =>

@@ -1,4 +1,4 @@
-/** Where this checkout lies. The only place that asks import.meta for it. */
+/** Where this checkout is. Only this file derives it from import.meta. */
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 

@@ -1,6 +1,6 @@
 /**
- * Seeded randomness. Every consumer derives its own stream from the run's seed and a label, so that adding a consumer
- * never changes what another one draws.
+ * Seeded randomness. Every consumer derives its own stream from the run's seed and a label, so adding a consumer never
+ * changes what another draws.
  */
 import { createHash } from "node:crypto";
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
@@ -31,7 +31,8 @@ export class Rng {
 
   static of(seed: number, ...labels: (string | number)[]): Rng {
     const generator = xoroshiro128plus(deriveSeed(seed, ...labels));
-    // The generator starts from (-1, ~seed, seed, 0): its first outputs are simple functions of the 31-bit seed (the first
+    // The generator starts from (-1, ~seed, seed, 0): its first outputs are simple functions of the 31-bit seed (the
+    // first
     // is always ≥ 1/2). After sixteen steps the state is mixed.
     for (let k = 0; k < 16; k++) generator.next();
     return new Rng(generator);

@@ -22,6 +22,8 @@ export interface Clock {
   readonly seconds: string;
   /** SQL: which of `kinds` the value is, as a small number. */
   readonly kind: string;
+  /** How dates are read that could be read in two ways. */
+  readonly order?: "day first" | "month first";
 }
 
 /** What Clock.kind counts. */
@@ -36,7 +38,10 @@ const compact: readonly (readonly [digits: number, format: string])[] = [
 ];
 /** A form that more than this share of a sample has is the column's: some rows may be bad. */
 const most = 0.5;
-const compactPattern = /^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)?$/;
+const compactPattern = /^(19[7-9]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)?$/;
+
+/** 15112023 or 11152023, which as numbers would be in a wrong order. */
+export const yearLast = /^(0?[1-9]|[12]\d|3[01])(0[1-9]|[12]\d|3[01])(19|20)\d\d$/;
 
 /** Unambiguous date formats that are not ISO 8601. */
 const formats = [
@@ -76,6 +81,8 @@ export function guessClock(x: string, number: string, unit: TimeUnit, sample: re
     return { seconds: `${number} / ${perSecond}`, kind: `${kinds.indexOf(unit)}` };
   }
   const values = sample.map((v) => v.trim().replace(/\.0+$/, ""));
+  if (values.filter((v) => yearLast.test(v)).length > most * values.length)
+    return { seconds: "NULL::DOUBLE", kind: "4" };
   const format = compact.find(
     ([digits]) => values.filter((v) => v.length === digits && compactPattern.test(v)).length > most * values.length,
   )?.[1];
@@ -95,44 +102,47 @@ export function guessClock(x: string, number: string, unit: TimeUnit, sample: re
     )
     .join(" ")} END`;
   if (!isText) return { seconds: ofNumber, kind: kindOfNumber };
-  const ofText = textSql(
+  const { seconds: ofText, ...order } = textSql(
     x,
     sample.filter((v) => !numeric.test(v)),
   );
-  if (unit === "iso") return { seconds: ofText, kind: "4" };
+  if (unit === "iso") return { seconds: ofText, kind: "4", ...order };
   return {
+    ...order,
     seconds: `CASE WHEN ${number} IS NULL THEN ${ofText} ELSE ${ofNumber} END`,
     kind: `CASE WHEN ${number} IS NULL THEN 4 ELSE ${kindOfNumber} END`,
   };
 }
 
 /** SQL: seconds of a date in words. */
-function textSql(x: string, sample: readonly string[]): string {
-  const iso = `epoch(TRY_CAST(${x} AS TIMESTAMPTZ))`;
-  const known = `epoch(try_strptime(trim(${x}), ${list(formats)}))`;
-  const either = slashedFormats(sample);
-  const more = either.length === 0 ? known : `epoch(try_strptime(trim(${x}), ${list(either)}))`;
-  return either.length === 0 ? `coalesce(${iso}, ${more})` : more;
+function textSql(x: string, sample: readonly string[]): Pick<Clock, "seconds" | "order"> {
+  const strptime = (all: readonly string[]): string => `epoch(try_strptime(trim(${x}), ${list(all)}))`;
+  const slashed = slashedFormats(sample);
+  if (slashed !== undefined) return { seconds: strptime(slashed.formats), order: slashed.order };
+  return { seconds: `coalesce(epoch(TRY_CAST(${x} AS TIMESTAMPTZ)), ${strptime(formats)})` };
 }
 
 /**
  * Formats of dates such as 15/11/2023, if the sample says which number is the day; else none, and such dates are no
  * times.
  */
-function slashedFormats(sample: readonly string[]): string[] {
+function slashedFormats(
+  sample: readonly string[],
+): { readonly formats: readonly string[]; readonly order: "day first" | "month first" } | undefined {
   const parts = sample.map((v) => /^\s*(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d\d)\b/.exec(v)).filter((p) => p !== null);
-  if (parts.length === 0 || parts.length <= most * sample.length) return [];
+  if (parts.length === 0 || parts.length <= most * sample.length) return undefined;
   const largest = (k: number): number => parts.reduce((max, p) => Math.max(max, Number(p[k])), 0);
   const [first, second] = [largest(1), largest(3)];
   const dayFirst = first > 12 && second <= 12;
   const american = parts.every((p) => /\b[AP]M\b/i.test(p.input)); // 11/9/2019 8:55:22 AM
   const monthFirst = first <= 12 && (second > 12 || american);
-  if (dayFirst === monthFirst) return [];
+  if (dayFirst === monthFirst) return undefined;
   const separator = parts[0]?.[2] ?? "/";
   const year = (parts[0]?.[4] ?? "").length === 4 ? "%Y" : "%y";
-  return slashed.flatMap(([s, rest]) =>
+  const all = slashed.flatMap(([s, rest]) =>
     s === separator ? [`${dayFirst ? `%d${s}%m` : `%m${s}%d`}${s}${year}${rest}`] : [],
   );
+  return { formats: all, order: dayFirst ? "day first" : "month first" };
 }
 
 /** A column whose latest time is earlier (1980) counts from a beginning of its own: seconds of a session, days. */

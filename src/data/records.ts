@@ -3,7 +3,7 @@
  * A fault costs its own line: a quote that opens and never ends swallows nothing. Owns no meaning of columns.
  */
 import { DataError } from "../core/errors.ts";
-import { parsePythonLiteral } from "./adapters/python-literal.ts";
+import { exactInteger, parsePythonLiteral } from "./adapters/python-literal.ts";
 import { type Block, type Encoding, readStart, textBlocks, textPieces } from "./text-file.ts";
 
 /** A record, or the line that is none. */
@@ -357,9 +357,7 @@ export function parseJson(text: string): unknown {
   const token = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|NaN|-?Infinity/g;
   return JSON.parse(
     text.replace(token, (t) =>
-      t.endsWith("N") || t.endsWith("y") ? "null" : /^-?\d{16,}$/.test(t) && !isSafe(t) ? `"${t}"` : t,
+      t.endsWith("N") || t.endsWith("y") ? "null" : exactInteger(t) === undefined ? t : `"${exactInteger(t)}"`,
     ),
   );
 }
-
-const isSafe = (digits: string): boolean => Number.isSafeInteger(Number(digits)) && String(Number(digits)) === digits;

@@ -26,7 +26,9 @@ const blockBytes = 2 ** 20;
 
 type Compression = "none" | "gzip" | "zstd";
 
-const startsWith = (head: Uint8Array, ...bytes: readonly number[]): boolean => bytes.every((b, k) => head[k] === b);
+/** -1: any byte. */
+const startsWith = (head: Uint8Array, ...bytes: readonly number[]): boolean =>
+  bytes.every((b, k) => b === -1 || head[k] === b);
 
 /** Formats that are neither text nor what their reader expects, by their first bytes. */
 const foreign: readonly (readonly [name: string, bytes: readonly number[]])[] = [
@@ -35,7 +37,7 @@ const foreign: readonly (readonly [name: string, bytes: readonly number[]])[] = 
   ["compressed with xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a]],
   ["a 7z archive", [0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c]],
   ["a Parquet file", [0x50, 0x41, 0x52, 0x31]],
-  ["encoded in UTF-32", [0xff, 0xfe, 0, 0]],
+  ["encoded in UTF-32", [0xff, 0xfe, 0, 0, -1, -1, 0, 0]], // else UTF-16 that begins with a NUL
   ["encoded in UTF-32", [0, 0, 0xfe, 0xff]],
 ];
 

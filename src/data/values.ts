@@ -91,10 +91,13 @@ function quotedList(value: unknown): unknown {
   return firstParse(value.trim(), [parseJson, parsePythonLiteral, quotedWords]) ?? value;
 }
 
-/** The same for a column of lists: numbers, tuples, objects and bare words, [Home, Lamp], count as well. */
+/** The same for a column of lists: numbers, tuples, sets, objects and bare words, [Home, Lamp], count as well. */
 function anyList(value: unknown): unknown {
-  if (typeof value !== "string" || !/^\s*(\[.*\]|\(.*,.*\)|\{.*:.*\})\s*$/s.test(value)) return value;
-  return firstParse(value.trim(), [parseJson, parsePythonLiteral, quotedWords, bareWords]) ?? value;
+  if (typeof value !== "string" || !/^\s*(\[.*\]|\(.*,.*\)|\{.*\})\s*$/s.test(value)) return value;
+  const text = value.trim();
+  const list = text.startsWith("{") ? `[${text.slice(1, -1)}]` : text; // a set of Python, an array of Postgres
+  const parsers = [parseJson, parsePythonLiteral, quotedWords, bareWords];
+  return firstParse(text, parsers) ?? (list === text ? undefined : firstParse(list, parsers)) ?? value;
 }
 
 function firstParse(text: string, parsers: readonly ((text: string) => unknown)[]): object | undefined {
@@ -114,7 +117,9 @@ function quotedWords(text: string): readonly string[] | undefined {
   return Array.from(text.matchAll(/'([^']*)'|"([^"]*)"/g), ([, a, b]) => a ?? b ?? "");
 }
 
+/** [Home, Lamp], and Postgres' Home,"Arts, Crafts" */
 function bareWords(text: string): readonly string[] | undefined {
   const inner = text.slice(1, -1).trim();
-  return text.startsWith("[") && !/[[\]{}"]/.test(inner) ? inner.split(",").map((w) => w.trim()) : undefined;
+  if (!text.startsWith("[") || /[[\]{}]/.test(inner)) return undefined;
+  return Array.from(inner.matchAll(/\s*(?:"([^"]*)"|([^,]+))\s*(?:,|$)/g), ([, a, b]) => (a ?? b ?? "").trim());
 }

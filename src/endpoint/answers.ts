@@ -1,6 +1,7 @@
 /**
- * Answers kept on disk as they come, one JSON line each, by the content of what was asked. So an interrupted stage goes on
- * where it was, and nothing is paid for twice. A line that a kill cut short is passed over and written again.
+ * Answers stored on disk as they arrive, one JSON line each, keyed by the content of the request. So an interrupted
+ * stage resumes where it stopped, and nothing is paid for twice. A line cut short by a kill is skipped and written
+ * again.
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, truncateSync } from "node:fs";
 import { dirname } from "node:path";
@@ -21,7 +22,7 @@ export class AnswerLog {
   private readonly path: string;
   private readonly byKey = new Map<string, KeptAnswer>();
 
-  /** Reads what is there. Throws EnvironmentError if the file cannot be read or made. */
+  /** Reads existing answers. Throws EnvironmentError if the file cannot be read or created. */
   constructor(path: string) {
     this.path = path;
     try {

@@ -1,6 +1,6 @@
 /**
  * What a teacher may cost: requests, tokens, money. The most a request can cost is reserved before it is sent and
- * settled with what it did cost, so that no cap is ever passed, whatever runs at the same time.
+ * settled afterwards at its actual cost, so no cap is ever exceeded, whatever runs at the same time.
  */
 
 /** 0 = no cap, or no price. */
@@ -8,7 +8,7 @@ export interface BudgetOptions {
   readonly maxRequests: number;
   /** Read and written, together. */
   readonly maxTokens: number;
-  /** In whatever currency the prices are. */
+  /** In the currency of the prices. */
   readonly maxCost: number;
   /** Per million tokens read, and written. */
   readonly inputPrice: number;
@@ -21,7 +21,7 @@ export interface Usage {
 }
 
 export class Budget {
-  /** What was settled so far. */
+  /** Settled so far. */
   readonly spent = { requests: 0, inputTokens: 0, outputTokens: 0 };
   private readonly options: BudgetOptions;
   private readonly reserved = { requests: 0, tokens: 0, cost: 0 };
@@ -35,7 +35,7 @@ export class Budget {
     return this.price(this.spent);
   }
 
-  /** Holds room for one request of at most this usage; waits while others hold it. False: there is none left. */
+  /** Reserves one request of at most this usage; waits while others hold reservations. False: the budget is used up. */
   async reserve(most: Usage): Promise<boolean> {
     while (!this.fits(most)) {
       if (this.reserved.requests === 0) return false;
@@ -45,7 +45,7 @@ export class Budget {
     return true;
   }
 
-  /** Gives back what was reserved and notes what the request cost. */
+  /** Releases a reservation and records the actual cost. */
   settle(most: Usage, actual: Usage): void {
     this.hold(most, -1);
     this.charge(actual);
@@ -54,7 +54,7 @@ export class Budget {
     for (const resolve of waiting) resolve();
   }
 
-  /** Notes a request that nothing was reserved for: an answer that is already on disk. */
+  /** Records the cost of a request without a reservation: an answer already on disk. */
   charge(actual: Usage): void {
     this.spent.requests++;
     this.spent.inputTokens += actual.inputTokens;

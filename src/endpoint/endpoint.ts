@@ -1,6 +1,6 @@
 /**
- * An OpenAI-compatible server (vLLM, SGLang, llama.cpp, hosted) asked many questions: several at a time, again after
- * faults with back-off and jitter, within a budget, each answer on disk as soon as it is there.
+ * Sends many requests to an OpenAI-compatible server (vLLM, SGLang, llama.cpp, hosted): several at a time, with
+ * retries, back-off and jitter, within a budget, each answer on disk as soon as it arrives.
  */
 import { EnvironmentError, InterruptedError } from "../core/errors.ts";
 import { hashJson } from "../core/hash.ts";
@@ -11,17 +11,17 @@ import { type ChatRequest, chat, type Outcome } from "./request.ts";
 import type { Secret } from "./secret.ts";
 
 export interface EndpointOptions {
-  /** Up to and with the version, for example http://127.0.0.1:8000/v1. */
+  /** Including the version, for example http://127.0.0.1:8000/v1. */
   readonly baseUrl: string;
   readonly concurrency: number;
   readonly timeoutMs: number;
-  /** Tries of one request behind the first. */
+  /** Retries of one request after the first attempt. */
   readonly maxRetries: number;
-  /** Wait before the first retry; doubles with each, ± half by chance. */
+  /** Wait before the first retry; doubles each time, ± half at random. */
   readonly backoffMs: number;
-  /** Longest wait, a server's Retry-After included: one that asks for more is given up. */
+  /** Longest wait, Retry-After included; a request told to wait longer is given up. */
   readonly maxWaitMs: number;
-  /** So many requests in a row that fail for good stop everything. */
+  /** This many requests in a row that fail for good stop everything. */
   readonly maxFailures: number;
   readonly seed: number;
 }
@@ -39,8 +39,8 @@ export type Answer =
   | { readonly kind: "unasked"; readonly reason: string };
 
 /**
- * One answer a request, in order: from disk if it is there, else from the server.
- * @throws EnvironmentError when the server cannot be used at all; what was answered until then is on disk
+ * One answer per request, in order: from disk if stored, else from the server.
+ * @throws EnvironmentError if the server cannot be used at all; answers received by then are on disk
  */
 export async function askAll(
   requests: readonly ChatRequest[],
@@ -64,7 +64,7 @@ export async function askAll(
   const giveUp = (reason: string, advice: string): void => {
     fatal ??= new EnvironmentError(
       `the teacher at ${o.baseUrl} cannot be used: ${reason}. Its ${answers.size} answers so far are kept`,
-      { advice: `${advice} Then run it again: it goes on where it stopped.` },
+      { advice: `${advice} Then run it again: it resumes where it stopped.` },
     );
     stop.abort();
   };
@@ -107,7 +107,7 @@ type Result =
   | { readonly kind: "budget" }
   | Extract<Outcome, { kind: "hopeless" }>;
 
-/** One request with its retries, every one of them within the budget. */
+/** One request with its retries, all within the budget. */
 async function askOne(body: ChatRequest, o: EndpointOptions, parts: EndpointParts): Promise<Result> {
   const { budget, secret, signal } = parts;
   const prompt = body.messages.map((m) => m.content).join("");
@@ -134,19 +134,19 @@ async function askOne(body: ChatRequest, o: EndpointOptions, parts: EndpointPart
     if (outcome.kind === "refused") return { kind: "failed", reason: outcome.reason };
     if (tried >= o.maxRetries) return { kind: "failed", reason: `${outcome.reason} (tried ${tried + 1} times)` };
     if (outcome.afterMs > o.maxWaitMs)
-      return { kind: "failed", reason: `${outcome.reason}; it asks to wait ${Math.ceil(outcome.afterMs / 1000)} s` };
+      return { kind: "failed", reason: `${outcome.reason}; it asked to wait ${Math.ceil(outcome.afterMs / 1000)} s` };
     const backoff = o.backoffMs * 2 ** tried * (0.5 + jitter.uniform());
     await wait(Math.min(o.maxWaitMs, Math.max(outcome.afterMs, backoff)), signal);
   }
 }
 
-/** Identity of a request: the server and everything it is sent. */
+/** Identity of a request: the server and everything sent to it. */
 const hashRequest = (o: EndpointOptions, body: ChatRequest): string => hashJson({ baseUrl: o.baseUrl, body });
 
-/** What a chat template adds, generously; a text has at most as many tokens as bytes. */
+/** A generous bound on the tokens a chat template adds; a text has at most as many tokens as bytes. */
 const templateTokens = 64;
 
-/** What the server counted; where it does not say, three characters a token. */
+/** The server's count; if missing, three characters per token. */
 const counted = (usage: Usage, prompt: string, text: string): Usage => ({
   inputTokens: usage.inputTokens >= 0 ? usage.inputTokens : Math.ceil(prompt.length / 3),
   outputTokens: usage.outputTokens >= 0 ? usage.outputTokens : Math.ceil(text.length / 3),

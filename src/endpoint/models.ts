@@ -1,18 +1,18 @@
 /**
- * Which models a server says it has (GET /models): whether it is there at all and takes the key, before anything depends
- * on it. Costs no tokens, counts into no budget, is kept nowhere.
+ * The models a server lists (GET /models): checks that it answers and accepts the key before anything depends on it.
+ * Costs no tokens, counts towards no budget, is not stored.
  */
 import { describeCause, readAll, readMessage, refusedKey } from "./request.ts";
 import type { Secret } from "./secret.ts";
 
 export type Found =
   | { readonly kind: "models"; readonly names: readonly string[] }
-  /** It is there, but does not say: it has no such route, is busy, or answers something else. */
+  /** It answers, but not with a list: it has no such route, is busy, or returns something else. */
   | { readonly kind: "unknown"; readonly reason: string }
   /** No request will work. */
   | { readonly kind: "unusable"; readonly reason: string; readonly advice: string };
 
-/** Never throws, except when `signal` is aborted. @param url of the server, `/models` left out */
+/** Never throws, except when `signal` is aborted. @param url of the server, without `/models` */
 export async function listModels(
   url: string,
   o: { secret: Secret; timeoutMs: number; signal: AbortSignal },
@@ -23,7 +23,7 @@ export async function listModels(
   try {
     const response = await fetch(`${url.replace(/\/+$/, "")}/models`, {
       headers: o.secret.headers(),
-      redirect: "error", // a key goes to the server it is meant for
+      redirect: "error", // send the key only to the server it is meant for
       signal: AbortSignal.any([timeout, o.signal]),
     });
     status = response.status;
@@ -38,14 +38,14 @@ export async function listModels(
     return { kind: "unusable", reason, advice };
   }
   if (status === 401 || status === 403) return { kind: "unusable", ...refusedKey(status, readMessage(text)) };
-  if (status !== 200) return { kind: "unknown", reason: `GET /models is answered with ${status}` };
+  if (status !== 200) return { kind: "unknown", reason: `GET /models returned status ${status}` };
   const names = namesIn(text);
   return names.length > 0
     ? { kind: "models", names }
-    : { kind: "unknown", reason: "GET /models is answered with something else" };
+    : { kind: "unknown", reason: "GET /models returned something other than a list of models" };
 }
 
-/** Of {data: [{id}]}; what is no such thing has none. */
+/** The ids in {data: [{id}]}; empty for anything else. */
 function namesIn(text: string): string[] {
   try {
     const { data } = JSON.parse(text) as { data?: unknown };

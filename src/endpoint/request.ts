@@ -1,6 +1,6 @@
 /**
- * One chat completion over HTTP: what is sent, what came back, and whether trying again can help. Knows nothing of
- * retries, budgets or files (endpoint.ts).
+ * One chat completion over HTTP: what was sent, what came back, and whether a retry can help. Knows nothing of retries,
+ * budgets or files (endpoint.ts).
  */
 import type { Usage } from "./budget.ts";
 import type { Secret } from "./secret.ts";
@@ -17,17 +17,17 @@ export interface ChatRequest {
 export type Outcome =
   /** `cut`: the server stopped at max_tokens. */
   | { readonly kind: "answer"; readonly text: string; readonly cut: boolean; readonly usage: Usage }
-  /** Worth another try: the server is away, busy, broken or was cut off. */
+  /** Worth a retry: the server is down, busy or broken, or the connection was cut. */
   | { readonly kind: "again"; readonly reason: string; readonly afterMs: number }
   /** This request will never work; others may. */
   | { readonly kind: "refused"; readonly reason: string }
   /** No request will work: the key, the address or the model is wrong. */
   | { readonly kind: "hopeless"; readonly reason: string; readonly advice: string };
 
-/** Most bytes of an answer that are read. */
+/** Most bytes to read of an answer. */
 const maxBytes = 4_000_000;
 
-/** Never throws, except when `signal` is aborted. @param url of the server, `/chat/completions` left out */
+/** Never throws, except when `signal` is aborted. @param url of the server, without `/chat/completions` */
 export async function chat(
   url: string,
   body: ChatRequest,
@@ -43,7 +43,7 @@ export async function chat(
       method: "POST",
       headers: { "content-type": "application/json", ...o.secret.headers() },
       body: JSON.stringify(body),
-      redirect: "error", // a key goes to the server it is meant for
+      redirect: "error", // send the key only to the server it is meant for
       signal: AbortSignal.any([timeout, o.signal]),
     });
     ({ status, headers } = response);
@@ -64,7 +64,7 @@ export async function chat(
   if (status === 408 || status === 425 || status === 429 || status >= 500)
     return again(`the server answers ${status}: ${said}`, retryAfterMs(headers.get("retry-after")));
   if (status !== 200) return { kind: "refused", reason: `the server answers ${status}: ${said}` };
-  return parseAnswer(text) ?? again(`the server's answer is no chat completion: ${said}`);
+  return parseAnswer(text) ?? again(`the server's answer is not a chat completion: ${said}`);
 }
 
 /** What 401 and 403 mean. */
@@ -111,7 +111,7 @@ function parsed(text: string): Body | undefined {
   }
 }
 
-/** What a server says of itself, in one short line. */
+/** A server's error message in one short line. */
 export function readMessage(text: string): string {
   const body = parsed(text);
   const error = typeof body?.error === "string" ? body.error : (body?.error?.message ?? body?.message);
@@ -120,7 +120,7 @@ export function readMessage(text: string): string {
   return line === "" ? "(an empty answer)" : line;
 }
 
-/** Seconds or a date, as HTTP has it; 0 without. */
+/** Retry-After as seconds or a date; 0 if absent. */
 function retryAfterMs(value: string | null): number {
   if (value === null) return 0;
   const seconds = Number(value);
@@ -128,7 +128,7 @@ function retryAfterMs(value: string | null): number {
   return Number.isFinite(ms) ? Math.max(0, ms) : 0;
 }
 
-/** fetch says "fetch failed"; the reason stands in its cause. */
+/** fetch only says "fetch failed"; the reason is in its cause. */
 export function describeCause(error: unknown): string {
   const inner = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   const { code } = inner as { code?: string };

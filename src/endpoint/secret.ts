@@ -1,6 +1,6 @@
 /**
- * The endpoint's key: read from the environment variable that the configuration names, held in memory, put into one
- * header, and taken out of everything that could be shown or stored.
+ * The endpoint's key: read from the environment variable that the configuration names, held in memory, sent in one
+ * header, and redacted from everything that could be shown or stored.
  */
 import { EnvironmentError } from "../core/errors.ts";
 
@@ -11,13 +11,13 @@ export class Secret {
     this.value = value;
   }
 
-  /** @param name of the variable; "" = the endpoint wants no key. Throws EnvironmentError if it is not set. */
+  /** @param name of the variable; "" = the endpoint needs no key. Throws EnvironmentError if it is not set. */
   static fromEnvironment(name: string, environment: NodeJS.ProcessEnv = process.env): Secret {
     if (name === "") return new Secret("");
     const value = environment[name]?.trim() ?? "";
     if (value === "")
       throw new EnvironmentError(`the environment variable ${name}, which should hold the endpoint's key, is not set`, {
-        advice: `Export ${name}, or set teacher.endpoint.apiKeyEnv to nothing if the server wants no key.`,
+        advice: `Export ${name}, or leave teacher.endpoint.apiKeyEnv empty if the server needs no key.`,
       });
     return new Secret(value);
   }
@@ -26,7 +26,7 @@ export class Secret {
     return this.value === "" ? {} : { authorization: `Bearer ${this.value}` };
   }
 
-  /** The text without the key, and without anything that a server echoes as a bearer token. */
+  /** The text without the key and without any bearer token that a server echoes. */
   redact(text: string): string {
     const hidden = this.value === "" ? text : text.replaceAll(this.value, "[key]");
     return hidden.replace(/Bearer\s+[^\s"',}]+/gi, "Bearer [key]");

@@ -1,6 +1,6 @@
-/** The table of a semantic-ID ablation: cells (row x seed) -> mean and spread a row -> Markdown. Pure. */
+/** The table of a semantic-ID ablation: cells (row x seed) -> mean and spread per row -> Markdown. Pure. */
 
-/** One measured cell, as its file holds it. */
+/** One measured cell, as stored in its file. */
 export interface AblationCell {
   readonly row: string;
   readonly seed: number;
@@ -34,7 +34,7 @@ export function measureSpread(values: readonly number[]): Spread {
   return { mean, sd: n > 1 ? Math.sqrt(squares / (n - 1)) : 0, min: Math.min(...values), max: Math.max(...values), n };
 }
 
-/** Rows in the order of `order`; a metric counts where every seed of the row has it. `usage` and `seconds` are added. */
+/** Rows in the given order; a metric counts if every seed of the row has it. Adds `usage` and `seconds`. */
 export function summariseAblation(cells: readonly AblationCell[], order: readonly string[]): AblationRow[] {
   return order.flatMap((row) => {
     const own = cells.filter((c) => c.row === row).sort((a, b) => a.seed - b.seed);

@@ -2,16 +2,16 @@
  * Systems of several runs on the same test slates, with both levels of uncertainty. For runs s = 1..S of one recipe:
  *
  *   value   mean over s of the system's mean over slates, or of its difference to a baseline in the same run
- *   users   paired bootstrap over users with the runs as they are: what other users would change
- *   seeds   value ± t(S−1) · sd over s / √S: what other seeds would change; needs two runs
- *   both    the half widths of the two, added in quadrature. A little too wide: what is left of a user in a seed is in both
+ *   users   paired bootstrap over users with the runs fixed: how much other users would change
+ *   seeds   value ± t(S−1) · sd over s / √S: how much other seeds would change; needs two runs
+ *   both    the two half widths, added in quadrature. Slightly too wide: the user × seed interaction is in both
  *
- * A comparison of two groups of runs has Welch's standard error and degrees of freedom on the level of seeds.
+ * A comparison of two groups of runs uses Welch's standard error and degrees of freedom for seeds.
  */
 import { type BootstrapOptions, type Estimate, PairedBootstrap } from "./bootstrap.ts";
 import type { Slice } from "./table.ts";
 
-/** What one run's systems scored, aligned with the slates that all runs have. */
+/** Scores of one run's systems, aligned with the slates that all runs share. */
 export interface RunValues {
   /** 1 where the slate holds its true item in this run, else 0. */
   readonly holds: ArrayLike<number>;
@@ -23,7 +23,7 @@ export type Interval = readonly [low: number, high: number];
 
 export interface Uncertain {
   readonly value: number;
-  /** Of each run: a comparison of two groups has none. */
+  /** One value per run; absent when two groups are compared. */
   readonly runs?: readonly number[];
   readonly users: Interval;
   readonly seeds?: Interval;
@@ -57,7 +57,7 @@ export class RunStatistics {
     this.bootstrap = new PairedBootstrap(users, quantities, options);
   }
 
-  /** Systems that every one of the runs has, in the order of the first. */
+  /** Systems that all runs have, in the first run's order. */
   commonSystems(): string[] {
     const [first, ...others] = this.runs;
     return [...(first?.systems.keys() ?? [])].filter((system) => others.every((run) => run.systems.has(system)));
@@ -72,7 +72,7 @@ export class RunStatistics {
     return { ...levels(users, values.length > 1 ? spread(values) : undefined), runs: values };
   }
 
-  /** A system over the runs `a` minus the same over the runs `b`. */
+  /** A system over the runs `a` minus the same system over the runs `b`. */
   compare(a: readonly number[], b: readonly number[], system: string): Uncertain {
     const over = (mean: Means, runs: readonly number[]): number =>
       average(runs.map((run) => this.mean(mean, run, system)));
@@ -112,7 +112,7 @@ function levels({ value, ciLow, ciHigh }: Estimate, seeds: Spread | undefined): 
 
 const average = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
 
-/** Of a sample, n − 1 in the denominator. */
+/** Sample variance, n − 1 in the denominator. */
 function variance(values: readonly number[]): number {
   const m = average(values);
   return values.reduce((sum, v) => sum + (v - m) ** 2, 0) / (values.length - 1);
@@ -130,13 +130,13 @@ function welch(a: readonly number[], b: readonly number[]): Spread {
   return { error: Math.sqrt(va + vb), freedom };
 }
 
-/** 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom, as in every table. */
+/** 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom. */
 const quantiles = [
   ...[12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228],
   ...[2.201, 2.179, 2.16, 2.145, 2.131, 2.12, 2.11, 2.101, 2.093, 2.086],
   ...[2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042],
 ];
 
-/** Between two entries the larger, so the wider interval; above 30 the last. */
+/** Between two entries the larger one, so the interval is wider; above 30 the last. */
 export const studentT = (freedom: number): number =>
   quantiles[Math.min(quantiles.length, Math.max(1, Math.floor(freedom))) - 1] ?? Number.NaN;

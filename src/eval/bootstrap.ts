@@ -43,7 +43,7 @@ export interface Comparison {
   readonly n: number;
 }
 
-/** Resampled means of several quantities on the same slates. Build once, ask for any interval or difference. */
+/** Resampled means of several quantities on the same slates. Build once, then query any interval or difference. */
 export class PairedBootstrap {
   readonly numSlates: number;
   readonly numUsers: number;
@@ -105,7 +105,10 @@ export class PairedBootstrap {
     return { delta, relative: base === 0 ? 0 : delta / base, ciLow, ciHigh, p, n: this.numSlates };
   }
 
-  /** A function of the quantities' means with its percentile interval: a ratio, an average over runs, a difference of averages. */
+  /**
+   * A function of the quantities' means with its percentile interval: a ratio, an average over runs, a difference of
+   * averages.
+   */
   statistic(of: (mean: (q: number) => number) => number): Estimate {
     const B = this.options.resamples;
     const drawn = new Float64Array(B);
@@ -114,7 +117,7 @@ export class PairedBootstrap {
     return { value: of((q) => this.mean(q)), ciLow, ciHigh, n: this.numSlates };
   }
 
-  /** Of quantity q over the slates as they are; 0 without slates. */
+  /** Mean of quantity q over the slates, not resampled; 0 without slates. */
   mean(q: number): number {
     return this.numSlates === 0 ? 0 : (this.means[q] ?? 0);
   }

@@ -1,4 +1,4 @@
-/** What a user may bring to an evaluation: a metric of orders, and a baseline that scores candidates. */
+/** What a user may add to an evaluation: a metric of orders, and a baseline that scores candidates. */
 import type { LabelledSlate, SlateItems } from "../data/slate-items.ts";
 
 /** A slate with an order of its candidates. */
@@ -8,14 +8,16 @@ export interface OrderedSlate {
   readonly order: readonly number[];
 }
 
-/** Pure. Larger is better where it says how good an order is; it need not say that. */
+/** Pure. Larger is better if it measures quality, which it need not. */
 export interface Metric {
-  /** One finite number an order, in their order. An answer that cannot be read is not shown and counts 0, as everywhere. */
+  /**
+   * One finite number per order, in the given order. Unreadable answers are not passed in and count 0, as everywhere.
+   */
   measure(orders: readonly OrderedSlate[]): readonly number[] | Promise<readonly number[]>;
 }
 
 /** A system to compare with. It does not see which candidate is the true one. */
 export interface Baseline {
-  /** For every slate one finite score a candidate, larger is better; equal ones stay in the order of the pre-rank. */
+  /** For every slate one finite score per candidate, larger is better; ties keep the pre-rank order. */
   score(slates: readonly SlateItems[]): readonly (readonly number[])[] | Promise<readonly (readonly number[])[]>;
 }

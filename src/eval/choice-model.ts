@@ -1,6 +1,6 @@
 /**
  * Conditional logit (McFadden): p(candidate j of a slate) = softmax_j(w . f_j), fitted by Newton's method with an L2
- * penalty. Convex, deterministic, a few weights. It calibrates the direct mode and the pre-rank prior (a learned
+ * penalty. Convex, deterministic, few weights. It calibrates the direct mode and the pre-rank prior (a learned
  * weight for the LM's log-likelihood and one per pre-rank position) and ranks by features for the statistical teacher.
  *
  * Shapes: S slates, N candidates, K features.
@@ -10,7 +10,7 @@ export interface ChoiceExample {
   /** Row-major [N, K]. */
   readonly features_NK: Float64Array;
   readonly numCandidates: number;
-  /** What was chosen: 1 for one candidate, or shares that add up to 1 over several (soft labels). */
+  /** What was chosen: 1 for one candidate, or shares over several that sum to 1 (soft labels). */
   readonly truth_N: readonly number[];
 }
 

@@ -9,17 +9,17 @@
 
 /** The six metrics of metrics.json, in its order. */
 export const metricNames = ["R@1", "R@3", "R@5", "N@3", "N@5", "MRR"] as const;
-/** AUC only where slates have several positives: of one positive it says what MRR's rank says. */
+/** AUC only where slates have several positives: with one, it carries the same information as the rank in MRR. */
 export type MetricName = (typeof metricNames)[number] | "AUC";
 
-/** All six for one slate whose single positive stands at `rank` (from 1; Infinity: not there), in metricNames order. */
+/** All six for one slate whose single positive is at `rank` (from 1; Infinity: missing), in metricNames order. */
 export function metricsFromRank(rank: number): readonly number[] {
   return [recallAt(rank, 1), recallAt(rank, 3), recallAt(rank, 5), ndcgAt(rank, 3), ndcgAt(rank, 5), reciprocal(rank)];
 }
 
 /**
- * All six for one slate, from the labels (≥ 0) of its candidates in the order of the answer, in metricNames order. Every
- * candidate must be there; an empty list (no answer) scores 0. With one positive the same numbers as metricsFromRank.
+ * All six for one slate, in metricNames order, from the labels (≥ 0) of its candidates in the order of the answer.
+ * Every candidate must be present; an empty list (no answer) scores 0. With one positive it equals metricsFromRank.
  */
 export function metricsFromLabels(labelsInRankOrder: readonly number[]): readonly number[] {
   const positive = labelsInRankOrder.map((l) => l > 0);
@@ -33,13 +33,15 @@ export const recallAt = (rank: number, k: number): number => (rank <= k ? 1 : 0)
 export const ndcgAt = (rank: number, k: number): number => (rank <= k ? 1 / Math.log2(rank + 1) : 0);
 export const reciprocal = (rank: number): number => (Number.isFinite(rank) ? 1 / rank : 0);
 
-/** Rank from 1 of the first `target` in a best-first list; Infinity when it is not there. */
+/** Rank from 1 of the first `target` in a best-first list; Infinity if it is missing. */
 export function findRank<T>(ranking: readonly T[], target: T): number {
   const at = ranking.indexOf(target);
   return at < 0 ? Number.POSITIVE_INFINITY : at + 1;
 }
 
-/** NDCG@K of graded gains (≥ 0) in ranked order, best first; all-zero gains give 0. Every candidate must be in the list. */
+/**
+ * NDCG@K of graded gains (≥ 0) in ranked order, best first; all-zero gains give 0. Every candidate must be in the list.
+ */
 export function gradedNdcg(gainsInRankOrder: readonly number[], k: number): number {
   const dcg = (gains: readonly number[]): number =>
     gains.slice(0, k).reduce((sum, g, i) => sum + g / Math.log2(i + 2), 0);
@@ -47,7 +49,7 @@ export function gradedNdcg(gainsInRankOrder: readonly number[], k: number): numb
   return ideal === 0 ? 0 : dcg(gainsInRankOrder) / ideal;
 }
 
-/** Share of the positives that stand among the first K; no positives gives 0. */
+/** Share of the positives among the first K; 0 without positives. */
 export function multiRecall(positiveInRankOrder: readonly boolean[], k: number): number {
   const total = positiveInRankOrder.filter(Boolean).length;
   return total === 0 ? 0 : positiveInRankOrder.slice(0, k).filter(Boolean).length / total;

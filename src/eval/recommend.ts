@@ -2,8 +2,8 @@
  * Recommends a system to deploy. It is chosen on validation among the systems that `gr2 serve` supports, including
  * those without a language model: the cheapest of those that do not differ significantly from the best. The best of
  * several is partly best by luck, so its paired interval over users allows for as many comparisons as it has rivals
- * (Bonferroni: level 1 − .05 / rivals). The gain is measured on test. Test results choose nothing, with one exception: a
- * language model that is significantly worse there than the best without one is not recommended. metrics.json, the
+ * (Bonferroni: level 1 − .05 / rivals). The gain is measured on test. Test results choose nothing, with one exception:
+ * a language model that is significantly worse there than the best without one is not recommended. metrics.json, the
  * report, the command line and the service show this sentence and these numbers.
  */
 import { type BootstrapOptions, PairedBootstrap } from "./bootstrap.ts";
@@ -37,7 +37,7 @@ export interface Recommendation {
 export interface Judged {
   readonly system: string;
   readonly values: readonly number[];
-  /** It has a language model whose weight is 0: what it is worth is none of the model's merit. */
+  /** Its language model has weight 0, so none of its value is due to the model. */
   readonly silent?: boolean;
 }
 
@@ -45,7 +45,7 @@ export type Choice = Pick<Recommendation, "system" | "leader" | "margin" | "with
 
 /**
  * @param users user row of each validation slate
- * @param judged systems that are not servable do not count
+ * @param judged systems that cannot be served are ignored
  */
 export function choose(
   users: readonly number[],
@@ -142,8 +142,8 @@ export const formatGain = (c: Pick<ComparisonRow, "delta" | "ci_low" | "ci_high"
 const signed = (x: number): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(4)}`;
 
 /**
- * @param ms of the model, in batches as the evaluation asked it; undefined: none was asked. @param tokens read and
- * written
+ * @param ms model time, in the evaluation's batches; undefined: no model was asked
+ * @param tokens read and written
  */
 function describeCost(system: string, tokens: number, ms: number | undefined): string {
   if (tokens === 0) return `${system}: no language model, less than 1 ms per request.`;
@@ -151,7 +151,7 @@ function describeCost(system: string, tokens: number, ms: number | undefined): s
   return `${system}: ${Math.round(tokens)} tokens${time} per request.`;
 }
 
-/** Stages that a run without a language model would not need. */
+/** Stages that only a run with a language model needs. */
 const modelStages = ["midtrain", "traces", "sft", "rl"];
 
 /** @param seconds of each stage */
@@ -169,7 +169,7 @@ export interface HeadlineNumber {
   readonly row: ComparisonRow;
 }
 
-/** The three numbers that belong to a recommendation, all N@5 on test, in the order they are shown. */
+/** The three numbers shown with a recommendation, all N@5 on test, in display order. */
 export function headlineNumbers(r: Recommendation): HeadlineNumber[] {
   const model = r.language_model;
   return [
@@ -183,7 +183,7 @@ export function headlineNumbers(r: Recommendation): HeadlineNumber[] {
   ];
 }
 
-/** The part of metrics.json that the headline is written from. */
+/** The part of metrics.json used for the headline. */
 export interface HeadlineSource {
   readonly recommendation?: Recommendation;
   readonly systems?: readonly {

@@ -1,18 +1,18 @@
 /**
- * The systems that the evaluation compares: whatever orders the candidates of a slate. One entry says all that the
- * evaluation, the report, the command line and the service need to know of a system; a new system or control is one entry.
- * Entries stand in the order of the results table.
+ * The systems that the evaluation compares: anything that orders the candidates of a slate. One entry holds everything
+ * the evaluation, the report, the command line and the service need to know about a system; adding one takes one entry.
+ * Entries are in the order of the results table.
  *
  * Not here: how an order is computed (stages/evaluation), how orders are compared (table.ts).
  */
 import type { Mode } from "../prompts/rerank.ts";
 
-/** Stages that leave a language model; base: a pretrained one as it was before any of them. */
+/** Stages that leave a language model; base: the pretrained model before any of them. */
 export type LanguageModelStage = "base" | "midtrain" | "sft" | "rl";
 
 /**
- *   input     the order that came in
- *   scores    scores that were there before, or that somebody brings
+ *   input     the input order
+ *   scores    existing scores, or a user's baseline
  *   evidence  the evidence's scores, no language model
  *   prior     the fitted prior's scores, no language model
  *   think, answer, direct   see Mode; direct is the likelihood times the prior
@@ -20,7 +20,7 @@ export type LanguageModelStage = "base" | "midtrain" | "sft" | "rl";
 export type SystemMode = "input" | "scores" | "evidence" | "prior" | Mode;
 
 /**
- * What a control changes of the system it is a control of.
+ * What a control changes in its system.
  *
  *   other-history     the history of another user
  *   other-reasoning   the reasoning of another slate
@@ -29,7 +29,10 @@ export type SystemMode = "input" | "scores" | "evidence" | "prior" | Mode;
  */
 export type Change = "other-history" | "other-reasoning" | "other-order" | "compressed";
 
-/** Modes that write no reasoning and ask the language model at most once: what `gr2 serve` answers requests of mode direct with. */
+/**
+ * Modes without reasoning and with at most one model call: those with which `gr2 serve` answers requests of mode
+ * direct.
+ */
 export const quickModes: readonly SystemMode[] = ["evidence", "prior", "direct"];
 
 /** What an answer costs, cheapest first. */
@@ -42,27 +45,27 @@ interface Entry {
   /** Whose weights answer; absent: no language model. */
   readonly stage?: LanguageModelStage;
   readonly mode: SystemMode;
-  /** Systems that it is compared with, besides prerank, prior and evidence. */
+  /** Systems it is compared with, besides prerank, prior and evidence. */
   readonly comparedWith?: readonly string[];
   /** `gr2 serve` can answer with it. */
   readonly servable: boolean;
   readonly cost: CostClass;
-  /** For people, in a few words. */
+  /** A short description. */
   readonly description: string;
 }
 
-/** baseline: what is there without GR2's models; policy: what is trained; control: a policy that something was taken from. */
+/** baseline: exists without GR2's models; policy: a trained system; control: a policy with something taken away. */
 export type System =
   | (Entry & { readonly kind: "baseline" | "policy" })
   | (Entry & {
       readonly kind: "control";
-      /** The system that it is a control of. */
+      /** The system it is a control for. */
       readonly of: string;
       readonly change: Change;
       readonly servable: false;
     });
 
-/** What metrics.json says of a system. */
+/** A system's entry in metrics.json. */
 export type SystemEntry = Pick<System, "name" | "kind" | "servable" | "cost" | "description"> & {
   /** Per request on test, mean. */
   readonly prompt_tokens: number;
@@ -270,7 +273,7 @@ export const systems: readonly System[] = [
 
 const byName: ReadonlyMap<string, System> = new Map(systems.map((s) => [s.name, s]));
 
-/** Undefined: metrics of another version name a system that this one does not have. */
+/** Undefined if this version has no such system (metrics of another version may name one). */
 export const findSystem = (name: string): System | undefined => byName.get(name);
 
 /** One of several pre-rankers whose lists were fused. */
@@ -279,19 +282,19 @@ export const prerankerSystem = (preranker: string): System => ({
   description: `pre-ranker ${preranker} alone; of all slates, its own list`,
 });
 
-/** Scores that somebody brings (eval.baselines). */
+/** A user's scores (eval.baselines). */
 export const broughtSystem = (name: string, description: string): System => ({
   ...{ name, mode: "scores", kind: "baseline", servable: false, cost: "none", description },
 });
 
 /**
- * Whether it is one of GR2's own, not a baseline nor a control.
- * @param known the systems of a run; those of the registry are known anyway
+ * Whether it is one of GR2's own systems, neither a baseline nor a control.
+ * @param known the systems of a run; those in the registry are always known
  */
 export const isPolicy = (name: string, known: readonly Pick<System, "name" | "kind">[] = []): boolean =>
   (known.find((s) => s.name === name) ?? findSystem(name))?.kind === "policy";
 
-/** What a system is compared with: the pre-rank, what there is without a language model, what it was trained from. */
+/** What a system is compared with: the pre-rank, the best without a language model, the system it was trained from. */
 export const baselinesFor = (name: string): readonly string[] => [
   "prerank",
   "prior",
@@ -303,6 +306,6 @@ export const baselinesFor = (name: string): readonly string[] => [
 export const servable = (modes: readonly SystemMode[]): readonly System[] =>
   systems.filter((s) => s.servable && modes.includes(s.mode));
 
-/** The system of the same weights that answers in another mode. */
+/** The system with the same weights and another mode. */
 export const sibling = (system: System, mode: SystemMode): System | undefined =>
   systems.find((s) => s.stage === system.stage && s.mode === mode && s.kind === system.kind);

@@ -1,10 +1,12 @@
 /**
- * The results table of metrics.json: one row a system × slice × metric, one comparison a system × baseline × slice × metric.
+ * The results table of metrics.json: one row per system × slice × metric, one comparison per system × baseline × slice
+ * × metric.
  *
- * Slates of a log can have several positives: then a system gives labels instead of ranks, and AUC joins the metrics.
+ * Logged slates can have several positives: systems then give labels instead of ranks, and AUC is added to the metrics.
  *
  * Slices. `conditional`: slates whose true item is among the candidates. `end_to_end`: all slates; where the pre-ranker
- * missed, every system scores 0, unless it is a pre-ranker with a list of its own. Metrics of a user's are in the first alone.
+ * missed, every system scores 0, unless it is a pre-ranker with a list of its own. User metrics are only in
+ * `conditional`.
  */
 import { type BootstrapOptions, PairedBootstrap } from "./bootstrap.ts";
 import { gradedAuc, type MetricName, metricNames, metricsFromLabels, metricsFromRank } from "./metrics.ts";
@@ -40,9 +42,9 @@ export interface ComparisonRow {
 /** What a system answered on each conditional slate, in the order of `TableInput.users`. */
 export type SystemAnswers = {
   readonly system: string;
-  /** Where it has a list of its own: rank of the target there on every slate, the missed ones after the others. */
+  /** If it has a list of its own: the target's rank in it for every slate, missed slates last. */
   readonly ownRanks?: readonly number[];
-  /** Of metrics that a recipe names: the value on each conditional slate. Every system has the same. */
+  /** Values of the recipe's own metrics on each conditional slate. Every system has the same metrics. */
   readonly brought?: Readonly<Record<string, readonly number[]>>;
 } & (
   | {
@@ -61,7 +63,7 @@ export interface TableInput {
   /** User row of each slate the pre-ranker missed; empty leaves out the end_to_end slice. */
   readonly missedUsers: readonly number[];
   readonly systems: readonly SystemAnswers[];
-  /** What each system is compared with; names that are not among the systems do not count. */
+  /** What each system is compared with; names of absent systems are ignored. */
   readonly baselinesFor: (system: string) => readonly string[];
   readonly bootstrap?: Partial<BootstrapOptions>;
 }
@@ -74,7 +76,7 @@ export function resultsTable(input: TableInput): { rows: MetricRow[]; comparison
   const ours: readonly MetricName[] = input.systems.some(hasSeveralPositives) ? [...metricNames, "AUC"] : metricNames;
   const brought = Object.keys(input.systems[0]?.brought ?? {});
   for (const slice of slices) {
-    // What a metric of a user's is worth on a missed slate, nobody knows.
+    // The value of a user's metric on a missed slate is unknown.
     const names: readonly string[] = slice === "conditional" ? [...ours, ...brought] : ours;
     const M = names.length;
     const users = slice === "conditional" ? input.users : [...input.users, ...input.missedUsers];

@@ -1,6 +1,6 @@
 /**
- * Feature rows of a slate: the columns of the families that are switched on and for which the data has something. Raw
- * values, NaN where something is not known; trees take them as they are, the listwise regression standardises them.
+ * Feature rows of a slate: the columns of the enabled families for which there is data. Raw values, NaN where unknown;
+ * trees use them unchanged, the listwise regression standardises them.
  *
  * Shapes: N candidates, F features; features_NF row-major.
  */
@@ -18,7 +18,7 @@ export class Features {
   readonly families: readonly FamilyName[];
   private readonly parts: readonly Family[];
 
-  /** @param experts names of the pre-rankers whose own scores the slates carry */
+  /** @param experts names of the pre-rankers whose scores the slates carry */
   constructor(items: ItemTable, statistics: Statistics, on: readonly FamilyName[], experts: readonly string[] = []) {
     const make: Readonly<Record<FamilyName, () => Family | undefined>> = {
       collaborative: () => collaborative(statistics, experts),
@@ -36,7 +36,7 @@ export class Features {
     return this.names.length;
   }
 
-  /** Writes the rows of all candidates from out[at] on. */
+  /** Writes the rows of all candidates, starting at out[at]. */
   write(input: FeatureInput, out: Float32Array, at = 0): void {
     let column = at;
     for (const part of this.parts) {

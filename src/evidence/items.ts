@@ -1,13 +1,13 @@
 /**
- * What is known of the items themselves, in a form fast to compare: brand, categories, the words of the title, the year in
- * it, the text embedding. Pure; the embeddings are the run's own (stage embed), frozen.
+ * Item metadata in a form that is fast to compare: brand, categories, words and year of the title, text embedding.
+ * Pure; the embeddings are the run's own (stage embed), frozen.
  *
  * Shapes: I items, D dimensions. Sparse rows: entries starts[i] … starts[i + 1].
  */
 import type { Item } from "../data/types.ts";
 import { principalAxes } from "./latent.ts";
 
-/** Sparse weights a row: categories or words. */
+/** Sparse weights per row: categories or words. */
 export interface SparseRows {
   readonly starts: Int32Array;
   /** Ascending within a row. */
@@ -26,19 +26,19 @@ export interface ItemTable {
   readonly numItems: number;
   /** Brand number; -1: none. */
   readonly brand_I: Int32Array;
-  /** Inverse document frequency of each of the item's categories; rows sum to anything. */
+  /** Inverse document frequency of each of the item's categories; rows are not normalised. */
   readonly categories: SparseRows;
-  /** TF-IDF of the title's words, each row of unit norm. Words of one item alone are left out: they match nothing. */
+  /** TF-IDF of the title's words, each row of unit norm. Words of a single item match nothing and are left out. */
   readonly words: SparseRows;
   /** A four-digit year in brackets in the title; NaN without one. */
   readonly year_I: Float64Array;
   readonly embeddings?: ItemVectors;
 }
 
-/** Dimensions that embeddings are cut to: cosines of 64 principal components cost a sixth of MiniLM's 384. */
+/** Dimensions kept of embeddings: cosines of 64 principal components cost a sixth of MiniLM's 384. */
 const embeddingDims = 64;
 
-/** @param embeddings one row an item, as stage embed wrote them */
+/** @param embeddings one row per item, as stage embed wrote them */
 export function itemTable(
   items: readonly Item[],
   embeddings?: { readonly rows: number; readonly cols: number; readonly data: Float32Array },
@@ -65,7 +65,7 @@ export function itemTable(
   };
 }
 
-/** Share of two items' weights that they have in common (weighted Jaccard); 0 where one has none. */
+/** Weighted Jaccard similarity of two items; 0 if either has no weights. */
 export function overlap({ starts, ids, weights }: SparseRows, a: number, b: number): number {
   let [both, either] = [0, 0];
   let [i, j] = [starts[a] as number, starts[b] as number];
@@ -81,7 +81,7 @@ export function overlap({ starts, ids, weights }: SparseRows, a: number, b: numb
   return either === 0 ? 0 : both / either;
 }
 
-/** Numbers names from 0 in the order they come. */
+/** Numbers names from 0 in order of first appearance. */
 function numbering(): (name: string) => number {
   const numbers = new Map<string, number>();
   return (name) => {
@@ -98,7 +98,7 @@ function count(words: readonly string[]): Map<string, number> {
   return counts;
 }
 
-/** @param least rows that a name must be in to be kept */
+/** @param least rows a name must occur in to be kept */
 function sparse(
   rows: readonly ReadonlyMap<string, number>[],
   weight: (count: number, idf: number) => number,

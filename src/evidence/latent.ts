@@ -1,7 +1,7 @@
 /**
  * Latent factors of who-interacted-with-what: the leading right singular vectors V of the binary user × item matrix
- * (PureSVD: Cremonesi et al. 2010). Affinity of a history H to item j = Σ_{h∈H} V_h · V_j; rotation of V changes nothing.
- * The same iteration finds the principal axes of item embeddings.
+ * (PureSVD: Cremonesi et al. 2010). Affinity of a history H to item j = Σ_{h∈H} V_h · V_j; rotation of V changes
+ * nothing. The same iteration finds the principal axes of item embeddings.
  */
 import { Rng } from "../core/rng.ts";
 import type { TrainingView } from "../data/split.ts";
@@ -36,7 +36,7 @@ export function fitLatentFactors(training: TrainingView, dimensions = 16, iterat
   return { dimensions: D, factors_ID: V };
 }
 
-/** Rows looked at for principal axes at most, spread evenly. */
+/** Most rows used for principal axes, spread evenly. */
 const axisRows = 20_000;
 
 /**
@@ -81,7 +81,7 @@ export function principalAxes(
   return V;
 }
 
-/** Modified Gram–Schmidt on the columns; a column without a part of its own becomes zero. */
+/** Modified Gram–Schmidt on the columns; a linearly dependent column becomes zero. */
 function orthonormalise(V: Float64Array, rows: number, D: number): void {
   for (let d = 0; d < D; d++) {
     let before = 0;

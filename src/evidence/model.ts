@@ -1,8 +1,8 @@
 /**
- * A fitted evidence model: from the feature rows of a slate to a score a candidate, in log-odds, so that softmax(scores) is
+ * A fitted evidence model: maps the feature rows of a slate to one score per candidate, in log-odds: softmax(scores) is
  * its belief. Three kinds: boosted trees (LambdaMART), a listwise logistic regression, which needs no worker, and both
- * stacked, each with a weight fitted on scores out of sample: trees alone overfit small data, a regression alone misses
- * what features mean together.
+ * stacked, with weights fitted on out-of-sample scores: trees alone overfit small data, a regression alone misses
+ * interactions of features.
  *
  * Shapes: N candidates, F features; features_NF row-major.
  */
@@ -13,9 +13,9 @@ export interface EvidenceModel {
   readonly kind: SavedModel["kind"];
   /** Names of the columns it was fitted on. */
   readonly features: readonly string[];
-  /** One score a candidate. */
+  /** One score per candidate. */
   scores(features_NF: Float32Array, numCandidates: number): number[];
-  /** What can be written down and opened again. */
+  /** A serialisable form that can be opened again. */
   toJSON(): SavedModel;
 }
 
@@ -23,16 +23,16 @@ export type SavedModel =
   | {
       readonly kind: "lambdamart";
       readonly features: readonly string[];
-      /** What the trees' sums are multiplied by to become log-odds. */
+      /** Factor that turns the trees' sums into log-odds. */
       readonly scale: number;
-      /** LightGBM's text format: its own tools read it too. */
+      /** LightGBM's text format, which its own tools read too. */
       readonly trees: string;
     }
   | { readonly kind: "listwise"; readonly features: readonly string[]; readonly weights: readonly number[] }
   | {
       readonly kind: "stacked";
       readonly features: readonly string[];
-      /** Models over the same features, and what each one's scores weigh. */
+      /** Models over the same features, and the weight of each one's scores. */
       readonly parts: readonly { readonly weight: number; readonly model: SavedModel }[];
     };
 
@@ -90,9 +90,9 @@ function stacked(saved: SavedModel & { kind: "stacked" }): EvidenceModel {
 }
 
 /**
- * What the scores of several models weigh in their sum, as log-odds: a conditional logit on scores that are out of sample.
- * Never negative: a model that only helps as the opposite of what it was fitted to say is left out.
- * @param slates per slate, per model, one score a candidate
+ * Weights that sum the scores of several models into log-odds: a conditional logit on out-of-sample scores. Never
+ * negative: a model that only helps with its sign reversed is left out.
+ * @param slates per slate, per model, one score per candidate
  */
 export function stackWeights(
   slates: readonly { readonly scores: readonly (readonly number[])[]; readonly truth_N: readonly number[] }[],
@@ -146,7 +146,7 @@ export function fitListwise(features: readonly string[], lessons: readonly Lesso
   });
 }
 
-/** The factor that makes scores log-odds: a conditional logit on scores that are out of sample. Never negative. */
+/** The factor that makes scores log-odds: a conditional logit on out-of-sample scores. Never negative. */
 export function logOddsScale(
   slates: readonly { readonly scores: readonly number[]; readonly truth_N: readonly number[] }[],
 ): number {
@@ -162,7 +162,9 @@ export function logOddsScale(
   return Math.max(0, scale);
 }
 
-/** Every column standardised over the slate: only differences between candidates count. What is not known is the mean. */
+/**
+ * Every column standardised over the slate: only differences between candidates count. Unknown values become the mean.
+ */
 export function withinSlate(features_NF: Float32Array, numCandidates: number): Float64Array {
   const N = numCandidates;
   const F = features_NF.length / Math.max(1, N);

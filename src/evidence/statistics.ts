@@ -1,6 +1,6 @@
 /**
- * What a training view says about items and pairs of items: popularity, co-occurrence, transitions, latent factors, when
- * an item was chosen. Whoever builds it decides whose sequences it holds; features.ts asks it.
+ * Statistics of a training view about items and pairs of items: popularity, co-occurrence, transitions, latent factors,
+ * times of choice. The caller decides whose sequences the view holds; features.ts uses them.
  */
 import type { TrainingView } from "../data/split.ts";
 import { countNeighbours, type Neighbours } from "../prerank/neighbours.ts";
@@ -12,11 +12,11 @@ const shrinkage = 10;
 /** Share of the view's time span that counts as recent. */
 const recentShare = 0.05;
 
-/** Build once a view. Memory: one entry a co-occurring pair. */
+/** Build once per view. Memory: one entry per co-occurring pair. */
 export class Statistics {
   readonly numItems: number;
   readonly neighbours: Neighbours;
-  /** Of entry (row i, column j) of the neighbours: how often i came directly after j. */
+  /** For entry (row i, column j) of the neighbours: how often i came directly after j. */
   readonly transitionsBack: Float64Array;
   readonly latent: LatentFactors;
   readonly logPopularity_I: Float64Array;
@@ -65,7 +65,7 @@ export class Statistics {
     return k < 0 ? 0 : this.similarityAt(k, a, b);
   }
 
-  /** The same of entry k = (a, b) of the neighbours. */
+  /** The same for entry k = (a, b) of the neighbours. */
   similarityAt(k: number, a: number, b: number): number {
     const { cooccurrence, counts } = this.neighbours;
     return (cooccurrence[k] as number) / (Math.sqrt((counts[a] as number) * (counts[b] as number)) + shrinkage);
@@ -76,7 +76,7 @@ export class Statistics {
     return this.itemTimes[item] ?? none;
   }
 
-  /** Entry of (row, column) in the neighbours; -1: the two never occur together. */
+  /** Index of entry (row, column) in the neighbours; -1: the two never occur together. */
   find(row: number, column: number): number {
     const { starts, columns } = this.neighbours;
     let low = starts[row] ?? 0;

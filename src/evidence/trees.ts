@@ -1,10 +1,11 @@
 /**
- * Evaluates gradient-boosted trees that LightGBM fitted, from its text format, to the same numbers as LightGBM's own predict.
+ * Evaluates gradient-boosted trees that LightGBM fitted, from its text format, to the same numbers as LightGBM's own
+ * predict.
  *
- * By QuickScorer (Lucchese et al., SIGIR 2015): instead of walking each tree, all nodes that test a feature are passed in the
- * order of their thresholds, and each whose test fails strikes out the leaves under its left child; what is left of a tree's
- * leaves, leftmost, is the one the row falls into. No branch depends on the data in a way a processor cannot foresee, so it is
- * several times faster than walking. A tree may have 32 leaves: one bit each.
+ * By QuickScorer (Lucchese et al., SIGIR 2015): instead of walking each tree, visit all nodes that test a feature in
+ * threshold order; each node whose test fails removes the leaves under its left child. The leftmost remaining leaf of a
+ * tree is the one the row falls into. Without unpredictable branches this is several times faster than walking. A tree
+ * may have 32 leaves, one bit each.
  *
  * Shapes: N rows, F features, T trees.
  */
@@ -20,7 +21,7 @@ export interface Trees {
   /** A value above its threshold goes right. */
   readonly thresholds: Float64Array;
   readonly tree: Int32Array;
-  /** The tree's leaves without those under the node's left child. */
+  /** The tree's leaves except those under the node's left child. */
   readonly masks: Int32Array;
   /** The nodes that send NaN to the right, likewise. */
   readonly nanStarts: Int32Array;
@@ -30,7 +31,7 @@ export interface Trees {
   readonly leaves: Float64Array;
 }
 
-/** Sums of leaf values, one a row; rows are features_NF row-major. */
+/** Sums of leaf values, one per row; rows are features_NF row-major. */
 export function predictTrees(trees: Trees, features_NF: Float32Array, out: Float64Array): void {
   const { numFeatures: F, numTrees: T, starts, thresholds, tree, masks, nanStarts, nanTree, nanMasks, leaves } = trees;
   const left = new Int32Array(T);
@@ -71,7 +72,7 @@ interface Node {
 
 /**
  * @param model LightGBM's text (Booster.model_to_string)
- * @throws CheckpointError naming what of the text cannot be evaluated
+ * @throws CheckpointError naming the part of the text that cannot be evaluated
  */
 export function parseTrees(model: string): Trees {
   const [head = "", ...sections] = model.split(/^Tree=\d+$/m);
@@ -126,12 +127,13 @@ function parseNodes(values: Values, leafValues: readonly number[], tree: number,
     const [left, right] = [lefts[child], rights[child]];
     if (threshold === undefined || feature === undefined || decision === undefined)
       throw damaged(`tree ${tree} names a node that is not there`);
-    // A node is numbered after its parent, so that no walk is endless.
+    // A node is numbered after its parent, so every walk ends.
     if (left === undefined || right === undefined || child <= parent)
       throw damaged(`tree ${tree} names a node that is not there`);
     const underLeft = visit(left, child);
     const underRight = visit(right, child);
-    // decision_type: bit 0 categories, bit 1 the default is left, bits 2 and 3 what counts as missing: 0 nothing (then NaN
+    // decision_type: bit 0 categories, bit 1 the default is left, bits 2 and 3 what counts as missing: 0 nothing (NaN
+    // then
     // is 0), 1 zeros, 2 NaN.
     const missing = (decision >> 2) & 3;
     if ((decision & 1) !== 0 || missing === 1) throw damaged(`tree ${tree} has a decision of type ${decision}`);
@@ -160,7 +162,7 @@ function parseFields(section: string): Values {
   };
 }
 
-/** LightGBM writes `inf` for the threshold that tells NaN from all else. */
+/** LightGBM writes `inf` for the threshold that separates NaN from everything else. */
 const parseNumber = (text: string): number => Number(text.replace(/^(-?)inf$/, "$1Infinity"));
 
 function segmentStarts(nodes: readonly Node[], numFeatures: number): Int32Array {

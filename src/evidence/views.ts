@@ -1,12 +1,13 @@
 /**
- * Whose sequences the statistics behind a slate's features hold. Nothing of the answer is ever among them, and training,
- * validation and test slates see them alike, so that what a model learns from some holds for the others:
+ * Whose sequences go into the statistics for a slate's features. They never include anything of the answer, and treat
+ * training, validation and test slates alike, so what a model learns from some holds for the others:
  *
  *   training slates (mid-training and re-rank segment) of a user in fold k    the other folds' users
  *   validation and test slates                                               all users, up to where their slates begin
  *
- * both through the re-rank segment. A user's own earlier interactions say nothing of unseen candidates, so that "all users" and
- * "the others" differ by a fold's worth of data alone; and with all users a slate can be scored again when the model serves.
+ * both through the re-rank segment. A user's own earlier interactions say nothing about unseen candidates, so "all
+ * users" and "the others" differ only by a fold's worth of data; and with all users a served slate can be scored the
+ * same way.
  *
  *   refit         through the validation segment instead; validation slates are then treated like training slates
  *   global time   no statistics from after a slate's segment begins: training slates see the others through the mid-training
@@ -21,7 +22,7 @@ export interface ViewPlan {
   readonly view: TrainingView;
   /** Segments whose slates it is for. */
   readonly segments: readonly Segment[];
-  /** Fold of users whose slates it is for, none of whom it holds; undefined: all users. */
+  /** The fold of users whose slates it is for, all excluded from it; undefined: all users. */
   readonly fold: number | undefined;
 }
 
@@ -31,11 +32,11 @@ export interface ViewOptions {
   readonly seed: number;
 }
 
-/** Fold of a user, by the user's id, so that it does not depend on who else is in the data. */
+/** Fold of a user, by the user's id, so it does not depend on who else is in the data. */
 export const assignUserFold = (data: SplitDataset, user: number, o: Pick<ViewOptions, "folds" | "seed">): number =>
   Math.floor(unitHash(o.seed, "evidence-fold", String(data.dataset.sequences[user]?.user ?? user)) * o.folds);
 
-/** Every slate of every segment belongs to exactly one; the last is that of test slates. Checked for leaks. */
+/** Every slate of every segment belongs to exactly one view; the last is for test slates. Checked for leaks. */
 export function planViews(data: SplitDataset, o: ViewOptions): ViewPlan[] {
   const byTime = data.cuts !== undefined;
   const late = o.refit ? "validation" : "rerank";

@@ -1,7 +1,7 @@
 /**
- * How much memory of the worker's device a recipe needs, stage by stage, before anything is loaded; whether it fits, and
- * which settings to change if not. Pure arithmetic over the recipe and the model's shape; it follows what the worker does
- * (float32 masters of what is trained, bfloat16 as an autocast, logits in chunks, prompts computed once).
+ * How much memory a recipe needs on the worker's device, stage by stage, before anything is loaded; whether it fits,
+ * and which settings to change if not. Pure arithmetic over the recipe and the model's shape, following what the worker
+ * does (float32 masters of trained weights, bfloat16 autocast, logits in chunks, prompts computed once).
  *
  * P parameters, T trained ones, B bytes of a stored number. Everything in bytes.
  *   weights      full: 4P.  LoRA: B (P - rows of codes) + 4T
@@ -35,7 +35,7 @@ export interface MemoryPlan {
   readonly phases: readonly Phase[];
   /** Total of the largest phase. */
   readonly peak: number;
-  /** Weights, gradients and optimizer of the largest phase: what no smaller batch can lower. */
+  /** Weights, gradients and optimizer of the largest phase: no smaller batch lowers it. */
   readonly fixed: number;
   /** peak is at most `usable` of the device. */
   readonly fits: boolean;
@@ -43,7 +43,7 @@ export interface MemoryPlan {
   readonly change: readonly string[];
 }
 
-/** Share of a device that may be planned for; the rest is the allocator's and other processes'. */
+/** Usable share of a device; the rest is left to the allocator and other processes. */
 export const usable = 0.92;
 
 /** Interpreter, libraries and the device's context; measured (bench/plan.ts). */
@@ -52,13 +52,13 @@ const runtimeBytes = { cpu: 0.75 * 2 ** 30, cuda: 0.9 * 2 ** 30 };
 const logitsAtOnce = { cpu: 2 ** 21, cuda: 2 ** 27 };
 const minLogitRows = 64;
 const preferredTokensCpu = 2048;
-/** Families whose ordinary layers the worker lays out anew while it samples: a second copy of the weights. */
+/** Families whose layers the worker copies into another layout for sampling: a second copy of the weights. */
 const laidOutFamilies: ReadonlySet<string> = new Set(["llama", "qwen2", "qwen3"]);
 /** Tokens of a title, on average, and of the instructions of the two formats. */
 const titleTokens = 24;
 const instructionTokens = { compact: 12, json: 240 };
 
-/** @param added tokens put behind the vocabulary: markers and codes */
+/** @param added tokens added to the vocabulary: markers and codes */
 export function planMemory(config: Config, shape: ModelShape, added: number, device: Device): MemoryPlan {
   const plan = planned(config, shape, added, device);
   return { ...plan, change: plan.fits ? [] : changes(config, shape, added, device) };
@@ -125,7 +125,7 @@ function phase(name: string, some: Partial<Record<Part, number>>): Phase {
 export const countAsked = ({ prompts, prerank }: Config): number =>
   prompts.candidates > 0 ? Math.min(prompts.candidates, prerank.candidates) : prerank.candidates;
 
-/** Tokens of a prompt, of a response behind it, and of a mid-training document, about. */
+/** Approximate tokens of a prompt, of its response and of a mid-training document. */
 export function countTokens(config: Config): { prompt: number; response: number; document: number } {
   const { prompts, sid, decoding, midtrain } = config;
   const item = sid.levels + (sid.format === "wrapped" ? 2 : 0);
@@ -152,13 +152,14 @@ function activationBytes(
   const [C, I] = [s.hiddenSize, s.intermediateSize];
   const [q, kv] = [s.heads * s.headDim, s.kvHeads * s.headDim];
   const b = half ? 2 : 4;
-  // Two norms, in float32 whatever the autocast: input, normalised, output; under autocast the output once more as bfloat16.
+  // Two norms, in float32 whatever the autocast: input, normalised, output; under autocast the output once more as
+  // bfloat16.
   const norms = 2 * (3 * 4 * C + (half ? 2 * C : 0)) + (hasQkNorm(s) ? 2 * 4 * (q + kv) : 0);
-  // Query, key and value with their heads repeated, copies of them side by side for the packed blocks, and the output twice.
+  // Query, key and value with heads repeated, contiguous copies of them for the packed blocks, and the output twice.
   const attention = b * (7 * q + 2 * kv);
   const capped = s.family === "gemma2" ? 3 * 4 * s.heads * longest : 0;
   const mlp = 4 * b * I;
-  // LoRA's dropout keeps the input of every adapted layer once more, and what it masked.
+  // LoRA's dropout keeps another copy of every adapted layer's input, and its mask.
   const { lora } = config.model;
   const layers = linearLayers(s);
   const inputs = lora.targets.reduce((n, name) => n + (layers[name]?.[0] ?? 0), 0);
@@ -167,7 +168,7 @@ function activationBytes(
   // Gradients on their way back through one block.
   const transient = 4 * (3 * C + 3 * I);
   const kept = config.model.gradientCheckpointing ? (full || !half ? 4 : 2) * C * s.layers + block : block * s.layers;
-  // bfloat16 copies of float32 masters, which a graph holds on to.
+  // bfloat16 copies of float32 masters, which the autograd graph keeps alive.
   const copies =
     full && half ? (2 * countParameters(s, 0).blocks) / (config.model.gradientCheckpointing ? s.layers : 1) : 0;
   return tokens * (kept + transient + 3 * 4 * C) + copies;
@@ -178,7 +179,7 @@ function logitBytes(rows: number, s: ModelShape, full: boolean, device: Device):
   return 4 * 4 * chunk + (full ? 4 * rows * s.hiddenSize : 0);
 }
 
-/** Suffix buffers double as they grow, and the old one lives while it is copied: half as much again. */
+/** Suffix buffers double as they grow, and the old one exists while it is copied: half as much again. */
 function cacheBytes(
   config: Config,
   s: ModelShape,
@@ -192,7 +193,7 @@ function cacheBytes(
   return 1.5 * tokens * 2 * s.layers * s.kvHeads * s.headDim * b + 3 * 4 * responses * rows;
 }
 
-/** Each is tried on top of those before it; those that turn out not to be needed are left out again. */
+/** Each change is tried on top of the previous ones; those that turn out unnecessary are removed. */
 function changes(config: Config, shape: ModelShape, added: number, device: Device): string[] {
   const { runtime, model } = config;
   const steps: [string, (c: Config) => Config][] = [];

@@ -41,7 +41,7 @@ export function readShape(json: Readonly<Record<string, unknown>>, origin: strin
     headDim: number("head_dim", hiddenSize / heads),
     intermediateSize: number("intermediate_size"),
     vocabSize: number("vocab_size"),
-    // what transformers takes where the config is silent
+    // transformers' own default if the config does not say
     tied: typeof json.tie_word_embeddings === "boolean" ? json.tie_word_embeddings : family.startsWith("gemma"),
   };
 }
@@ -75,7 +75,7 @@ const table: Readonly<Record<string, Row>> = {
 /** Hub ids with a known shape. */
 export const knownModels: readonly string[] = Object.keys(table);
 
-/** By hub id, or by the last part of a path; endings such as -Instruct or -Base do not matter. */
+/** By hub id, or by the last part of a path; suffixes such as -Instruct or -Base are ignored. */
 export function knownShape(path: string): ModelShape | undefined {
   const matches = (id: string): boolean =>
     [id, id.slice(id.indexOf("/") + 1)].some((name) => {
@@ -106,10 +106,10 @@ export function linearLayers(s: ModelShape): Readonly<Record<string, readonly [i
   };
 }
 
-/** Whether queries and keys pass a norm of their own. */
+/** Whether queries and keys are normalised. */
 export const hasQkNorm = (s: ModelShape): boolean => s.family === "qwen3" || s.family === "gemma3_text";
 
-/** Parameters with so many rows in embedding and output layer. */
+/** Parameters, given the number of rows in embedding and output layer. */
 export function countParameters(
   s: ModelShape,
   rows = s.vocabSize,

@@ -1,15 +1,16 @@
 /**
- * How long a recipe takes, stage by stage, before anything runs: floating-point work from the recipe and the data's size,
- * divided by rates that were measured (docs/data.md, "Minutes"). Within a factor of two; it says which stage will cost most.
+ * How long a recipe takes, stage by stage, before anything runs: floating-point work from the recipe and the data's
+ * size, divided by measured rates (docs/data.md, "Minutes"). Accurate within a factor of two; enough to see which stage
+ * costs most.
  *
- * Work of the language model, in multiply-adds of P parameters and T tokens: 6 P T to learn, 2 P T to score. P counts the
- * blocks and one vocabulary's rows.
+ * Work of the language model, in multiply-adds of P parameters and T tokens: 6 P T to learn, 2 P T to score. P counts
+ * the blocks and one vocabulary's rows.
  */
 import type { Config } from "../config/schema.ts";
 import { countAsked, countTokens } from "./memory.ts";
 import { countParameters, type ModelShape } from "./shape.ts";
 
-/** What the time depends on, after cleaning. */
+/** The cleaned data's size, on which the time depends. */
 export interface DataSize {
   readonly users: number;
   readonly items: number;
@@ -25,35 +26,35 @@ export interface StageTime {
 
 /** Rates of one core of the machine they were measured on. */
 const rates = {
-  /** Rows read, cleaned and split, a second. */
+  /** Rows read, cleaned and split per second. */
   rows: 60_000,
-  /** Embedding (MiniLM, six layers): items and characters a second; the two add up. */
+  /** Embedding (MiniLM, six layers): items and characters per second; their times add up. */
   texts: 110,
   characters: 14_000,
-  /** Items quantised, an epoch, a second. */
+  /** Items quantised per second and epoch. */
   quantised: 28_000,
-  /** Learning and scoring, multiply-adds a second. */
+  /** Learning and scoring, multiply-adds per second. */
   learning: 25e9,
   scoring: 25e9,
-  /** SASRec's, whose products are small. */
+  /** SASRec's, whose matrices are small. */
   sasrec: 16e9,
-  /** Slates of the pre-rankers and the teacher, a second. */
+  /** Slates of the pre-rankers and the teacher per second. */
   slates: 2_000,
-  /** Candidates whose features are computed and learned from, a second. */
+  /** Candidates per second whose features are computed and learned from. */
   evidence: 60_000,
 } as const;
-/** Of all slates, those that hold the true item: what calibration and evaluation score. */
+/** Share of slates that hold the true item, which calibration and evaluation score. */
 const hitRate = 0.2;
-/** What evaluation costs in passes over its slates: systems and controls share much of their work. */
+/** Evaluation's cost in passes over its slates: systems and controls share much of their work. */
 const systems = 3;
-/** Of SFT's work: prompts are computed once for all their candidates. */
+/** Share of SFT's work that remains because prompts are computed once for all their candidates. */
 const promptsOnce = 0.6;
 /** Start of a stage with a worker, seconds. */
 const start = 6;
 
 /**
- * @param cores that the worker may use
- * @param speed of one core, relative to the one that was measured
+ * @param cores number the worker may use
+ * @param speed of one core, relative to the one the rates were measured on
  */
 export function estimateTime(
   config: Config,
@@ -65,10 +66,10 @@ export function estimateTime(
 ): StageTime[] {
   const { blocks } = countParameters(shape, 0);
   const parameters = blocks + (shape.vocabSize + added) * shape.hiddenSize;
-  // Histories are as long as they are, up to what is shown.
+  // Histories are at most as long as what is shown.
   const historyItems = Math.ceil(Math.min(config.prompts.historyItems, size.interactions / Math.max(1, size.users)));
   const text = countTokens({ ...config, prompts: { ...config.prompts, historyItems } });
-  // Two threads do not halve the time of small products.
+  // Two threads do not halve the time of small matrix products.
   const power = speed * cores ** 0.8;
   const learn = (tokens: number): number => (6 * parameters * tokens) / (rates.learning * power);
   const score = (tokens: number): number => (2 * parameters * tokens) / (rates.scoring * power);
@@ -93,12 +94,17 @@ export function estimateTime(
     ["traces", start + slates.rerank / (rates.slates * power)],
     ["sft", start + config.sft.epochs * promptsOnce * learn(sftTokens)],
     ["rl", start + config.rl.steps * config.rl.prompts * config.rl.group * learn(perSlate + text.response)],
-    ["evaluate", start + score(hitRate * (slates.validation + slates.test) * systems * (perSlate + text.response))],
+    [
+      "evaluate",
+      start +
+        score(hitRate * (slates.validation + slates.test) * systems * (perSlate + text.response)) +
+        learn(refitTokens(config, size)),
+    ],
   ];
   return seconds.map(([stage, value]) => ({ stage, seconds: value }));
 }
 
-/** Tokens that mid-training reads in all its epochs. */
+/** Tokens that mid-training reads over all epochs. */
 export function midtrainTokens(config: Config, size: DataSize): number {
   const { midtrain, sid, data } = config;
   const item = sid.levels + (sid.format === "wrapped" ? 2 : 0);
@@ -114,7 +120,20 @@ export function midtrainTokens(config: Config, size: DataSize): number {
   return midtrain.epochs * items * item * overlap * others;
 }
 
-/** Floating-point work of SASRec, where it is one of the pre-rankers: fitted for every fold and once for all. */
+/**
+ * Tokens of the refits: each stage's model once for validation, and again for test if it got weight, which about half do.
+ * With leave-one-out nearly every window ends in a new item; otherwise a window's share of a segment does.
+ */
+function refitTokens(config: Config, size: DataSize): number {
+  const { refit, midtrain, sid, data, rl } = config;
+  if (!refit) return 0;
+  const stages = rl.steps > 0 ? 3 : 2;
+  const item = sid.levels + (sid.format === "wrapped" ? 2 : 0);
+  const windows = data.split.kind === "leave-one-out" ? 1 : data.split.rerank + data.split.validation;
+  return stages * 1.5 * midtrain.refit.epochs * windows * size.interactions * item;
+}
+
+/** Floating-point work of SASRec if it is a pre-ranker: one fit per fold and one on everything. */
 function sasrecWork(config: Config, size: DataSize): number {
   const { kind, experts, folds, sasrec } = config.prerank;
   if (kind !== "sasrec" && !(kind === "fused" && experts.includes("sasrec"))) return 0;
@@ -123,7 +142,7 @@ function sasrecWork(config: Config, size: DataSize): number {
   return Math.max(1, folds) * sasrec.maxEpochs * size.interactions * position;
 }
 
-/** Slates of each segment, about. */
+/** Approximate number of slates of each segment. */
 function collectSlates(config: Config, size: DataSize): Record<"rerank" | "validation" | "test" | "all", number> {
   const { split } = config.data;
   const cap = config.prerank.maxSlatesPerUser;

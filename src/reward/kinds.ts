@@ -1,11 +1,11 @@
 /**
- * The rewards that GR2 brings (GR2 v1 §5, TR), as functions of the labels in the order of the answer:
+ * GR2's built-in rewards (GR2 v1 §5, TR), as functions of the labels in the answer's order:
  *
- *   promotion   R_rank = (rank_pre(x*) - rank_re(x*)) / N; of several positives their mean, whatever their labels
- *   ndcg        graded NDCG@k of the answer - that of the input order (one true item: 1 / log2(rank + 1))
- *   auc         share of (higher label, lower label) pairs in the right order - that of the input order
- *   dehacked    ndcg, auc: the answer's own value (TR), nothing subtracted. Where the input's value is subtracted, a copy gains
- *               0 anyway, so the gate of verify.ts alone would change nothing; promotion is such a difference and stays as it is
+ *   promotion   R_rank = (rank_pre(x*) - rank_re(x*)) / N; for several positives the mean, whatever their labels
+ *   ndcg        graded NDCG@k of the answer minus that of the input order (one true item: 1 / log2(rank + 1))
+ *   auc         share of (higher label, lower label) pairs in the right order, minus that of the input order
+ *   dehacked    ndcg, auc: the answer's own value (TR), nothing subtracted. With subtraction a copy scores 0 anyway, so the
+ *               gate of verify.ts would change nothing; promotion is such a difference and stays unchanged
  */
 import { gradedAuc, gradedNdcg } from "../eval/metrics.ts";
 import type { Reward, Score } from "./reward.ts";
@@ -16,7 +16,7 @@ export interface KindOptions {
   readonly dehacked: boolean;
 }
 
-/** All that ours look at. */
+/** The part of an answer that built-in rewards use. */
 interface Judged {
   readonly slate: { readonly labels: readonly number[] };
   readonly order: readonly number[];
@@ -30,7 +30,7 @@ export const builtInReward = (options: KindOptions): BuiltInReward => ({
   score: (answers) => answers.map(({ slate, order }) => new Measured(slate.labels, order, options)),
 });
 
-/** A class, because its sentence is rarely asked for and an accessor of every object is slow to make. */
+/** A class, because its sentence is rarely needed and defining an accessor on every object is slow. */
 class Measured implements Score {
   readonly value: number;
   readonly #labels: readonly number[];
@@ -64,7 +64,7 @@ function meanPosition(labels: readonly number[]): number {
   return sum / count;
 }
 
-/** AUC or NDCG@K of labels in rank order. Slates without two different labels have no pair to get wrong. */
+/** AUC or NDCG@K of labels in rank order. A slate without two different labels has no pair to get wrong. */
 const computeMetric = (labels: readonly number[], { kind, ndcgK }: KindOptions): number =>
   kind === "auc" ? (gradedAuc(labels) ?? 0) : gradedNdcg(labels, ndcgK);
 

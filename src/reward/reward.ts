@@ -1,6 +1,6 @@
 /**
- * What a reward is, ours (kinds.ts) and a user's alike: it says what readable answers are worth. What an unreadable answer
- * costs, the format bonus and the gate against copies are around it (verify.ts).
+ * The interface of a reward, built in (kinds.ts) or a user's: it says what readable answers are worth. The penalty for
+ * unreadable answers, the format bonus and the gate against copies are in verify.ts.
  */
 import type { LabelledSlate } from "../data/slate-items.ts";
 import type { PromptMode } from "../prompts/rerank.ts";
@@ -24,8 +24,8 @@ export interface Score {
   readonly because?: string;
 }
 
-/** Pure: the same answer is worth the same at every call, in whatever batch. */
+/** Pure: the same answer always gets the same score, whatever the batch. */
 export interface Reward {
-  /** One score an answer, in their order; a number is a score without parts. */
+  /** One score per answer, in order; a number is a score without parts. */
   score(answers: readonly Answer[]): readonly (number | Score)[] | Promise<readonly (number | Score)[]>;
 }

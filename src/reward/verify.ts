@@ -1,6 +1,6 @@
 /**
- * Verifiable rewards (GR2 v1 §5, TR): pure functions of a parsed answer and the labels of its slate. No model is asked. What
- * a readable answer is worth is the reward's (kinds.ts, or a module of the user's); here is what is around it:
+ * Verifiable rewards (GR2 v1 §5, TR): pure functions of a parsed answer and its slate's labels, without a model. The
+ * reward (kinds.ts, or a user's module) says what a readable answer is worth; this file adds the rest:
  *
  *   format      alpha, paid for a parseable answer: `conditional` only if it has more pairs in the right order than the
  *               input (one true item: R_rank > 0), or an ideal input order stays ideal (it was first and stays first);
@@ -12,7 +12,7 @@ import type { Parsed } from "../prompts/parse.ts";
 import { builtInReward, type KindOptions } from "./kinds.ts";
 import type { Score } from "./reward.ts";
 
-/** What is around a reward. */
+/** The settings of everything but the reward itself. */
 export interface VerdictOptions {
   readonly format: "conditional" | "unconditional" | "none";
   readonly formatBonus: number;
@@ -26,19 +26,22 @@ export interface Verdict {
   readonly reward: number;
   /** Addends of `reward`. */
   readonly parts: { readonly ranking: number; readonly format: number; readonly invalid: number };
-  /** Addends of `parts.ranking`, where the reward says them. */
+  /** Addends of `parts.ranking`, if the reward reports them. */
   readonly details: Readonly<Record<string, number>>;
   readonly valid: boolean;
   /** The answer repeats the input order. */
   readonly identity: boolean;
-  /** 0-based position of the target (highest label, first in the input) before and after; -1 after an unparseable answer. */
+  /**
+   * 0-based position of the target (highest label, first in the input) before and after; -1 after an unparseable
+   * answer.
+   */
   readonly before: number;
   readonly after: number;
-  /** One sentence: why this number. Written when it is asked for: few of the answers of a run are looked at. */
+  /** One sentence: why this number. Written on demand, since few answers of a run are looked at. */
   readonly because: string;
 }
 
-/** Labels from best to worst: nothing is left to gain. */
+/** True if the labels never increase: nothing is left to gain. */
 export function isIdeal(labels: readonly number[]): boolean {
   for (let i = 1; i < labels.length; i++) if ((labels[i] as number) > (labels[i - 1] as number)) return false;
   return true;
@@ -100,7 +103,10 @@ export function judge(
   });
 }
 
-/** The verdict on a ranking. A class, because its sentence is rarely asked for and an accessor of every object is slow to make. */
+/**
+ * The verdict on a ranking. A class, because its sentence is rarely needed and defining an accessor on every object is
+ * slow.
+ */
 class Ranked implements Verdict {
   readonly valid = true;
   readonly reward: number;
@@ -133,7 +139,7 @@ class Ranked implements Verdict {
   }
 }
 
-/** Places of the positives, from 1. */
+/** Positions of the positives, from 1. */
 const findPositives = (labels: readonly number[]): number[] => labels.flatMap((l, i) => (l > 0 ? [i + 1] : []));
 
 /** The first of the highest labels. */
@@ -143,7 +149,7 @@ function findBest(labels: readonly number[]): number {
   return best;
 }
 
-/** Pairs of candidates of which the better one stands first. AUC is their share of the pairs of unequal labels. */
+/** Number of candidate pairs with the better one first. AUC is their share of all pairs with unequal labels. */
 function pairsInOrder(labels: readonly number[]): number {
   let pairs = 0;
   for (let i = 0; i < labels.length; i++)

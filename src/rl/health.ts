@@ -1,6 +1,6 @@
 /**
- * What tells a healthy RL run from one that is gamed or goes nowhere: numbers of every step, and alarms over the last few.
- * Pure; the thresholds are ours.
+ * Distinguishes a healthy RL run from one that games its reward or makes no progress: numbers for every step, and
+ * alarms over the last few. Pure; the thresholds are ours.
  */
 import { kendallTau } from "../eval/kendall.ts";
 import type { Parsed } from "../prompts/parse.ts";
@@ -49,7 +49,7 @@ export function measureHealth(seen: readonly Answers[], kept: readonly Answers[]
     groups_kept: kept.length,
     length_mean: average(rollouts.map((r) => r.tokens.length)),
     truncated_share: average(rollouts.map((r) => (r.truncated ? 1 : 0))),
-    // 0: all of a step's answers come from the same weights (rollouts.jsonl has the version of each).
+    // 0: all of a step's answers come from the same weights (rollouts.jsonl has each one's version).
     weight_version_span: measureSpan(rollouts.map((r) => r.weightVersion)),
   };
   const reasoned = seen.filter((g) => g.mode === "think").flatMap((g) => g.rollouts_G);
@@ -64,7 +64,7 @@ export function measureHealth(seen: readonly Answers[], kept: readonly Answers[]
   return values;
 }
 
-/** Addends of the ranking reward, where it says them. */
+/** Addends of the ranking reward, if it reports them. */
 function averageDetails(verdicts: readonly Verdict[]): Values {
   const names = new Set(verdicts.flatMap((v) => Object.keys(v.details)));
   return Object.fromEntries(
@@ -86,7 +86,7 @@ export interface Alarm {
   readonly text: string;
 }
 
-/** Steps an alarm looks back over: what one step shows may be chance. */
+/** Steps an alarm looks back over, since a single step may be chance. */
 export const alarmWindow = 5;
 
 const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
@@ -107,7 +107,7 @@ export function raiseAlarms(steps: readonly Values[]): Alarm[] {
     copied > 0.9,
     "copying",
     valid < 0.95
-      ? `${percent(copied)} of valid answers repeat the input order, and only ${percent(valid)} are valid: copying is the surest way not to be punished. Switch on decoding.constrained, or train SFT longer.`
+      ? `${percent(copied)} of valid answers repeat the input order, and only ${percent(valid)} are valid: copying is the safest way to avoid the penalty. Switch on decoding.constrained, or train SFT longer.`
       : `${percent(copied)} of answers repeat the input order: the reward is being gamed, or nothing better is known. Use rl.reward.format=conditional, or rl.reward.kind=ndcg with rl.reward.dehacked=true, or raise rl.temperature.`,
   );
   const near = mean("kendall_tau");

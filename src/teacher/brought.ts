@@ -1,9 +1,9 @@
-/** A teacher that a user brings: it orders slates and says why, in words that may name items. */
+/** A user's own teacher: it orders slates and explains why, in words that may cite items. */
 import type { SlateItems } from "../data/slate-items.ts";
 
 export interface BroughtQuestion {
   readonly slate: SlateItems;
-  /** Candidate index given away as the user's choice (teacher.sampling: targeted); null: it is not told. */
+  /** Candidate index revealed as the user's choice (teacher.sampling: targeted); null: not revealed. */
   readonly hint: number | null;
   /** From 1; every attempt at a slate draws anew. */
   readonly attempt: number;
@@ -19,7 +19,7 @@ export interface BroughtReply {
 }
 
 export interface BroughtTeacher {
-  /** One reply a question, in their order; null: it has none, and may be asked again. */
+  /** One reply per question, in order; null: no reply, and it may be asked again. */
   ask(
     questions: readonly BroughtQuestion[],
   ): readonly (BroughtReply | null)[] | Promise<readonly (BroughtReply | null)[]>;

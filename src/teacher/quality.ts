@@ -1,6 +1,6 @@
 /**
- * Which reasoning is fit to be learned from: it cites what it was shown and nothing else, concludes with the item that
- * the ranking puts first, keeps to a length, and is in the language asked for. Pure; sampling.ts compares with the answer.
+ * Which reasoning is good enough to learn from: it cites only what it was shown, concludes with the item ranked first,
+ * has a reasonable length, and is in English. Pure; sampling.ts compares with the answer.
  */
 import type { Citations } from "../prompts/parse.ts";
 
@@ -8,7 +8,7 @@ export interface QualityOptions {
   /** Bounds on the words of the reasoning, citations not counted. */
   readonly minWords: number;
   readonly maxWords: number;
-  /** Items it must cite at least. */
+  /** Fewest items it must cite. */
   readonly minCitations: number;
   readonly language: "en" | "any";
 }
@@ -39,14 +39,14 @@ export function findFault(reasoning: Citations, first: number, o: QualityOptions
 const listWords = (reasoning: Citations): string[] =>
   reasoning.words.flatMap((part) => (typeof part === "string" ? (part.match(/[\p{L}\p{N}'’]+/gu) ?? []) : []));
 
-/** The first item cited behind the last "choice", or else the last item cited. */
+/** The first item cited after the last "choice", or else the last item cited. */
 function findConclusion(reasoning: Citations): number | undefined {
   const at = reasoning.words.findLastIndex((part) => typeof part === "string" && /\bchoice\b/i.test(part));
   const stated = at < 0 ? undefined : reasoning.words.slice(at).find((part) => typeof part === "number");
   return stated ?? reasoning.cited.at(-1);
 }
 
-/** Words that carry English sentences and few others; about two in five words of English prose. */
+/** Common English function words that are rare in other languages; about two in five words of English prose. */
 const functionWords = new Set(
   (
     "a about after all also an and another are as at be because been but by can chosen choice complement do does each " +
@@ -56,9 +56,9 @@ const functionWords = new Set(
   ).split(" "),
 );
 
-/** At least one word in eight is a function word, and nine letters in ten are Latin. Names of items pull the share down. */
+/** At least one word in eight is a function word, and nine letters in ten are Latin. Item names lower the share. */
 function looksEnglish(words: readonly string[]): boolean {
-  if (words.length === 0) return true; // the length bounds judge that
+  if (words.length === 0) return true; // left to the length bounds
   const letters = words.join("").match(/\p{L}/gu) ?? [];
   const latin = letters.filter((c) => /\p{Script=Latin}/u.test(c)).length;
   const known = words.filter((w) => functionWords.has(w.toLowerCase())).length;

@@ -1,10 +1,11 @@
 /**
  * Sampling reasoning traces from a teacher (GR2 v1, stage 2).
- *   rejection: the teacher does not know the answer; it is asked again until its own first choice is the true item (of
- *              several: one with the highest label), at most maxTries times, else the slate gives no trace.
+ *   rejection: the teacher does not know the answer; it is asked until its own first choice is the true item (of several:
+ *              one with the highest label), at most maxTries times; otherwise the slate yields no trace.
  *   targeted:  the teacher is shown the answer and puts it first.
- * Everything behind the first choice follows by label where a log has several, then as the teacher (or the input) has it.
- * Only this file compares with the answer; the teacher gets an UnlabelledSlate, which has none, and in targeted sampling one hint.
+ * After the first choice, candidates follow by label if a log has several, then in the teacher's (or the input's)
+ * order. Only this file compares with the answer; the teacher gets an UnlabelledSlate without it and, in targeted
+ * sampling, a hint.
  */
 import { Rng } from "../core/rng.ts";
 import { softmax } from "../eval/choice-model.ts";
@@ -22,7 +23,7 @@ export interface Trace {
   /** Candidate indices, best first; a permutation of the slate. */
   readonly ranking: readonly number[];
   readonly reasoning: AnyReasoning;
-  /** Asked so often, from 1. */
+  /** Number of attempts, from 1. */
   readonly tries: number;
   readonly mode: TraceMode;
   /** See Reply. */
@@ -33,33 +34,33 @@ export interface Trace {
 
 export interface SamplingOptions {
   readonly mode: TraceMode;
-  /** Answers a slate before it is given up. Default 4 (ours). */
+  /** Most answers per slate. Default 4 (ours). */
   readonly maxTries: number;
-  /** What follows the first choice: as the teacher has it (default), or as the input had it. */
+  /** Order after the first choice: the teacher's (default) or the input's. */
   readonly rest?: "teacher" | "input";
 }
 
 const defaultSampling: SamplingOptions = { mode: "rejection", maxTries: 4 };
 
 export interface SamplingStats {
-  /** Slates whose answer is among the candidates; others are not offered. */
+  /** Slates whose answer is among the candidates; no others are offered. */
   readonly offered: number;
   readonly accepted: number;
   readonly acceptance: number;
   readonly meanTries: number;
-  /** Share accepted by pre-rank position of the answer, index 0 = first; NaN-free: 0 where none was offered. */
+  /** Share accepted by pre-rank position of the answer, index 0 = first; 0, never NaN, where none was offered. */
   readonly acceptanceByPosition: readonly number[];
   readonly offeredByPosition: readonly number[];
   /** Share of accepted traces whose ranking is the input order unchanged. */
   readonly identityRate: number;
-  /** Answers that became no trace, by reason; and slates that were not asked (again), likewise. */
+  /** Counts by reason of answers that did not become traces, and of slates that were not asked (again). */
   readonly rejected: Readonly<Record<string, number>>;
 }
 
 /** Why a well-formed answer is not kept. */
 const wrongChoice = "wrong first choice";
 
-/** An answer that became no trace, for people. */
+/** An answer that did not become a trace, for the log. */
 export interface Rejection {
   readonly slateId: string;
   readonly attempt: number;
@@ -68,7 +69,7 @@ export interface Rejection {
   readonly text: string;
 }
 
-/** Samples a trace a slate, all slates once before any is asked again. Traces stand in the order of their slates. */
+/** Samples one trace per slate; every slate is asked once before any is asked again. Traces are in slate order. */
 export async function sampleTraces(
   teacher: Teacher,
   slates: readonly Slate[],
@@ -153,8 +154,8 @@ function summariseSampling(
 }
 
 /**
- * The statistical teacher as one that is asked: its first choice is drawn from softmax(scores / temperature), the rest
- * follows by score. Deterministic in the seed, the slate's id and the attempt.
+ * The statistical teacher behind the Teacher interface: its first choice is drawn from softmax(scores / temperature),
+ * the rest follow by score. Deterministic in seed, slate id and attempt.
  * @param temperature 1: the teacher's calibrated belief
  */
 export function statisticalTeacher(
@@ -176,7 +177,7 @@ export function statisticalTeacher(
   return { kind: "statistical", model: "statistical", ask: async (questions) => questions.map(reply) };
 }
 
-/** The attempt-th draw of a stream. */
+/** The n-th draw of a stream, n = attempt. */
 function draw(scores: readonly number[], rng: Rng, attempt: number, temperature: number): number {
   const belief = softmax(scores.map((s) => s / temperature));
   let u = 0;
@@ -194,12 +195,12 @@ function rankingFrom(scores: readonly number[], first?: number): number[] {
   return first === undefined ? order : [first, ...order.filter((i) => i !== first)];
 }
 
-/** The first choice, and behind it the others as the input had them. */
+/** The first choice, then the others in input order. */
 const inputOrder = ([first, ...others]: readonly number[]): number[] => [
   ...(first === undefined ? [] : [first]),
   ...others.sort((a, b) => a - b),
 ];
 
-/** The ideal order that departs least from `order`: by label, equal labels as they stand. */
+/** The ideal order closest to `order`: by label, ties in the given order. */
 const byLabel = (order: readonly number[], labels: readonly number[]): number[] =>
   [...order].sort((a, b) => (labels[b] ?? 0) - (labels[a] ?? 0));

@@ -1,6 +1,6 @@
 /**
- * The offline statistical teacher: a stand-in for an LLM teacher where there is none. It orders by the run's evidence (stage
- * evidence: out of sample for every slate), and can say which history items speak for a candidate.
+ * The offline statistical teacher: a stand-in for an LLM teacher. It orders by the run's evidence (stage evidence: out
+ * of sample for every slate) and can say which history items support a candidate.
  */
 import type { Dataset } from "../data/types.ts";
 import { type ItemTable, overlap } from "../evidence/items.ts";
@@ -9,7 +9,7 @@ import type { UnlabelledSlate } from "./unlabelled-slate.ts";
 
 export type SupportKind = "transition" | "cooccurrence" | "category";
 
-/** Why a candidate fits: which history items speak for it, and how. */
+/** Why a candidate fits: which history items support it, and how. */
 export interface Support {
   /** Index in the slate. */
   readonly candidate: number;
@@ -23,19 +23,19 @@ export interface Support {
 export interface Evidence {
   /** The recent history's leading categories, strongest first; at most three. */
   readonly dominantCategories: readonly string[];
-  /** At most one entry a candidate; candidates that nothing speaks for have none. */
+  /** At most one entry per candidate; none for candidates without support. */
   readonly support: readonly Support[];
 }
 
 export interface StatisticalTeacher {
-  /** A score a candidate, in log-odds: softmax(scores) is the teacher's belief. Deterministic. */
+  /** One score per candidate, in log-odds: softmax(scores) is the teacher's belief. Deterministic. */
   scores(slate: UnlabelledSlate): readonly number[];
   /** Facts behind the scores; the same whether or not the answer is known. */
   evidence(slate: UnlabelledSlate): Evidence;
 }
 
 /**
- * What speaks for a slate's candidates: transitions, co-occurrence, categories.
+ * What supports a slate's candidates: transitions, co-occurrence, categories.
  * @param statistics of a view that holds nothing of the slate's answer
  */
 export function supportFor(

@@ -1,7 +1,7 @@
 /**
- * What every teacher is: it is asked to order a slate and to say why, and replies with a ranking and its reasoning, or with
- * what was wrong. The offline statistical teacher (statistical.ts), any endpoint and the worker's model (words.ts) are
- * asked in the same way; sampling.ts decides which replies become traces.
+ * The interface of every teacher: asked to order a slate and explain why, it replies with a ranking and its reasoning,
+ * or with what went wrong. The offline statistical teacher (statistical.ts), any endpoint and the worker's model
+ * (words.ts) share it; sampling.ts decides which replies become traces.
  */
 import type { AnyReasoning } from "../prompts/rerank.ts";
 import type { UnlabelledSlate } from "./unlabelled-slate.ts";
@@ -9,7 +9,7 @@ import type { UnlabelledSlate } from "./unlabelled-slate.ts";
 export interface TeacherQuestion {
   /** Without its answer. */
   readonly slate: UnlabelledSlate;
-  /** Candidate index given away as the user's choice (targeted sampling); null: the teacher is not told. */
+  /** Candidate index revealed as the user's choice (targeted sampling); null: not revealed. */
   readonly hint: number | null;
   /** From 1; every attempt draws anew. */
   readonly attempt: number;
@@ -21,14 +21,14 @@ export type Reply =
       /** Candidate indices, best first; a permutation. */
       readonly order: readonly number[];
       readonly reasoning: AnyReasoning;
-      /** Of drawing this answer; null where the whole teacher follows from the run's seed. */
+      /** Seed this answer was drawn with; null if it follows from the run's seed. */
       readonly seed: number | null;
-      /** When a server gave it, ISO 8601; null where it was computed and could be again. */
+      /** When a server gave it, ISO 8601; null if it was computed and is reproducible. */
       readonly time: string | null;
-      /** SHA-256 of what was asked; null without words. */
+      /** SHA-256 of the question in words; null without words. */
       readonly prompt: string | null;
     }
-  /** An answer that is of no use. */
+  /** An unusable answer. */
   | { readonly kind: "unusable"; readonly reason: string; readonly detail: string; readonly text: string }
   /** Not asked at all: the budget is used up, or a request failed for good. */
   | { readonly kind: "unasked"; readonly reason: string };
@@ -37,8 +37,8 @@ export interface Teacher {
   readonly kind: "statistical" | "openai" | "worker" | "module";
   /** Name of the model behind it. */
   readonly model: string;
-  /** One reply a question, in order. */
+  /** One reply per question, in order. */
   ask(questions: readonly TeacherQuestion[]): Promise<readonly Reply[]>;
-  /** Gives back what it holds, for example the worker's memory. */
+  /** Releases what it holds, for example the worker's memory. */
   close?(): Promise<void>;
 }

@@ -1,6 +1,6 @@
 /**
- * A teacher that reads and writes words: it renders the question, has something complete it (an endpoint, the worker's
- * model), and reads the answer strictly. What is no clean answer, or fails a quality filter, is unusable, with a reason.
+ * A teacher that reads and writes words: it renders the question, has an endpoint or the worker's model complete it,
+ * and parses the answer strictly. An answer that does not parse or fails a quality filter is unusable, with a reason.
  */
 import { RunError } from "../core/errors.ts";
 import { sha256 } from "../core/hash.ts";
@@ -23,7 +23,7 @@ export type Written =
   | { readonly kind: "text"; readonly text: string; readonly cut?: boolean; readonly time: string | null }
   | { readonly kind: "unasked"; readonly reason: string };
 
-/** One outcome a request, in order. */
+/** One outcome per request, in order. */
 export type Complete = (wanted: readonly TextRequest[]) => Promise<readonly Written[]>;
 
 export interface WordsOptions {
@@ -40,7 +40,7 @@ export interface WordsOptions {
   readonly seed: number;
 }
 
-/** So many first answers, not one of them of use, are reason enough to stop before the others are paid for. */
+/** If this many first answers are all unusable, stop before paying for the rest. */
 const probe = 20;
 
 /** Throws RunError, from `ask`, if the first answers are all unusable. */
@@ -93,7 +93,7 @@ export function writingTeacher(o: WordsOptions): Teacher {
     const { candidates } = question.slate;
     const parsed = parseJsonAnswer(unwrapped(text), asked.spellings);
     if (parsed.kind === "unparseable") return unusable(parsed.reason, parsed.detail);
-    const shown = [...o.getHistory(question), ...candidates]; // of two items spelled alike the candidate is meant
+    const shown = [...o.getHistory(question), ...candidates]; // of two items with the same spelling the candidate is meant
     const rows = new Map(shown.map((row) => [o.spell(row), row]));
     const citations = readCitations(parsed.reasoning, (spelling) => rows.get(spelling));
     const fault = findFault(citations, candidates[parsed.order[0] as number] as number, o.quality);
@@ -116,14 +116,15 @@ function useless(model: string, replies: readonly Reply[]): RunError {
   const reasons = [...counts].sort((a, b) => b[1] - a[1]).map(([reason, n]) => `${n} x ${reason}`);
   const example = (unusable[0]?.text ?? "").replace(/\s+/g, " ").slice(0, 120);
   return new RunError(
-    `none of the first ${probe} answers of the teacher ${model} is of use: ${reasons.join(", ")}; the first reads: ${example}`,
+    `none of the first ${probe} answers of the teacher ${model} is usable: ${reasons.join(", ")}; the first reads: ${example}`,
     {
-      advice: "Use a model that follows instructions, teacher.endpoint.structured, or other bounds in teacher.quality.",
+      advice:
+        "Use a model that follows instructions, set teacher.endpoint.structured, or change the bounds in teacher.quality.",
     },
   );
 }
 
-/** What servers put around an answer, and the answer's author did not mean as one: hidden thinking, a code fence. */
+/** Removes what servers wrap around an answer: hidden thinking, a code fence. */
 function unwrapped(text: string): string {
   const answer = text.replace(/^\s*<think>[\s\S]*?<\/think>/, "").trim();
   return /^```(?:json)?\s*\n([\s\S]*?)\n?```$/.exec(answer)?.[1] ?? answer;

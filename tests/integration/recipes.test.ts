@@ -117,7 +117,7 @@ describe("an export", () => {
     const unfinished = exportModel({ ...command, name: "smollm2-beauty", stage: "rl" }, () => {});
     await expect(unfinished).rejects.toMatchObject({
       message: "run smollm2-beauty has no finished stage rl to export",
-      advice: "Finished are: sft, midtrain.",
+      advice: "Finished: sft, midtrain.",
     });
     expect(await exportModel(command, () => {})).toMatch(/fake-export: the model of stage rl, .* of weights/);
     expect(worker.log).toEqual(["loadModel", "loadState", "exportModel"]);

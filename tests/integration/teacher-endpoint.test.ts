@@ -137,7 +137,7 @@ describe("an endpoint as the teacher", () => {
     const set = [...endpoint("b"), "teacher.endpoint.concurrency=1"];
     const fault = (await invoke(run, "traces", set).catch((e: unknown) => e)) as Gr2Error;
     expect(fault.message).toContain("answers 503: restarting (tried 2 times). Its 30 answers so far are kept");
-    expect(fault.advice).toContain("it goes on where it stopped");
+    expect(fault.advice).toContain("it resumes where it stopped");
     server.behave = behave;
     const failed = server.seen.length - asked - 30;
     await invoke(run, "traces", set);

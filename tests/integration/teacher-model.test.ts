@@ -102,7 +102,7 @@ describe("a random model behind a real server", () => {
     const fault = (await runStages(run, options).catch((e: unknown) => e)) as Gr2Error;
     await run.close("failed");
     delete process.env.GR2_TEST_LOCAL_KEY;
-    expect(fault.message).toContain("none of the first 20 answers of the teacher tiny is of use: 20 x not json");
+    expect(fault.message).toContain("none of the first 20 answers of the teacher tiny is usable: 20 x not json");
     expect(fault.advice).toContain("a model that follows instructions");
   }, 120_000);
 });

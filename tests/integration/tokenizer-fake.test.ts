@@ -124,11 +124,11 @@ describe("gr2 sid encode", () => {
     await encode(out);
     await expect(encode(out, "second")).rejects.toMatchObject({
       code: "CHECKPOINT",
-      message: expect.stringMatching(/mixed\.jsonl:1: given by tokenizer [0-9a-f]{64}, this run's is [0-9a-f]{64}/),
+      message: expect.stringMatching(/mixed\.jsonl:1: assigned by tokenizer [0-9a-f]{64}, this run's is [0-9a-f]{64}/),
     });
     const forged = read(out).map((e) => ({ ...e, codes: [0, 0], sid: "<s_a_0><s_b_0>" }));
     writeFileSync(out, forged.map((e) => JSON.stringify(e)).join("\n"));
-    await expect(encode(out)).rejects.toThrow("has an ID that is not its own");
+    await expect(encode(out)).rejects.toThrow("has an ID that belongs to another item");
 
     const swapped = (name: string, file: string): void => {
       cpSync(join(root, "first"), join(root, name), { recursive: true });

@@ -186,6 +186,7 @@ export function stageLog(
  * winter.
  */
 async function alignClocks(duck: Duck): Promise<string[]> {
+  await refuseOtherClocks(duck);
   const [own, slates] = [await findClocks(duck, "raw_interactions"), await findClocks(duck, "raw_impressions")];
   const finest = slates.find((c) => c.alone >= oneClock)?.step ?? 0;
   const coarser = own.filter((c) => c.step > finest && c.step > 0);
@@ -200,6 +201,31 @@ async function alignClocks(duck: Duck): Promise<string[]> {
       (c) =>
         `${c.alone > 0.995 ? "" : `${Math.round(100 * c.alone)} % of the `}interactions are timed to ${name(c.step)}, slates to ${name(finest)}: ${c.alone > 0.995 ? "an" : "such an"} interaction counts from the end of its ${name(c.step).replace("the ", "")} (UTC), so that no slate sees later interactions`,
     );
+}
+
+/** Throws DataError where nobody can tell which interactions came before a slate. */
+async function refuseOtherClocks(duck: Duck): Promise<void> {
+  const [own, slates] = await duck.rows(`SELECT max(t) AS last FROM raw_interactions
+    UNION ALL SELECT max(t) FROM raw_impressions`);
+  const dates = [own, slates].map((r) => Number(r?.last) >= calendarFrom);
+  const say = (what: string): DataError =>
+    new DataError(`${what}: nobody can tell which interactions came before a slate.`, {
+      advice:
+        "Give both the same clock, or leave out data.files.interactions: histories are then the log's own clicks.",
+    });
+  if (dates[0] !== dates[1])
+    throw say(
+      `The times of ${dates[0] ? "interactions are dates, those of slates" : "slates are dates, those of interactions"} are numbers near 0`,
+    );
+  const [days] = dates[0]
+    ? await duck.rows(`SELECT count(DISTINCT t) AS moments, avg((t % 86400 = 0)::INTEGER) AS midnight,
+        avg((date_part('day', make_timestamp((t * 1e6)::BIGINT)) = 1)::INTEGER) AS months,
+        avg((date_part('dow', make_timestamp((t * 1e6)::BIGINT)) = (SELECT mode(date_part('dow',
+          make_timestamp((t * 1e6)::BIGINT))) FROM raw_interactions))::INTEGER) AS weeks FROM raw_interactions`)
+    : [];
+  if (days === undefined || Number(days.moments) < 2 || Number(days.midnight) < nearlyAll) return;
+  for (const step of ["months", "weeks"])
+    if (Number(days[step]) >= nearlyAll) throw say(`The times of interactions are days, nearly all ${step} apart`);
 }
 
 /** Of a table's rows at least this share make a clock; and that many, unless nearly all do. */
@@ -331,16 +357,14 @@ async function typeWide(duck: Duck, c: ImpressionColumns, unknownUser: string): 
         : `list_transform(TRY_CAST(${jsonList(field, field === "p")} AS VARCHAR[]), x -> ${idSql("x")})`;
   const notList = (field: string): string => `(${field} IS NULL OR list_aggregate(${field}, 'count') < len(${field}))`;
   const numbers = (field: string, column: string): Fault[] => [
-    [
-      `${notList(field)} OR NOT isfinite(coalesce(list_aggregate(${field}, 'max'), 0))`,
-      `"${column}" is not a list of numbers`,
-    ],
+    [`${notList(field)} OR NOT isfinite(coalesce(list_sum(${field}), 0))`, `"${column}" is not a list of numbers`],
     [`len(${field}) <> len(items)`, `"${column}" and "${c.candidates}" differ in length`],
   ];
   const faults: Fault[] = [
     absent("u", c.user),
     [notFinite("sec"), `"${c.time}" is not a time`],
     [notList("items"), `"${c.candidates}" is not a list`],
+    [`len(list_filter(items, x -> ${isNoIdSql("x")})) > 0`, "a candidate without an id"],
     ["len(items) < 2", "a slate of fewer than 2 candidates"],
     ["len(list_distinct(items)) < len(items)", "an item is in the slate twice"],
     ...(c.labels === undefined ? [] : numbers("labels", c.labels)),

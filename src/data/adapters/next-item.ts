@@ -10,6 +10,7 @@ import { DataError } from "../../core/errors.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { textLines } from "../records.ts";
 import { requireFile } from "../text-file.ts";
+import { readId } from "../values.ts";
 import { cellSql, withFields } from "./fields.ts";
 import { headerCells } from "./header.ts";
 import { filesIn } from "./locate.ts";
@@ -69,8 +70,12 @@ export async function loadNextItem(
     const rows = name.endsWith(".inter") ? interRows(file) : csvRows(duck, file, quarantine);
     for await (const row of rows) {
       rowsRead++;
+      const [user, ...items] = [row.user, ...row.history, row.item].map(readId);
       const reason =
-        typeof row.fault === "string" ? row.fault : joinRow(sequences, row.user, [...row.history, row.item]);
+        row.fault ??
+        (user !== undefined && items.every((i) => i !== undefined)
+          ? joinRow(sequences, user, items)
+          : "no user id, or an item without an id");
       if (name.endsWith(".inter")) quarantine.saw(file, 1);
       if (reason !== undefined) quarantine.add({ file, line: row.line, reason, text: row.user });
     }

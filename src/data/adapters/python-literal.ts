@@ -31,7 +31,8 @@ export function parsePythonLiteral(text: string): unknown {
     if (token === "True") return true;
     if (token === "False") return false;
     if (token === "None" || token === "nan") return null;
-    if (/^-?\d{16,}$/.test(token) && !Number.isSafeInteger(Number(token))) return token; // exact
+    const exact = exactInteger(token);
+    if (exact !== undefined) return exact;
     const number = Number(token);
     return Number.isNaN(number) ? fail(`unknown name ${token}`) : number;
   }
@@ -103,4 +104,10 @@ export function parsePythonLiteral(text: string): unknown {
   space();
   if (at < text.length) fail("text after the literal");
   return result;
+}
+
+/** The digits of a whole number, such as 9100000000000003.0, that a double cannot hold; undefined for any other. */
+export function exactInteger(token: string): string | undefined {
+  const digits = /^(-?\d{16,})(\.0+)?$/.exec(token)?.[1];
+  return digits === undefined || Number.isSafeInteger(Number(digits)) ? undefined : digits;
 }

@@ -3,7 +3,16 @@
  * Decides whether a row is usable: ids, a time in a plausible year, a finite rating.
  */
 import { DataError } from "../../core/errors.ts";
-import { type Clock, calendarFrom, dateText, guessClock, implausibleSql, kinds, type TimeUnit } from "../clock.ts";
+import {
+  type Clock,
+  calendarFrom,
+  dateText,
+  guessClock,
+  implausibleSql,
+  kinds,
+  type TimeUnit,
+  yearLast,
+} from "../clock.ts";
 import { type Duck, type Quarantine, quarantineLimit, sqlName, sqlText } from "../duck.ts";
 import { type Found, textLines } from "../records.ts";
 import { type Encoding, requireFile } from "../text-file.ts";
@@ -96,7 +105,7 @@ export function readInteractions(
     await setAside(duck, file, source, columns, options.timeUnit ?? "auto", quarantine);
     const notes = [...source.notes, ...(await dropOthers(duck, file, keep))];
     await mendFloats(duck, "staged", ["u", "i"]);
-    if (time !== undefined) notes.push(...(await describeTimes(duck, file, time)));
+    if (time !== undefined) notes.push(...(await describeTimes(duck, file, time, clock?.order)));
     await moveStaged(duck);
     return { rows: count.records + count.faults, notes };
   });
@@ -155,7 +164,7 @@ export async function mendFloats(duck: Duck, table: string, columns: readonly st
 }
 
 /** Which units the times are in, if not plain seconds throughout. */
-async function describeTimes(duck: Duck, file: string, column: string): Promise<string[]> {
+async function describeTimes(duck: Duck, file: string, column: string, order?: string): Promise<string[]> {
   const found = await duck.rows(
     "SELECT q, count(*) AS n FROM staged WHERE t IS NOT NULL GROUP BY q ORDER BY n DESC, q",
   );
@@ -166,7 +175,7 @@ async function describeTimes(duck: Duck, file: string, column: string): Promise<
     return [
       `${name} contains times in several units, each read by its own magnitude: ${[first, ...others].map((f) => `${f.n} in ${f.kind}`).join(", ")}`,
     ];
-  return [`${name}: times in ${first.kind}`];
+  return [`${name}: times in ${first.kind}${order === undefined ? "" : `, ${order}`}`];
 }
 
 /** Sends the rows that cannot be used to the quarantine: all are counted, the first described. */
@@ -229,7 +238,9 @@ const notATime = (column: string, value: unknown): string =>
   `time is neither a number nor a date: ${column} is ${show(value)}${
     /^\s*\d{1,2}([/.-])\d{1,2}\1\d{2,4}/.test(String(value))
       ? ", in which day and month are ambiguous; write it as ISO 8601"
-      : ""
+      : yearLast.test(String(value).trim())
+        ? ", a date whose year comes last; write it as 2023-11-15 or 20231115"
+        : ""
   }`;
 
 /** Drops the rows that data.keep does not select. */

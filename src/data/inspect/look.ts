@@ -175,9 +175,11 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
     const quoted = !/\.(inter|item)$/.test(stem);
     const delimiter = quoted ? detectDelimiter(head, usual) : usual;
     const dialect = { delimiter, quoted };
-    const header = (splitCells(first, dialect) ?? first.split(delimiter)).map((c) => c.trim());
+    const cells = (splitCells(first, dialect) ?? first.split(delimiter)).map((c) => c.trim());
+    const headerless = isRow(cells);
+    const header = headerless ? cells.map((_, k) => `#${k}`) : cells;
     const records = delimitedHead(head.endsWith("\n") ? head : `${head}\n`, dialect)
-      .slice(1, maxRecords)
+      .slice(headerless ? 0 : 1, maxRecords)
       .flatMap((found) =>
         "fault" in found ? [] : [Object.fromEntries(header.map((h, k) => [h, found.value[k] ?? ""]))],
       );
@@ -192,11 +194,15 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
   return { ...none, format: isSequenceFile(lines) ? "sequence lines" : "text" };
 }
 
+/** Whether the first line is a row, not a header: a quarter of its cells are numbers or dates, and none is a usual name. */
+const isRow = (cells: readonly string[]): boolean =>
+  cells.length > 1 &&
+  !cells.some((c) => /^(user|item|title|name|rating|time|timestamp|.*id)$/i.test(c)) &&
+  cells.filter((c) => /^-?\d+(\.\d+)?$|^\d{4}-\d\d-\d\d/.test(c)).length >= cells.length / 4;
+
 function tableProblem(header: readonly string[], records: readonly object[], first: string): string | undefined {
   if (header.length === 1 && /[;|\t]/.test(first)) return "one column only: the separator is another one";
   if (header.some((h) => h.trim() === "")) return "a column has no name";
-  if (header.length > 1 && header.filter((h) => /^-?\d+(\.\d+)?$/.test(h.trim())).length >= header.length / 2)
-    return "no header line: add one that names the columns, or name them by number in data.columns, from 0";
   return records.length === 0 ? "a header and no rows" : undefined;
 }
 

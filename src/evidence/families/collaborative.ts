@@ -1,6 +1,6 @@
 /**
- * What others did: positions and scores of every pre-ranker, popularity, co-occurrence and transitions with the latest
- * history items, affinity in a latent space. Needs no text.
+ * Collaborative features: positions and scores of every pre-ranker, popularity, co-occurrence and transitions with the
+ * latest history items, affinity in a latent space. Needs no text.
  */
 import type { Statistics } from "../statistics.ts";
 import { compared, type Family, type FeatureInput } from "./family.ts";
@@ -29,11 +29,11 @@ const own = [
 /** Weight of an older item's transitions: fade^age. */
 const fade = 0.7;
 
-/** @param experts names of the pre-rankers that a slate's own scores come from; none where one alone made it */
+/** @param experts names of the pre-rankers whose scores slates carry; empty if a single pre-ranker made them */
 export function collaborative(statistics: Statistics, experts: readonly string[]): Family {
   const { numItems, neighbours, transitionsBack, latent, logPopularity_I: logPopularity } = statistics;
   const { starts, columns, transitions, cooccurrence, counts } = neighbours;
-  // The pre-rank's own score is on whatever scale its maker or a caller likes; only what it says within the slate is used.
+  // The pre-rank score may have any scale, so only its standardised value within the slate is used.
   const head = ["log position", "pre-rank score in slate"];
   for (const name of experts) head.push(`${name} log position`, `${name} score`, `${name} score in slate`);
   const slot = new Int32Array(numItems).fill(-1);
@@ -94,7 +94,7 @@ export function collaborative(statistics: Statistics, experts: readonly string[]
       const start = starts[h] as number;
       const end = starts[h + 1] as number;
       const age = H - 1 - p;
-      // Whichever is shorter: the row of the history item, or a search in it for every candidate.
+      // Whichever is cheaper: scanning the history item's row, or searching it for every candidate.
       if (end - start < N * (32 - Math.clz32(end - start)))
         for (let k = start; k < end; k++) {
           const i = slot[columns[k] as number] as number;
@@ -160,7 +160,9 @@ function writeWithinSlate(scores: readonly (number | null)[], out: Float32Array,
   }
 }
 
-/** Log position by the expert's own score (ties: slate order), its score, and that within the slate; NaN where it has none. */
+/**
+ * Log position by the expert's score (ties: slate order), the score, and the score within the slate; NaN where missing.
+ */
 function writeExpert(
   scores: readonly (number | null)[] | undefined,
   N: number,

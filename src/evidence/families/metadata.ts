@@ -1,6 +1,6 @@
 /**
- * Brand, categories and year of a candidate against the history's. Columns of what no item has are left out.
- * Overlap of two items: idf mass of the categories in common over that of all of them (weighted Jaccard).
+ * Brand, categories and year of a candidate compared with the history's. Columns for data that no item has are left
+ * out. Overlap of two items: idf mass of their shared categories over that of all their categories (weighted Jaccard).
  */
 import type { ItemTable } from "../items.ts";
 import { compared, type Family, type FeatureInput } from "./family.ts";

@@ -1,7 +1,7 @@
 /**
- * Likeness of a candidate's text to the history's: by words (TF-IDF of titles) and by the run's frozen embeddings. The same
- * columns for both: cosine with the last item, with the sum of the last three and of the last twenty, the best of the last ten.
- * NaN where the candidate or the history has no text.
+ * Similarity of a candidate's text to the history's: by words (TF-IDF of titles) and by the run's frozen embeddings.
+ * The columns are the same for both: cosine with the last item, with the sum of the last three and of the last twenty,
+ * and the best of the last ten. NaN where the candidate or the history has no text.
  */
 import type { ItemTable, ItemVectors, SparseRows } from "../items.ts";
 import { compared, comparedTexts, type Family, type FeatureInput } from "./family.ts";

@@ -1,6 +1,6 @@
 /**
- * When a candidate was chosen by others, seen from the slate's clock (the last history item's time): how often of late,
- * whether it is rising, how old it is, how long nobody took it. Only where times can be compared between users.
+ * When others chose a candidate, relative to the slate's clock (the last history item's time): how often recently,
+ * whether that is rising, its age, the time since it was last chosen. Only if times are comparable between users.
  */
 import type { Statistics } from "../statistics.ts";
 import type { Family } from "./family.ts";

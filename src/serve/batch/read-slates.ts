@@ -10,7 +10,7 @@ import { DataError } from "../../core/errors.ts";
 import { sha256 } from "../../core/hash.ts";
 import { detectFormat } from "../../data/adapters/fields.ts";
 import { openDuck, sqlText } from "../../data/duck.ts";
-import { delimitedRecords, type Found, jsonRecords } from "../../data/records.ts";
+import { delimitedRecords, type Found, jsonRecords, parseJson } from "../../data/records.ts";
 import type { CandidateReference, ItemReference } from "../request/types.ts";
 
 export interface InputSlate {
@@ -72,7 +72,7 @@ function toReference({ item_id, text }: { item_id?: string | undefined; text?: s
 function parseList(text: string): unknown {
   if (text.trim() === "") return undefined;
   try {
-    return JSON.parse(text) as unknown;
+    return parseJson(text);
   } catch {
     return text; // zod says that it is no list
   }
@@ -274,7 +274,7 @@ async function* parquetRecords(file: string): AsyncGenerator<Found<RawRecord>> {
       if (chunk === null || chunk.rowCount === 0) return;
       const column = chunk.getColumnVector(0);
       for (let k = 0; k < chunk.rowCount; k++)
-        yield { line: ++line, lines: 1, value: JSON.parse(String(column.getItem(k))) as RawRecord };
+        yield { line: ++line, lines: 1, value: parseJson(String(column.getItem(k))) as RawRecord };
     }
   } finally {
     duck.close();

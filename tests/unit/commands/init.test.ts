@@ -34,7 +34,7 @@ describe("a new project", () => {
   });
 
   it("is never written over another", () => {
-    expect(() => initProject(project)).toThrow("is there already and is not empty");
+    expect(() => initProject(project)).toThrow("already exists and is not empty");
   });
 });
 

@@ -129,6 +129,33 @@ describe("clocks", () => {
   it.each(cases.map((c) => [c.what, c] as const))("%s", (_, c) => check(c));
 });
 
+describe("clocks that cannot be put together, and rows that are no slate", () => {
+  const unlike = /nobody can tell which interactions came before a slate/;
+  const first = shop.reduce((t, r) => Math.min(t, r.time), Number.POSITIVE_INFINITY);
+  const wide = (row: (r: Row, n: number) => string, columns: object): Case => ({
+    what: "",
+    files: {
+      "impressions.csv": `user_id,timestamp,shown,more\n${shop.map((r, n) => `${r.user},${slateTime(r)},${row(r, n)}\n`).join("")}`,
+    },
+    settings: { columns: { time: "timestamp", candidates: "shown", ...columns }, maxBadShare: 0 },
+  });
+  const cases: readonly Case[] = [
+    { what: "weeks", click: (r) => iso(Number(floor(r.time, 604_800))).slice(0, 10), refused: unlike },
+    { what: "weeks that begin on Monday, in seconds", click: (r) => floor(r.time, 604_800, 4 * 86_400), refused: unlike }, // biome-ignore format: one line
+    { what: "months", click: (_, n) => (n % 2 ? "2023-10-01" : "2023-11-01"), refused: unlike },
+    { what: "one month for all", click: () => "2023-11-01", refused: /same time|nobody can tell/ },
+    { what: "days from 0", click: (r) => floor((r.time - first) / 86_400, 1), refused: unlike },
+    { what: "days as Excel counts them", click: (r) => (r.time / 86_400 + 25_569).toFixed(6), refused: unlike },
+    { what: "slates in seconds from the beginning", slate: (r) => String(slateTime(r) - first + 60), refused: unlike },
+    { what: "days as floats YYYYMMDD", click: (r) => `${iso(r.time).slice(0, 10).replaceAll("-", "")}.0`, says: /timed to the day/, seen: almost }, // biome-ignore format: one line
+    { what: "days, day first", click: (r) => iso(r.time).slice(0, 10).split("-").reverse().join("/"), says: /timed to the day/, seen: almost }, // biome-ignore format: one line
+    { ...wide((r, n) => `${shown(r)[0]}|${n === 9 ? "nan" : r.item},${r.item}`, { positives: "more" }), what: "a candidate without an id", refused: /:11: a candidate without an id/ }, // biome-ignore format: one line
+    { ...wide((r, n) => `${shown(r).join("|")},${n === 9 ? "nan" : "0"}|1|0`, { labels: "more" }), what: "a label that is none", refused: /"more" is not a list of numbers/ }, // biome-ignore format: one line
+    { ...wide((r, n) => `${shown(r).join("|")},0|1|${n === 9 ? "-inf" : "0"}`, { scores: "more", positives: "shown" }), what: "a score of minus infinity", refused: /"more" is not a list of numbers/ }, // biome-ignore format: one line
+  ];
+  it.each(cases.map((c) => [c.what, c] as const))("%s", (_, c) => check(c));
+});
+
 describe("ids", () => {
   const wide = (items: (ids: string[]) => string, name = "impressions.csv"): Input["files"] => ({
     [name]: `user_id,timestamp,shown,clicked\n${shop.map((r) => `${r.user},${slateTime(r)},"${items(shown(r))}","${items([r.item])}"\n`).join("")}`, // biome-ignore format: one line

@@ -129,16 +129,16 @@ describe("a server in trouble", () => {
     [
       "is rate-limited for an hour",
       (_b, _n, r) => fail(r, 429, "quota", { "retry-after": "3600" }),
-      /asks to wait 3600 s/,
+      /asked to wait 3600 s/,
     ],
     [
       "is rate-limited until a date",
       (_b, _n, r) => fail(r, 429, "quota", { "retry-after": new Date(Date.now() + 3_600_000).toUTCString() }),
-      /asks to wait 3(599|600) s/,
+      /asked to wait 3(599|600) s/,
     ],
-    ["sends garbage", (_b, _n, r) => r.end("lorem ipsum"), /no chat completion: lorem ipsum/],
-    ["sends truncated JSON", (_b, _n, r) => r.end('{"choices": ['), /no chat completion/],
-    ["sends answers without text", (_b, _n, r) => r.end('{"choices": []}'), /no chat completion/],
+    ["sends garbage", (_b, _n, r) => r.end("lorem ipsum"), /not a chat completion: lorem ipsum/],
+    ["sends truncated JSON", (_b, _n, r) => r.end('{"choices": ['), /not a chat completion/],
+    ["sends answers without text", (_b, _n, r) => r.end('{"choices": []}'), /not a chat completion/],
     ["refuses the request", (_b, _n, r) => fail(r, 400, "context too long"), /answers 400: context too long/],
     ["sends us elsewhere", (_b, _n, r) => fail(r, 302, "", { location: "http://127.0.0.1:1/v1" }), /redirect/],
   ])("stops the stage when it %s, saying so, after a bounded number of tries", async (_what, behave, message) => {
@@ -146,7 +146,7 @@ describe("a server in trouble", () => {
     const fault = await catchFault(ask(questions(20), { timeoutMs: 50, concurrency: 1 }));
     expect(fault.message).toMatch(message);
     expect(fault.message).toContain("Its 0 answers so far are kept");
-    expect(fault.advice).toContain("it goes on where it stopped");
+    expect(fault.advice).toContain("it resumes where it stopped");
     expect(server.seen.length).toBeLessThanOrEqual(6); // 2 failures x 3 tries
   });
 

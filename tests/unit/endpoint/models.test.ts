@@ -25,11 +25,14 @@ describe("the list of a server's models", () => {
   it("may not exist, be empty or be something else: nothing is known then", async () => {
     for (const status of [404, 405, 429, 503]) {
       server.models = (response) => fail(response, status, "no");
-      expect(await ask()).toEqual({ kind: "unknown", reason: `GET /models is answered with ${status}` });
+      expect(await ask()).toEqual({ kind: "unknown", reason: `GET /models returned status ${status}` });
     }
     for (const body of ["<html>", "[]", "null", '{"data":[null,{"id":7}]}', '{"data":{}}']) {
       server.models = (response) => response.end(body);
-      expect(await ask(), body).toEqual({ kind: "unknown", reason: "GET /models is answered with something else" });
+      expect(await ask(), body).toEqual({
+        kind: "unknown",
+        reason: "GET /models returned something other than a list of models",
+      });
     }
     server.models = () => {};
     expect(await ask(server.baseUrl, 100)).toEqual({ kind: "unknown", reason: "no answer within 0.1 s" });

@@ -129,7 +129,7 @@ describe("raiseAlarms", () => {
       raiseAlarms(Array.from({ length: alarmWindow }, () => ({ ...healthy, identity_rate: 1, valid_rate })))[0]?.text ??
       "";
     expect(text(1)).toContain("rl.reward.format=conditional");
-    expect(text(0.9)).toContain("only 90 % are valid: copying is the surest way not to be punished");
+    expect(text(0.9)).toContain("only 90 % are valid: copying is the safest way to avoid the penalty");
   });
   it("does not take the first position for a favourite: it is where a good pre-rank puts good items", () => {
     expect(names({ first_choice_1: 0.85, first_choice_2: 0.1 })).toEqual([]);

@@ -81,7 +81,7 @@ describe("a teacher behind an endpoint", () => {
   it("continues if the server has no such list", async () => {
     server.models = (response) => fail(response, 405, "no");
     expect(await check(recipe())).toEqual([
-      `teacher.model = llm was not checked: GET /models is answered with 405 at ${server.baseUrl}`,
+      `teacher.model = llm was not checked: GET /models returned status 405 at ${server.baseUrl}`,
     ]);
   });
 
