@@ -7,12 +7,12 @@
  *                     leads to another, it is loaded next to the old one, takes over, and the old one finishes and goes
  */
 import { randomUUID } from "node:crypto";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Config } from "../config/schema.ts";
 import { Gr2Error } from "../core/errors.ts";
-import { repositoryRoot } from "../core/paths.ts";
+import { readOwnPackage } from "../core/own-package.ts";
 import { runtimeOptions, startWorker } from "../worker/launcher.ts";
 import { startWorkerProcess } from "../worker/process.ts";
 import { Deployment } from "./engine/deployment.ts";
@@ -170,7 +170,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
 async function openTracing(otlp: string): Promise<Tracing> {
   if (otlp === "") return passOn;
   const { openOtlp } = await import("./observe/otlp.ts");
-  const { version } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string };
+  const { version } = readOwnPackage();
   return openOtlp(otlp === "env" ? "" : otlp, version);
 }
 
