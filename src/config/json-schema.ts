@@ -2,9 +2,6 @@
 import { z } from "zod";
 import { configSchema } from "./schema.ts";
 
-/** What setup writes into configs/, where the shipped recipes name it. */
-export const schemaFile = "gr2.schema.json";
-
 export function configJsonSchema(): object {
   // Draft 7 is what editors' YAML servers know. "input": what may be left out is not required.
   const schema = z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any", target: "draft-7" });

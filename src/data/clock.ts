@@ -5,7 +5,7 @@
  */
 import { sqlText } from "./duck.ts";
 
-export const timeUnits = ["auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "iso"] as const;
+const timeUnits = ["auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "iso"] as const;
 export type TimeUnit = (typeof timeUnits)[number];
 
 /** From these numbers on, the next unit applies: 1e11 seconds is the year 5138, 1e11 milliseconds is 1973. */

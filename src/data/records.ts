@@ -19,8 +19,8 @@ export interface Dialect {
   readonly width?: number;
 }
 
-export const openQuote = "a quote opens and does not end";
-export const notUtf8 = "not UTF-8; if the file is in Latin-1 or another encoding, say so: data.encoding";
+const openQuote = "a quote opens and does not end";
+const notUtf8 = "not UTF-8; if the file is in Latin-1 or another encoding, say so: data.encoding";
 /** Longest record, in characters. */
 const maxRecord = 8 * 2 ** 20;
 

@@ -8,13 +8,13 @@
  *                     leads to another, it is loaded next to the old one, takes over, and the old one finishes and goes
  */
 import { randomUUID } from "node:crypto";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Config } from "../config/schema.ts";
 import { ConfigError, Gr2Error } from "../core/errors.ts";
-import { repositoryRoot } from "../core/paths.ts";
+import { readOwnPackage } from "../core/own-package.ts";
 import { runtimeOptions, startWorker } from "../worker/launcher.ts";
 import { startWorkerProcess } from "../worker/process.ts";
 import { Deployment } from "./engine/deployment.ts";
@@ -190,7 +190,7 @@ export async function serve(given: ServeOptions): Promise<Service> {
 async function openTracing(otlp: string): Promise<Tracing> {
   if (otlp === "") return passOn;
   const { openOtlp } = await import("./observe/otlp.ts");
-  const { version } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string };
+  const { version } = readOwnPackage();
   return openOtlp(otlp === "env" ? "" : otlp, version);
 }
 

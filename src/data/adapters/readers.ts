@@ -2,6 +2,7 @@
  * Readers that the adapters share: interactions of any table into raw_interactions, items of any reader into raw_items.
  * Decides whether a row is usable: ids, a time in a plausible year, a finite rating.
  */
+import type { DuckDBAppender } from "@duckdb/node-api";
 import { DataError } from "../../core/errors.ts";
 import {
   type Clock,
@@ -256,6 +257,19 @@ async function dropOthers(duck: Duck, file: string, keep: readonly (readonly [st
   if (left === rows) return [];
   await duck.run("DELETE FROM staged WHERE NOT kept");
   return [`${rows - left} of ${rows} rows are dropped by data.keep`];
+}
+
+/** Adds a row to raw_interactions, whose appender it gets. */
+export function appendInteraction(
+  appender: DuckDBAppender,
+  row: { user: string; item: string; rating: number | null; time: number },
+): void {
+  appender.appendVarchar(row.user);
+  appender.appendVarchar(row.item);
+  if (row.rating === null) appender.appendNull();
+  else appender.appendDouble(row.rating);
+  appender.appendDouble(row.time);
+  appender.endRow();
 }
 
 /** Adds the usable rows to raw_interactions. The first file's rows are not copied, which would double the memory. */

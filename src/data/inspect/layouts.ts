@@ -334,7 +334,7 @@ function detectSeparator(file: FileView, roles: Guesses<ItemRole>): string | und
   return [" > ", ">", ";", ", ", ",", "/"].find((s) => share(s) > 0.3);
 }
 
-export const recognisers: readonly Recogniser[] = [
+const recognisers: readonly Recogniser[] = [
   mind,
   retailrocket,
   nextItem,

@@ -1,8 +1,6 @@
 /** What GET answers: the service's own state, and the same as other servers' clients and platforms ask for it. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
-import { repositoryRoot } from "../../core/paths.ts";
+import { readOwnPackage } from "../../core/own-package.ts";
 import { chooseFormat, type Metrics, type MetricsSnapshot, metricsTypes } from "../observe/metrics.ts";
 import type { Reranker, ServedModel } from "../request/types.ts";
 import { openApi } from "./openapi.ts";
@@ -28,7 +26,7 @@ export interface LookOptions {
 /** @param accept the header, as it came */
 export function createLook(options: LookOptions): (path: GetPath, accept: string | undefined) => Promise<Reply> {
   const { reranker, http, limits, metrics, leaving, otherMetrics = async () => [] } = options;
-  const { version } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string };
+  const { version } = readOwnPackage();
   let document: object | undefined;
   const requireModel = (): ServedModel => {
     const model = reranker.model();
