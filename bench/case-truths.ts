@@ -89,7 +89,7 @@ async function readMade(given: Given): Promise<Made> {
 }
 
 /** The truth of a plain CSV of user_id, item_id, rating, timestamp. @param seconds of a time as it is written */
-function truthOf(given: Given, seconds: (time: string) => number): Made["sequences"] {
+function computeTruth(given: Given, seconds: (time: string) => number): Made["sequences"] {
   const rows = readFileSync(join(given.folder, "data", "interactions.csv"), "utf8")
     .trim()
     .split("\n")
@@ -168,7 +168,7 @@ export const truths: Readonly<Record<string, Truth>> = {
     failing({
       "sequences out of order": sameSequences(
         m,
-        truthOf(given, (t) => Number(t) / (t.length > 11 ? 1000 : 1)),
+        computeTruth(given, (t) => Number(t) / (t.length > 11 ? 1000 : 1)),
       ),
       "units are not said": /several units/.test(said.text),
       "times are not of 2023": in2023(m),
@@ -193,7 +193,7 @@ export const truths: Readonly<Record<string, Truth>> = {
       "times are not of 1997": m.first > 8.8e8 && m.last < 8.9e8,
       "sequences out of order": sameSequences(
         m,
-        truthOf(given, (t) => Number(t) / 1000),
+        computeTruth(given, (t) => Number(t) / 1000),
       ),
     }),
   ),

@@ -21,7 +21,7 @@ export const scoresName = "evidence";
  * Models whose scores on validation and test slates are stored beside the evidence, unless they are the evidence
  * itself.
  */
-export const partNames = ["lambdamart", "listwise"] as const;
+const partNames = ["lambdamart", "listwise"] as const;
 export type PartName = (typeof partNames)[number];
 
 export const modelFile = (dir: string): string => join(dir, "model.json");

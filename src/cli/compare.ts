@@ -20,7 +20,7 @@ export function compare(sides: readonly string[], args: CompareArguments): strin
   return args.json ? JSON.stringify(comparison) : renderComparison(comparison, args.markdown ? "markdown" : "text");
 }
 
-export function renderComparison(c: RunComparison, format: Format): string {
+function renderComparison(c: RunComparison, format: Format): string {
   const labels = c.sides.map((s) => s.label);
   return renderTables(
     [

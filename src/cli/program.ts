@@ -1,15 +1,10 @@
 /** `gr2`: arguments and exit codes. Commands are loaded on demand: `gr2 doctor` works on a broken setup. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../core/errors.ts";
-import { repositoryRoot } from "../core/paths.ts";
+import { readOwnPackage } from "../core/own-package.ts";
 import type { InspectOptions } from "./data-inspect.ts";
 import { describeError, exitCodeFor } from "./errors.ts";
 import { addServeToken } from "./serve-token.ts";
-
-const ownVersion = (): string =>
-  (JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string }).version;
 
 const describeExitCodes = (): string =>
   ["0 done", "1 bug", ...Object.entries(exitCodes).map(([code, n]) => `${n} ${code.toLowerCase()}`)].join(", ");
@@ -38,7 +33,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   const print = (text: string) => void out.write(`${text}\n`);
   const gr2 = new Command("gr2")
     .description("GR2, the Generative Reasoning Re-ranker: train, evaluate, inspect and serve it.")
-    .version(ownVersion(), "-V, --version", "print the version")
+    .version(readOwnPackage().version, "-V, --version", "print the version")
     .addHelpText("after", `\nExit codes: ${describeExitCodes()} (docs/runs.md).`)
     .showSuggestionAfterError()
     .exitOverride();

@@ -194,7 +194,7 @@ async function spoolInput({ stdin = process.stdin, format }: RerankArguments, fo
 }
 
 /** The whole history of a user in the data, by the data's own id. */
-export function indexHistories({ sequences, items }: Dataset): SlateSource["findHistory"] {
+function indexHistories({ sequences, items }: Dataset): SlateSource["findHistory"] {
   const rows = new Map<string, number>(sequences.map((s, row) => [s.user, row]));
   return (user) => {
     const row = rows.get(user);

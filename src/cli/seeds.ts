@@ -28,7 +28,7 @@ export async function pipelineSeeds(args: PipelineArguments & { seeds: string },
   out.write(`\n${renderSeeds(summary)}\n\n${file}\n`);
 }
 
-export function renderSeeds({ metric, runs, slices }: SeedsSummary): string {
+function renderSeeds({ metric, runs, slices }: SeedsSummary): string {
   const several = runs.length > 1;
   const tables = slices.map(({ slice, slates, users, systems }): Table => {
     const n = [...new Set(slates)].join(", ");

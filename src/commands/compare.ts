@@ -139,7 +139,7 @@ export function compareRuns(options: CompareOptions): RunComparison {
 }
 
 /** The runs of a side: a run, a list, or the runs that `gr2 pipeline --seeds` left. */
-export function findRuns(root: string, label: string): string[] {
+function findRuns(root: string, label: string): string[] {
   const names = label.split(",").map((n) => n.trim());
   if (names.length > 1) return names;
   const family = listRuns(root)

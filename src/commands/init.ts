@@ -1,7 +1,8 @@
 /** `gr2 init`: a new project from templates/project, with a package.json that names this installation's version. */
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { ConfigError } from "../core/errors.ts";
+import { readOwnPackage } from "../core/own-package.ts";
 import { repositoryRoot } from "../core/paths.ts";
 
 const template = join(repositoryRoot, "templates", "project");
@@ -23,10 +24,7 @@ export function initProject(name: string): string {
 }
 
 function describePackage(name: string): Record<string, unknown> {
-  const { version, engines } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as {
-    version: string;
-    engines: Record<string, string>;
-  };
+  const { version, engines, dependencies } = readOwnPackage();
   return {
     name: name.toLowerCase().replaceAll(/[^a-z0-9._-]/g, "-"),
     private: true,
@@ -34,11 +32,7 @@ function describePackage(name: string): Record<string, unknown> {
     engines,
     scripts: { test: "node --import tsx --test reward.test.ts pre-ranker.test.ts" },
     // The package this was created with: a folder; a tarball from `npm pack` works too.
-    dependencies: { gr2: `file:${repositoryRoot}`, tsx: readTsx() },
+    dependencies: { gr2: `file:${repositoryRoot}`, tsx: dependencies.tsx },
     description: `A GR2 ${version} project.`,
   };
 }
-
-const readTsx = (): string =>
-  (JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { dependencies: { tsx: string } })
-    .dependencies.tsx;

@@ -27,7 +27,7 @@ const strengths = { emaDecay: 0.95, diversityWeight: 0.1, deadCodeResetEpochs: 5
 const flipped = (value: number, on: number): number => (value > 0 ? 0 : on);
 
 /** What each row changes in the recipe's `sid` section, in table order. */
-export const ablationRows = {
+const ablationRows = {
   configured: () => ({}),
   ema: (s) => ({ emaDecay: flipped(s.emaDecay, strengths.emaDecay) }),
   "random-last-level": (s) => ({ randomLastLevel: !s.randomLastLevel }),

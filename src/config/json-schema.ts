@@ -2,9 +2,6 @@
 import { z } from "zod";
 import { configSchema } from "./schema.ts";
 
-/** The file that setup writes into configs/, where the shipped recipes refer to it. */
-export const schemaFile = "gr2.schema.json";
-
 export function configJsonSchema(): object {
   // Editors' YAML servers know draft 7. "input": settings with defaults are not required.
   const schema = z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any", target: "draft-7" });

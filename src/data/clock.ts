@@ -5,7 +5,7 @@
  */
 import { sqlText } from "./duck.ts";
 
-export const timeUnits = ["auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "iso"] as const;
+const timeUnits = ["auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "iso"] as const;
 export type TimeUnit = (typeof timeUnits)[number];
 
 /** From these numbers on, the next unit applies: 1e11 seconds is the year 5138, 1e11 milliseconds is 1973. */
@@ -38,7 +38,7 @@ const compact: readonly (readonly [digits: number, format: string])[] = [
 ];
 /** A format with more than this share of the sample is the column's: some rows may be bad. */
 const most = 0.5;
-const compactPattern = /^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)?$/;
+const compactPattern = /^(19[7-9]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)?$/;
 
 /** 15112023 or 11152023, which would sort wrongly as numbers. */
 export const yearLast = /^(0?[1-9]|[12]\d|3[01])(0[1-9]|[12]\d|3[01])(19|20)\d\d$/;

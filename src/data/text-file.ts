@@ -95,7 +95,7 @@ function detectEncoding(
 }
 
 /** The first `bytes` of a file, undecoded. */
-export function firstBytes(path: string, bytes: number): Buffer {
+function firstBytes(path: string, bytes: number): Buffer {
   const buffer = Buffer.alloc(bytes);
   const fd = openSync(path, "r");
   try {

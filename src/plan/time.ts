@@ -94,7 +94,12 @@ export function estimateTime(
     ["traces", start + slates.rerank / (rates.slates * power)],
     ["sft", start + config.sft.epochs * promptsOnce * learn(sftTokens)],
     ["rl", start + config.rl.steps * config.rl.prompts * config.rl.group * learn(perSlate + text.response)],
-    ["evaluate", start + score(hitRate * (slates.validation + slates.test) * systems * (perSlate + text.response))],
+    [
+      "evaluate",
+      start +
+        score(hitRate * (slates.validation + slates.test) * systems * (perSlate + text.response)) +
+        learn(refitTokens(config, size)),
+    ],
   ];
   return seconds.map(([stage, value]) => ({ stage, seconds: value }));
 }
@@ -113,6 +118,19 @@ export function midtrainTokens(config: Config, size: DataSize): number {
   const { sequential, captioning, persona, language } = midtrain.mixture;
   const others = (sequential + captioning + persona + language) / sequential;
   return midtrain.epochs * items * item * overlap * others;
+}
+
+/**
+ * Tokens of the refits: each stage's model once for validation, and again for test if it got weight, which about half do.
+ * With leave-one-out nearly every window ends in a new item; otherwise a window's share of a segment does.
+ */
+function refitTokens(config: Config, size: DataSize): number {
+  const { refit, midtrain, sid, data, rl } = config;
+  if (!refit) return 0;
+  const stages = rl.steps > 0 ? 3 : 2;
+  const item = sid.levels + (sid.format === "wrapped" ? 2 : 0);
+  const windows = data.split.kind === "leave-one-out" ? 1 : data.split.rerank + data.split.validation;
+  return stages * 1.5 * midtrain.refit.epochs * windows * size.interactions * item;
 }
 
 /** Floating-point work of SASRec if it is a pre-ranker: one fit per fold and one on everything. */

@@ -6,8 +6,7 @@
 import { createHash } from "node:crypto";
 import { segmentRange } from "../data/split.ts";
 import type { Segment, SplitDataset } from "../data/types.ts";
-import { planFits } from "./fits.ts";
-import type { FitPreRanker, PreRanker, Ranked, Repeats, Slate } from "./types.ts";
+import type { PreRanker, Ranked, Repeats, Slate } from "./types.ts";
 
 export interface SlateOptions {
   /** Candidates per slate, N. Paper: 10. */
@@ -128,33 +127,6 @@ export async function buildSlates(
   const slates = made.filter((s) => s.candidates.length === options.size);
   const fewCandidates = made.length - slates.length;
   return { slates, stats: slateStats(slates, options.size, { ...skipped, fewCandidates }) };
-}
-
-/**
- * The slates of the three segments by one pre-ranker, fitted by segment (prerank/fits). Each fit is used before the
- * next one is made.
- */
-export async function buildAllSlates(
-  data: SplitDataset,
-  fitted: FitPreRanker,
-  options: SlateOptions = defaultSlates,
-  onProgress: (segment: SlateSegment, done: number, total: number) => void = () => {},
-): Promise<{ slates: Record<SlateSegment, Slate[]>; stats: Record<SlateSegment, SlateStats> }> {
-  const slates: Record<SlateSegment, Slate[]> = { rerank: [], validation: [], test: [] };
-  const stats: Partial<Record<SlateSegment, SlateStats>> = {};
-  for (const plan of planFits(data, { folds: 0, refit: false, seed: 0, midtrain: false })) {
-    const preRanker = await fitted(plan.view, plan);
-    for (const segment of plan.segments) {
-      if (segment === "midtrain") continue;
-      const built = await buildSlates(data, segment, preRanker, options, plan.asks, (done, total) =>
-        onProgress(segment, done, total),
-      );
-      slates[segment] = built.slates;
-      stats[segment] = built.stats;
-    }
-  }
-  const { rerank = slateStats([], 0), validation = rerank, test = rerank } = stats;
-  return { slates, stats: { rerank, validation, test } };
 }
 
 /** Counts over finished slates. */

@@ -5,6 +5,7 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { arch, cpus, platform, release, totalmem } from "node:os";
 import { join } from "node:path";
+import { readOwnPackage } from "../core/own-package.ts";
 import { repositoryRoot } from "../core/paths.ts";
 import { tryReadJson, writePrettyJson } from "./files.ts";
 
@@ -130,12 +131,9 @@ export function codeRevision(except?: string): Manifest["code"] {
 
 function versions(): Record<string, string> {
   const found: Record<string, string> = { node: process.versions.node };
-  const own = tryReadJson(join(repositoryRoot, "package.json")) as {
-    version?: string;
-    dependencies?: Record<string, string>;
-  };
-  found.gr2 = own?.version ?? "unknown";
-  for (const name of Object.keys(own?.dependencies ?? {})) {
+  const own = readOwnPackage();
+  found.gr2 = own.version;
+  for (const name of Object.keys(own.dependencies)) {
     try {
       const file = join(repositoryRoot, "node_modules", name, "package.json");
       found[name] = (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;

@@ -90,26 +90,6 @@ export function packBatch(batch: GroupBatch): pb.GroupBatch {
   };
 }
 
-/** The inverse of packBatch; used by tests and tools that read recorded requests. */
-export function unpackBatch(packed: pb.GroupBatch): GroupBatch {
-  const tokens = toInt32(packed.tokens);
-  const promptLengths = toInt32(packed.promptLengths);
-  const groupSizes = toInt32(packed.groupSizes);
-  const responseLengths = toInt32(packed.responseLengths);
-  let at = 0;
-  let r = 0;
-  const take = (n: number): number[] => {
-    at += n;
-    return Array.from(tokens.subarray(at - n, at));
-  };
-  const groups = Array.from(promptLengths, (promptLength, g) => {
-    const prompt = take(promptLength);
-    const responses = Array.from({ length: groupSizes[g] ?? 0 }, () => take(responseLengths[r++] ?? 0));
-    return { prompt, responses };
-  });
-  return { groups };
-}
-
 /** `numGroups`: groups of the batch or prompts of the request; the constraint must have one entry for each. */
 export function packConstraint(constraint: PermutationConstraint, numGroups: number): pb.PermutationConstraint {
   if (constraint.groups.length !== numGroups) {

@@ -29,7 +29,7 @@ const served = [
   "run",
   "plugins",
 ];
-const parts = ["request", "observe", "security", "model", "engine", "batch", "grpc", "http"];
+const parts = ["request", "observe", "security", "model", "engine", "batch", "grpc", "http", "processes"];
 const rooms: Readonly<Record<string, readonly string[]>> = {
   core: [],
   config: ["core"],
@@ -76,6 +76,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   "serve/security": ["core", "config", "serve/request"],
   "serve/model": [...served, "artifacts", "models", "serve/request"],
   "serve/engine": [...served, "models", "serve/request", "serve/model"],
+  "serve/processes": ["core", "serve/request"],
   "serve/batch": ["core", "data", "run", "serve/request", "serve/model", "serve/engine"],
   "serve/grpc": ["client", "core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],
   "serve/http": ["core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],

@@ -20,10 +20,11 @@ import { itemTable } from "../../src/evidence/items.ts";
 import { fitListwise } from "../../src/evidence/model.ts";
 import { Statistics } from "../../src/evidence/statistics.ts";
 import { fitPopularity } from "../../src/prerank/popularity.ts";
-import { buildAllSlates, type SlateSegment } from "../../src/prerank/slates.ts";
+import type { SlateSegment } from "../../src/prerank/slates.ts";
 import { type Slate, targetDistribution } from "../../src/prerank/types.ts";
 import type { StageContext, StageName } from "../../src/run/stage.ts";
 import { evidence } from "../../src/stages/evidence.ts";
+import { buildAllSlates } from "../build-all-slates.ts";
 import { makeDataset, walkers } from "../unit/synthetic.ts";
 
 const root = mkdtempSync(join(tmpdir(), "gr2-evidence-"));

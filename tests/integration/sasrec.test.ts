@@ -8,13 +8,14 @@ import { InterruptedError } from "../../src/core/errors.ts";
 import { leaveOneOut, trainingView } from "../../src/data/split.ts";
 import type { SplitDataset } from "../../src/data/types.ts";
 import { beamPreRanker } from "../../src/models/beam-ranker.ts";
-import { buildAllSlates, defaultSlates } from "../../src/prerank/slates.ts";
+import { defaultSlates } from "../../src/prerank/slates.ts";
 import type { StageContext } from "../../src/run/stage.ts";
 import { Trie } from "../../src/sid/trie.ts";
 import { sasrecFitter } from "../../src/stages/prerankers/sasrec.ts";
 import { FakeWorker } from "../../src/worker/fake.ts";
 import { startWorker } from "../../src/worker/launcher.ts";
 import type { BeamSearchRequest, ForwardBackwardRequest, WorkerClient } from "../../src/worker/types.ts";
+import { buildAllSlates } from "../build-all-slates.ts";
 import { makeDataset, walkers } from "../unit/synthetic.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-sasrec-"));

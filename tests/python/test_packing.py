@@ -59,7 +59,7 @@ def test_plan_covers_every_wanted_target_once_within_the_bound():
     plan = packing.plan(packing.build_group_trees(batch, wanted), 96)
     covered = np.sort(np.concatenate([m.targets.numpy() for m in plan]))
     np.testing.assert_array_equal(covered, np.flatnonzero(wanted))
-    assert all(m.num_tokens <= 96 for m in plan)
+    assert all(m.input_ids_BT.numel() <= 96 for m in plan)
 
 
 def test_shared_prompts_are_computed_once():
@@ -72,7 +72,7 @@ def test_shared_prompts_are_computed_once():
         np.full(8, 3),
     )
     (micro,) = packing.plan(packing.build_group_trees(group, np.ones(24, dtype=bool)), 4096)
-    assert micro.num_tokens == 40 + 8 * 2
+    assert micro.input_ids_BT.numel() == 40 + 8 * 2
 
 
 def test_plain_sequences_need_no_mask():

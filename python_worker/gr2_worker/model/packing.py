@@ -105,10 +105,6 @@ class MicroBatch:
     prompts: tuple[PlacedPrompt, ...]
     past: PastTokens | None = None  # their keys follow the row's
 
-    @property
-    def num_tokens(self) -> int:
-        return self.input_ids_BT.numel()
-
 
 def build_group_trees(batch: GroupBatch, wanted_N: Bools) -> list[Tree]:
     """Every group as a tree: its responses cut down to what the wanted targets need."""

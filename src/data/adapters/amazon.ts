@@ -57,7 +57,7 @@ export const amazonColumns: Readonly<Record<Edition, ItemColumns>> = {
 const pattern = (name: string, fits: RegExp): Wanted["patterns"][number] => ({ name, fits });
 
 /** Published names; files that begin with meta_ are never reviews. */
-export const amazonFiles: Readonly<Record<Edition, { readonly reviews: Wanted; readonly metadata: Wanted }>> = {
+const amazonFiles: Readonly<Record<Edition, { readonly reviews: Wanted; readonly metadata: Wanted }>> = {
   amazon2014: {
     reviews: reviews([
       pattern("reviews_*_5.json.gz", /^reviews_.*_5\.json(\.gz)?$/),
@@ -114,7 +114,7 @@ export async function loadAmazon(duck: Duck, options: AmazonOptions, quarantine:
 }
 
 /** Items of a metadata file. @param named fields whose names differ from the published ones */
-export function amazonItems(
+function amazonItems(
   kind: Edition,
   file: string,
   named: Partial<ItemColumns>,

@@ -6,7 +6,7 @@ import { createHash, type Hash } from "node:crypto";
 import type { BroughtInteraction, BroughtItem, BroughtSource } from "../brought.ts";
 import type { Duck, Quarantine } from "../duck.ts";
 import { readId } from "../values.ts";
-import { type AdapterReport, mendFloats, type RawItem, writeItems } from "./readers.ts";
+import { type AdapterReport, appendInteraction, mendFloats, type RawItem, writeItems } from "./readers.ts";
 
 export interface ModuleOptions {
   readonly kind: "module";
@@ -68,12 +68,7 @@ async function appendInteractions(
         }
         const { user, item, time, rating } = found;
         hash.update(`${JSON.stringify([user, item, time, rating])}\n`);
-        appender.appendVarchar(user);
-        appender.appendVarchar(item);
-        if (rating === null) appender.appendNull();
-        else appender.appendDouble(rating);
-        appender.appendDouble(time);
-        appender.endRow();
+        appendInteraction(appender, { user, item, rating, time });
       }
   } finally {
     appender.closeSync();

@@ -15,7 +15,7 @@ import { cellSql, withFields } from "./fields.ts";
 import { headerCells } from "./header.ts";
 import { filesIn } from "./locate.ts";
 import { parsePythonLiteral } from "./python-literal.ts";
-import { type AdapterReport, writeItems } from "./readers.ts";
+import { type AdapterReport, appendInteraction, writeItems } from "./readers.ts";
 import { recboleItems, recboleName } from "./recbole.ts";
 import { keyedItems } from "./sequences.ts";
 
@@ -196,13 +196,7 @@ async function append(duck: Duck, sequences: ReadonlyMap<string, readonly string
   const appender = await duck.connection.createAppender("raw_interactions");
   try {
     for (const [user, items] of sequences)
-      for (const [position, item] of items.entries()) {
-        appender.appendVarchar(user);
-        appender.appendVarchar(item);
-        appender.appendNull();
-        appender.appendDouble(position);
-        appender.endRow();
-      }
+      for (const [time, item] of items.entries()) appendInteraction(appender, { user, item, rating: null, time });
   } finally {
     appender.closeSync();
   }

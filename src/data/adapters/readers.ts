@@ -2,6 +2,7 @@
  * Readers shared by the adapters: interactions of any table into raw_interactions, items of any reader into raw_items.
  * Decides whether a row is usable: it needs ids, a time in a plausible year, and a finite rating.
  */
+import type { DuckDBAppender } from "@duckdb/node-api";
 import { DataError } from "../../core/errors.ts";
 import {
   type Clock,
@@ -151,9 +152,7 @@ function keptSql(field: string, type: string, values: readonly (string | number 
   const texts = values.map((v) => sqlText(String(v)));
   const cell = `trim(${cellSql(sqlName(field), type)})`;
   const x = values.every((v) => typeof v === "boolean") ? `lower(${cell})` : cell; // pandas writes True
-  return (
-    `coalesce(${x} IN (${texts.join(", ")}) OR regexp_replace(${x}, '\\.0+$', '') IN (${texts.join(", ")}), ` + `false)`
-  );
+  return `coalesce(${x} IN (${texts.join(", ")}) OR regexp_replace(${x}, '\\.0+$', '') IN (${texts.join(", ")}), false)`;
 }
 
 /** Ids that went through floating point lose their ".0", if all ids of the column have it. */
@@ -259,6 +258,19 @@ async function dropOthers(duck: Duck, file: string, keep: readonly (readonly [st
   if (left === rows) return [];
   await duck.run("DELETE FROM staged WHERE NOT kept");
   return [`${rows - left} of ${rows} rows were dropped by data.keep`];
+}
+
+/** Adds a row to raw_interactions through its appender. */
+export function appendInteraction(
+  appender: DuckDBAppender,
+  row: { user: string; item: string; rating: number | null; time: number },
+): void {
+  appender.appendVarchar(row.user);
+  appender.appendVarchar(row.item);
+  if (row.rating === null) appender.appendNull();
+  else appender.appendDouble(row.rating);
+  appender.appendDouble(row.time);
+  appender.endRow();
 }
 
 /** Adds the usable rows to raw_interactions, without copying the first file's rows, which would double the memory. */

@@ -15,7 +15,7 @@ import { readStart, requireFile, textPieces } from "../text-file.ts";
 import { readId } from "../values.ts";
 import { type ItemColumns, makeItem, readItemTable } from "./items.ts";
 import { locate, locateOrFail, type Wanted } from "./locate.ts";
-import { type AdapterReport, itemLines, type RawItem, writeItems } from "./readers.ts";
+import { type AdapterReport, appendInteraction, itemLines, type RawItem, writeItems } from "./readers.ts";
 
 export interface SequencesOptions {
   readonly kind: "sequences";
@@ -29,7 +29,7 @@ export interface SequencesOptions {
   readonly itemColumns?: Partial<ItemColumns>;
 }
 
-export const sequenceFile: Wanted = {
+const sequenceFile: Wanted = {
   what: "sequences",
   setting: "data.files.interactions",
   patterns: [
@@ -39,7 +39,7 @@ export const sequenceFile: Wanted = {
   ],
 };
 
-export const sequenceItems: Wanted = {
+const sequenceItems: Wanted = {
   what: "items",
   setting: "data.files.items",
   patterns: [
@@ -113,13 +113,7 @@ async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantin
           continue;
         }
         users.add(user);
-        items.forEach((item, position) => {
-          appender.appendVarchar(user);
-          appender.appendVarchar(item);
-          appender.appendNull();
-          appender.appendDouble(position);
-          appender.endRow();
-        });
+        for (const [time, item] of items.entries()) appendInteraction(appender, { user, item, rating: null, time });
       }
   } finally {
     appender.closeSync();

@@ -2,6 +2,7 @@
  * Recognises a layout and names the settings that read it. Each layout is one entry of `recognisers`, tried in order; a
  * new layout is a new entry. Pure: works on the output of look.ts.
  */
+import { isNumbered } from "../adapters/header.ts";
 import { nextItemFiles } from "../adapters/next-item.ts";
 import { recboleName } from "../adapters/recbole.ts";
 import { knownTables } from "./known-tables.ts";
@@ -293,6 +294,11 @@ const table: Recogniser = (view) => {
     notes: [
       ...(outcome ? [outcome.note] : []),
       ...(parts.length > 1 ? [`${parts.join(", ")} are parts of one table`] : []),
+      ...[file, ...(items ? [items.file] : [])].flatMap((f) =>
+        isNumbered(f.columns[0]?.name ?? "")
+          ? [`${f.name} has no header line: columns are named by number, from 0`]
+          : [],
+      ),
       ...(roles.time ? [] : ["no column looks like a time: the order of the file would be the order of time"]),
       ...(items ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"]),
       ...(others.length > 0 ? [`${others.map((t) => t.file.name).join(", ")} could be interactions too`] : []),
@@ -313,9 +319,10 @@ function scoreFile(file: FileView, roles: Guesses<InteractionRole>, view: Folder
   return pointed + 2 * byName + usual + (roles.time ? 1 : 0) - (roles.user?.byName ? 0 : 2 * texts);
 }
 
-function mapColumns(roles: Guesses<InteractionRole>, items: Guesses<ItemRole>): Record<string, string> {
+function mapColumns(roles: Guesses<InteractionRole>, items: Guesses<ItemRole>): Record<string, string | number> {
+  const value = (column: string): string | number => (isNumbered(column) ? Number(column.slice(1)) : column);
   return Object.fromEntries(
-    Object.entries({ ...roles, ...items }).flatMap(([role, guess]) => (guess ? [[role, guess.column]] : [])),
+    Object.entries({ ...roles, ...items }).flatMap(([role, guess]) => (guess ? [[role, value(guess.column)]] : [])),
   );
 }
 
@@ -329,7 +336,7 @@ function detectSeparator(file: FileView, roles: Guesses<ItemRole>): string | und
   return [" > ", ">", ";", ", ", ",", "/"].find((s) => share(s) > 0.3);
 }
 
-export const recognisers: readonly Recogniser[] = [
+const recognisers: readonly Recogniser[] = [
   mind,
   retailrocket,
   nextItem,

@@ -175,9 +175,11 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
     const quoted = !/\.(inter|item)$/.test(stem);
     const delimiter = quoted ? detectDelimiter(head, usual) : usual;
     const dialect = { delimiter, quoted };
-    const header = (splitCells(first, dialect) ?? first.split(delimiter)).map((c) => c.trim());
+    const cells = (splitCells(first, dialect) ?? first.split(delimiter)).map((c) => c.trim());
+    const headerless = isRow(cells);
+    const header = headerless ? cells.map((_, k) => `#${k}`) : cells;
     const records = delimitedHead(head.endsWith("\n") ? head : `${head}\n`, dialect)
-      .slice(1, maxRecords)
+      .slice(headerless ? 0 : 1, maxRecords)
       .flatMap((found) =>
         "fault" in found ? [] : [Object.fromEntries(header.map((h, k) => [h, found.value[k] ?? ""]))],
       );
@@ -192,11 +194,15 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
   return { ...none, format: isSequenceFile(lines) ? "sequence lines" : "text" };
 }
 
+/** Whether the first line is a row, not a header: a quarter of its cells are numbers or dates, none is a usual name. */
+const isRow = (cells: readonly string[]): boolean =>
+  cells.length > 1 &&
+  !cells.some((c) => /^(user|item|title|name|rating|time|timestamp|.*id)$/i.test(c)) &&
+  cells.filter((c) => /^-?\d+(\.\d+)?$|^\d{4}-\d\d-\d\d/.test(c)).length >= cells.length / 4;
+
 function tableProblem(header: readonly string[], records: readonly object[], first: string): string | undefined {
   if (header.length === 1 && /[;|\t]/.test(first)) return "only one column: the file uses another separator";
   if (header.some((h) => h.trim() === "")) return "a column has no name";
-  if (header.length > 1 && header.filter((h) => /^-?\d+(\.\d+)?$/.test(h.trim())).length >= header.length / 2)
-    return "no header line: add one that names the columns, or name them by number in data.columns, from 0";
   return records.length === 0 ? "a header without rows" : undefined;
 }
 
@@ -259,6 +265,10 @@ export function columnViews(
   });
 }
 
+/** 2023-11-15T10:00, 15/11/2023 10:00, 15-Nov-23, Nov 15, 2023, Wed Nov 15 10:00:00 +0000 2023 */
+const dateForms =
+  /^(\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?|\d{1,2}([/.-])\d{1,2}\3(\d{4}|\d\d)( \d.*)?|([A-Z][a-z]{2},? )?(\d{1,2}[ /-])?(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*[ /-].*\d\d.*)$/;
+
 /** The kind of nearly all values: one malformed value in twenty does not change a column's kind. */
 function detectKind(values: readonly unknown[], texts: readonly string[]): ColumnKind {
   if (values.length === 0) return "empty";
@@ -278,7 +288,5 @@ function detectKind(values: readonly unknown[], texts: readonly string[]): Colum
     if (nearlyAll(days.length)) return "days as YYYYMMDD";
     return numeric.every((t) => /^-?\d+$/.test(t.trim())) ? "whole numbers" : "numbers";
   }
-  return nearlyAll(texts.filter((t) => /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$/.test(t.trim())).length)
-    ? "dates"
-    : "text";
+  return nearlyAll(texts.filter((t) => dateForms.test(t.trim())).length) ? "dates" : "text";
 }

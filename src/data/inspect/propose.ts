@@ -20,6 +20,8 @@ export type Base = "base-small.yaml" | "base-sparse.yaml" | "base-impressions.ya
 const maxSlates = 25_000;
 /** Sequence tokens that mid-training of a small model reads in a few minutes on two cores. */
 const tokenBudget = 1.8e6;
+/** Slates for fine-tuning of a small model; with far fewer, its reasoning is mostly invalid. */
+const sftLessons = 16_000;
 /** From this many users on, fine-tuning and validation use only a part of them. */
 const manyUsers = 10_000;
 
@@ -67,11 +69,17 @@ export function advise(m: Measured, adapter: string): Advice[] {
       value: maxSlates,
       why: "enough to distinguish systems; whole users are sampled",
     });
-  if (left.users > manyUsers && base.value === "base-sparse.yaml")
-    out.push(
-      { setting: "sft.epochs", value: 0.5, why: `half an epoch over ${left.users} users is enough` },
-      { setting: "eval.validationSlates", value: 5000, why: "enough to choose a system on" },
-    );
+  if (base.value === "base-sparse.yaml") {
+    const epochs = Math.max(0.5, Math.min(6, Math.round((2 * sftLessons) / Math.max(1, left.users)) / 2));
+    if (epochs !== 1)
+      out.push({
+        setting: "sft.epochs",
+        value: epochs,
+        why: `${left.users} users: about ${sftLessons} lessons teach a small model to answer in form`,
+      });
+    if (left.users > manyUsers)
+      out.push({ setting: "eval.validationSlates", value: 5000, why: "enough to choose a system on" });
+  }
   return out;
 }
 

@@ -1,4 +1,5 @@
 /** Assigns roles to columns: by name, else by values. Every guess has a reason. Pure. */
+import { isNumbered } from "../adapters/header.ts";
 import type { ColumnKind, ColumnView } from "./look.ts";
 
 export interface Guess {
@@ -159,6 +160,9 @@ export function interactionRoles(columns: readonly ColumnView[], rows: number): 
   return out;
 }
 
+/** Whether a column has several categories in one string. */
+const isSplit = (c: ColumnView): boolean => c.examples.some((e) => /[|;>]/.test(e));
+
 /** @param interactionItem name of the interactions' item column; @param ids item ids in the sampled interactions */
 export function itemRoles(
   columns: readonly ColumnView[],
@@ -178,12 +182,16 @@ export function itemRoles(
   );
   const overlap = (c: ColumnView): number => records.filter((r) => ids.has(String(r[c.name]))).length;
   const named = byName(unique, "id", taken);
-  const same = unique.find((c) => c.name === interactionItem);
+  const same = unique.find((c) => c.name === interactionItem && !isNumbered(c.name));
   const best = [...unique].sort((a, b) => overlap(b) - overlap(a))[0];
   if (same) take("id", { column: same.name, why: "named as in the interactions", byName: true });
   else if (best && overlap(best) > 0 && overlap(best) > 2 * (named ? overlap({ ...best, name: named.column }) : 0))
     take("id", { column: best.name, why: "its values match the interactions' items", byName: false });
   else take("id", named);
+  const texts = columns.filter((c) => isNumbered(c.name) && !taken.has(c.name) && c.kind === "text");
+  const [title, categories] = [texts.find((c) => !isSplit(c)), texts.find(isSplit)];
+  for (const [role, c] of Object.entries({ title, categories }) as [ItemRole, ColumnView | undefined][])
+    take(role, c && { column: c.name, why: "a guess: its values are text", byName: false });
   for (const role of ["title", "brand", "categories", "description"] as const)
     take(
       role,

@@ -40,7 +40,7 @@ export const columnNames = ["slate", "user", "history", "candidates", "scores", 
 
 const id = z.union([z.string().min(1), z.number().transform(String)]);
 /** Lists in CSV cells and Parquet text columns are JSON. */
-const listOf = <T extends z.ZodType>(entry: T) =>
+const acceptList = <T extends z.ZodType>(entry: T) =>
   z.preprocess((value) => (typeof value === "string" ? parseList(value) : (value ?? undefined)), z.array(entry));
 const optional = <T extends z.ZodType>(type: T) =>
   z.preprocess((v) => (v === null || v === "" ? undefined : v), type.optional());
@@ -56,8 +56,12 @@ const candidate = z.union([
       return { ...toReference(c), id: own ?? "", ...(c.score === undefined ? {} : { score: c.score }) };
     }),
 ]);
-const whose = { slate: optional(id), user: optional(id), history: listOf(historyEntry).optional() };
-const wideRecord = z.object({ ...whose, candidates: listOf(candidate), scores: listOf(z.coerce.number()).optional() });
+const whose = { slate: optional(id), user: optional(id), history: acceptList(historyEntry).optional() };
+const wideRecord = z.object({
+  ...whose,
+  candidates: acceptList(candidate),
+  scores: acceptList(z.coerce.number()).optional(),
+});
 const longRecord = z.object({
   ...whose,
   slate: id,
@@ -104,7 +108,7 @@ export async function* readSlates(source: SlateSource): AsyncGenerator<ReadSlate
 }
 
 /** The layout of a file with this first record. */
-export function detectLayout(record: RawRecord, file: string, line: number): Layout {
+function detectLayout(record: RawRecord, file: string, line: number): Layout {
   if ("candidates" in record) return "wide";
   if ("item" in record && "slate" in record) return "long";
   throw new DataError(

@@ -145,7 +145,7 @@ export function peekObject(bytes: Buffer): Readonly<Record<string, unknown>> | u
 }
 
 /** Bytes of a body used to recognise its dialect. */
-export const maxPeeked = 16_384;
+const maxPeeked = 16_384;
 
 const quote = 0x22;
 const backslash = 0x5c;

@@ -1,9 +1,7 @@
 /** GET responses: the service's state, also in the formats that other servers' clients and platforms expect. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
-import { repositoryRoot } from "../../core/paths.ts";
-import { chooseFormat, type Metrics, metricsTypes } from "../observe/metrics.ts";
+import { readOwnPackage } from "../../core/own-package.ts";
+import { chooseFormat, type Metrics, type MetricsSnapshot, metricsTypes } from "../observe/metrics.ts";
 import type { Reranker, ServedModel } from "../request/types.ts";
 import { openApi } from "./openapi.ts";
 import { page, pagePolicy } from "./page.ts";
@@ -19,21 +17,23 @@ export interface LookOptions {
   readonly http: HttpSettings;
   readonly limits: LimitSettings;
   readonly metrics: Metrics;
+  /** Metrics of the service's other processes. */
+  readonly otherMetrics?: () => Promise<readonly MetricsSnapshot[]>;
   /** Answers requests, but reports that it is not ready. */
   readonly leaving: () => boolean;
 }
 
 /** @param accept the header, as received */
-export function createLook(options: LookOptions): (path: GetPath, accept: string | undefined) => Reply {
-  const { reranker, http, limits, metrics, leaving } = options;
-  const { version } = JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8")) as { version: string };
+export function createLook(options: LookOptions): (path: GetPath, accept: string | undefined) => Promise<Reply> {
+  const { reranker, http, limits, metrics, leaving, otherMetrics = async () => [] } = options;
+  const { version } = readOwnPackage();
   let document: object | undefined;
   const requireModel = (): ServedModel => {
     const model = reranker.model();
     if (!model) throw new Problem("unavailable", "No model is loaded.");
     return model;
   };
-  return (path, accept) => {
+  return async (path, accept) => {
     switch (path) {
       case "/":
         if (!http.page) throw new Problem("not_found", "The try-it page is switched off.");
@@ -53,7 +53,11 @@ export function createLook(options: LookOptions): (path: GetPath, accept: string
         return json(200, document);
       case "/metrics": {
         const format = chooseFormat(accept);
-        return { status: 200, type: metricsTypes[format], text: metrics.render(reranker, format) };
+        return {
+          status: 200,
+          type: metricsTypes[format],
+          text: metrics.render(reranker, format, await otherMetrics()),
+        };
       }
       case "/gr2/v1/model":
         return json(200, requireModel());

@@ -29,7 +29,7 @@ export const query = z
       '{"history": [...]} of item ids and {item_id?, text?}.',
   );
 
-export const documentObject = z.looseObject({
+const documentObject = z.looseObject({
   text: z.string().optional(),
   id: id.optional().describe("The caller's id; returned with the result."),
   item_id: id.optional().describe("The id of an item the model knows."),
@@ -178,7 +178,7 @@ const withText = <T extends ItemReference>(item: T, change: (text: string) => st
   item.text === undefined ? item : { ...item, text: change(item.text) };
 
 /** Cuts a text to a number of UTF-8 bytes, at character boundaries. */
-export function cutText(text: string, maxBytes: number, side: "left" | "right"): string {
+function cutText(text: string, maxBytes: number, side: "left" | "right"): string {
   const bytes = Buffer.from(text);
   if (bytes.length <= maxBytes) return text;
   const isTail = (i: number): boolean => ((bytes[i] as number) & 0xc0) === 0x80;

@@ -6,7 +6,7 @@ import { isBlank } from "./blanks.ts";
 import { type ItemReference, Refusal, type RerankRequest, type ServedModel } from "./types.ts";
 
 /** Ids longer than this many UTF-8 bytes are refused. */
-export const maxIdBytes = 256;
+const maxIdBytes = 256;
 
 /** The protocol's field names, for messages. */
 export interface FieldNames {

@@ -101,13 +101,11 @@ describe("what it says", () => {
   it("of tables that cannot be read as they are: why", async () => {
     const path = writeLayout(root, {
       files: {
-        "ratings.csv": "A1,B1,5.0,1400000000\nA2,B1,4.0,1400000001\n",
         "one.csv": "user_id item_id|x\n",
         "a.zip": "PK",
       },
     });
     const text = await dataInspect(path, {});
-    expect(text).toMatch(/ratings\.csv .*no header line/);
     expect(text).toMatch(/one\.csv .*a header without rows/);
     expect(text).toMatch(/a\.zip .*unpack it first/);
   });
@@ -157,6 +155,32 @@ describe("what it says", () => {
     expect(fault).toBeUndefined();
     expect(readData(recipe)).toMatchObject({ files: { interactions: "orders-*.csv.zst", items: "products.csv" } });
     expect(measured).toMatchObject({ interactions: 40, users: 4, catalogue: 5, unknownItems: 0 });
+  });
+
+  it.each([
+    ["commas", "ratings.csv", (cells: readonly unknown[]) => cells.join(",")],
+    ["tabs", "ratings.tsv", (cells: readonly unknown[]) => cells.join("\t")],
+    ["semicolons, compressed", "ratings.csv.gz", (cells: readonly unknown[]) => cells.join(";")],
+  ] as const)("of files without a header, %s: columns by number, which read them", async (_, name, line) => {
+    const rows = Array.from({ length: 60 }, (_, k) => line([`A${k % 6}`, `B${(k * k + 3 * k) % 10}`, `${1 + (k % 5)}.0`, 1_400_000_000 + 90_000 * k])); // biome-ignore format: one line
+    const goods = Array.from({ length: 10 }, (_, k) => line([`B${k}`, 7 * k, `Thing no. ${k}`, "Home|Lamp"]));
+    const text = (lines: readonly string[]): string => lines.map((l) => `${l}\n`).join("");
+    const items = name.replace("ratings", "goods");
+    const pack = (t: string): string | Uint8Array => (name.endsWith(".gz") ? gzipSync(t) : t);
+    const path = writeLayout(root, { files: { [name]: pack(text(rows)), [items]: pack(text(goods)) } });
+    const { recipe, measured, found, fault } = await inspect(path);
+    expect(fault).toBeUndefined();
+    expect(readData(recipe)).toMatchObject({
+      files: { interactions: name, items },
+      columns: { user: 0, item: 1, time: 3, id: 0, title: 2, categories: 3 },
+    });
+    expect(found?.notes.join("\n")).toMatch(/has no header line: columns are named by number, from 0/);
+    expect(measured).toMatchObject({ interactions: 60, users: 6, catalogue: 10, unknownItems: 0, malformed: 0 });
+    const { dataset } = await runDataStage(root, { ...readData(recipe), minInteractions: 0, split: unsplit });
+    expect(dataset.items.find((i) => i.id === "B4")).toMatchObject({
+      title: "Thing no. 4",
+      categories: ["Home", "Lamp"],
+    });
   });
 
   it("of bad rows and unknown items: how many, and where", async () => {
@@ -246,6 +270,24 @@ describe("roles", () => {
     });
   });
 
+  it.each([
+    "15/11/2023 10:00",
+    "11/15/2023 3:04 PM",
+    "15.11.2023",
+    "15-Nov-23",
+    "Nov 15, 2023",
+    "Wed Nov 15 10:00:00 +0000 2023",
+    "2023-11-15",
+  ])("take %s for a time", (at) => {
+    const rows = Array.from({ length: 20 }, (_, k) => ({
+      user_id: k % 4,
+      item_id: k % 7,
+      note: "May be",
+      bought_at: at,
+    }));
+    expect(interactionRoles(views(rows), rows.length).time).toMatchObject({ column: "bought_at" });
+  });
+
   it("match items by what the interactions name", () => {
     const rows = Array.from({ length: 9 }, (_, k) => ({ id: 100 + k, code: `s-${k}`, name: `Thing ${k}`, genre: "x" }));
     const roles = itemRoles(views(rows), rows, "sku", new Set(["s-1", "s-4"]));
@@ -267,6 +309,12 @@ describe("what came of a row", () => {
   ])("%s %j: keep %j", (column, values, keep) => {
     expect(of(column, values)).toMatchObject({ column, keep });
   });
+  it("asks where a yes or no of an unknown name may be one", () => {
+    expect(of("long_view", ["0", "1", "0"])).toMatchObject({ note: expect.stringMatching(/long_view = 0 in 67 %.*data\.keep: \{ long_view: \[1\] \}/) }); // biome-ignore format: one line
+    expect(of("long_view", ["0", "1", "0"])?.keep).toBeUndefined();
+    expect(of("verified", ["1", "1", "1", "1", "0"])).toBeUndefined();
+  });
+
   it("asks where kinds of events are all something that people did", () => {
     const told = of("event", ["view", "view", "view", "transaction"]);
     expect(told?.keep).toBeUndefined();

@@ -9,9 +9,9 @@ import { checkPrompts, checkRowOrder, checkSlates, rowOrderShare } from "../../.
 import { splitByPosition } from "../../../src/data/split.ts";
 import type { Dataset } from "../../../src/data/types.ts";
 import { fitPopularity } from "../../../src/prerank/popularity.ts";
-import { buildAllSlates } from "../../../src/prerank/slates.ts";
 import { itemsShown, renderPrompt } from "../../../src/prompts/rerank.ts";
 import { captioningTask, personaTask, sequentialTask } from "../../../src/prompts/tasks.ts";
+import { buildAllSlates } from "../../build-all-slates.ts";
 import { makeDataset } from "../synthetic.ts";
 
 const path = mkdtempSync(join(tmpdir(), "gr2-order-"));

@@ -54,6 +54,7 @@ describe("02 to 05: units", () => {
     { what: "dates and seconds in one column", files: table(csv((r, n) => ({ time: n % 4 === 0 ? iso(r.time) : String(r.time) }))), times: first, says: /several units/ }, // biome-ignore format: one line
     { what: "days among seconds are no times", files: table(csv((r, n) => ({ time: n % 4 === 0 ? iso(r.time).slice(0, 10).replaceAll("-", "") : String(r.time) }))), refused: /30 of 120 rows are malformed.*is "202311\d\d", which would be in 1970/ }, // biome-ignore format: one line
     { ...recbole((r, n) => `${r.user}\t${r.item}\t${n % 2 ? r.time : 1000 * r.time}`), what: "two units, RecBole", times: first, says: /several units/ }, // biome-ignore format: one line
+    { what: "seconds of 2030 that could be hours of 1900", files: table("user_id,item_id,timestamp\na,1,1900060616\na,2,1900060600\n"), sequences: { a: ["2", "1"] }, times: { a: [1_900_060_600, 1_900_060_616] } }, // biome-ignore format: one line
     { what: "microseconds as DOUBLE", files: parquet("(time * 1000000)::DOUBLE"), times: first, says: /in microseconds/ }, // biome-ignore format: one line
     { what: "microseconds in an array", files: table(array((r) => ({ ...record(r), timestamp: 1e6 * r.time })), "interactions.json"), times: first, says: /in microseconds/ }, // biome-ignore format: one line
     { ...recbole((r) => `${r.user}\t${r.item}\t${r.time}000000`), what: "microseconds, RecBole", times: first, says: /in microseconds/ }, // biome-ignore format: one line

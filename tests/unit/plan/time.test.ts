@@ -29,6 +29,13 @@ describe("minutes of a recipe", () => {
     expect(seconds({}, "rl")).toBeLessThan(15);
     expect(seconds({ rl: { steps: 40 } }, "rl")).toBeGreaterThan(60);
   });
+  it("a refit passes over the windows with new items: two stages, and half of them again for test", () => {
+    // 2 stages x 1.5 x 10,000 interactions x 3 codes, learned once
+    const once = seconds({ refit: true, midtrain: { refit: { epochs: 1 } } }, "evaluate");
+    const never = seconds({ refit: false }, "evaluate");
+    const learned = seconds({ midtrain: { epochs: 8 } }, "midtrain") - 6; // 6 s of start
+    expect((once - never) / learned).toBeCloseTo((2 * 1.5 * 30_000) / midtrainTokens(config({}), size), 3);
+  });
   it("more or faster cores take less, and never less than a share", () => {
     expect(seconds({}, "midtrain", 2)).toBeLessThan(seconds({}, "midtrain", 1));
     expect(seconds({}, "midtrain", 2)).toBeGreaterThan(seconds({}, "midtrain", 1) / 2);

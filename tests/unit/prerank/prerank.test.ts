@@ -5,8 +5,9 @@ import { splitByPosition, trainingView } from "../../../src/data/split.ts";
 import { defaultItemKnn, fitItemKnn } from "../../../src/prerank/item-knn.ts";
 import { countNeighbours } from "../../../src/prerank/neighbours.ts";
 import { fitPopularity } from "../../../src/prerank/popularity.ts";
-import { buildAllSlates, buildSlates, slateId } from "../../../src/prerank/slates.ts";
+import { buildSlates, slateId } from "../../../src/prerank/slates.ts";
 import { selectTop, tieKeys } from "../../../src/prerank/top.ts";
+import { buildAllSlates } from "../../build-all-slates.ts";
 import { makeDataset, walkers } from "../synthetic.ts";
 
 const everything = { midtrain: 1, rerank: 0, validation: 0, test: 0 };

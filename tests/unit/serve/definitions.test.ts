@@ -25,7 +25,7 @@ const mixed: RerankRequest["candidates"] = [
   { id: "again", itemId: "i5", score: 1.5 },
 ];
 const withoutScores = mixed.map(({ score: _, ...candidate }) => candidate);
-const scoresOf = (answer: RerankAnswer): Record<string, number> =>
+const scoresById = (answer: RerankAnswer): Record<string, number> =>
   Object.fromEntries(answer.ranking.map((r) => [r.id, r.score]));
 const sum = (answer: RerankAnswer): number => answer.ranking.reduce((total, r) => total + r.score, 0);
 const systems = [
@@ -56,7 +56,7 @@ describe.each(systems)("system %s in mode %s", (system, mode) => {
         const ids = ({ ranking }: RerankAnswer) =>
           ranking.map((r) => (r.id === "again" && candidateOrder ? "c5" : r.id));
         expect(ids(answer)).toEqual(ids(listed));
-        expect(scoresOf(answer)).toEqual(scoresOf(listed));
+        expect(scoresById(answer)).toEqual(scoresById(listed));
         expect(answer.ranking.every((r) => shuffled[r.position]?.id === r.id)).toBe(true);
       }),
       { numRuns: 15, seed: 1 },
@@ -76,9 +76,9 @@ describe("candidates that are one item to the model", () => {
         { id: "thrice", text: "Film number 10 (1960)", score: 0.2 },
       ];
       const answer = await engine.rerank({ ...makeRequest([], { mode }), candidates });
-      const scores = scoresOf(answer);
+      const scores = scoresById(answer);
       expect([scores.twice, scores.thrice]).toEqual([scores.c10, scores.c10]);
-      expect(scores.c10).toBeCloseTo((scoresOf(once).c10 as number) / 3, 6);
+      expect(scores.c10).toBeCloseTo((scoresById(once).c10 as number) / 3, 6);
       expect(sum(answer)).toBeCloseTo(1, 6);
       expect(answer.ranking.map((r) => r.score)).toEqual(answer.ranking.map((r) => r.score).sort((a, b) => b - a));
       const ids = answer.ranking.map((r) => r.id);
@@ -102,7 +102,7 @@ describe("the order of candidates without scores", () => {
     const candidates = withoutScores.slice(0, 5);
     const one = await engine.rerank({ ...makeRequest([]), candidates });
     const other = await engine.rerank({ ...makeRequest([]), candidates: [...candidates].reverse() });
-    expect(scoresOf(other)).not.toEqual(scoresOf(one));
+    expect(scoresById(other)).not.toEqual(scoresById(one));
   });
 
   it("does not count where the service is set so, unless the request says that its ranker made it", async () => {
@@ -110,7 +110,7 @@ describe("the order of candidates without scores", () => {
     const candidates = withoutScores.slice(0, 5);
     const reversed = [...candidates].reverse();
     const ask = async (change: Partial<RerankRequest>) =>
-      scoresOf(await engine.rerank({ ...makeRequest([]), ...change }));
+      scoresById(await engine.rerank({ ...makeRequest([]), ...change }));
     expect(await ask({ candidates: reversed })).toEqual(await ask({ candidates }));
     const ranked = { candidateOrder: "ranked" } as const;
     expect(await ask({ candidates: reversed, ...ranked })).not.toEqual(await ask({ candidates, ...ranked }));

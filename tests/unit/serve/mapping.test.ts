@@ -185,12 +185,12 @@ describe("the caller's own order", () => {
         fallback: "deadline",
       });
       expect(falling.log.at(-1)).toMatchObject({ status: 200, fallback: "deadline" });
-      const bodyOf = async (path: string, body: unknown): Promise<unknown> =>
+      const postAndRead = async (path: string, body: unknown): Promise<unknown> =>
         (await falling.post(path, body as object)).json();
-      expect(await bodyOf("/v1/rerank", bodies[1]?.[1])).toMatchObject({ fallback: "deadline" }); // Jina
-      expect(await bodyOf("/rerank", bodies[2]?.[1])).toMatchObject([{ index: 0, fallback: "deadline" }]); // TEI
-      expect(await bodyOf("/rerank", bodies[3]?.[1])).toMatchObject({ fallback: "deadline" }); // vLLM
-      const v1 = await bodyOf("/v1/rerank", { ...bodies[1]?.[1], model: "rerank-english-v3.0" });
+      expect(await postAndRead("/v1/rerank", bodies[1]?.[1])).toMatchObject({ fallback: "deadline" }); // Jina
+      expect(await postAndRead("/rerank", bodies[2]?.[1])).toMatchObject([{ index: 0, fallback: "deadline" }]); // TEI
+      expect(await postAndRead("/rerank", bodies[3]?.[1])).toMatchObject({ fallback: "deadline" }); // vLLM
+      const v1 = await postAndRead("/v1/rerank", { ...bodies[1]?.[1], model: "rerank-english-v3.0" });
       expect(v1).toMatchObject({ meta: { warnings: ["fallback: deadline; the order is the request's"] } });
     } finally {
       await falling.server.close();

@@ -166,7 +166,9 @@ describe("where to listen", () => {
       assertMayListen(host, settings({ tls: { clientCa: "file" } }));
       assertMayListen(host, settings({ allowOpen: true }));
     }
-    expect(() => assertMayListen("0.0.0.0", settings({ tls: { cert: "c", key: "k" } }))).toThrow(/let anyone who can reach this machine call/);
+    expect(() => assertMayListen("0.0.0.0", settings({ tls: { cert: "c", key: "k" } }))).toThrow(
+      /let anyone who can reach this machine call/,
+    );
   });
 
   it("comes with warnings", () => {

@@ -5,11 +5,11 @@ import { fitLatentFactors } from "../../../src/evidence/latent.ts";
 import { Statistics } from "../../../src/evidence/statistics.ts";
 import { fitItemKnn } from "../../../src/prerank/item-knn.ts";
 import { fitPopularity } from "../../../src/prerank/popularity.ts";
-import { buildAllSlates } from "../../../src/prerank/slates.ts";
 import type { Slate } from "../../../src/prerank/types.ts";
 import { sampleTraces, statisticalTeacher } from "../../../src/teacher/sampling.ts";
 import { type StatisticalTeacher, supportFor } from "../../../src/teacher/statistical.ts";
 import { hideAnswer } from "../../../src/teacher/unlabelled-slate.ts";
+import { buildAllSlates } from "../../build-all-slates.ts";
 import { walkers } from "../synthetic.ts";
 
 const data = splitByPosition(walkers(150, 100, 30));
