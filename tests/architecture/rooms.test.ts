@@ -18,7 +18,7 @@ const artifactRooms = [
   ...["core", "config", "data", "sid", "prompts", "eval", "prerank", "evidence", "teacher", "worker", "policy", "run"],
 ];
 const served = [...artifactRooms, "plugins"];
-const parts = ["request", "observe", "security", "model", "engine", "batch", "grpc", "http"];
+const parts = ["request", "observe", "security", "model", "engine", "batch", "grpc", "http", "processes"];
 const rooms: Readonly<Record<string, readonly string[]>> = {
   core: [],
   config: ["core"],
@@ -52,6 +52,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   "serve/security": ["core", "config", "serve/request"],
   "serve/model": [...served, "artifacts", "models", "serve/request"],
   "serve/engine": [...served, "models", "serve/request", "serve/model"],
+  "serve/processes": ["core", "serve/request"],
   "serve/batch": ["core", "data", "run", "serve/request", "serve/model", "serve/engine"],
   "serve/grpc": ["client", "core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],
   "serve/http": ["core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],

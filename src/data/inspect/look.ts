@@ -265,6 +265,10 @@ export function columnViews(
   });
 }
 
+/** 2023-11-15T10:00, 15/11/2023 10:00, 15-Nov-23, Nov 15, 2023, Wed Nov 15 10:00:00 +0000 2023 */
+const dateForms =
+  /^(\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?|\d{1,2}([/.-])\d{1,2}\3(\d{4}|\d\d)( \d.*)?|([A-Z][a-z]{2},? )?(\d{1,2}[ /-])?(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*[ /-].*\d\d.*)$/;
+
 /** What nearly all values are: a malformed one among twenty does not change what a column is. */
 function detectKind(values: readonly unknown[], texts: readonly string[]): ColumnKind {
   if (values.length === 0) return "empty";
@@ -284,7 +288,5 @@ function detectKind(values: readonly unknown[], texts: readonly string[]): Colum
     if (nearlyAll(days.length)) return "days as YYYYMMDD";
     return numeric.every((t) => /^-?\d+$/.test(t.trim())) ? "whole numbers" : "numbers";
   }
-  return nearlyAll(texts.filter((t) => /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$/.test(t.trim())).length)
-    ? "dates"
-    : "text";
+  return nearlyAll(texts.filter((t) => dateForms.test(t.trim())).length) ? "dates" : "text";
 }

@@ -30,7 +30,21 @@ export function guessOutcome(file: FileView, taken: ReadonlySet<string>): Outcom
     if (found) return found;
   }
   const column = free.find((c) => kinds.test(bare(c.name)) && c.distinct <= 12);
-  return column && classifyKinds(column.name, measureShares(file, column.name));
+  if (column !== undefined) return classifyKinds(column.name, measureShares(file, column.name));
+  return free
+    .filter((c) => c.distinct === 2 && !/^(ratings?|stars|overall)$/i.test(bare(c.name)))
+    .flatMap((c) => askOf(c.name, measureShares(file, c.name)) ?? [])[0];
+}
+
+/** A yes/no column of another name may be an outcome as well. */
+function askOf(column: string, shares: Shares): Outcome | undefined {
+  const found = yesOrNo(column, shares);
+  const [yes, no] = [found?.keep?.[0] ?? "", shares.find(([v]) => v !== found?.keep?.[0])];
+  if (found === undefined || no === undefined || no[1] < 0.3) return undefined;
+  return {
+    column,
+    note: `${column} = ${no[0]} in ${percent(no[1])} of the rows read: all rows count as interactions. If this means that the user did not choose the item, set data.keep: { ${column}: [${yes}] }`,
+  };
 }
 
 /** RecBole's `label:float` is label. */

@@ -270,6 +270,24 @@ describe("roles", () => {
     });
   });
 
+  it.each([
+    "15/11/2023 10:00",
+    "11/15/2023 3:04 PM",
+    "15.11.2023",
+    "15-Nov-23",
+    "Nov 15, 2023",
+    "Wed Nov 15 10:00:00 +0000 2023",
+    "2023-11-15",
+  ])("take %s for a time", (at) => {
+    const rows = Array.from({ length: 20 }, (_, k) => ({
+      user_id: k % 4,
+      item_id: k % 7,
+      note: "May be",
+      bought_at: at,
+    }));
+    expect(interactionRoles(views(rows), rows.length).time).toMatchObject({ column: "bought_at" });
+  });
+
   it("match items by what the interactions name", () => {
     const rows = Array.from({ length: 9 }, (_, k) => ({ id: 100 + k, code: `s-${k}`, name: `Thing ${k}`, genre: "x" }));
     const roles = itemRoles(views(rows), rows, "sku", new Set(["s-1", "s-4"]));
@@ -291,6 +309,12 @@ describe("what came of a row", () => {
   ])("%s %j: keep %j", (column, values, keep) => {
     expect(of(column, values)).toMatchObject({ column, keep });
   });
+  it("asks where a yes or no of an unknown name may be one", () => {
+    expect(of("long_view", ["0", "1", "0"])).toMatchObject({ note: expect.stringMatching(/long_view = 0 in 67 %.*data\.keep: \{ long_view: \[1\] \}/) }); // biome-ignore format: one line
+    expect(of("long_view", ["0", "1", "0"])?.keep).toBeUndefined();
+    expect(of("verified", ["1", "1", "1", "1", "0"])).toBeUndefined();
+  });
+
   it("asks where kinds of events are all something that people did", () => {
     const told = of("event", ["view", "view", "view", "transaction"]);
     expect(told?.keep).toBeUndefined();
