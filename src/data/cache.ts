@@ -2,8 +2,8 @@
  * A built Dataset on disk: a folder of ordinary Parquet files, and `dataset.json`, written
  * last. Keyed by content: dataset.json contains the hash of the data set and of every file; a mismatch is a DataError.
  *
- *   interactions.parquet   user INTEGER, item INTEGER (rows of the next two), time DOUBLE; sorted by user row, then
- * time
+ *   interactions.parquet   user INTEGER, item INTEGER (rows of the next two), time DOUBLE;
+ *                          sorted by user row, then time
  *   items.parquet          row INTEGER, id, title, brand VARCHAR, categories VARCHAR[], description VARCHAR
  *   users.parquet          row INTEGER, id VARCHAR
  *   impressions.parquet    if there is a log of slates (data/impressions)

@@ -3,8 +3,8 @@
  * and collects malformed rows with file and line. Adapters and prepare.ts decide what the values mean.
  *
  * Tables that every adapter fills:
- *   raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)      r: rating or NULL; t: seconds or position in the
- * file
+ *   raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)      r: rating or NULL;
+ *                                                                   t: seconds or position in the file
  *   raw_items(i, title, brand, categories, description, n)          categories: JSON list; n: order read, from 0
  */
 import { rmSync, writeFileSync } from "node:fs";

@@ -3,10 +3,9 @@
  * cap, then k-core iterated to its fixed point (after the cap, which makes the result a k-core). Ids become integers
  * once, at the start; everything after that works on integers, out of core.
  *
- *   clean(u INTEGER, i INTEGER, t DOUBLE)      u, i: codes; in no particular order; including rows that the k-core
- * drops
- *   user_counts(c INTEGER, n INTEGER), item_counts(c INTEGER, n INTEGER)    users and items in the core, with their
- * interactions (> 0)
+ *   clean(u INTEGER, i INTEGER, t DOUBLE)      u, i: codes; in no particular order;
+ *                                              including rows that the k-core drops
+ *   user_counts(c INTEGER, n INTEGER), item_counts(c INTEGER, n INTEGER)    interactions (> 0) of those in the core
  *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, including dropped ids
  */
 import { hash } from "node:crypto";

@@ -2,8 +2,8 @@
  * What to know about a data set before trusting a result on it: lengths, popularity, repeats, ties, missing text, time,
  * and how much of each segment is new to the models trained before it. Pure; numbers only, no text of items.
  *
- *   Gini = 1 - 2 · area under the curve (share of items, rarest first -> share of interactions); 0 = all equally
- * popular
+ *   Gini = 1 - 2 · area under the curve (share of items, rarest first -> share of interactions);
+ *   0 = all equally popular
  */
 import { allowedFor } from "./leakage.ts";
 import { segmentRange } from "./split.ts";

@@ -208,10 +208,14 @@ export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], 
   module: [],
 };
 
+/** Those that can be fused. */
+export const ownPreRankers = ["itemknn", "popularity", "sasrec", "generative"] as const;
+export const preRankerKinds = [...ownPreRankers, "fused", "logged", "module"] as const;
+
 export const prerank = z
   .strictObject({
     kind: z
-      .enum(["itemknn", "popularity", "sasrec", "generative", "fused", "logged", "module"])
+      .enum(preRankerKinds)
       .default("itemknn")
       .describe(
         "Source of the candidates: item-kNN with transitions, popularity, SASRec, " +
@@ -221,7 +225,7 @@ export const prerank = z
       ),
     ...pluginKeys("Your own pre-ranker, in place of kind; with kind: fused, one of the fused pre-rankers"),
     experts: z
-      .array(z.enum(["itemknn", "popularity", "sasrec", "generative"]))
+      .array(z.enum(ownPreRankers))
       .min(1)
       .refine((names) => new Set(names).size === names.length, { error: "a pre-ranker is listed twice" })
       .default(["popularity", "itemknn", "sasrec"])
