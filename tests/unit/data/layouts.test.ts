@@ -200,9 +200,9 @@ describe("what is said when a file or column cannot be found", () => {
     [
       { "notes.md": "" },
       { adapter: "amazon2014" },
-      /no file with the reviews; looked for reviews_\*_5\.json\.gz, reviews_\*\.json\.gz, and it has notes\.md/,
+      /no file with the reviews; looked for reviews_\*_5\.json\.gz, reviews_\*\.json\.gz, but it has notes\.md/,
     ],
-    [{}, { adapter: "amazon2023" }, /looked for \*\.jsonl\.gz, \*\.csv\.gz, and it is empty/],
+    [{}, { adapter: "amazon2023" }, /looked for \*\.jsonl\.gz, \*\.csv\.gz, but it is empty/],
     [
       { "A_5.json": "{}", "B_5.json": "{}" },
       { adapter: "amazon2018" },
