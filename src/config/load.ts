@@ -12,7 +12,7 @@ import { hashJson } from "../core/hash.ts";
 import { nameModule } from "../core/module-name.ts";
 import { repositoryRoot } from "../core/paths.ts";
 import { portable, resolveDefaults, resolvePaths, withoutPlaces } from "./paths.ts";
-import { columnsFollowed } from "./schema/data.ts";
+import { columnsFollowed, preRankerKinds } from "./schema/data.ts";
 import { type Config, configSchema } from "./schema.ts";
 
 type Tree = { [key: string]: unknown };
@@ -212,10 +212,8 @@ function impossible(c: Config): string[] {
   if (c.data.adapter === "module" && c.data.path === "" && c.data.version === "")
     out.push("data.module without data.path needs data.version: what it reads elsewhere cannot be hashed");
   const own = c.prerank.module === "" ? "" : nameModule(c.prerank.module);
-  if (
-    own !== "" &&
-    ["itemknn", "popularity", "sasrec", "generative", "fused", "logged", ...Object.keys(c.prerank.scores)].includes(own)
-  )
+  const taken: readonly string[] = [...preRankerKinds.filter((k) => k !== "module"), ...Object.keys(c.prerank.scores)];
+  if (own !== "" && taken.includes(own))
     out.push(`prerank.module: its file's name, ${own}, is that of another pre-ranker; rename the file`);
   if (c.rl.kind === "opd" && !c.rl.opd.teacher) out.push("rl.kind = opd needs rl.opd.teacher");
   const t = c.teacher;

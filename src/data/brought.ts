@@ -1,8 +1,12 @@
-/** A source that a user's module reads: interactions and items as records, or straight into the tables that ours fill. */
+/**
+ * A source that a user's module reads: interactions and items as records, or straight into the tables that ours fill.
+ */
 import type { AdapterReport } from "./adapters/readers.ts";
 import type { Duck, Quarantine } from "./duck.ts";
 
-/** Who met what, and when. A record without a usable user, item or time is malformed and set aside (data.maxBadShare). */
+/**
+ * Who met what, and when. A record without a usable user, item or time is malformed and set aside (data.maxBadShare).
+ */
 export interface BroughtInteraction {
   readonly user: string | number | bigint;
   readonly item: string | number | bigint;

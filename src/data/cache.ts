@@ -2,7 +2,8 @@
  * A built Dataset on disk: a folder of ordinary Parquet files, and `dataset.json`, written
  * last. Keyed by content: dataset.json has the data set's hash and the hash of every file; a mismatch is a DataError.
  *
- *   interactions.parquet   user INTEGER, item INTEGER (rows of the next two), time DOUBLE; by user row, then oldest first
+ *   interactions.parquet   user INTEGER, item INTEGER (rows of the next two), time DOUBLE;
+ *                          by user row, then oldest first
  *   items.parquet          row INTEGER, id, title, brand VARCHAR, categories VARCHAR[], description VARCHAR
  *   users.parquet          row INTEGER, id VARCHAR
  *   impressions.parquet    where there is a log of slates (data/impressions)

@@ -3,7 +3,8 @@
  * and collects malformed rows with file and line. What the values mean is decided in the adapters and prepare.ts.
  *
  * Tables that every adapter fills:
- *   raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)      r: rating or NULL; t: seconds or position in the file
+ *   raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)      r: rating or NULL;
+ *                                                                   t: seconds or position in the file
  *   raw_items(i, title, brand, categories, description, n)          categories: JSON list; n: order read, from 0
  */
 import { rmSync, writeFileSync } from "node:fs";

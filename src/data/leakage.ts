@@ -6,7 +6,8 @@
  *   prompts          the answer is not among the history items that the rendered prompt shows
  *   slates           answer not in its own visible history (unless repeats are allowed), inside its segment, candidates
  *                    distinct, answer index right, ids unique and the opaque kind
- *   logged slates    the history ends before the slate was shown, and neither it nor what was chosen lies outside its segment
+ *   logged slates    the history ends before the slate was shown,
+ *                    and neither it nor what was chosen lies outside its segment
  *   row order        "next row = this row + 1" not above chance
  */
 import { RunError } from "../core/errors.ts";
@@ -100,8 +101,8 @@ export function checkPrompts(prompts: Iterable<ShownPrompt>, consumer: string): 
 }
 
 /**
- * What a training input of slates of `segment` may see at most: everything before that segment's own stage. Test comes after
- * every choice is made, so with `refit` all that comes before it.
+ * What a training input of slates of `segment` may see at most: everything before that segment's own stage. Test comes
+ * after every choice is made, so with `refit` all that comes before it.
  */
 export const allowedFor = (segment: Segment, refit = false): "midtrain" | "rerank" | "validation" => {
   if (segment === "test") return refit ? "validation" : "rerank";

@@ -1,6 +1,7 @@
 /**
- * Parquet files out of memory: a table that DuckDB asks for in blocks while it writes, so that nothing is held twice. Owns
- * neither meaning nor layout (data/cache does). Equal rows give equal bytes if the database has one thread.
+ * Parquet files out of memory: a table that DuckDB asks for in blocks while it writes,
+ * so that nothing is held twice. Owns neither meaning nor layout (data/cache does).
+ * Equal rows give equal bytes if the database has one thread.
  */
 import { renameSync, rmSync } from "node:fs";
 import { basename } from "node:path";
@@ -25,7 +26,10 @@ const blockRows = 2048;
 /** No dictionaries: they hold 0 and -0 for the same number. Numbers are smaller still as differences (version 2). */
 const options = "FORMAT parquet, PARQUET_VERSION v2, DICTIONARY_SIZE_LIMIT 0, CODEC zstd, USE_TMP_FILE false";
 
-/** Writes the columns' values for rows 0 … rows - 1, atomically. Throws DataError if it cannot. Once a database and file name. */
+/**
+ * Writes the columns' values for rows 0 … rows - 1, atomically. Throws DataError if it cannot.
+ * Once a database and file name.
+ */
 export async function writeParquet(
   duck: Duck,
   path: string,

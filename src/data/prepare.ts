@@ -1,10 +1,11 @@
 /**
- * Cleaning in DuckDB, from raw_interactions to `clean`: rating filter, unknown items, duplicates and repeats, per-user cap,
- * then k-core iterated to its fixed point (cap first, so that the result is a k-core). Ids become integers once, at the
- * start; everything after works on those, out of core.
+ * Cleaning in DuckDB, from raw_interactions to `clean`: rating filter, unknown items, duplicates and repeats, per-user
+ * cap, then k-core iterated to its fixed point (cap first, so that the result is a k-core). Ids become integers once,
+ * at the start; everything after works on those, out of core.
  *
- *   clean(u INTEGER, i INTEGER, t DOUBLE)      u, i: codes; in no order that means anything; still with what the k-core drops
- *   user_counts(c INTEGER, n INTEGER), item_counts(c INTEGER, n INTEGER)    who is in the core, with interactions there (> 0)
+ *   clean(u INTEGER, i INTEGER, t DOUBLE)      u, i: codes; in no order that means anything;
+ *                                              still with what the k-core drops
+ *   user_counts(c INTEGER, n INTEGER), item_counts(c INTEGER, n INTEGER)    interactions (> 0) of those in the core
  *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, of ids that are gone too
  */
 import { hash } from "node:crypto";

@@ -80,7 +80,10 @@ function quotedCells(text: string, start: number, delimiter: string, endOfLine: 
   }
 }
 
-/** The quote that closes what begins at `from`: neither doubled nor, as MySQL writes it, after a backslash within the cell. */
+/**
+ * The quote that closes what begins at `from`: neither doubled nor, as MySQL writes it,
+ * after a backslash within the cell.
+ */
 function closingQuote(
   text: string,
   from: number,
@@ -104,7 +107,9 @@ function closingQuote(
   }
 }
 
-/** Where lines of a text end. Remembers the next \r, so that a text without any is not searched again for every line. */
+/**
+ * Where lines of a text end. Remembers the next \r, so that a text without any is not searched again for every line.
+ */
 function lineEnds(text: string): (from: number) => number {
   let [asked, cr] = [0, text.indexOf("\r")];
   return (from) => {
@@ -307,7 +312,10 @@ export function parseRecord(text: string): unknown {
   }
 }
 
-/** Values at a depth of brackets (0: objects in a row, 1: elements of an array), so that a file of any size passes through. */
+/**
+ * Values at a depth of brackets (0: objects in a row, 1: elements of an array),
+ * so that a file of any size passes through.
+ */
 async function* nestedRecords(path: string, encoding: Encoding, base: 0 | 1): AsyncGenerator<Found<unknown>[]> {
   let [rest, at, line, depth, start, startLine, inText] = ["", 0, 1, 0, -1, 1, false];
   for await (const piece of textPieces(path, encoding)) {
@@ -345,7 +353,9 @@ async function* nestedRecords(path: string, encoding: Encoding, base: 0 | 1): As
   if (depth !== 0 || start >= 0) throw new DataError(`${path} ends in the middle of its JSON.`);
 }
 
-/** JSON as it comes: integers of any size stay exact (as text), and NaN and infinities, which Python writes, are null. */
+/**
+ * JSON as it comes: integers of any size stay exact (as text), and NaN and infinities, which Python writes, are null.
+ */
 export function parseJson(text: string): unknown {
   if (!/\d{16}/.test(text)) {
     try {

@@ -1,4 +1,7 @@
-/** A slate as whoever brings a reward, a metric, a baseline or a teacher sees it: items with their texts, no row numbers. */
+/**
+ * A slate as whoever brings a reward, a metric, a baseline or a teacher sees it:
+ * items with their texts, no row numbers.
+ */
 import type { Item } from "./types.ts";
 
 export interface SlateItems {

@@ -52,7 +52,9 @@ export async function sourceHash(data: SourceSettings): Promise<string | undefin
   return hashJson(entries);
 }
 
-/** Files that the settings name and that are not directly in the folder. What is not there is the data stage's to say. */
+/**
+ * Files that the settings name and that are not directly in the folder. What is not there is the data stage's to say.
+ */
 function namedElsewhere(folder: string, files: NonNullable<SourceSettings["files"]>): string[] {
   const named = Object.values(files).flatMap((names) => {
     try {

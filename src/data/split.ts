@@ -65,7 +65,9 @@ export function splitByPosition(
   return { dataset, splits };
 }
 
-/** The usual split of Beauty and its kin, with some interactions for the re-ranker. Short sequences lose midtrain first. */
+/**
+ * The usual split of Beauty and its kin, with some interactions for the re-ranker. Short sequences lose midtrain first.
+ */
 export function leaveOneOut(dataset: Dataset, rerankItems = 1): SplitDataset {
   const splits = dataset.sequences.map(({ items }): UserSplit => {
     const n = items.length;
@@ -121,7 +123,8 @@ export function countBefore(sorted: Float64Array, limit: number): number {
 }
 
 /**
- * Stops where a segment that is asked for holds nothing, or where all times are equal: no later stage can do its work then.
+ * Stops where a segment that is asked for holds nothing, or where all times are equal:
+ * no later stage can do its work then.
  * @throws DataError with the counts
  */
 export function checkSegments({ dataset, splits, cuts }: SplitDataset, options: SplitOptions): void {

@@ -2,7 +2,8 @@
  * What a person should know of a data set before trusting a result on it: lengths, popularity, repeats, ties, missing
  * text, time, and how much of each segment is new to what learns before it. Pure; numbers only, no text of items.
  *
- *   Gini = 1 - 2 · area under the curve (share of items, rarest first -> share of interactions); 0 = all equally popular
+ *   Gini = 1 - 2 · area under the curve (share of items, rarest first -> share of interactions);
+ *   0 = all equally popular
  */
 import { allowedFor } from "./leakage.ts";
 import { segmentRange } from "./split.ts";

@@ -1,6 +1,6 @@
 /**
- * The bytes of text files as text: compression (gzip, zstd) told by the first bytes, encodings (UTF-8, UTF-16, any that is
- * named), the byte-order mark; lines that are not valid are named. Knows nothing of records.
+ * The bytes of text files as text: compression (gzip, zstd) told by the first bytes, encodings (UTF-8, UTF-16, any that
+ * is named), the byte-order mark; lines that are not valid are named. Knows nothing of records.
  */
 import { isUtf8 } from "node:buffer";
 import { closeSync, createReadStream, openSync, readSync, statSync } from "node:fs";

@@ -1,6 +1,7 @@
 /**
- * The one path from a value of any reader (text of a cell, JSON, Python literal, Parquet) to an id, a text or a list. Its twin
- * for whole columns is SQL (`idSql`, `isNoIdSql`, `plainColumnSql`); a property test holds the two together.
+ * The one path from a value of any reader (text of a cell, JSON, Python literal, Parquet) to an id, a text
+ * or a list. Its twin for whole columns is SQL (`idSql`, `isNoIdSql`, `plainColumnSql`);
+ * a property test holds the two together.
  */
 import { parsePythonLiteral } from "./adapters/python-literal.ts";
 import { sqlText } from "./duck.ts";
@@ -26,7 +27,10 @@ export function readId(value: unknown): string | undefined {
 
 const trimmed = (text: string): string => text.replace(outerBlank, "");
 
-/** SQL: the id in the VARCHAR `x`, "" and words for nothing included. Most are ASCII without blanks and stay as they are. */
+/**
+ * SQL: the id in the VARCHAR `x`, "" and words for nothing included.
+ * Most are ASCII without blanks and stay as they are.
+ */
 export const idSql = (x: string): string =>
   `CASE WHEN strlen(${x}) = length(${x}) AND ${x} >= '!' AND ${[" ", "\t", "\n", "\r"]
     .map((b) => `NOT suffix(${x}, ${sqlText(b)})`)
@@ -35,7 +39,9 @@ export const idSql = (x: string): string =>
 export const isNoIdSql = (x: string): string =>
   `(${x} IS NULL OR (strlen(${x}) <= 4 AND ${x} IN ('', ${nothing.map(sqlText).join(", ")})))`;
 
-/** Whole numbers that went through floating point: 101.0 is 101, if all ids of a column look so. SQL: whether they do. */
+/**
+ * Whole numbers that went through floating point: 101.0 is 101, if all ids of a column look so. SQL: whether they do.
+ */
 export const areFloatsSql = (x: string): string =>
   `(coalesce(bool_or(suffix(${x}, '.0')), false) AND coalesce(bool_and(regexp_full_match(${x}, '-?\\d+(\\.0+)?')), false))`;
 export const withoutZerosSql = (x: string): string => `split_part(${x}, '.', 1)`;
@@ -62,7 +68,9 @@ export function toText(value: unknown): string {
     .join(" ");
 }
 
-/** A list, however it is written: nested lists are flattened, strings split, objects named; duplicates and blanks go. */
+/**
+ * A list, however it is written: nested lists are flattened, strings split, objects named; duplicates and blanks go.
+ */
 export function splitList(value: unknown, separator: string): string[] {
   const flat = (v: unknown): string[] => {
     const plain = unwrapped(anyList(v));

@@ -1,5 +1,6 @@
 /**
- * The service as one process: a run, its workers, gRPC and HTTP, and signals.
+ * One process of the service, as a rule the only one: a run, its workers, gRPC and HTTP, and signals. Several (serve.processes)
+ * are held together by processes/primary.ts.
  *
  *   SIGTERM           report "not ready" but answer for serve.lameDuckMs; then as SIGINT
  *   SIGINT            stop accepting, finish what is accepted, exit 0; a second signal of either kind exits at once
@@ -8,10 +9,11 @@
  */
 import { randomUUID } from "node:crypto";
 import { mkdirSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Config } from "../config/schema.ts";
-import { Gr2Error } from "../core/errors.ts";
+import { ConfigError, Gr2Error } from "../core/errors.ts";
 import { readOwnPackage } from "../core/own-package.ts";
 import { runtimeOptions, startWorker } from "../worker/launcher.ts";
 import { startWorkerProcess } from "../worker/process.ts";
@@ -23,8 +25,9 @@ import { startGrpcServer } from "./grpc/server.ts";
 import { createHttpServer } from "./http/server.ts";
 import { openServedRun, readServeSettings, type ServedRun } from "./model/served-run.ts";
 import type { AccessRecord } from "./observe/access.ts";
-import { Metrics } from "./observe/metrics.ts";
+import { Metrics, type MetricsSnapshot } from "./observe/metrics.ts";
 import { passOn, type Tracing } from "./observe/trace.ts";
+import { PeerReranker, type Peers } from "./processes/peers.ts";
 import { coalesce } from "./reload.ts";
 import { assertMayListen, listWarnings, openSecurity } from "./security/security.ts";
 
@@ -42,6 +45,8 @@ export interface ServeOptions {
   readonly access: (record: AccessRecord) => void;
   /** Replaces the Python workers in tests. */
   readonly startWorker?: StartWorker;
+  /** The other processes of the service, where there are any. */
+  readonly peers?: Peers;
 }
 
 export interface Service {
@@ -60,8 +65,9 @@ export interface Service {
   stop(options?: { readonly lameDuck?: boolean }): Promise<void>;
 }
 
-export async function serve(options: ServeOptions): Promise<Service> {
-  const { log, signal } = options;
+export async function serve(given: ServeOptions): Promise<Service> {
+  const options = given.peers ? { ...given, overrides: [...given.overrides, ...shareOut(given, given.peers)] } : given;
+  const { log, signal, peers } = options;
   const config = readServeSettings(options.root, options.name, options.overrides);
   const { serve: settings } = config;
   const security = openSecurity(settings.security);
@@ -74,26 +80,39 @@ export async function serve(options: ServeOptions): Promise<Service> {
   const { maxRequestBytes, defaultDeadlineMs } = settings.limits;
   const engine = new Engine({ ...settings, defaultDeadlineMs }, log, lag);
   const tracing = await openTracing(settings.otlp);
-  const shared = { reranker: engine, security, metrics, tracing };
+  const reranker = peers ? new PeerReranker(engine, peers) : engine;
+  const shared = { reranker, security, metrics, tracing };
   const http = createHttpServer({
     ...shared,
     http: { ...settings.http, hosts: [...settings.http.hosts] },
     limits: settings.limits,
     log: options.access,
+    ...(peers ? { otherMetrics: async () => (await peers.ask("metrics")) as readonly MetricsSnapshot[] } : {}),
   });
-  // Before the model loads: a port that is taken is known at once, and /readyz tells how far the start is.
-  const httpAddress = await http.listen();
-  const grpc = await startGrpcServer({
-    ...{ ...shared, ...settings.grpc, maxRequestBytes, defaultDeadlineMs },
-    ...{ log, access: options.access },
-  }).catch(async (e: unknown) => {
-    await http.close();
-    throw e;
-  });
-  const startNext = options.startWorker ?? workerStarter(config, join(options.root, options.name));
+  const listen = async () => {
+    const httpAddress = await http.listen();
+    const grpc = await startGrpcServer({
+      ...{ ...shared, ...settings.grpc, maxRequestBytes, defaultDeadlineMs },
+      ...{ log, access: options.access },
+    }).catch(async (e: unknown) => {
+      await http.close();
+      throw e;
+    });
+    peers?.join(
+      (question) => (question === "metrics" ? metrics.snapshot(engine) : engine.refreshItems()),
+      () => engine.ready(),
+    );
+    return { httpAddress, grpc };
+  };
+  // Before the model loads: a port that is taken is known at once, and /readyz tells how far the start is. A process that
+  // replaces a lost one listens afterwards: until then the others answer.
+  const early = peers?.late ? undefined : await listen();
+  const numbering = { process: peers?.number ?? 0, workers: settings.workers };
+  const folder = join(options.root, options.name);
+  const startNext = options.startWorker ?? workerStarter(config, folder, numbering);
   const ahead = startAhead(startNext, signal);
   const open = (run: ServedRun, start: StartWorker): Promise<Deployment> => {
-    const startEncoder = options.startWorker ? undefined : encoderStarter(run.config, join(options.root, options.name));
+    const startEncoder = options.startWorker ? undefined : encoderStarter(run.config, folder, numbering.process);
     const itemsFile = run.config.serve.items || join(options.root, `${options.name}.items.jsonl`);
     const label = randomUUID().slice(0, 8);
     return Deployment.open(
@@ -105,9 +124,10 @@ export async function serve(options: ServeOptions): Promise<Service> {
     engine.deploy(await open(await openServedRun(options.root, options.name, options.overrides), ahead.start));
     lag.start();
   } catch (e) {
-    await Promise.all([http.close(), grpc.drain(0), ahead.close(), engine.drain(0)]);
+    await Promise.all([http.close(), early?.grpc.drain(0), ahead.close(), engine.drain(0)]);
     throw e;
   }
+  const { httpAddress, grpc } = early ?? (await listen());
   let stopping: Promise<void> | undefined;
   const stop = async (lameDuck: boolean): Promise<void> => {
     grpc.notServing();
@@ -137,7 +157,7 @@ export async function serve(options: ServeOptions): Promise<Service> {
     if (stopping) return;
     try {
       const next = await openServedRun(options.root, options.name, options.overrides);
-      const start = options.startWorker ?? workerStarter(next.config, join(options.root, options.name));
+      const start = options.startWorker ?? workerStarter(next.config, folder, numbering);
       const deployment = await open(next, start);
       if (deployment.model.version === engine.model()?.version) {
         await deployment.close();
@@ -195,14 +215,36 @@ function startAhead(start: StartWorker, signal: AbortSignal): { start: StartWork
   };
 }
 
-/** Workers of our own as child processes, or connections to those of serve.addresses. */
-export function workerStarter(config: Config, folder: string): StartWorker {
+/** What a process of several overrides: its part of the addresses, and of the machine's threads. */
+function shareOut({ root, name, overrides }: ServeOptions, { number, count }: Peers): string[] {
+  const { serve, runtime } = readServeSettings(root, name, overrides);
+  const { addresses, workers } = serve;
+  if (addresses.length > 0 && addresses.length < count)
+    throw new ConfigError(`serve.processes=${count} needs as many workers; serve.addresses lists ${addresses.length}`, {
+      advice: "List more workers, or lower serve.processes.",
+    });
+  if (addresses.length > 0)
+    return [`serve.addresses=${JSON.stringify(addresses.filter((_, i) => i % count === number))}`];
+  const threads = Math.max(1, Math.floor(availableParallelism() / (count * workers)));
+  return runtime.threads === 0 ? [`runtime.threads=${threads}`] : [];
+}
+
+/**
+ * Workers of our own as child processes, or connections to those of serve.addresses.
+ * @param numbering of their logs, where several processes have workers
+ */
+export function workerStarter(
+  config: Config,
+  folder: string,
+  numbering: { readonly process: number; readonly workers: number } = { process: 0, workers: 0 },
+): StartWorker {
   const { addresses } = config.serve;
   return async (number, signal) => {
     const address = addresses[number];
     if (address !== undefined)
       return startWorker({ mode: "remote", address, tokenFile: config.runtime.tokenFile }, signal);
-    return startOwn(config, folder, `serve-worker-${number}.log`, {}, signal);
+    const log = `serve-worker-${numbering.process * numbering.workers + number}.log`;
+    return startOwn(config, folder, log, {}, signal);
   };
 }
 
@@ -210,11 +252,12 @@ export function workerStarter(config: Config, folder: string): StartWorker {
 const encoderNiceness = 5;
 
 /** A child process that encodes unknown texts, unless serve.encoder says that the workers do. */
-function encoderStarter(config: Config, folder: string) {
+function encoderStarter(config: Config, folder: string, process: number) {
   const { addresses, encoder } = config.serve;
   if (encoder === "shared" || (encoder === "auto" && addresses.length > 0)) return undefined;
   const change = { threads: 1, niceness: encoderNiceness };
-  return (signal: AbortSignal) => startOwn(config, folder, "serve-encoder.log", change, signal);
+  const log = process === 0 ? "serve-encoder.log" : `serve-encoder-${process}.log`;
+  return (signal: AbortSignal) => startOwn(config, folder, log, change, signal);
 }
 
 function startOwn(

@@ -1,6 +1,6 @@
 /**
- * The whole pipeline on a fake worker: data to evaluation, what it leaves, what it does not do twice, and that neither a
- * rerun nor an interrupt changes a number. Says nothing about quality.
+ * The whole pipeline on a fake worker: data to evaluation, what it leaves, what it does not do twice, and that neither
+ * a rerun nor an interrupt changes a number. Says nothing about quality.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,6 +1,6 @@
 /**
- * Semantic IDs as permanent identities, on a fake worker: what the stage leaves, IDs for later items, and refusal of what
- * does not belong together. Files are swapped by hand, which the stage cache would notice.
+ * Semantic IDs as permanent identities, on a fake worker: what the stage leaves, IDs for later items, and refusal of
+ * what does not belong together. Files are swapped by hand, which the stage cache would notice.
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

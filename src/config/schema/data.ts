@@ -194,17 +194,21 @@ export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], 
   module: [],
 };
 
+/** Those that can be fused. */
+export const ownPreRankers = ["itemknn", "popularity", "sasrec", "generative"] as const;
+export const preRankerKinds = [...ownPreRankers, "fused", "logged", "module"] as const;
+
 export const prerank = z
   .strictObject({
     kind: z
-      .enum(["itemknn", "popularity", "sasrec", "generative", "fused", "logged", "module"])
+      .enum(preRankerKinds)
       .default("itemknn")
       .describe(
         "Source of the candidates: item-kNN with transitions, popularity, SASRec, trie-constrained beam search by the mid-trained LM (generative, GR2 v1), several of these combined (fused, docs/candidates.md), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions or mind).",
       ),
     ...pluginKeys("Your own pre-ranker, in place of kind; with kind: fused, one of those that are fused"),
     experts: z
-      .array(z.enum(["itemknn", "popularity", "sasrec", "generative"]))
+      .array(z.enum(ownPreRankers))
       .min(1)
       .refine((names) => new Set(names).size === names.length, { error: "each pre-ranker once" })
       .default(["popularity", "itemknn", "sasrec"])

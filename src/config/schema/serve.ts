@@ -23,7 +23,12 @@ export const serve = z
       .describe(
         "Which system answers. auto: the one that the evaluation recommends, in its own mode; the other mode is answered by the best on validation among sft and rl (think), or evidence, prior, direct, sft_direct and rl_direct (direct). Or name one of these: sft and rl answer mode direct with the same weights; the others answer mode direct only; evidence and prior load no language model.",
       ),
-    workers: count.default(1).describe("Number of workers, each with its own copy of the model."),
+    processes: count
+      .default(1)
+      .describe(
+        "Number of processes that answer on the same ports, each with workers of its own (serve.workers); new connections go to each in turn.",
+      ),
+    workers: count.default(1).describe("Number of workers per process, each with its own copy of the model."),
     addresses: z
       .array(z.string())
       .default([])

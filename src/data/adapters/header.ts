@@ -20,8 +20,8 @@ function cellsIn(text: string, delimiter: string): readonly string[] {
 const sampled = 50;
 
 /**
- * What separates the cells: where the needed columns are there, and most records are as wide as the first; `usual` if several
- * do as well.
+ * What separates the cells: where the needed columns are there, and most records are as wide as the first; `usual` if
+ * several do as well.
  * @param columns names, or numbers as "#0"; none: any that makes more than one cell
  */
 export function detectDelimiter(text: string, usual: string, columns: readonly string[] = []): string {

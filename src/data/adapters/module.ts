@@ -1,6 +1,6 @@
 /**
- * Records that a user's module gives, into the raw tables. What they hold is hashed on the way: it is the data's identity
- * where no file is.
+ * Records that a user's module gives, into the raw tables. What they hold is hashed on the way: it is the data's
+ * identity where no file is.
  */
 import { createHash, type Hash } from "node:crypto";
 import type { BroughtInteraction, BroughtItem, BroughtSource } from "../brought.ts";

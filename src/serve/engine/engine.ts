@@ -144,6 +144,15 @@ export class Engine implements Reranker {
     }
   }
 
+  /** Reads what other processes of the service have registered since. Never throws. */
+  refreshItems(): void {
+    try {
+      this.rotation.current?.items.refresh();
+    } catch (e) {
+      this.log(`registered items cannot be read: ${e instanceof Error ? e.message : String(e)}`);
+    }
+  }
+
   itemsVersion(): number {
     return this.rotation.current?.items.version ?? 0;
   }

@@ -216,7 +216,7 @@ export function createHandler(options: HandlerOptions): Handle {
       else if (rerankRoute) {
         answer = await withBody(exchange, (body, asking) => rerank(rerankRoute, exchange, body, asking));
       } else {
-        const reply = look(getRoute as GetPath, req.headers.accept);
+        const reply = await look(getRoute as GetPath, req.headers.accept);
         record.status = reply.status;
         record.bytesOut = send(res, reply, http.writeTimeoutMs);
       }

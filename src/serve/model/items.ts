@@ -73,6 +73,11 @@ export class ItemResolver {
     return { version: this.registered.version, registered, unchanged: items.length - registered - known, known };
   }
 
+  /** Reads what other processes have registered since. @throws EnvironmentError */
+  refresh(): void {
+    this.registered.refresh();
+  }
+
   /** Encodes registered texts that this tokenizer has not encoded yet. */
   async encodeRegistered(caller: Caller, signal: AbortSignal): Promise<void> {
     const texts = this.registered.allTexts().filter((text) => !this.run.rowByTitle.has(text.toLowerCase()));

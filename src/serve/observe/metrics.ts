@@ -15,6 +15,49 @@ interface Histogram {
   count: number;
 }
 
+type Series<T> = Readonly<Record<string, Readonly<Record<string, T>>>>;
+
+/** The metrics of one process: by name, by labels as the page writes them. */
+export interface MetricsSnapshot {
+  readonly counters: Series<number>;
+  readonly histograms: Series<Histogram>;
+  readonly gauges: Series<number>;
+}
+
+/** What of several processes is not the sum. */
+const combined: Readonly<Record<string, (a: number, b: number) => number>> = {
+  gr2_ready: Math.min,
+  gr2_model_info: Math.max,
+  process_start_time_seconds: Math.min,
+  nodejs_eventloop_delay_p99_seconds: Math.max,
+};
+
+const sum = (a: number, b: number): number => a + b;
+
+function addSnapshots(a: MetricsSnapshot, b: MetricsSnapshot): MetricsSnapshot {
+  const merge = <T>(x: Series<T>, y: Series<T>, add: (name: string) => (a: T, b: T) => T): Series<T> => {
+    const out: Record<string, Record<string, T>> = {};
+    for (const [name, series] of [...Object.entries(x), ...Object.entries(y)])
+      for (const [labels, value] of Object.entries(series)) {
+        out[name] ??= {};
+        const of = out[name];
+        const before = of[labels];
+        of[labels] = before === undefined ? value : add(name)(before, value);
+      }
+    return out;
+  };
+  const addHistograms = (h: Histogram, i: Histogram): Histogram => ({
+    counts: h.counts.map((n, k) => n + (i.counts[k] ?? 0)),
+    sum: h.sum + i.sum,
+    count: h.count + i.count,
+  });
+  return {
+    counters: merge(a.counters, b.counters, () => sum),
+    histograms: merge(a.histograms, b.histograms, () => addHistograms),
+    gauges: merge(a.gauges, b.gauges, (name) => combined[name] ?? sum),
+  };
+}
+
 /** One finished call. */
 export interface Observation {
   readonly transport: "http" | "grpc";
@@ -66,19 +109,33 @@ export class Metrics {
     for (const how of ["computed", "reused"] as const) this.add("gr2_prompt_tokens_total", { how }, tokens[how]);
   }
 
-  /** The whole page. */
-  render(reranker: Reranker, format: MetricsFormat = "prometheus"): string {
+  /** What there is to say now, for a page that may speak of several processes. */
+  snapshot(reranker: Reranker): MetricsSnapshot {
+    const plain = <T>(all: ReadonlyMap<string, ReadonlyMap<string, T>>) =>
+      Object.fromEntries([...all].map(([name, series]) => [name, Object.fromEntries(series)]));
+    const gauges: Record<string, Record<string, number>> = {};
+    for (const [name, value, labels = {}] of this.gauges(reranker)) gauges[name] = { [braces(labels)]: value };
+    return { counters: plain(this.counters), histograms: plain(this.histograms), gauges };
+  }
+
+  /** The whole page. @param others of the service's other processes */
+  render(reranker: Reranker, format: MetricsFormat = "prometheus", others: readonly MetricsSnapshot[] = []): string {
+    const { counters, histograms, gauges } = others.reduce(addSnapshots, this.snapshot(reranker));
+    const lineFor =
+      (name: string) =>
+      ([labels, value]: [string, number]): string =>
+        `${name}${labels} ${value}`;
     const families: readonly Family[] = [
-      ...[...this.counters].map(([name, series]): Family => {
-        return { name, type: "counter", lines: [...series].map(([labels, value]) => `${name}${labels} ${value}`) };
+      ...Object.entries(counters).map(([name, series]): Family => {
+        return { name, type: "counter", lines: Object.entries(series).map(lineFor(name)) };
       }),
-      ...[...this.histograms].map(([name, series]): Family => {
-        const lines = [...series].flatMap(([labels, histogram]) => histogramLines(name, labels, histogram));
+      ...Object.entries(histograms).map(([name, series]): Family => {
+        const lines = Object.entries(series).flatMap(([labels, histogram]) => histogramLines(name, labels, histogram));
         return { name, type: "histogram", lines };
       }),
-      ...this.gauges(reranker).map(([name, value, labels = {}]): Family => {
+      ...Object.entries(gauges).map(([name, series]): Family => {
         const type = name.endsWith("_total") ? "counter" : "gauge";
-        return { name, type, lines: [`${name}${braces(labels)} ${value}`] };
+        return { name, type, lines: Object.entries(series).map(lineFor(name)) };
       }),
     ];
     const lines = families.flatMap(({ name, type, lines }) => {

@@ -6,7 +6,8 @@
  *   dapo.ts   verifiable rewards, compared within a group of answers (GR2 v1 §5, arXiv 2503.14476)
  *   opd.ts    on-policy distillation: a frozen teacher judges the student's own tokens (GR2 TR, Diffusion-GR2)
  *
- * To add an algorithm, add a file that implements algorithm.ts and an entry in `algorithms`.
+ * To add an algorithm, add a file that implements algorithm.ts, its name in rl.kind (config/schema/training.ts) and an
+ * entry in `algorithms`.
  */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * Bytes, lines and quotes as files have them. The cases 01, 13, 14, 17, 18 and 21 of public bug reports, variants of each, and
- * forms from other threads: a fault costs its own line, is counted, and nothing else is lost.
+ * Bytes, lines and quotes as files have them. The cases 01, 13, 14, 17, 18 and 21 of public bug reports, variants of
+ * each, and forms from other threads: a fault costs its own line, is counted, and nothing else is lost.
  */
 import { gzipSync } from "node:zlib";
 import { describe, expect } from "vitest";

@@ -1,6 +1,7 @@
 /**
- * Logs of slates next to a table of interactions, as two systems write them. The case 07 of public bug reports and variants:
- * whatever the clocks are like, no slate sees a click that came after it; and ids are one and the same in both.
+ * Logs of slates next to a table of interactions, as two systems write them. The case 07 of public bug reports and
+ * variants: whatever the clocks are like, no slate sees a click that came after it;
+ * and ids are one and the same in both.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,6 +1,6 @@
 /**
- * Variants of the 23 cases of public bug reports: the same kind of fault in another format, column, unit or layout. Where
- * a variant of a case belongs to logs of slates it is in logs.test.ts.
+ * Variants of the 23 cases of public bug reports: the same kind of fault in another format, column, unit
+ * or layout. Where a variant of a case belongs to logs of slates it is in logs.test.ts.
  */
 import { gzipSync } from "node:zlib";
 import { describe } from "vitest";

@@ -25,7 +25,10 @@ const withLog = (dataset: Dataset, slates: readonly Logged[]): Dataset => ({
   impressions: makeLog(slates),
 });
 
-/** User 0 did items 0..9 at times 0, 10, .. 90; by position: midtrain [0, 6), rerank [6, 8), validation [8, 9), test [9, 10). */
+/**
+ * User 0 did items 0..9 at times 0, 10, .. 90; by position:
+ * midtrain [0, 6), rerank [6, 8), validation [8, 9), test [9, 10).
+ */
 const ten = Array.from({ length: 10 }, (_, k) => k);
 const sequences = makeDataset([ten], 20, [ten.map((k) => 10 * k)]);
 const shares = { midtrain: 0.6, rerank: 0.2, validation: 0.1, test: 0.1 };
