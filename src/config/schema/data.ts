@@ -209,7 +209,7 @@ export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], 
 };
 
 /** Those that can be fused. */
-export const ownPreRankers = ["itemknn", "popularity", "sasrec", "generative"] as const;
+const ownPreRankers = ["itemknn", "popularity", "sasrec", "generative"] as const;
 export const preRankerKinds = [...ownPreRankers, "fused", "logged", "module"] as const;
 
 export const prerank = z

@@ -33,11 +33,11 @@ export function guessOutcome(file: FileView, taken: ReadonlySet<string>): Outcom
   if (column !== undefined) return classifyKinds(column.name, measureShares(file, column.name));
   return free
     .filter((c) => c.distinct === 2 && !/^(ratings?|stars|overall)$/i.test(bare(c.name)))
-    .flatMap((c) => askOf(c.name, measureShares(file, c.name)) ?? [])[0];
+    .flatMap((c) => askAbout(c.name, measureShares(file, c.name)) ?? [])[0];
 }
 
 /** A yes/no column of another name may be an outcome as well. */
-function askOf(column: string, shares: Shares): Outcome | undefined {
+function askAbout(column: string, shares: Shares): Outcome | undefined {
   const found = yesOrNo(column, shares);
   const [yes, no] = [found?.keep?.[0] ?? "", shares.find(([v]) => v !== found?.keep?.[0])];
   if (found === undefined || no === undefined || no[1] < 0.3) return undefined;
