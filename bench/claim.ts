@@ -62,7 +62,10 @@ const hardware = (): string => {
   return `${all.length} x ${all[0]?.model.trim() || "unknown CPU"}, ${Math.round(totalmem() / 2 ** 30)} GB, Node ${process.versions.node}`;
 };
 
-/** Median CPU seconds of some runs of a piece of work on this thread, with its last result: load elsewhere does not count. */
+/**
+ * Median CPU seconds of some runs of a piece of work on this thread, with its last result:
+ * load elsewhere does not count.
+ */
 export function timed<T>(times: number, work: () => T): { seconds: number; result: T } {
   const seconds: number[] = [];
   let result: T | undefined;

@@ -1,6 +1,6 @@
 /**
- * Data at any size: synthetic interactions to 5-core, de-duplicated, time-ordered sequences, as `gr2` builds them, against
- * pandas on the same file (same sequences, compared by hash); then five times the rows.
+ * Data at any size: synthetic interactions to 5-core, de-duplicated, time-ordered sequences, as `gr2` builds them,
+ * against pandas on the same file (same sequences, compared by hash); then five times the rows.
  *   npm run bench -- data [--rows 10000000] [--growth 5] [--python PYTHON_WITH_PANDAS]
  * Long-tailed users (20 interactions a user on average, 3 in the tail) and items; times in whole days, so that some
  * tie; 2 % of the rows are in the file twice.

@@ -1,6 +1,7 @@
 /**
- * The paired bootstrap over users that every result rests on, against a vectorised NumPy implementation of the same work:
- * 3,000 slates of 900 users, 10 systems x 6 metrics, 10,000 resamples, an interval each and a comparison with the first.
+ * The paired bootstrap over users that every result rests on, against a vectorised NumPy implementation of the same
+ * work: 3,000 slates of 900 users, 10 systems x 6 metrics, 10,000 resamples, an interval each
+ * and a comparison with the first.
  *   npm run bench -- eval [PYTHON]
  */
 import { execFileSync } from "node:child_process";

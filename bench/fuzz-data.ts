@@ -1,5 +1,6 @@
 /**
- * Ten thousand random tables with a known truth (tests/table-fuzz.ts), in all formats, through the data stage's own code.
+ * Ten thousand random tables with a known truth (tests/table-fuzz.ts), in all formats,
+ * through the data stage's own code.
  *   npm run bench -- fuzz-data [--tables 10000] [--seed 0]
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

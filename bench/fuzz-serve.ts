@@ -1,6 +1,6 @@
 /**
  * Ten thousand hostile requests per transport (bench/hostile-http.ts, bench/hostile-grpc.ts): wrong answers, time,
- * memory; and the guarantees of every answer (bench/promises.ts). The target is a run's service, started here (--run),
+ * memory; attacks on its sockets (bench/attacks.ts); and the guarantees of every answer (bench/promises.ts). The target is a run's service, started here (--run),
  * or a running one (--url, --grpc); without any of these, the HTTP server with a re-ranker that reverses the order.
  * `npm run bench -- fuzz-serve [--run NAME [--root runs]] [--url http://127.0.0.1:8080] [--grpc 127.0.0.1:50061] [--token TOKEN]
  *  [--requests 10000] [--seed 0] [--callers 8]`
@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { EnvironmentError } from "../src/core/errors.ts";
 import type { ServedModel } from "../src/serve/request/types.ts";
 import { startService as startFake } from "../tests/serve-fixture.ts";
+import { attack, attacks } from "./attacks.ts";
 import type { Benchmark, Measurement } from "./claim.ts";
 import { hostileCall, hostileChannel } from "./hostile-grpc.ts";
 import { hostileCase, judge, keepAlive } from "./hostile-http.ts";
@@ -53,6 +54,7 @@ export const bench: Benchmark = async (emit, args) => {
     const target = { host: url.hostname, port: Number(url.port || 80), ...(token === undefined ? {} : { token }) };
     await storm(emit, "http", run, (n) => judge(hostileCase(seed, n, limits), target, agent));
     agent.destroy();
+    await sustainAttacks(emit, url);
     if (!fake) {
       const few = { ...run, numRequests: Math.ceil(run.numRequests / 20), callers: Math.min(2, run.callers) };
       await storm(emit, "promises", few, (n) => keepsPromises(url, authorization(token), seed, n));
@@ -103,6 +105,18 @@ async function storm(emit: (m: Measurement) => void, transport: string, run: Run
   emit({
     ...{ claim: `${name}: memory of the service`, value: bytesAfter / 2 ** 20, unit: "MiB", n: 1 },
     ...{ peer: "before", peerValue: bytesBefore / 2 ** 20 },
+  });
+}
+
+/** Senders that never finish: two of http.headersTimeoutMs or requestTimeoutMs, as they are by default. */
+const attackMs = 45_000;
+
+async function sustainAttacks(emit: (m: Measurement) => void, url: URL): Promise<void> {
+  const faults = (await Promise.all(attacks.map((one) => attack(one, url, attackMs)))).filter((fault) => fault !== "");
+  for (const fault of faults) process.stderr.write(`${fault}\n`);
+  emit({
+    ...{ claim: "fuzz-serve/attacks: got in, or were not cut off", value: faults.length, unit: "attacks" },
+    ...{ n: attacks.length, bar: ["value", "<=", 0] as const },
   });
 }
 

@@ -1,7 +1,8 @@
 /**
  * The hacking experiment (GR2 v1 §5; docs/rl.md): one SFT policy per seed, and from it one RL run per reward. Owns the
  * list of runs, the table and the pictures; the recipes are in configs/ablations/hacking*.yaml.
- *   npm run bench -- hacking [--variants unconditional,conditional,dehacked] [--seeds 0,1,2] [--root runs] [--run hacking]
+ *   npm run bench -- hacking [--variants unconditional,conditional,dehacked] [--seeds 0,1,2] [--root runs]
+ *     [--run hacking]
  *     [--set path=value] [--pictures FOLDER]
  * Everything up to SFT is made once per seed, in ROOT/RUN-SEED, and reused for each reward. Finished runs are reused,
  * and an interrupted one resumes.

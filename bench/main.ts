@@ -2,7 +2,8 @@
  * `npm run bench -- NAME [ARGUMENTS]`: runs bench/NAME and prints one JSON line per claim.
  *   --keep [--conditions TEXT]   also writes bench/results/NAME.json
  *   --compare                    says what is worse than in bench/results/NAME.json
- * Exit code 1: a bar was missed; 8: all bars are met, but something regressed; 2 to 7: an error, see src/core/errors.ts.
+ * Exit code 1: a bar was missed; 8: all bars are met, but something regressed;
+ * 2 to 7: an error, see src/core/errors.ts.
  */
 import { fileURLToPath } from "node:url";
 import { describeError, exitCodeFor } from "../src/cli/errors.ts";

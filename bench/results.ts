@@ -1,6 +1,7 @@
 /**
- * Kept results: bench/results/NAME.json holds the claims of one run with its arguments, revision, date and conditions, so that a later
- * run can say what got worse. A ratio is compared whatever the machine; a bare value only on the same hardware.
+ * Kept results: bench/results/NAME.json holds the claims of one run with its arguments, revision, date and conditions,
+ * so that a later run can say what got worse. A ratio is compared whatever the machine;
+ * a bare value only on the same hardware.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -118,8 +119,8 @@ interface Pair {
 }
 
 /**
- * The two numbers that a claim stands for, or why they cannot be compared. `twoSided`: the claim has a bar on either side
- * of 1, so that what counts is how far the ratio is from 1.
+ * The two numbers that a claim stands for, or why they cannot be compared. `twoSided`: the claim has a bar on either
+ * side of 1, so that what counts is how far the ratio is from 1.
  */
 function comparablePair(old: KeptClaim, now: Claim, twoSided: boolean): Pair | string {
   if (now.bar === "") return "for information: no bar says which direction is better";

@@ -1,6 +1,6 @@
 /**
- * Pre-rankers compared as the literature compares them: leave one out, every user, all items that are not in the history.
- * Each is fitted by the product's code; R@K and N@K count a miss as a miss.
+ * Pre-rankers compared as the literature compares them: leave one out, every user, all items that are not in the
+ * history. Each is fitted by the product's code; R@K and N@K count a miss as a miss.
  *   npm run bench -- retrieval --config configs/beauty-retrieval.yaml --set data.path=FOLDER
  *     [--kinds popularity,itemknn,sasrec,generative] [--seeds 0,1,2] [--run NAME] [--root runs] [--users N] [--test]
  * Reports validation; --test adds the test segment, to be used once, when nothing is left to choose. --users samples
@@ -33,7 +33,9 @@ import type { Benchmark, Measurement } from "./claim.ts";
 const kinds = ["popularity", "itemknn", "sasrec", "generative"] as const;
 type Kind = (typeof kinds)[number];
 
-/** Amazon Beauty 5-core, leave one out, test, as published; R@K of one positive is HR@K. `peerKind`: its counterpart. */
+/**
+ * Amazon Beauty 5-core, leave one out, test, as published; R@K of one positive is HR@K. `peerKind`: its counterpart.
+ */
 const publishedOnBeauty: readonly Published[] = [
   { system: "SASRec as OneRec-Think reports it", values: { "R@5": 0.0402, "N@5": 0.0254 }, peerKind: "sasrec" },
   { system: "a well-trained full-softmax SASRec, about", values: { "R@10": 0.083 }, peerKind: "sasrec" },

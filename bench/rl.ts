@@ -1,9 +1,10 @@
 /**
- * RL's three costs, each compared with common libraries (same model, prompts, group size, token counts, dtype), in one run:
- * the update (a padded batch through transformers), sampling (generate()), and a whole step (TRL's GRPOTrainer with
- * loss_type="dapo" and its own generation); what a step costs outside of the worker; and how fast rewards are verified.
- * On the CPU: CPU seconds of one thread, worker and Node together. On a CUDA GPU: wall seconds.
- *   npm run bench -- rl [--shape small|135m|qwen3-1.7b] [--device cpu|cuda] [--dtype float32|bfloat16] [--python PYTHON_WITH_TRL]
+ * RL's three costs, each compared with common libraries (same model, prompts, group size, token counts, dtype), in one
+ * run: the update (a padded batch through transformers), sampling (generate()), and a whole step (TRL's GRPOTrainer
+ * with loss_type="dapo" and its own generation); what a step costs outside of the worker; and how fast rewards are
+ * verified. On the CPU: CPU seconds of one thread, worker and Node together. On a CUDA GPU: wall seconds.
+ *   npm run bench -- rl [--shape small|135m|qwen3-1.7b] [--device cpu|cuda] [--dtype float32|bfloat16]
+ *     [--python PYTHON_WITH_TRL]
  *     [--only update,sample,step,verify] [--repetitions 3] [--prompts N] [--long] [--alone] [--peak-tflops T]
  * Without --python, the peers that need only transformers run in the worker's environment, and the whole step has no
  * peer; --alone runs no peers. With --peak-tflops (from the data sheet, for the dtype) the utilisation of model FLOPs

@@ -23,7 +23,7 @@ import { Rng } from "../src/core/rng.ts";
 import { loadDataset } from "../src/data/cache.ts";
 import type { Slate } from "../src/prerank/types.ts";
 import { RunFolder } from "../src/run/run-folder.ts";
-import { workersUnder } from "../tests/integration/served.ts";
+import { processesUnder, workersUnder } from "../tests/integration/served.ts";
 
 /** Deadline of a closed loop's requests: never reached. */
 const patientMs = 50_000;
@@ -93,6 +93,13 @@ export async function closedLoop({ client }: Service, ask: Ask, numCallers: numb
   };
   await Promise.all(Array.from({ length: numCallers }, caller));
   return { ms, faults, perSecond: (1000 * ms.length) / (performance.now() - begin) };
+}
+
+/** Until so many were answered, or for a minute: a process that has just started compiles what it does. */
+export async function warmUp(service: Service, ask: Ask, numCallers: number, numAnswers = 2_000): Promise<void> {
+  const ends = performance.now() + 60_000;
+  for (let n = 0; n < numAnswers && performance.now() < ends; )
+    n += (await closedLoop(service, ask, numCallers, 1)).ms.length;
 }
 
 /** Answers per second with 64 callers. */
@@ -230,7 +237,7 @@ export async function startService(
 /** Linux reports processor time in these units, whatever the kernel's own clock. */
 const ticksPerSecond = 100;
 
-/** Seconds of processor time used by a service and by its workers. */
+/** Seconds of processor time used by a service, all its processes together, and by its workers. */
 export function cpuSeconds(pid: number): { readonly own: number; readonly workers: number } {
   const read = (id: number): number => {
     const fields = readFileSync(`/proc/${id}/stat`, "utf8")
@@ -238,5 +245,7 @@ export function cpuSeconds(pid: number): { readonly own: number; readonly worker
       .split(" ");
     return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond; // utime, stime
   };
-  return { own: read(pid), workers: workersUnder(pid).reduce((sum, id) => sum + read(id), 0) };
+  const sum = (ids: readonly number[]): number => ids.reduce((total, id) => total + read(id), 0);
+  const own = [pid, ...processesUnder(pid)];
+  return { own: sum(own), workers: sum(own.flatMap(workersUnder)) };
 }

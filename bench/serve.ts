@@ -2,7 +2,7 @@
  * `gr2 serve` under load, from this process against a service in another: its speed for 1, 8 and 64 callers in both
  * modes, the gain from batching, overload, faults, other ways to re-rank, returning users, texts that it does not know,
  * and several clients.
- * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers,returning,cold,tenants] [--set path=value ...]`
+ * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers,returning,cold,tenants,processes] [--set path=value ...]`
  * `npm run bench -- serve --run NAME --soak MINUTES [--rate 10]`: mixed load instead, and whether memory stays flat
  *
  * Requests are the run's own test slates, in turn; the caches of answers and prompts are off (except in the part about
@@ -28,15 +28,17 @@ import {
   percentile,
   type Service,
   startService,
+  warmUp,
 } from "./serve-load.ts";
 import { besidePeers } from "./serve-peers.ts";
+import { processes } from "./serve-processes.ts";
 import { returning } from "./serve-returning.ts";
 import { soak } from "./serve-soak.ts";
 
 const callers = [1, 8, 64];
 /** Multiples of its capacity. */
 const overloads = [1.4, 2, 3.5];
-const parts = ["load", "overload", "faults", "peers", "returning", "cold", "tenants"] as const;
+const parts = ["load", "overload", "faults", "peers", "returning", "cold", "tenants", "processes"] as const;
 const modes = ["direct", "think"] as const;
 
 const noMemory = ["serve.cache=0", "serve.prefixCacheMb=0"] as const;
@@ -86,6 +88,8 @@ export const bench: Benchmark = async (emit, args) => {
       await service.stop();
     }
     if (wanted.includes("tenants")) await tenants(emit, (...more) => start(...noMemory, ...more), requests, seconds);
+    if (wanted.includes("processes"))
+      await processes(emit, (...more) => start(...noMemory, ...more), requests, seconds);
     if (wanted.includes("faults")) await faults(emit, requests, (like) => startLike(like, ...noMemory), seconds);
     if (wanted.includes("peers")) {
       const run = { root, name, threads: 1, seconds };
@@ -115,7 +119,7 @@ async function load(emit: Emit, requests: readonly LoadedRequest[], start: Start
   for (const mode of modes)
     for (const c of callers) {
       const asks = makeAsk(requests, mode);
-      await closedLoop(service, asks, c, Math.min(2, seconds)); // warm
+      await warmUp(service, asks, c);
       const before = cpuSeconds(service.pid);
       const served = await closedLoop(service, asks, c, seconds);
       const after = cpuSeconds(service.pid);
@@ -129,6 +133,7 @@ async function load(emit: Emit, requests: readonly LoadedRequest[], start: Start
       emit({
         ...{ claim: `${name}: the service's own processor time`, value: perAnswer(before.own, after.own), unit: "ms" },
         ...{ n: served.ms.length, peer: "its workers'", peerValue: perAnswer(before.workers, after.workers) },
+        ...(c === 64 && mode === "direct" ? { bar: ["ratio", "<=", 0.3] as const } : {}),
       });
       for (const p of [50, 95, 99])
         emit({ claim: `${name}: p${p}`, value: percentile(served.ms, p), unit: "ms", n: served.ms.length });

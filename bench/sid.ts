@@ -2,7 +2,8 @@
  * Semantic IDs: CPU seconds and peak memory of every step (embed, fit, encode, report) and how unique the IDs are, at
  * our defaults, compared with MiniOneRec's recipe on the same embeddings, with the same levels and codes, on one thread
  * of this machine.
- *   npm run bench -- sid [--config RECIPE] [--set k=v] [--embeddings FILE.f32] [--budget SECONDS] [--python FILE] [--full] [--kmeans]
+ *   npm run bench -- sid [--config RECIPE] [--set k=v] [--embeddings FILE.f32] [--budget SECONDS] [--python FILE]
+ *     [--full] [--kmeans]
  * `--embeddings`: the matrix of a finished run (stages/embed/embeddings.f32) instead of data and embedding. The peer
  * runs twice on our encoder's widths: for as many CPU seconds as our fit took, and for `--budget` (default 60).
  * `--full`: also for the budget with its own, much larger encoder. `--kmeans`: also its constrained RQ-KMeans, which

@@ -1,4 +1,6 @@
-/** Slates of all segments by one pre-ranker, for tests that need some: what stages `candidates` and `slates` do in full. */
+/**
+ * Slates of all segments by one pre-ranker, for tests that need some: what stages `candidates` and `slates` do in full.
+ */
 import type { SplitDataset } from "../src/data/types.ts";
 import { planFits } from "../src/prerank/fits.ts";
 import {

@@ -1,4 +1,6 @@
-/** A log of an incumbent ranker's slates, made up, and a recipe that runs the whole pipeline on it in a second or two. */
+/**
+ * A log of an incumbent ranker's slates, made up, and a recipe that runs the whole pipeline on it in a second or two.
+ */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Rng } from "../src/core/rng.ts";
@@ -19,8 +21,8 @@ export interface LoggedRequest {
 }
 
 /**
- * Users walk a ring of items; a slate shows 3 to 8 items near and far in the order of a noisy guess, and the nearest are
- * clicked, carted or purchased. Requests of all users come mixed in time, a few of one user in the same second.
+ * Users walk a ring of items; a slate shows 3 to 8 items near and far in the order of a noisy guess, and the nearest
+ * are clicked, carted or purchased. Requests of all users come mixed in time, a few of one user in the same second.
  */
 export function loggedRequests(): LoggedRequest[] {
   const rng = Rng.of(11, "impressions fixture");

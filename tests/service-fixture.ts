@@ -42,7 +42,10 @@ export async function makeRuns(folder: string, runs: Readonly<Record<string, rea
   return root;
 }
 
-/** Gives the likelihood of the direct systems this weight: a fake model knows nothing, so that its evaluation leaves it 0. */
+/**
+ * Gives the likelihood of the direct systems this weight: a fake model knows nothing,
+ * so that its evaluation leaves it 0.
+ */
 export function weigh(root: string, name: string, likelihood: number): void {
   const dir = join(root, name, "stages", "evaluate");
   const path = priorsFile(dir);

@@ -1,4 +1,7 @@
-/** How tests/table-fuzz.ts writes its tables: formats, separators, quotes, clocks, encodings, compressions, and rows that are none. */
+/**
+ * How tests/table-fuzz.ts writes its tables: formats, separators, quotes, clocks, encodings, compressions,
+ * and rows that are none.
+ */
 import { writeFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { openDuck, sqlName, sqlText } from "../src/data/duck.ts";

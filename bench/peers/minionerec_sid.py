@@ -1,17 +1,19 @@
-"""Semantic IDs the way MiniOneRec makes them, for `npm run bench -- sid`: an independent implementation of the recipe that
-its repository publishes (github.com/AkaliKong/MiniOneRec at 81b4ba9, Apache-2.0: rq/rqvae.py and rqvae.sh, rq/trainer.py,
-rq/models/, rq/generate_indices.py, rq/rqkmeans_constrained.py), run on CPU and stopped at a budget of CPU seconds.
+"""Semantic IDs the way MiniOneRec makes them, for `npm run bench -- sid`: an independent implementation of the recipe
+that its repository publishes (github.com/AkaliKong/MiniOneRec at 81b4ba9, Apache-2.0: rq/rqvae.py and rqvae.sh,
+rq/trainer.py, rq/models/, rq/generate_indices.py, rq/rqkmeans_constrained.py), run on CPU
+and stopped at a budget of CPU seconds.
 
-    rqvae:    MLP 2048-1024-512-256-128-64 to 32 dims and back, ReLU, Xavier-normal; codebooks k-means'd on the first batch, then
-              learned by gradient; loss = mse + mean over levels of (codebook + .25 commitment); AdamW 1e-3, gradient norm 1,
-              50 epochs of warm-up, one batch of up to 20,480 items; the epoch of the lowest collision rate is kept (looked at
-              every 50 epochs). Then its repair: items that share an ID are encoded again, group by group, with a Sinkhorn
-              balanced last level (epsilon .003, 50 iterations), up to 20 rounds.
-    kmeans:   RQ-KMeans with clusters of equal size (n_init 3, at most 100 iterations), and a running number as a further
-              code where items collide. Needs the package k-means-constrained; without it the method is refused.
+    rqvae:    MLP 2048-1024-512-256-128-64 to 32 dims and back, ReLU, Xavier-normal; codebooks k-means'd on the first
+              batch, then learned by gradient; loss = mse + mean over levels of (codebook + .25 commitment); AdamW 1e-3,
+              gradient norm 1, 50 epochs of warm-up, one batch of up to 20,480 items; the epoch of the lowest collision
+              rate is kept (looked at every 50 epochs). Then its repair: items that share an ID are encoded again, group
+              by group, with a Sinkhorn balanced last level (epsilon .003, 50 iterations), up to 20 rounds.
+    kmeans:   RQ-KMeans with clusters of equal size (n_init 3, at most 100 iterations), and a running number as a
+              further code where items collide. Needs the package k-means-constrained; without it the method is refused.
 
-What differs here and why: 10,000 epochs of the published script take hours on a CPU, so the budget decides how many are run and
-warm-up and the interval of the checks shrink to 1/200 of them, as 50 is of 10,000; levels are an argument (theirs: 3 and 4).
+What differs here and why: 10,000 epochs of the published script take hours on a CPU, so the budget decides how many are
+run and warm-up and the interval of the checks shrink to 1/200 of them, as 50 is of 10,000;
+levels are an argument (theirs: 3 and 4).
 
 Reads a matrix of stages/embed (8 bytes: rows, cols as uint32; then float32); prints one JSON object. Usage:
     python minionerec_sid.py rqvae EMBEDDINGS.f32 --levels 4 --codes 256 --budget 30 [--layers 256 128] [--seed 0]

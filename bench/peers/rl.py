@@ -2,9 +2,9 @@
 
     python bench/peers/rl.py '{"what": "update" | "sample" | "step", "architecture": {...}, ...}'
 
-Reads one JSON object, prints one: {"seconds": [of each repetition], "tokens": responses' of one, "peak_mb": MB, "ceiling": FLOPs
-a second of one large matrix product}. On the CPU seconds are CPU seconds and peak_mb the process's, on a GPU the clock's and the
-device's. bfloat16 is autocast over float32 weights, as in the worker.
+Reads one JSON object, prints one: {"seconds": [of each repetition], "tokens": responses' of one, "peak_mb": MB,
+"ceiling": FLOPs a second of one large matrix product}. On the CPU seconds are CPU seconds and peak_mb the process's, on
+a GPU the clock's and the device's. bfloat16 is autocast over float32 weights, as in the worker.
 `update`  a padded batch of [prompt + response] rows: log-probs of the response tokens, DAPO's clipped loss, AdamW.
 `sample`  model.generate(num_return_sequences=G), its own KV cache, no early end.
 `step`    trl.GRPOTrainer(loss_type="dapo") with its own generation: sample, reward, update. Needs trl and datasets.

@@ -1,4 +1,5 @@
-"""What bench/serve-peers.ts is held against: the usual ways to re-rank a slate with a model of the same width and depth.
+"""What bench/serve-peers.ts is held against: the usual ways to re-rank a slate with a model of the same width and
+depth.
 
     python bench/peers/serve.py < JOB.json
 
@@ -6,7 +7,8 @@ Reads {"architecture": {...}, "tokenizer": tokenizer.json, "slates": [{"history"
 "answer_tokens": per candidate, "batch": slates, "seconds": each, "threads": CPU threads}; prints
 {"cross_encoder" | "generate": {"one" | "batch": {"slates": counted, "seconds": on the clock}}}.
 `cross_encoder`  sentence-transformers' CrossEncoder over a BERT: one pair (history, candidate) a candidate.
-`generate`       transformers' generate() with its KV cache: history and candidates in, the order out, as many tokens as it takes.
+`generate`       transformers' generate() with its KV cache:
+                 history and candidates in, the order out, as many tokens as it takes.
 Weights are random, which costs the same; neither ranks anything.
 """
 

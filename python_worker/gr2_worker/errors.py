@@ -1,4 +1,6 @@
-"""The faults a verb may report. Each maps to one gRPC status code (rpc/service.py); each message is one sentence for people."""
+"""The faults a verb may report. Each maps to one gRPC status code (rpc/service.py);
+each message is one sentence for people.
+"""
 
 from __future__ import annotations
 

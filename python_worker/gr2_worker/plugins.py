@@ -1,12 +1,19 @@
-"""Calls a user's Python functions for src/plugins/python.ts (through pythonia): JSON in, JSON out, no exception escapes.
+"""Calls a user's Python functions for src/plugins/python.ts (through pythonia):
+JSON in, JSON out, no exception escapes.
 
-    load({"file": "/a/mine.py", "name": "score", "files": [...], "parent": 123})   -> versions of the packages they import
-    know({"number": 0, "path": "/tmp/items.json"})                                 -> items that slates refer to by row
-    answer({"file": ..., "name": ..., "items": 0, "slates": [...], "asked": [...], "options": {...}})  -> what it returns
+    load({"file": "/a/mine.py", "name": "score", "files": [...], "parent": 123})
+        -> versions of the packages they import
+    know({"number": 0, "path": "/tmp/items.json"})
+        -> items that slates refer to by row
+    answer({"file": ..., "name": ..., "items": 0, "slates": [...], "asked": [...], "options": {...}})
+        -> what it returns
 
-    fit({"file": ..., "name": ..., "path": "/tmp/training.json", "options": {...}})  -> number of what it returned
-    rank({"fit": 0, "histories": [[row, ...], ...], "n": 100, "users": [row, ...]})  -> [[rows], [scores]] a history
-    read({"file": ..., "name": ..., "source": "/data", "folder": "/tmp/x", "options": {...}})  -> what was written there
+    fit({"file": ..., "name": ..., "path": "/tmp/training.json", "options": {...}})
+        -> number of what it returned
+    rank({"fit": 0, "histories": [[row, ...], ...], "n": 100, "users": [row, ...]})
+        -> [[rows], [scores]] for each history
+    read({"file": ..., "name": ..., "source": "/data", "folder": "/tmp/x", "options": {...}})
+        -> what was written there
 
 A function is called with a list of records (below) and the recipe's options as keyword arguments, and returns a list of
 the same length. It runs in the worker's process; its output goes to the worker's log.

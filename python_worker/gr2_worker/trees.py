@@ -105,7 +105,9 @@ def fit_trees(
 
 
 def _text(booster: Any, trees: int) -> str:
-    """The model's text without the settings at its end, which include the number of threads and do not affect predictions."""
+    """The model's text without the settings at its end, which include the number of threads
+    and do not affect predictions.
+    """
     return str(booster.model_to_string(num_iteration=trees)).split("\nparameters:")[0] + "\n"
 
 

@@ -1,6 +1,8 @@
-"""Plain data exchanged between the worker's packages: NumPy arrays and numbers, no protobuf, no torch modules, no defaults.
+"""Plain data exchanged between the worker's packages: NumPy arrays and numbers, no protobuf, no torch modules,
+no defaults.
 
-Shape legend: G groups, R responses, N targets (response tokens, flat in request order), P prompts, J sequences of a constraint.
+Shape legend: G groups, R responses, N targets (response tokens, flat in request order), P prompts,
+J sequences of a constraint.
 """
 
 from __future__ import annotations
@@ -86,7 +88,9 @@ class GroupBatch:
 
 @dataclass(frozen=True)
 class PermutationConstraint:
-    """See worker.proto: responses are restricted to permutations of given sequences, with a prior on which comes first."""
+    """See worker.proto: responses are restricted to permutations of given sequences, with a prior on
+    which comes first.
+    """
 
     sequence_counts: Int64s  # [entries]; one entry per group or prompt; 0 = unconstrained
     sequence_lengths: Int64s  # [sum of sequence_counts]
@@ -122,7 +126,9 @@ class Policy:
 
 @dataclass(frozen=True)
 class TopTokens:
-    """The likeliest alternatives at every target (targets.py), likeliest first; id -1 and log-prob -inf where fewer are open."""
+    """The likeliest alternatives at every target (targets.py), likeliest first;
+    id -1 and log-prob -inf where fewer are open.
+    """
 
     ids: Int32s  # [N, k]
     logprobs: Float32s  # [N, k]

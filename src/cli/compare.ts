@@ -1,4 +1,4 @@
-/** `gr2 compare`: what differs between runs, as text, Markdown or JSON. */
+/** `gr2 compare`: differences between runs, as text, Markdown or JSON. */
 import { compareRuns, type Difference, type Outcome, parseMetric, type RunComparison } from "../commands/compare.ts";
 import { ConfigError } from "../core/errors.ts";
 import { duration, plain } from "./format.ts";
@@ -14,7 +14,7 @@ export interface CompareArguments {
 export function compare(sides: readonly string[], args: CompareArguments): string {
   if (sides.length < 2)
     throw new ConfigError(`gr2 compare ${sides.join(" ")}: there is nothing to compare with`, {
-      advice: "Name two runs or more; several joined by commas are averaged.",
+      advice: "Name two or more runs; runs joined by commas are averaged.",
     });
   const comparison = compareRuns({ ...args, sides, metric: parseMetric(args.metric) });
   return args.json ? JSON.stringify(comparison) : renderComparison(comparison, args.markdown ? "markdown" : "text");
@@ -47,7 +47,8 @@ function about({ sides, code }: RunComparison): Table {
       ["data", ...sides.map((s) => list(s.data))],
       ["deploy", ...sides.map((s) => list(s.recommended))],
     ],
-    note: code.length > 0 ? `other code in stages ${code.join(", ")}` : "every stage was made by the same code",
+    note:
+      code.length > 0 ? `the code of these stages differs: ${code.join(", ")}` : "the code of all stages is the same",
   };
 }
 
@@ -68,8 +69,8 @@ function outcome(o: Outcome, { metric, sides }: RunComparison): Table {
   const n = [counts[0], ...(counts.length > 1 ? [counts.at(-1)] : [])].join(" to ");
   const what =
     o.slice === "end_to_end"
-      ? `all ${n} test slates, a miss counts 0`
-      : `the ${n} test slates that hold their true item`;
+      ? `all ${n} test slates, misses count as 0`
+      : `the ${n} test slates that contain their true item`;
   return {
     title: `${metric}, ${what}`,
     rows: [
@@ -95,12 +96,12 @@ function outcome(o: Outcome, { metric, sides }: RunComparison): Table {
 
 function alone({ metric, alone }: RunComparison, labels: readonly string[]): Table {
   return {
-    title: `${metric}, test slates that hold their true item`,
+    title: `${metric}, test slates that contain their true item`,
     rows: [
       ["system", ...labels],
       ...Object.entries(alone).map(([s, values]) => [s, ...values.map((v) => v.toFixed(4))]),
     ],
-    note: "The runs have no test slate in common, so no difference has an interval.",
+    note: "The runs have no test slate in common: differences have no intervals.",
   };
 }
 

@@ -1,12 +1,12 @@
-/** `gr2 completion bash`: commands, options, their choices, stages and runs, from the program itself. */
+/** `gr2 completion bash`: completes commands, options, their choices, stages and runs, read from the program itself. */
 import type { Command } from "commander";
 import { stageNames } from "../run/stage.ts";
 
-/** What may follow a command path. */
+/** Words that may follow a command path. */
 interface Words {
   readonly path: string;
   readonly words: readonly string[];
-  /** Its first argument is a run's name. */
+  /** Whether its first argument is a run's name. */
   readonly takesRun: boolean;
 }
 

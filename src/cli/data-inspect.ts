@@ -11,7 +11,7 @@ import { bytes, columns, number, plain } from "./format.ts";
 export interface InspectOptions {
   readonly json?: boolean;
   readonly output?: string;
-  /** Your own adapter, its options as YAML, and its version. */
+  /** The user's own adapter, its options as YAML, and its version. */
   readonly module?: string;
   readonly options?: string;
   readonly moduleVersion?: string;
@@ -24,7 +24,7 @@ export async function dataInspect(path: string, options: InspectOptions): Promis
   return options.json ? JSON.stringify(forJson(found), null, 2) : renderInspection(found, options.output);
 }
 
-/** What an adapter of one's own reads. */
+/** What the user's own adapter reads. */
 async function inspectOwn(path: string, module: string, options: InspectOptions): Promise<string> {
   const given: unknown = parse(options.options ?? "{}");
   if (typeof given !== "object" || given === null || Array.isArray(given))
@@ -36,13 +36,17 @@ async function inspectOwn(path: string, module: string, options: InspectOptions)
   const show = (rows: readonly Readonly<Record<string, unknown>>[]): string[] =>
     rows.map((r) => `  ${plain(JSON.stringify(r), 110)}`);
   return [
-    `${module} read ${found.rowsRead} rows: ${found.interactions} interactions of ${found.users} users with ${found.items} items${found.catalogue === undefined ? ", no item table" : `; the item table has ${found.catalogue}`}`,
-    found.time ? `time: ${dateText(found.time.first)} to ${dateText(found.time.last)}` : "time: an order, no clock",
+    `${module} read ${found.rowsRead} rows: ${found.interactions} interactions of ` +
+      `${found.users} users with ${found.items} ` +
+      `items${found.catalogue === undefined ? ", no item table" : `; the item table has ${found.catalogue}`}`,
+    found.time
+      ? `time: ${dateText(found.time.first)} to ${dateText(found.time.last)}`
+      : "time: only the order is known",
     ...show(found.firstInteractions),
     ...(found.firstItems.length > 0 ? ["items", ...show(found.firstItems)] : []),
     ...(found.malformed > 0 ? [`! ${found.malformed} malformed rows; the first is ${found.firstMalformed}`] : []),
     ...(found.unknownItems > 0
-      ? [`! ${found.unknownItems} interactions are with items that the item table lacks`]
+      ? [`! ${found.unknownItems} interactions have items that are missing from the item table`]
       : []),
     ...found.notes.map((note) => `! ${note}`),
     "",
@@ -56,7 +60,7 @@ async function inspectOwn(path: string, module: string, options: InspectOptions)
 const recipeFile = (o: Inspection): string =>
   [...o.advice.filter((a) => a.why).map((a) => `# ${a.setting}: ${a.why}`), stringify(o.recipe)].join("\n");
 
-/** Leaves out the sampled records; a few examples per column remain. */
+/** Drops the sampled records; a few examples per column remain. */
 const forJson = ({ view, ...rest }: Inspection) => ({
   folder: view.folder,
   files: view.files.map(({ records: _records, lines: _lines, ...f }) => f),
@@ -92,7 +96,7 @@ export function renderInspection(o: Inspection, output?: string): string {
   return parts.join("\n");
 }
 
-/** Time per stage, and memory; stages that take less than a tenth of the total are summed. */
+/** Time per stage, and memory; stages that take less than a tenth of the total are added up. */
 function costLines({ cost }: Inspection): string[] {
   if (!cost) return [];
   const minutes = (seconds: number): string =>
@@ -100,10 +104,11 @@ function costLines({ cost }: Inspection): string[] {
   const total = 60 * cost.minutes;
   const large = cost.stages.filter((s) => s.seconds >= 0.1 * total);
   const rest = total - large.reduce((sum, s) => sum + s.seconds, 0);
-  const told = [...large.map((s) => `${s.stage} ${minutes(s.seconds)}`), `the rest ${minutes(rest)}`].join(", ");
+  const told = [...large.map((s) => `${s.stage} ${minutes(s.seconds)}`), `other stages ${minutes(rest)}`].join(", ");
   return [
     pc.bold(
-      `Estimated cost on this machine, with ${cost.cores} idle cores: about ${minutes(total)} and ${(cost.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
+      `Estimated cost on this machine, with ${cost.cores} idle cores: ` +
+        `about ${minutes(total)} and ${(cost.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
     ),
     `  ${told}${cost.fits ? "" : "; more memory than this machine has"}`,
     "",
@@ -112,7 +117,10 @@ function costLines({ cost }: Inspection): string[] {
 
 function filesTable({ view }: Inspection): string {
   if (view.files.length === 0)
-    return `${view.folder} contains no files${view.subfolders.length > 0 ? `; its folders are ${view.subfolders.join(", ")}` : ""}`;
+    return (
+      `${view.folder} contains no ` +
+      `files${view.subfolders.length > 0 ? `; its subfolders are ${view.subfolders.join(", ")}` : ""}`
+    );
   return [
     view.folder,
     columns([
@@ -127,7 +135,7 @@ function filesTable({ view }: Inspection): string {
   ].join("\n");
 }
 
-/** Columns of the files that are used: kind, gaps, values, guessed role and the reason for it. */
+/** Columns of the files in use: kind, gaps, values, guessed role and the reason for it. */
 function columnTables({ view, found }: Inspection): string[] {
   const used = view.files.filter((f) => [found?.interactions, found?.items].includes(f.name) && f.columns.length > 0);
   return used.flatMap((f) => {
@@ -158,9 +166,10 @@ const leftColumns = (rows: readonly (readonly string[])[]): string => {
 function measuredLines({ measured: m }: Inspection): string {
   if (!m) return "";
   const facts = [
-    `${m.interactions} interactions${m.interactions < m.rowsRead ? ` of ${m.rowsRead} rows` : ""}${m.whole ? "" : " in the part that was read"}; ${m.users} users, ${m.items} items${m.catalogue === undefined ? "" : ` (${m.catalogue} in the item file)`}`,
-    `sequences: mean ${number(m.lengthMean)}, median ${number(m.lengthMedian)}, longest ${m.lengthMax}; ${percent(m.repeats)} repeats${m.positions ? "" : `, ${percent(m.ties)} of steps at the same time`}`,
-    m.time ? `time: ${dateText(m.time.first)} to ${dateText(m.time.last)}` : "time: an order, no clock",
+    `${m.interactions} interactions${m.interactions < m.rowsRead ? ` of ${m.rowsRead} rows` : ""}${m.whole ? "" : " in the part read"}; ${m.users} users, ${m.items} items${m.catalogue === undefined ? "" : ` (${m.catalogue} in the item file)`}`,
+    `sequences: mean ${number(m.lengthMean)}, median ${number(m.lengthMedian)}, longest ${m.lengthMax}; ` +
+      `${percent(m.repeats)} repeats${m.positions ? "" : `, ${percent(m.ties)} of steps have equal times`}`,
+    m.time ? `time: ${dateText(m.time.first)} to ${dateText(m.time.last)}` : "time: only the order is known",
     m.ratings ? `ratings: ${m.ratings.low} to ${m.ratings.high}, ${m.ratings.different} different` : "no ratings",
     ...(m.catalogue === undefined
       ? []
@@ -174,16 +183,20 @@ function listRemarks({ found, measured: m }: Inspection): string[] {
   if (!m) return out;
   if (!m.whole)
     out.push(
-      "the files are large: these numbers describe their first part; check the k-core and the split after the data stage",
+      "the files are large and these numbers describe only their first part; " +
+        "check the k-core and the split after the data stage",
     );
   if (m.malformed > 0) out.push(`${m.malformed} malformed rows; the first is ${m.firstMalformed}`);
   if (m.unknownItems > 0.02)
     out.push(
-      `${percent(m.unknownItems)} of the interactions are with items missing from the item file; they would be dropped. Is data.columns.id right?`,
+      `${percent(m.unknownItems)} of the interactions have items missing from the item file and would be dropped; ` +
+        `check data.columns.id`,
     );
   if (m.ratings && m.ratings.different > 1)
     out.push(
-      `every rating counts as an interaction; data.minRating: ${Math.round(m.ratings.low + 0.75 * (m.ratings.high - m.ratings.low))} would keep only positive ones`,
+      `every rating counts as an interaction; ` +
+        `data.minRating: ` +
+        `${Math.round(m.ratings.low + 0.75 * (m.ratings.high - m.ratings.low))} would keep only positive ones`,
     );
   return out;
 }
@@ -200,7 +213,7 @@ function unknownLayout({ view }: Inspection): string {
   return [
     "GR2 does not recognise this layout.",
     ...(first.length > 0 ? ["First lines:", ...first.slice(0, 8)] : []),
-    ...(view.subfolders.length > 0 ? [`The data may be in one of its folders: ${view.subfolders.join(", ")}`] : []),
+    ...(view.subfolders.length > 0 ? [`The data may be in one of its subfolders: ${view.subfolders.join(", ")}`] : []),
     "",
     whatTableNeeds,
   ].join("\n");

@@ -10,7 +10,7 @@ import { bar, columns, number } from "./format.ts";
 export function showData(name: string, { root, json }: { root: string; json?: boolean }): string {
   const file = RunFolder.view(root, name).file("stages", "data", "statistics.json");
   const statistics = tryReadJson(file) as DataStatistics | undefined;
-  if (!statistics) throw new RunError(`run ${name} has no data yet`, { advice: "The data stage makes it." });
+  if (!statistics) throw new RunError(`run ${name} has no data yet`, { advice: "Run the data stage first." });
   return json ? JSON.stringify(statistics) : renderData(statistics);
 }
 
@@ -21,8 +21,9 @@ export function renderData(s: DataStatistics): string {
   const mostUsers = Math.max(1, ...s.lengths.histogram.map((b) => b.users));
   const dropped = Object.entries(s.dropped);
   const parts = [
-    `${pc.bold(s.name)}: ${s.users} users, ${s.items} items, ${s.interactions} interactions from ${s.rowsRead} rows read`,
-    s.time ? `from ${dateText(s.time.first)} to ${dateText(s.time.last)}` : "no clock: times are positions",
+    `${pc.bold(s.name)}: ${s.users} users, ${s.items} items, ` +
+      `${s.interactions} interactions from ${s.rowsRead} rows read`,
+    s.time ? `from ${dateText(s.time.first)} to ${dateText(s.time.last)}` : "no timestamps: times are positions",
     ...s.notes,
     ...(dropped.length > 0 ? ["", columns([["dropped", "rows"], ...dropped.map(([why, n]) => [why, String(n)])])] : []),
     "",
@@ -39,17 +40,20 @@ export function renderData(s: DataStatistics): string {
           : `${g.coldInteractions} (${percent(g.coldInteractions / Math.max(1, g.interactions))})`,
       ]),
     ]),
-    "cold: not in the data that the pre-ranker of that segment's slates learns from",
+    "cold: not in the training data of that segment's pre-ranker",
     "",
-    `sequence length: mean ${number(s.lengths.mean)}, quartiles ${q25} / ${median} / ${q75}, 90 % below ${q90}, longest ${max}`,
+    `sequence length: mean ${number(s.lengths.mean)}, quartiles ${q25} / ${median} / ${q75}, 90 % below ${q90}, ` +
+      `longest ${max}`,
     ...s.lengths.histogram.map(
       (b) =>
-        `  ${(b.from === b.to ? `${b.from}` : `${b.from}-${b.to}`).padStart(11)}  ${bar(b.users / mostUsers, 30)} ${b.users}`,
+        `  ${(b.from === b.to ? `${b.from}` : `${b.from}-${b.to}`).padStart(11)}  ${bar(b.users / mostUsers, 30)} ` +
+        `${b.users}`,
     ),
     "",
-    `popularity: the most popular 10 % of the items have ${percent(s.popularity.topTenth)} of the interactions (Gini ${s.popularity.gini.toFixed(3)})`,
+    `popularity: the most popular 10 % of the items have ` +
+      `${percent(s.popularity.topTenth)} of the interactions (Gini ${s.popularity.gini.toFixed(3)})`,
     ...(s.popularity.unused > 0 ? [`${s.popularity.unused} items without an interaction`] : []),
-    `repeats: ${percent(s.repeatShare)} of the interactions; ties: ${percent(s.tieShare)} of steps at the same time`,
+    `repeats: ${percent(s.repeatShare)} of the interactions; ties: ${percent(s.tieShare)} of steps have equal times`,
     `items without a title: ${s.itemsWithoutTitle}, without any text: ${s.itemsWithoutText}`,
   ];
   return parts.join("\n");

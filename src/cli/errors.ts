@@ -1,7 +1,7 @@
 /** Formats errors for people: what happened, what to do, and a stack trace only with GR2_DEBUG. */
 import { exitCodes, Gr2Error } from "../core/errors.ts";
 
-/** Exit code of an error: by its family; 1 for unexpected ones. */
+/** Exit code of an error, by its family; 1 for unexpected ones. */
 export const exitCodeFor = (error: unknown): number => (error instanceof Gr2Error ? exitCodes[error.code] : 1);
 
 /** The text for stderr, without a trailing newline. */

@@ -1,6 +1,6 @@
 /**
- * `gr2 reward explain`: parses one answer and shows, step by step, its reward and why. Parser, verification and
- * arithmetic are RL's; this file only adds the wording.
+ * `gr2 reward explain`: parses one answer and explains its reward step by step. Parser, verification and arithmetic are
+ * those of RL; this file only adds the wording.
  */
 import { existsSync, readFileSync } from "node:fs";
 import pc from "picocolors";
@@ -32,7 +32,7 @@ export interface ExplainArguments {
   readonly candidates?: number;
   /** Position of the true item in the input order, from 1. */
   readonly target?: number;
-  /** Instead of candidates and target: a slate of a run, whose items are spelled as semantic IDs. */
+  /** A slate of a run, instead of candidates and target; its items are spelled as semantic IDs. */
   readonly run?: string;
   readonly slate?: string;
   readonly mode?: string;
@@ -48,7 +48,7 @@ interface ExplainedResponse {
   readonly spellings: readonly string[];
   /** Relevance of every candidate, in input order. */
   readonly labels: readonly number[];
-  /** What a reward is told of the slate. */
+  /** The slate as passed to the reward. */
   readonly readSlate: () => Promise<LabelledSlate>;
   /** The name of a candidate in the explanation. */
   readonly getName: (index: number) => string;
@@ -56,7 +56,7 @@ interface ExplainedResponse {
   readonly named: (text: string) => string;
 }
 
-/** The verdict as text. Throws ConfigError or RunError for invalid arguments. */
+/** The explanation as text. Throws ConfigError or RunError for invalid arguments. */
 export async function explainReward(args: ExplainArguments): Promise<string> {
   const explained = args.run === undefined ? fromNumbers(args) : fromRun(args, args.run);
   const { config, response, spellings, labels, getName, named } = explained;
@@ -68,7 +68,8 @@ export async function explainReward(args: ExplainArguments): Promise<string> {
   const steps: [string, string][] = [
     [
       "read",
-      `${config.prompts.format} format, ${mode === "think" ? "with" : "without"} visible reasoning, ${spellings.length} candidates`,
+      `${config.prompts.format} format, ${mode === "think" ? "with" : "without"} visible reasoning, ` +
+        `${spellings.length} candidates`,
     ],
   ];
   if (parsed.kind === "unparseable")
@@ -99,7 +100,7 @@ export async function explainReward(args: ExplainArguments): Promise<string> {
   }
 }
 
-/** Ours or the module that the recipe names. */
+/** The built-in reward, or the module that the recipe names. */
 async function askReward(
   { config, readSlate }: ExplainedResponse,
   mode: PromptMode,
@@ -125,7 +126,10 @@ function rankingText(
   const { kind, ndcgK, dehacked } = config.rl.reward;
   const single = isSingle(labels);
   if (dehacked && verdict.identity && !isIdeal(labels))
-    return `${number(0)}: the input order repeated although ${single ? "the true item was not first" : "it was not ideal"} (rl.reward.dehacked)`;
+    return (
+      `${number(0)}: the input order repeated although ` +
+      `${single ? "the true item was not first" : "it was not ideal"} (rl.reward.dehacked)`
+    );
   const value = number(verdict.parts.ranking);
   if (kind === "module") {
     const details = Object.entries(verdict.details).map(([name, addend]) => `${name} ${number(addend)}`);
@@ -138,7 +142,8 @@ function rankingText(
     return `${name} of the answer${dehacked ? "" : " - of the input order"} = ${value}`;
   }
   return single
-    ? `rank promotion (before - after) / N = (${verdict.before + 1} - ${verdict.after + 1}) / ${order.length} = ${value}`
+    ? `rank promotion (before - after) / N = (${verdict.before + 1} - ${verdict.after + 1}) / ${order.length} = ` +
+        `${value}`
     : `rank promotion, mean over true items of (before - after) / N = ${value}`;
 }
 
@@ -182,7 +187,7 @@ function readResponse(args: ExplainArguments): string {
   }
 }
 
-/** Replaces c1 to cN by semantic IDs of one code, so that the parser sees the same text as in a run. */
+/** Replaces c1 to cN by semantic IDs of one code: the parser then sees the same text as in a run. */
 function fromNumbers(args: ExplainArguments): ExplainedResponse {
   const { candidates: n, target } = args;
   if (n === undefined || target === undefined)
@@ -207,7 +212,7 @@ function fromNumbers(args: ExplainArguments): ExplainedResponse {
   };
 }
 
-/** Of a run whose data are gone: items have no text. */
+/** For a run whose data are gone: items without text. */
 const withoutItems = (slate: Slate, catalogue: Catalogue): LabelledSlate => ({
   id: slate.id,
   history: [],
@@ -222,7 +227,7 @@ const nameItem = (name: string): Item => ({
 
 function fromRun(args: ExplainArguments, name: string): ExplainedResponse {
   const folder = RunFolder.view(args.root, name);
-  if (args.slate === undefined) throw new ConfigError("--run needs --slate ID, as in rollouts.jsonl");
+  if (args.slate === undefined) throw new ConfigError("--run needs --slate ID (ids are in rollouts.jsonl)");
   const slate = findSlate(folder, args.slate);
   if (slate.targetIndex < 0)
     throw new RunError(`the true item of slate ${slate.id} is not among its candidates: no reward is defined`);

@@ -1,4 +1,4 @@
-/** `gr2 export`: parses arguments, starts a worker if needed, and prints one line about what was written. */
+/** `gr2 export`: parses arguments, starts a worker if needed, and prints a one-line summary. */
 
 import { type Exportable, exportable, exportRun } from "../commands/export.ts";
 import { ConfigError } from "../core/errors.ts";
@@ -26,7 +26,10 @@ export async function exportModel(args: ExportArguments, log: (message: string) 
   const written = await withWorkerOnDemand(args.worker, (o) =>
     exportRun({ run, ...(stage ? { stage } : {}), ...(dtype ? { dtype } : {}), out: args.out, log, ...o }),
   );
-  return `${args.out}: the model of stage ${written.stage}, ${bytes(written.bytes)} of weights, tokenizer, semantic IDs and README.md`;
+  return (
+    `${args.out}: the model of stage ${written.stage}, ${bytes(written.bytes)} of weights, tokenizer, ` +
+    `semantic IDs and README.md`
+  );
 }
 
 function parseChoice<T extends string>(option: string, value: string | undefined, known: readonly T[]): T | undefined {

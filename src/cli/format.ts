@@ -27,13 +27,13 @@ export function number(value: number): string {
   return size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
 }
 
-/** ████████░░░░ of a width, for a share in [0, 1]. */
+/** A bar ████████░░░░ of `width` characters for a share in [0, 1]. */
 export function bar(share: number, width: number): string {
   const full = Math.round(Math.max(0, Math.min(1, share)) * width);
   return "█".repeat(full) + "░".repeat(width - full);
 }
 
-/** Text without control characters (it may come from a model or from data), truncated to a width. */
+/** Text without control characters (it may come from a model or from data), truncated to `width`. */
 export function plain(text: string, width: number): string {
   const clean = text.replace(/\p{Cc}+/gu, " ").trim();
   return clean.length <= width ? clean : `${clean.slice(0, Math.max(0, width - 1))}…`;

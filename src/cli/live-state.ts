@@ -12,11 +12,11 @@ export interface StepMetrics {
 }
 
 export class LiveState {
-  /** By name, in the order in which they began. */
+  /** Stages by name, in the order in which they began. */
   readonly stages = new Map<string, StageView>();
   current: string | undefined;
   progress: ProgressView | undefined;
-  /** Latest metrics of the stage that reported last. */
+  /** Latest metrics, and the stage that reported them. */
   metrics: StepMetrics | undefined;
   /** RL's alarms by name, in the order in which they were first raised; `step` counts from 0. */
   readonly alarms = new Map<string, Alarm & { readonly step: number }>();
@@ -58,7 +58,7 @@ export class LiveState {
     }
   }
 
-  /** Takes a step's metrics, from the bus or, for a watcher that started late, from metrics.jsonl. */
+  /** Applies a step's metrics, from the bus or, for a watcher that started late, from metrics.jsonl. */
   saw(m: StepMetrics): void {
     this.metrics = m;
     if (m.stage !== "rl" || m.values.valid_rate === undefined) return;

@@ -1,4 +1,4 @@
-/** Process entry point: a closed pipe ends it quietly, and a leaked handle cannot keep it alive. */
+/** Process entry point: it exits quietly if its pipe is closed, and a leaked handle cannot keep it alive. */
 import { main } from "./program.ts";
 
 const exitGraceMs = 3_000;

@@ -35,14 +35,21 @@ export type PipelineOutput = Output & Partial<Readable>;
 
 export const nameRun = ({ run, config }: PipelineArguments): string => run ?? basename(config, extname(config));
 
-/** Runs the pipeline, prints its results and returns them; throws what stopped it, once the run folder is consistent. */
+/**
+ * Runs the pipeline, prints its results and returns them; throws the error that stopped it, once the run folder is
+ * consistent.
+ */
 export async function runPipeline(args: PipelineArguments, out: PipelineOutput): Promise<Metrics | undefined> {
   const begin = performance.now();
   const config = loadConfig(args.config, args.set);
   const name = nameRun(args);
   const bus = new TelemetryBus(name);
   const interrupts = handleInterrupts(() => {
-    bus.emit({ kind: "log", level: "warn", text: "stopping after the current call; interrupt again to stop at once" });
+    bus.emit({
+      kind: "log",
+      level: "warn",
+      text: "stopping after the current call; interrupt again to stop immediately",
+    });
   });
   const { signal } = interrupts;
   const stopDrawing = drawProgress(bus, out);
@@ -76,12 +83,13 @@ export async function runPipeline(args: PipelineArguments, out: PipelineOutput):
     stopDrawing();
     if (metrics) out.write(`\n${resultsTable(metrics)}\n\nreport: ${report}\n`);
     out.write(
-      `${metrics ? "" : `\nstopped after ${args.until}, as requested; `}total: ${duration((performance.now() - begin) / 1000)}\n`,
+      `${metrics ? "" : `\nstopped after ${args.until}, as requested; `}total: ` +
+        `${duration((performance.now() - begin) / 1000)}\n`,
     );
     return metrics;
   } catch (e) {
     stopDrawing();
-    // A call interrupted by the user's signal may fail in many ways; what matters is that they asked to stop.
+    // A call interrupted by the user's signal may fail in many ways; report it as a requested stop.
     const reason = signal.aborted && !(e instanceof InterruptedError) ? new InterruptedError() : e;
     const closed =
       reason instanceof InterruptedError ? run?.close("interrupted") : run?.close("failed", toMessage(reason));

@@ -46,7 +46,8 @@ function renderPlan(config: Config, found: MemoryPlan, device: Device): string {
   const none =
     !found.fits && found.change.length === 0 ? ["no setting makes it fit: use a smaller model or a larger device"] : [];
   return [
-    `${name}: ${millions(found.parameters)} parameters, ${millions(found.trained)} trained (${how}, ${config.runtime.dtype})`,
+    `${name}: ${millions(found.parameters)} parameters, ${millions(found.trained)} trained (${how}, ` +
+      `${config.runtime.dtype})`,
     "",
     columns([["GiB", ...parts, "total"], ...rows]),
     "",

@@ -1,4 +1,4 @@
-/** `gr2`: arguments and exit codes. Commands are loaded on demand, so that `gr2 doctor` works on a broken setup. */
+/** `gr2`: arguments and exit codes. Commands are loaded on demand: `gr2 doctor` works on a broken setup. */
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { exitCodes } from "../core/errors.ts";
 import { readOwnPackage } from "../core/own-package.ts";
@@ -88,7 +88,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option("--in <file>", "slates: .parquet, .csv, .tsv or .jsonl (text may be gzipped: .gz); - for stdin")
     .option("--out <file>", "ranked slates: .parquet, .csv or .jsonl; resumable (default: JSONL on stdout)")
     .option("--format <format>", "format of stdin: jsonl, csv or tsv", "jsonl")
-    .option("--column <field=column>", "column that holds a field of the slates (repeatable)", collect, [])
+    .option("--column <field=column>", "column that contains a field of the slates (repeatable)", collect, [])
     .option("--user <id>", "show this user of the run's data: history, candidates, reasoning, order")
     .option("--system <name>", "system that answers (serve.system; default: the recommended one)")
     .option("--top-n <count>", "candidates to keep (default: all)", positiveInteger)
@@ -105,7 +105,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
   const serve = gr2
     .command("serve [name]")
     .description("serve re-rank requests from a finished run, over gRPC and HTTP (docs/serving.md)")
-    .option("-r, --run <name>", "the run, or a symbolic link to one; SIGHUP follows the link again")
+    .option("-r, --run <name>", "the run, or a symbolic link to one; SIGHUP rereads the link")
     .option("-p, --port <port>", "gRPC port; 0 = any free port (serve.grpc.port)", port)
     .option("--http-port <port>", "HTTP port; 0 = any free port (serve.http.port)", port)
     .addOption(
@@ -120,7 +120,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
 
   gr2
     .command("init <name>")
-    .description("write a new project: a recipe, a reward and a pre-ranker of your own with tests, a README")
+    .description("create a project: a recipe, your own reward and pre-ranker with tests, and a README")
     .action(async (name: string) => {
       print((await import("../commands/init.ts")).initProject(name));
     });
@@ -241,7 +241,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .requiredOption("-o, --out <file>", "JSONL file to write or append to: codes, text of the ID, nearest known items")
     .option(
       "--column <field=column>",
-      "column that holds id, title, brand, categories or description (repeatable)",
+      "column that contains id, title, brand, categories or description (repeatable)",
       collect,
       [],
     )
@@ -258,7 +258,7 @@ export function program(out: NodeJS.WriteStream = process.stdout): Command {
     .option("-o, --output <file>", "write the recipe to this file")
     .option("-m, --module <file>", "read it with your own adapter (docs/plugins.md)")
     .option("--options <yaml>", "options of that module, for example '{from: 2024-01}'")
-    .option("--module-version <text>", "its version, if it does not read a path")
+    .option("--module-version <text>", "version of the data, if the module does not read a path")
     .action(async (path: string, options: InspectOptions) => {
       print(await (await import("./data-inspect.ts")).dataInspect(path, options));
     });
@@ -319,7 +319,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     await program().parseAsync([...argv], { from: "user" });
     return Number(process.exitCode ?? 0);
   } catch (e) {
-    if (e instanceof CommanderError) return e.exitCode === 0 ? 0 : exitCodes.CONFIG; // commander has printed it
+    if (e instanceof CommanderError) return e.exitCode === 0 ? 0 : exitCodes.CONFIG; // commander has already printed it
     process.stderr.write(`${describeError(e, Boolean(process.env.GR2_DEBUG))}\n`);
     return exitCodeFor(e);
   }

@@ -1,4 +1,4 @@
-/** `gr2 rerank RUN --user ID`: what a user chose, what was put before them, the model's reasoning and its order. */
+/** `gr2 rerank RUN --user ID`: shows a user's history and candidates, the model's reasoning and its order. */
 import { existsSync } from "node:fs";
 import pc from "picocolors";
 import { readLines } from "../artifacts/files.ts";
@@ -13,7 +13,7 @@ import { type RerankArguments, referTo, withEngine } from "./rerank.ts";
 
 const historyShown = 10;
 const titleWidth = 60;
-/** Where a slate of the user is looked for: what nothing was trained on first. */
+/** Segments searched for a slate of the user, untrained ones first. */
 const segments: readonly Segment[] = ["test", "validation", "rerank"];
 
 /** One slate before and after. */
@@ -27,10 +27,10 @@ export interface UserAnswer {
   readonly order: readonly {
     readonly id: string;
     readonly title: string;
-    /** From 1, in the order that came in. */
+    /** From 1, in the input order. */
     readonly prerank: number;
     readonly score: number;
-    /** What came next, or was clicked. */
+    /** Whether it is the next item, or was clicked. */
     readonly relevant: boolean;
   }[];
   readonly reasoning: string;
@@ -49,8 +49,8 @@ export async function rerankUser(args: RerankArguments & { readonly user: string
         const { items, sequences } = dataset;
         const row = sequences.findIndex((s) => s.user === args.user);
         if (row < 0)
-          throw new DataError(`the data of run ${args.name} have no user ${args.user}`, {
-            advice: `For example ${sequences.slice(0, 3).map((s) => s.user).join(", ")}.`, // biome-ignore format: one line
+          throw new DataError(`the data of run ${args.name} has no user ${args.user}`, {
+            advice: `Users are, for example, ${sequences.slice(0, 3).map((s) => s.user).join(", ")}.`, // biome-ignore format: one line
           });
         const slate = findSlate(args, row);
         const history = (sequences[row]?.items ?? new Int32Array()).subarray(0, slate.position);
@@ -85,7 +85,7 @@ export async function rerankUser(args: RerankArguments & { readonly user: string
   }
 }
 
-/** The user's last slate of the first segment that has one; one that holds its true item if there is one. */
+/** The user's last slate in the first segment that has one, preferably one that contains its true item. */
 function findSlate({ root, name, user }: RerankArguments & { readonly user: string }, row: number): Slate {
   const dir = RunFolder.view(root, name).file("stages", "slates");
   for (const segment of segments) {
@@ -95,8 +95,8 @@ function findSlate({ root, name, user }: RerankArguments & { readonly user: stri
     const found = own.filter((s) => s.targetIndex >= 0).at(-1) ?? own.at(-1);
     if (found) return found;
   }
-  throw new DataError(`user ${user} has no slate in run ${name}: too few interactions, or none came late enough`, {
-    advice: "Bring the candidates yourself: gr2 rerank RUN --in FILE with a column user.",
+  throw new DataError(`user ${user} has no slate in run ${name}: too few interactions, or none late enough`, {
+    advice: "Supply the candidates yourself: gr2 rerank RUN --in FILE with a column user.",
   });
 }
 
@@ -120,6 +120,6 @@ function render(a: UserAnswer): string {
     "",
     pc.bold((table[0] ?? "").trimEnd()),
     ...rows,
-    ...(a.fallback ? [pc.yellow(`the model gave no valid answer (${a.fallback}): the order that came in`)] : []),
+    ...(a.fallback ? [pc.yellow(`the model gave no valid answer (${a.fallback}): this is the input order`)] : []),
   ].join("\n");
 }

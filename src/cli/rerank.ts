@@ -1,4 +1,4 @@
-/** `gr2 rerank`: slates of a file or of stdin through a finished run, resumable; or one user of its data, for people. */
+/** `gr2 rerank`: re-ranks slates from a file or stdin with a finished run, resumably; or shows one user of its data. */
 import { createWriteStream, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -31,11 +31,11 @@ export interface RerankArguments {
   readonly name: string;
   readonly root: string;
   readonly set: readonly string[];
-  /** A file, or "-": stdin. */
+  /** A file, or "-" for stdin. */
   readonly in?: string;
-  /** Left out: JSONL on stdout. */
+  /** Default: JSONL on stdout. */
   readonly out?: string;
-  /** Of stdin. */
+  /** Format of stdin. */
   readonly format: string;
   /** FIELD=COLUMN. */
   readonly column: readonly string[];
@@ -44,9 +44,9 @@ export interface RerankArguments {
   readonly workers?: number;
   readonly user?: string;
   readonly json?: boolean;
-  /** Instead of Python workers, in tests. */
+  /** Replaces Python workers in tests. */
   readonly startWorker?: (number: number, signal: AbortSignal) => Promise<StartedWorker>;
-  /** Instead of the process's, in tests. */
+  /** Replaces the process's stdin in tests. */
   readonly stdin?: Readable;
   readonly signal?: AbortSignal;
 }
@@ -85,7 +85,7 @@ export async function withEngine<T>(
   const system = mode && run.systems[mode]?.name;
   if (!mode || !system) throw new ConfigError(`run ${args.name} has no system that can be served`);
   const start = args.startWorker ?? workerStarter(run.config, join(args.root, args.name));
-  const itemsFile = run.config.serve.items || join(args.root, `${args.name}.items.jsonl`); // as the service
+  const itemsFile = run.config.serve.items || join(args.root, `${args.name}.items.jsonl`); // as in the service
   const engine = await openEngine({ run, start, itemsFile, log }, signal);
   try {
     return await use({ run, dataset, engine, mode, system });
@@ -96,7 +96,7 @@ export async function withEngine<T>(
 
 export async function rerankFile(args: RerankArguments, { out, errors }: Streams): Promise<void> {
   if (args.in === undefined)
-    throw new ConfigError("gr2 rerank: which slates? --in FILE, --in - for stdin, or --user ID");
+    throw new ConfigError("gr2 rerank: no slates given; use --in FILE, --in - for stdin, or --user ID");
   if (args.out !== undefined) outFormat(args.out);
   const columns = Object.fromEntries(args.column.map(parseColumn));
   const log = (message: string): void => void errors.write(`${message}\n`);
@@ -193,7 +193,7 @@ async function spoolInput({ stdin = process.stdin, format }: RerankArguments, fo
   return file;
 }
 
-/** All that a user of the data chose, by the data's own id. */
+/** The whole history of a user in the data, by the data's own id. */
 function indexHistories({ sequences, items }: Dataset): SlateSource["findHistory"] {
   const rows = new Map<string, number>(sequences.map((s, row) => [s.user, row]));
   return (user) => {
@@ -219,7 +219,7 @@ function parseColumn(assignment: string): [field: string, column: string] {
 
 const progressSeconds = 10;
 
-/** Lines for a person, and the count of what could not be ranked. */
+/** Progress lines, and the count of slates that could not be ranked. */
 class Progress {
   private readonly log: (message: string) => void;
   private readonly begin = performance.now();
@@ -234,7 +234,7 @@ class Progress {
   }
 
   resume(slates: number): void {
-    this.log(`${slates} slates were ranked before`);
+    this.log(`${slates} slates were already ranked`);
   }
 
   count({ fallback, error, slate }: RankedSlate): void {
@@ -246,22 +246,22 @@ class Progress {
     }
     if (performance.now() - this.told < 1000 * progressSeconds) return;
     this.told = performance.now();
-    this.log(`  ${this.done} slates, ${this.rate()} a second`);
+    this.log(`  ${this.done} slates, ${this.rate()} per second`);
   }
 
   private rate(): string {
     return (this.done / ((performance.now() - this.begin) / 1000)).toFixed(0);
   }
 
-  /** Throws DataError if more than this share could not be ranked: the output is complete, and says which and why. */
+  /** Throws DataError if more than this share could not be ranked; the output is complete and contains the reasons. */
   end(maxBadShare: number): void {
     const seconds = (performance.now() - this.begin) / 1000;
-    const own = this.fallbacks > 0 ? `; ${this.fallbacks} kept the order that came in (fallback)` : "";
-    this.log(`${this.done} slates in ${duration(seconds)}, ${this.rate()} a second${own}`);
+    const own = this.fallbacks > 0 ? `; ${this.fallbacks} kept the input order (fallback)` : "";
+    this.log(`${this.done} slates in ${duration(seconds)}, ${this.rate()} per second${own}`);
     if (this.errors === 0) return;
     const what = `${this.errors} of ${this.done} slates could not be ranked; the first is ${this.first}`;
     if (this.errors / this.done > maxBadShare)
-      throw new DataError(what, { advice: 'Their rows have the reason in "error"; all others are ranked.' });
+      throw new DataError(what, { advice: 'The column "error" has the reasons; all other slates are ranked.' });
     this.log(what);
   }
 }

@@ -18,7 +18,7 @@ interface Comparison extends Omit<Row, "value"> {
   readonly ci_high: number;
 }
 
-/** The part of metrics.json that is shown here. */
+/** The part of metrics.json that is shown. */
 export interface ResultsFile extends HeadlineSource {
   readonly rows: readonly (Row & { readonly n: number })[];
   readonly comparisons: readonly Comparison[];
@@ -29,7 +29,7 @@ export interface ResultsFile extends HeadlineSource {
 
 /**
  * The recommendation with its numbers and costs, then systems by metric: N@5 on all slates first, then on those that
- * contain the true item, with the paired difference to the pre-rank.
+ * contain the true item, with the paired difference from the pre-rank.
  */
 export function resultsTable(results: ResultsFile): string {
   const rows = results.rows.filter((r) => r.slice === "conditional");

@@ -1,4 +1,4 @@
-/** `gr2 pipeline --seeds`: one run for each seed, then what they say together. */
+/** `gr2 pipeline --seeds`: one run per seed, then their combined results. */
 import { join } from "node:path";
 import { type SeedRun, type SeedsSummary, seedRun, summariseSeeds } from "../commands/seeds.ts";
 import { loadConfig } from "../config/load.ts";
@@ -7,7 +7,7 @@ import { writePrettyJson } from "../run/files.ts";
 import { nameRun, type PipelineArguments, type PipelineOutput, runPipeline } from "./pipeline.ts";
 import { renderTables, signed, signedInterval, type Table } from "./tables.ts";
 
-/** Runs NAME-seedK for every seed and writes ROOT/NAME.seeds.json; interrupted, the same command resumes. */
+/** Runs NAME-seedK for every seed and writes ROOT/NAME.seeds.json; after an interruption, the same command resumes. */
 export async function pipelineSeeds(args: PipelineArguments & { seeds: string }, out: PipelineOutput): Promise<void> {
   const seeds = parseSeeds(args.seeds);
   if (args.set.some((s) => s.startsWith("seed=")))
@@ -21,7 +21,7 @@ export async function pipelineSeeds(args: PipelineArguments & { seeds: string },
     const metrics = await runPipeline({ ...args, run, set: [...args.set, `seed=${seed}`] }, out);
     if (metrics) finished.push({ name: run, metrics });
   }
-  if (finished.length < seeds.length) return; // stopped before the evaluation, as asked
+  if (finished.length < seeds.length) return; // stopped before the evaluation, as requested
   const summary = summariseSeeds(args.root, name, finished, "N@5", config.eval.bootstrap);
   const file = join(args.root, `${name}.seeds.json`);
   writePrettyJson(file, summary);
@@ -33,7 +33,9 @@ function renderSeeds({ metric, runs, slices }: SeedsSummary): string {
   const tables = slices.map(({ slice, slates, users, systems }): Table => {
     const n = [...new Set(slates)].join(", ");
     const what =
-      slice === "end_to_end" ? `all ${n} test slates, a miss counts 0` : `test slates that hold their true item: ${n}`;
+      slice === "end_to_end"
+        ? `all ${n} test slates, misses count as 0`
+        : `test slates that contain their true item: ${n}`;
     return {
       title: `${metric}, ${what}`,
       rows: [
@@ -62,7 +64,7 @@ function renderSeeds({ metric, runs, slices }: SeedsSummary): string {
     };
   });
   const chosen = runs.map((r) => `${r.recommended} (seed ${r.seed})`).join(", ");
-  const none = "The runs have no test slate in common: eval.maxSlates draws users by seed, so leave it at 0.";
+  const none = "The runs have no test slate in common: eval.maxSlates draws users by seed; set it to 0.";
   return `${tables.length > 0 ? renderTables(tables, "text") : none}\n\nrecommended: ${chosen}`;
 }
 

@@ -5,9 +5,9 @@ import { ConfigError } from "../core/errors.ts";
 import { newToken, parseTokens } from "../serve/security/tokens.ts";
 
 export interface NewTokenOptions {
-  /** File of tokens to add the line to; created if missing. */
+  /** Token file to append the line to; created if missing. */
   readonly file?: string | undefined;
-  /** Requests per second; undefined: the service's own limit. */
+  /** Requests per second; undefined: the service's limit. */
   readonly rate?: number | undefined;
 }
 
@@ -15,9 +15,12 @@ export interface NewTokenOptions {
 export function serveTokenNew(name: string, { file, rate }: NewTokenOptions): string {
   const { token, line } = newToken(name, rate);
   if (file === undefined)
-    return `${token}\n\nAdd this line to the file named by serve.security.tokens; the token will not be shown again:\n${line}`;
+    return (
+      `${token}\n\nAdd this line to the file named by serve.security.tokens; ` +
+      `the token will not be shown again:\n${line}`
+    );
   const before = existsSync(file) ? readFileSync(file, "utf8") : "";
-  parseTokens(before, file); // do not append to some other kind of file
+  parseTokens(before, file); // refuses to append to another kind of file
   try {
     appendFileSync(file, `${before === "" || before.endsWith("\n") ? "" : "\n"}${line}\n`, { mode: 0o600 });
   } catch (cause) {

@@ -14,7 +14,7 @@ interface ShowOptions {
   readonly json?: boolean;
 }
 
-/** Manifest, stages and, if the run got that far, results. */
+/** Manifest, stages and, if they exist, results. */
 export function showRun(name: string, { root, json }: ShowOptions): string {
   const folder = RunFolder.view(root, name);
   const manifest = readManifest(folder.path);
@@ -46,14 +46,14 @@ export function showRun(name: string, { root, json }: ShowOptions): string {
     if (Object.values(manifest.stages).some((s) => s.stale))
       parts.push(
         pc.yellow(
-          `stale: settings, code or data have changed since. To redo these stages: gr2 pipeline --run ${name} with its recipe.`,
+          `stale: settings, code or data have changed since. To rerun these stages: ` +
+            `gr2 pipeline --run ${name} with its recipe.`,
         ),
       );
   } else parts.push(`${name}: no manifest yet`);
   const results = tryReadJson(join(folder.path, "metrics.json")) as ResultsFile | undefined;
   if (results) {
-    if (manifest?.stages.evaluate?.stale)
-      parts.push("", pc.yellow("The results below were made with the earlier settings."));
+    if (manifest?.stages.evaluate?.stale) parts.push("", pc.yellow("The results below are from the earlier settings."));
     parts.push("", resultsTable(results));
     const health = Object.entries(results.health ?? {}).map(([k, v]) => `${k} ${number(v)}`);
     if (health.length > 0) parts.push("", pc.dim(health.join("   ")));

@@ -23,7 +23,7 @@ export interface AblateArguments {
   readonly positions: number;
 }
 
-/** `given`: for tests, a worker to use instead of starting one. */
+/** @param given for tests: a worker to use instead of starting one */
 export async function ablateSid(
   args: AblateArguments,
   out: { write(text: string): unknown },
@@ -67,7 +67,10 @@ function describeCell({ row, seed, metrics, seconds }: StoredCell): string {
   const percent = (share: number | undefined): string => `${(100 * (share ?? 0)).toFixed(2)} %`;
   const total = Object.values(seconds).reduce((a, b) => a + b, 0);
   const recall = (metrics.recall_at_10 ?? 0).toFixed(4);
-  return `${row}, seed ${seed}: unique ${percent(metrics.uniqueness)} (nearest codes ${percent(metrics.uniqueness_nearest)}), R@10 ${recall}, ${duration(total)}`;
+  return (
+    `${row}, seed ${seed}: unique ${percent(metrics.uniqueness)} (nearest codes ` +
+    `${percent(metrics.uniqueness_nearest)}), R@10 ${recall}, ${duration(total)}`
+  );
 }
 
 function rowNamed(name: string): RowName {

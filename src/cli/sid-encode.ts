@@ -1,4 +1,4 @@
-/** `gr2 sid encode`: parses arguments, starts a worker if needed, and prints one line about what was done. */
+/** `gr2 sid encode`: parses arguments, starts a worker if needed, and prints a one-line summary. */
 
 import { encodeItems } from "../commands/encode-items.ts";
 import { ConfigError } from "../core/errors.ts";
@@ -26,7 +26,7 @@ export async function sidEncode(args: SidEncodeArguments, log: (message: string)
     encodeItems({ run, items: args.items, columns, out: args.out, log, ...o }),
   );
   const rest = [
-    ...(known > 0 ? [`${known} keep the ID they have in the run`] : []),
+    ...(known > 0 ? [`${known} keep their ID from the run`] : []),
     ...(earlier > 0 ? [`${earlier} were already in ${args.out}`] : []),
   ];
   return `${added} new items got a semantic ID${rest.map((r) => `; ${r}`).join("")}: ${args.out}`;

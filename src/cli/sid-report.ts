@@ -8,7 +8,7 @@ import { columns, number, plain } from "./format.ts";
 
 export function showSidReport(name: string, { root, json }: { root: string; json?: boolean }): string {
   const report = tryReadJson(RunFolder.view(root, name).file("stages", "sid", "report.json")) as SidReport | undefined;
-  if (!report) throw new RunError(`run ${name} has no semantic IDs yet`, { advice: "The sid stage makes them." });
+  if (!report) throw new RunError(`run ${name} has no semantic IDs yet`, { advice: "Run the sid stage first." });
   if (json) return JSON.stringify(report);
   return renderSidReport({ ...report, examples: report.examples ?? [], fit: report.fit ?? {} }); // missing in older runs
 }
@@ -17,7 +17,8 @@ export function renderSidReport(r: SidReport): string {
   const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
   const parts = [
     `${pc.bold(percent(r.uniqueness))} of ${r.numItems} items have a unique semantic ID`,
-    `${r.levels} levels of ${r.codes} codes: ${r.capacity} possible IDs; at most ${r.largestBucket.numItems} items share all codes but the last`,
+    `${r.levels} levels of ${r.codes} codes: ${r.capacity} possible IDs; ` +
+      `at most ${r.largestBucket.numItems} items share all codes but the last`,
     "",
     columns([
       ["level", "codes used", "usage", "perplexity", "most used"],
@@ -34,7 +35,7 @@ export function renderSidReport(r: SidReport): string {
   if (shared.length > 0)
     parts.push(
       "",
-      "do items with the same first codes belong to the same category?",
+      "items with the same first codes: do they belong to the same category?",
       columns([
         ["codes shared", "prefixes", "items", "purity", "same category", "by chance"],
         ...shared.map((p) => [
@@ -58,13 +59,14 @@ export function renderSidReport(r: SidReport): string {
     );
   if (r.fit.uniqueness_nearest !== undefined)
     parts.push(
-      `nearest codes alone: ${lost("uniqueness_nearest")} unique, at most ${number(r.fit.largest_bucket ?? 0)} items under one prefix; ` +
+      `nearest codes alone: ${lost("uniqueness_nearest")} unique, ` +
+        `at most ${number(r.fit.largest_bucket ?? 0)} items under one prefix; ` +
         `${number(r.fit.moved_items ?? 0)} items moved out of a full one`,
     );
   if (r.neighbourSharing.length > 0)
     parts.push(
       "",
-      "do items with similar embeddings share their first codes?",
+      "items with similar embeddings: do they share their first codes?",
       columns([
         ["codes shared", "with neighbours", "by chance"],
         ...r.neighbourSharing.map((n) => [String(n.depth), percent(n.shared), percent(n.chance)]),

@@ -1,10 +1,10 @@
-/** Tables with a title, as text for a terminal or as Markdown; what `--json` prints is the command's own object. */
+/** Tables with a title, as text for a terminal or as Markdown; each command defines its own `--json` object. */
 import pc from "picocolors";
 import { columns } from "./format.ts";
 
 export interface Table {
   readonly title: string;
-  /** The first row is the head; the first column is flush left. */
+  /** The first row is the header; the first column is left-aligned. */
   readonly rows: readonly (readonly string[])[];
   readonly note?: string;
 }
@@ -26,7 +26,7 @@ function renderMarkdown({ title, rows, note }: Table): string {
   return [`**${title}**`, "", line(head), line(rule), ...body.map(line), ...(note ? ["", note] : [])].join("\n");
 }
 
-/** .4021 with its sign where it is a difference: +0.0123, −0.0010. */
+/** A difference with its sign: +0.0123, −0.0010. */
 export const signed = (x: number): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(4)}`;
 
 export const signedInterval = ([low, high]: readonly [number, number]): string => `[${signed(low)}, ${signed(high)}]`;

@@ -15,7 +15,7 @@ import { type Output, progressText } from "./progress.ts";
 
 export interface WatchOptions {
   readonly root: string;
-  /** Default: the running run, else the newest. */
+  /** Default: the run in progress, else the newest. */
   readonly name?: string;
   readonly signal: AbortSignal;
 }
@@ -65,7 +65,7 @@ async function untilPublished(folder: RunFolder, signal: AbortSignal): Promise<v
   }
 }
 
-/** Reads what a watcher that started late has missed: stages from the manifest, latest metrics from the log. */
+/** Reads what a late watcher has missed: stages from the manifest, latest metrics from the log. */
 function catchUp(folder: RunFolder, state: LiveState): void {
   const stages = Object.entries(readManifest(folder.path)?.stages ?? {});
   for (const [stage, s] of stages) {
@@ -81,7 +81,7 @@ function catchUp(folder: RunFolder, state: LiveState): void {
   for (const r of readRecords<MetricsRecord>(folder.file("metrics.jsonl"))) state.saw(r);
 }
 
-/** Metrics as words; the histogram of first choices is one of them, its highest bar the most common position. */
+/** Metrics as words, including a histogram of first choices whose highest bar is the most common position. */
 function words(values: Readonly<Record<string, number>>): string[] {
   const isFirstChoice = (name: string): boolean => name.startsWith("first_choice_");
   const firstChoices = Object.entries(values).flatMap(([name, v]) => (isFirstChoice(name) ? [v] : []));

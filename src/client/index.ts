@@ -41,6 +41,11 @@ export interface RerankClientOptions {
    * false.
    */
   readonly ownOrder?: boolean;
+  /**
+   * Connects for itself; otherwise the clients of an address share one connection, and with it one process of a service
+   * that has several (serve.processes). Default false.
+   */
+  readonly ownConnection?: boolean;
 }
 
 export interface CallOptions {
@@ -58,6 +63,7 @@ export class RerankClient {
     this.stub = new RerankServiceClient(address, options.credentials ?? credentials.createInsecure(), {
       "grpc.initial_reconnect_backoff_ms": 100,
       "grpc.max_reconnect_backoff_ms": 2_000,
+      ...(options.ownConnection ? { "grpc.use_local_subchannel_pool": 1 } : {}),
     });
     this.options = options;
   }

@@ -170,12 +170,15 @@ function resultsSection(results: CardResults | undefined): string {
   if (!results) return "The run's evaluation was not finished when this was exported.";
   const slices = {
     end_to_end: "all test slates, a miss counts 0",
-    conditional: "test slates that hold their true item",
+    conditional: "test slates that contain their true item",
   };
   const lines = results.over.map((c) => {
     const own = results.rows.find((r) => r.system === c.system && r.slice === c.slice && r.metric === "N@5");
     const value = own ? `${own.value.toFixed(4)} [${own.ci_low.toFixed(4)}, ${own.ci_high.toFixed(4)}]` : "";
-    return `| ${c.system} | ${slices[c.slice]} (${c.n}) | ${value} | ${c.baseline} | ${formatGain(c).replace(" N@5", "")} |`;
+    return (
+      `| ${c.system} | ${slices[c.slice]} (${c.n}) | ${value} | ${c.baseline} | ` +
+      `${formatGain(c).replace(" N@5", "")} |`
+    );
   });
   const head = ["| system | slates | N@5 [95 %] | compared with | difference [95 %] |", "|---|---|---|---|---|"];
   return [

@@ -17,7 +17,10 @@ export function initProject(name: string): string {
   writeFileSync(join(folder, "package.json"), `${JSON.stringify(describePackage(basename(folder)), null, 2)}\n`);
   writeFileSync(join(folder, ".gitignore"), "node_modules\n.venv\n/runs/\n/data/\n");
   const files = readdirSync(folder).sort().join(", ");
-  return `${name} contains ${files}.\n\nNext: cd ${name} && npm install && npm test && npx gr2 pipeline -c recipe.yaml --run first`;
+  return (
+    `${name} contains ${files}.\n\nNext: ` +
+    `cd ${name} && npm install && npm test && npx gr2 pipeline -c recipe.yaml --run first`
+  );
 }
 
 function describePackage(name: string): Record<string, unknown> {

@@ -1,4 +1,4 @@
-/** Renders the schema as Markdown: every setting, its default and what it means. */
+/** Renders the schema as Markdown: every setting, its default and its meaning. */
 import { z } from "zod";
 import { unwrap } from "./load.ts";
 import { configSchema } from "./schema.ts";

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { configSchema } from "./schema.ts";
 
 export function configJsonSchema(): object {
-  // Draft 7 is what editors' YAML servers know. "input": what may be left out is not required.
+  // Editors' YAML servers know draft 7. "input": settings with defaults are not required.
   const schema = z.toJSONSchema(configSchema, { io: "input", unrepresentable: "any", target: "draft-7" });
   return { ...schema, title: "GR2 recipe" };
 }

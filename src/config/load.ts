@@ -12,7 +12,7 @@ import { hashJson } from "../core/hash.ts";
 import { nameModule } from "../core/module-name.ts";
 import { repositoryRoot } from "../core/paths.ts";
 import { portable, resolveDefaults, resolvePaths, withoutPlaces } from "./paths.ts";
-import { columnsFollowed } from "./schema/data.ts";
+import { columnsFollowed, preRankerKinds } from "./schema/data.ts";
 import { type Config, configSchema } from "./schema.ts";
 
 type Tree = { [key: string]: unknown };
@@ -21,7 +21,7 @@ const isTree = (v: unknown): v is Tree => typeof v === "object" && v !== null &&
 
 function readYaml(path: string, seen: readonly string[] = []): Tree {
   const full = resolve(path);
-  if (seen.includes(full)) throw new ConfigError(`${path}: extends itself, through ${seen.join(" -> ")}`);
+  if (seen.includes(full)) throw new ConfigError(`${path}: extends itself through ${seen.join(" -> ")}`);
   if (!existsSync(full))
     throw new ConfigError(`${path}: no such config file`, { advice: "Shipped configs are in configs/." });
   let text: string;
@@ -35,13 +35,13 @@ function readYaml(path: string, seen: readonly string[] = []): Tree {
   if (fault) throw new ConfigError(`${path}: not valid YAML: ${fault.message.split("\n")[0]}`, { cause: fault });
   const tree: unknown = document.toJS() ?? {};
   if (!isTree(tree)) throw new ConfigError(`${path}: expected a mapping of settings, found ${typeof tree}`);
-  // A run's own copy is not in its recipe's folder: its relative paths are relative to the installation.
+  // A run's copy of its recipe is in another folder: its relative paths are relative to the installation.
   resolvePaths(tree, basename(full) === "config.resolved.yaml" ? repositoryRoot : dirname(full));
   if (typeof tree.extends !== "string") return tree;
   return inherit(tree, dirname(full), [...seen, full]);
 }
 
-/** Merges settings with the file they extend: one next to them, else one that GR2 ships (`base-sparse.yaml`). */
+/** Merges settings with the file they extend: one in the same folder, else one that GR2 ships (`base-sparse.yaml`). */
 export function inherit(tree: Tree, folder: string, seen: readonly string[] = []): Tree {
   const { extends: parent, ...own } = tree;
   if (typeof parent !== "string") return tree;
@@ -74,9 +74,9 @@ function applyOverride(tree: Tree, assignment: string): void {
     else if (!isTree(next)) throw new ConfigError(`--set ${assignment}: ${key} is not a section`);
     node = node[key] as Tree;
   }
-  // An empty value means the empty string, so that `--set data.path=` can clear a setting.
+  // An empty value means the empty string: `--set data.path=` clears a setting.
   node[path.at(-1) as string] = document.toJS() ?? "";
-  resolvePaths(tree, process.cwd()); // what the recipe says is absolute already
+  resolvePaths(tree, process.cwd()); // paths from the recipe are already absolute
 }
 
 /** Keys allowed at a path of the schema, for suggestions. */
@@ -138,7 +138,7 @@ function explain(issue: z.core.$ZodIssue, tree: Tree): string {
   return `${path} = ${JSON.stringify(valueAt(tree, issue.path))}: ${issue.message}`;
 }
 
-/** Settings under `data` that only some adapters read; elsewhere they are refused, not ignored. */
+/** Settings under `data` that only some adapters read; with other adapters they are refused, not ignored. */
 const readBy: readonly (readonly [
   setting: string,
   isSet: (data: Config["data"]) => boolean,
@@ -152,7 +152,7 @@ const readBy: readonly (readonly [
   ["files.itemIds", (d) => d.files.itemIds !== undefined, ["table"]],
 ];
 
-/** Settings that are valid one by one but cannot work together. */
+/** Settings that are valid individually but not together. */
 function impossible(c: Config): string[] {
   const out: string[] = [];
   const s = c.data.split;
@@ -169,17 +169,20 @@ function impossible(c: Config): string[] {
   const refused = Object.keys(c.data.columns).filter((role) => !follows.includes(role));
   if (refused.length > 0)
     out.push(
-      `data.columns.${refused[0]}: data.adapter = ${c.data.adapter} ${follows.length > 0 ? `has no such column; it reads ${follows.join(", ")}` : "has fixed columns"}; data.adapter = table reads any table`,
+      `data.columns.${refused[0]}: data.adapter = ${c.data.adapter} ` +
+        `${follows.length > 0 ? `has no such column; it reads ${follows.join(", ")}` : "has fixed columns"}; ` +
+        `data.adapter = table reads any table`,
     );
   for (const [setting, isSet, adapters] of readBy)
     if (isSet(c.data) && !adapters.includes(c.data.adapter))
       out.push(`data.${setting} needs data.adapter = ${adapters.join(" or ")}, not ${c.data.adapter}`);
   const { hiddenSize, heads } = c.prerank.sasrec;
   if (hiddenSize % heads !== 0)
-    out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is no multiple of prerank.sasrec.heads = ${heads}`);
+    out.push(`prerank.sasrec.hiddenSize = ${hiddenSize} is not a multiple of prerank.sasrec.heads = ${heads}`);
   if (c.evidence.modelFolds > c.evidence.folds)
     out.push(
-      `evidence.modelFolds = ${c.evidence.modelFolds} is above evidence.folds = ${c.evidence.folds}: each fold of the model consists of whole folds of the statistics`,
+      `evidence.modelFolds = ${c.evidence.modelFolds} is above evidence.folds = ${c.evidence.folds}: ` +
+        `each fold of the model consists of whole folds of the statistics`,
     );
   const p = c.prerank;
   if (p.folds === 1) out.push("prerank.folds = 1 leaves no users to learn from: use 0 (by segment), or 2 or more");
@@ -188,14 +191,15 @@ function impossible(c: Config): string[] {
   if (p.kind !== "fused" && Object.keys(p.scores).length > 0)
     out.push(`prerank.scores needs prerank.kind = fused, not ${p.kind}`);
   const clash = p.experts.find((name) => Object.hasOwn(p.scores, name)) ?? ("fused" in p.scores ? "fused" : undefined);
-  if (clash) out.push(`prerank.scores.${clash}: this name is already taken; choose another`);
+  if (clash) out.push(`prerank.scores.${clash}: this name is taken; choose another`);
   if (c.prerank.kind === "logged" && c.data.adapter !== "impressions" && c.data.adapter !== "mind")
     out.push(
       `prerank.kind = logged needs data.adapter = impressions or mind, not ${c.data.adapter}: only these log slates`,
     );
   if (c.sft.lambdaReasoning >= c.sft.lambdaRanking)
     out.push(
-      `sft.lambdaReasoning = ${c.sft.lambdaReasoning} must be below sft.lambdaRanking = ${c.sft.lambdaRanking} (GR2 v1)`,
+      `sft.lambdaReasoning = ${c.sft.lambdaReasoning} must be below sft.lambdaRanking = ${c.sft.lambdaRanking} ` +
+        `(GR2 v1)`,
     );
   if (c.rl.reward.dehacked && c.rl.reward.kind === "rank-promotion")
     out.push(
@@ -210,20 +214,19 @@ function impossible(c: Config): string[] {
     if (chosen === "module" && module === "")
       out.push(`${setting} = module needs ${setting.replace(/\.[a-z]+$/, ".module")}`);
   if (c.data.adapter === "module" && c.data.path === "" && c.data.version === "")
-    out.push("data.module without data.path needs data.version: what it reads elsewhere cannot be hashed");
+    out.push("data.module without data.path needs data.version: other sources that it reads cannot be hashed");
   const own = c.prerank.module === "" ? "" : nameModule(c.prerank.module);
-  if (
-    own !== "" &&
-    ["itemknn", "popularity", "sasrec", "generative", "fused", "logged", ...Object.keys(c.prerank.scores)].includes(own)
-  )
-    out.push(`prerank.module: its file's name, ${own}, is that of another pre-ranker; rename the file`);
+  const taken: readonly string[] = [...preRankerKinds.filter((k) => k !== "module"), ...Object.keys(c.prerank.scores)];
+  if (own !== "" && taken.includes(own))
+    out.push(`prerank.module: its file name, ${own}, is also the name of another pre-ranker; rename the file`);
   if (c.rl.kind === "opd" && !c.rl.opd.teacher) out.push("rl.kind = opd needs rl.opd.teacher");
   const t = c.teacher;
   const cheap = c.prerank.kind === "itemknn" || c.prerank.kind === "popularity";
   const { midtrainFolds } = c.evidence;
   if (midtrainFolds === 1 || (midtrainFolds > 1 && !cheap))
     out.push(
-      `evidence.midtrainFolds = ${midtrainFolds} must be 0, or 2 or more with prerank.kind itemknn or popularity (not ${c.prerank.kind}), which are cheap to fit so often`,
+      `evidence.midtrainFolds = ${midtrainFolds} must be 0, or 2 or more with ` +
+        `prerank.kind itemknn or popularity (not ${c.prerank.kind}), which are cheap to fit that often`,
     );
   if (t.kind !== "statistical" && t.kind !== "module" && !t.model)
     out.push(`teacher.kind = ${t.kind} needs teacher.model`);
@@ -244,7 +247,7 @@ function impossible(c: Config): string[] {
   return out;
 }
 
-/** A section that names a module asks it, whatever a recipe that it extends says there. */
+/** A section that names a module uses it, whatever kind an extended recipe sets. */
 function chooseModules({ data, prerank, teacher, rl }: z.output<typeof configSchema>): void {
   if (data.module !== "") data.adapter = "module";
   if (prerank.module !== "" && prerank.kind !== "fused") prerank.kind = "module";
@@ -288,7 +291,7 @@ export function loadConfig(path: string, overrides: readonly string[] = []): Con
   return compileConfig(tree, overrides.length ? `${path} with ${overrides.map((o) => `--set ${o}`).join(" ")}` : path);
 }
 
-/** Identity of a configuration: what it computes, not where it runs. */
+/** Identity of a configuration: what it computes, regardless of where it runs. */
 export function configHash(config: Config): string {
   const { description: _, serve: _serve, runtime, data, ...rest } = withoutPlaces(config);
   const { mode: _mode, address: _address, python: _python, ...numerics } = runtime;

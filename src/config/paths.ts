@@ -20,9 +20,9 @@ const paths = [
   "eval.baselines.*",
   "prerank.scores.*",
 ];
-/** Sections with a module of the user's: a path, unless it is an address. */
+/** Sections with a user's module: a path, unless it is an address. */
 const pluginSections = ["data", "prerank", "teacher", "rl.reward", "eval.metrics.*", "eval.baselines.*"];
-/** Paths, hub ids, or names: treated as a path if such a file exists. */
+/** Paths, hub ids, or names: treated as a path if the file exists. */
 const pathsOrNames = ["model.path", "embed.model", "teacher.model", "rl.initial", "rl.opd.teacher"];
 /** Treated as a command if there is no slash. */
 const commands = ["runtime.python"];
@@ -40,7 +40,7 @@ function visit(tree: unknown, path: string, use: (node: Tree, key: string) => vo
   }
 }
 
-/** Changes relative paths. */
+/** Applies `change` to relative paths. */
 function change(tree: unknown, path: string, by: (value: string) => string): void {
   visit(tree, path, (node, key) => {
     const value = node[key];
@@ -57,10 +57,10 @@ export function resolvePaths(tree: Tree, folder: string): void {
   for (const path of commands) change(tree, path, (v) => (v.includes("/") ? full(v) : v));
 }
 
-/** Whether a module is asked over HTTP. */
+/** Whether a module is called over HTTP. */
 export const isAddress = (module: string): boolean => /^https?:\/\//.test(module);
 
-/** A copy of a configuration that says the same wherever its modules are: their content is what counts. */
+/** A copy of a configuration that does not depend on where its modules are: only their content counts. */
 export function withoutPlaces<T extends object>(config: T): T {
   const copy = structuredClone(config);
   for (const section of pluginSections) {
@@ -79,7 +79,7 @@ export function resolveDefaults(tree: object): void {
     change(tree, path, (v) => (v.includes("/") || path === "data.cacheDir" ? join(repositoryRoot, v) : v));
 }
 
-/** A copy of a configuration that other machines can read: paths within the installation become relative to it. */
+/** A portable copy of a configuration: paths within the installation become relative to it. */
 export function portable<T extends object>(config: T): T {
   const copy = structuredClone(config);
   const tree: unknown = copy;

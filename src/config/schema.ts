@@ -1,5 +1,5 @@
 /**
- * Every setting of a run: its type, default, meaning and, where there is one, its source in the paper.
+ * Every setting of a run: its type, default, meaning and, if any, its source in the paper.
  * Defaults live here (schema/*.ts) and nowhere else. `gr2 config docs` prints them as a table.
  */
 import { z } from "zod";
@@ -16,15 +16,19 @@ export const configSchema = z.strictObject({
     .string()
     .optional()
     .describe(
-      "Another config file whose settings this one overrides: a path relative to this file, or the name of a shipped config (configs/).",
+      "Another config file whose settings this one overrides: a path relative to this file, " +
+        "or the name of a shipped config (configs/).",
     ),
-  description: z.string().default("").describe("One line for people."),
+  description: z.string().default("").describe("One-line description for readers."),
   seed: z.int().min(0).default(0).describe("Seed of every random draw."),
   refit: z
     .boolean()
     .default(false)
     .describe(
-      "Learn from everything before the evaluated position: the pre-rankers that make the test slates and the evidence are fitted up to the end of the validation segment instead of the re-rank segment, and the language model of direct mode has learned what came before each slate (midtrain.refit).",
+      "Learn from everything before the evaluated position: " +
+        "the pre-rankers that make the test slates and the evidence " +
+        "are fitted up to the end of the validation segment instead of the re-rank segment, " +
+        "and the language model of direct mode is trained on what came before each slate (midtrain.refit).",
     ),
   runtime,
   data,

@@ -1,11 +1,12 @@
 /**
  * A built Dataset on disk: a folder of ordinary Parquet files, and `dataset.json`, written
- * last. Keyed by content: dataset.json has the data set's hash and the hash of every file; a mismatch is a DataError.
+ * last. Keyed by content: dataset.json contains the hash of the data set and of every file; a mismatch is a DataError.
  *
- *   interactions.parquet   user INTEGER, item INTEGER (rows of the next two), time DOUBLE; by user row, then oldest first
+ *   interactions.parquet   user INTEGER, item INTEGER (rows of the next two), time DOUBLE;
+ *                          sorted by user row, then time
  *   items.parquet          row INTEGER, id, title, brand VARCHAR, categories VARCHAR[], description VARCHAR
  *   users.parquet          row INTEGER, id VARCHAR
- *   impressions.parquet    where there is a log of slates (data/impressions)
+ *   impressions.parquet    if there is a log of slates (data/impressions)
  */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -33,7 +34,7 @@ interface CacheHead {
 }
 
 const format = 2;
-/** Rows are streamed; with one thread they keep their order, and equal data gives equal bytes. */
+/** Rows are streamed; one thread preserves their order: equal data gives equal bytes. */
 const duckOptions = { memoryMb: 256, threads: 1 };
 
 /**
@@ -88,7 +89,7 @@ export async function saveDataset(dataset: Dataset, folder: string): Promise<rea
   return [head, ...Object.keys(files).map(path)];
 }
 
-/** What `of` says about the interaction in each row of interactions.parquet; rows are asked for in order. */
+/** The value of `of` for the interaction in each row of interactions.parquet; rows must be requested in order. */
 function inOrder(
   sequences: readonly UserSequence[],
   of: (own: UserSequence, position: number, user: number) => number,
@@ -104,7 +105,7 @@ function inOrder(
   };
 }
 
-/** Reads what saveDataset wrote. Throws DataError that names the file when one is missing or damaged. */
+/** Reads what saveDataset wrote. Throws DataError naming a missing or damaged file. */
 export async function loadDataset(folder: string): Promise<Dataset> {
   const { files, name, hash, stats } = readHead(join(folder, "dataset.json"));
   for (const [file, { sha256 }] of Object.entries(files) as [string, ParquetFile][])
@@ -127,7 +128,7 @@ export async function loadDataset(folder: string): Promise<Dataset> {
   }
 }
 
-const advice = "Run the data stage again (--fresh).";
+const advice = "Rerun the data stage (--fresh).";
 
 function readHead(path: string): CacheHead {
   let head: CacheHead;
@@ -161,7 +162,7 @@ async function readItems(duck: Duck, file: string): Promise<Item[]> {
   return items;
 }
 
-/** Sequences are views into two arrays that they share. */
+/** Sequences are views into two shared arrays. */
 async function readSequences(duck: Duck, users: string, interactions: string, total: number): Promise<UserSequence[]> {
   const names: UserId[] = [];
   await duck.each(`SELECT id FROM ${users}`, (chunk) => {

@@ -1,6 +1,6 @@
 /**
  * Converts times of any unit to seconds: the format of a column is inferred from a sample, the unit of each number from
- * its magnitude, and a time in an impossible year is rejected. Also: two tables with times of different precision. SQL
+ * its magnitude, and a time in an impossible year is rejected. Also compares the precision of two tables' times. SQL
  * only.
  */
 import { sqlText } from "./duck.ts";
@@ -16,17 +16,17 @@ const magnitudes: readonly (readonly [unit: Exclude<TimeUnit, "auto" | "iso">, b
   ["nanoseconds", Number.POSITIVE_INFINITY, 1e9],
 ];
 
-/** How the times of a column are written, besides numbers and ISO 8601. */
+/** The format of a column's times. */
 export interface Clock {
   /** SQL: seconds since 1970 of the value, or NULL. */
   readonly seconds: string;
   /** SQL: which of `kinds` the value is, as a small number. */
   readonly kind: string;
-  /** How dates are read that could be read in two ways. */
+  /** How ambiguous dates are read. */
   readonly order?: "day first" | "month first";
 }
 
-/** What Clock.kind counts. */
+/** Values of Clock.kind, by index. */
 export const kinds = ["seconds", "milliseconds", "microseconds", "nanoseconds", "dates"] as const;
 
 /** Dates without separators, as numbers: 20231115, 2023111522, 202311152213, 20231115221320. */
@@ -36,11 +36,11 @@ const compact: readonly (readonly [digits: number, format: string])[] = [
   [12, "%Y%m%d%H%M"],
   [14, "%Y%m%d%H%M%S"],
 ];
-/** A form that more than this share of a sample has is the column's: some rows may be bad. */
+/** A format with more than this share of the sample is the column's: some rows may be bad. */
 const most = 0.5;
 const compactPattern = /^(19[7-9]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])([0-5]\d([0-5]\d)?)?)?$/;
 
-/** 15112023 or 11152023, which as numbers would be in a wrong order. */
+/** 15112023 or 11152023, which would sort wrongly as numbers. */
 export const yearLast = /^(0?[1-9]|[12]\d|3[01])(0[1-9]|[12]\d|3[01])(19|20)\d\d$/;
 
 /** Unambiguous date formats that are not ISO 8601. */
@@ -49,7 +49,7 @@ const formats = [
   ...["%m %d, %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y %I:%M:%S %p", "%Y.%m.%d"],
   ...["%Y-%m-%dT%H", "%Y-%m-%d %H", "%Y%m%dT%H%M%S", "%Y-%m-%d %I:%M:%S %p"],
 ];
-/** Day and month in an order that only the whole column reveals. */
+/** Formats whose order of day and month only the whole column reveals. */
 const slashed: readonly (readonly [separator: string, rest: string])[] = [
   ["/", ""],
   ["/", " %H:%M"],
@@ -71,9 +71,9 @@ const list = (all: readonly string[]): string => `[${all.map(sqlText).join(", ")
 
 /**
  * @param x SQL of the value
- * @param number SQL of the value as DOUBLE, NULL where it is none
+ * @param number SQL of the value as DOUBLE, NULL if it is not a number
  * @param sample values of the column as text, without the missing ones
- * @param isText whether `x` is VARCHAR; else it is a number
+ * @param isText whether `x` is VARCHAR; otherwise it is a number
  */
 export function guessClock(x: string, number: string, unit: TimeUnit, sample: readonly string[], isText = true): Clock {
   if (unit !== "auto" && unit !== "iso") {
@@ -114,7 +114,7 @@ export function guessClock(x: string, number: string, unit: TimeUnit, sample: re
   };
 }
 
-/** SQL: seconds of a date in words. */
+/** SQL: seconds of a date given as text. */
 function textSql(x: string, sample: readonly string[]): Pick<Clock, "seconds" | "order"> {
   const strptime = (all: readonly string[]): string => `epoch(try_strptime(trim(${x}), ${list(all)}))`;
   const slashed = slashedFormats(sample);
@@ -123,8 +123,8 @@ function textSql(x: string, sample: readonly string[]): Pick<Clock, "seconds" | 
 }
 
 /**
- * Formats of dates such as 15/11/2023, if the sample says which number is the day; else none, and such dates are no
- * times.
+ * Formats of dates such as 15/11/2023, if the sample shows which number is the day; else undefined, and such dates are
+ * not times.
  */
 function slashedFormats(
   sample: readonly string[],
@@ -145,25 +145,25 @@ function slashedFormats(
   return { formats: all, order: dayFirst ? "day first" : "month first" };
 }
 
-/** A column whose latest time is earlier (1980) counts from a beginning of its own: seconds of a session, days. */
+/** A column whose times all are earlier (1980) has its own origin: seconds of a session, days. */
 export const calendarFrom = 3.2e8;
-/** The earliest time that a number may mean, 1971: numbers near 0 are missing values. */
+/** The earliest time for a number, 1971: numbers near 0 are missing values. */
 const firstNumber = 3.2e7;
 /** 1900-01-02; the day before means "unknown". */
 const firstDate = -2_208_902_400;
 /** 2100-01-01. */
 const end = 4_102_444_800;
 
-/** The year 9999 means "never". As a number of a unit too small for it, it looks like a day in January 1978. */
+/** The year 9999 means "never". As a number in too small a unit, it looks like a day in January 1978. */
 const never = [253_370_764, 253_402_301] as const;
 
-/** SQL: whether the seconds `t` of kind `q` are in a year that cannot be. `unitGiven`: numbers may be early. */
+/** SQL: whether the seconds `t` of kind `q` are in an impossible year. `unitGiven`: numbers may be early. */
 export const implausibleSql = (t: string, q: string, unitGiven: boolean): string =>
   `(${t} >= ${end} OR ${t} < ${firstDate}${
     unitGiven ? "" : ` OR (${q} < 4 AND (${t} < ${firstNumber} OR ${t} BETWEEN ${never[0]} AND ${never[1]}))`
   })`;
 
-/** The date of a moment in seconds, whatever it is. */
+/** The date of a time in seconds; for any number. */
 export function dateText(seconds: number): string {
   const date = new Date(1000 * seconds);
   if (!Number.isNaN(date.getTime())) return date.toISOString().slice(0, 10);

@@ -1,19 +1,19 @@
-/** Why ids of one table are not those of another: both side by side, and what would make them one. */
+/** Explains why ids of two tables do not match: shows both, and the transformation after which they would match. */
 import type { Duck } from "./duck.ts";
 
-/** Transformations of ids, and what it means if ids of both sides match after one. */
+/** Transformations of ids, and the reason if ids of both sides match after one. */
 const likely: readonly (readonly [sql: string, reason: string])[] = [
   ["lower(id)", "they differ in case"],
   ["ltrim(id, '0')", "one side is padded with zeros"],
   ["regexp_replace(id, '\\.0+$', '')", "one side went through floating point (101.0 for 101)"],
   ["trim(id, '\"'' ')", "one side is in quotes"],
   ["regexp_replace(id, '^.*[/:#_-]', '')", "one side has a prefix"],
-  ["regexp_replace(id, '\\D', '', 'g')", "they have the same digits but different characters around them"],
+  ["regexp_replace(id, '\\D', '', 'g')", "the digits agree but not the characters around them"],
   ["regexp_replace(id, '\\s', '', 'g')", "they differ in white space"],
   ["strip_accents(lower(id))", "they differ in accents"],
 ];
 
-/** Ids of one side. */
+/** One side of the comparison. */
 export interface Side {
   /** SQL of a query with the column `id`. */
   readonly ids: string;
@@ -34,7 +34,10 @@ export async function compareIds(duck: Duck, here = interactions, there = items)
   const [own, theirs] = [await show("ids_here"), await show("ids_there")];
   const reason = await guessReason(duck, here.name, there.name);
   await duck.run("DROP TABLE ids_here; DROP TABLE ids_there");
-  return `ids in the ${here.name} alone: ${own}; in the ${there.name}: ${theirs || "none"}${reason === undefined ? "" : `; ${reason}`}`;
+  return (
+    `ids only in the ${here.name}: ${own}; in the ${there.name}: ` +
+    `${theirs || "none"}${reason === undefined ? "" : `; ${reason}`}`
+  );
 }
 
 async function guessReason(duck: Duck, here: string, there: string): Promise<string | undefined> {

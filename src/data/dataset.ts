@@ -17,7 +17,7 @@ export interface BuildOptions {
   readonly name: string;
   readonly source: AdapterOptions;
   readonly prepare: PrepareOptions;
-  /** `interacted` (default): only items somebody interacted with; `all`: the whole item file. */
+  /** `interacted` (default): only items with an interaction; `all`: the whole item file. */
   readonly catalogue?: "interacted" | "all";
   /** The run stops if the share of malformed rows is larger. Default 0.01. */
   readonly maxBadShare?: number;
@@ -30,7 +30,7 @@ export interface BuildOptions {
   readonly duck?: DuckOptions;
 }
 
-/** Raise it whenever the result of building changes. */
+/** Increase it whenever the result of building changes. */
 const version = 1;
 
 /** Reads, cleans and numbers a data set. Throws DataError for missing, corrupt or empty data. */
@@ -80,7 +80,7 @@ async function readAndClean(options: BuildOptions) {
     const logged = report.hasImpressions === true ? await readImpressions(duck) : undefined;
     if (logged?.stats.slates === 0)
       throw new DataError(`No logged slate is left of ${logged.stats.read} (${describe(logged.stats.dropped)}).`, {
-        advice: "A slate needs two candidates that the item file knows, and labels that differ.",
+        advice: "A slate needs two candidates from the item file, and labels that differ.",
       });
     const notes = [...report.notes, ...twice, ...(strangers === undefined ? [] : [strangers])];
     return { report: { ...report, notes }, dropped, items, logged, columns: await readColumns(duck) };
@@ -89,7 +89,7 @@ async function readAndClean(options: BuildOptions) {
   }
 }
 
-/** Ids that have several texts. */
+/** A note on ids that have several texts. */
 async function describeTwice(duck: Duck): Promise<string[]> {
   const texts = "hash(title, brand, categories, description)";
   const twice = await duck.number(
@@ -97,7 +97,7 @@ async function describeTwice(duck: Duck): Promise<string[]> {
   );
   return twice === 0
     ? []
-    : [`${twice} items stand in the item file more than once, with different texts; the first counts`];
+    : [`${twice} items occur in the item file several times with different texts; the first is used`];
 }
 
 /** The advice depends on the reason that dropped most rows. */
@@ -110,7 +110,8 @@ function nothingLeft(report: AdapterReport, dropped: Readonly<Record<string, num
     "below k-core": "Lower data.minInteractions.",
   };
   return new DataError(
-    `No interactions are left from ${report.rowsRead} rows read (${describe(dropped)})${strangers === undefined ? "" : `: ${strangers}`}.`,
+    `No interactions are left from ${report.rowsRead} rows read ` +
+      `(${describe(dropped)})${strangers === undefined ? "" : `: ${strangers}`}.`,
     { advice: advice[most] ?? "Look at the data: gr2 data inspect." },
   );
 }
@@ -166,15 +167,15 @@ async function readColumns(duck: Duck): Promise<Columns> {
   await duck.yieldMemory(items.byteLength + times.byteLength);
   await readNumbers(
     duck,
-    `SELECT ir.row, t FROM clean JOIN user_rows ur ON ur.c = clean.u JOIN item_rows ir ON ir.c = clean.i AND ir.n > 0 ORDER BY ur.row, t`,
+    `SELECT ir.row, t FROM clean JOIN user_rows ur ON ur.c = clean.u JOIN item_rows ir ON ir.c = clean.i AND ir.n ` +
+      `> 0 ORDER BY ur.row, t`,
     [items, times],
   );
   return { users, lengths, items, times };
 }
 
 /**
- * Sequences are views into two arrays that they share: at a million users, arrays of their own would cost more than the
- * data.
+ * Sequences are views into two shared arrays: at a million users, separate arrays would cost more than the data.
  */
 function buildSequences(columns: Columns, items: readonly Item[]): UserSequence[] {
   let end = 0;

@@ -1,9 +1,10 @@
 /**
- * DuckDB at the edge of data/: opens a bounded in-process database, reads numeric columns straight into typed arrays,
- * and collects malformed rows with file and line. What the values mean is decided in the adapters and prepare.ts.
+ * DuckDB for data/: opens an in-process database with limited memory, reads numeric columns directly into typed arrays,
+ * and collects malformed rows with file and line. Adapters and prepare.ts decide what the values mean.
  *
  * Tables that every adapter fills:
- *   raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)      r: rating or NULL; t: seconds or position in the file
+ *   raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)      r: rating or NULL;
+ *                                                                   t: seconds or position in the file
  *   raw_items(i, title, brand, categories, description, n)          categories: JSON list; n: order read, from 0
  */
 import { rmSync, writeFileSync } from "node:fs";
@@ -12,20 +13,20 @@ import { join } from "node:path";
 import { type DuckDBConnection, type DuckDBDataChunk, DuckDBInstance } from "@duckdb/node-api";
 import { DataError } from "../core/errors.ts";
 
-/** Limits for DuckDB. Beyond `memoryMb` it spills to its own folder in the system's temporary folder. */
+/** Limits for DuckDB. Beyond `memoryMb` it spills to a folder in the system's temporary folder. */
 export interface DuckOptions {
-  /** Megabytes, default 1000; the process grows to about half as much again. */
+  /** Megabytes, default 1000; the process grows to about 1.5 times that. */
   readonly memoryMb?: number;
   /** Default 2. */
   readonly threads?: number;
-  /** Megabytes that may be spilled; default: what the disk has. */
+  /** Maximum megabytes spilled; default: the free disk space. */
   readonly spillMb?: number;
 }
 
 export interface Duck {
   readonly connection: DuckDBConnection;
   /**
-   * Runs a statement. Like all methods, throws DataError if memory or disk is full, and passes on other DuckDB errors.
+   * Runs a statement. Like all methods, throws DataError if memory or disk is full, and passes other DuckDB errors on.
    */
   run(sql: string): Promise<void>;
   /** Rows as plain objects; bigint columns arrive as bigint. For small results. */
@@ -34,9 +35,9 @@ export interface Duck {
   each(sql: string, take: (chunk: DuckDBDataChunk) => void): Promise<void>;
   /** First column of the first row as a number. */
   number(sql: string): Promise<number>;
-  /** Gives up to `bytes` of its memory to the caller but keeps a quarter; it spills more from then on. */
+  /** Releases up to `bytes` of its memory to the caller but keeps a quarter; it spills more from then on. */
   yieldMemory(bytes: number): Promise<void>;
-  /** Frees memory and removes what was spilled. */
+  /** Frees memory and removes spilled files. */
   close(): void;
 }
 
@@ -51,12 +52,12 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
     memory_limit: `${memoryMb}MB`,
     threads: String(options.threads ?? 2),
     temp_directory: spill,
-    // Memory that a step no longer needs is returned to the system at once, not when the allocator decides.
+    // Memory that a step no longer needs is returned to the system immediately, not when the allocator decides.
     allocator_flush_threshold: "16MB",
     allocator_bulk_deallocation_flush_threshold: "64MB",
     autoinstall_known_extensions: "false",
   });
-  process.once("exit", removeSpill); // Ctrl-C in the middle of a statement
+  process.once("exit", removeSpill); // Ctrl-C during a statement
   const connection = await instance.connect();
   const explained = async <T>(work: Promise<T>): Promise<T> => {
     try {
@@ -98,28 +99,30 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
     },
   };
   if (options.spillMb !== undefined) await duck.run(`SET max_temp_directory_size = '${options.spillMb}MB'`);
-  await duck.run("SET TimeZone = 'UTC'"); // a time without an offset means the same on every machine
+  await duck.run("SET TimeZone = 'UTC'"); // times without an offset are the same on every machine
   await duck.run("CREATE TABLE raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)");
   await duck.run(
-    "CREATE TABLE raw_items(i VARCHAR, title VARCHAR, brand VARCHAR, categories VARCHAR, description VARCHAR, n INTEGER)",
+    "CREATE TABLE raw_items(i VARCHAR, title VARCHAR, brand VARCHAR, categories VARCHAR, description VARCHAR, " +
+      "n INTEGER)",
   );
   return duck;
 }
 
-/** A full disk or too little memory as an error that says what to do; undefined: another error. */
+/** A DataError with advice for a full disk or too little memory; undefined for any other error. */
 function outOfRoom(cause: unknown, spill: string): DataError | undefined {
   const message = cause instanceof Error ? cause.message : "";
   if (/No space left|max_temp_directory_size/.test(message))
     return new DataError(
-      `The disk is full: the data do not fit into memory, and their temporary files do not fit into ${spill}.`,
+      `The disk is full: the data does not fit into memory, and its temporary files do not fit into ${spill}.`,
       {
         cause,
         advice:
-          "Free some space (about three times the size of the uncompressed data), or set TMPDIR to a folder on a larger disk.",
+          "Free some space (about three times the size of the uncompressed data), " +
+          "or set TMPDIR to a folder on a larger disk.",
       },
     );
   if (/Out of Memory/i.test(message))
-    return new DataError(`The data do not fit into the memory given to DuckDB: ${message.split("\n")[0]}`, { cause });
+    return new DataError(`The data does not fit into DuckDB's memory limit: ${message.split("\n")[0]}`, { cause });
   return undefined;
 }
 
@@ -133,7 +136,7 @@ export interface BadRow {
   readonly file: string;
   readonly line: number;
   readonly reason: string;
-  /** The row as written in the file, cut at 500 characters. */
+  /** The row as in the file, cut at 500 characters. */
   readonly text: string;
 }
 
@@ -146,7 +149,7 @@ export class Quarantine {
   private readonly bad = new Map<string, number>();
   private readonly read = new Map<string, number>();
 
-  /** The first ones: by file in the order of reading, then by line. */
+  /** The first rows: by file in reading order, then by line. */
   get kept(): readonly BadRow[] {
     const files = [...this.bad.keys()];
     this.rows.sort((a, b) => files.indexOf(a.file) - files.indexOf(b.file) || a.line - b.line);
@@ -167,7 +170,7 @@ export class Quarantine {
   addMany(file: string, count: number, rows: readonly BadRow[]): void {
     this.bad.set(file, this.count(file) + count);
     for (const row of rows) this.rows.push({ ...row, text: row.text.slice(0, 500) });
-    if (this.rows.length > 4 * quarantineLimit) void this.kept; // forgets the later ones
+    if (this.rows.length > 4 * quarantineLimit) void this.kept; // drops later rows
   }
 
   /** Malformed rows of one file, or of all. */
@@ -177,7 +180,7 @@ export class Quarantine {
   }
 
   /**
-   * Writes the kept rows as JSONL to `path` (if given and any); throws DataError if a file has more than `maxShare`.
+   * Writes the kept rows, if any, as JSONL to `path`, if given; throws DataError if a file has more than `maxShare`.
    */
   settle(maxShare: number, path: string | undefined): void {
     if (this.bad.size === 0) return;
@@ -188,10 +191,13 @@ export class Quarantine {
       if (count / rows <= maxShare) continue;
       const first = kept.find((r) => r.file === file);
       throw new DataError(
-        `${count} of ${rows} rows are malformed (${(100 * (count / rows)).toFixed(2)} %, allowed ${(100 * maxShare).toFixed(2)} %); ` +
+        `${count} of ${rows} rows are malformed (${(100 * (count / rows)).toFixed(2)} %, ` +
+          `allowed ${(100 * maxShare).toFixed(2)} %); ` +
           `the first is ${file}:${first?.line}: ${first?.reason}.`,
         {
-          advice: `${path === undefined ? "" : `${kept.length < this.count() ? `The first ${kept.length}` : "All of them"} are in ${path}. `}Correct the file or raise data.maxBadShare.`,
+          advice:
+            `${path === undefined ? "" : `${kept.length < this.count() ? `The first ${kept.length}` : "All of them"} are in ${path}. `}` +
+            `Correct the file or raise data.maxBadShare.`,
         },
       );
     }

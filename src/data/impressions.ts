@@ -1,18 +1,18 @@
 /**
- * Logged slates after cleaning: raw_impressions → Impressions by user row and time. Heavy work in DuckDB. And their
- * file in the data cache:
+ * Logged slates after cleaning: raw_impressions → Impressions by user row and time, computed in DuckDB; and their file
+ * in the data cache:
  *
  *   impressions.parquet(user INTEGER, time DOUBLE, candidates INTEGER[], scores DOUBLE[], labels DOUBLE[])
  *
  * The k-core applies to histories, not to slates: an item without clicks stays a candidate, because dropping such items
- * would tell the re-ranker which ones were clicked. Only items missing from the item file are removed from slates.
+ * would reveal to the re-ranker which ones were clicked. Only items missing from the item file are removed from slates.
  */
 import { DOUBLE, type DuckDBListValue, type DuckDBType, INTEGER, LIST, listValue } from "@duckdb/node-api";
 import { type Duck, readNumbers } from "./duck.ts";
 import type { Column } from "./parquet.ts";
 import type { DatasetStats, Impressions } from "./types.ts";
 
-/** Gives shown items a code where there is no item file that knows all; SQL that puts them into the catalogue. */
+/** Without an item file, gives shown items a code; returns SQL that adds them to the catalogue. */
 export async function addShownItems(duck: Duck, hasItems: boolean): Promise<string> {
   if (!hasItems)
     await duck.run(`INSERT INTO item_codes
@@ -70,7 +70,7 @@ export async function readImpressions(
   };
 }
 
-/** impressions.parquet of the data cache: one row a slate; candidates in the incumbent's order. */
+/** impressions.parquet of the data cache: one row per slate; candidates in the incumbent's order. */
 export function impressionColumns(i: Impressions): readonly Column[] {
   const list = (name: string, values: Int32Array | Float64Array, type: DuckDBType): Column => ({
     name,
@@ -86,7 +86,7 @@ export function impressionColumns(i: Impressions): readonly Column[] {
   ];
 }
 
-/** What impressionColumns gave. `file`: SQL that reads it. */
+/** Reads what impressionColumns wrote. `file`: SQL that reads it. */
 export async function readSavedImpressions(
   duck: Duck,
   file: string,

@@ -1,12 +1,12 @@
 /**
- * Checks that stop a run which would report a number it did not earn. Each throws RunError and lists offenders.
+ * Checks that stop a run if leaked answers would inflate its results. Each throws RunError and lists offenders.
  *
  *   segments         every user's boundaries are ordered and end where the sequence ends
  *   training views   nothing past the allowed segment, and a true prefix of the sequence
  *   prompts          the answer is not among the history items that the rendered prompt shows
  *   slates           answer not in its own visible history (unless repeats are allowed), inside its segment, candidates
- *                    distinct, answer index right, ids unique and the opaque kind
- *   logged slates    the history ends before the slate was shown, and neither it nor what was chosen lies outside its segment
+ *                    distinct, answer index correct, ids unique and opaque
+ *   logged slates    the history ends before the slate was shown, and history and choices are within its segment
  *   row order        "next row = this row + 1" not above chance
  */
 import { RunError } from "../core/errors.ts";
@@ -45,7 +45,7 @@ export function checkSegments(data: SplitDataset): void {
   failIfAny("segments overlap or do not cover the sequence", offenders);
 }
 
-/** Whatever learns from `view` (pre-ranker, contrastive pairs, teacher) sees nothing past the end of `allowed`. */
+/** A learner with `view` (pre-ranker, contrastive pairs, teacher) sees nothing past the end of `allowed`. */
 export function checkTrainingView(
   data: SplitDataset,
   view: Pick<TrainingView, "sequences">,
@@ -64,7 +64,7 @@ export function checkTrainingView(
   failIfAny(`${consumer} sees interactions past ${typeof allowed === "string" ? allowed : "what it may"}`, offenders);
 }
 
-/** Whatever learns from `view` has seen nothing at all of some users. */
+/** A learner with `view` sees nothing of the held-out users. */
 export function checkHeldOut(
   view: Pick<TrainingView, "sequences">,
   heldOut: (user: number) => boolean,
@@ -76,7 +76,7 @@ export function checkHeldOut(
   failIfAny(`${consumer} sees users whose slates it judges`, offenders);
 }
 
-/** What a rendered prompt shows of the past, next to the answer it asks for. */
+/** The history shown in a rendered prompt, and the answer it asks for. */
 export interface ShownPrompt {
   readonly id: string;
   readonly target: number;
@@ -88,20 +88,20 @@ export interface ShownPrompt {
   readonly expected: readonly number[];
 }
 
-/** No prompt shows its own answer but as one of the candidates, and those stand there in pre-rank order, complete. */
+/** A prompt shows its answer only as one of the candidates, which are listed completely and in pre-rank order. */
 export function checkPrompts(prompts: Iterable<ShownPrompt>, consumer: string): void {
   const offenders: string[] = [];
   for (const p of prompts) {
     if (p.history.includes(p.target)) offenders.push(`${p.id}: the answer is visible in the history`);
     else if (p.candidates.length > 0 && p.candidates.join() !== p.expected.join())
-      offenders.push(`${p.id}: other candidates than the slate's`);
+      offenders.push(`${p.id}: candidates differ from the slate's`);
   }
   failIfAny(`prompts of ${consumer} give their answer away`, offenders);
 }
 
 /**
- * What a training input of slates of `segment` may see at most: everything before that segment's own stage. Test comes after
- * every choice is made, so with `refit` all that comes before it.
+ * What a training input of slates of `segment` may see at most: everything before that segment's own stage. Test comes
+ * after every choice is made: with `refit` it may use everything before test.
  */
 export const allowedFor = (segment: Segment, refit = false): "midtrain" | "rerank" | "validation" => {
   if (segment === "test") return refit ? "validation" : "rerank";
@@ -126,7 +126,7 @@ export function checkSlates(
     if (s.position < start || s.position >= end)
       return `position ${s.position} is outside ${s.segment} [${start}, ${end})`;
     if (items[s.position] !== s.target) return "target is not the item at its position";
-    if (new Set(s.candidates).size !== s.candidates.length) return "a candidate stands twice";
+    if (new Set(s.candidates).size !== s.candidates.length) return "a candidate appears twice";
     if (s.candidates.indexOf(s.target) !== s.targetIndex) return "targetIndex is wrong";
     if (options.repeats === "allow") return undefined;
     const visible = items.subarray(Math.max(0, s.position - (options.historyLength ?? s.position)), s.position);
@@ -141,16 +141,16 @@ export function checkSlates(
   failIfAny("bad slates", offenders);
 }
 
-/** A slate of a log: what the check needs beside the common fields. */
+/** The fields of a logged slate that the check needs besides the common ones. */
 export interface CheckedLoggedSlate extends CheckedSlate {
   readonly time?: number;
   readonly labels?: readonly number[];
 }
 
 /**
- * Logged slates are consistent with the data: of the user's interactions exactly those before the slate's time are its
- * history; history's end and everything done at that very time lie within the slate's segment, so that no training view
- * of an earlier stage holds what was chosen, and no slate teaches what a later segment asks.
+ * Logged slates are consistent with the data: the history is exactly the user's interactions before the slate's time;
+ * the end of the history and all interactions at that time are within the slate's segment. No training view of an
+ * earlier stage then contains the choices, and no slate teaches what a later segment tests.
  */
 export function checkLoggedSlates(data: SplitDataset, slates: readonly CheckedLoggedSlate[]): void {
   const offenders: string[] = [];
@@ -163,17 +163,18 @@ export function checkLoggedSlates(data: SplitDataset, slates: readonly CheckedLo
     if (!/^[0-9a-f]{16,64}$/.test(s.id)) return "id is not an opaque hash";
     if (s.time === undefined || s.labels === undefined) return "a logged slate needs a time and labels";
     const before = countBefore(sequence.times, s.time);
-    if (s.position > before) return `the history holds interactions from ${s.time} on`;
+    if (s.position > before) return `the history contains interactions from ${s.time} on`;
     if (s.position < before) return "the history lacks interactions from before the slate";
     const [start, end] = segmentRange(split, s.segment);
     if (s.position < start || s.position > end)
       return `its history ends at ${s.position}, outside ${s.segment} [${start}, ${end})`;
     if ((sequence.times[end] ?? Number.POSITIVE_INFINITY) <= s.time)
-      return `what was done at its time belongs to a segment behind ${s.segment}`;
-    if (new Set(s.candidates).size !== s.candidates.length) return "a candidate stands twice";
+      return `interactions at its time belong to a segment after ${s.segment}`;
+    if (new Set(s.candidates).size !== s.candidates.length) return "a candidate appears twice";
     if (s.labels.length !== s.candidates.length) return "labels and candidates differ in number";
     const best = Math.max(...s.labels);
-    if (!(best > 0) || s.labels.indexOf(best) !== s.targetIndex) return "targetIndex is not the best label's first";
+    if (!(best > 0) || s.labels.indexOf(best) !== s.targetIndex)
+      return "targetIndex is not the first candidate with the best label";
     return s.candidates[s.targetIndex] === s.target ? undefined : "target is not the item at targetIndex";
   };
   for (const s of slates) {
@@ -184,7 +185,7 @@ export function checkLoggedSlates(data: SplitDataset, slates: readonly CheckedLo
   failIfAny("bad logged slates", offenders);
 }
 
-/** Share of consecutive interactions whose row is the one before + 1, and what chance gives. */
+/** Share of consecutive interactions whose row is the previous row + 1, and the share expected by chance. */
 export function rowOrderShare(dataset: Dataset): {
   readonly share: number;
   readonly chance: number;
@@ -216,7 +217,7 @@ function estimateNextChance(dataset: Dataset): number {
   return chance;
 }
 
-/** Fails when rows follow each other along sequences: above chance by half a point and five standard errors. */
+/** Fails if consecutive rows follow each other in sequences: half a point and five standard errors above chance. */
 export function checkRowOrder(dataset: Dataset): void {
   const { share, chance, steps } = rowOrderShare(dataset);
   const error = Math.sqrt(Math.max(chance, 1 / Math.max(1, steps)) / Math.max(1, steps));
@@ -228,7 +229,7 @@ export function checkRowOrder(dataset: Dataset): void {
     );
 }
 
-/** Everything that can be checked of a split alone. Call before training anything. */
+/** All checks that need only the split. Call before training anything. */
 export function checkSplit(data: SplitDataset): void {
   checkSegments(data);
   checkRowOrder(data.dataset);

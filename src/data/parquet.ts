@@ -1,6 +1,6 @@
 /**
- * Parquet files out of memory: a table that DuckDB asks for in blocks while it writes, so that nothing is held twice. Owns
- * neither meaning nor layout (data/cache does). Equal rows give equal bytes if the database has one thread.
+ * Writes Parquet files from memory: DuckDB requests the table in blocks while it writes: nothing is copied as a whole.
+ * Owns neither meaning nor layout (data/cache does). Equal rows give equal bytes if the database has one thread.
  */
 import { renameSync, rmSync } from "node:fs";
 import { basename } from "node:path";
@@ -12,7 +12,7 @@ import { type Duck, sqlName, sqlText } from "./duck.ts";
 export interface Column {
   readonly name: string;
   readonly type: DuckDBType;
-  /** Called once a row, in order. */
+  /** Called once per row, in order. */
   readonly at: (row: number) => DuckDBValue;
 }
 
@@ -22,10 +22,13 @@ export interface ParquetFile {
 }
 
 const blockRows = 2048;
-/** No dictionaries: they hold 0 and -0 for the same number. Numbers are smaller still as differences (version 2). */
+/** No dictionaries: they treat 0 and -0 as equal. Numbers are smaller as differences (version 2). */
 const options = "FORMAT parquet, PARQUET_VERSION v2, DICTIONARY_SIZE_LIMIT 0, CODEC zstd, USE_TMP_FILE false";
 
-/** Writes the columns' values for rows 0 … rows - 1, atomically. Throws DataError if it cannot. Once a database and file name. */
+/**
+ * Writes the columns' values for rows 0 … rows - 1, atomically. Throws DataError on failure. Call once per database and
+ * file name.
+ */
 export async function writeParquet(
   duck: Duck,
   path: string,
@@ -64,7 +67,7 @@ export async function writeParquet(
     rmSync(unfinished, { force: true });
     throw new DataError(`Cannot write ${path}: ${cause instanceof Error ? cause.message.split("\n")[0] : cause}`, {
       cause,
-      advice: "Check the free space of the disk and who owns the folder.",
+      advice: "Check the free disk space and the permissions of the folder.",
     });
   }
 }

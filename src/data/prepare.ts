@@ -1,17 +1,18 @@
 /**
- * Cleaning in DuckDB, from raw_interactions to `clean`: rating filter, unknown items, duplicates and repeats, per-user cap,
- * then k-core iterated to its fixed point (cap first, so that the result is a k-core). Ids become integers once, at the
- * start; everything after works on those, out of core.
+ * Cleaning in DuckDB, from raw_interactions to `clean`: rating filter, unknown items, duplicates and repeats, per-user
+ * cap, then k-core iterated to its fixed point (after the cap, which makes the result a k-core). Ids become integers
+ * once, at the start; everything after that works on integers, out of core.
  *
- *   clean(u INTEGER, i INTEGER, t DOUBLE)      u, i: codes; in no order that means anything; still with what the k-core drops
- *   user_counts(c INTEGER, n INTEGER), item_counts(c INTEGER, n INTEGER)    who is in the core, with interactions there (> 0)
- *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, of ids that are gone too
+ *   clean(u INTEGER, i INTEGER, t DOUBLE)      u, i: codes; in no particular order;
+ *                                              including rows that the k-core drops
+ *   user_counts(c INTEGER, n INTEGER), item_counts(c INTEGER, n INTEGER)    interactions (> 0) of those in the core
+ *   user_codes(c INTEGER, id VARCHAR), item_codes(c INTEGER, id VARCHAR)    codes, including dropped ids
  */
 import { hash } from "node:crypto";
 import { compareIds } from "./compare-ids.ts";
 import type { Duck } from "./duck.ts";
 
-/** What happens when a user meets an item again. */
+/** How repeated interactions of a user with an item are handled. */
 export type RepeatPolicy = "keep" | "first" | "last" | "no-consecutive";
 
 export interface PrepareOptions {
@@ -21,14 +22,14 @@ export interface PrepareOptions {
   readonly minUserInteractions: number;
   /** Every item has at least this many interactions; 0 or 1: no filter. */
   readonly minItemInteractions: number;
-  /** `keep`: only exact duplicates (user, item, time) go; `first`/`last`: one interaction a user and item;
-   *  `no-consecutive`: an item directly after itself goes. */
+  /** `keep`: drop only exact duplicates (user, item, time); `first`/`last`: one interaction per user and item;
+   *  `no-consecutive`: drop an item directly after itself. */
   readonly repeats: RepeatPolicy;
-  /** The latest this many interactions of a user; undefined: all. */
+  /** Keep this many latest interactions of a user; undefined: all. */
   readonly maxPerUser?: number;
 }
 
-/** Ties in time are broken by this: stable across runs and versions, of user AND item, so it cannot be learnt. */
+/** Breaks ties in time: stable across runs and versions; a hash of user AND item, which cannot be learned. */
 export const tieBreak = (user: string, item: string): string => hash("md5", `${user}\u001f${item}`);
 
 /** `rows` of clean, with the same tie-break for SQL as the column `tie`. */
@@ -39,11 +40,11 @@ const withTies = (rows: string): string =>
 export interface Prepared {
   /** Rows left out by reason, only reasons that occurred. */
   readonly dropped: Readonly<Record<string, number>>;
-  /** Where many rows are with items that the item file lacks: ids of both sides, and the likely reason. */
+  /** If many rows have items missing from the item file: ids of both sides, and the likely reason. */
   readonly strangers?: string;
 }
 
-/** Of the interactions, how many may be with unknown items without a word. */
+/** Share of interactions with unknown items above which a note is given. */
 const unknownShare = 0.1;
 
 /** Builds these tables and consumes raw_interactions. */
@@ -76,10 +77,11 @@ export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boo
   if (options.repeats === "first" || options.repeats === "last") {
     await duck.run(`CREATE TEMP TABLE pairs AS
       SELECT u, i, ${options.repeats === "first" ? "min" : "max"}(t) AS t, count(*) AS n FROM clean GROUP BY u, i`);
-    // Distinct rows: pairs that stand there once, and those of the others, few, that differ in time.
+    // Distinct rows: pairs that occur once, plus the distinct times of the few other pairs.
     const once = await duck.number("SELECT count(*) FROM pairs WHERE n = 1");
     const others = await duck.number(
-      "SELECT count(*) FROM (SELECT DISTINCT u, i, t FROM clean SEMI JOIN (SELECT u, i FROM pairs WHERE n > 1) USING (u, i))",
+      "SELECT count(*) FROM (SELECT DISTINCT u, i, t FROM clean SEMI JOIN (SELECT u, " +
+        "i FROM pairs WHERE n > 1) USING (u, i))",
     );
     leave("duplicate", once + others);
     await duck.run("DROP TABLE clean; ALTER TABLE pairs DROP n; ALTER TABLE pairs RENAME TO clean");
@@ -109,11 +111,12 @@ export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boo
 }
 
 const codes = (table: string, column: string, source: string): string =>
-  `CREATE TEMP TABLE ${table} AS SELECT (row_number() OVER ())::INTEGER AS c, id FROM (SELECT DISTINCT ${column} AS id FROM ${source})`;
+  `CREATE TEMP TABLE ${table} AS SELECT (row_number() OVER ())::INTEGER AS c, ` +
+  `id FROM (SELECT DISTINCT ${column} AS id FROM ${source})`;
 
 /**
  * Counts every row once; after that, only rows of users and items that fell out, to subtract them from the other side's
- * counts (a scan, but hardly an aggregation). Nothing is deleted from clean: whoever reads it joins the counts.
+ * counts (a scan, but hardly an aggregation). Nothing is deleted from clean: readers join the counts.
  */
 async function kCore(duck: Duck, kUser: number, kItem: number): Promise<void> {
   const users = { key: "u", counts: "user_counts", k: Math.max(1, kUser) };

@@ -1,12 +1,12 @@
 /**
- * Records of text files, each with its line: delimited cells (RFC 4180 quotes) and JSON, a record a line or one array.
- * A fault costs its own line: a quote that opens and never ends swallows nothing. Owns no meaning of columns.
+ * Records of text files with their lines: delimited cells (RFC 4180 quotes) and JSON, one record per line or one array.
+ * A fault costs only its own line: a quote that never closes swallows nothing. Assigns no meaning to columns.
  */
 import { DataError } from "../core/errors.ts";
 import { exactInteger, parsePythonLiteral } from "./adapters/python-literal.ts";
 import { type Block, type Encoding, readStart, textBlocks, textPieces } from "./text-file.ts";
 
-/** A record, or the line that is none. */
+/** A record, or a malformed line. */
 export type Found<T> =
   | { readonly line: number; readonly lines: number; readonly value: T }
   | { readonly line: number; readonly lines: number; readonly fault: string; readonly text: string };
@@ -15,16 +15,16 @@ export interface Dialect {
   readonly delimiter: string;
   /** Whether `"` quotes cells. */
   readonly quoted: boolean;
-  /** Cells of a record; default: of the first one. */
+  /** Cells per record; default: that of the first one. */
   readonly width?: number;
 }
 
-const openQuote = "a quote opens and does not end";
-const notUtf8 = "not UTF-8; if the file is in Latin-1 or another encoding, say so: data.encoding";
+const openQuote = "a quote opens and never closes";
+const notUtf8 = "not UTF-8; if the file has another encoding, such as Latin-1, set data.encoding";
 /** Longest record, in characters. */
 const maxRecord = 8 * 2 ** 20;
 
-/** Cells of one line on its own; undefined when a quote does not end on it. */
+/** Cells of one line on its own; undefined if a quote does not close on it. */
 export function splitCells(line: string, dialect: Dialect): string[] | undefined {
   if (!dialect.quoted || !line.includes('"')) return line.split(dialect.delimiter);
   const parsed = quotedCells(line, 0, dialect.delimiter, lineEnds(line));
@@ -32,12 +32,12 @@ export function splitCells(line: string, dialect: Dialect): string[] | undefined
 }
 
 interface Parsed {
-  /** Undefined: a quote does not end (`open`), or ends in the middle of a later line. */
+  /** Undefined if a quote does not close (`open`), or closes in the middle of a later line. */
   readonly cells?: string[];
   readonly open: boolean;
-  /** Where the record ends: at a line break or the end of the text. */
+  /** The end of the record: a line break or the end of the text. */
   readonly end: number;
-  /** The cell with a line break in it, if there is one: the first. */
+  /** The first cell that contains a line break, if any. */
   readonly broken?: number;
 }
 
@@ -80,7 +80,7 @@ function quotedCells(text: string, start: number, delimiter: string, endOfLine: 
   }
 }
 
-/** The quote that closes what begins at `from`: neither doubled nor, as MySQL writes it, after a backslash within the cell. */
+/** Position of the closing quote, from `from` on: not doubled and not, as in MySQL's output, escaped by a backslash. */
 function closingQuote(
   text: string,
   from: number,
@@ -104,7 +104,7 @@ function closingQuote(
   }
 }
 
-/** Where lines of a text end. Remembers the next \r, so that a text without any is not searched again for every line. */
+/** Finds line ends of a text. Remembers the next \r: a text without any is not searched again for every line. */
 function lineEnds(text: string): (from: number) => number {
   let [asked, cr] = [0, text.indexOf("\r")];
   return (from) => {
@@ -117,8 +117,8 @@ function lineEnds(text: string): (from: number) => number {
 }
 
 /**
- * What the cells of each column have in common so far, to tell a row from a line of prose: in the ambiguous case that a
- * stray quote meets a later one, the lines in between look like rows.
+ * What the cells of each column have in common so far, to distinguish a row from a line of prose: if a stray quote
+ * happens to match a later one, the lines in between look like rows.
  */
 class Profile {
   private readonly numeric: boolean[];
@@ -150,14 +150,14 @@ class Profile {
   }
 }
 
-/** A stray quote in one row and another in a later one enclose rows that are good ones. */
+/** Whether a stray quote in one row and another in a later row enclose good rows. */
 function enclosesRows(record: string, broken: number, dialect: Dialect, profile: Profile): boolean {
   const lines = record.split(/\r\n|\n|\r/).slice(1);
   if (broken === 0 && lines.length === 1) return false;
   return lines.every((line) => profile.fits(splitCells(line, dialect) ?? []));
 }
 
-/** Reads delimited text block by block. The first record's width is every one's. */
+/** Reads delimited text block by block. All records must be as wide as the first. */
 class DelimitedReader {
   private readonly dialect: Dialect;
   private profile: Profile | undefined;
@@ -172,7 +172,7 @@ class DelimitedReader {
     [this.width, this.profile] = [dialect.width, new Profile(dialect.width)];
   }
 
-  /** Records that end within what came so far; blank lines are left out. `final`: nothing comes after. */
+  /** Records that end within the text so far; blank lines are skipped. `final`: nothing comes after. */
   take(block: Block, final: boolean): Found<string[]>[] {
     const held = this.rest === "" ? 0 : linesIn(this.rest);
     for (const k of block.bad) this.bad.add(this.line + held + k);
@@ -182,11 +182,11 @@ class DelimitedReader {
     const hasNul = text.includes("\u0000");
     let at = 0;
     while (at < text.length) {
-      if (text.charCodeAt(at) === 0xfeff) at++; // the mark of a file that was put after another
+      if (text.charCodeAt(at) === 0xfeff) at++; // the byte-order mark of a concatenated file
       const eol = endOfLine(at);
       const own = text.slice(at, eol);
       const read = this.recordAt(text, at, own, eol, endOfLine, final);
-      if (read === undefined) break; // the rest of it comes with the next block
+      if (read === undefined) break; // the rest comes with the next block
       const { lines, end } = read;
       if (own.charCodeAt(0) > 32 || own.trim() !== "" || lines > 1) {
         const fault = this.catchFault(read, hasNul && own.includes("\u0000"));
@@ -205,7 +205,7 @@ class DelimitedReader {
     return found;
   }
 
-  /** The record that begins at `at`: without cells, the line is none. Undefined: it does not end here. */
+  /** The record that begins at `at`; without cells if the line is malformed. Undefined if it does not end here. */
   private recordAt(
     text: string,
     at: number,
@@ -229,7 +229,7 @@ class DelimitedReader {
 
   private catchFault({ cells, lines }: { readonly cells?: string[]; readonly lines: number }, hasNul: boolean) {
     for (let k = this.line; this.bad.size > 0 && k < this.line + lines; k++) if (this.bad.has(k)) return notUtf8;
-    if (hasNul) return "holds a NUL byte";
+    if (hasNul) return "contains a NUL byte";
     if (cells === undefined) return openQuote;
     return this.width > 0 && cells.length !== this.width
       ? `${cells.length} columns, expected ${this.width}`
@@ -237,7 +237,7 @@ class DelimitedReader {
   }
 }
 
-/** Records of a delimited file, some thousand at a time. */
+/** Records of a delimited file, a few thousand at a time. */
 export async function* delimitedRecords(
   path: string,
   dialect: Dialect,
@@ -252,7 +252,7 @@ export async function* delimitedRecords(
 export const delimitedHead = (text: string, dialect: Dialect): readonly Found<string[]>[] =>
   new DelimitedReader(dialect).take({ text, bad: [] }, false);
 
-/** Cells of a record where there is no header to say it: the width, of the first lines', that most records have. */
+/** Cells per record without a header: the most common width of the first lines. */
 export function findWidth(text: string, dialect: Dialect): number | undefined {
   const lines = text.split(/(?<=\n|\r(?!\n))/, 50);
   const found = [0, 1, 2, 3, 4].map((k) => {
@@ -273,13 +273,13 @@ function linesIn(text: string): number {
   return lines;
 }
 
-/** Lines of a text file, blank ones left out, some thousand at a time. */
+/** Lines of a text file without blank ones, a few thousand at a time. */
 export async function* textLines(path: string, encoding: Encoding = "auto"): AsyncGenerator<Found<string>[]> {
   for await (const batch of delimitedRecords(path, { delimiter: "\u0000no delimiter", quoted: false }, encoding))
     yield batch.map((f) => ("fault" in f ? f : { line: f.line, lines: f.lines, value: f.value[0] ?? "" }));
 }
 
-/** Values of a JSON file: one a line; or over lines, the elements of one array or one object after another. */
+/** Values of a JSON file: one per line, the elements of an array, or consecutive objects over several lines. */
 export async function* jsonRecords(path: string, encoding: Encoding = "auto"): AsyncGenerator<Found<unknown>[]> {
   const head = readStart(path, 65_536, encoding).trimStart();
   if (head.startsWith("[")) yield* nestedRecords(path, encoding, 1);
@@ -297,7 +297,7 @@ function parseFound(text: string, line: number, lines: number): Found<unknown> {
   }
 }
 
-/** JSON, or a dict as Python prints it: {u'user': u'x', 'early': False}, as the UCSD data sets have them. */
+/** JSON, or a dict as printed by Python: {u'user': u'x', 'early': False}, as in the UCSD data sets. */
 export function parseRecord(text: string): unknown {
   try {
     return parseJson(text);
@@ -307,7 +307,7 @@ export function parseRecord(text: string): unknown {
   }
 }
 
-/** Values at a depth of brackets (0: objects in a row, 1: elements of an array), so that a file of any size passes through. */
+/** Values at a bracket depth (0: consecutive objects, 1: elements of an array), streamed from files of any size. */
 async function* nestedRecords(path: string, encoding: Encoding, base: 0 | 1): AsyncGenerator<Found<unknown>[]> {
   let [rest, at, line, depth, start, startLine, inText] = ["", 0, 1, 0, -1, 1, false];
   for await (const piece of textPieces(path, encoding)) {
@@ -345,7 +345,7 @@ async function* nestedRecords(path: string, encoding: Encoding, base: 0 | 1): As
   if (depth !== 0 || start >= 0) throw new DataError(`${path} ends in the middle of its JSON.`);
 }
 
-/** JSON as it comes: integers of any size stay exact (as text), and NaN and infinities, which Python writes, are null. */
+/** Lenient JSON: integers of any size stay exact (as text); Python's NaN and infinities become null. */
 export function parseJson(text: string): unknown {
   if (!/\d{16}/.test(text)) {
     try {

@@ -1,4 +1,4 @@
-/** Scores that somebody else computed: a table of user, item and score (CSV, TSV, JSONL or Parquet), by user row. */
+/** Scores computed elsewhere: a table of user, item and score (CSV, TSV, JSONL or Parquet), by user row. */
 import { DataError } from "../core/errors.ts";
 import { readInteractions } from "./adapters/readers.ts";
 import { openDuck, Quarantine } from "./duck.ts";
@@ -13,11 +13,11 @@ export interface ScoredItems {
 export interface OwnScores {
   /** By user row. */
   readonly byUser: ReadonlyMap<number, ScoredItems>;
-  /** Rows of users or items that the data set does not hold. */
+  /** Rows with users or items that are not in the data set. */
   readonly unknown: number;
 }
 
-/** @throws DataError on malformed rows, a pair that is scored twice, or if no row fits the data set */
+/** @throws DataError on malformed rows, a pair with two scores, or if no row matches the data set */
 export async function readScores(file: string, dataset: Dataset): Promise<OwnScores> {
   const duck = await openDuck();
   try {
@@ -27,7 +27,7 @@ export async function readScores(file: string, dataset: Dataset): Promise<OwnSco
     const twice = await duck.rows("SELECT u, i FROM raw_interactions GROUP BY u, i HAVING count(*) > 1 LIMIT 1");
     if (twice[0])
       throw new DataError(`${file}: user ${String(twice[0].u)} and item ${String(twice[0].i)} have two scores.`, {
-        advice: "Keep one row a user and item.",
+        advice: "Keep one row per user and item.",
       });
     const userRow = new Map(dataset.sequences.map(({ user }, row) => [String(user), row]));
     const itemRow = new Map(dataset.items.map(({ id }, row) => [String(id), row]));

@@ -1,12 +1,12 @@
-/** A slate as whoever brings a reward, a metric, a baseline or a teacher sees it: items with their texts, no row numbers. */
+/** A slate as a user's reward, metric, baseline or teacher sees it: items with their texts, no row numbers. */
 import type { Item } from "./types.ts";
 
 export interface SlateItems {
-  /** Opaque; as in slates, rollouts and messages. */
+  /** Opaque id, the same as in slates, rollouts and messages. */
   readonly id: string;
-  /** The user's latest items before the slate, oldest first: as many as prompts.historyItems. */
+  /** The user's latest items before the slate, oldest first; at most prompts.historyItems. */
   readonly history: readonly Item[];
-  /** In the order of the pre-rank, best first. */
+  /** In pre-rank order, best first. */
   readonly candidates: readonly Item[];
   /** The pre-ranker's scores of the candidates. */
   readonly scores: readonly number[];
@@ -14,6 +14,6 @@ export interface SlateItems {
 
 /** A slate with its answer. */
 export interface LabelledSlate extends SlateItems {
-  /** Relevance of every candidate, 0 = not relevant; where there is one true item, 1 for it. */
+  /** Relevance of every candidate, 0 = not relevant; 1 for a single true item. */
   readonly labels: readonly number[];
 }

@@ -1,23 +1,23 @@
-/** Identity of the data a user points at: the run's cache must notice when a file there changes. */
+/** Identity of the user's data: the run's cache must notice when a file changes. */
 import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { DataError } from "../core/errors.ts";
 import { hashJson, sha256File } from "../core/hash.ts";
 import { type FileNames, filesNamed } from "./adapters/locate.ts";
 
-/** Larger files count by size and time of change: hashing them at every start would take longer than the start. */
+/** Larger files are identified by size and modification time: hashing them would take longer than the start itself. */
 const contentLimitBytes = 256 * 2 ** 20;
 
-/** Settings that say where the data are. */
+/** Settings that locate the data. */
 export interface SourceSettings {
   readonly path: string;
   readonly files?: Readonly<Record<string, FileNames | undefined>>;
 }
 
 /**
- * Hash of the files directly in `path`; of a file and, by size and time of change, its neighbours, where the items may
- * lie; and of files named that are elsewhere. Undefined without a path: then the data are fetched, and
- * their checksum is part of the code. Throws DataError if the path does not exist.
+ * Hash of the files directly in `path`; if it is a file, of that file and, by size and modification time, its
+ * neighbours, which may contain the items; and of named files elsewhere. Undefined without a path: the data is then
+ * fetched, and its checksum is part of the code. Throws DataError if the path does not exist.
  */
 export async function sourceHash(data: SourceSettings): Promise<string | undefined> {
   const { path } = data;
@@ -35,12 +35,12 @@ export async function sourceHash(data: SourceSettings): Promise<string | undefin
   const entries: (string | number)[][] = [];
   for (const file of [...files, ...namedElsewhere(folder, data.files ?? {})]) {
     const own = statSync(file, { throwIfNoEntry: false });
-    if (!own?.isFile()) continue; // a link to nowhere or to a folder
+    if (!own?.isFile()) continue; // a broken link or a link to a folder
     const { size, mtimeMs } = own;
     const byTime = size > contentLimitBytes || (stat.isFile() && basename(file) !== basename(path));
     entries.push([relative(folder, file), size, byTime ? mtimeMs : await sha256File(file)]);
   }
-  // Parts of a data set in folders of their own (next-item): by size and time of change.
+  // Parts of a data set in subfolders (next-item): by size and modification time.
   for (const part of ["train", "valid", "test", "index"]) {
     const inner = join(folder, part);
     if (!stat.isDirectory() || !statSync(inner, { throwIfNoEntry: false })?.isDirectory()) continue;
@@ -52,7 +52,7 @@ export async function sourceHash(data: SourceSettings): Promise<string | undefin
   return hashJson(entries);
 }
 
-/** Files that the settings name and that are not directly in the folder. What is not there is the data stage's to say. */
+/** Files named by the settings that are not directly in the folder. The data stage reports missing ones. */
 function namedElsewhere(folder: string, files: NonNullable<SourceSettings["files"]>): string[] {
   const named = Object.values(files).flatMap((names) => {
     try {

@@ -5,7 +5,7 @@
  *                Boundaries never cross, and nothing is lost: midtrain + rerank + validation + test = n.
  * leave one out: the last interaction is test, the one before validation, the one before rerank (none, or several, by
  *                setting), the rest midtrain.
- * global time:   an interaction belongs to the segment its time falls into, for all users alike.
+ * global time:   an interaction belongs to the segment of its time, with the same cuts for all users.
  */
 import { ConfigError, DataError } from "../core/errors.ts";
 import { type Dataset, type Segment, type SplitDataset, segments, type UserSplit } from "./types.ts";
@@ -19,9 +19,9 @@ export interface Shares {
 
 export type SplitOptions =
   | { readonly kind: "position"; readonly shares: Shares }
-  /** Interactions of each user before the validation one that are the re-ranker's; 0 = the literature's split. */
+  /** Interactions per user, before validation's, for the re-ranker; 0 = the literature's split. */
   | { readonly kind: "leave-one-out"; readonly rerankItems: number }
-  /** Cut at the times below which the cumulative shares of all interactions lie. */
+  /** Cuts at the times that are quantiles of all interactions, at the cumulative shares. */
   | { readonly kind: "global-time"; readonly shares: Shares };
 
 export function split(dataset: Dataset, options: SplitOptions): SplitDataset {
@@ -44,7 +44,7 @@ function cumulative(shares: Shares): readonly [number, number, number] {
   return [c1, c1 + shares.rerank, c1 + shares.rerank + shares.validation];
 }
 
-/** Half up, with a tolerance so that 20 × (.6 + .15) is 15 and not 14.999…→15.000…2. */
+/** Half up, with a tolerance for floating point: 20 × (.6 + .15) is 15, not 14.999…→15.000…2. */
 const boundary = (n: number, share: number): number => Math.min(n, Math.floor(n * share + 0.5 + 1e-9));
 
 /** Splits each user by position. Default shares .6/.15/.10/.15 (ours, for MovieLens-100K's ≥ 1,000 test slates). */
@@ -65,7 +65,10 @@ export function splitByPosition(
   return { dataset, splits };
 }
 
-/** The usual split of Beauty and its kin, with some interactions for the re-ranker. Short sequences lose midtrain first. */
+/**
+ * The usual split of Beauty and similar data, with some interactions for the re-ranker. Short sequences lose midtrain
+ * first.
+ */
 export function leaveOneOut(dataset: Dataset, rerankItems = 1): SplitDataset {
   const splits = dataset.sequences.map(({ items }): UserSplit => {
     const n = items.length;
@@ -82,7 +85,7 @@ export function leaveOneOut(dataset: Dataset, rerankItems = 1): SplitDataset {
 /** One cut in time for everybody: no interaction of a later segment is older than one of an earlier segment. */
 export function globalTime(dataset: Dataset, shares: Shares): SplitDataset {
   if (dataset.stats.hasClock === false)
-    throw new DataError(`${dataset.name} has no timestamps, so it cannot be split by global time.`, {
+    throw new DataError(`${dataset.name} has no timestamps and cannot be split by global time.`, {
       advice: "Use a split by position or leave-one-out.",
     });
   const cuts = cumulative(shares);
@@ -121,7 +124,7 @@ export function countBefore(sorted: Float64Array, limit: number): number {
 }
 
 /**
- * Stops where a segment that is asked for holds nothing, or where all times are equal: no later stage can do its work then.
+ * Throws if a requested segment is empty or all times are equal: no later stage could work.
  * @throws DataError with the counts
  */
 export function checkSegments({ dataset, splits, cuts }: SplitDataset, options: SplitOptions): void {
@@ -129,7 +132,7 @@ export function checkSegments({ dataset, splits, cuts }: SplitDataset, options: 
   const first = sequences[0]?.times[0];
   if (stats.hasClock !== false && stats.interactions > 1 && sequences.every((s) => s.times.every((t) => t === first)))
     throw new DataError(`All ${stats.interactions} interactions have the same time (${first} s): they have no order.`, {
-      advice: "Name another column with data.columns.time; without one, the order of the file counts.",
+      advice: "Name another column with data.columns.time; without one, the order of the file is used.",
     });
   const counts = Object.fromEntries(segments.map((s) => [s, 0])) as Record<Segment, number>;
   for (const own of splits)
@@ -147,7 +150,8 @@ export function checkSegments({ dataset, splits, cuts }: SplitDataset, options: 
       ? "; too many interactions have equal times for different cuts"
       : "";
   throw new DataError(
-    `The split ${options.kind} leaves ${empty.join(" and ")} without interactions (${found}, of ${sequences.length} users)${why}.`,
+    `The split ${options.kind} leaves ${empty.join(" and ")} without interactions (${found}, ` +
+      `of ${sequences.length} users)${why}.`,
     { advice: "Choose another data.split, or use more data: every segment needs some." },
   );
 }
@@ -166,7 +170,7 @@ export function segmentRange(s: UserSplit, segment: Segment): readonly [start: n
   }
 }
 
-/** What a model may learn from: each user's sequence up to the end of a segment. Index = user row. */
+/** Training data of a model: each user's sequence up to the end of a segment. Index = user row. */
 export interface TrainingView {
   readonly numItems: number;
   /** The last segment it contains. */
@@ -177,7 +181,7 @@ export interface TrainingView {
   readonly times: readonly Float64Array[];
 }
 
-/** Prefixes through the end of `through`; users for whom `keepUser` is false come as empty sequences. */
+/** Prefixes through the end of `through`; users for whom `keepUser` is false have empty sequences. */
 export function trainingView(
   data: SplitDataset,
   through: Segment,

@@ -1,8 +1,9 @@
 /**
- * What a person should know of a data set before trusting a result on it: lengths, popularity, repeats, ties, missing
- * text, time, and how much of each segment is new to what learns before it. Pure; numbers only, no text of items.
+ * What to know about a data set before trusting a result on it: lengths, popularity, repeats, ties, missing text, time,
+ * and how much of each segment is new to the models trained before it. Pure; numbers only, no text of items.
  *
- *   Gini = 1 - 2 · area under the curve (share of items, rarest first -> share of interactions); 0 = all equally popular
+ *   Gini = 1 - 2 · area under the curve (share of items, rarest first -> share of interactions);
+ *   0 = all equally popular
  */
 import { allowedFor } from "./leakage.ts";
 import { segmentRange } from "./split.ts";
@@ -13,11 +14,11 @@ export interface SegmentStatistics {
   readonly interactions: number;
   /** Users with at least one interaction in it. */
   readonly users: number;
-  /** Different items. */
+  /** Distinct items. */
   readonly items: number;
-  /** Items of it that stand in no segment the pre-ranker of its slates learns from; 0 for midtrain. */
+  /** Its items that are in no segment used to train the pre-ranker of its slates; 0 for midtrain. */
   readonly coldItems: number;
-  /** Interactions with those: no pre-ranker that knows only interactions can propose them. */
+  /** Interactions with those items: a pre-ranker that knows only interactions cannot propose them. */
   readonly coldInteractions: number;
 }
 
@@ -30,11 +31,11 @@ export interface DataStatistics {
   readonly rowsRead: number;
   /** Rows left out, by reason. */
   readonly dropped: Readonly<Record<string, number>>;
-  /** Choices the adapter made. */
+  /** Choices made by the adapter. */
   readonly notes: readonly string[];
   readonly lengths: {
     readonly mean: number;
-    /** Least, quartiles, nine tenths, most. */
+    /** Minimum, quartiles, 90th percentile, maximum. */
     readonly quantiles: readonly [min: number, q25: number, median: number, q75: number, q90: number, max: number];
     /** Users whose sequence has from..to interactions. */
     readonly histogram: readonly { readonly from: number; readonly to: number; readonly users: number }[];
@@ -43,18 +44,18 @@ export interface DataStatistics {
     readonly gini: number;
     /** Share of interactions with the most popular tenth of the items. */
     readonly topTenth: number;
-    /** Items nobody has (data.catalogue: all). */
+    /** Items without interactions (data.catalogue: all). */
     readonly unused: number;
     /** Share of interactions with the most popular share of items, from (0, 0) to (1, 1). */
     readonly curve: readonly { readonly items: number; readonly interactions: number }[];
   };
   /** Share of interactions whose user had the item before. */
   readonly repeatShare: number;
-  /** Share of steps within a sequence at the same time: their order means nothing. */
+  /** Share of steps within a sequence with equal times: their order means nothing. */
   readonly tieShare: number;
   readonly itemsWithoutTitle: number;
   readonly itemsWithoutText: number;
-  /** Unix seconds; null without a clock. */
+  /** Unix seconds; null without timestamps. */
   readonly time: { readonly first: number; readonly last: number } | null;
   readonly segments: readonly SegmentStatistics[];
 }
@@ -88,7 +89,7 @@ function computeQuantiles(sorted: readonly number[]): DataStatistics["lengths"][
   return [at(0), at(0.25), at(0.5), at(0.75), at(0.9), at(1)];
 }
 
-/** Bins that double: 1, 2, 3-4, 5-8, 9-16, ..., from the first that holds a user. */
+/** Bins that double: 1, 2, 3-4, 5-8, 9-16, ..., from the first that contains a user. */
 function buildHistogram(sorted: readonly number[]): DataStatistics["lengths"]["histogram"] {
   const bins: { from: number; to: number; users: number }[] = [];
   for (let from = 1, to = 1; from <= (sorted.at(-1) ?? 0); from = to + 1, to *= 2)
@@ -111,7 +112,7 @@ function measurePopularity({ dataset }: SplitDataset): DataStatistics["popularit
   falling.forEach((c, k) => {
     cumulative[k + 1] = (cumulative[k] ?? 0) + c / total;
   });
-  // Trapezoids under the curve of the most popular first; mirrored it is the curve of the rarest first.
+  // Trapezoids under the most-popular-first curve; mirrored, it is the rarest-first curve.
   let area = 0;
   for (let k = 0; k < falling.length; k++) area += ((cumulative[k] ?? 0) + (cumulative[k + 1] ?? 0)) / (2 * n);
   const points = new Set(Array.from({ length: curvePoints + 1 }, (_, k) => Math.round((n * k) / curvePoints)));
@@ -138,7 +139,7 @@ function timeRange({ dataset }: SplitDataset, stats: DatasetStats): DataStatisti
   return first <= last ? { first, last } : null;
 }
 
-/** Everything of `segment` against everything before the end of what its slates' pre-ranker learns from. */
+/** Compares `segment` with everything its slates' pre-ranker is trained on. */
 function segmentStatistics(data: SplitDataset, segment: Segment): SegmentStatistics {
   const known = new Set<number>();
   if (segment !== "midtrain")

@@ -1,6 +1,6 @@
 /**
- * The bytes of text files as text: compression (gzip, zstd) told by the first bytes, encodings (UTF-8, UTF-16, any that is
- * named), the byte-order mark; lines that are not valid are named. Knows nothing of records.
+ * Decodes text files: compression (gzip, zstd) recognised by the first bytes, encodings (UTF-8, UTF-16, or a named
+ * one), the byte-order mark; invalid lines are reported. Knows nothing about records.
  */
 import { isUtf8 } from "node:buffer";
 import { closeSync, createReadStream, openSync, readSync, statSync } from "node:fs";
@@ -16,7 +16,7 @@ export type Encoding = string;
 /** Whole lines of a file. */
 export interface Block {
   readonly text: string;
-  /** Lines, counted from 0 within the block, whose bytes are not UTF-8: their text is only a likeness. */
+  /** Lines, counted from 0 within the block, whose bytes are not UTF-8: their text is approximate. */
   readonly bad: readonly number[];
 }
 
@@ -30,7 +30,7 @@ type Compression = "none" | "gzip" | "zstd";
 const startsWith = (head: Uint8Array, ...bytes: readonly number[]): boolean =>
   bytes.every((b, k) => b === -1 || head[k] === b);
 
-/** Formats that are neither text nor what their reader expects, by their first bytes. */
+/** Formats that are not text, by their first bytes. */
 const foreign: readonly (readonly [name: string, bytes: readonly number[]])[] = [
   ["a zip archive", [0x50, 0x4b, 3, 4]],
   ["compressed with bzip2", [0x42, 0x5a, 0x68]],
@@ -41,7 +41,7 @@ const foreign: readonly (readonly [name: string, bytes: readonly number[]])[] = 
   ["encoded in UTF-32", [0, 0, 0xfe, 0xff]],
 ];
 
-/** A zstd frame, or one that decompressors skip (RFC 8878): pzstd begins its files with one. */
+/** A zstd frame, or a skippable one (RFC 8878), with which pzstd begins its files. */
 const isZstd = (head: Uint8Array): boolean =>
   startsWith(head, 0x28, 0xb5, 0x2f, 0xfd) ||
   (((head[0] ?? 0) & 0xf0) === 0x50 && startsWith(head.subarray(1), 0x2a, 0x4d, 0x18));
@@ -58,11 +58,11 @@ function refuseForeign(path: string, head: Uint8Array): void {
   const found = foreign.find(([, bytes]) => startsWith(head, ...bytes));
   if (found !== undefined)
     throw new DataError(`${path} is ${found[0]}, not a text file.`, {
-      advice: found[0].includes("UTF-32") ? "Save it as UTF-8." : "Unpack it, or give it the name of what it is.",
+      advice: found[0].includes("UTF-32") ? "Save it as UTF-8." : "Unpack it, or give it the matching file extension.",
     });
 }
 
-/** The encoding of a text, by its mark or, for UTF-16, by where its zeros are; the length of the mark. */
+/** The encoding of a text, by its byte-order mark or, for UTF-16, by the positions of zeros; and the mark's length. */
 function detectEncoding(
   path: string,
   head: Uint8Array,
@@ -94,7 +94,7 @@ function detectEncoding(
   return { name: "utf-8", mark: 0 };
 }
 
-/** The first `bytes` of a file as they are on disk. */
+/** The first `bytes` of a file, undecoded. */
 function firstBytes(path: string, bytes: number): Buffer {
   const buffer = Buffer.alloc(bytes);
   const fd = openSync(path, "r");
@@ -119,7 +119,10 @@ export function requireFile(path: string, what: string): void {
   if (stat.size === 0) throw new DataError(`${what}: ${path} is empty.`);
 }
 
-/** About the first `bytes` of a file as text: decompressed, decoded, without a mark. The last line may be cut. */
+/**
+ * About the first `bytes` of a file as text: decompressed, decoded, without a byte-order mark. The last line may be cut
+ * off.
+ */
 export function readStart(path: string, bytes = 65_536, encoding: Encoding = "auto"): string {
   const raw = firstBytes(path, bytes);
   const compression = detectCompression(path, raw);
@@ -135,7 +138,7 @@ export function readStart(path: string, bytes = 65_536, encoding: Encoding = "au
   return new TextDecoder(name).decode(head.subarray(mark), { stream: true });
 }
 
-/** What can be decompressed of the beginning of a file. */
+/** As much of the beginning of a file as can be decompressed. */
 function unzstd(head: Uint8Array): Uint8Array {
   const parts: Uint8Array[] = [];
   const stream = new Decompress((part) => parts.push(part));
@@ -164,15 +167,18 @@ export async function* decompressed(path: string): AsyncGenerator<Buffer> {
     } else for await (const chunk of file) yield chunk as Buffer;
   } catch (cause) {
     if (cause instanceof DataError) throw cause;
-    throw new DataError(`${path} is damaged${compression === "none" ? "" : `: not valid ${compression} to its end`}.`, {
-      cause,
-    });
+    throw new DataError(
+      `${path} is damaged${compression === "none" ? "" : `: its ${compression} data is incomplete or invalid`}.`,
+      {
+        cause,
+      },
+    );
   } finally {
     file.destroy();
   }
 }
 
-/** A text file in pieces cut anywhere, for readers to which lines mean nothing. Throws DataError if it is not valid. */
+/** A text file in arbitrary pieces, for readers that ignore lines. Throws DataError if it is not valid. */
 export async function* textPieces(path: string, encoding: Encoding = "auto"): AsyncGenerator<string> {
   let decoder: Decoder | undefined;
   try {
@@ -192,7 +198,7 @@ export async function* textPieces(path: string, encoding: Encoding = "auto"): As
   }
 }
 
-/** A text file in blocks of whole lines (ended by \n, \r\n or \r), decompressed, decoded, without a mark. */
+/** A text file in blocks of whole lines (ended by \n, \r\n or \r), decompressed, decoded, without a byte-order mark. */
 export async function* textBlocks(path: string, encoding: Encoding = "auto"): AsyncGenerator<Block> {
   let rest: Buffer = Buffer.alloc(0);
   let decoder: { readonly name: string; readonly mark: number } | undefined;
@@ -201,7 +207,7 @@ export async function* textBlocks(path: string, encoding: Encoding = "auto"): As
     let bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
     if (decoder === undefined) {
       if (bytes.length < 1024) {
-        rest = bytes; // a stream may begin with a short piece; what is left is read after the loop
+        rest = bytes; // a stream may begin with a short piece; the rest is read after the loop
         continue;
       }
       [decoder, other, bytes] = begin(path, bytes, encoding);
@@ -237,7 +243,7 @@ function begin(
   return [found, other, bytes.subarray(found.mark)];
 }
 
-/** Where the last whole line ends. A \r at the very end may be half of a \r\n. */
+/** The end of the last whole line. A \r at the very end may be half of a \r\n. */
 function endOfLines(text: Buffer | string): number {
   const newline = text.lastIndexOf("\n") + 1;
   if (newline > 0) return newline;
@@ -262,8 +268,8 @@ function decode(bytes: Buffer): Block {
 }
 
 /**
- * Whether an uncompressed file is UTF-8 with \n alone, without a mark, quotes, blank lines or NUL, for a reader that
- * wants it simple. Runs at the speed of the disk; stops where it is not.
+ * Whether an uncompressed file is UTF-8 with only \n, without a byte-order mark, quotes, blank lines or NUL, for a
+ * simple reader. Runs at the speed of the disk; stops at the first exception.
  */
 export function isPlainText(path: string): boolean {
   const buffer = Buffer.alloc(4 * 2 ** 20);
@@ -276,7 +282,7 @@ export function isPlainText(path: string): boolean {
       const lines = bytes.subarray(0, read === 0 ? bytes.length : bytes.lastIndexOf(10) + 1);
       if (lines.length === 0 && read > 0 && bytes.length === buffer.length) return false; // a very long line
       const begin = lines[0];
-      if (begin === 10 || begin === 0xef) return false; // a blank line, a mark
+      if (begin === 10 || begin === 0xef) return false; // a blank line or a byte-order mark
       if (lines.includes(13) || lines.includes(34) || lines.includes(0) || lines.includes("\n\n")) return false;
       if (!isUtf8(lines)) return false;
       if (read === 0) return true;

@@ -1,5 +1,5 @@
 /**
- * What every later room knows about data. Items and users are addressed by row number (dense, from 0); the caller's
+ * The data types that all later folders use. Items and users are addressed by row number (dense, from 0); the caller's
  * own ids appear only at the edges and never reach a model.
  */
 import type { ItemId, UserId } from "../core/ids.ts";
@@ -14,29 +14,29 @@ export interface Item {
   readonly description: string;
 }
 
-/** One user's interactions in time order; ties are broken by a hash of user and item, which no model can learn. */
+/** One user's interactions in time order; ties are broken by a hash of user and item, which a model cannot learn. */
 export interface UserSequence {
   readonly user: UserId;
   /** Item rows, oldest first. */
   readonly items: Int32Array;
-  /** Seconds, or positions where the data has no clock; non-decreasing. */
+  /** Seconds, or positions if the data has no timestamps; non-decreasing. */
   readonly times: Float64Array;
 }
 
 /**
  * Slates that an incumbent ranker showed, by user row and time, flat: slate k is entries starts[k] … starts[k + 1] of
- * items, scores and labels. Every slate has two candidates or more and two different labels or more.
+ * items, scores and labels. Every slate has at least two candidates and at least two different labels.
  */
 export interface Impressions {
   /** User row of each slate. */
   readonly users: Int32Array;
   /** Seconds. */
   readonly times: Float64Array;
-  /** One longer than `users`. */
+  /** One entry more than `users`. */
   readonly starts: Int32Array;
   /** Item rows in the incumbent's order; distinct within a slate. */
   readonly items: Int32Array;
-  /** The incumbent's scores, or -rank where none were logged. */
+  /** The incumbent's scores, or -rank if none were logged. */
   readonly scores: Float64Array;
   /** Relevance, ≥ 0; 0 = shown and not wanted. */
   readonly labels: Float64Array;
@@ -47,7 +47,7 @@ export interface Dataset {
   readonly items: readonly Item[];
   /** Index = user row. */
   readonly sequences: readonly UserSequence[];
-  /** Where the source is a log of slates. */
+  /** Present if the source is a log of slates. */
   readonly impressions?: Impressions;
   /** SHA-256 over sources and the settings that shaped them. */
   readonly hash: string;
@@ -69,17 +69,17 @@ export interface DatasetStats {
   readonly lengthMax: number;
   /** False when times are only positions: no global-time split, no recency. */
   readonly hasClock?: boolean;
-  /** Where the source is a log of slates: how many are left of those read, and why the others are not. */
+  /** Present if the source is a log of slates: how many were read and kept, and why others were dropped. */
   readonly impressions?: {
     readonly read: number;
     readonly slates: number;
     readonly candidates: number;
     /** Slates left out, by reason. */
     readonly dropped: Readonly<Record<string, number>>;
-    /** Candidates taken out of their slates: unknown to the item file. */
+    /** Candidates removed from slates: missing from the item file. */
     readonly unknownCandidates: number;
   };
-  /** Choices the adapter made that the user should know of. */
+  /** Choices made by the adapter that the user should know about. */
   readonly notes?: readonly string[];
 }
 
@@ -88,7 +88,7 @@ export interface DatasetStats {
  *   midtrain    the language model and the pre-ranker may learn from these
  *   rerank      training slates for SFT and RL: out of sample for both of them
  *   validation  calibration and model selection
- *   test        looked at once, at the end
+ *   test        used once, at the end
  */
 export const segments = ["midtrain", "rerank", "validation", "test"] as const;
 export type Segment = (typeof segments)[number];
@@ -103,7 +103,7 @@ export interface UserSplit {
 
 export interface SplitDataset {
   readonly dataset: Dataset;
-  /** Seconds at which rerank, validation and test begin, where the split is by global time. */
+  /** Times in seconds at which rerank, validation and test begin, if the split is by global time. */
   readonly cuts?: readonly [rerank: number, validation: number, test: number];
   /** Index = user row. */
   readonly splits: readonly UserSplit[];

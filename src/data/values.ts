@@ -1,19 +1,20 @@
 /**
- * The one path from a value of any reader (text of a cell, JSON, Python literal, Parquet) to an id, a text or a list. Its twin
- * for whole columns is SQL (`idSql`, `isNoIdSql`, `plainColumnSql`); a property test holds the two together.
+ * Converts a value of any reader (text of a cell, JSON, Python literal, Parquet) to an id, a text or a list. The same
+ * rules exist for whole columns in SQL (`idSql`, `isNoIdSql`, `plainColumnSql`); a property test checks that both
+ * agree.
  */
 import { parsePythonLiteral } from "./adapters/python-literal.ts";
 import { sqlText } from "./duck.ts";
 import { parseJson } from "./records.ts";
 
-/** What programs write where they mean that there is nothing. */
+/** Words that programs write for missing values. */
 const nothing = ["nan", "NaN", "NAN", "null", "NULL", "Null", "None", "\\N", "<NA>", "NaT"];
 const isNothing = new Set(nothing);
-/** Around an id none of these means anything. */
+/** Characters stripped from both ends of an id. */
 const blank = " \t\n\r\u00a0\u2000\u2002\u2003\u2009\u200b\u3000\ufeff";
 const outerBlank = new RegExp(`^[${blank}]+|[${blank}]+$`, "g");
 
-/** An id as text: outer blanks gone, composed (NFC); undefined where there is none. */
+/** An id as text: trimmed, composed (NFC); undefined if missing. */
 export function readId(value: unknown): string | undefined {
   const plain = unwrapped(value);
   if (typeof plain === "string") {
@@ -26,18 +27,24 @@ export function readId(value: unknown): string | undefined {
 
 const trimmed = (text: string): string => text.replace(outerBlank, "");
 
-/** SQL: the id in the VARCHAR `x`, "" and words for nothing included. Most are ASCII without blanks and stay as they are. */
+/**
+ * SQL: the id in the VARCHAR `x`, including "" and words for missing values. Most are ASCII without blanks: unchanged.
+ */
 export const idSql = (x: string): string =>
   `CASE WHEN strlen(${x}) = length(${x}) AND ${x} >= '!' AND ${[" ", "\t", "\n", "\r"]
     .map((b) => `NOT suffix(${x}, ${sqlText(b)})`)
     .join(" AND ")} THEN ${x} ELSE nfc_normalize(trim(${x}, ${sqlText(blank)})) END`;
-/** SQL: whether an id of idSql is none. */
+/** SQL: whether an id of idSql is missing. */
 export const isNoIdSql = (x: string): string =>
   `(${x} IS NULL OR (strlen(${x}) <= 4 AND ${x} IN ('', ${nothing.map(sqlText).join(", ")})))`;
 
-/** Whole numbers that went through floating point: 101.0 is 101, if all ids of a column look so. SQL: whether they do. */
+/**
+ * Whole numbers that went through floating point: 101.0 is 101, if all ids of a column have this form. SQL: whether
+ * they do.
+ */
 export const areFloatsSql = (x: string): string =>
-  `(coalesce(bool_or(suffix(${x}, '.0')), false) AND coalesce(bool_and(regexp_full_match(${x}, '-?\\d+(\\.0+)?')), false))`;
+  `(coalesce(bool_or(suffix(${x}, '.0')), false) AND coalesce(bool_and(regexp_full_match(${x}, '-?\\d+(\\.0+)?')), ` +
+  `false))`;
 export const withoutZerosSql = (x: string): string => `split_part(${x}, '.', 1)`;
 
 /** MongoDB's extended JSON: {"$oid": "..."}, {"$numberLong": "..."}, {"$date": ...}. */
@@ -48,7 +55,7 @@ function unwrapped(value: unknown): unknown {
   return entries.length === 1 && key.startsWith("$") ? unwrapped(inner) : value;
 }
 
-/** Text of a value: of lists, their texts with spaces; of objects, those of their values; "" where there is none. */
+/** Text of a value: lists as their texts joined by spaces; objects as the texts of their values; "" if missing. */
 export function toText(value: unknown): string {
   const plain = unwrapped(quotedList(value));
   if (typeof plain === "string") return isNothing.has(plain) ? "" : plain.trim();
@@ -62,7 +69,7 @@ export function toText(value: unknown): string {
     .join(" ");
 }
 
-/** A list, however it is written: nested lists are flattened, strings split, objects named; duplicates and blanks go. */
+/** A list in any notation: nested lists are flattened, strings split, objects named; duplicates and blanks dropped. */
 export function splitList(value: unknown, separator: string): string[] {
   const flat = (v: unknown): string[] => {
     const plain = unwrapped(anyList(v));
@@ -75,7 +82,7 @@ export function splitList(value: unknown, separator: string): string[] {
   );
 }
 
-/** What an element of a list of objects is called: {"id": 16, "name": "Animation"}. */
+/** The name of an object in a list: {"id": 16, "name": "Animation"}. */
 function nameElement(element: object): unknown {
   const entries = Object.entries(element);
   for (const key of ["name", "title", "label", "value", "category", "tag", "text"]) {
@@ -85,7 +92,7 @@ function nameElement(element: object): unknown {
   return entries.map(([, v]) => v);
 }
 
-/** A text that is a list of texts in JSON, Python or NumPy, as that list; anything else as it is. */
+/** Parses a text that is a list of texts in JSON, Python or NumPy; returns anything else unchanged. */
 function quotedList(value: unknown): unknown {
   if (typeof value !== "string" || !/^\s*\[\s*["'u{].*\]\s*$/s.test(value)) return value;
   return firstParse(value.trim(), [parseJson, parsePythonLiteral, quotedWords]) ?? value;
@@ -95,7 +102,7 @@ function quotedList(value: unknown): unknown {
 function anyList(value: unknown): unknown {
   if (typeof value !== "string" || !/^\s*(\[.*\]|\(.*,.*\)|\{.*\})\s*$/s.test(value)) return value;
   const text = value.trim();
-  const list = text.startsWith("{") ? `[${text.slice(1, -1)}]` : text; // a set of Python, an array of Postgres
+  const list = text.startsWith("{") ? `[${text.slice(1, -1)}]` : text; // a Python set or a Postgres array
   const parsers = [parseJson, parsePythonLiteral, quotedWords, bareWords];
   return firstParse(text, parsers) ?? (list === text ? undefined : firstParse(list, parsers)) ?? value;
 }
@@ -106,7 +113,7 @@ function firstParse(text: string, parsers: readonly ((text: string) => unknown)[
       const found = parse(text);
       if (typeof found === "object" && found !== null) return found;
     } catch {
-      // a text in brackets, or written in another way
+      // a text in brackets, or another notation
     }
   return undefined;
 }

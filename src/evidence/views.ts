@@ -10,8 +10,8 @@
  * same way.
  *
  *   refit         through the validation segment instead; validation slates are then treated like training slates
- *   global time   no statistics from after a slate's segment begins: training slates see the others through the mid-training
- *                 segment, validation slates all users through the re-rank segment
+ *   global time   no statistics from after a slate's segment begins: training slates see the others through the
+ *                 mid-training segment, validation slates all users through the re-rank segment
  */
 import { unitHash } from "../core/rng.ts";
 import { allowedFor, checkHeldOut, checkTrainingView } from "../data/leakage.ts";

@@ -7,8 +7,8 @@
  *   weights      full: 4P.  LoRA: B (P - rows of codes) + 4T
  *   gradients    4T; twice where a step accumulates over several calls, each of which can be undone
  *   optimizer    8T (two moments)
- *   activations  tokens of a micro-batch x what a block keeps for its backward pass, x blocks; with checkpointing one block
- *                and the blocks' inputs
+ *   activations  tokens of a micro-batch x what a block keeps for its backward pass, x blocks; with checkpointing one
+ *                block and the blocks' inputs
  *   logits       a chunk of rows x vocabulary, four float32 copies; full: and the output layer's gradient
  *   cache        keys and values of the sampled tokens, and the first logits
  */

@@ -121,8 +121,8 @@ export function midtrainTokens(config: Config, size: DataSize): number {
 }
 
 /**
- * Tokens of the refits: each stage's model once for validation, and again for test if it got weight, which about half do.
- * With leave-one-out nearly every window ends in a new item; otherwise a window's share of a segment does.
+ * Tokens of the refits: each stage's model once for validation, and again for test if it got weight, which about half
+ * do. With leave-one-out nearly every window ends in a new item; otherwise a window's share of a segment does.
  */
 function refitTokens(config: Config, size: DataSize): number {
   const { refit, midtrain, sid, data, rl } = config;

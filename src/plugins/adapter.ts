@@ -1,4 +1,4 @@
-/** The reader of a source that a recipe names: opened, and held to what a reader is. */
+/** The data adapter that a recipe names: opened, and checked against the adapter contract. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,7 +19,7 @@ const contract = z.union([z.looseObject({ read: isFunction }), z.looseObject({ l
 });
 const sourceShape = z.looseObject({ interactions: z.unknown().refine(isIterable, "it must be iterable") });
 const reportShape = z.looseObject({
-  files: z.array(z.string()).min(1, "the files it read, whose content tells the data from others"),
+  files: z.array(z.string()).min(1, "the files it read (their content identifies the data)"),
   rowsRead: z.number(),
   hasItems: z.boolean(),
   hasClock: z.boolean(),
@@ -35,7 +35,7 @@ export interface OpenAdapter {
   readonly options: ModuleOptions;
 }
 
-/** Undefined where the recipe names none. */
+/** Undefined if the recipe names none. */
 export async function openAdapter(around: Surroundings): Promise<OpenAdapter | undefined> {
   const [plugin] = pluginsAt(around.config, "adapter");
   if (plugin === undefined) return undefined;
@@ -46,7 +46,7 @@ export async function openAdapter(around: Surroundings): Promise<OpenAdapter | u
   });
   if (opened.kind === "remote") {
     const { python } = opened;
-    if (!python) throw pluginMisfit(plugin, "a source is read by a script or by Python, not over HTTP");
+    if (!python) throw pluginMisfit(plugin, "an adapter must be a script or a Python function, not an HTTP address");
     return {
       identity: opened.identity,
       options: options(async (duck, quarantine) => {
@@ -89,10 +89,10 @@ async function guard<T>(plugin: NamedPlugin, work: () => T | Promise<T>): Promis
   }
 }
 
-/** Records that are waited for together. */
+/** Records awaited together. */
 const batch = 1000;
 
-/** Every batch of records within the module's time. */
+/** Each batch of records must arrive within the module's time limit. */
 const takeWithin = (plugin: NamedPlugin): TakeRecords =>
   async function* take<T>(source: Iterable<T> | AsyncIterable<T>): AsyncGenerator<readonly T[]> {
     const records = source as Partial<Iterable<T> & AsyncIterable<T>>;

@@ -1,6 +1,6 @@
 /**
- * Holds a module to its contract: when it is opened, what it must have; at every call, what it may return. Whatever it does
- * otherwise becomes an error that names the module, the slate and the value.
+ * Checks a module against its contract: its functions when it is opened, its return values at every call. A violation
+ * becomes an error that names the module, the slate and the value.
  */
 import { z } from "zod";
 import { Gr2Error } from "../core/errors.ts";
@@ -10,20 +10,20 @@ import { type NamedPlugin, pluginFault, pluginMisfit } from "./named.ts";
 import { describeThrown, type OpenModule } from "./open.ts";
 import type { Question } from "./pack.ts";
 
-/** Of functions: what they take and return is checked when they are called. */
+/** Checks only that it is a function; arguments and results are checked at each call. */
 export const isFunction = z.custom<(...args: never[]) => unknown>((value) => typeof value === "function", {
   error: "it must be a function",
 });
 
-/** What an open module is asked with, already bounded in time. */
+/** Calls an open module; each call has the module's time limit. */
 export interface Asked<Q> {
   readonly ask: (questions: readonly Q[]) => Promise<unknown>;
-  /** Whether it can be asked again after a call that took too long. */
+  /** Whether it can be called again after a call that timed out. */
   readonly again: boolean;
 }
 
 /**
- * The function of a script's object, or the remote function itself.
+ * The named function of a script's object, or the remote function itself.
  * @param expected in words: "a reward, {score(answers)}"
  */
 export function openFunction<Q extends Question>(
@@ -41,7 +41,7 @@ export function openFunction<Q extends Question>(
   };
 }
 
-/** The value itself, not a copy: it may be an instance of a class. Throws ConfigError that says what is missing. */
+/** Returns the value itself, not a copy: it may be a class instance. Throws ConfigError naming what is missing. */
 export function checkShape<T>(shape: z.ZodType<T>, value: unknown, plugin: NamedPlugin, expected: string): T {
   const parsed = shape.safeParse(value);
   if (parsed.success) return value as T;
@@ -51,16 +51,16 @@ export function checkShape<T>(shape: z.ZodType<T>, value: unknown, plugin: Named
   throw pluginMisfit(plugin, `it is not ${expected}: ${problems.join("; ")}`);
 }
 
-/** What is asked about, for messages. */
+/** How questions appear in messages, and how their results are checked. */
 export interface About<Q> {
   readonly getSlate: (question: Q) => string;
-  /** What else tells a question from others: "order 2,0,1". */
+  /** What distinguishes the question from others on the slate: "order 2,0,1". */
   readonly describe?: (question: Q) => string;
-  /** What is wrong with a value in its place, in words; undefined: nothing. */
+  /** What is wrong with the value, in words; undefined if nothing. */
   readonly findFault: (value: unknown, question: Q) => string | undefined;
 }
 
-/** Asks, and returns one value a question, each without fault. Throws RunError. */
+/** Calls the module and returns one checked value per question. Throws RunError. */
 export async function askChecked<Q>(
   plugin: NamedPlugin,
   { ask, again }: Asked<Q>,
@@ -77,12 +77,19 @@ export async function askChecked<Q>(
     const culprit = hopeless ? undefined : await findCulprit(ask, questions);
     const thrown = culprit?.thrown ?? e;
     const of = culprit?.question ?? (questions.length === 1 ? questions[0] : undefined);
-    throw pluginFault(plugin, `${describeThrown(thrown, plugin)}, asked about ${name(of, questions, about)}`, thrown);
+    throw pluginFault(
+      plugin,
+      `${describeThrown(thrown, plugin)} when asked about ${name(of, questions, about)}`,
+      thrown,
+    );
   }
   if (!Array.isArray(values))
     throw pluginFault(plugin, `returned ${show(values)}, not a list with an entry for each of ${questions.length}`);
   if (values.length !== questions.length)
-    throw pluginFault(plugin, `returned ${values.length} entries, asked about ${name(undefined, questions, about)}`);
+    throw pluginFault(
+      plugin,
+      `returned ${values.length} entries when asked about ${name(undefined, questions, about)}`,
+    );
   for (const [i, value] of values.entries()) {
     const question = questions[i] as Q;
     const fault = about.findFault(value, question);
@@ -92,7 +99,7 @@ export async function askChecked<Q>(
   return values;
 }
 
-/** The first question that fails alone; undefined: none does. */
+/** The first question that fails on its own; undefined if none does. */
 async function findCulprit<Q>(
   ask: Asked<Q>["ask"],
   questions: readonly Q[],
@@ -112,10 +119,13 @@ function name<Q>(one: Q | undefined, all: readonly Q[], { getSlate, describe }: 
   if (one !== undefined) return `slate ${getSlate(one)}${describe ? ` (${describe(one)})` : ""}`;
   const slates = [...new Set(all.map(getSlate))];
   const named = slates.slice(0, 3).join(", ");
-  return `${all.length} together, of ${slates.length === 1 ? "slate" : "the slates"} ${named}${slates.length > 3 ? ", …" : ""}`;
+  return (
+    `${all.length} questions on ${slates.length === 1 ? "slate" : "slates"} ` +
+    `${named}${slates.length > 3 ? ", …" : ""}`
+  );
 }
 
-/** A value in a message: short, and NaN and functions as such. */
+/** A value as shown in a message: shortened; NaN and functions are named. */
 export function show(value: unknown): string {
   if (typeof value === "number" || value === undefined) return String(value);
   if (typeof value === "function") return "a function";

@@ -1,4 +1,4 @@
-/** Metrics and baselines that a recipe names: opened, and held to what they are. */
+/** Metrics and baselines that a recipe names: opened, and checked against their contracts. */
 import type { SlateItems } from "../data/slate-items.ts";
 import type { OrderedSlate } from "../eval/brought.ts";
 import type { PluginPoint } from "../run/stage.ts";
@@ -8,14 +8,16 @@ import { pluginsAt } from "./named.ts";
 import { openModule, type Surroundings } from "./open.ts";
 import type { Question } from "./pack.ts";
 
-/** Of a module: its name in the recipe, and one checked value a question. Throws RunError. */
+/**
+ * An open module: its name in the recipe, and a call that returns one checked value per question or throws RunError.
+ */
 export interface OpenScorer<Q, R> {
   readonly name: string;
   readonly identity: PluginIdentity;
   ask(questions: readonly Q[]): Promise<readonly R[]>;
 }
 
-/** Slates a call at most. */
+/** Maximum slates per call. */
 const batch = 512;
 
 export const openMetrics = (around: Surroundings): Promise<readonly OpenScorer<OrderedSlate, number>[]> =>
@@ -31,7 +33,7 @@ export const openBaselines = (around: Surroundings): Promise<readonly OpenScorer
     findFault: (value, { candidates }) =>
       Array.isArray(value) && value.length === candidates.length && value.every(Number.isFinite)
         ? undefined
-        : `expected ${candidates.length} finite numbers, one a candidate`,
+        : `expected ${candidates.length} finite numbers, one per candidate`,
   });
 
 function openAll<Q extends Question, R>(

@@ -1,8 +1,9 @@
 /**
- * A module behind an address: one POST a call, JSON both ways.
+ * A module served over HTTP: one POST per call, JSON both ways.
  *
- *   {slates: [{id, history, candidates, scores, labels?}], asked: [[slate, mode, order, reasoning] | slate], options, version}
- *   -> a list with one entry a question, as a Python function returns it
+ *   {slates: [{id, history, candidates, scores, labels?}], asked: [[slate, mode, order, reasoning] | slate], options,
+ * version}
+ *   -> a list with one entry per question, as a Python function would return it
  */
 import { InterruptedError } from "../core/errors.ts";
 import { Overdue } from "./limits.ts";
@@ -12,7 +13,7 @@ import { packAnswers, type Question } from "./pack.ts";
 const tries = 3;
 const pauseMs = 500;
 
-/** Tries again after 429, 5xx and broken connections. Throws Overdue, or an Error that says what came back. */
+/** Retries after 429, 5xx and broken connections. Throws Overdue, or an Error that describes the response. */
 export async function askHttp(
   { module, options, version, timeoutSeconds }: NamedPlugin,
   questions: readonly Question[],
@@ -40,7 +41,7 @@ export async function askHttp(
       if (signal?.aborted) throw new InterruptedError();
       if (late.aborted) throw new Overdue(timeoutSeconds);
       if (e instanceof Refused) throw e;
-      if (e instanceof SyntaxError) throw new Refused("answered with something that is not JSON");
+      if (e instanceof SyntaxError) throw new Refused("answered with invalid JSON");
       const cause = (e as { cause?: { code?: string } }).cause?.code;
       problem = `cannot be reached${cause ? ` (${cause})` : ""}`;
     }
@@ -49,8 +50,8 @@ export async function askHttp(
   }
 }
 
-/** What an address answered instead of values. */
+/** The address answered with something other than values. */
 export class Refused extends Error {}
 
-/** Nobody answers: asking about single questions would not either. */
+/** The address does not answer: retrying single questions would not help. */
 export class Unreachable extends Refused {}

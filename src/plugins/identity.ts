@@ -1,7 +1,8 @@
 /**
- * What a module's results depend on, for the key of its stage and for the manifest: the bytes of its file and of all it
- * imports by a relative path, in either language, and the versions of the packages it imports. Code that is elsewhere has
- * the version that the recipe declares. Files that a module reads at run time are not seen: their version is declared too.
+ * What a module's results depend on, for its stage's key and the manifest: the bytes of its file and of everything it
+ * imports by relative path, in either language, and the versions of the packages it imports. Code on another machine
+ * has the version that the recipe declares. Files that a module reads at run time are not seen: declare a version for
+ * them.
  */
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { builtinModules } from "node:module";
@@ -15,15 +16,15 @@ export interface PluginIdentity {
   readonly setting: string;
   readonly module: string;
   readonly version: string;
-  /** Of its files and packages; "" where its code is elsewhere. */
+  /** Hash of its files and packages; "" if its code runs elsewhere. */
   readonly sha256: string;
   /** Relative to the module's folder. */
   readonly files: readonly string[];
-  /** Versions by name. */
+  /** Package versions by name. */
   readonly packages: Readonly<Record<string, string>>;
 }
 
-/** @param packages of a Python module, as its interpreter knows them */
+/** @param packages of a Python module, as its interpreter reports them */
 export function identify(plugin: NamedPlugin, packages: Readonly<Record<string, string>> = {}): PluginIdentity {
   const { setting, module, version } = plugin;
   const file = findFile(module);
@@ -39,14 +40,14 @@ export function identify(plugin: NamedPlugin, packages: Readonly<Record<string, 
   return { setting, module: basename(module), version, sha256: hash, files, packages: versions };
 }
 
-/** Throws ConfigError if there is no such file. */
+/** Throws ConfigError if its file does not exist. */
 export function requireFile(plugin: NamedPlugin): void {
   const file = findFile(plugin.module);
   if (file !== undefined && !statSync(file, { throwIfNoEntry: false })?.isFile())
-    throw pluginMisfit(plugin, "there is no such file");
+    throw pluginMisfit(plugin, "file not found");
 }
 
-/** Files of a module and what it imports, sorted. */
+/** Files of a module and of what it imports, sorted. */
 function followImports(entry: string, importedBy: (file: string) => string[]): string[] {
   const found = new Set<string>();
   const queue = [entry];
@@ -67,9 +68,9 @@ function findImports(file: string): string[] {
 
 const isFile = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isFile() === true;
 
-/** "./a", "./a.js" for a.ts, "./folder": what a bundler or tsx would take. */
+/** "./a", "./a.js" for a.ts, "./folder": what a bundler or tsx would resolve. */
 function localFiles(file: string): string[] {
-  if (!/\.[cm]?[jt]sx?$/.test(file)) return []; // data that is imported: JSON
+  if (!/\.[cm]?[jt]sx?$/.test(file)) return []; // imported data: JSON
   return findImports(file)
     .filter((s) => s.startsWith("."))
     .flatMap((s) => {
@@ -80,7 +81,7 @@ function localFiles(file: string): string[] {
     });
 }
 
-/** Modules beside a Python file, and packages of such. */
+/** Modules in the folder of a Python file, and packages there. */
 function localModules(file: string): string[] {
   const code = readFileSync(file, "utf8");
   const folder = dirname(file);
@@ -102,7 +103,7 @@ function localModules(file: string): string[] {
     });
 }
 
-/** Versions of the packages that scripts import; "?" where none is found. */
+/** Versions of the packages that scripts import; "?" if none is found. */
 function findPackages(files: readonly string[]): Record<string, string> {
   const out: Record<string, string> = {};
   for (const file of files) {

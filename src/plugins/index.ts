@@ -1,4 +1,7 @@
-/** `gr2/plugins`: the types of what a user brings, and pure functions that are of use there. docs/plugins.md explains each. */
+/**
+ * `gr2/plugins`: the types that a user's modules implement, and pure functions useful there. docs/plugins.md explains
+ * each.
+ */
 export type {
   Adapter,
   BroughtInteraction,

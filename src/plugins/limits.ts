@@ -1,7 +1,7 @@
-/** Calls a user's code for so long and no longer, also where it never gives the thread back. */
+/** Calls a user's code with a time limit, even if the code never yields the thread. */
 import { Script } from "node:vm";
 
-/** A call that took longer than it may. */
+/** A call that exceeded its time limit. */
 export class Overdue extends Error {
   constructor(seconds: number) {
     super(`gave no answer within ${seconds} s`);
@@ -10,7 +10,7 @@ export class Overdue extends Error {
 
 const slot = Symbol.for("gr2.plugin.call");
 const holder = globalThis as { [slot]?: () => unknown };
-// V8 ends what a script calls when its time is over; a plain call could not be stopped.
+// V8 stops what a script calls when the timeout expires; a plain call could not be stopped.
 const script = new Script("globalThis[Symbol.for('gr2.plugin.call')]()");
 
 /** @throws Overdue, or what `work` throws */

@@ -1,13 +1,13 @@
-/** The modules that a recipe names, point by point, with their settings. */
+/** The modules that a recipe names at each extension point, with their settings. */
 import { isAddress } from "../config/paths.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError, RunError } from "../core/errors.ts";
 import type { PluginPoint } from "../run/stage.ts";
 
 export interface NamedPlugin {
-  /** Where the recipe names it: "rl.reward". */
+  /** The setting that names it: "rl.reward". */
   readonly setting: string;
-  /** Absolute path, with the function's name where it is Python; or an address. */
+  /** Absolute path, with the function's name if it is Python; or an address. */
   readonly module: string;
   readonly version: string;
   readonly options: Readonly<Record<string, unknown>>;
@@ -24,9 +24,10 @@ export function findLanguage({ module, setting }: Pick<NamedPlugin, "module" | "
   if (/\.[cm]?[jt]s$/.test(module)) return "script";
   throw new ConfigError(
     module.endsWith(".py")
-      ? `${setting}.module = ${module}: which function of it?`
-      : `${setting}.module = ${module}: neither a .ts, .mts, .js, .mjs or .cjs file, nor FILE.py:FUNCTION, nor http(s)://`,
-    { advice: "For example ./mine.ts or ./mine.py:score (docs/plugins.md)." },
+      ? `${setting}.module = ${module}: the name of the Python function is missing`
+      : `${setting}.module = ${module}: ` +
+          `neither a .ts, .mts, .js, .mjs or .cjs file, nor FILE.py:FUNCTION, nor http(s)://`,
+    { advice: "Write, for example, ./mine.ts or ./mine.py:score (docs/plugins.md)." },
   );
 }
 
@@ -40,7 +41,7 @@ export function splitPython(module: string): { readonly file: string; readonly n
 export const findFile = (module: string): string | undefined =>
   isAddress(module) ? undefined : (splitPython(module)?.file ?? module);
 
-/** Those of one point; none where the recipe names none. */
+/** The modules at one extension point; empty if the recipe names none. */
 export function pluginsAt(config: Config, point: PluginPoint): readonly NamedPlugin[] {
   const one = (setting: string, settings: Omit<NamedPlugin, "setting">): NamedPlugin[] =>
     settings.module === "" ? [] : [pick(setting, settings)];
@@ -66,13 +67,13 @@ const pick = (setting: string, s: Omit<NamedPlugin, "setting">): NamedPlugin => 
   ...{ setting, module: s.module, version: s.version, options: s.options, timeoutSeconds: s.timeoutSeconds },
 });
 
-/** A fault of a module while it works: names the setting and the module. */
+/** A module failed while running: names the setting and the module. */
 export const pluginFault = (plugin: NamedPlugin, what: string, cause?: unknown): RunError =>
   new RunError(`${plugin.setting}: ${plugin.module} ${what}`, {
     cause,
-    advice: "What is finished is kept: mend the module and give the same command again.",
+    advice: "Finished work is kept: fix the module and run the same command again.",
   });
 
-/** A module that is not what its point needs. */
+/** A module that does not fit its extension point. */
 export const pluginMisfit = (plugin: NamedPlugin, what: string, cause?: unknown): ConfigError =>
   new ConfigError(`${plugin.setting}.module = ${plugin.module}: ${what}`, { cause, advice: "See docs/plugins.md." });

@@ -1,4 +1,4 @@
-/** Opens a module whatever it is written in: a script's default export, or somebody to ask with JSON. */
+/** Opens a module in any language: a script's default export, or a remote function called with JSON. */
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { Config } from "../config/schema.ts";
@@ -12,29 +12,29 @@ import { packAnswers, type Question } from "./pack.ts";
 import { PythonRaised, pythonHost } from "./python.ts";
 import type { PluginSetup } from "./setup.ts";
 
-/** What a module is opened with. */
+/** The context in which a module is opened. */
 export interface Surroundings {
   readonly config: Config;
-  /** Items that slates may name. */
+  /** Items that slates may refer to. */
   readonly items: readonly Item[];
   readonly signal?: AbortSignal;
-  /** Receives what Python prints, where it does not run yet. */
+  /** Receives what Python prints, unless Python is already running. */
   readonly logPath?: string;
 }
 
 export type OpenModule = { readonly identity: PluginIdentity } & (
   | {
       readonly kind: "script";
-      /** Its default export, or what that makes of the options where it is a function. */
+      /** Its default export; if that is a function, its result for the options. */
       readonly value: unknown;
     }
   | {
       readonly kind: "remote";
-      /** One reply a question, in their order, unchecked. */
+      /** One reply per question, in their order, unchecked. */
       readonly ask: (questions: readonly Question[]) => Promise<unknown>;
-      /** Of Python: its other functions, within the same time. */
+      /** Python only: calls its other functions, with the same time limit. */
       readonly python?: (fn: "fit" | "rank" | "read", request: Readonly<Record<string, unknown>>) => Promise<unknown>;
-      /** Of Python: what requests call the items by. */
+      /** Python only: the key by which requests refer to the items. */
       readonly knowItems?: () => Promise<number>;
     }
 );
@@ -49,10 +49,7 @@ export async function openModule(plugin: NamedPlugin, around: Surroundings): Pro
       return openPython(plugin, around);
     case "http":
       if (plugin.version === "")
-        throw pluginMisfit(
-          plugin,
-          "its code is elsewhere and cannot be hashed: say which version answers (version: …)",
-        );
+        throw pluginMisfit(plugin, "its code runs elsewhere and cannot be hashed: declare its version (version: …)");
       return {
         kind: "remote",
         identity: identify(plugin),
@@ -103,7 +100,7 @@ async function openPython(plugin: NamedPlugin, { config, items, logPath }: Surro
     try {
       return await callWithin(plugin.timeoutSeconds, work);
     } catch (e) {
-      if (e instanceof Overdue) stuck = true; // the call goes on and nothing can end it but the process
+      if (e instanceof Overdue) stuck = true; // the call keeps running and only ending the process stops it
       throw e;
     }
   };

@@ -1,8 +1,8 @@
-/** Questions about slates as JSON: every slate once, items by row where the other end has the catalogue. */
+/** Questions about slates as JSON: each slate once, items by row if the receiver has the catalogue. */
 import type { LabelledSlate, SlateItems } from "../data/slate-items.ts";
 import type { Item } from "../data/types.ts";
 
-/** A slate, or an order of one. Labels go along only where the slate has them. */
+/** A slate, or an order of one. Labels are included only if the slate has them. */
 export type Question =
   | SlateItems
   | {
@@ -11,12 +11,12 @@ export type Question =
       readonly mode?: string;
       readonly reasoning?: string;
     }
-  /** A teacher's. */
+  /** Asked of a teacher. */
   | { readonly slate: SlateItems; readonly hint: number | null; readonly attempt: number };
 
 export interface Packed {
   readonly slates: readonly unknown[];
-  /** Index of the slate; where it is asked about an order with mode, order and reasoning, a teacher with hint and attempt. */
+  /** Index of the slate; with mode, order and reasoning for an order, with hint and attempt for a teacher. */
   readonly asked: readonly (
     | number
     | readonly [slate: number, mode: string, order: readonly number[], reasoning: string]
@@ -26,7 +26,7 @@ export interface Packed {
 
 const rowsByCatalogue = new WeakMap<readonly Item[], ReadonlyMap<Item, number>>();
 
-/** @param items the catalogue at the other end; others are written out */
+/** @param items the receiver's catalogue; other items are sent in full */
 export function packAnswers(questions: readonly Question[], items: readonly Item[] = []): Packed {
   let rows = rowsByCatalogue.get(items);
   if (!rows) {

@@ -1,4 +1,6 @@
-/** Opens every module that a recipe names before anything is computed, and says what stages depend on by them. */
+/**
+ * Opens every module that a recipe names before anything is computed, and adds their identities to the stages' keys.
+ */
 import { hashJson } from "../core/hash.ts";
 import type { Manifest } from "../run/manifest.ts";
 import type { PluginPoint } from "../run/stage.ts";
@@ -11,7 +13,7 @@ import { openPreRanker } from "./prerank.ts";
 import { openReward } from "./reward.ts";
 import { openTeacher } from "./teacher.ts";
 
-/** How a point's modules are opened and held to their contract. */
+/** Opens the modules of an extension point and checks them against its contract. */
 const openers: Readonly<Record<PluginPoint, (around: Surroundings) => Promise<readonly PluginIdentity[]>>> = {
   adapter: async (around) => list(await openAdapter(around)),
   prerank: async (around) => list(await openPreRanker(around, "")),
@@ -29,7 +31,7 @@ const list = (opened: { readonly identity: PluginIdentity } | undefined): readon
 
 export type Prepared = Readonly<Record<PluginPoint, readonly PluginIdentity[]>>;
 
-/** Throws ConfigError for the first module that is not what its point needs. */
+/** Throws ConfigError for the first module that does not fit its extension point. */
 export async function preparePlugins(around: Omit<Surroundings, "items">): Promise<Prepared> {
   const prepared: Record<string, readonly PluginIdentity[]> = {};
   for (const [point, open] of Object.entries(openers))
@@ -38,7 +40,7 @@ export async function preparePlugins(around: Omit<Surroundings, "items">): Promi
   return prepared as Prepared;
 }
 
-/** What the key of a stage that uses these points holds, by setting. */
+/** What these extension points add to a stage's key, by setting. */
 export const pluginInputs = (prepared: Prepared, points: readonly PluginPoint[]): Record<string, string> =>
   Object.fromEntries(
     points.flatMap((point) =>

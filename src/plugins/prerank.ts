@@ -1,4 +1,4 @@
-/** A pre-ranker that a recipe names: fitted as ours are, and every list it gives held to what a list is. */
+/** A pre-ranker that a recipe names: fitted like the built-in ones; every list it returns is checked. */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,7 +28,7 @@ const fittedShape = z.looseObject({
   parameters: z.number().optional(),
 });
 
-/** Undefined where the recipe names none. @param datasetHash names slates in messages */
+/** Undefined if the recipe names none. @param datasetHash names slates in messages */
 export async function openPreRanker(around: Surroundings, datasetHash: string): Promise<OpenPreRanker | undefined> {
   const [plugin] = pluginsAt(around.config, "prerank");
   if (plugin === undefined) return undefined;
@@ -79,7 +79,10 @@ function inPython(
 ): BroughtPreRanker {
   const { python, knowItems } = opened;
   if (!python || !knowItems)
-    throw pluginMisfit(plugin, "a pre-ranker is a script or Python: its training data go over no network");
+    throw pluginMisfit(
+      plugin,
+      "a pre-ranker must be a script or a Python function: training data is not sent over HTTP",
+    );
   return {
     fit: async ({ numItems, sequences, times }) => {
       const folder = mkdtempSync(join(tmpdir(), "gr2-training-"));
@@ -110,7 +113,7 @@ async function guard<T>(plugin: NamedPlugin, what: string, work: () => T | Promi
     return await work();
   } catch (e) {
     if (e instanceof Gr2Error) throw e;
-    throw pluginFault(plugin, `${describeThrown(e, plugin)}, ${what}`, e);
+    throw pluginFault(plugin, `${describeThrown(e, plugin)} when ${what}`, e);
   }
 }
 
@@ -132,7 +135,10 @@ async function rank(
     users?.[k] === undefined
       ? `a history of ${histories[k]?.length} items`
       : `slate ${slateId(datasetHash, users[k], histories[k]?.length ?? 0)}`;
-  const about = histories.length === 1 ? name(0) : `asked about ${histories.length} histories, the first of ${name(0)}`;
+  const about =
+    histories.length === 1
+      ? `asked about ${name(0)}`
+      : `asked about ${histories.length} histories, the first of ${name(0)}`;
   const lists = await guard(plugin, about, () => fitted.rankTop(histories, n, repeats, users));
   if (!Array.isArray(lists) || lists.length !== histories.length)
     throw pluginFault(
@@ -148,7 +154,7 @@ async function rank(
   });
 }
 
-/** What is wrong with a list, in words. @param seen items that it must not have */
+/** What is wrong with a list, in words. @param seen items that it must not contain */
 function findFault(
   list: Partial<Ranked> | null | undefined,
   numItems: number,
@@ -162,10 +168,10 @@ function findFault(
   for (let i = 0; i < items.length; i++) {
     const [item, score] = [items[i] as number, scores[i] as number];
     if (!Number.isInteger(item) || item < 0 || item >= numItems)
-      return `${show(item)} is no item row, 0 to ${numItems - 1}`;
+      return `${show(item)} is not an item row (0 to ${numItems - 1})`;
     if (!Number.isFinite(score)) return `the score of item ${item} is ${show(score)}`;
     if (i > 0 && score > (scores[i - 1] as number)) return `item ${item} has a higher score than the one before it`;
-    if (met.has(item)) return `item ${item} is there twice`;
+    if (met.has(item)) return `item ${item} appears twice`;
     if (seen.has(item)) return `item ${item} is in the history`;
     met.add(item);
   }

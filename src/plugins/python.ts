@@ -1,6 +1,6 @@
 /**
- * A user's Python functions, in the worker's environment: the process that pythonia holds, which the worker lives in too
- * (python_worker/gr2_worker/plugins.py is the other end). Items go over once; after that, slates name them by row.
+ * A user's Python functions, in the worker's environment: they run in pythonia's Python process, as the worker does
+ * (python_worker/gr2_worker/plugins.py is the other end). Items are sent once; after that, slates name them by row.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,24 +13,24 @@ const host = "gr2_worker.plugins";
 
 type Reply = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly error: string };
 
-/** A Python function said no: what it raised, and where. */
+/** A Python function raised: what, and where. */
 export class PythonRaised extends Error {}
 
 export interface PythonHost {
-  /** Imports a function and says which versions of packages its files use. Throws PythonRaised. */
+  /** Imports a function and returns the versions of the packages its files use. Throws PythonRaised. */
   load(file: string, name: string, files: readonly string[]): Promise<Readonly<Record<string, string>>>;
   /** Calls what was loaded; throws PythonRaised for what it raises. */
   call(request: Readonly<Record<string, unknown>>): Promise<unknown>;
   /** Calls another function of the host; throws PythonRaised. */
   ask(fn: "fit" | "rank" | "read", request: Readonly<Record<string, unknown>>): Promise<unknown>;
-  /** Makes items known; returns what requests call them by. */
+  /** Registers items; returns the key by which requests refer to them. */
   know(items: readonly Item[]): Promise<number>;
 }
 
 let open: { readonly process: Promise<PythonProcess>; readonly known: Map<readonly Item[], number> } | undefined;
 let folder: string | undefined;
 
-/** @param logPath receives what Python prints, unless it runs already; default: a temporary file */
+/** @param logPath receives what Python prints, unless Python is already running; default: a temporary file */
 export async function pythonHost(config: Config, logPath?: string): Promise<PythonHost> {
   const bin = config.runtime.python || defaultPythonBin();
   folder ??= mkdtempSync(join(tmpdir(), "gr2-plugins-"));
@@ -67,7 +67,7 @@ export async function pythonHost(config: Config, logPath?: string): Promise<Pyth
   };
 }
 
-/** Lets Python go, if a module of the user's held it. Never throws. */
+/** Releases Python if a user's module was using it. Never throws. */
 export async function closePlugins(): Promise<void> {
   const held = open;
   open = undefined;

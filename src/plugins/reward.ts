@@ -1,4 +1,4 @@
-/** The reward that a recipe names, ours or the user's: opened, and held to what a reward is. */
+/** The reward that a recipe names, built in or the user's: opened, and checked against the reward contract. */
 import { builtInReward } from "../reward/kinds.ts";
 import type { Answer, Score } from "../reward/reward.ts";
 import { type About, type Asked, askChecked, openFunction } from "./contract.ts";
@@ -7,9 +7,9 @@ import { type NamedPlugin, pluginsAt } from "./named.ts";
 import { type OpenModule, openModule, type Surroundings } from "./open.ts";
 
 export interface OpenReward {
-  /** One finite score an answer. Throws RunError that names the module, the slate and the value. */
+  /** One finite score per answer. Throws RunError that names the module, the slate and the value. */
   score(answers: readonly Answer[]): Promise<readonly Score[]>;
-  /** Of a module of the user's. */
+  /** Only for a user's module. */
   readonly identity: PluginIdentity | undefined;
 }
 
@@ -30,7 +30,7 @@ const ours = (kind: string): NamedPlugin => ({
   ...{ setting: "rl.reward", module: kind, version: "", options: {}, timeoutSeconds: 60 },
 });
 
-/** Ours are opened as a user's script is. */
+/** The built-in rewards are opened like a user's script. */
 function openBuiltIn(o: Surroundings["config"]["rl"]["reward"]): OpenModule {
   const { kind, ndcgK, dehacked } = o;
   if (kind === "module") throw new RangeError("a reward without a module");
@@ -50,7 +50,7 @@ const about: About<Answer> = {
 function isScore(score: unknown): boolean {
   if (typeof score !== "object" || score === null || !("value" in score)) return false;
   const { value, parts = {} } = score as { value: unknown; parts?: unknown };
-  // Ours write the sentence only when it is asked for.
+  // Built-in rewards write the sentence only on request.
   const own = Object.getOwnPropertyDescriptor(score, "because");
   const isText = own === undefined || typeof own.value === "string";
   return isText && [value, ...Object.values(parts ?? { parts })].every(Number.isFinite);

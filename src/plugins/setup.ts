@@ -1,11 +1,11 @@
-/** What a module's default export is given, where it is a function. */
+/** What a module's default export receives if it is a function. */
 
 export interface PluginSetup {
-  /** As the recipe has them. */
+  /** As written in the recipe. */
   readonly options: Readonly<Record<string, unknown>>;
-  /** Of the run: everything random derives from it. */
+  /** The run's seed: all randomness derives from it. */
   readonly seed: number;
 }
 
-/** A value, or a function that makes one of the recipe's options. */
+/** A value, or a function that makes one from the recipe's options. */
 export type Plugin<T> = T | ((setup: PluginSetup) => T | Promise<T>);

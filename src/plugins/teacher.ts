@@ -1,4 +1,4 @@
-/** The teacher that a recipe names: opened, and held to what a teacher is. */
+/** The teacher that a recipe names: opened, and checked against the teacher contract. */
 import { nameModule } from "../core/module-name.ts";
 import type { SlateItems } from "../data/slate-items.ts";
 import type { FreeReasoning } from "../prompts/rerank.ts";
@@ -10,7 +10,7 @@ import type { PluginIdentity } from "./identity.ts";
 import { pluginsAt } from "./named.ts";
 import { openModule, type Surroundings } from "./open.ts";
 
-/** How slates are shown, and which rows are meant by what is said of them. */
+/** How slates are shown to a teacher, and which rows its replies refer to. */
 export interface SlateReader {
   readonly show: (slate: UnlabelledSlate) => SlateItems;
   /** Rows of the history as shown, oldest first. */
@@ -22,10 +22,10 @@ export interface OpenTeacher {
   readonly makeTeacher: (reader: SlateReader) => Teacher;
 }
 
-/** Questions a call at most. */
+/** Maximum questions per call. */
 const batch = 64;
 
-/** Undefined where the recipe names none. */
+/** Undefined if the recipe names none. */
 export async function openTeacher(around: Surroundings): Promise<OpenTeacher | undefined> {
   const [plugin] = pluginsAt(around.config, "teacher");
   if (plugin === undefined) return undefined;
@@ -63,11 +63,11 @@ function findFault(value: unknown, { slate }: BroughtQuestion): string | undefin
     Array.isArray(order) && order.length === n && new Set(order).size === n && order.every((i) => isIndex(i, n));
   if (!whole) return `order must be a permutation of 0 to ${n - 1}`;
   if (typeof reasoning === "string") return undefined;
-  if (!Array.isArray(reasoning)) return "reasoning must be text, or a list of text, {candidate} and {history}";
+  if (!Array.isArray(reasoning)) return "reasoning must be text, or a list of texts, {candidate} and {history}";
   const bad = (reasoning as readonly unknown[]).findIndex((part) => !isPart(part, n, slate.history.length));
   return bad < 0
     ? undefined
-    : `part ${bad + 1} of its reasoning is neither text nor an index of a candidate or of the history`;
+    : `part ${bad + 1} of its reasoning is neither text nor the index of a candidate or history item`;
 }
 
 const isIndex = (i: unknown, n: number): boolean => Number.isInteger(i) && (i as number) >= 0 && (i as number) < n;

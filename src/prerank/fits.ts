@@ -4,9 +4,9 @@
  *   by segment (folds = 0)    rerank slates      all users through midtrain
  *                             validation slates  all users through rerank
  *                             test slates        all users through rerank; with refit through validation
- *   by user (folds >= 2)      slates of any segment of the users of one fold: the other folds' users through rerank, with
- *                             refit through validation. A fit never includes the users it makes slates for, so slates of
- *                             all positions look alike, and mid-training positions can teach a ranker too
+ *   by user (folds >= 2)      slates of any segment of the users of one fold: the other folds' users through rerank,
+ *                             with refit through validation. A fit never includes the users it makes slates for, so
+ *                             slates of all positions look alike, and mid-training positions can teach a ranker too
  *
  * Settings may be chosen with the first fit, on validation positions.
  */

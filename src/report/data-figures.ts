@@ -31,7 +31,8 @@ export async function dataFigures({ statistics: s }: ReportData): Promise<Html> 
       await figure(
         "Popularity",
         plots.concentration(s.popularity.curve.map((p) => ({ x: p.items, y: p.interactions }))),
-        `The most popular 10 % of the items have ${percent(s.popularity.topTenth)} of the interactions; Gini ${s.popularity.gini.toFixed(3)}. Dashed: all items equally popular.`,
+        `The most popular 10 % of the items have ${percent(s.popularity.topTenth)} of the interactions; ` +
+          `Gini ${s.popularity.gini.toFixed(3)}. Dashed: all items equally popular.`,
       ),
       factTable(s),
     ],
@@ -46,7 +47,7 @@ function segmentTable(s: DataStatistics): Html {
           ? html`<td>–</td><td>–</td>`
           : html`<td>${count(g.coldItems)}</td><td>${count(g.coldInteractions)}<small>${percent(g.coldInteractions / Math.max(1, g.interactions))}</small></td>`
       }</tr>`,
-  )}</tbody></table></div><figcaption>Cold: not in the data that the pre-ranker of that segment's slates learns from, so it cannot propose them.</figcaption></figure>`;
+  )}</tbody></table></div><figcaption>Cold: not in the training data of that segment's pre-ranker, which therefore cannot propose them.</figcaption></figure>`;
 }
 
 function factTable(s: DataStatistics): Html {

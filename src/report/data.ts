@@ -1,6 +1,6 @@
 /**
  * Reads a run's files into one object for the report. Everything except metrics.json may be missing (a skipped stage,
- * an old run); the page then omits the part that needs it.
+ * an old run); the page omits the parts that need it.
  */
 import { join } from "node:path";
 import type { DataStatistics } from "../data/statistics.ts";
@@ -22,11 +22,11 @@ export interface MetricsFile {
   readonly health: Readonly<Record<string, number>>;
   readonly alarms?: readonly string[];
   readonly timings: Readonly<Record<string, number>>;
-  /** Absent in runs of earlier versions, as are the next three. */
+  /** Absent from runs of earlier versions, like the next three. */
   readonly recommendation?: Recommendation;
   readonly systems?: readonly SystemEntry[];
   readonly best_preranker?: string;
-  /** Milliseconds of the model per test slate. */
+  /** Model milliseconds per test slate. */
   readonly request_ms?: Readonly<Record<string, number>>;
   /** The system chosen on validation. */
   readonly selected?: { readonly system: string; readonly validation: Readonly<Record<string, number>> };
@@ -38,16 +38,16 @@ export interface Example {
   readonly system: string;
   readonly history: readonly string[];
   readonly candidates: readonly { readonly title: string; readonly sid: string; readonly prerank: number }[];
-  /** Index of the true item; of several, of the best. */
+  /** Index of the true item; of the best one if there are several. */
   readonly target: number;
-  /** Relevance of every candidate, where it was logged. */
+  /** Relevance of every candidate, if logged. */
   readonly labels?: readonly number[];
   readonly before: readonly number[];
   readonly after: readonly number[];
   readonly reasoning: string;
 }
 
-/** stages/sid/report.json, the part shown. */
+/** The part of stages/sid/report.json that is shown. */
 export interface SidUsage {
   readonly numItems: number;
   readonly levels: number;
@@ -64,7 +64,7 @@ export interface SidUsage {
   readonly neighbourSharing?: readonly { readonly depth: number; readonly shared: number; readonly chance: number }[];
 }
 
-/** stages/calibrate/prior.json, the prior of generation. */
+/** The prior for generation, from stages/calibrate/prior.json. */
 export interface CalibratedPrior {
   readonly likelihood: number;
   readonly place: readonly number[];

@@ -1,4 +1,4 @@
-/** Which plots a run gets, and what is said about them. A plot whose data a run lacks is left out. */
+/** Which plots the report shows, and their captions. A plot whose data a run lacks is left out. */
 import { isPolicy } from "../eval/systems.ts";
 import { alarmHistory } from "../rl/health.ts";
 import type { ReportData } from "./data.ts";
@@ -14,7 +14,7 @@ export async function figure(title: string, spec: Spec | undefined, caption = ""
   return html`<figure class="card ${wide ? "wide" : ""}"><h3>${title}</h3>${svg}${caption !== "" && html`<figcaption>${caption}</figcaption>`}</figure>`;
 }
 
-/** A heading with its figures; nothing at all if every figure is missing. */
+/** A heading with its figures; nothing if every figure is missing. */
 export function section(title: string, lead: string, figures: readonly Html[]): Html {
   if (figures.every((f) => f.markup === "")) return html``;
   return html`<section><h2>${title}</h2><p class="lead">${lead}</p><div class="grid">${figures}</div></section>`;
@@ -47,7 +47,8 @@ export async function comparisonFigure(data: ReportData): Promise<Html> {
   };
   return section(
     "Against the pre-rank",
-    "Paired differences over users with 95 % intervals, on slates whose candidates include the true item. Green: above zero; red: below; grey: the interval includes zero.",
+    "Paired differences over users with 95 % intervals, on slates whose candidates include the true item. " +
+      "Green: above zero; red: below; grey: the interval includes zero.",
     await Promise.all(["N@5", "R@1", "R@5", "MRR"].map(panel)),
   );
 }
@@ -74,7 +75,7 @@ export async function trainingFigures(data: ReportData): Promise<Html> {
     await figure(
       "Validation N@5 during SFT",
       drawn(sftValidation, { y: "N@5, greedy" }),
-      "On a fixed draw of validation slates.",
+      "On a fixed sample of validation slates.",
     ),
     await figure("RL reward", drawn(curve(data, "rl", { reward: "reward" }), { y: "mean reward", smooth: true })),
     await figure(
@@ -95,14 +96,14 @@ const stepParts = {
   seconds_typescript: "TypeScript",
 };
 
-/** Parts that take no time at all are left out. */
+/** Parts that take no time are left out. */
 function stepSeconds(data: ReportData): plots.Point[] {
   const points = curve(data, "rl", stepParts);
   const spent = new Set(points.filter((p) => p.value > 0).map((p) => p.series));
   return points.filter((p) => spent.has(p.series));
 }
 
-/** Every part's share of all steps' seconds, in words. */
+/** Each part's share of the time of all steps, in words. */
 function shares(data: ReportData): string {
   const points = stepSeconds(data);
   const total = points.reduce((sum, p) => sum + p.value, 0);
@@ -138,7 +139,7 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
   const positions = firstChoices(data);
   return section(
     "Policy behaviour",
-    "Signs of a policy that games its reward: copied inputs, one favoured position, rewards without spread.",
+    "Signs of reward hacking: copied inputs, one favoured position, rewards without variance.",
     [
       await figure(
         "Parts of the reward",
@@ -156,7 +157,7 @@ export async function behaviourFigures(data: ReportData): Promise<Html> {
         drawn(nearness, { y: "Kendall τ" }),
         "1 = the input order.",
       ),
-      await figure("Length", drawn(length, { y: "tokens of an answer", smooth: true })),
+      await figure("Length", drawn(length, { y: "tokens per answer", smooth: true })),
       await figure("Entropy", drawn(entropy, { y: "nats per token" }), "Zero: the policy is deterministic."),
       await figure(
         "Sampler and trainer",
@@ -236,13 +237,14 @@ export async function identifierFigures(data: ReportData): Promise<Html> {
   const fit = curve(data, "sid", { reconstruction: "reconstruction", loss: "loss", uniqueness: "uniqueness" });
   const weights = data.prior?.place ?? [];
   const terms = data.prior
-    ? `Weights: likelihood ${data.prior.likelihood.toFixed(3)}, pre-rank score ${data.prior.preRank.toFixed(3)}, evidence ${data.prior.evidence.toFixed(3)}.`
+    ? `Weights: likelihood ${data.prior.likelihood.toFixed(3)}, ` +
+      `pre-rank score ${data.prior.preRank.toFixed(3)}, evidence ${data.prior.evidence.toFixed(3)}.`
     : "";
   return section("Semantic IDs and calibration", unique, [
     await figure(
       "Code usage per level",
       levels.length > 0 ? plots.bars(levels, { x: "perplexity / codes", color: plots.palette.teal }) : undefined,
-      "Perplexity / codes = 1: every code is used equally often.",
+      "Perplexity / codes = 1 means every code is used equally often.",
     ),
     await figure(
       "Items per code",
@@ -276,7 +278,7 @@ export async function costFigures(data: ReportData): Promise<Html> {
   const memory = Object.entries(data.manifest?.stages ?? {})
     .filter(([, s]) => s.peak_bytes > 0)
     .map(([name, s]) => ({ name, value: s.peak_bytes / 2 ** 30, label: `${(s.peak_bytes / 2 ** 30).toFixed(2)} GiB` }));
-  return section("Cost", "As measured when each stage ran.", [
+  return section("Cost", "Measured when each stage ran.", [
     worthTable(data),
     await figure(
       "Time",
@@ -285,7 +287,7 @@ export async function costFigures(data: ReportData): Promise<Html> {
     await figure(
       "Peak memory",
       memory.length > 0
-        ? plots.bars(memory, { x: "GiB, orchestrator and worker together", color: plots.palette.violet })
+        ? plots.bars(memory, { x: "GiB, orchestrator plus worker", color: plots.palette.violet })
         : undefined,
     ),
   ]);

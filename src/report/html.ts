@@ -1,6 +1,6 @@
-/** HTML by hand: escaping first. Item titles and model outputs are untrusted; nothing reaches the page unescaped. */
+/** HTML templates with escaping. Item titles and model outputs are untrusted; nothing reaches the page unescaped. */
 
-/** Markup that is safe to insert as it is; made only by `html` and by `raw` for what this room generated itself. */
+/** Markup that is safe to insert as is; made only by `html`, and by `raw` for markup generated in this folder. */
 export interface Html {
   readonly markup: string;
 }

@@ -1,6 +1,6 @@
 /**
  * Plots as SVG strings, rendered by vega in Node. Text takes the page's colour (currentColor) and backgrounds are
- * transparent, so that one plot serves the light and the dark page.
+ * transparent: one plot serves both the light and the dark page.
  */
 import type { TopLevelSpec } from "vega-lite";
 import type { ComparisonRow } from "../eval/table.ts";
@@ -77,8 +77,8 @@ export async function plot(spec: Record<string, unknown>, label: string): Promis
 }
 
 /**
- * Fits a figure into the page: one label instead of vega's aria labels (which may hold text of items), and ids of its
- * own, numbered from 0, instead of vega's, which count through the process.
+ * Adapts a figure to the page: one label replaces vega's aria labels (which may contain item text), and ids numbered
+ * from 0 replace vega's, which keep counting across the whole process.
  */
 function tidy(svg: string, label: string): string {
   const prefix = label.toLowerCase().replace(/\W+/g, "-");
@@ -141,11 +141,11 @@ export function lines(
   return { data: { values: data }, layer: options.smooth ? [faint, curve] : [curve] };
 }
 
-/** As many columns as fit the width of a figure; a legend of one row would be cut. */
+/** As many columns as fit the width of a figure; a single-row legend would be cut off. */
 const legendColumns = (names: readonly string[]): number =>
   Math.max(1, Math.floor((width - 40) / (34 + 6.2 * Math.max(...names.map((n) => n.length)))));
 
-/** Bars of a distribution. */
+/** A distribution as bars. */
 export function histogram(values: readonly number[], options: { x: string; color: string }) {
   return {
     data: { values: values.map((value) => ({ value })) },
@@ -163,7 +163,7 @@ export function histogram(values: readonly number[], options: { x: string; color
   };
 }
 
-/** Differences to the pre-rank with their intervals, coloured by what the interval says. */
+/** Differences from the pre-rank with their intervals, coloured by verdict. */
 export function forest(comparisons: readonly ComparisonRow[], order: readonly string[]) {
   const values = comparisons.map((c) => ({ ...c, verdict: judgeInterval(c) }));
   const domain = ["better", "not distinguishable", "worse"];
@@ -183,7 +183,7 @@ export function forest(comparisons: readonly ComparisonRow[], order: readonly st
   const x = {
     field: "ci_low",
     type: "quantitative",
-    title: "Δ to the pre-rank",
+    title: "Δ from the pre-rank",
     axis: { format: "+.3~f", tickCount: 4 },
   };
   return {
@@ -200,11 +200,11 @@ export function forest(comparisons: readonly ComparisonRow[], order: readonly st
   };
 }
 
-/** What an interval says. */
+/** The verdict of an interval. */
 export const judgeInterval = (c: { ci_low: number; ci_high: number }): "better" | "worse" | "not distinguishable" =>
   c.ci_low > 0 ? "better" : c.ci_high < 0 ? "worse" : "not distinguishable";
 
-/** One horizontal bar a name, in the order given, with its value written behind it. */
+/** One horizontal bar per name, in the order given, with its value written after it. */
 export function bars(
   values: readonly { name: string; value: number; label: string }[],
   options: { x: string; color: string },
@@ -244,7 +244,7 @@ export function positions(values: readonly number[], options: { y: string; color
   };
 }
 
-/** A curve from (0, 0) to (1, 1) over the diagonal: how much of everything the largest share takes. */
+/** A curve from (0, 0) to (1, 1) over the diagonal: the share of the total held by the most popular share of items. */
 export function concentration(points: readonly { readonly x: number; readonly y: number }[]) {
   const axis = { format: ".0%", tickCount: 5 };
   const x = { field: "x", type: "quantitative", title: "share of items, most popular first", axis };
@@ -262,7 +262,7 @@ export function concentration(points: readonly { readonly x: number; readonly y:
   };
 }
 
-/** (R − mean) / std within each group, as the policy gradient sees it; groups of equal rewards give zeros. */
+/** (R − mean) / std within each group, as used in the policy gradient; groups of equal rewards give zeros. */
 export function listAdvantages(groups: readonly RewardGroup[]): number[] {
   return groups.flatMap(({ rewards }) => {
     const mean = rewards.reduce((a, b) => a + b, 0) / rewards.length;
@@ -276,7 +276,7 @@ function meanAround(points: readonly Point[], at: number, window: number): numbe
   return near.reduce((sum, p) => sum + p.value, 0) / near.length;
 }
 
-/** At most `n` of the points, evenly chosen, the last one always among them. */
+/** At most `n` of the points, evenly spaced, always including the last. */
 function thin<T>(points: readonly T[], n: number): T[] {
   if (points.length <= n) return [...points];
   const step = (points.length - 1) / (n - 1);

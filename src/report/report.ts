@@ -1,5 +1,5 @@
 /**
- * report.html: one self-contained page about a run. No script, no request, nothing from outside; every text from data
+ * report.html: one self-contained page about a run. No scripts, no external requests; every text from data
  * or from a model is escaped.
  */
 import { readFileSync } from "node:fs";
@@ -15,18 +15,18 @@ import { hero, provenance, resultTables, slates } from "./sections.ts";
 import { style } from "./style.ts";
 import { teacherTables } from "./teacher.ts";
 
-/** Raised when the page changes, so that reports of older code are drawn again. */
+/** Increase when the page changes: reports of older code are then redrawn. */
 const layout = 5;
 
 /**
- * Writes `run`/report.html and returns its path. Leaves it alone if it already shows exactly this data, unless forced.
+ * Writes `run`/report.html and returns its path. Keeps it if it already shows exactly this data, unless forced.
  * Throws RunError if the run has no metrics.json yet.
  */
 export async function writeReport(run: string, options: { force?: boolean } = {}): Promise<string> {
   const data = readReportData(run);
   if (!data) {
     throw new RunError(`${run} has no metrics.json yet: there is nothing to report`, {
-      advice: "Let the pipeline run through the evaluation first.",
+      advice: "Run the pipeline through stage evaluate first.",
     });
   }
   const path = join(run, "report.html");
@@ -61,7 +61,7 @@ ${body}</main></body></html>
 `.markup;
 }
 
-/** Of what the page shows, without times that change at every rerun. */
+/** Fingerprint of what the page shows, without times that change at every rerun. */
 function computeFingerprint(data: ReportData): string {
   const { manifest, ...rest } = data;
   const stable = manifest && {

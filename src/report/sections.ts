@@ -1,4 +1,4 @@
-/** The parts of the page that are text and tables. What they say follows from the numbers, good or bad. */
+/** The page's text and tables. Every statement follows from the numbers, good or bad. */
 import {
   describeCosts,
   formatGain,
@@ -12,13 +12,13 @@ import type { Example, ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
 import { judgeInterval } from "./plots.ts";
 
-/** N@5 first: it is what systems are chosen by, and what a narrow screen has room for. */
+/** N@5 first: systems are chosen by it, and a narrow screen has room only for it. */
 const metricOrder = ["N@5", "R@1", "R@3", "R@5", "N@3", "MRR", "AUC"] as const;
 
 const signed = (x: number, digits = 4): string => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(digits)}`;
 const percent = (x: number, digits = 1): string => `${(100 * x).toFixed(digits)} %`;
 
-/** The difference of one system to a baseline in one metric. */
+/** The difference between a system and a baseline in one metric. */
 const computeLift = (
   data: ReportData,
   system: string,
@@ -43,7 +43,7 @@ function headlineSystem(data: ReportData): string | undefined {
   return lifts.sort((a, b) => b.ci_low - a.ci_low)[0]?.system;
 }
 
-/** What to deploy, the three numbers that belong to it, what it costs. */
+/** What to deploy, its three main numbers, and its cost. */
 export function hero(data: ReportData): Html {
   const { recommendation: r, health } = data.metrics;
   const seconds = Object.values(data.metrics.timings).reduce((a, b) => a + b, 0);
@@ -75,7 +75,7 @@ function recommended(data: ReportData, r: Recommendation): Html {
     <p>${chosen} Numbers are on test, with paired 95 % intervals over users. ${describeCosts(data.metrics).join(" ")}</p>`;
 }
 
-/** Of a run that an earlier version evaluated: its chosen system against the pre-rank. */
+/** For a run evaluated by an earlier version: its chosen system against the pre-rank. */
 function earlier(data: ReportData): Html {
   const system = headlineSystem(data);
   const lift = system === undefined ? undefined : computeLift(data, system, "N@5");
@@ -83,7 +83,7 @@ function earlier(data: ReportData): Html {
   const verdict = judgeInterval(lift);
   return html`<div class="big ${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(lift.delta)}<span class="unit">N@5 over the pre-rank</span></div>
       <div class="ci">95 % interval [${signed(lift.ci_low)}, ${signed(lift.ci_high)}] · ${signed(100 * lift.relative, 1)} % relative · p ${pValue(lift.p)}</div>
-      <p>${verdictText(system as string, verdict, Boolean(data.metrics.selected))} Evaluate it again for a recommendation.</p>`;
+      <p>${verdictText(system as string, verdict, Boolean(data.metrics.selected))} Rerun the evaluation for a recommendation.</p>`;
 }
 
 function verdictText(system: string, verdict: string, selected: boolean): Html {
@@ -92,7 +92,7 @@ function verdictText(system: string, verdict: string, selected: boolean): Html {
     return html`${who} puts the true next item higher than the pre-rank does; the paired interval over users is above zero.`;
   if (verdict === "worse")
     return html`${who} is worse than the pre-rank: its paired interval over users is below zero.`;
-  return html`${who} cannot be told from the pre-rank: the paired interval over users contains zero.`;
+  return html`${who} is not distinguishable from the pre-rank: the paired interval over users contains zero.`;
 }
 
 const pValue = (p: number): string => (p < 0.001 ? "< 0.001" : `= ${p.toFixed(3)}`);
@@ -100,21 +100,21 @@ const minutes = (s: number): string => (s < 90 ? `${Math.round(s)} s` : `${(s / 
 
 const sliceText: Readonly<Record<Slice, [title: string, text: string]>> = {
   conditional: ["True item among the candidates", "what re-ranking can change"],
-  end_to_end: ["All slates", "where the pre-ranker missed, every system scores 0"],
+  end_to_end: ["All slates", "every system scores 0 where the pre-ranker missed the true item"],
 };
 
-/** Systems by metrics with intervals, a tab a slice. */
+/** Systems by metrics with intervals, one tab per slice. */
 export function resultTables(data: ReportData): Html {
   const slices = (["end_to_end", "conditional"] as const).filter((s) => data.metrics.rows.some((r) => r.slice === s));
   return html`<section><h2>Results</h2>
-    <p class="lead">Test slates, looked at once. Small print: 95 % bootstrap intervals over users; differences in N@5 are paired.</p>
+    <p class="lead">Test slates, evaluated once. Small print: 95 % bootstrap intervals over users; differences in N@5 are paired.</p>
     <div class="card tabs">${slices.map(
       (s, i) =>
         html`<input type="radio" name="slice" id="slice-${s}" ${i === 0 ? "checked" : ""}><label for="slice-${s}">${sliceText[s][0]}</label>`,
     )}${slices.map((s) => html`<div class="panel">${resultTable(data, s)}</div>`)}</div></section>`;
 }
 
-/** What N@5 is compared with, as far as the run has it: the order that came in, the best pre-ranker, evidence alone. */
+/** The baselines for N@5 that the run has: the input order, the best pre-ranker, evidence alone. */
 function differences(data: ReportData): { readonly baseline: string; readonly title: string }[] {
   const preranker = data.metrics.best_preranker;
   return [
@@ -156,7 +156,7 @@ function liftCell(c: ComparisonRow | undefined): Html {
   return html`<td class="${verdict === "better" ? "good" : verdict === "worse" ? "bad" : ""}">${signed(c.delta)}<small>${signed(c.ci_low, 3)} … ${signed(c.ci_high, 3)}</small></td>`;
 }
 
-/** Slates of each kind shown at once; the others are folded away. */
+/** Slates of each kind shown directly; the others are folded away. */
 const shownSlates = 2;
 
 const findMove = (e: Example): { readonly from: number; readonly to: number } => ({
@@ -197,7 +197,7 @@ function slate(e: Example, index: number): Html {
     ${reasoning !== "" && html`<div class="reasoning">${reasoning}</div>`}</article>`;
 }
 
-/** Health numbers of the run as a table, system by system. */
+/** The run's health numbers as a table, one row per system. */
 export function healthTable(data: ReportData): Html {
   const kinds = ["valid_rate", "fault_rate", "identity_rate", "kendall_tau", "tokens"] as const;
   const { health } = data.metrics;
@@ -213,10 +213,10 @@ export function healthTable(data: ReportData): Html {
           : value.toFixed(3);
   return html`<figure class="card"><h3>Answers on test</h3><div class="scroll"><table><thead><tr><th>system</th><th>valid</th><th>bad reasoning</th><th>copied</th><th>Kendall τ</th><th>tokens</th></tr></thead><tbody>${systems.map(
     (s) => html`<tr><td>${s}</td>${kinds.map((k) => html`<td>${show(health[`${s}_${k}`], k)}</td>`)}</tr>`,
-  )}</tbody></table></div><figcaption>Valid: a complete permutation of the slate, after sound reasoning where there is any. Bad reasoning: it repeats itself, hits its limit, holds special tokens or copies the prompt. Copied: the input order, so Kendall τ to it is 1.</figcaption></figure>`;
+  )}</tbody></table></div><figcaption>Valid: a complete permutation of the slate, after sound reasoning where there is any. Bad reasoning: it repeats itself, hits its limit, contains special tokens or copies the prompt. Copied: the answer is the input order (Kendall τ 1).</figcaption></figure>`;
 }
 
-/** Steps of a run whose worth can be seen: what a step added to N@5 is one system against the one before it. */
+/** Steps of a run whose gain can be measured: the N@5 of a system minus that of the system before it. */
 const steps = [
   { name: "evidence", stages: ["candidates", "slates", "evidence"], system: "evidence", baseline: "prerank" },
   { name: "mid-training", stages: ["embed", "sid", "midtrain"], system: "direct", baseline: "prior" },
@@ -225,7 +225,7 @@ const steps = [
   { name: "RL, with reasoning", stages: ["rl"], system: "rl", baseline: "sft" },
 ] as const;
 
-/** Minutes of each step, and what it brought on test. */
+/** Minutes and test gain of each step. */
 export function worthTable(data: ReportData): Html {
   const { timings } = data.metrics;
   const rows = steps.flatMap(({ name, stages, system, baseline }) => {
@@ -238,10 +238,10 @@ export function worthTable(data: ReportData): Html {
       : [];
   });
   if (rows.length === 0) return html``;
-  return html`<figure class="card"><h3>What each step took and brought</h3><div class="scroll"><table><thead><tr><th>step</th><th>time</th><th>Δ N@5</th><th>on test</th></tr></thead><tbody>${rows}</tbody></table></div><figcaption>On slates that hold the true item, paired, with 95 % intervals.</figcaption></figure>`;
+  return html`<figure class="card"><h3>Time and gain of each step</h3><div class="scroll"><table><thead><tr><th>step</th><th>time</th><th>Δ N@5</th><th>on test</th></tr></thead><tbody>${rows}</tbody></table></div><figcaption>On slates that contain the true item; paired, with 95 % intervals.</figcaption></figure>`;
 }
 
-/** Where all of this came from. */
+/** Provenance of the page's numbers. */
 export function provenance(data: ReportData): Html {
   const { manifest: m, metrics } = data;
   const hardware = m?.hardware ?? {};
@@ -256,7 +256,8 @@ export function provenance(data: ReportData): Html {
     [
       "hardware",
       m &&
-        `${hardware.cpu}, ${hardware.cores} cores${memory}${hardware.device ? `, ${hardware.device}` : ""}; ${hardware.platform}`,
+        `${hardware.cpu}, ${hardware.cores} cores${memory}` +
+          `${hardware.device ? `, ${hardware.device}` : ""}; ${hardware.platform}`,
     ],
     ["versions", joined(m?.versions)],
   ];
@@ -277,7 +278,7 @@ const findKnown = (data: ReportData, name: string) =>
 
 const findKind = (data: ReportData, name: string): string => findKnown(data, name)?.kind ?? "control";
 
-/** What a system is, and what a request costs where that is known. */
+/** What a system is, and the cost of a request if known. */
 function describeSystem(data: ReportData, name: string): string {
   const tokens = data.metrics.systems?.find((s) => s.name === name);
   const ms = data.metrics.request_ms?.[name];

@@ -1,4 +1,6 @@
-/** What became of the teacher's answers: kept by difficulty, and why the others were not. From the summary of the traces stage. */
+/**
+ * What happened to the teacher's answers: kept by difficulty, and why others were rejected. From stage traces' summary.
+ */
 import type { ReportData } from "./data.ts";
 import { type Html, html } from "./html.ts";
 

@@ -4,8 +4,8 @@
  *   promotion   R_rank = (rank_pre(x*) - rank_re(x*)) / N; for several positives the mean, whatever their labels
  *   ndcg        graded NDCG@k of the answer minus that of the input order (one true item: 1 / log2(rank + 1))
  *   auc         share of (higher label, lower label) pairs in the right order, minus that of the input order
- *   dehacked    ndcg, auc: the answer's own value (TR), nothing subtracted. With subtraction a copy scores 0 anyway, so the
- *               gate of verify.ts would change nothing; promotion is such a difference and stays unchanged
+ *   dehacked    ndcg, auc: the answer's own value (TR), nothing subtracted. With subtraction a copy scores 0 anyway, so
+ *               the gate of verify.ts would change nothing; promotion is such a difference and stays unchanged
  */
 import { gradedAuc, gradedNdcg } from "../eval/metrics.ts";
 import type { Reward, Score } from "./reward.ts";

@@ -1,5 +1,5 @@
 /**
- * The pre-rank prior: how much the LM's likelihood and each position of the input order weigh, fitted on the re-rank
+ * The pre-rank prior: the weights of the LM's likelihood and of each position of the input order, fitted on the re-rank
  * slates, which neither the LM nor their pre-ranker has seen. Generation uses it as the constraint's logit prior. The
  * same fit with the teacher's evidence gives the belief that SFT can distil.
  */
@@ -72,7 +72,7 @@ async function run(context: StageContext): Promise<Summary> {
   const helps = orderHelps(whole, folds, { seed: foldSeed });
   const uses = context.config.decoding.evidence;
   const order = !uses || helps;
-  if (!order) context.log("the order that came in says nothing beyond the evidence: it is not part of the prior");
+  if (!order) context.log("the input order adds nothing to the evidence and is left out of the prior");
   const terms = { likelihood: true, evidence: uses, order };
   const fitted = fitPrior(examples, terms);
   const prior = { ...fitted, likelihood: Math.max(minLikelihood, fitted.likelihood) };
@@ -85,7 +85,8 @@ async function run(context: StageContext): Promise<Summary> {
     Object.fromEntries(explained.map((id) => [id, computeBelief(byId.get(id) as PriorExample)])),
   );
   context.log(
-    `likelihood weight ${prior.likelihood.toFixed(3)}, pre-rank score weight ${prior.preRank.toFixed(3)}, evidence weight ${prior.evidence.toFixed(3)}`,
+    `likelihood weight ${prior.likelihood.toFixed(3)}, ` +
+      `pre-rank score weight ${prior.preRank.toFixed(3)}, evidence weight ${prior.evidence.toFixed(3)}`,
   );
   return {
     slates: slates.length,
@@ -96,9 +97,9 @@ async function run(context: StageContext): Promise<Summary> {
 }
 
 /**
- * For generation: even a model that these slates contradict keeps some weight, or training could not move the policy.
+ * For generation: even a model contradicted by these slates keeps some weight, or training could not move the policy.
  */
 const minLikelihood = 0.05;
 
-/** Of users, to see what the order adds out of sample. */
+/** Folds of users, to measure what the order adds out of sample. */
 const folds = 5;

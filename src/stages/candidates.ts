@@ -1,8 +1,8 @@
 /**
- * Stage 0b, candidates: the slates of pre-rankers that need nothing but the data, right after the data, so that their
- * hit rate, which bounds every re-ranker, is known before anything expensive runs. If the language model's own beams
- * are among the pre-rankers, the slates stage makes the slates; this stage then only reports what item-kNN would reach.
- * How slates are made: prerankers/propose.ts.
+ * Stage 0b, candidates: the slates of pre-rankers that need only the data. It runs right after the data: the hit rate,
+ * which bounds every re-ranker, is known before anything expensive runs. If the language model's own beams are among
+ * the pre-rankers, the slates stage makes the slates, and this stage only reports what item-kNN would reach. How slates
+ * are made: prerankers/propose.ts.
  */
 import { openData } from "../artifacts/dataset.ts";
 import { deriveSeed, unitHash } from "../core/rng.ts";
@@ -23,7 +23,7 @@ export const candidates: Stage = {
   verbs: modelVerbs,
   plugins: ["prerank"],
   settings: ({ prerank, refit, seed }) => ({
-    // Slates that are made elsewhere change nothing here.
+    // Settings of slates made elsewhere do not matter here.
     ...(needsLanguageModel(prerank) || prerank.kind === "logged"
       ? { kind: prerank.kind }
       : proposalSettings(prerank, refit)),
@@ -35,7 +35,7 @@ export const candidates: Stage = {
 async function run(context: StageContext): Promise<Summary> {
   const { prerank } = context.config;
   if (prerank.kind === "logged") {
-    context.log("slates are logged: nothing to do");
+    context.log("the slates come from a log: nothing to do");
     return {};
   }
   const data = await openData(context);
@@ -49,7 +49,7 @@ async function run(context: StageContext): Promise<Summary> {
   return { validation_hit_rate: of("validation"), rerank_hit_rate: of("rerank") };
 }
 
-/** What item-kNN would propose to some users: seconds, before a pre-ranker that takes minutes or hours. */
+/** What item-kNN would propose to some users: takes seconds, before a pre-ranker that takes minutes or hours. */
 async function sayWhatNeighboursReach(context: StageContext, data: SplitDataset): Promise<void> {
   const { seed, prerank } = context.config;
   const share = probeUsers / Math.max(1, data.splits.length);
@@ -64,7 +64,8 @@ async function sayWhatNeighboursReach(context: StageContext, data: SplitDataset)
   );
   const metrics = Object.entries(listMetrics(ranks, depth)).filter(([name]) => name.startsWith("R@"));
   context.log(
-    `for comparison, item-kNN would propose the true item of ${queries.length} validation positions: ${metrics.map(([name, value]) => `${name} ${(100 * value).toFixed(1)} %`).join(", ")}`,
+    `for comparison, item-kNN would propose the true item of ${queries.length} validation positions: ` +
+      `${metrics.map(([name, value]) => `${name} ${(100 * value).toFixed(1)} %`).join(", ")}`,
   );
 }
 

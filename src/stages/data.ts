@@ -50,7 +50,8 @@ async function run(context: StageContext): Promise<Summary> {
   writeJson(join(context.dir, "statistics.json"), dataStatistics(parts));
   const { stats } = dataset;
   context.log(
-    `${o.name}: ${stats.users} users, ${stats.items} items, ${stats.interactions} interactions, median length ${stats.lengthMedian}, ties ${(100 * stats.tieShare).toFixed(0)} %`,
+    `${o.name}: ${stats.users} users, ${stats.items} items, ${stats.interactions} interactions, ` +
+      `median length ${stats.lengthMedian}, ties ${(100 * stats.tieShare).toFixed(0)} %`,
   );
   for (const note of stats.notes ?? []) context.log(note);
   for (const [reason, rows] of Object.entries(stats.dropped)) context.log(`dropped: ${rows} rows (${reason})`);
@@ -63,7 +64,7 @@ async function run(context: StageContext): Promise<Summary> {
   }
   if (stats.itemsWithoutText > 0)
     context.log(
-      `${stats.itemsWithoutText} of ${stats.items} items have no text: only interactions, if any, tell them apart`,
+      `${stats.itemsWithoutText} of ${stats.items} items have no text: only interactions, if any, distinguish them`,
     );
   return { users: stats.users, items: stats.items, interactions: stats.interactions, tieShare: stats.tieShare };
 }

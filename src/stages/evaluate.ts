@@ -1,6 +1,6 @@
 /**
- * Evaluation: every system of eval/systems.ts on the same test slates, used once; the system to recommend is chosen
- * on validation.
+ * Evaluation: every system of eval/systems.ts on the same test slates, which are used once. The system to recommend is
+ * chosen on validation.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -49,7 +49,7 @@ export const evaluate: Stage = {
   run,
 };
 
-/** Of a file that a setting names. */
+/** Hash of a file that a setting names. */
 function hashFile(path: string): string {
   try {
     return sha256(readFileSync(path));
@@ -121,13 +121,13 @@ async function run(context: StageContext): Promise<Summary> {
   };
 }
 
-/** Language models that answer: those of the stages, and the one they began from if it can do something untrained. */
+/** Language models that answer: those of the stages, and the base model if it can rank untrained. */
 const listModels = ({ eval: { zeroShot }, model }: Config): LanguageModelStage[] => [
   ...(zeroShot && model.source === "pretrained" ? (["base"] as const) : []),
   ...(["midtrain", "sft", "rl"] as const),
 ];
 
-/** The metrics of eval.metrics, by system and name; of an answer that cannot be read 0. */
+/** The metrics of eval.metrics, by system and name; 0 for an unparseable answer. */
 async function measureBrought(
   { context, corpus, test }: Asked,
   answers: readonly SystemResult[],
@@ -237,7 +237,7 @@ const listAlarms = (answers: readonly SystemResult[]): string[] =>
     health?.faults && isPolicy(system) ? describeFaults(health.faults).map((text) => `${system}: ${text}`) : [],
   );
 
-/** Caps test slates by drawing whole users, so that the bootstrap over users stays valid; 0 = all. */
+/** Caps test slates by drawing whole users, which keeps the bootstrap over users valid; 0 = all. */
 function wholeUsers(slates: readonly Slate[], context: StageContext): readonly Slate[] {
   const cap = context.config.eval.maxSlates;
   if (cap === 0 || slates.length <= cap) return slates;

@@ -1,17 +1,19 @@
 /**
  * The evidence: how likely each candidate of a slate is, without a language model. A learning-to-rank model over what
- * other users did, metadata, words, embeddings and time (src/evidence); it is baseline, prior, teacher and fallback.
+ * other users did, metadata, words, embeddings and time (src/evidence); it serves as baseline, prior, teacher and
+ * fallback.
  *
  * Everything is out of sample. Statistics: evidence/views.ts decides whose sequences a slate's features use. Model:
  * users are split into folds; a user's training slates are scored by a model trained only on other folds, validation
  * and test slates by the model fitted on all training slates. Nothing is trained on validation or test slates. The
  * number of trees is chosen on held-out folds. One scale, fitted on out-of-sample scores, turns scores into log-odds.
  *
- *   evidence.json, evidence.f64   a score for every candidate of every slate of the re-rank, validation and test segments
- *   lambdamart.json/.f64, listwise.json/.f64   scores of trees or regression by themselves on validation and test slates,
- *                                 where they are not the model
+ *   evidence.json, evidence.f64   a score for every candidate of every slate of the re-rank, validation and test
+ * segments
+ *   lambdamart.json/.f64, listwise.json/.f64   scores of trees or regression alone on validation and test slates,
+ *                                 unless they are the model
  *   model.json                    the model fitted on all training slates, for serving
- *   item-vectors.f32              the embeddings as its features compare them
+ *   item-vectors.f32              the embeddings that its features compare
  *   importance.json               importance of each feature in the model
  */
 import { openData } from "../artifacts/dataset.ts";
@@ -178,25 +180,29 @@ async function run(context: StageContext): Promise<Summary> {
     summary[`${segment}_ndcg5`] = mean(after);
   }
   context.log(
-    `${o.model} on ${names.length} features and ${lessons.length} slates: N@5 ${summary.validation_prerank_ndcg5?.toFixed(4)} -> ${summary.validation_ndcg5?.toFixed(4)} on validation slates with the true item, ${summary.rerank_prerank_ndcg5?.toFixed(4)} -> ${summary.rerank_ndcg5?.toFixed(4)} on re-rank slates, out of sample`,
+    `${o.model} on ${names.length} features and ${lessons.length} slates: ` +
+      `N@5 ${summary.validation_prerank_ndcg5?.toFixed(4)} -> ${summary.validation_ndcg5?.toFixed(4)} ` +
+      `on validation slates with the true item, ` +
+      `${summary.rerank_prerank_ndcg5?.toFixed(4)} -> ${summary.rerank_ndcg5?.toFixed(4)} on re-rank slates, ` +
+      `out of sample`,
   );
   return summary;
 }
 
 interface Fitted {
-  /** By model fold: trained on the other folds. */
+  /** One model per fold, trained on the other folds. */
   readonly models: readonly EvidenceModel[];
   readonly final: EvidenceModel;
   /** Other models fitted on all training slates, by the name of their baseline. */
   readonly parts: Readonly<Partial<Record<PartName, EvidenceModel>>>;
-  /** Share of each feature; they add up to 1. */
+  /** Share of each feature; the shares add up to 1. */
   readonly importance: readonly number[];
   readonly summary: Summary;
 }
 
 type Taught = Lesson & { readonly gains_N: readonly number[] };
 
-/** Trees, alone or stacked with the regression. */
+/** The trees, alone or stacked with the regression. */
 async function fitHeavy(
   context: StageContext,
   names: readonly string[],
@@ -283,10 +289,10 @@ async function fitBoosted(
   };
 }
 
-/** Enough for a few dozen weights. */
+/** Slates for the regression: enough for a few dozen weights. */
 const lightSlates = 8000;
 
-/** At most that many, evenly spread. */
+/** At most `lightSlates` of them, evenly spread. */
 function thinOut<T>(lessons: readonly T[]): readonly T[] {
   const step = Math.max(1, lessons.length / lightSlates);
   return Array.from({ length: Math.min(lessons.length, lightSlates) }, (_, k) => lessons[Math.floor(k * step)] as T);
@@ -329,14 +335,13 @@ function toFeatureInput(data: SplitDataset, slate: Slate): FeatureInput {
 }
 
 /**
- * Slates of the mid-training segment with their answer among the candidates: as the stage before made them, or made
- * here.
+ * Slates of the mid-training segment with their answer among the candidates: read from the stage before, or made here.
  */
 async function midtrainSlates(context: StageContext, data: SplitDataset, rerank: readonly Slate[]): Promise<Slate[]> {
   const { config } = context;
   const folds = config.evidence.midtrainFolds;
   const { kind, candidates: size } = config.prerank;
-  if (folds === 0 || kind === "logged") return conditional(readSlates(context, "midtrain")); // expensive pre-rankers are refused when the config is checked
+  if (folds === 0 || kind === "logged") return conditional(readSlates(context, "midtrain")); // the config check refuses expensive pre-rankers
   // Positions with a shorter history than any re-rank slate are unlike those that are re-ranked.
   const minHistory = rerank.reduce((least, s) => Math.min(least, s.position), Number.POSITIVE_INFINITY);
   const made = await crossFittedSlates(

@@ -89,7 +89,7 @@ async function run(context: StageContext): Promise<Summary> {
   return { steps: batches.length, tokens, parameters: model.numParameters, finalLoss: smooth };
 }
 
-/** All optimizer batches of all epochs, in order. Other tasks are drawn until they have their share of tokens. */
+/** All optimizer batches of all epochs, in order. The other tasks are drawn until they have their share of tokens. */
 function planBatches(config: Config, corpus: Corpus, encoder: Encoder, language: readonly string[]): Document[][] {
   const { epochs, mixture, batchTokens, windowItems } = config.midtrain;
   const view = trainingView(corpus.split, "midtrain");

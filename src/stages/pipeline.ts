@@ -72,7 +72,7 @@ export interface PipelineOptions {
   readonly worker?: WorkerClient;
 }
 
-/** Runs every stage that has to run. Returns undefined if `until` stops it before evaluation. */
+/** Runs every stage that is not up to date. Returns undefined if `until` stops it before evaluation. */
 export async function runStages(run: Run, options: PipelineOptions): Promise<Metrics | undefined> {
   try {
     return await runAll(run, options);
@@ -134,7 +134,7 @@ async function runAll(run: Run, options: PipelineOptions): Promise<Metrics | und
   }
 }
 
-/** What a stage's result depends on. @param keys of the stages before it */
+/** The inputs that a stage's result depends on. @param keys of the stages before it */
 function planStage(
   stage: Stage,
   config: Config,
@@ -142,7 +142,7 @@ function planStage(
   prepared: Prepared,
   keys: Readonly<Partial<Record<StageName, string>>>,
 ): StagePlan {
-  // What changes a result in its last bits, and so a cached stage's identity.
+  // Changes a result in its last bits, and therefore belongs to a cached stage's identity.
   const { threads, device, dtype, microBatchTokens } = config.runtime;
   return {
     name: stage.name,
@@ -163,7 +163,7 @@ export const otherIds = (a: Config, b: Config): StageName[] =>
     .filter((s) => hashJson(s.settings(withoutPlaces(a))) !== hashJson(s.settings(withoutPlaces(b))))
     .map((s) => s.name);
 
-/** Keys depend only on settings, code and data, so that finished stages are known before anything runs. */
+/** Keys depend only on settings, code and data: finished stages are known before anything runs. */
 function planStages(
   run: Run,
   config: Config,
@@ -227,7 +227,7 @@ async function runOne(
 
 type VerbCounts = ReturnType<WorkerClient["stats"]>;
 
-/** A stage must declare its verbs: its key covers only their code, so a change elsewhere would not rerun it. */
+/** A stage must declare its verbs: its key covers only the code of those, and a change in others would not rerun it. */
 function checkVerbs({ name, verbs }: Stage, before: VerbCounts, after: VerbCounts): void {
   const declared = new Set<string>([...verbs, "getInfo", "shutdown"]);
   for (const [verb, { calls }] of Object.entries(after))
@@ -278,13 +278,13 @@ export interface WorkerCosts {
   /** Seconds of each stage that ran. */
   readonly stages: Readonly<Record<string, number>>;
   readonly verbs: Readonly<Record<string, Readonly<VerbStats>>>;
-  /** Seconds inside verbs, as the worker counts them. These three are missing if the worker died. */
+  /** Seconds inside verbs, measured by the worker. These three are missing if the worker died. */
   readonly busySeconds?: number;
   readonly device?: string;
   readonly threads?: number;
 }
 
-/** Never fails: a stage's own fault is the one to report. */
+/** Never fails: the stage's own error is the one to report. */
 async function writeCosts(path: string, client: WorkerClient, stages: WorkerCosts["stages"]): Promise<void> {
   const info = await client.getInfo({ timeoutMs: 2000 }).catch(() => undefined);
   const own = info && { busySeconds: info.busySeconds, device: info.device, threads: info.numThreads };

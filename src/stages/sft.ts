@@ -1,7 +1,7 @@
 /**
  * Stage 2b, supervised fine-tuning on the kept traces (GR2 v1 §4): L = -lambda_r sum log p(reasoning) - lambda_o sum
- * log p(ranking). The ranking part is trained under the same permutation constraint and prior it is decoded with, so
- * that the gradient covers only what the prior does not already explain. Next-item replay keeps the LM's knowledge
+ * log p(ranking). The ranking part is trained under the permutation constraint and prior used for decoding: the
+ * gradient covers only what the prior does not already explain. Next-item replay keeps the LM's knowledge
  * fresh.
  */
 
@@ -44,10 +44,10 @@ interface State {
   readonly step: number;
   /** Moving average of the loss. */
   readonly smooth: number;
-  /** Best N@5 on validation slates so far, and the step it was reached at; 0: none was measured. */
+  /** Best N@5 on validation slates so far, and its step; 0 if none was measured. */
   readonly best: number;
   readonly bestStep: number;
-  /** Evaluations in a row since then that were no better. */
+  /** Consecutive evaluations since then without an improvement. */
   readonly flat: number;
 }
 
@@ -114,7 +114,7 @@ async function run(context: StageContext): Promise<Summary> {
 
   let state: State = resumed ?? { step: 0, smooth: Number.NaN, best: -1, bestStep: 0, flat: 0 };
   const patience = o.patience > 0 ? o.patience : Number.POSITIVE_INFINITY;
-  if (!resumed && validation.length > 0) await evaluate(0); // what SFT begins with; it cannot write an answer yet
+  if (!resumed && validation.length > 0) await evaluate(0); // the initial model, which cannot write answers yet
   while (state.step < steps && state.flat < patience) {
     const { step } = state;
     const examples = drawBatch(step);
@@ -169,7 +169,8 @@ async function run(context: StageContext): Promise<Summary> {
   }
   if (state.step < steps)
     context.log(
-      `stopped after ${state.step} of ${steps} steps: ${state.flat} evaluations in a row were no better (sft.patience)`,
+      `stopped after ${state.step} of ${steps} steps: ` +
+        `${state.flat} consecutive evaluations without an improvement (sft.patience)`,
     );
   if (state.bestStep === 0) await keep();
   else context.log(`best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}; those weights are kept`);
@@ -180,7 +181,7 @@ async function run(context: StageContext): Promise<Summary> {
 }
 
 /**
- * The teacher's belief, with a share of its mass moved to the truth (a distribution) if that is among the candidates.
+ * The teacher's belief, with a share of its mass moved to the true item (or distribution) if among the candidates.
  */
 export const mixed = (belief: readonly number[], truth: readonly number[], truthShare: number): number[] =>
   truth.some((t) => t > 0)

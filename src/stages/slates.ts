@@ -1,7 +1,7 @@
 /**
  * The slates (GR2 v1 §3.3): logged by an incumbent ranker, proposed by the candidates stage, or made here from the
  * language model's own beams. Candidates that share a semantic ID with a better one are dropped, because the model
- * could not tell them apart. No pre-ranker has seen the answers of its slates (prerank/fits).
+ * could not distinguish them. No pre-ranker has seen the answers of its slates (prerank/fits).
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -58,18 +58,23 @@ async function run(context: StageContext): Promise<Summary> {
     const stats = slateStats(list, size);
     if (logged && stats.slates === 0)
       throw new RunError(`no logged slate with a history falls into the ${segment} segment`, {
-        advice: "Give the segment a larger share (data.split), or choose a kind of split that suits the log.",
+        advice: "Give the segment a larger share (data.split), or choose another data.split that suits the log.",
       });
     if (stats.conditional === 0)
       throw new RunError(
-        `none of the ${stats.slates} ${segment} slates has its true item among its ${size} candidates: there is nothing to re-rank`,
+        `none of the ${stats.slates} ${segment} slates has its true item among its ${size} candidates: ` +
+          `there is nothing to re-rank`,
         { advice: "Use more data, raise prerank.candidates, or give the segment a larger share (data.split)." },
       );
     const mean = (of: (s: Slate) => number): string => (list.reduce((n, s) => n + of(s), 0) / list.length).toFixed(1);
     context.log(
       logged
-        ? `${segment}: ${stats.slates} logged slates of ${stats.users} users, on average ${mean((s) => s.candidates.length)} candidates, ${mean((s) => slateLabels(s).filter((l) => l > 0).length)} of them positive`
-        : `${segment}: ${stats.slates} slates of ${stats.users} users, the true item is among the ${size} in ${stats.conditional} (HR@${size} ${stats.hitRate.toFixed(4)})`,
+        ? `${segment}: ${stats.slates} logged slates of ${stats.users} users, ` +
+            `on average ${mean((s) => s.candidates.length)} candidates, ` +
+            `${mean((s) => slateLabels(s).filter((l) => l > 0).length)} of them positive`
+        : `${segment}: ${stats.slates} slates of ${stats.users} users, ` +
+            `the true item is among the ${size} candidates in ${stats.conditional} of them ` +
+            `(HR@${size} ${stats.hitRate.toFixed(4)})`,
     );
     writeLines(slateFile(context.dir, segment), list);
     writeJson(join(context.dir, `${segment}.stats.json`), stats);
@@ -105,12 +110,15 @@ async function collectSlates(
   }
   const { slates, skipped } = loggedSlates(corpus.split, maxCandidates);
   context.log(
-    `dropped logged slates: ${skipped.midtrain} in the mid-training segment, ${skipped.noHistory} without a history, ${skipped.straddling} across a segment boundary, ${skipped.nothingToOrder} with nothing to order; dropped ${skipped.cutCandidates} candidates after the first ${maxCandidates}`,
+    `dropped logged slates: ${skipped.midtrain} in the mid-training segment, ` +
+      `${skipped.noHistory} without a history, ${skipped.straddling} across a segment boundary, ` +
+      `${skipped.nothingToOrder} with nothing to order; ` +
+      `dropped ${skipped.cutCandidates} candidates after the first ${maxCandidates}`,
   );
   return { slates, midtrain: [] };
 }
 
-/** Without candidates that share a semantic ID with a better one: the model could not tell them apart. */
+/** Removes candidates that share a semantic ID with a better one: the model could not distinguish them. */
 function withDistinctIds(slate: Slate, spell: (row: number) => string): Slate {
   const ids = slate.candidates.map(spell);
   const kept = ids.flatMap((id, k) => (ids.indexOf(id) === k ? [k] : []));

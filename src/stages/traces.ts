@@ -4,7 +4,8 @@
  * writes the traces: it orders by evidence, out of sample, and cites the mid-training segment in support of a
  * candidate.
  *
- *   traces.jsonl      what SFT learns from, with provenance        reasonings.jsonl  the statistical teacher's reasoning
+ *   traces.jsonl      what SFT learns from, with provenance        reasonings.jsonl  the statistical teacher's
+ * reasoning
  *   rejected.jsonl    rejected answers of a model                  teacher.json      acceptance by difficulty, reasons
  */
 
@@ -101,11 +102,12 @@ async function run(context: StageContext): Promise<Summary> {
   if (o.kind !== "statistical") writeLines(join(context.dir, "rejected.jsonl"), rejections);
   writeJson(join(context.dir, "teacher.json"), { stats });
   context.log(
-    `${stats.accepted} of ${stats.offered} traces kept (${o.sampling}), ${stats.meanTries.toFixed(2)} tries each; ${(100 * stats.identityRate).toFixed(1)} % repeat the input order`,
+    `${stats.accepted} of ${stats.offered} traces kept (${o.sampling}), ` +
+      `${stats.meanTries.toFixed(2)} tries each; ${(100 * stats.identityRate).toFixed(1)} % repeat the input order`,
   );
   for (const [reason, n] of Object.entries(stats.rejected)) context.log(`${n} rejected: ${reason}`);
   if (o.kind !== "statistical" && stats.accepted === 0)
-    throw new RunError(`no answer of the teacher ${teacher.model} was kept; stages/traces/rejected.jsonl lists them`, {
+    throw new RunError(`no answer of teacher ${teacher.model} was kept; stages/traces/rejected.jsonl lists them`, {
       advice: "Raise teacher.maxTries or the budget, use a stronger teacher, or teacher.sampling=targeted.",
     });
   return {
@@ -134,7 +136,7 @@ async function ownTeacher(context: StageContext, corpus: Corpus): Promise<Teache
   });
 }
 
-/** A seeded draw of so many slates; 0 = all. */
+/** A seeded sample of `n` slates; 0 = all. */
 const drawSome = (slates: readonly Slate[], n: number, seed: number): readonly Slate[] =>
   n === 0
     ? slates
@@ -142,7 +144,7 @@ const drawSome = (slates: readonly Slate[], n: number, seed: number): readonly S
         .shuffle([...slates])
         .slice(0, n);
 
-/** Evidence by candidate index becomes citations by item row. */
+/** Converts evidence by candidate index to citations by item row. */
 function citeEvidence(
   evidence: Evidence,
   slate: UnlabelledSlate,

@@ -1,6 +1,7 @@
 /**
  * Sampling reasoning traces from a teacher (GR2 v1, stage 2).
- *   rejection: the teacher does not know the answer; it is asked until its own first choice is the true item (of several:
+ *   rejection: the teacher does not know the answer; it is asked until its own first choice is the true item (of
+ *   several:
  *              one with the highest label), at most maxTries times; otherwise the slate yields no trace.
  *   targeted:  the teacher is shown the answer and puts it first.
  * After the first choice, candidates follow by label if a log has several, then in the teacher's (or the input's)

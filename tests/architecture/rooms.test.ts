@@ -14,22 +14,11 @@ import { findCycles, isGenerated, listSources, readImports, typescriptImports } 
 const pureRooms = ["plan", "data", "sid", "prompts", "eval", "reward", "rl", "prerank", "evidence", "teacher"];
 const modelRooms = [...pureRooms, "core", "config", "worker", "policy", "run", "plugins", "artifacts"];
 const stageRooms = [...modelRooms, "endpoint", "models"];
-const served = [
-  "core",
-  "config",
-  "data",
-  "sid",
-  "prompts",
-  "eval",
-  "prerank",
-  "evidence",
-  "teacher",
-  "worker",
-  "policy",
-  "run",
-  "plugins",
+const artifactRooms = [
+  ...["core", "config", "data", "sid", "prompts", "eval", "prerank", "evidence", "teacher", "worker", "policy", "run"],
 ];
-const parts = ["request", "observe", "security", "model", "engine", "batch", "grpc", "http"];
+const served = [...artifactRooms, "plugins"];
+const parts = ["request", "observe", "security", "model", "engine", "batch", "grpc", "http", "processes"];
 const rooms: Readonly<Record<string, readonly string[]>> = {
   core: [],
   config: ["core"],
@@ -48,20 +37,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   policy: ["core", "eval", "prompts", "worker"],
   run: ["core", "config", "worker"],
   plugins: ["core", "config", ...pureRooms, "endpoint", "worker", "run"],
-  artifacts: [
-    "core",
-    "config",
-    "data",
-    "sid",
-    "prompts",
-    "eval",
-    "prerank",
-    "evidence",
-    "teacher",
-    "worker",
-    "policy",
-    "run",
-  ],
+  artifacts: artifactRooms,
   models: modelRooms,
   "stages/prerankers": stageRooms,
   "stages/rl": stageRooms,
@@ -76,6 +52,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   "serve/security": ["core", "config", "serve/request"],
   "serve/model": [...served, "artifacts", "models", "serve/request"],
   "serve/engine": [...served, "models", "serve/request", "serve/model"],
+  "serve/processes": ["core", "serve/request"],
   "serve/batch": ["core", "data", "run", "serve/request", "serve/model", "serve/engine"],
   "serve/grpc": ["client", "core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],
   "serve/http": ["core", "config", "serve/request", "serve/observe", "serve/security", "serve/observe"],

@@ -1,4 +1,7 @@
-/** Baselines in the results table on a fake worker: each pre-ranker by its own list, scores from a file. Nothing about quality. */
+/**
+ * Baselines in the results table on a fake worker: each pre-ranker by its own list, scores from a file.
+ * Nothing about quality.
+ */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,6 +1,7 @@
 /**
  * Candidates of several pre-rankers on a fake worker: what a fused slate holds, a hundred candidates through the whole
- * pipeline, your own scores, refit, folds, and that neither a rerun nor an interrupt changes a byte. Nothing about quality.
+ * pipeline, your own scores, refit, folds, and that neither a rerun nor an interrupt changes a byte.
+ * Nothing about quality.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

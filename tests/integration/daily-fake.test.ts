@@ -1,4 +1,6 @@
-/** What an engineer does with runs, from the command line on a fake worker: several seeds, shared stages, comparisons. */
+/**
+ * What an engineer does with runs, from the command line on a fake worker: several seeds, shared stages, comparisons.
+ */
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

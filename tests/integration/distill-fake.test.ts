@@ -1,4 +1,7 @@
-/** On-policy distillation on a fake worker: the student's KL to its teacher falls, and teachers that cannot teach are refused. */
+/**
+ * On-policy distillation on a fake worker: the student's KL to its teacher falls, and teachers
+ * that cannot teach are refused.
+ */
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -49,7 +49,9 @@ const waitForExit = (child: ChildProcess) =>
     else child.on("exit", (code) => done(code));
   });
 
-/** The trie this side builds is the one the worker walks: as wide as the catalogue, the search gives what Forward gives. */
+/**
+ * The trie this side builds is the one the worker walks: as wide as the catalogue, the search gives what Forward gives.
+ */
 async function beamsEqualForward(client: WorkerClient): Promise<void> {
   const { tokenizerJson } = await client.trainTokenizer({ texts: ["a b c"], vocabSize: 256, specialTokens: [] });
   const architecture = {

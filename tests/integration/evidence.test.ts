@@ -1,6 +1,6 @@
 /**
- * The stage evidence by itself, with the listwise model (no worker): it finds what there is to find, is out of sample where
- * there is nothing, and no user's own answers play a part in that user's scores.
+ * The stage evidence by itself, with the listwise model (no worker): it finds what there is to find, is out of sample
+ * where there is nothing, and no user's own answers play a part in that user's scores.
  */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,5 +1,6 @@
 /**
- * Fifty candidates of which the language model is asked about ten (prompts.candidates), through the whole pipeline on a fake
+ * Fifty candidates of which the language model is asked about ten (prompts.candidates),
+ * through the whole pipeline on a fake
  * worker: what it is shown, what the order of the others is, and that the service answers as evaluation does.
  */
 import { mkdtempSync, rmSync } from "node:fs";

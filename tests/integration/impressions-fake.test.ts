@@ -1,4 +1,6 @@
-/** The whole pipeline on a log of impressions and a fake worker: slates of many sizes, several positives, graded labels. */
+/**
+ * The whole pipeline on a log of impressions and a fake worker: slates of many sizes, several positives, graded labels.
+ */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,6 +1,7 @@
 /**
  * Leaks planted into a running pipeline (fake worker): a stage's training view reaches into the test segment, a history
- * reaches one item too far. Each stops the run in the stage where it is planted, with a RunError that says who saw what.
+ * reaches one item too far. Each stops the run in the stage where it is planted, with a RunError
+ * that says who saw what.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,6 +1,6 @@
 /**
- * A pipeline in miniature for the tests of robustness: a small RecBole-layout data set with text and structure, a recipe
- * whose every stage really runs (a few seconds in all), and the command line as a child process.
+ * A pipeline in miniature for the tests of robustness: a small RecBole-layout data set with text and structure, a
+ * recipe whose every stage really runs (a few seconds in all), and the command line as a child process.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -107,7 +107,9 @@ export interface Workspace {
   readonly root: string;
 }
 
-/** A folder with data, recipe and an empty folder for runs. Removed by nobody: it lies under the system's temp folder. */
+/**
+ * A folder with data, recipe and an empty folder for runs. Removed by nobody: it lies under the system's temp folder.
+ */
 export function workplace(change: (recipe: Recipe) => unknown = (r) => r): Workspace {
   const folder = mkdtempSync(join(tmpdir(), "gr2test-"));
   const config = join(folder, "mini.yaml");
@@ -130,7 +132,10 @@ export interface Running {
   readonly ended: Promise<Ended>;
 }
 
-/** Starts `node bin/gr2.mjs ARGS`; `tmp` is its folder for temporary files. A process that runs longer than `limitMs` is killed and counts as hung. */
+/**
+ * Starts `node bin/gr2.mjs ARGS`; `tmp` is its folder for temporary files.
+ * A process that runs longer than `limitMs` is killed and counts as hung.
+ */
 export function start(
   args: readonly string[],
   options: { limitMs?: number; tmp?: string; env?: NodeJS.ProcessEnv } = {},

@@ -1,6 +1,6 @@
 /**
- * The whole pipeline on a fake worker: data to evaluation, what it leaves, what it does not do twice, and that neither a
- * rerun nor an interrupt changes a number. Says nothing about quality.
+ * The whole pipeline on a fake worker: data to evaluation, what it leaves, what it does not do twice, and that neither
+ * a rerun nor an interrupt changes a number. Says nothing about quality.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -270,7 +270,7 @@ describe("the whole pipeline on a fake worker", () => {
     const shown = showRun("stale", { root });
     expect(shown).toMatch(/\nsft +finished/);
     expect(shown).toMatch(/\nrl +stale/);
-    expect(shown).toContain("The results below were made with the earlier settings.");
+    expect(shown).toContain("The results below are from the earlier settings.");
     await expect(openServedRun(root, "stale", [])).rejects.toThrow("rl, evaluate are missing or stale");
     await invoke("stale", { set: ["sft.lambdaReasoning=0.1"] });
     expect(stale()).toEqual([]);

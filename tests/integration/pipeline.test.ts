@@ -1,6 +1,6 @@
 /**
- * The whole pipeline in miniature, through the command line and with the real Python worker: it finishes, repeats itself
- * bit by bit, and survives being killed.
+ * The whole pipeline in miniature, through the command line and with the real Python worker: it finishes, repeats
+ * itself bit by bit, and survives being killed.
  */
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,4 +1,6 @@
-/** Modules of a user's through the whole pipeline on a fake worker: what they change, what they are kept by, what stops. */
+/**
+ * Modules of a user's through the whole pipeline on a fake worker: what they change, what they are kept by, what stops.
+ */
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -195,7 +197,7 @@ rl: { steps: 1 }`;
       "wrong.mjs": wrong,
     });
     await expect(invoke(bad, "judges")).rejects.toThrow(
-      /eval\.baselines\.mine: .*wrong\.mjs gave \[1\] for slate [0-9a-f]{20}: expected 5 finite numbers, one a candidate/,
+      /eval\.baselines\.mine: .*wrong\.mjs gave \[1\] for slate [0-9a-f]{20}: expected 5 finite numbers, one per candidate/,
     );
   });
 });
@@ -280,9 +282,9 @@ def fit(training):
       "twice the same",
       "[1, 2].map(() => [...Array(30).keys()].find((i) => !h.includes(i)))",
       "[2, 1]",
-      "is there twice",
+      "appears twice",
     ],
-    ["no item", "[999]", "[1]", "999 is no item row, 0 to 29"],
+    ["no item", "[999]", "[1]", "999 is not an item row (0 to 29)"],
     [
       "rising scores",
       "[...Array(30).keys()].filter((i) => !h.includes(i)).slice(0, 2)",

@@ -1,7 +1,7 @@
 /**
- * The shipped recipes for pretrained models, dry: every stage runs with the recipe's own settings, but on a shrunken model of
- * the same family, a few users, and few steps. All of them on a fake worker; the 8B's, LoRA and bfloat16 included, on the real
- * one, and its export through plain transformers.
+ * The shipped recipes for pretrained models, dry: every stage runs with the recipe's own settings, but on a shrunken
+ * model of the same family, a few users, and few steps. All of them on a fake worker; the 8B's, LoRA and bfloat16
+ * included, on the real one, and its export through plain transformers.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,4 +1,6 @@
-/** Refit through the whole pipeline on a fake worker: which weights answer what, what they learn, and what is served. */
+/**
+ * Refit through the whole pipeline on a fake worker: which weights answer what, what they learn, and what is served.
+ */
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";

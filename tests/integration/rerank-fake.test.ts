@@ -1,4 +1,6 @@
-/** `gr2 rerank` on a run of a fake worker: layouts and formats, the same orders as the service, resume, memory, faults. */
+/**
+ * `gr2 rerank` on a run of a fake worker: layouts and formats, the same orders as the service, resume, memory, faults.
+ */
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -134,9 +136,9 @@ describe("gr2 rerank --in", () => {
     await expect(run({ ...common, out: file("cut.jsonl"), signal: stop.signal })).rejects.toThrow(/interrupted/);
     clearInterval(watch);
     expect(existsSync(file("cut.jsonl"))).toBe(false);
-    await expect(run({ ...common, out: file("cut.jsonl"), topN: 3 })).rejects.toThrow(/begun with other slates/);
+    await expect(run({ ...common, out: file("cut.jsonl"), topN: 3 })).rejects.toThrow(/started with other slates/);
     const { errors } = await run({ ...common, out: file("cut.jsonl") });
-    expect(errors).toMatch(/(1000|2000) slates were ranked before/);
+    expect(errors).toMatch(/(1000|2000) slates were already ranked/);
     expect(readFileSync(file("cut.jsonl"))).toEqual(readFileSync(file("whole.jsonl")));
     expect(existsSync(parts)).toBe(false);
   }, 60_000);
@@ -175,8 +177,8 @@ describe("gr2 rerank --in", () => {
     await expect(run({ in: file("none.csv") })).rejects.toThrow(/neither a column "candidates"/);
     await expect(run({ in: file("none.csv"), column: ["candidates=shown"] })).rejects.toThrow(/no column "shown"/);
     writeFileSync(file("empty.csv"), "slate,candidates\n");
-    await expect(run({ in: file("empty.csv") })).rejects.toThrow(/no slate in it/);
-    await expect(run({ in: file("wide.jsonl"), out: "x.txt" })).rejects.toThrow(/expected a file/);
+    await expect(run({ in: file("empty.csv") })).rejects.toThrow(/the file contains no slates/);
+    await expect(run({ in: file("wide.jsonl"), out: "x.txt" })).rejects.toThrow(/expected a \.parquet/);
     await expect(run({ in: file("nothing.csv") })).rejects.toThrow(/nothing.csv/);
     await expect(run({ in: file("wide.jsonl"), column: ["item"] })).rejects.toThrow(/FIELD=COLUMN/);
   });
@@ -233,6 +235,6 @@ describe("gr2 rerank --user", () => {
   });
 
   it("names users where there is no such one", async () => {
-    await expect(show("nobody", false)).rejects.toThrow(/have no user nobody/);
+    await expect(show("nobody", false)).rejects.toThrow(/has no user nobody/);
   });
 });

@@ -1,4 +1,6 @@
-/** SASRec as a pre-ranker: what it learns from, that a cut-off changes nothing, and, with a real worker, that it learns. */
+/**
+ * SASRec as a pre-ranker: what it learns from, that a cut-off changes nothing, and, with a real worker, that it learns.
+ */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,7 +26,10 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const makeConfig = (sasrec: object): Config =>
   configSchema.parse({ runtime: { threads: 1, device: "cpu" }, prerank: { kind: "sasrec", sasrec } });
 
-/** A stage that begins in an empty folder. Its cursor outlives an attempt, and only the next attempt reads it (run/run.ts). */
+/**
+ * A stage that begins in an empty folder. Its cursor outlives an attempt,
+ * and only the next attempt reads it (run/run.ts).
+ */
 function stageIn(name: string, config: Config) {
   const dir = join(folder, name);
   mkdirSync(join(dir, "work"), { recursive: true });
@@ -109,7 +114,8 @@ describe("on a fake worker", () => {
     const worker = new Recorder();
     const stage = stageIn("view", makeConfig({ maxEpochs: 1, historyItems: 6 }));
     await slates(worker, stage, data);
-    // 12 items a user: 10 through rerank, 9 through midtrain; of each, all but the first are learned. Windows may overlap.
+    // 12 items a user: 10 through rerank, 9 through midtrain; of each, all but the first are learned.
+    // Windows may overlap.
     const learned = worker.trained.map((d) => d.length - 1);
     expect(learned.reduce((a, b) => a + b, 0)).toBeGreaterThanOrEqual(40 * (9 + 8));
     expect(Math.max(...learned)).toBeLessThanOrEqual(6);

@@ -29,12 +29,17 @@ export async function served(w: Workspace, run: string, ...more: string[]): Prom
 }
 
 /** Python workers that are children of a process. */
-export function workersUnder(pid: number): number[] {
+export const workersUnder = (pid: number): number[] => childrenUnder(pid, (command) => command.includes("gr2_worker"));
+
+/** Further processes of a service (serve.processes): children of its first. */
+export const processesUnder = (pid: number): number[] =>
+  childrenUnder(pid, (command) => !command.includes("gr2_worker") && command.includes("serve"));
+
+function childrenUnder(pid: number, is: (command: string) => boolean): number[] {
   return readdirSync("/proc").flatMap((entry) => {
     try {
       const [, parent] = /^\d+ \(.*\) \S (\d+)/s.exec(readFileSync(`/proc/${entry}/stat`, "utf8")) ?? [];
-      const isWorker = readFileSync(`/proc/${entry}/cmdline`, "latin1").includes("gr2_worker");
-      return Number(parent) === pid && isWorker ? [Number(entry)] : [];
+      return Number(parent) === pid && is(readFileSync(`/proc/${entry}/cmdline`, "latin1")) ? [Number(entry)] : [];
     } catch {
       return []; // not a process, or gone
     }

@@ -1,6 +1,7 @@
 /**
- * Traces from a language model behind an OpenAI-compatible endpoint, through the pipeline on a fake worker: what is kept
- * and with which provenance, what SFT makes of it, an interrupted stage that goes on, and a key that stands nowhere.
+ * Traces from a language model behind an OpenAI-compatible endpoint, through the pipeline on a fake worker: what is
+ * kept and with which provenance, what SFT makes of it, an interrupted stage that goes on, and a key
+ * that stands nowhere.
  */
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,6 +1,6 @@
 /**
- * Semantic IDs as permanent identities, on a fake worker: what the stage leaves, IDs for later items, and refusal of what
- * does not belong together. Files are swapped by hand, which the stage cache would notice.
+ * Semantic IDs as permanent identities, on a fake worker: what the stage leaves, IDs for later items, and refusal of
+ * what does not belong together. Files are swapped by hand, which the stage cache would notice.
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -63,7 +63,7 @@ describe("the stage sid", () => {
     });
     const text = showSidReport("first", { root });
     expect(text).toContain("reconstruction error: 17.00 %");
-    expect(text).toContain("do items with similar embeddings share their first codes?");
+    expect(text).toContain("items with similar embeddings: do they share their first codes?");
     expect(text).toMatch(/ {6}[012] {2}0\.\d\d {2}\[\d+, \d+\] {2}Film number \d+/);
   });
 });
@@ -86,7 +86,7 @@ describe("gr2 sid encode", () => {
   it("gives new items IDs nobody has, known ones theirs, and adds without changing", async () => {
     const out = join(folder, "out.jsonl");
     write(lines);
-    expect(await encode(out)).toContain("2 new items got a semantic ID; 1 keep the ID they have in the run");
+    expect(await encode(out)).toContain("2 new items got a semantic ID; 1 keep their ID from the run");
     const catalogue = Catalogue.fromJSON(json(sidFile("first", "catalogue.json")));
     const dataset = await loadDataset(join(root, "first/stages/data"));
     const first = read(out);

@@ -1,4 +1,5 @@
-"""A small OpenAI-compatible server around a real model, for tests: transformers' own `generate`, on the loopback interface.
+"""A small OpenAI-compatible server around a real model, for tests:
+transformers' own `generate`, on the loopback interface.
 
     python openai_server.py --model FOLDER [--gguf FILE] [--key KEY]      real weights
     python openai_server.py --tiny                                        a random model of a few thousand parameters

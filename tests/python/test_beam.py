@@ -1,4 +1,6 @@
-"""Beam search against exhaustive scoring, and the trie it is given: unique, valid, sorted, nothing excluded, never a dead end."""
+"""Beam search against exhaustive scoring, and the trie it is given:
+unique, valid, sorted, nothing excluded, never a dead end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The decoder used while sampling computes what transformers' modules compute, for every family and precision it claims."""
+"""The decoder used while sampling computes what transformers' modules compute, for every family
+and precision it claims.
+"""
 
 from __future__ import annotations
 

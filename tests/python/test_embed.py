@@ -1,4 +1,6 @@
-"""Sentence embeddings, with the model folder named by GR2_TEST_EMBED_MODEL (tests that need a model skip without it)."""
+"""Sentence embeddings, with the model folder named by GR2_TEST_EMBED_MODEL (tests
+that need a model skip without it).
+"""
 
 import os
 from pathlib import Path

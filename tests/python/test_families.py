@@ -1,4 +1,6 @@
-"""Every supported family equals transformers' own forward, packed, sampled and trained; what is not supported is refused."""
+"""Every supported family equals transformers' own forward, packed, sampled and trained;
+what is not supported is refused.
+"""
 
 from __future__ import annotations
 

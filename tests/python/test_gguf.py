@@ -1,4 +1,6 @@
-"""GGUF: quantised weights arrive with their values, with tokenizer and chat template, and can be trained and exported."""
+"""GGUF: quantised weights arrive with their values, with tokenizer and chat template,
+and can be trained and exported.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The likeliest alternatives of every target, and the forward KL over them, against plain PyTorch that walks every response
-token by token: unconstrained, under a constraint, and as a choice among whole sequences."""
+"""The likeliest alternatives of every target, and the forward KL over them, against plain PyTorch that walks every
+response token by token: unconstrained, under a constraint, and as a choice among whole sequences.
+"""
 
 from __future__ import annotations
 

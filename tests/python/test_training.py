@@ -196,7 +196,9 @@ def test_gradient_checkpointing_gives_the_same_gradient(engine):
 
 
 def test_logits_are_computed_where_a_token_is_predicted_and_a_few_at_a_time(engine, monkeypatch):
-    """One row of logits a trained target and none for prompts; in chunks of 3 rows the same loss and gradient as at once."""
+    """One row of logits a trained target and none for prompts;
+    in chunks of 3 rows the same loss and gradient as at once.
+    """
     batch = random_batch(8, groups=3)
     rng = np.random.default_rng(8)
     weights = rng.uniform(0.5, 1, size=batch.num_targets).astype(np.float32)

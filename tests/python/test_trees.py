@@ -27,7 +27,9 @@ GROUPS, ROWS = 240, 8
 
 
 def data(signal: float = 3.0, seed: int = 0):
-    """Groups of eight rows, one of them relevant; the first feature tells which, if `signal` > 0. NaN here and there."""
+    """Groups of eight rows, one of them relevant; the first feature tells which, if `signal` > 0.
+    NaN here and there.
+    """
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((GROUPS * ROWS, 4)).astype(np.float32)
     relevant = rng.integers(0, ROWS, GROUPS) + ROWS * np.arange(GROUPS)

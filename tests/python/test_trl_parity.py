@@ -1,7 +1,7 @@
 """The policy loss against TRL's own `loss_type="dapo"` on the same tensors: value and gradient.
 
-Skipped where trl is not installed; it is no requirement: `pip install trl datasets` into an environment that has the worker's
-packages, and run this file there.
+Skipped where trl is not installed; it is no requirement: `pip install trl datasets` into an environment that has the
+worker's packages, and run this file there.
 """
 
 from __future__ import annotations

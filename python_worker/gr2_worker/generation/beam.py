@@ -4,7 +4,8 @@ A child is open to a prompt while some item below it is not excluded, so the all
 and excluded items are never returned. A beam whose item is complete keeps its slot and its score while longer ones
 continue.
 
-Scores are log p(sequence | prompt) = sum of log_softmax over the full vocabulary, whatever the model's generation settings.
+Scores are log p(sequence | prompt) = sum of log_softmax over the full vocabulary,
+whatever the model's generation settings.
 
 Shape legend: P prompts, W beams (slots) per prompt, R = P*W rows, K candidates, C hidden size.
 """
@@ -30,7 +31,9 @@ MAX_LOGITS = 1 << 27
 
 
 def beam_search(lm: LanguageModel, params: BeamParams, check: CancelCheck) -> BeamResult:
-    """The `beam_width` best items of every prompt as catalogue rows, best first; exact once beam_width >= open items."""
+    """The `beam_width` best items of every prompt as catalogue rows, best first;
+    exact once beam_width >= open items.
+    """
     trie, length, items = params.trie, params.trie.num_levels, len(params.trie.rows_I)
     if params.beam_width < 1:
         raise InvalidRequest("beam_width must be >= 1")

@@ -1,4 +1,5 @@
-"""The layers of a Llama-shaped model laid out for generation: what `LanguageModel.hidden` computes, in fewer and cheaper steps.
+"""The layers of a Llama-shaped model laid out for generation:
+what `LanguageModel.hidden` computes, in fewer and cheaper steps.
 
 Copies the weights when it is built, so it must not outlive an optimizer step. Query, key and value are one product; on
 the CPU in float32 all products run on weights packed once for oneDNN, with the activation, the gate and the residual
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from gr2_worker.model import attention
 from gr2_worker.model.lm import LanguageModel
 
-# Families whose layers are: norm, attention with rotary positions (and norms of queries and keys), norm, SiLU-gated products.
+# Families whose layers are: norm, attention with rotary positions (and norms of queries and keys), norm,
+# SiLU-gated products.
 FAMILIES = ("llama", "qwen2", "qwen3")
 # The number of rows that oneDNN lays out weights for; other numbers work too.
 EXPECTED_ROWS = 32

@@ -86,7 +86,9 @@ def prefill_cached(
 
 
 def common_length(prompts: list[Int32s]) -> int:
-    """Length of the shared prefix if it is worth computing once, at most the shortest prompt without its last token; else 0."""
+    """Length of the shared prefix if it is worth computing once,
+    at most the shortest prompt without its last token; else 0.
+    """
     shortest = min(len(p) for p in prompts) - 1
     if len(prompts) < 2 or shortest < MIN_COMMON:
         return 0

@@ -14,8 +14,8 @@ class Stops:
     def __init__(self, tokens: tuple[int, ...], strings: tuple[str, ...], tokenizer: Tokenizer) -> None:
         self._tokens = np.asarray(tokens, dtype=np.int32)
         self._strings, self._tokenizer = strings, tokenizer
-        # A token has at least one byte, so a string that the latest token completes is within as many tokens as it has bytes.
-        # One more keeps decoders from dropping the space before it, as some do at the start of a text.
+        # A token has at least one byte, so a string that the latest token completes is within as many tokens as it has
+        # bytes. One more keeps decoders from dropping the space before it, as some do at the start of a text.
         self._window = 1 + max((len(s.encode()) for s in strings), default=0)
 
     def ended(self, tokens_RT: Int32s, t: int) -> Bools:

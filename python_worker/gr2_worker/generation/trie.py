@@ -1,4 +1,5 @@
-"""The prefix trie that beam search walks. The orchestrator builds it (src/sid/trie.ts); the worker checks it and uses it.
+"""The prefix trie that beam search walks. The orchestrator builds it (src/sid/trie.ts);
+the worker checks it and uses it.
 
 Nodes are numbered breadth first: node 0 is the root, edge e leads to node e + 1, the edges of one node are contiguous.
 Array fields end in their length: N nodes, N1 = N + 1, E = N - 1 edges, I items.

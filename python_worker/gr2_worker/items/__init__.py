@@ -1,1 +1,3 @@
-"""Items without a language model: text embeddings, semantic-ID quantizers, matrix factorization, the tokenizer's training."""
+"""Items without a language model: text embeddings, semantic-ID quantizers, matrix factorization,
+the tokenizer's training.
+"""

@@ -1,4 +1,5 @@
-"""Trains the tokenizer of models made from scratch: byte-level BPE, so that every text has tokens and comes back unchanged.
+"""Trains the tokenizer of models made from scratch: byte-level BPE, so that every text has tokens
+and comes back unchanged.
 
 Owns only the training. Semantic-ID codes and chat markers are tokens added after the BPE; text that merely spells one
 would be read as that token, so item text is neutralised before it gets here (TypeScript: sid/sanitise).
@@ -18,8 +19,8 @@ MIN_VOCAB_SIZE = 256  # one token per byte
 def train_bpe(texts: Sequence[str], vocab_size: int, special_tokens: Sequence[str]) -> bytes:
     """Returns a Hugging Face `tokenizer.json` (UTF-8).
 
-    vocab_size bounds the BPE alone, and a small corpus may fill less of it; special_tokens follow with the next ids, in the
-    given order. The same input gives the same bytes. Raises InvalidRequest for an impossible size or special token.
+    vocab_size bounds the BPE alone, and a small corpus may fill less of it; special_tokens follow with the next ids, in
+    the given order. The same input gives the same bytes. Raises InvalidRequest for an impossible size or special token.
     """
     if vocab_size < MIN_VOCAB_SIZE:
         raise InvalidRequest(f"vocab_size is {vocab_size}; byte-level BPE needs at least {MIN_VOCAB_SIZE}")

@@ -1,11 +1,13 @@
-"""Semantic IDs: fits a residual quantizer on item embeddings, gives every item an ID of L codes, and encodes further items.
+"""Semantic IDs: fits a residual quantizer on item embeddings, gives every item an ID of L codes,
+and encodes further items.
 
-    encoder (MLP or principal components) -> nearest code per level -> assignment (last level drawn among free codes) -> IDs
+    encoder (MLP or principal components) -> nearest code per level -> assignment -> IDs
+    (the last level is drawn among free codes)
 
-Owns the assignment of IDs, the artifact and the metrics; training is rqvae.py and rqkmeans.py. Assignment works on float64
-NumPy, item by item, from hashes of the embeddings: an ID depends on the artifact, the embedding and the IDs already
-assigned, not on batch size, process or thread count. Shapes: N items, D input dims, H latent dims, L levels, C codes
-per level.
+Owns the assignment of IDs, the artifact and the metrics; training is rqvae.py and rqkmeans.py. Assignment works on
+float64 NumPy, item by item, from hashes of the embeddings: an ID depends on the artifact, the embedding and the IDs
+already assigned, not on batch size, process or thread count. Shapes: N items, D input dims, H latent dims, L levels, C
+codes per level.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class FitResult:
     artifact: bytes  # safetensors: weights, codebooks, IDs of the fitted items by embedding hash; metadata: config
     metrics: dict[str, float]
     code_vectors: NDArray[np.float32]  # [L * C, D] mean residual of the items with that code, 0 if there are none
-    """uniqueness: share of items whose full ID no other item has; uniqueness_nearest: the same with nearest codes throughout.
+    """uniqueness: share of items whose full ID no other item has;
+    uniqueness_nearest: the same with nearest codes throughout.
     reconstruction: share of the embeddings' variance that the nearest codes lose (0 = nothing, 1 = all).
     reconstruction_assigned: the same with the assigned IDs. usage_k, perplexity_k: share of codes in use and
     exp(entropy) at level k, as assigned. largest_bucket: most items whose nearest codes agree at all levels but the
@@ -54,7 +57,9 @@ class FitResult:
 
 @dataclass(frozen=True)
 class _Quantizer:
-    """The artifact's contents: z = W_n relu(... relu(W_1 (x - mean) / scale)), then L codebooks, then the mirrored decoder."""
+    """The artifact's contents: z = W_n relu(... relu(W_1 (x - mean) / scale)), then L codebooks,
+    then the mirrored decoder.
+    """
 
     config: QuantizerConfig
     mean_D: Floats
@@ -107,8 +112,9 @@ def fit(
 ) -> FitResult:
     """Fits on float32 [N, D] and gives every row an ID. Equal inputs give the same bits on the same kind of machine.
 
-    pairs: int [P, 2], rows of co-interacted items; only the contrastive loss of "rqvae" uses them. on_progress(epoch, epochs,
-    metrics) is called after every epoch ("rqkmeans": after every level). Raises InvalidRequest for malformed input.
+    pairs: int [P, 2], rows of co-interacted items; only the contrastive loss of "rqvae" uses them. on_progress(epoch,
+    epochs, metrics) is called after every epoch ("rqkmeans": after every level).
+    Raises InvalidRequest for malformed input.
     """
     x = _checked(embeddings)
     if len(x) == 0:
@@ -116,7 +122,8 @@ def fit(
     positives = _checked_pairs(pairs, len(x))
     report = on_progress if on_progress is not None else _ignore
     mean = x.astype(np.float64).mean(axis=0)
-    # One scale for all dimensions: distances keep their meaning, and losses do not depend on the embedding model's units.
+    # One scale for all dimensions: distances keep their meaning,
+    # and losses do not depend on the embedding model's units.
     scale = float(np.sqrt(((x - mean) ** 2).mean())) or 1.0
     standard = ((x - mean) / scale).astype(np.float32)
 

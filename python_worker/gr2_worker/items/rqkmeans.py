@@ -76,7 +76,9 @@ def fit_residual_codebooks(
     seed: int,
     on_level: Callable[[int, Floats], None] | None = None,
 ) -> list[Floats]:
-    """One codebook per level: k-means on the residuals of earlier levels. Each ends with on_level(levels done, residuals)."""
+    """One codebook per level: k-means on the residuals of earlier levels.
+    Each ends with on_level(levels done, residuals).
+    """
     residual = np.ascontiguousarray(points_ND, dtype=np.float64)
     codebooks: list[Floats] = []
     for level in range(levels):

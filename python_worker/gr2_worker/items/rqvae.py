@@ -1,9 +1,11 @@
-"""RQ-VAE: autoencoder whose latent is the sum of one code vector per level (GR2 v1 stage 1; RQ-VAE 2203.01941; TIGER 2305.05065).
+"""RQ-VAE: autoencoder whose latent is the sum of one code vector per level (GR2 v1 stage 1; RQ-VAE 2203.01941;
+TIGER 2305.05065).
 
     r_1 = encoder(x);  z_k = argmin_j ||r_k - e_j^k||;  r_{k+1} = r_k - e_{z_k}^k;  x' = decoder(sum_k e_{z_k}^k)
     loss = |x - x'|^2 + sum_k ( |sg r_k - e|^2  [codebooks learnt by gradient]  + beta |r_k - sg e|^2 )
            + diversity_weight * sum_k (1 - H(soft usage_k) / log C) + contrastive_weight * InfoNCE(quantised pairs)
-with |.|^2 a mean over entries and sg "stop gradient". With EMA the codebooks follow running means instead of a gradient.
+with |.|^2 a mean over entries and sg "stop gradient". With EMA the codebooks follow running means instead of a
+gradient.
 
 Owns the training; does not decide who gets which ID (quantizer.py).
 Shapes: B batch, D input, H latent, C codes, L levels, P pairs.
@@ -85,7 +87,8 @@ def ema_update(
     codebook_CH: Tensor, size_C: Tensor, sum_CH: Tensor, residual_BH: Tensor, codes_B: Tensor, decay: float
 ) -> None:
     """In place: N <- g N + (1-g) n,  M <- g M + (1-g) sum r,  e = M / smoothed N, with Laplace smoothing
-    smoothed N_j = (N_j + eps) / (N + C eps) * N. An unused code keeps its direction; both of its running sums decay alike.
+    smoothed N_j = (N_j + eps) / (N + C eps) * N. An unused code keeps its direction;
+    both of its running sums decay alike.
     """
     codes = codebook_CH.shape[0]
     counts = torch.bincount(codes_B, minlength=codes).to(size_C.dtype)
@@ -274,7 +277,9 @@ def _usage_metrics(usage_LC: Tensor) -> dict[str, float]:
 
 
 def _linears(dims: list[int], generator: torch.Generator) -> nn.ModuleList:
-    """LeCun-uniform weights and zero biases from `generator`; the process-wide generator is neither read nor advanced."""
+    """LeCun-uniform weights and zero biases from `generator`;
+    the process-wide generator is neither read nor advanced.
+    """
     layers = nn.ModuleList()
     for fan_in, fan_out in pairwise(dims):
         layer = nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")

@@ -9,8 +9,8 @@ softmax. All rows of a cache decode in lockstep, so the suffix needs no padding 
 Layers may see only a window of their latest keys (Gemma), and may cap their scores (Gemma 2): a query sees the
 keys less than `window` positions back; scores become cap * tanh(score / cap).
 
-Shape legend: P prompts, S slots per prompt, R = P*S rows, H query heads, K key-value heads, Q new tokens, T cached (or packed)
-tokens, D head size, M problems per block.
+Shape legend: P prompts, S slots per prompt, R = P*S rows, H query heads, K key-value heads, Q new tokens, T cached (or
+packed) tokens, D head size, M problems per block.
 """
 
 from __future__ import annotations
@@ -38,10 +38,14 @@ def _capped(scores: Tensor, cap: float | None) -> Tensor:
 
 
 class SharedPrefixCache(Cache):
-    """Keys and values of P prompts (each stored once, their shared prefix only once) and of the R rows that continue them."""
+    """Keys and values of P prompts (each stored once, their shared prefix only once) and of the R rows
+    that continue them.
+    """
 
     def __init__(self, prompt_lengths: Tensor, common: int = 0) -> None:
-        """prompt_lengths [P] int64 on the model's device; common: length of the shared prefix, less than any prompt's."""
+        """prompt_lengths [P] int64 on the model's device;
+        common: length of the shared prefix, less than any prompt's.
+        """
         super().__init__(layers=[])
         self.prompt_lengths = prompt_lengths
         self.common = common
@@ -59,7 +63,9 @@ class SharedPrefixCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Stores a layer's new keys and values; returns those that new tokens attend to, without a decoding row's prefix."""
+        """Stores a layer's new keys and values; returns those that new tokens attend to,
+        without a decoding row's prefix.
+        """
         if self.slots == 0:
             return self._store_prompts(key_states, value_states, layer_idx)
         new = key_states.shape[2]
@@ -99,7 +105,9 @@ class SharedPrefixCache(Cache):
         self.suffix_length += tokens
 
     def take(self, numbers: Int64s, at: list[Int64s], past: Past) -> None:
-        """Fills in the prompts with these numbers, computed without this cache; at: indices of their tokens in all of past's."""
+        """Fills in the prompts with these numbers, computed without this cache;
+        at: indices of their tokens in all of past's.
+        """
         device = self.prompt_lengths.device
         rows = torch.from_numpy(numbers).to(device)
         common_at = torch.from_numpy(at[0][: self.common]).to(device)
@@ -162,7 +170,8 @@ class SharedPrefixCache(Cache):
     ) -> Tensor:
         """Attention of query [R, H, Q, D] over prompts and suffix keys/values [R, K, T, D]; returns [R, Q, H, D].
 
-        A shared part is one matrix product for all rows that share it: the common prefix for all rows, a prompt for its slots.
+        A shared part is one matrix product for all rows that share it:
+        the common prefix for all rows, a prompt for its slots.
         """
         self.attended += 1
         rows, heads, new, size = query.shape
@@ -211,7 +220,9 @@ class SharedPrefixCache(Cache):
 
 
 def _shared_bmm(rows_PSKXD: Tensor, matrices: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Products [P, S, K, X, T] of rows with matrices [B, D, T], each for all rows that are adjacent in the given order."""
+    """Products [P, S, K, X, T] of rows with matrices [B, D, T], each for all rows
+    that are adjacent in the given order.
+    """
     ordered = rows_PSKXD.permute(order)
     product = torch.bmm(ordered.reshape(len(matrices), -1, rows_PSKXD.shape[-1]), matrices)
     back = sorted(range(len(order)), key=lambda i: order[i])
@@ -328,7 +339,9 @@ def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
 def _sdpa(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, scaling: float, cap: float | None = None
 ) -> Tensor:
-    """[B, H, Q, D], [B, K, T, D] -> [B, H, Q, D]; causal without a mask; a mask has True or 0 for keys that may be seen."""
+    """[B, H, Q, D], [B, K, T, D] -> [B, H, Q, D]; causal without a mask;
+    a mask has True or 0 for keys that may be seen.
+    """
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
@@ -357,7 +370,9 @@ def _causal_mask(window: int | None, queries: int, tokens: int, device: torch.de
 
 
 def causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """query [B, H, Q, D], the last of the tokens; key and value [B, K, T, D] -> [B, Q, H, D], each from the past and itself."""
+    """query [B, H, Q, D], the last of the tokens; key and value [B, K, T, D] -> [B, Q, H, D],
+    each from the past and itself.
+    """
     mask = _causal_mask(None, query.shape[2], key.shape[2], query.device)
     return _sdpa(query, key, value, mask, 0.0, scaling).transpose(1, 2)
 

@@ -62,7 +62,9 @@ def save(
     weight_version: int,
     metadata: dict[str, str],
 ) -> StateInfo:
-    """Writes a state and returns what was written. `folder` is replaced if it is a saved state, else must be absent or empty."""
+    """Writes a state and returns what was written. `folder` is replaced if it is a saved state,
+    else must be absent or empty.
+    """
     weights_file = WEIGHTS_FILE if lm.adapter is None else ADAPTER_FILE
     with replacing(folder, STATE_FILE, "a saved state") as staging:
         save_file(_weights(lm), staging / weights_file, metadata={"format": "pt"})

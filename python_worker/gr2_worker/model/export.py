@@ -1,5 +1,5 @@
-"""Exports a trained model as an ordinary checkpoint: LoRA and trained rows merged, safetensors in shards, config, tokenizer with
-added tokens, chat template. Plain transformers, vLLM and others load it and compute the same.
+"""Exports a trained model as an ordinary checkpoint: LoRA and trained rows merged, safetensors in shards, config,
+tokenizer with added tokens, chat template. Plain transformers, vLLM and others load it and compute the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def export(folder: Path, lm: LanguageModel, dtype: str, files: dict[str, bytes]) -> int:
-    """Writes the checkpoint and `files` (name -> content) next to it, including `gr2_export.json`. Returns the bytes of weights.
+    """Writes the checkpoint and `files` (name -> content) next to it, including `gr2_export.json`.
+    Returns the bytes of weights.
 
     Raises InvalidRequest, or FailedPrecondition if the disk fails.
     """

@@ -1,4 +1,5 @@
-"""A language model of the worker: loading (scratch, pretrained folder or hub id, GGUF), added tokens, hidden states, logits.
+"""A language model of the worker: loading (scratch, pretrained folder or hub id, GGUF), added tokens,
+hidden states, logits.
 
 Knows tensors, not batches, losses or requests; new rows are vocabulary.py's, LoRA is lora.py's. Trained weights are
 float32 masters, for which bfloat16 is an autocast; frozen ones are stored in the compute type.
@@ -133,7 +134,9 @@ class LanguageModel:
         cache: attention.SharedPrefixCache | None = None,
         past: Past | None = None,
     ) -> Tensor:
-        """Last hidden states [B, T, C], after the final norm. blocks: what attends to what in one packed row; None = causal."""
+        """Last hidden states [B, T, C], after the final norm. blocks: what attends to what in one packed row;
+        None = causal.
+        """
         inputs: dict[str, Any] = {"position_ids": position_ids_BT, "attention_mask": None}
         if blocks is not None:
             positions_T = position_ids_BT[0] if past is None else past.positions(position_ids_BT[0])
@@ -199,7 +202,9 @@ class LanguageModel:
 
 
 def load(spec: LoadSpec, device: torch.device) -> LanguageModel:
-    """Builds or loads a model, adds tokens, casts and places it. Raises InvalidRequest, NotFound or FailedPrecondition."""
+    """Builds or loads a model, adds tokens, casts and places it.
+    Raises InvalidRequest, NotFound or FailedPrecondition.
+    """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(spec.seed)

@@ -4,7 +4,8 @@
     added tokens one trained row each, in the embedding and in the output layer (the same row if they are tied), so that
     a table of a hundred thousand rows is neither copied nor given a gradient because of a thousand
 
-All trained weights are float32, whatever type the frozen model is stored in. Not here: loading (lm.py), files (checkpoint.py).
+All trained weights are float32, whatever type the frozen model is stored in.
+Not here: loading (lm.py), files (checkpoint.py).
 """
 
 from __future__ import annotations
@@ -131,7 +132,9 @@ def _train_rows(model: Any, ids: list[int]) -> None:
 
 
 def _fingerprint(model: Any) -> str:
-    """Hash of some values of every layer between the tables, as bfloat16, so that the base's storage type does not matter."""
+    """Hash of some values of every layer between the tables, as bfloat16, so
+    that the base's storage type does not matter.
+    """
     tables = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):

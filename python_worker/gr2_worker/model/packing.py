@@ -140,7 +140,8 @@ def plan(trees: Sequence[Tree], micro_batch_tokens: int, preferred_tokens: int |
     """Micro-batches that cover every target of the trees.
 
     Each holds at most `micro_batch_tokens` tokens, unless one prompt + branch alone is longer. Rows are batched up to
-    `preferred_tokens` (at most the former) only, but no tree is split for that, and a branch is never split from its leaves.
+    `preferred_tokens` (at most the former) only, but no tree is split for that,
+    and a branch is never split from its leaves.
     """
     row_tokens = min(micro_batch_tokens, preferred_tokens or micro_batch_tokens)
     pieces = [piece for tree in trees for piece in _split(tree, micro_batch_tokens)]

@@ -6,7 +6,8 @@ by their own tokens and the block before, so that any shared prefix is found, wh
 first: a prompt's end before its start, and never a block that the running request uses. packing.py decides what follows
 a cached prefix (Tree.cached).
 
-Shape legend: N tokens cached, P tokens of a request's past, L layers, K key-value heads, D head size, C hidden size, n targets.
+Shape legend: N tokens cached, P tokens of a request's past, L layers, K key-value heads, D head size, C hidden size,
+n targets.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class PrefixCache:
     """The prompts of one model."""
 
     def __init__(self, model: LanguageModel, max_bytes: int) -> None:
-        """Takes at most max_bytes. Raises InvalidRequest if no block fits, ResourceExhausted if there is not enough memory."""
+        """Takes at most max_bytes. Raises InvalidRequest if no block fits,
+        ResourceExhausted if there is not enough memory.
+        """
         if model.trainable:
             raise InvalidRequest("prefix_cache_bytes needs trainable = false: training would invalidate the cache")
         keys, values = _one_token(model)
@@ -54,7 +57,8 @@ class PrefixCache:
         self._slots = max_bytes // block_bytes
         if not self._slots:
             raise InvalidRequest(
-                f"prefix_cache_bytes = {max_bytes} is too little for {BLOCK} tokens of this model, which take {block_bytes}"
+                f"prefix_cache_bytes = {max_bytes} is too little for {BLOCK} tokens of this model, "
+                f"which take {block_bytes}"
             )
         with memory_guard("prefix_cache_bytes"), torch.no_grad():
             self._keys_NLKD = keys.new_empty((self._slots * BLOCK, *keys.shape))
@@ -87,7 +91,9 @@ class PrefixCache:
         return [replace(tree, cached=self._cached(tree.prompt)) for tree in trees]
 
     def count(self, trees: Sequence[Tree], apart: int = 0) -> None:
-        """Counts the reused tokens of a request's prompts; apart: tokens of their shared prefix that were computed once."""
+        """Counts the reused tokens of a request's prompts;
+        apart: tokens of their shared prefix that were computed once.
+        """
         self.reused_tokens += max(0, sum(len(tree.cached) for tree in trees) - apart)
 
     def _cached(self, prompt: Int32s) -> Int64s:
@@ -115,7 +121,9 @@ class PrefixCache:
     # ------------------------------------------------------------ computing
 
     def compute(self, model: LanguageModel, micro_batch: MicroBatch) -> tuple[Tensor, Past]:
-        """Hidden states [n, C] that predict a micro-batch's targets; its prompts are cached from now on, if there is room."""
+        """Hidden states [n, C] that predict a micro-batch's targets;
+        its prompts are cached from now on, if there is room.
+        """
         past = Past(None if micro_batch.past is None else self._earlier(micro_batch.past))
         hidden = model.predicting_states(micro_batch, past)
         self._hold(micro_batch.prompts, past)

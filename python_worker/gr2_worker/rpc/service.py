@@ -1,6 +1,7 @@
 """The gRPC service: methods and status codes. No maths, no conversions (wire.py), no state of models (engine.py).
 
-All verbs run on one thread (compute.py). gRPC's own threads only wait, so GetInfo and health answer while a verb computes.
+All verbs run on one thread (compute.py). gRPC's own threads only wait, so GetInfo
+and health answer while a verb computes.
 """
 
 from __future__ import annotations

@@ -139,7 +139,8 @@ def group_batch(message: pb.GroupBatch) -> GroupBatch:
         raise InvalidRequest(f"batch has {batch.num_groups} prompt_lengths, but {len(batch.group_sizes)} group_sizes")
     if int(batch.group_sizes.sum()) != batch.num_responses:
         raise InvalidRequest(
-            f"batch.group_sizes add up to {int(batch.group_sizes.sum())}, but there are {batch.num_responses} response_lengths"
+            f"batch.group_sizes add up to {int(batch.group_sizes.sum())}, "
+            f"but there are {batch.num_responses} response_lengths"
         )
     expected = int(batch.prompt_lengths.sum()) + batch.num_targets
     if len(batch.tokens) != expected:
@@ -250,7 +251,8 @@ def _teacher(message: pb.DistillLoss, num_targets: int) -> TopTokens:
     logprobs = matrix_in(message.logprobs, "loss.distill.logprobs", "<f4")
     if ids.shape != logprobs.shape or len(ids) != num_targets or ids.shape[1] < 1:
         raise InvalidRequest(
-            f"loss.distill has ids {ids.shape} and logprobs {logprobs.shape}, expected {num_targets} rows of at least one"
+            f"loss.distill has ids {ids.shape} and logprobs {logprobs.shape}, "
+            f"expected {num_targets} rows of at least one"
         )
     if np.isnan(logprobs).any() or logprobs.max() > MAX_LOGPROB or (np.isneginf(logprobs) != (ids < 0)).any():
         raise InvalidRequest(

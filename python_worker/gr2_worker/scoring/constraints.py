@@ -5,7 +5,8 @@ States of a row:  FREE (no constraint)  WAIT (trigger not yet seen: unconstraine
 SEPARATOR and TERMINATOR (forced)  DONE (nothing may follow)  TRIGGER (forced: the free part has used up its tokens).
 
 At a trie node an allowed token t has the logit  scale * logit_LM(t) + bias(t),
-bias(t) = log sum over remaining sequences j through t of exp(prior_j)  (worker.proto; product of experts made generative).
+bias(t) = log sum over remaining sequences j through t of exp(prior_j)  (worker.proto;
+product of experts made generative).
 
 Shape legend: E entries (groups or prompts), R rows, J sequences per entry (padded), L tokens per sequence (padded).
 """
@@ -235,7 +236,9 @@ class Automaton:
 
 
 def _branch(candidates_RJ: Int32s, prior_RJ: npt.NDArray[np.float64]) -> tuple[Int32s, Float32s]:
-    """Distinct candidate tokens (first occurrence kept, NO_TOKEN elsewhere) and the log-sum-exp of the priors of each."""
+    """Distinct candidate tokens (first occurrence kept, NO_TOKEN elsewhere)
+    and the log-sum-exp of the priors of each.
+    """
     num_j = candidates_RJ.shape[1]
     same = (candidates_RJ[:, :, None] == candidates_RJ[:, None, :]) & (candidates_RJ != NO_TOKEN)[:, None, :]
     first = same.argmax(axis=2) == np.arange(num_j)
@@ -264,7 +267,9 @@ class Replay:
 
 
 def replay(compiled: CompiledConstraint, batch: GroupBatch) -> Replay:
-    """Walks every response through the automaton. Raises InvalidRequest naming the response and token of a violation."""
+    """Walks every response through the automaton. Raises InvalidRequest naming the response
+    and token of a violation.
+    """
     forced = np.zeros(batch.num_targets, dtype=np.bool_)
     responses = np.flatnonzero(compiled.limits_E[batch.group_of_response] > 0)
     # Longest first: the rows still running are always the leading ones.

@@ -20,10 +20,12 @@ from torch import Tensor
 from gr2_worker.model.lm import LanguageModel
 from gr2_worker.scoring.constraints import CompiledConstraint, Replay
 
-# Logits computed at once, in elements: bounds memory (float32: 128 MiB) whatever the vocabulary; on the CPU cache-sized.
+# Logits computed at once, in elements: bounds memory (float32: 128 MiB) whatever the vocabulary;
+# on the CPU cache-sized.
 MAX_LOGITS_CUDA = 1 << 27
 MAX_LOGITS_CPU = 1 << 21
-# But at least this many rows: every chunk adds a gradient of the whole output layer, which is large if every item is a token.
+# But at least this many rows: every chunk adds a gradient of the whole output layer,
+# which is large if every item is a token.
 MIN_ROWS = 64
 # Alternatives copy a chunk's logits, so that many times fewer are computed at once.
 COPIES_FOR_ALTERNATIVES = 4
@@ -45,7 +47,9 @@ def compute_entropy(log_probs_nV: Tensor) -> Tensor:
 
 
 def most_likely(log_probs_mW: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Columns and log-probs [m, k] of the k most likely alternatives, likeliest first; -1 and -inf where fewer are open."""
+    """Columns and log-probs [m, k] of the k most likely alternatives, likeliest first;
+    -1 and -inf where fewer are open.
+    """
     values, columns = log_probs_mW.topk(min(k, log_probs_mW.shape[1]), dim=1)
     missing = k - values.shape[1]
     columns = F.pad(columns.masked_fill(torch.isneginf(values), -1), (0, missing), value=-1)
@@ -53,7 +57,8 @@ def most_likely(log_probs_mW: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def given_and_rest(log_probs_mW: Tensor, columns_mK: Tensor) -> Tensor:
-    """Log-probs [m, K + 1] of given columns (negative = padding: arbitrary) and of all others together, -inf if none is open.
+    """Log-probs [m, K + 1] of given columns (negative = padding:
+    arbitrary) and of all others together, -inf if none is open.
 
     The rest is a sum over the columns not given, not 1 minus the given: that would lose all digits of a small rest.
     """
@@ -165,7 +170,8 @@ def sampled_logprobs(
 
     Z ~ sum over the distinct targets T of exp(logit) + (V - |T|) * mean over drawn tokens outside of T of exp(logit)
 
-    Frequent tokens are in T, so only the long tail is sampled (uniformly, by torch's generator). Exact if nothing is left out.
+    Frequent tokens are in T, so only the long tail is sampled (uniformly, by torch's generator).
+    Exact if nothing is left out.
     """
     own, column_m = targets_m.unique(return_inverse=True)
     others = lm.vocab_size - len(own)

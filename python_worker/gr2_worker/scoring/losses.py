@@ -97,7 +97,8 @@ def policy(logprobs: Tensor, inputs: LossInputs) -> tuple[Tensor, Metrics]:
 
 
 def distill(logprobs: Tensor, inputs: LossInputs) -> tuple[Tensor, Metrics]:
-    """Forward KL over the teacher's top-k and the rest; metrics: forward_kl, teacher_rest (the teacher's mass outside the top-k).
+    """Forward KL over the teacher's top-k and the rest; metrics:
+    forward_kl, teacher_rest (the teacher's mass outside the top-k).
 
     A rest of -inf: neither of them had any other alternative.
     """

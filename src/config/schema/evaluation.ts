@@ -14,20 +14,24 @@ export const evaluation = z
       .boolean()
       .default(true)
       .describe(
-        "Also evaluate the controls: another user's history, another slate's reasoning and, where the prompt lists candidates, another order of them.",
+        "Also evaluate the controls: another user's history, another slate's reasoning and, " +
+          "if the prompt lists candidates, another order of them.",
       ),
     zeroShot: z
       .boolean()
       .default(true)
       .describe(
-        "Also ask a pretrained model as it was before any training: with the same prompt, and by the likelihood of titles. A model from scratch knows nothing before training and is not asked.",
+        "Also evaluate a pretrained model before any training: with the same prompt, " +
+          "and by the likelihood of titles. " +
+          "A model from scratch knows nothing before training and is left out.",
       ),
     crossEncoder: z
       .strictObject({
         slates: countOrZero
           .default(0)
           .describe(
-            "Re-rank slates it learns from, a seeded draw; 0 = no such baseline. On two CPU cores about a second each, and a quarter for every slate it is judged on.",
+            "Re-rank slates it is trained on, a seeded sample; 0 = no such baseline. " +
+              "On two CPU cores, training takes about a second per slate and scoring a quarter of a second.",
           ),
         epochs: positive.default(1).describe("Passes over them."),
         learningRate: positive.default(5e-5).describe("Peak learning rate; linear decay to zero."),
@@ -37,13 +41,15 @@ export const evaluation = z
       })
       .prefault({})
       .describe(
-        "Baseline `minilm`: the embedding model (embed.model), fine-tuned to read history and candidate together.",
+        "Baseline `minilm`: a cross-encoder, " +
+          "the embedding model (embed.model) fine-tuned on history and candidate together.",
       ),
     metrics: z
       .record(z.string().regex(/^[a-z][a-z0-9_]*$/, "lower-case letters, digits and _"), namedPlugin)
       .default({})
       .describe(
-        "Your own metrics by name, {NAME: {module: ./mine.ts}}: extra columns of the results table, over the slates that hold the true item.",
+        "Your own metrics by name, {NAME: {module: ./mine.ts}}: " +
+          "extra columns of the results table, over the slates that contain the true item.",
       ),
     baselines: z
       .record(
@@ -52,10 +58,14 @@ export const evaluation = z
       )
       .default({})
       .describe(
-        "Your own systems to compare with, by name: each a module that scores candidates, {module: ./mine.ts}, or a JSONL file with {slate, scores} for every validation and test slate of stages/slates (scores in candidate order, larger is better). For example a fine-tuned cross-encoder, a zero-shot language model, or your production ranker.",
+        "Your own systems to compare with, by name: each a module that scores candidates, {module: ./mine.ts}, " +
+          "or a JSONL file with {slate, scores} for every validation and test slate of stages/slates " +
+          "(scores in candidate order, larger is better). " +
+          "For example a fine-tuned cross-encoder, a zero-shot language model, or your production ranker.",
       ),
     compress: compress.describe(
-      "Also evaluate the RL policy on compressed prompts: what compression costs a model not trained for it, and the tokens it saves.",
+      "Also evaluate the RL policy on compressed prompts: " +
+        "the loss in quality for a model not trained on them, and the tokens saved.",
     ),
     bootstrap: count.default(10_000).describe("Paired bootstrap resamples over users."),
     examples: countOrZero.default(12).describe("Number of example slates in the report, before and after re-ranking."),

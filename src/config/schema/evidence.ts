@@ -10,7 +10,9 @@ export const evidence = z
       .enum(["stacked", "lambdamart", "listwise"])
       .default("stacked")
       .describe(
-        "lambdamart: gradient-boosted trees (LightGBM, fitted by the worker); listwise: a logistic regression over the candidates, which needs no worker; stacked: the sum of both, weighed out of sample.",
+        "lambdamart: gradient-boosted trees (LightGBM, fitted by the worker); " +
+          "listwise: a logistic regression over the candidates, which needs no worker; " +
+          "stacked: the sum of both, weighted out of sample.",
       ),
     families: z
       .array(z.enum(familyNames))
@@ -18,7 +20,8 @@ export const evidence = z
       .refine((names) => new Set(names).size === names.length, { error: "a family is named twice" })
       .default([...familyNames])
       .describe(
-        "Feature families: other users' behaviour, brand and categories, title words, the run's text embeddings, when items were chosen. Families without data are left out automatically.",
+        "Feature families: other users' behaviour, brand and categories, title words, the run's text embeddings, " +
+          "times of interactions. Families without data are left out automatically.",
       ),
     folds: z
       .int()
@@ -30,12 +33,17 @@ export const evidence = z
       .min(2)
       .default(3)
       .describe(
-        "Folds of users for the model itself: scores of a user's training slates come from a model not trained on them.",
+        "Folds of users for the model itself: " +
+          "scores of a user's training slates come from a model not trained on them.",
       ),
     midtrainFolds: countOrZero
       .default(0)
       .describe(
-        "Also learn from slates of the mid-training segment, made in this many folds of users by a pre-ranker that has not seen the slate's user; needs a pre-ranker that is cheap to fit this often (itemknn, popularity). 0 = only the re-rank slates and the mid-training slates that the stage slates already made (prerank.trainSlates).",
+        "Also learn from slates of the mid-training segment, made in this many folds of users by a pre-ranker " +
+          "that has not seen the slate's user; needs a pre-ranker that is cheap to fit this often (itemknn, " +
+          "popularity). " +
+          "0 = only the re-rank slates and the mid-training slates that stage slates already made " +
+          "(prerank.trainSlates).",
       ),
     maxSlates: count.default(32_000).describe("Maximum number of slates to learn from; whole users are drawn."),
     trees: z

@@ -34,7 +34,8 @@ export const sid = z
     latentDim: count
       .default(32)
       .describe(
-        "Dimensions that are quantised: the encoder's output (rqvae), or principal components of the embeddings (rqkmeans).",
+        "Dimensions that are quantised: the encoder's output (rqvae), " +
+          "or principal components of the embeddings (rqkmeans).",
       ),
     hiddenDims: z.array(count).default([256, 128]).describe("Encoder layers; the decoder mirrors them."),
     epochs: count.default(100).describe("Passes over the items."),
@@ -54,7 +55,8 @@ export const sid = z
       .boolean()
       .default(true)
       .describe(
-        "Draw the last code at random among those free under the prefix (GR2 v1: used in every run with >= 99 % unique IDs).",
+        "Draw the last code at random among those free under the prefix (GR2 v1: " +
+          "used in every run with >= 99 % unique IDs).",
       ),
     diversityWeight: z
       .number()
@@ -69,7 +71,8 @@ export const sid = z
       .nonnegative()
       .default(0)
       .describe(
-        "Weight of the loss that pulls co-interacted items together; 0 = off (GR2 v1: fewer unique IDs, better recommendations). Pairs come from the mid-training segment only.",
+        "Weight of the loss that pulls co-interacted items together; " +
+          "0 = off (GR2 v1: fewer unique IDs, better recommendations). Pairs come from the mid-training segment only.",
       ),
     contrastiveTemperature: positive.default(0.1).describe("Temperature of the contrastive loss."),
     contrastivePairsPerItem: count.default(8).describe("Positives per item: its most frequent neighbours."),

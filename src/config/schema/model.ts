@@ -12,9 +12,7 @@ export const runtime = z
     tokenFile: z
       .string()
       .default("")
-      .describe(
-        "File with the secret that remote workers were started with (--token-file); empty = they require none.",
-      ),
+      .describe("File with the token that remote workers were started with (--token-file); empty = they require none."),
     python: z
       .string()
       .default(".venv/bin/python")
@@ -46,7 +44,8 @@ export const model = z
       .string()
       .default("")
       .describe(
-        "Local folder or hub id of a causal LM of the Qwen3, Qwen2.5, Llama, SmolLM, Mistral or Gemma family (source: pretrained); smollm2-135m-instruct = that model from a package registry.",
+        "Local folder or hub id of a causal LM of the Qwen3, Qwen2.5, Llama, SmolLM, Mistral or Gemma family " +
+          "(source: pretrained); smollm2-135m-instruct = that model from a package registry.",
       ),
     ggufFile: z.string().default("").describe("File within `path`, if the weights are GGUF."),
     architecture: z
@@ -64,13 +63,15 @@ export const model = z
         embedding_dropout: 0.2,
       })
       .describe(
-        "A transformers config (source: scratch). The default is deliberately small: about a million parameters, for two CPU cores.",
+        "A transformers config (source: scratch). " +
+          "The default is deliberately small: about a million parameters, for two CPU cores.",
       ),
     placeCodes: z
       .boolean()
       .default(true)
       .describe(
-        "Initialise the embeddings of semantic-ID codes from the quantiser's codebooks, so that similar items start out similar.",
+        "Initialise the embeddings of semantic-ID codes from the quantiser's codebooks: " +
+          "similar items start out similar.",
       ),
     bpeVocab: z
       .int()
@@ -108,7 +109,8 @@ export const compress = z
     historyTokens: countOrZero
       .default(0)
       .describe(
-        "Token budget of the history: half for the latest items, half for those that share the most title words with the candidates; 0 = no limit.",
+        "Token budget of the history: half for the latest items, " +
+          "half for those that share the most title words with the candidates; 0 = no limit.",
       ),
     titleWords: countOrZero.default(0).describe("Words kept of each title; 0 = all."),
   })
@@ -129,7 +131,8 @@ export const prompts = z
       .refine((n) => n !== 1, { error: "one candidate leaves nothing to order" })
       .default(0)
       .describe(
-        "How many candidates the language model is asked about (its cost is linear in them): the top ones by the evidence. The rest follow in that order. 0 = all.",
+        "How many candidates the language model ranks (its cost is linear in them): the top ones by the evidence. " +
+          "The rest follow in that order. 0 = all.",
       ),
     showCandidates: z.boolean().default(true).describe("List the candidates in the prompt, in pre-rank order."),
     showTitles: z.boolean().default(false).describe("Show titles next to semantic IDs."),
@@ -147,12 +150,13 @@ export const decoding = z
     constrained: z
       .boolean()
       .default(true)
-      .describe("Restrict the ranking part to permutations of the slate, so that invalid answers are impossible."),
+      .describe("Restrict the ranking part to permutations of the slate, which makes invalid answers impossible."),
     choice: z
       .enum(["item", "token"])
       .default("item")
       .describe(
-        "item: choose among whole semantic IDs; one forward pass decides the order (Plackett-Luce); token: renormalise at every token along the slate's trie.",
+        "item: choose among whole semantic IDs; one forward pass decides the order (Plackett-Luce); " +
+          "token: renormalise at every token along the slate's trie.",
       ),
     prior: z
       .boolean()
@@ -162,7 +166,9 @@ export const decoding = z
       .boolean()
       .default(false)
       .describe(
-        "Let the prior also use the statistical teacher's score (co-occurrence, transitions, categories, popularity); the `prior` row of the results shows its effect alone.",
+        "Let the prior also use the statistical teacher's score (co-occurrence, transitions, categories, " +
+          "popularity); " +
+          "the `prior` row of the results shows its effect alone.",
       ),
     maxReasoningTokens: count.default(96).describe("Maximum tokens of visible reasoning."),
   })

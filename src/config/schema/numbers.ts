@@ -1,4 +1,4 @@
-/** Number types used by settings, and bounds that stages use too. */
+/** Number types of settings, and bounds that stages use too. */
 import { z } from "zod";
 
 export const share = z.number().min(0).max(1);
@@ -6,5 +6,5 @@ export const positive = z.number().positive();
 export const count = z.int().positive();
 export const countOrZero = z.int().nonnegative();
 
-/** Most candidates of any slate, logged ones included. */
+/** Maximum candidates of any slate, logged ones included. */
 export const maxCandidates = 100;

@@ -1,4 +1,4 @@
-/** Settings of the service's edge: the HTTP server, authentication, and limits on requests. */
+/** Settings of the HTTP server, authentication, and limits on requests. */
 import { z } from "zod";
 import { count, positive } from "./numbers.ts";
 
@@ -23,7 +23,7 @@ export const http = z
       .default(20_000)
       .describe("Time after which a client that reads nothing of its answer is disconnected."),
     drainMs: count.default(10_000).describe("Time that running requests have to finish on shutdown."),
-    maxConnections: count.default(2048).describe("Maximum number of connections; further ones are closed at once."),
+    maxConnections: count.default(2048).describe("Maximum number of connections; further ones are closed immediately."),
     page: z.boolean().default(true).describe("Serve the try-it page at /."),
   })
   .prefault({});
@@ -33,9 +33,7 @@ export const security = z
     tokens: z
       .string()
       .default("")
-      .describe(
-        "File of hashed bearer tokens, one per line (gr2 serve token new NAME); empty = no tokens are required.",
-      ),
+      .describe("File of hashed bearer tokens, one per line (gr2 serve token new NAME); empty = no token is required."),
     tls: z
       .strictObject({
         cert: z.string().default("").describe("PEM file: the service's certificate with its chain; empty = no TLS."),
@@ -53,7 +51,8 @@ export const security = z
       .nonnegative()
       .default(0)
       .describe(
-        "Requests per second allowed to each client, unless its line in the token file sets another rate; 0 = no limit.",
+        "Requests per second allowed to each client, unless its line in the token file sets another rate; " +
+          "0 = no limit.",
       ),
     burstSeconds: positive.default(2).describe("Burst size, in seconds' worth of requests."),
     openMetrics: z.boolean().default(false).describe("Answer /metrics without a token."),
@@ -75,7 +74,7 @@ export const limits = z
     maxRequestBytes: count.default(4 << 20).describe("Maximum bytes of a request."),
     maxJsonDepth: count.default(8).describe("Maximum nesting depth of a JSON body."),
     maxInFlight: count.default(1024).describe("Maximum HTTP requests in flight; further ones are refused immediately."),
-    defaultDeadlineMs: count.default(2_000).describe("Deadline of a request that names none."),
+    defaultDeadlineMs: count.default(2_000).describe("Default deadline of requests."),
     maxDeadlineMs: count.default(60_000).describe("Longest deadline that a caller may set."),
   })
   .prefault({});

@@ -17,7 +17,7 @@ const optimizer = {
     .describe("Learning rate after warm-up; linear and cosine decay to zero."),
 };
 
-/** AdamW's other constants: no setting, the same in every recipe. */
+/** AdamW's other constants: not settings, the same in every recipe. */
 export const adamW = { beta1: 0.9, beta2: 0.95, eps: 1e-8 } as const;
 
 export const midtrain = z
@@ -48,7 +48,7 @@ export const midtrain = z
           .number()
           .nonnegative()
           .default(0.05)
-          .describe("Share of plain text, so that the model keeps its language."),
+          .describe("Share of plain text, which preserves the model's language."),
       })
       .prefault({})
       .describe("Shares of training tokens (after OneRec-Think)."),
@@ -56,7 +56,8 @@ export const midtrain = z
       .string()
       .default("")
       .describe(
-        "File of plain text for the language task; empty = the prose of Python's language reference, which every Python has.",
+        "File of plain text for the language task; " +
+          "empty = the prose of Python's language reference, part of every Python installation.",
       ),
     checkpointSteps: count.default(200).describe("Steps between checkpoints; a killed run resumes from the last one."),
     refit: z
@@ -65,11 +66,13 @@ export const midtrain = z
           .number()
           .nonnegative()
           .default(1)
-          .describe("Passes over the windows that hold new items; 0 = the language model is not refitted."),
+          .describe("Passes over the windows that contain new items; 0 = the language model is not refitted."),
         rate: share.default(0.3).describe("Peak step size, as a share of learningRate."),
       })
       .prefault({})
-      .describe("With refit: true: how the weights of direct mode learn what came before the evaluated position."),
+      .describe(
+        "With refit: true, how the weights of direct mode are trained on what came before the evaluated position.",
+      ),
     ...optimizer,
   })
   .prefault({});
@@ -80,7 +83,7 @@ const httpUrl = z.string().refine(
     const url = URL.canParse(value) ? new URL(value) : undefined;
     return url !== undefined && /^https?:$/.test(url.protocol) && url.username + url.password + url.search === "";
   },
-  { error: "expected http(s)://HOST:PORT/v1, without credentials or query: put the key into the environment" },
+  { error: "expected http(s)://HOST:PORT/v1, without credentials or query: put the key into an environment variable" },
 );
 
 const endpoint = z
@@ -111,10 +114,10 @@ const endpoint = z
     backoffSeconds: positive.default(1).describe("Wait before the first retry; doubles each time, with ±50 % jitter."),
     maxWaitSeconds: positive
       .default(60)
-      .describe(
-        "Longest wait between retries; if the server's Retry-After asks for more, the request counts as failed.",
-      ),
-    maxFailures: count.default(3).describe("Stop the stage after this many requests in a row have failed for good."),
+      .describe("Longest wait between retries; if the server's Retry-After is longer, the request counts as failed."),
+    maxFailures: count
+      .default(3)
+      .describe("Stop the stage after this many consecutive requests have failed despite retries."),
     maxRequests: countOrZero.default(0).describe("Budget: requests, retries included; 0 = unlimited."),
     maxTokens: countOrZero.default(0).describe("Budget: input and output tokens; 0 = unlimited."),
     maxCost: z
@@ -143,27 +146,33 @@ export const teacher = z
       .enum(["statistical", "openai", "worker", "module"])
       .default("statistical")
       .describe(
-        "Source of the reasoning traces. statistical: offline, from co-occurrence, categories, recency, cross-fitted over users; openai: an LLM served by an OpenAI-compatible endpoint; worker: an LLM in the worker.",
+        "Source of the reasoning traces. " +
+          "statistical: offline, from co-occurrence, categories, recency, cross-fitted over users; " +
+          "openai: an LLM served by an OpenAI-compatible endpoint; worker: an LLM in the worker.",
       ),
     ...pluginKeys("Your own teacher, in place of kind"),
     model: z
       .string()
       .default("")
       .describe(
-        "openai: the model's name at the endpoint; worker: a local folder, a hub id, or smollm2-135m-instruct from a package registry.",
+        "openai: the model's name at the endpoint; " +
+          "worker: a local folder, a hub id, or smollm2-135m-instruct from a package registry.",
       ),
     ggufFile: z.string().default("").describe("worker: file within `model`, if the weights are GGUF."),
     endpoint,
     quality,
     maxSlates: countOrZero
       .default(0)
-      .describe("openai, worker: maximum number of slates to ask about, a seeded draw; 0 = all slates of SFT's users."),
+      .describe(
+        "openai, worker: maximum number of slates to ask about, a seeded sample; 0 = all slates of SFT's users.",
+      ),
     maxAnswerTokens: count.default(512).describe("openai, worker: maximum tokens per answer."),
     sampling: z
       .enum(["rejection", "targeted"])
       .default("rejection")
       .describe(
-        "rejection: keep a trace only if the teacher's own first choice is the true item; targeted: show the teacher the answer (GR2 v1: rejection is better).",
+        "rejection: keep a trace only if the teacher's own first choice is the true item; " +
+          "targeted: show the teacher the answer (GR2 v1: rejection is better).",
       ),
     maxTries: count.default(8).describe("Maximum attempts per slate."),
     temperature: positive.default(0.7).describe("Sampling temperature of the teacher."),
@@ -171,7 +180,8 @@ export const teacher = z
       .enum(["teacher", "input"])
       .default("teacher")
       .describe(
-        "Order of a trace's ranking after the first choice: the teacher's, or the pre-rank's, which a small model that sees it in its prompt can learn to copy.",
+        "Order of a trace's ranking after the first choice: the teacher's, " +
+          "or the pre-rank's, which a small model that sees it in its prompt can learn to copy.",
       ),
     stateChoice: z
       .boolean()
@@ -193,11 +203,13 @@ export const sft = z
       .enum(["order", "belief"])
       .default("order")
       .describe(
-        "order: cross-entropy on the order of the kept traces (GR2 v1); belief: listwise distillation, on every re-rank slate of SFT's users, of the probabilities that the teacher's evidence and the mid-trained LM jointly assign, mixed with the true item where it is a candidate. For models too small to learn from a thousand traces.",
+        "order: cross-entropy on the order of the kept traces (GR2 v1); " +
+          "belief: listwise distillation, on every re-rank slate of SFT's users, of the probabilities that " +
+          "the teacher's evidence and the mid-trained LM jointly assign, " +
+          "mixed with the true item if it is a candidate. " +
+          "For models too small to learn from a thousand traces.",
       ),
-    truthShare: share
-      .default(0.2)
-      .describe("belief: weight of the true item in that mixture, where it is a candidate."),
+    truthShare: share.default(0.2).describe("belief: weight of the true item in that mixture, if it is a candidate."),
     epochs: positive.default(3).describe("Passes over the traces or slates."),
     learningRate: positive.default(5e-4).describe("Peak learning rate."),
     batchSlates: count.default(32).describe("Slates per optimizer step."),
@@ -210,11 +222,11 @@ export const sft = z
     rankDecay: share
       .default(0.5)
       .describe(
-        "The k-th item of the answer has weight rankDecay^(k-1), so that the first choice counts most. 0 = only the first.",
+        "The k-th item of the answer has weight rankDecay^(k-1): the first choice counts most. 0 = only the first.",
       ),
     noThinkShare: share
       .default(0.5)
-      .describe("Share of examples trained without visible reasoning, so that one model serves both modes."),
+      .describe("Share of examples trained without visible reasoning, which lets one model serve both modes."),
     userShare: share
       .default(0.6)
       .describe("Share of users whose re-rank slates go to SFT; those of the others go to RL."),
@@ -223,16 +235,18 @@ export const sft = z
       .nonnegative()
       .default(1)
       .describe(
-        "Next-item tokens replayed per SFT token, from the mid-training segment and SFT users' re-rank segments, so that the LM keeps what it has learned.",
+        "Next-item tokens replayed per SFT token, from the mid-training segment and SFT users' re-rank segments, " +
+          "to keep the LM from forgetting.",
       ),
     evalSteps: countOrZero
       .default(50)
       .describe("Steps between evaluations on validation slates; 0 = none, the last weights are kept."),
-    evalSlates: count.default(400).describe("Validation slates used there."),
+    evalSlates: count.default(400).describe("Validation slates per evaluation."),
     patience: countOrZero
       .default(2)
       .describe(
-        "Stop after so many evaluations in a row without a better one; 0 = run every step. The best weights are kept.",
+        "Stop after this many consecutive evaluations without an improvement; 0 = run all steps. " +
+          "The best weights are kept.",
       ),
     checkpointSteps: count.default(50).describe("Steps between checkpoints; a killed run resumes from the last one."),
     ...optimizer,
@@ -245,13 +259,16 @@ export const rl = z
       .enum(["dapo", "opd"])
       .default("dapo")
       .describe(
-        "dapo: verified rewards; opd: on-policy distillation, in which a teacher scores the student's own tokens (TR, Diffusion-GR2).",
+        "dapo: verified rewards; " +
+          "opd: on-policy distillation, in which a teacher scores the student's own tokens (TR, Diffusion-GR2).",
       ),
     initial: z
       .string()
       .default("")
       .describe(
-        "Folder of weights to start from instead of SFT's, saved by a run with the same data, semantic IDs and model: runs/NAME/stages/rl/state. For a second pass, for example one without visible reasoning.",
+        "Folder of weights to start from instead of SFT's, saved by a run with the same data, " +
+          "semantic IDs and model: " +
+          "runs/NAME/stages/rl/state. For a second pass, for example one without visible reasoning.",
       ),
     opd: z
       .strictObject({
@@ -259,7 +276,8 @@ export const rl = z
           .string()
           .default("")
           .describe(
-            "Folder of the teacher, from a run with the same semantic IDs and tokenizer: saved weights (runs/NAME/stages/rl/state, LoRA included) or an exported model (gr2 export).",
+            "Folder of the teacher, from a run with the same semantic IDs and tokenizer: " +
+              "saved weights (runs/NAME/stages/rl/state, LoRA included) or an exported model (gr2 export).",
           ),
         address: z
           .string()
@@ -271,7 +289,9 @@ export const rl = z
           .enum(["surrogate", "forward-kl"])
           .default("surrogate")
           .describe(
-            "surrogate: clipped surrogate whose advantage is log p_teacher - log p_student of the sampled token (reverse KL, TR); forward-kl: KL over the teacher's most likely alternatives at every token that the student wrote (Diffusion-GR2).",
+            "surrogate: clipped surrogate whose advantage is log p_teacher - log p_student of the sampled token " +
+              "(reverse KL, TR); forward-kl: KL over the teacher's most likely alternatives " +
+              "at every token that the student wrote (Diffusion-GR2).",
           ),
         topK: z
           .int()
@@ -290,7 +310,8 @@ export const rl = z
     steps: countOrZero
       .default(40)
       .describe(
-        "Number of steps, each sample, verify, update (Diffusion-GR2: 600). 0 = no RL: the policy stays SFT's.",
+        "Number of steps, each of which samples, verifies and updates (Diffusion-GR2: 600). 0 = no RL: " +
+          "the policy stays SFT's.",
       ),
     prompts: count.default(32).describe("Slates per step that enter the update."),
     group: z.int().min(2).default(8).describe("G, responses per prompt (Diffusion-GR2: 8)."),
@@ -312,13 +333,15 @@ export const rl = z
       .nonnegative()
       .default(0)
       .describe(
-        "Truncated importance sampling: weight each token by min(p_trainer / p_sampler, cap), for samplers whose log-probs differ from the trainer's; costs one more forward pass. 0 = off.",
+        "Truncated importance sampling: weight each token by min(p_trainer / p_sampler, cap), " +
+          "for samplers whose log-probs differ from the trainer's; costs one more forward pass. 0 = off.",
       ),
     curriculum: z
       .enum(["none", "near-first", "far-first"])
       .default("none")
       .describe(
-        "Which slates come first, by the true item's position in the pre-rank; from half-way on, all slates. Not from the papers.",
+        "Which slates come first, by the true item's position in the pre-rank; from half-way on, all slates. " +
+          "Not from the papers.",
       ),
     normaliseStd: z
       .boolean()
@@ -343,16 +366,18 @@ export const rl = z
     minibatches: count.default(1).describe("Optimizer steps per pass."),
     thinkShare: share
       .default(0.5)
-      .describe("Share of prompts answered with visible reasoning; the others answer at once."),
+      .describe("Share of prompts answered with visible reasoning; the others are answered without it."),
     reward: z
       .strictObject({
         kind: z
           .enum(["rank-promotion", "ndcg", "auc", "module"])
           .default("rank-promotion")
           .describe(
-            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), averaged over the positives of a logged slate; ndcg, auc: the answer's (graded) NDCG@k, or its share of correctly ordered pairs, minus that of the input order (TR); module: your own (setting rl.reward.module selects it).",
+            "rank-promotion: (rank_pre - rank_re) / N (GR2 v1), averaged over the positives of a logged slate; " +
+              "ndcg, auc: the answer's (graded) NDCG@k, or its share of correctly ordered pairs, " +
+              "minus that of the input order (TR); module: your own (setting rl.reward.module selects it).",
           ),
-        ...pluginKeys("Own reward of a readable answer, in place of kind"),
+        ...pluginKeys("Your own reward for parseable answers, in place of kind"),
         ndcgK: count.default(5).describe("k of the ndcg reward."),
         format: z
           .enum(["conditional", "unconditional", "none"])
@@ -367,7 +392,8 @@ export const rl = z
           .boolean()
           .default(false)
           .describe(
-            "TR's gated reward, for ndcg and auc: the answer's own value, not what it gains over the input order, and nothing for an incomplete permutation or a re-emitted sub-optimal input order.",
+            "TR's gated reward, for ndcg and auc: the answer's own value instead of its gain over the input order, " +
+              "and nothing for an incomplete permutation or a copy of a sub-optimal input order.",
           ),
         invalid: z
           .number()
@@ -380,11 +406,12 @@ export const rl = z
     keepBest: z
       .boolean()
       .default(true)
-      .describe("Keep the weights of the best evaluation, that of the SFT policy included."),
+      .describe("Keep the weights of the best evaluation, including that of the initial SFT policy."),
     patience: countOrZero
       .default(2)
       .describe(
-        "Stop after this many evaluations in a row without an improvement; 0 = run all steps. Ignored unless keepBest is set.",
+        "Stop after this many consecutive evaluations without an improvement; 0 = run all steps. " +
+          "Ignored unless keepBest is set.",
       ),
     checkpointSteps: count.default(10).describe("Steps between checkpoints; a killed run resumes from the last one."),
     weightDecay: z.number().nonnegative().default(0).describe("Decoupled weight decay (AdamW)."),

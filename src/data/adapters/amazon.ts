@@ -41,7 +41,7 @@ const reviewColumns: Readonly<Record<Edition, InteractionColumns>> = {
   amazon2023: { user: "user_id", item: "parent_asin", rating: "rating", time: "timestamp" },
 };
 
-/** Of each edition's metadata. */
+/** Column names of each edition's metadata. */
 export const amazonColumns: Readonly<Record<Edition, ItemColumns>> = {
   amazon2014: { id: "asin", title: "title", brand: "brand", categories: "categories", description: "description" },
   amazon2018: { id: "asin", title: "title", brand: "brand", categories: "category", description: "description" },

@@ -1,8 +1,7 @@
 /**
  * Named columns of a table file of any format as a relation in DuckDB, one row per record, in file order. A plain CSV
- * without quotes and other difficulties is read by DuckDB itself, in parallel; all other text by data/records.ts, whose
- * word on what a record is stands. Owns no meaning: whoever asks types the values, and sends what cannot be used to the
- * quarantine.
+ * without quotes and other difficulties is read by DuckDB itself, in parallel; all other text by data/records.ts, which
+ * defines what a record is. Assigns no meaning: callers convert the values, and quarantine unusable rows.
  */
 import { basename } from "node:path";
 import type { DuckDBAppender } from "@duckdb/node-api";
@@ -14,7 +13,7 @@ import { columnIndex, detectDelimiter, headerAgain, isNumbered } from "./header.
 
 export type TableFormat = "csv" | "tsv" | "jsonl" | "parquet";
 
-/** Format by file name, compression aside. */
+/** Format by file name, ignoring compression. */
 export function detectFormat(file: string): TableFormat {
   const name = file.toLowerCase().replace(/\.(gz|zst)$/, "");
   if (name.endsWith(".csv")) return "csv";
@@ -22,7 +21,8 @@ export function detectFormat(file: string): TableFormat {
   if (name.endsWith(".jsonl") || name.endsWith(".json") || name.endsWith(".ndjson")) return "jsonl";
   if (name.endsWith(".parquet") || name.endsWith(".pq")) return "parquet";
   throw new DataError(
-    `${file}: unknown format; expected .csv, .tsv, .txt, .dat, .json, .jsonl (each may end in .gz or .zst) or .parquet.`,
+    `${file}: unknown format; expected .csv, .tsv, .txt, .dat, .json, ` +
+      `.jsonl (each may end in .gz or .zst) or .parquet.`,
   );
 }
 
@@ -41,7 +41,7 @@ export function valueAt(record: Readonly<Record<string, unknown>>, column: strin
     );
 }
 
-/** How a file is to be read, where its name does not say. */
+/** How to read a file, as far as its name does not say. */
 export interface ReadOptions {
   readonly delimiter?: string;
   /** Column names, when the file has no header line. */
@@ -55,22 +55,23 @@ export interface ReadOptions {
 }
 
 export interface Fields {
-  /** SQL of a relation whose columns are the fields. May be read once only (`fast`) or again. */
+  /** SQL of a relation whose columns are the fields. */
   readonly relation: string;
-  /** SQL type of each field: VARCHAR, or what Parquet has. */
+  /** SQL type of each field: VARCHAR, or Parquet's own type. */
   readonly types: ReadonlyMap<string, string>;
   /** SQL of the line of each row, in file order; needs a scan of the whole relation. */
   readonly line: string;
-  /** Cells of the header under which each field is; undefined where there is none. */
+  /** The header cell of each field; undefined without a header. */
   readonly header?: Readonly<Record<string, string>>;
-  /** What the user should know of. */
+  /** Notes for the user. */
   readonly notes: readonly string[];
-  /** Records that are in the relation and lines that are none. Call it after the relation was read. */
+  /** Counts records and malformed lines. Call it after the relation was read. */
   readonly settle: () => Promise<{ readonly records: number; readonly faults: number } | undefined>;
 }
 
 /**
- * Opens a file for `use`, which must read the relation to its end before it calls settle; undefined there: try again.
+ * Opens a file for `use`, which must read the relation to its end before it calls settle; if settle returns undefined,
+ * the file is read again, more slowly.
  */
 export async function withFields<T>(
   duck: Duck,
@@ -112,7 +113,7 @@ export async function withFields<T>(
 
 const usualDelimiter = { csv: ",", tsv: "\t" };
 
-/** What separates the cells of a file, and what to say of it. */
+/** The delimiter of a file, and a note if it is unusual. */
 function chooseDelimiter(file: string, format: "csv" | "tsv", columns: readonly string[], options: ReadOptions) {
   const usual = options.delimiter ?? usualDelimiter[format];
   const delimiter = options.delimiter ?? findDelimiter(file, format, columns, options.encoding);
@@ -122,7 +123,7 @@ function chooseDelimiter(file: string, format: "csv" | "tsv", columns: readonly 
 
 const nameDelimiter = (d: string): string => (d === "\t" ? "tabs" : JSON.stringify(d));
 
-/** What separates the cells of a delimited file, which has these columns. */
+/** The delimiter of a delimited file that has these columns. */
 export const findDelimiter = (
   file: string,
   format: "csv" | "tsv",
@@ -136,7 +137,7 @@ function readHeader(cells: readonly string[], options: ReadOptions): readonly st
   return options.names ?? cells.map(rename);
 }
 
-/** Whether columns are named by number ("#0"), so that the file has no header. Throws DataError if only some are. */
+/** Whether columns are named by number ("#0"): the file has no header. Throws DataError if only some are. */
 function byNumber(fields: Readonly<Record<string, string>>): boolean {
   const columns = Object.values(fields);
   const numbered = columns.filter(isNumbered);
@@ -300,7 +301,7 @@ async function* jsonFields(
     });
 }
 
-/** Fields that hold an id: a list or an object is none. */
+/** Fields that contain an id; a list or an object is not one. */
 const idFields = ["u", "i", "s"];
 
 /** A JSON value as the text of a cell; lists and objects as JSON. */
@@ -335,7 +336,7 @@ async function openParquet(
   };
 }
 
-/** Columns by name, by number ("#0") or within a struct ("info.title"). Throws DataError if there is no such column. */
+/** Columns by name, by number ("#0") or within a struct ("info.title"). Throws DataError for a missing column. */
 export async function findParquet(
   duck: Duck,
   file: string,
@@ -363,7 +364,7 @@ export async function findParquet(
   return found;
 }
 
-/** Column -> SQL type. Throws DataError if the file is no Parquet. */
+/** Column -> SQL type. Throws DataError if it is not a Parquet file. */
 export async function parquetColumns(duck: Duck, file: string): Promise<ReadonlyMap<string, string>> {
   try {
     const rows = await duck.rows(`DESCRIBE SELECT * FROM read_parquet(${sqlText(file)}, binary_as_string=true)`);
@@ -375,7 +376,7 @@ export async function parquetColumns(duck: Duck, file: string): Promise<Readonly
 }
 
 const isNested = (type: string): boolean => /\[\d*\]$|^(STRUCT|MAP|UNION|LIST)/.test(type);
-/** Whether a Parquet column holds numbers. */
+/** Whether a Parquet column is numeric. */
 export const isNumber = (type: string): boolean =>
   /^(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|U?INTEGER|DOUBLE|FLOAT|REAL|DECIMAL.*)$/.test(type);
 export const isTime = (type: string): boolean => /^(TIMESTAMP|DATE)/.test(type);
@@ -393,12 +394,14 @@ export function cellSql(x: string, type: string): string {
   return `${x}::VARCHAR`;
 }
 
-/** Stops where ids are lists or structs, or floating-point numbers so large that digits are lost. */
+/** Throws if ids are lists or structs, or floating-point numbers so large that digits are lost. */
 export async function checkIds(duck: Duck, file: string, fields: Fields, ids: readonly string[]): Promise<void> {
   for (const field of ids) {
     const type = fields.types.get(field) ?? "";
     if (isNested(type))
-      throw new DataError(`${file}: ids are of type ${type}, which is no id.`, { advice: "Name another column." });
+      throw new DataError(`${file}: ids are of type ${type}, which cannot be an id.`, {
+        advice: "Name another column.",
+      });
     if (type !== "DOUBLE" && type !== "FLOAT") continue;
     const limit = type === "DOUBLE" ? 2 ** 53 : 2 ** 24;
     const x = sqlName(field);
@@ -407,7 +410,8 @@ export async function checkIds(duck: Duck, file: string, fields: Fields, ids: re
     );
     if (largest >= limit)
       throw new DataError(
-        `${file}: ids up to ${largest} are stored as floating-point numbers (${type}), which are exact only below ${limit}: different ids have become equal.`,
+        `${file}: ids up to ${largest} are stored as floating-point numbers (${type}), ` +
+          `which are exact only below ${limit}: different ids have become equal.`,
         { advice: "Write the column as integers or text." },
       );
   }

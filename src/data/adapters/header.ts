@@ -1,9 +1,9 @@
-/** The beginning of a delimited file: what separates its cells, and which column is where. Reads nothing further. */
+/** The beginning of a delimited file: its delimiter and the positions of columns. Reads nothing further. */
 import { DataError } from "../../core/errors.ts";
 import { delimitedHead } from "../records.ts";
 import { type Encoding, readStart } from "../text-file.ts";
 
-/** What may separate cells where the name of the file says something else: `;` in half of Europe's .csv files. */
+/** Delimiters that a file may use despite its name: `;` in half of Europe's .csv files. */
 const separators = [",", ";", "\t", "|", "::"];
 
 /** Cells of the first line that is not blank. */
@@ -16,12 +16,12 @@ function cellsIn(text: string, delimiter: string): readonly string[] {
   return (first?.text ?? text.split(/\r\n|\n|\r/)[0] ?? "").split(delimiter);
 }
 
-/** Records that are looked at. */
+/** Number of records examined. */
 const sampled = 50;
 
 /**
- * What separates the cells: where the needed columns are there, and most records are as wide as the first; `usual` if several
- * do as well.
+ * The delimiter with which all needed columns exist and most records are as wide as the first; `usual` if several fit
+ * equally well.
  * @param columns names, or numbers as "#0"; none: any that makes more than one cell
  */
 export function detectDelimiter(text: string, usual: string, columns: readonly string[] = []): string {
@@ -39,24 +39,24 @@ export function detectDelimiter(text: string, usual: string, columns: readonly s
   return columns.length > 0 ? detectDelimiter(text, usual) : usual;
 }
 
-/** Where a column is among `names`: by its name, or by its number in a file without a header ("#0"). */
+/** Position of a column among `names`: by its name, or by its number in a file without a header ("#0"). */
 export function columnIndex(column: string, names: readonly string[], where: string): number {
   const named = names.indexOf(column);
   const all = names.filter((n) => n === column).length;
   if (all > 1)
     throw new DataError(`${where} has ${all} columns "${column}".`, {
-      advice: "Rename all but one: which of them is meant cannot be told.",
+      advice: "Rename all but one: the name is ambiguous.",
     });
   if (named >= 0) return named;
   const number = /^#(\d+)$/.exec(column)?.[1];
   if (number === undefined)
     throw new DataError(`${where} has no column "${column}"; it has ${names.map((n) => `"${n}"`).join(", ")}.`);
   if (Number(number) >= names.length)
-    throw new DataError(`${where} has ${names.length} columns, so none with the number ${number}: they count from 0.`);
+    throw new DataError(`${where} has ${names.length} columns and no column ${number}: numbers count from 0.`);
   return Number(number);
 }
 
 export const isNumbered = (column: string): boolean => /^#\d+$/.test(column);
 
-/** Files that were put together keep their headers. */
-export const headerAgain = "the header stands here again";
+/** Concatenated files repeat their headers. */
+export const headerAgain = "a repeated header line";

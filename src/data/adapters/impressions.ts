@@ -6,9 +6,9 @@
  *   wide   one row per request   user, time, candidates (in order), labels or positives, scores?   (lists as JSON text,
  *                                JSON arrays or Parquet LIST); chosen by naming the column of `candidates`
  *
- * A position, or the order of `candidates`, is the incumbent's order; with a score alone, the score is.
+ * The incumbent's order is given by the position, the order of `candidates`, or, if there is only a score, the score.
  *   raw_impressions(s BIGINT, u VARCHAR, i VARCHAR, t DOUBLE, k INTEGER, x DOUBLE, y DOUBLE)
- *     s: slate, the row it begins at; t: seconds; k: position from 0; x: score, or -(k + 1); y: label
+ *     s: slate, its first row; t: seconds; k: position from 0; x: score, or -(k + 1); y: label
  */
 import { DataError } from "../../core/errors.ts";
 import { calendarFrom, implausibleSql, precisions, type TimeUnit } from "../clock.ts";
@@ -51,7 +51,7 @@ export interface ImpressionsOptions {
   readonly path: string;
   /** File names within the folder. */
   readonly impressions: FileNames;
-  /** Gives the histories; without it they are the positives of the log. */
+  /** The source of histories; without it they are the positives of the log. */
   readonly interactions?: FileNames;
   readonly items?: FileNames;
   readonly columns: ImpressionColumns;
@@ -60,7 +60,7 @@ export interface ImpressionsOptions {
   /** Splits categories given as one string. Default "|". */
   readonly categorySeparator?: string;
   readonly timeUnit?: TimeUnit;
-  /** Of the interactions. */
+  /** Filters interactions. */
   readonly keep?: Keep;
   readonly encoding?: Encoding;
 }
@@ -132,7 +132,7 @@ export async function loadImpressions(
 
 /**
  * Fills raw_impressions from `staged` rows of a wide log: n, line, u, t, sec, c (candidates, a JSON list), y or p, x.
- * @param unknownUser SQL of a row whose user is to be refused; "" for none
+ * @param unknownUser SQL condition of rows whose user is refused; "" for none
  */
 export async function takeWide(
   duck: Duck,
@@ -181,9 +181,9 @@ export function stageLog(
 
 /**
  * Interactions whose times are coarser than the slates' (days against seconds) are moved to the end of their day, hour,
- * minute or second: the earliest moment at which they have certainly happened, so that no slate sees its own clicks. A
- * table may hold several clocks, and a day begins when most times say so: at midnight of some zone, in summer and in
- * winter.
+ * minute or second: the earliest moment at which they have certainly happened. No slate then sees its own clicks. A
+ * table may mix several precisions; the start of a day is inferred from most times: midnight of some time zone, in
+ * summer and in winter.
  */
 async function alignClocks(duck: Duck): Promise<string[]> {
   await refuseOtherClocks(duck);
@@ -199,23 +199,27 @@ async function alignClocks(duck: Duck): Promise<string[]> {
     .filter((c) => c.alone > 0)
     .map(
       (c) =>
-        `${c.alone > 0.995 ? "" : `${Math.round(100 * c.alone)} % of the `}interactions are timed to ${name(c.step)}, slates to ${name(finest)}: ${c.alone > 0.995 ? "an" : "such an"} interaction counts from the end of its ${name(c.step).replace("the ", "")} (UTC), so that no slate sees later interactions`,
+        `${c.alone > 0.995 ? "" : `${Math.round(100 * c.alone)} % of the `}` +
+        `interactions are timed to ${name(c.step)}, slates to ${name(finest)}: ` +
+        `${c.alone > 0.995 ? "an" : "such an"} ` +
+        `interaction counts from the end of its ${name(c.step).replace("the ", "")} (UTC): no slate sees later interactions`,
     );
 }
 
-/** Throws DataError where nobody can tell which interactions came before a slate. */
+/** Throws DataError if it is unknown which interactions came before a slate. */
 async function refuseOtherClocks(duck: Duck): Promise<void> {
   const [own, slates] = await duck.rows(`SELECT max(t) AS last FROM raw_interactions
     UNION ALL SELECT max(t) FROM raw_impressions`);
   const dates = [own, slates].map((r) => Number(r?.last) >= calendarFrom);
   const say = (what: string): DataError =>
-    new DataError(`${what}: nobody can tell which interactions came before a slate.`, {
+    new DataError(`${what}: it is unknown which interactions came before a slate.`, {
       advice:
-        "Give both the same clock, or leave out data.files.interactions: histories are then the log's own clicks.",
+        "Use the same clock for both, or leave out data.files.interactions: histories are then the log's own clicks.",
     });
   if (dates[0] !== dates[1])
     throw say(
-      `The times of ${dates[0] ? "interactions are dates, those of slates" : "slates are dates, those of interactions"} are numbers near 0`,
+      `The times of ${dates[0] ? "interactions are dates, those of slates" : "slates are dates, those of interactions"} ` +
+        `are numbers near 0`,
     );
   const [days] = dates[0]
     ? await duck.rows(`SELECT count(DISTINCT t) AS moments, avg((t % 86400 = 0)::INTEGER) AS midnight,
@@ -228,21 +232,21 @@ async function refuseOtherClocks(duck: Duck): Promise<void> {
     if (Number(days[step]) >= nearlyAll) throw say(`The times of interactions are days, nearly all ${step} apart`);
 }
 
-/** Of a table's rows at least this share make a clock; and that many, unless nearly all do. */
+/** Minimum share of a table's rows for a precision to count; and minimum number, unless nearly all rows have it. */
 const oneClock = 0.05;
 const fewest = 20;
 const nearlyAll = 0.9;
 
 interface FoundClock {
-  /** Seconds. 0: fractions of a second. */
+  /** In seconds; 0 for fractions of a second. */
   readonly step: number;
-  /** SQL: the rows that are as coarse as this, or coarser. */
+  /** SQL: rows at least this coarse. */
   readonly rows: string;
-  /** Share of the table's rows that are just as coarse. */
+  /** Share of the table's rows with exactly this precision. */
   readonly alone: number;
 }
 
-/** Precisions that times of a table have, finest first: each among the rows of the one before. */
+/** Precisions of a table's times, finest first; the rows of each are among those of the one before. */
 async function findClocks(duck: Duck, table: string): Promise<FoundClock[]> {
   const all = await duck.number(`SELECT count(*) FROM ${table}`);
   if ((await duck.number(`SELECT count(DISTINCT t) FROM ${table}`)) < 2) return [];
@@ -292,13 +296,13 @@ function wideFields(c: ImpressionColumns): Record<string, string> {
 const noUser = "the user is not in the interactions table";
 
 type Fault = readonly [when: string, reason: string];
-/** SQL: the first fault that holds, or NULL. */
+/** SQL: the first fault that applies, or NULL. */
 const describeFirst = (faults: readonly Fault[]): string =>
   `CASE ${faults.map(([when, reason]) => `WHEN ${when} THEN ${sqlText(reason)}`).join(" ")} END`;
 const absent = (field: string, column: string): Fault => [`${field} IS NULL`, `no "${column}"`];
 const notFinite = (x: string): string => `(${x} IS NULL OR NOT isfinite(${x}))`;
 
-/** `typed`: staged rows with numbers, and why a row cannot be used (`fault`), else NULL. */
+/** `typed`: staged rows with numbers, and the reason why a row cannot be used (`fault`), else NULL. */
 async function typeLong(duck: Duck, c: ImpressionColumns, unknownUser: string): Promise<void> {
   const number = (field: string): string => `TRY_CAST(${field} AS DOUBLE)`;
   const faults: Fault[] = [
@@ -316,7 +320,7 @@ async function typeLong(duck: Duck, c: ImpressionColumns, unknownUser: string): 
       ${c.position === undefined ? "NULL::DOUBLE" : number("k")} AS place,
       ${c.score === undefined ? "NULL::DOUBLE" : number("x")} AS score FROM staged)`);
   const usable = "PARTITION BY s, fault IS NULL";
-  // One check after the other: a row that fails one is ignored by the next.
+  // In sequence: a row that fails one check is ignored by the next.
   for (const [when, reason] of [
     [`first_value(u) OVER (${usable} ORDER BY n) <> u`, "the slate has rows of another user"],
     [`row_number() OVER (${usable}, i ORDER BY n) > 1`, "the item is in its slate twice"],
@@ -335,8 +339,8 @@ const fromLong = (c: ImpressionColumns): string => {
 };
 
 /**
- * SQL: a list as JSON, whether it is written as JSON, as Python, NumPy or Postgres write it, or with blanks, commas,
- * bars or semicolons in between. `mayBeOne`: a word alone is a list of one.
+ * SQL: a list as JSON, whether written as JSON, in the syntax of Python, NumPy or Postgres, or separated by blanks,
+ * commas, bars or semicolons. `mayBeOne`: a single word is a list of one.
  */
 function jsonList(field: string, mayBeOne: boolean): string {
   const brackets = `regexp_replace(trim(${field}), '^[({](.*)[)}]$', '[\\1]', 's')`;
@@ -402,7 +406,7 @@ async function setAside(duck: Duck, file: string, quarantine: Quarantine): Promi
     const there = { ids: "SELECT u AS id FROM raw_interactions", name: "interactions table" };
     const ids = await compareIds(duck, here, there);
     throw new DataError(`${file}: ${noUser} in ${Math.round(100 * strangers)} % of the rows: ${ids}.`, {
-      advice: "Name the columns that hold the same users (data.columns.user), or write them alike.",
+      advice: "Name the columns that contain the same users (data.columns.user), or write the ids alike.",
     });
   }
   const bad = await duck.rows("SELECT line, fault, u, i, t FROM typed WHERE fault IS NOT NULL ORDER BY n");

@@ -8,7 +8,7 @@ import { cellSql, detectFormat, findDelimiter, findParquet, parquetColumns, valu
 import { columnIndex, headerAgain, headerCells, isNumbered } from "./header.ts";
 import { type RawItem, takeItems } from "./readers.ts";
 
-/** Which field holds what; all but `id` may be absent. */
+/** Column names of the fields; all but `id` may be absent. */
 export interface ItemColumns {
   readonly id: string;
   readonly title?: string;
@@ -18,7 +18,7 @@ export interface ItemColumns {
   readonly description?: string | readonly string[];
 }
 
-/** Column names of a table; of JSON, every key that the records in its first 64 KB have. */
+/** Column names of a table; for JSON, every key of the records in the first 64 KB. */
 export async function listColumns(duck: Duck, file: string, encoding: Encoding = "auto"): Promise<readonly string[]> {
   requireFile(file, "Items");
   const format = detectFormat(file);
@@ -28,7 +28,7 @@ export async function listColumns(duck: Duck, file: string, encoding: Encoding =
   return jsonKeys(readStart(file, 65_536, encoding));
 }
 
-/** Keys of the objects at the beginning of a JSON text, which may be cut. */
+/** Keys of the objects at the beginning of a JSON text, which may be cut off. */
 function jsonKeys(head: string): readonly string[] {
   const keys = new Set<string>();
   for (const line of head.split(/\r\n|\n|\r/)) {
@@ -36,7 +36,7 @@ function jsonKeys(head: string): readonly string[] {
       const record = parseRecord(line.replace(/^\s*\[?\s*|\s*[,\]]?\s*$/g, ""));
       if (typeof record === "object" && record !== null) for (const key of Object.keys(record)) keys.add(key);
     } catch {
-      // an object over several lines, or one that is cut: its keys one by one
+      // an object over several lines, or one that is cut off: collect its keys one by one
       for (const [, key] of line.matchAll(/"((?:[^"\\]|\\.)*)"\s*:/g)) keys.add(String(key));
     }
   }
@@ -46,7 +46,7 @@ function jsonKeys(head: string): readonly string[] {
 /** All named columns. */
 export const namesIn = (columns: Partial<ItemColumns>): string[] => Object.values(columns).flat();
 
-/** How an item file is read, beyond its columns. */
+/** Options for reading an item file, besides its columns. */
 export interface ItemOptions {
   /** Splits categories given as one string. Default "|". */
   readonly separator?: string;
@@ -103,7 +103,7 @@ export async function* readItemTable(
   }
 }
 
-/** A column or, before a dot, the struct that may hold it. */
+/** A column or, before a dot, the struct that may contain it. */
 const isThere = (column: string, types: ReadonlyMap<string, string>): boolean =>
   types.has(column) || types.has(column.split(".")[0] ?? column);
 
@@ -135,7 +135,7 @@ async function* parquetRecords(
   }));
 }
 
-/** One record as an item, or the reason why it cannot be one. */
+/** One record as an item, or the reason why it is not one. */
 export function makeItem(
   record: Readonly<Record<string, unknown>>,
   columns: ItemColumns,

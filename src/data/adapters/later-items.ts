@@ -1,6 +1,7 @@
 /**
- * Items that come after a run, read as the run's own were: by its adapter where the file has that layout, else as a
- * table with the run's columns, separator and encoding. Owns which reader that is, and which columns a table then has.
+ * Reads items that are new since a run, in the way the run's own were read: by its adapter if the file has that layout,
+ * else as a table with the run's columns, separator and encoding. Owns the choice of the reader and of a table's
+ * columns.
  */
 import { basename } from "node:path";
 import { DataError } from "../../core/errors.ts";
@@ -27,7 +28,7 @@ export interface LaterItems {
   readonly notes: readonly string[];
 }
 
-/** @param named columns that must be there. Throws DataError for a file that cannot be read. */
+/** @param named columns that must exist. Throws DataError for a file that cannot be read. */
 export async function readLaterItems(
   duck: Duck,
   file: string,
@@ -70,7 +71,7 @@ export async function readLaterItems(
 const namesThere = (names: string | readonly string[] | undefined, there: readonly string[]): boolean =>
   [names ?? []].flat().some((n) => isNumbered(n) || there.includes(n) || there.includes(n.split(".")[0] ?? n));
 
-/** Columns of the run's own item file. */
+/** Columns of the run's item file. */
 function columnsIn(source: AdapterOptions): Partial<ItemColumns> {
   switch (source.kind) {
     case "table":
@@ -94,14 +95,14 @@ function separatorIn(source: AdapterOptions): string | undefined {
   return source.kind.startsWith("amazon") ? noSeparator : undefined;
 }
 
-/** Of each role the column that is named; else that of the run's items, or the usual one, whichever the file has. */
+/** The column of each role: the named one; else that of the run's items or the usual one, whichever the file has. */
 function chooseColumns(
   there: readonly string[],
   file: string,
   source: AdapterOptions,
   named: Partial<ItemColumns>,
 ): ItemColumns {
-  const isOpen = detectFormat(file) === "jsonl"; // a record may have keys that the first ones lack
+  const isOpen = detectFormat(file) === "jsonl"; // later records may have keys that the first ones lack
   for (const name of namesIn(named))
     if (!isOpen && !namesThere(name, there))
       throw new DataError(

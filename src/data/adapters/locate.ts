@@ -1,12 +1,12 @@
 /**
- * Finds a data set's files by their published names. Files that the user names win; otherwise exactly one file must
- * match, and the error says which names were tried. Reads no contents.
+ * Finds a data set's files by their published names. Files that the user names take precedence; otherwise exactly one
+ * file must match, and the error lists the names that were tried. Reads no contents.
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { DataError } from "../../core/errors.ts";
 
-/** Names to look for, most common first: the first pattern that any file matches decides. */
+/** Names to look for, most common first: the first pattern with a match is used. */
 export interface Wanted {
   /** For messages: "reviews", "items". */
   readonly what: string;
@@ -15,7 +15,7 @@ export interface Wanted {
   readonly patterns: readonly { readonly name: string; readonly fits: RegExp }[];
 }
 
-/** Names of the files directly in a folder, sorted. Throws DataError if it is none. */
+/** Names of the files directly in a folder, sorted. Throws DataError if it is not a folder. */
 export function filesIn(folder: string): string[] {
   try {
     return readdirSync(folder, { withFileTypes: true })
@@ -27,7 +27,7 @@ export function filesIn(folder: string): string[] {
   }
 }
 
-/** One file name, several, or patterns with *, ? and **; a folder stands for the files in it, however deep. */
+/** One file name, several, or patterns with *, ? and **; a folder means all files below it. */
 export type FileNames = string | readonly string[];
 
 /** part-10 comes after part-9. */
@@ -36,7 +36,7 @@ const inOrder = (a: string, b: string): number => byNumber(a, b) || (a < b ? -1 
 
 /**
  * The paths of named files, in the order given; those of a pattern or a folder by name, numbers by size.
- * @throws DataError where there is none
+ * @throws DataError if a name has no file
  */
 export function filesNamed(folder: string, names: FileNames): readonly string[] {
   const found = (typeof names === "string" ? [names] : names).flatMap((name) => {
@@ -59,8 +59,8 @@ export function filesNamed(folder: string, names: FileNames): readonly string[] 
 const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 
 /**
- * Files of a folder and of those within it (`date=2024-01-01/part-0.parquet`); names with _ or . in front are others'
- * notes.
+ * Files of a folder and its subfolders (`date=2024-01-01/part-0.parquet`); names that begin with _ or . are ignored:
+ * they are other programs' notes.
  */
 function filesWithin(folder: string): string[] {
   return listEntries(folder)
@@ -71,7 +71,7 @@ function filesWithin(folder: string): string[] {
 const listEntries = (folder: string) =>
   readdirSync(folder, { withFileTypes: true }).filter((e) => !/^[._]/.test(e.name));
 
-/** Files under `folder` whose path fits the parts: `*` and `?` within a name, `**` any folders. */
+/** Files under `folder` whose path matches the parts: `*` and `?` within a name, `**` for any folders. */
 function matchParts(folder: string, [part = "", ...rest]: readonly string[]): string[] {
   if (!isFolder(folder)) return [];
   const paths = listEntries(folder).map((e) => join(folder, e.name));
@@ -90,8 +90,9 @@ export function locate(folder: string, wanted: Wanted): string | undefined {
     const found = names.filter((n) => fits.test(n));
     if (found.length > 1)
       throw new DataError(
-        `${folder} has ${found.length} files that could contain the ${wanted.what} (${name}): ${found.slice(0, 5).join(", ")}.`,
-        { advice: `Name the right one in ${wanted.setting}.` },
+        `${folder} has ${found.length} files that could contain the ${wanted.what} (${name}): ` +
+          `${found.slice(0, 5).join(", ")}.`,
+        { advice: `Name the right one with ${wanted.setting}.` },
       );
     if (found[0] !== undefined) return join(folder, found[0]);
   }
@@ -105,12 +106,13 @@ export function locateOrFail(folder: string, wanted: Wanted): string {
   const names = filesIn(folder);
   const there = names.length === 0 ? "it is empty" : `it has ${names.slice(0, 8).join(", ")}`;
   throw new DataError(
-    `${folder} has no file with the ${wanted.what}; looked for ${wanted.patterns.map((p) => p.name).join(", ")}, and ${there}${names.length > 8 ? ", ..." : ""}.`,
+    `${folder} has no file with the ${wanted.what}; looked for ${wanted.patterns.map((p) => p.name).join(", ")}, ` +
+      `but ${there}${names.length > 8 ? ", ..." : ""}.`,
     { advice: `Name the file with ${wanted.setting}, or see how GR2 reads the folder: gr2 data inspect ${folder}` },
   );
 }
 
-/** Without the keys that are undefined. */
+/** Removes undefined keys. */
 export const given = <T extends object>(o: T): { [K in keyof T]?: Exclude<T[K], undefined> } =>
   Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as {
     [K in keyof T]?: Exclude<T[K], undefined>;

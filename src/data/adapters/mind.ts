@@ -1,8 +1,8 @@
 /**
  * MIND, the Microsoft News data set, as published (https://github.com/msnews/msnews.github.io): behaviors.tsv, one row
  * per impression (id, user, time, earlier clicks, items shown as `N1-1 N2-0`), and news.tsv (id, category, subcategory,
- * title, abstract, ...). No header, no quotes. Slates go where the impressions adapter puts them. Histories have an
- * order and no times: they are placed before the log's first impression, a second apart.
+ * title, abstract, ...). No header, no quotes. Slates are stored as by the impressions adapter. Histories have an
+ * order but no times: they are placed before the log's first impression, one second apart.
  */
 import { join } from "node:path";
 import { DataError } from "../../core/errors.ts";
@@ -57,7 +57,7 @@ export async function loadMind(duck: Duck, options: MindOptions, quarantine: Qua
     hasClock: true,
     notes: [
       "histories have no times: they are placed before the log's first impression, in order",
-      "MIND shuffles the items it shows: the order of an impression is not a ranking, so it is no baseline",
+      "MIND shuffles the items it shows: the order of an impression is not a ranking and not a baseline",
     ],
   };
 }

@@ -1,4 +1,4 @@
-/** Records of a JSON-lines file that a user's Python function gave. */
+/** Records of a JSON-lines file written for a user's Python function. */
 import { createReadStream } from "node:fs";
 import { createInterface } from "node:readline";
 

@@ -1,6 +1,6 @@
 /**
- * Records that a user's module gives, into the raw tables. What they hold is hashed on the way: it is the data's identity
- * where no file is.
+ * Loads the records of a user's module into the raw tables. Their content is hashed on the way, as the data's identity
+ * if there are no files.
  */
 import { createHash, type Hash } from "node:crypto";
 import type { BroughtInteraction, BroughtItem, BroughtSource } from "../brought.ts";
@@ -11,12 +11,12 @@ import { type AdapterReport, appendInteraction, mendFloats, type RawItem, writeI
 export interface ModuleOptions {
   readonly kind: "module";
   readonly path: string;
-  /** Of the module's code. */
+  /** Hash of the module's code. */
   readonly identity: string;
   readonly load: (duck: Duck, quarantine: Quarantine) => Promise<AdapterReport>;
 }
 
-/** How records are taken from a module, some at a time, so that waiting for them is bounded. */
+/** Takes records from a module in batches, each with a time limit. */
 export type TakeRecords = <T>(source: Iterable<T> | AsyncIterable<T>) => AsyncIterable<readonly T[]>;
 
 /** @param name of the module, for malformed records */
@@ -39,7 +39,7 @@ export async function loadRecords(
     hasClock: timed,
     notes: [
       ...(source.notes ?? []),
-      ...(timed ? [] : ["no times: the order of the records is that of time"]),
+      ...(timed ? [] : ["no times: records are taken to be in time order"]),
       ...(source.items ? [] : ["no items: they have no text"]),
     ],
   };
@@ -88,17 +88,17 @@ interface Read {
   readonly rating: number | null;
 }
 
-/** The record, or what is wrong with it. @param timed whether records have times: the first one says so */
+/** The record, or what is wrong with it. @param timed whether the first record has a time, so all must */
 function readInteraction(record: BroughtInteraction | null | undefined, timed: boolean, row: number): Read | string {
   const [user, item] = [readId(record?.user), readId(record?.item)];
   if (user === undefined) return "no user id";
   if (item === undefined) return "no item id";
-  if (!timed && hasTime(record)) return "a time, where the first record has none";
+  if (!timed && hasTime(record)) return "a time, although the first record has none";
   const time = timed ? (record?.time instanceof Date ? record.time.getTime() / 1000 : record?.time) : row;
   if (typeof time !== "number" || !Number.isFinite(time)) return "no time, in seconds or as a date";
   if (timed && Math.abs(time) > latest) return "a time that is not in seconds";
   const rating = record?.rating ?? null;
-  if (rating !== null && !Number.isFinite(rating)) return "a rating that is no number";
+  if (rating !== null && !Number.isFinite(rating)) return "a rating that is not a number";
   return { user, item, time, rating };
 }
 
@@ -120,7 +120,7 @@ async function* toItems(
       const { title, brand, categories, description } = record ?? {};
       const listed = categories ?? [];
       if (id === undefined || !Array.isArray(listed)) {
-        const reason = id === undefined ? "no item id" : "categories are no list";
+        const reason = id === undefined ? "no item id" : "categories are not a list";
         quarantine.add({ file: name, line: row, reason, text: JSON.stringify(record, plain) ?? "" });
         continue;
       }

@@ -1,5 +1,5 @@
 /**
- * MovieLens in GroupLens' own layouts, told apart by the files in the folder:
+ * MovieLens in GroupLens' own layouts, distinguished by the files in the folder:
  *   100K         u.data (tab), u.item (bar-separated, Latin-1, 19 genre flags)
  *   1M           ratings.dat, movies.dat (`::`, Latin-1)
  *   20M, latest  ratings.csv, movies.csv
@@ -100,7 +100,7 @@ const layouts: readonly Layout[] = [
   },
 ];
 
-/** Items of a file with one of MovieLens' own names; undefined for any other name. */
+/** Items of a file with one of MovieLens' names; undefined for any other name. */
 export function movielensItems(file: string, quarantine: Quarantine): AsyncGenerator<RawItem> | undefined {
   const layout = layouts.find((l) => l.movies === basename(file).toLowerCase());
   return layout && readMovies(file, layout, quarantine);

@@ -1,5 +1,5 @@
 /**
- * Training rows of other systems (a history and the item that came next) joined back into one sequence per user:
+ * Joins training rows of other systems (a history and its next item) back into one sequence per user:
  *   MiniOneRec   train|valid|test/NAME.csv (user_id, history_item_id as a Python list, item_id), index/NAME.item.json
  *   RecBole      NAME.train|valid|test.inter (user_id, item_id_list:token_seq, item_id:token), NAME.item
  * A user's rows overlap: each row's history ends where the previous row ended. There are no timestamps.
@@ -21,7 +21,7 @@ import { keyedItems } from "./sequences.ts";
 
 export interface NextItemOptions {
   readonly kind: "next-item";
-  /** Folder: with train, valid and test in it, or with NAME.train.inter and so on. */
+  /** Folder with train, valid and test in it, or with NAME.train.inter and so on. */
   readonly path: string;
   /** One of the files of training rows, if there are several data sets: train/NAME.csv or NAME.train.inter. */
   readonly interactions?: string;
@@ -30,14 +30,14 @@ export interface NextItemOptions {
 }
 
 const parts = ["train", "valid", "test"] as const;
-/** Of rows, files in time order and, if there is one, of items; names within the folder. */
+/** The files of rows in time order and, if any, of items; names within the folder. */
 export interface NextItemFiles {
   readonly rows: readonly string[];
   readonly items?: string;
 }
 
 /**
- * Finds the files by their names. `names`: of the folder, with those of train, valid, test and index as `train/NAME`.
+ * Finds the files by name. `names`: the folder's files; those in train, valid, test and index as `train/NAME`.
  */
 export function nextItemFiles(names: readonly string[], one?: string): NextItemFiles | undefined {
   const train = one ?? names.find((n) => /^train\/.*\.csv$|\.train\.inter$/.test(n));
@@ -60,7 +60,7 @@ export async function loadNextItem(
   const found = nextItemFiles([...filesIn(path), ...[...parts, "index"].flatMap(inner)], options.interactions);
   if (found === undefined)
     throw new DataError(`${path} has neither train/*.csv nor *.train.inter.`, {
-      advice: "Set data.path to the folder that holds train, valid and test, or the .inter files.",
+      advice: "Set data.path to the folder that contains train, valid and test, or the .inter files.",
     });
   const sequences = new Map<string, string[]>();
   let rowsRead = 0;
@@ -117,8 +117,8 @@ interface Row {
 }
 
 /**
- * Appends a row to the user's known sequence, or returns the reason why they do not match: either the row's history
- * must end where the sequence ends, or one must begin with the other.
+ * Appends a row to the user's known sequence, or returns the reason why they do not match: the row's history must end
+ * where the sequence ends, or one must begin with the other.
  */
 function joinRow(sequences: Map<string, string[]>, user: string, row: readonly string[]): string | undefined {
   const known = sequences.get(user);
@@ -139,7 +139,7 @@ function joinRow(sequences: Map<string, string[]>, user: string, row: readonly s
   return undefined;
 }
 
-/** RecBole's: `item_id_list:token_seq` is separated by spaces. */
+/** RecBole's rows: `item_id_list:token_seq` is separated by spaces. */
 async function* interRows(file: string): AsyncGenerator<Row> {
   const header = headerCells(file, "\t").map(recboleName);
   const at = (name: string): number => header.indexOf(name);

@@ -1,6 +1,6 @@
 /**
- * Readers that the adapters share: interactions of any table into raw_interactions, items of any reader into raw_items.
- * Decides whether a row is usable: ids, a time in a plausible year, a finite rating.
+ * Readers shared by the adapters: interactions of any table into raw_interactions, items of any reader into raw_items.
+ * Decides whether a row is usable: it needs ids, a time in a plausible year, and a finite rating.
  */
 import type { DuckDBAppender } from "@duckdb/node-api";
 import { DataError } from "../../core/errors.ts";
@@ -34,7 +34,7 @@ export interface RawItem {
 export interface AdapterReport {
   /** Every file read, for the content hash. */
   readonly files: readonly string[];
-  /** Hash of what was read where no file has it. */
+  /** Hash of records that are in no file. */
   readonly content?: string;
   /** Interaction rows read, malformed ones included. */
   readonly rowsRead: number;
@@ -44,11 +44,11 @@ export interface AdapterReport {
   readonly hasImpressions?: boolean;
   /** False when `t` is only a position in the file or sequence. */
   readonly hasClock: boolean;
-  /** Choices the adapter made that the user should know of. */
+  /** Choices made by the adapter that the user should know about. */
   readonly notes: readonly string[];
 }
 
-/** Names of columns that hold each field. `rating` and `time` may be absent. */
+/** Column names of the fields. `rating` and `time` may be absent. */
 export interface InteractionColumns {
   readonly user: string;
   readonly item: string;
@@ -69,7 +69,7 @@ export interface InteractionOptions extends ReadOptions {
 export interface InteractionsRead {
   /** Rows, malformed ones included. */
   readonly rows: number;
-  /** What the user should know of. */
+  /** Notes for the user. */
   readonly notes: readonly string[];
 }
 
@@ -118,16 +118,16 @@ const withNumber = (source: Fields, hasTime: boolean): string =>
     ? `(SELECT *, TRY_CAST(t AS DOUBLE) AS num FROM ${source.relation})`
     : source.relation;
 
-/** SQL: an id of a field. */
+/** SQL: a field as an id. */
 function idOfSql(source: Fields, field: string): string {
   const type = source.types.get(field) ?? "VARCHAR";
   return type === "VARCHAR" ? idSql(field) : cellSql(field, type);
 }
 
-/** Rows for the guess how times are written. */
+/** Rows sampled to infer the format of times. */
 const sampleRows = 5000;
 
-/** How the times of a field are written, from the first rows that have one. */
+/** The format of a field's times, from the first rows that have one. */
 export async function chooseClock(duck: Duck, source: Fields, field: string, unit: TimeUnit): Promise<Clock> {
   const type = source.types.get(field) ?? "VARCHAR";
   const x = sqlName(field);
@@ -155,7 +155,7 @@ function keptSql(field: string, type: string, values: readonly (string | number 
   return `coalesce(${x} IN (${texts.join(", ")}) OR regexp_replace(${x}, '\\.0+$', '') IN (${texts.join(", ")}), false)`;
 }
 
-/** Ids that went through floating point lose their ".0", if all of a column have it. */
+/** Ids that went through floating point lose their ".0", if all ids of the column have it. */
 export async function mendFloats(duck: Duck, table: string, columns: readonly string[]): Promise<void> {
   for (const x of columns) {
     if ((await duck.number(`SELECT count(*) FROM ${table} WHERE suffix(${x}, '.0')`)) === 0) continue;
@@ -164,7 +164,7 @@ export async function mendFloats(duck: Duck, table: string, columns: readonly st
   }
 }
 
-/** Which units the times are in, if not plain seconds throughout. */
+/** Notes on the units of times, unless all are plain seconds. */
 async function describeTimes(duck: Duck, file: string, column: string, order?: string): Promise<string[]> {
   const found = await duck.rows(
     "SELECT q, count(*) AS n FROM staged WHERE t IS NOT NULL GROUP BY q ORDER BY n DESC, q",
@@ -174,12 +174,13 @@ async function describeTimes(duck: Duck, file: string, column: string, order?: s
   if (first === undefined) return [];
   if (others.length > 0)
     return [
-      `${name} contains times in several units, each read by its own magnitude: ${[first, ...others].map((f) => `${f.n} in ${f.kind}`).join(", ")}`,
+      `${name} contains times in several units, each read by its own magnitude: ` +
+        `${[first, ...others].map((f) => `${f.n} in ${f.kind}`).join(", ")}`,
     ];
   return [`${name}: times in ${first.kind}${order === undefined ? "" : `, ${order}`}`];
 }
 
-/** Sends the rows that cannot be used to the quarantine: all are counted, the first described. */
+/** Moves unusable rows to the quarantine: all are counted, the first ones described. */
 async function setAside(
   duck: Duck,
   file: string,
@@ -252,14 +253,14 @@ async function dropOthers(duck: Duck, file: string, keep: readonly (readonly [st
   const what = keep.map(([column, values]) => `${column}: ${values.join(" or ")}`).join(", ");
   if (left === 0)
     throw new DataError(`${file}: none of ${rows} rows has ${what} (data.keep).`, {
-      advice: "See which values the column has: gr2 data inspect.",
+      advice: "List the column's values with gr2 data inspect.",
     });
   if (left === rows) return [];
   await duck.run("DELETE FROM staged WHERE NOT kept");
-  return [`${rows - left} of ${rows} rows are dropped by data.keep`];
+  return [`${rows - left} of ${rows} rows were dropped by data.keep`];
 }
 
-/** Adds a row to raw_interactions, whose appender it gets. */
+/** Adds a row to raw_interactions through its appender. */
 export function appendInteraction(
   appender: DuckDBAppender,
   row: { user: string; item: string; rating: number | null; time: number },
@@ -272,7 +273,7 @@ export function appendInteraction(
   appender.endRow();
 }
 
-/** Adds the usable rows to raw_interactions. The first file's rows are not copied, which would double the memory. */
+/** Adds the usable rows to raw_interactions, without copying the first file's rows, which would double the memory. */
 async function moveStaged(duck: Duck): Promise<void> {
   const first = (await duck.number("SELECT count(*) FROM raw_interactions")) === 0;
   await duck.run(
@@ -304,7 +305,7 @@ export async function writeItems(duck: Duck, items: AsyncIterable<RawItem> | Ite
   return n;
 }
 
-/** Passes records to `toItem`, which returns an item, the reason why it is not one, or undefined if it is no record. */
+/** Passes records to `toItem`, which returns an item, the reason why it is not one, or undefined to skip it. */
 export async function* takeItems<T>(
   file: string,
   quarantine: Quarantine,

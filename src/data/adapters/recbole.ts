@@ -29,9 +29,9 @@ export interface RecboleOptions {
   /** File names within the folder. Default: the only .inter and, if there is one, the only .item file. */
   readonly interactions?: string;
   readonly items?: string;
-  /** Names without their types. Default: user_id, item_id, rating and timestamp, as far as there are such columns. */
+  /** Names without their types. Default: user_id, item_id, rating and timestamp, if there are such columns. */
   readonly columns?: Partial<InteractionColumns>;
-  /** Default: the item column of the interactions; title, year, brand, class and so on by their names. */
+  /** Default: the item column of the interactions; title, year, brand, class and so on by name. */
   readonly itemColumns?: Partial<ItemColumns>;
   readonly timeUnit?: TimeUnit;
   readonly keep?: Keep;
@@ -90,7 +90,7 @@ export async function loadRecbole(duck: Duck, options: RecboleOptions, quarantin
   };
 }
 
-/** @param named columns the user named; the others are found by their names in RecBole's data sets */
+/** @param named columns named by the user; others are found by their names in RecBole's data sets */
 export async function* recboleItems(
   file: string,
   itemColumn: string,

@@ -2,7 +2,7 @@
  * Retailrocket's e-commerce data set: events.csv (a table: timestamp in milliseconds, visitorid, event, itemid,
  * transactionid), item_properties_part1.csv and _part2.csv (one row per property of an item at a time) and
  * category_tree.csv. The publisher hashed all words: an item's categories are its path in the tree, its description is
- * the latest values of its properties, whose words can be compared but not read.
+ * the latest values of its properties, whose words can be compared but not understood.
  */
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -45,12 +45,12 @@ export async function loadRetailrocket(
   return {
     files: [events, ...properties, ...tree],
     rowsRead: read.rows,
-    hasItems: false, // properties are known for about nine of ten items; the rest are items too
+    hasItems: false, // about nine of ten items have properties; the others are items too
     hasClock: true,
     notes: [
       ...read.notes,
       properties.length > 0
-        ? `items from ${properties.map((p) => basename(p)).join(", ")}: words are hashed, no title can be read`
+        ? `items from ${properties.map((p) => basename(p)).join(", ")}: words are hashed, titles are unreadable`
         : "no item_properties*.csv: items have no text",
     ],
   };
@@ -59,7 +59,7 @@ export async function loadRetailrocket(
 const treeFiles = (path: string): string[] =>
   existsSync(path) ? filesIn(path).flatMap((n) => (/^category_tree\.csv(\.gz)?$/.test(n) ? [join(path, n)] : [])) : [];
 
-/** Items of files of properties, with the category tree in the folder `path`, if it is there. */
+/** Items from property files, with the category tree if it is in the folder `path`. */
 export async function retailrocketItems(duck: Duck, files: readonly string[], path: string): Promise<RawItem[]> {
   const [treeFile] = treeFiles(path);
   const csv = (paths: readonly string[]): string =>
@@ -93,7 +93,7 @@ export async function retailrocketItems(duck: Duck, files: readonly string[], pa
   }
 }
 
-/** From the root down. */
+/** Categories from the root down. */
 function pathTo(category: string, parents: ReadonlyMap<string, string>): string[] {
   const path = [category];
   for (let at = parents.get(category); at !== undefined && !path.includes(at); at = parents.get(at)) path.unshift(at);

@@ -1,6 +1,6 @@
 /**
  * The field's sequence files (TIGER, P5, S3-Rec, IDGenRec, OneRec-Think): one line per user, `user item item ...`, in
- * time order; no clock, the position is the time. Items, if there are any, in one of the layouts that travel with them:
+ * time order; there are no times, the position is the time. Items, if any, are in one of the layouts published with it:
  *   items.jsonl                  one record per line (item_id, title, brand, categories, description)
  *   *.pretrain.json, *.item.json one JSON object, item id -> record; categories may be one string "A > B > C"
  *   item_plain_text.txt          `item text ...`, one line per item
@@ -25,7 +25,7 @@ export interface SequencesOptions {
   readonly interactions?: string;
   /** Default: found by its usual name; without one items have no text. */
   readonly items?: string;
-  /** Fields of the item file whose names differ. */
+  /** Fields of the item file with other names. */
   readonly itemColumns?: Partial<ItemColumns>;
 }
 
@@ -121,7 +121,7 @@ async function readSequenceLines(duck: Duck, file: string, quarantine: Quarantin
   return rowsRead;
 }
 
-/** Items of any layout above, told apart by name and first character. */
+/** Items of any layout above, distinguished by name and first character. */
 export function parseSequenceItems(
   duck: Duck,
   file: string,
@@ -134,7 +134,7 @@ export function parseSequenceItems(
   return readItemTable(duck, file, columns, quarantine);
 }
 
-/** `{"item_id": ...}` on every line, rather than one object over the whole file. */
+/** Whether every line is a record `{"item_id": ...}`; otherwise the file is one object. */
 const isJsonLines = (file: string, id: string): boolean => {
   try {
     const first: unknown = parseJson(readStart(file).split(/\r\n|\n|\r/)[0] ?? "");

@@ -1,6 +1,6 @@
 /**
- * Generic interactions and items with a column mapping; each file CSV, TSV, JSONL (all may be .gz) or Parquet. A column
- * that is named must exist; other item fields are read from columns with the field's own name, if they exist.
+ * Generic interactions and items with a column mapping; each file CSV, TSV, JSONL (all may be .gz) or Parquet. Named
+ * columns must exist; other item fields are read from columns with the field's own name, if they exist.
  * Example: `{kind: "table", path: "data/shop", interactions: "interactions.csv", items: "items.jsonl",
  * columns: {user: "user_id", item: "item_id", time: "timestamp"}, itemColumns: {id: "item_id", title: "title"}}`.
  */
@@ -30,7 +30,7 @@ export interface TableOptions {
   /** File names within the folder. Default: interactions.* and, if there is one, items.* */
   readonly interactions?: FileNames;
   readonly items?: FileNames;
-  /** Two columns under a header: an item's id in the interactions, then in the item file. */
+  /** A table of two columns with a header: an item's id in the interactions, then in the item file. */
   readonly itemIds?: string;
   readonly columns: InteractionColumns;
   readonly itemColumns?: Partial<ItemColumns>;
@@ -117,7 +117,7 @@ async function translateItems(duck: Duck, file: string, quarantine: Quarantine):
   });
 }
 
-/** Columns to read from an item file that has the columns `there`. Throws DataError if a named one is missing. */
+/** Columns to read from an item file with the columns `there`. Throws DataError if a named one is missing. */
 export function itemColumnsIn(
   there: readonly string[],
   file: string,

@@ -5,22 +5,22 @@
 
 export interface KnownTable {
   readonly layout: string;
-  /** The interactions: names its file may have, columns that it must have, and names that are better. */
+  /** The interactions: possible file names, required columns, and preferred names. */
   readonly interactions: { readonly files: RegExp; readonly has: readonly string[]; readonly rather?: RegExp };
-  /** Most telling first; the first that is there is proposed. `columns` are of this file alone. */
+  /** Item files, best first; the first one present is proposed. `columns` apply to this file only. */
   readonly items: readonly {
     readonly files: RegExp;
     readonly columns: Readonly<Record<string, string | readonly string[]>>;
     readonly settings?: Readonly<Record<string, unknown>>;
   }[];
-  /** Translates item ids (data.files.itemIds); what to say without it. */
+  /** The file that translates item ids (data.files.itemIds), and the note if it is missing. */
   readonly itemIds?: RegExp;
   readonly withoutIds?: string;
   /** user, item, time, rating. */
   readonly columns: Readonly<Record<string, string>>;
   /** More settings under `data`. */
   readonly settings?: Readonly<Record<string, unknown>>;
-  /** What the user should know or decide. */
+  /** Notes for the user to know or decide. */
   readonly notes?: readonly string[];
 }
 
@@ -89,7 +89,8 @@ export const knownTables: readonly KnownTable[] = [
     withoutIds: "without book_id_map.csv, the ids in the CSV do not match those of the books",
     columns: { user: "user_id", item: "book_id", rating: "rating" },
     notes: [
-      "the CSV has no times, so its rows would be taken to be in time order; goodreads_interactions_dedup.json.gz has times",
+      "the CSV has no times and its rows would be taken to be in time order; " +
+        "goodreads_interactions_dedup.json.gz has times",
       "a rating of 0 means no rating",
     ],
   },

@@ -34,7 +34,7 @@ const mind: Recogniser = (view) => {
     interactions: behaviors.name,
     items: news.name,
     roles: [],
-    notes: ["MIND shuffles the items it shows: the logged order is not a ranking, and beating it means little"],
+    notes: ["MIND shuffles the items it shows: the logged order is not a ranking, and outperforming it means little"],
   };
 };
 
@@ -55,7 +55,8 @@ const retailrocket: Recogniser = (view) => {
     notes: [
       ...(outcome ? [outcome.note] : []),
       others.length > 0
-        ? "item texts are hashed words, which can be compared but not read; a language model has little to work with"
+        ? "item texts are hashed words, which can be compared but not understood; " +
+          "a language model has little to work with"
         : "there is no item_properties*.csv: items would have no text, and semantic IDs need text",
     ],
   };
@@ -181,7 +182,7 @@ const sequences: Recogniser = (view) => {
   };
 };
 
-/** A public data set that is two tables: known-tables.ts. */
+/** A public data set of two tables: known-tables.ts. */
 const knownTable: Recogniser = (view) => {
   for (const known of knownTables) {
     const candidates = view.files.filter(
@@ -242,7 +243,8 @@ const knownTable: Recogniser = (view) => {
         ...(parts.length > 1 ? [`${parts.join(", ")} are parts of one table`] : []),
         ...(otherLogs.length > 0
           ? [
-              `${otherLogs.map((f) => f.name).join(", ")} hold interactions too; ${[names].flat().join(", ")} is proposed`,
+              `${otherLogs.map((f) => f.name).join(", ")} contain interactions too; ` +
+                `${[names].flat().join(", ")} is proposed`,
             ]
           : []),
         ...(found ? [] : ["no file looks like items: items would have no text, and semantic IDs need text"]),
@@ -324,7 +326,7 @@ function mapColumns(roles: Guesses<InteractionRole>, items: Guesses<ItemRole>): 
   );
 }
 
-/** The separator that most categories in one string hold, if it is not the default. */
+/** The separator in most category strings, if it is not the default. */
 function detectSeparator(file: FileView, roles: Guesses<ItemRole>): string | undefined {
   const column = roles.categories?.column;
   if (column === undefined || file.columns.find((c) => c.name === column)?.kind === "lists") return undefined;

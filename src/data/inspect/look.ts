@@ -41,7 +41,7 @@ export type ColumnKind =
 export interface ColumnView {
   readonly name: string;
   readonly kind: ColumnKind;
-  /** Of the sampled rows. */
+  /** Share of missing values in the sampled rows. */
   readonly missing: number;
   /** Different values among the sampled rows. */
   readonly distinct: number;
@@ -53,14 +53,14 @@ export interface FileView {
   readonly name: string;
   readonly bytes: number;
   readonly format: FileFormat;
-  /** Records of the head; empty for text. */
+  /** Records in the head; empty for text. */
   readonly records: readonly Readonly<Record<string, unknown>>[];
   readonly columns: readonly ColumnView[];
   /** Lines of the head, complete ones only. */
   readonly lines: readonly string[];
   /** Total rows: exact for Parquet, else estimated from size and line length; undefined if neither is cheap. */
   readonly rows?: number;
-  /** Why a table cannot be read as it is. */
+  /** Why a table cannot be read unchanged. */
   readonly problem?: string;
 }
 
@@ -75,11 +75,11 @@ export interface FolderView {
 
 const headBytes = 1 << 18;
 const maxFiles = 40;
-/** Folders that hold parts of one data set: their files are looked at too, as `train/NAME`. */
+/** Folders with parts of one data set: their files are examined too, as `train/NAME`. */
 const partFolders = /^(train|valid|test|index)$/;
 const maxRecords = 2000;
 
-/** Looks at a folder, or at a file and its neighbours. Throws DataError if there is no such thing. */
+/** Looks at a folder, or at a file and its neighbours. Throws DataError if it does not exist. */
 export async function lookAt(duck: Duck, path: string): Promise<FolderView> {
   const full = resolve(path);
   const stat = statSync(full, { throwIfNoEntry: false });
@@ -194,19 +194,19 @@ function lookAtText(name: string, lines: readonly string[], head: string): Omit<
   return { ...none, format: isSequenceFile(lines) ? "sequence lines" : "text" };
 }
 
-/** Whether the first line is a row, not a header: a quarter of its cells are numbers or dates, and none is a usual name. */
+/** Whether the first line is a row, not a header: a quarter of its cells are numbers or dates, none is a usual name. */
 const isRow = (cells: readonly string[]): boolean =>
   cells.length > 1 &&
   !cells.some((c) => /^(user|item|title|name|rating|time|timestamp|.*id)$/i.test(c)) &&
   cells.filter((c) => /^-?\d+(\.\d+)?$|^\d{4}-\d\d-\d\d/.test(c)).length >= cells.length / 4;
 
 function tableProblem(header: readonly string[], records: readonly object[], first: string): string | undefined {
-  if (header.length === 1 && /[;|\t]/.test(first)) return "one column only: the separator is another one";
+  if (header.length === 1 && /[;|\t]/.test(first)) return "only one column: the file uses another separator";
   if (header.some((h) => h.trim() === "")) return "a column has no name";
-  return records.length === 0 ? "a header and no rows" : undefined;
+  return records.length === 0 ? "a header without rows" : undefined;
 }
 
-/** The first elements of a JSON array that may be cut: the text is closed after its last whole element. */
+/** The first elements of a JSON array that may be cut off: the text is closed after its last whole element. */
 function arrayHead(head: string): Record<string, unknown>[] {
   for (let end = head.lastIndexOf("}"), tries = 0; end > 0 && tries < 50; end = head.lastIndexOf("}", end - 1), tries++)
     try {
@@ -216,7 +216,7 @@ function arrayHead(head: string): Record<string, unknown>[] {
           .filter((r): r is Record<string, unknown> => typeof r === "object" && r !== null && !Array.isArray(r))
           .slice(0, maxRecords);
     } catch {
-      // cut within a nested object: end earlier
+      // cut off within a nested object: end earlier
     }
   return [];
 }
@@ -235,7 +235,7 @@ function parseRecords(lines: readonly string[], parse: (line: string) => unknown
   return out.length >= lines.slice(0, maxRecords).length / 2 ? out : [];
 }
 
-/** A line a user: an id, then at least one more, no other characters; users differ. */
+/** One line per user: its id, then at least one item id, no other characters; users differ. */
 function isSequenceFile(lines: readonly string[]): boolean {
   const rows = lines.slice(0, 200).map((l) => l.trim().split(/[ \t]+/));
   const users = new Set(rows.map((r) => r[0]));
@@ -265,7 +265,11 @@ export function columnViews(
   });
 }
 
-/** What nearly all values are: a malformed one among twenty does not change what a column is. */
+/** 2023-11-15T10:00, 15/11/2023 10:00, 15-Nov-23, Nov 15, 2023, Wed Nov 15 10:00:00 +0000 2023 */
+const dateForms =
+  /^(\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?|\d{1,2}([/.-])\d{1,2}\3(\d{4}|\d\d)( \d.*)?|([A-Z][a-z]{2},? )?(\d{1,2}[ /-])?(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*[ /-].*\d\d.*)$/;
+
+/** The kind of nearly all values: one malformed value in twenty does not change a column's kind. */
 function detectKind(values: readonly unknown[], texts: readonly string[]): ColumnKind {
   if (values.length === 0) return "empty";
   const nearlyAll = (n: number): boolean => n >= 0.95 * values.length;
@@ -284,7 +288,5 @@ function detectKind(values: readonly unknown[], texts: readonly string[]): Colum
     if (nearlyAll(days.length)) return "days as YYYYMMDD";
     return numeric.every((t) => /^-?\d+$/.test(t.trim())) ? "whole numbers" : "numbers";
   }
-  return nearlyAll(texts.filter((t) => /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$/.test(t.trim())).length)
-    ? "dates"
-    : "text";
+  return nearlyAll(texts.filter((t) => dateForms.test(t.trim())).length) ? "dates" : "text";
 }

@@ -1,6 +1,6 @@
 /**
  * Reads the files of a proposal through its adapter and measures what the choice of split, k-core and semantic IDs
- * depends on. Bounded: of large files only the first part is read, and the result says so.
+ * depends on. Bounded: only the first part of large files is read, and the result says so.
  */
 import { mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -27,13 +27,13 @@ export interface Measured {
   readonly catalogue?: number;
   /** Share of interactions whose item is missing from the item file. */
   readonly unknownItems: number;
-  /** Of the item file. */
+  /** Share of items in the item file without a title. */
   readonly withoutTitle: number;
   readonly withoutText: number;
   readonly ratings?: { readonly low: number; readonly high: number; readonly different: number };
-  /** Unix seconds; undefined without a clock. */
+  /** Unix seconds; undefined without timestamps. */
   readonly time?: { readonly first: number; readonly last: number };
-  /** The time column counts 0, 1, 2, ... within each user. */
+  /** Whether the time column counts 0, 1, 2, ... within each user. */
   readonly positions: boolean;
   readonly lengthMean: number;
   readonly lengthMedian: number;
@@ -42,7 +42,7 @@ export interface Measured {
   readonly repeats: number;
   /** Share of a user's consecutive interactions with equal times. */
   readonly ties: number;
-  /** Of the latest 40 % of interactions: the share whose user has an earlier one, so that there is a history. */
+  /** Of the latest 40 % of interactions: the share whose user has an earlier one and therefore a history. */
   readonly reach: number;
   /** What remains after a k-core, repeats counted once; 0 = all. */
   readonly left: Readonly<Record<Core, Left>>;
@@ -57,7 +57,7 @@ export interface Left {
   readonly interactions: number;
 }
 
-/** Files up to these sizes are read whole; of larger ones the first `cutBytes` (decompressed). */
+/** Files up to these sizes are read in full; of larger ones the first `cutBytes` (decompressed). */
 export interface Limits {
   readonly plainBytes: number;
   readonly gzipBytes: number;
@@ -91,7 +91,7 @@ export async function measure(
       ...(await numbers(duck, report.hasItems, report.hasClock, cut.size === 0)),
     };
   } catch (e) {
-    // The reader of the message knows the data's folder, not this temporary one.
+    // Readers of the message know the data's folder, not this temporary one.
     if (e instanceof DataError)
       throw new DataError(e.message.replaceAll(folder, options.path), {
         cause: e,
@@ -104,7 +104,7 @@ export async function measure(
   }
 }
 
-/** Puts a file, or its first part, into the folder; true if it was cut. */
+/** Copies a file, or its first part, into the folder; true if it was cut. */
 async function lay(duck: Duck, from: string, to: string, limits: Limits): Promise<boolean> {
   const { size } = statSync(from);
   const parquet = /\.(parquet|pq)$/i.test(from);
@@ -128,7 +128,7 @@ async function lay(duck: Duck, from: string, to: string, limits: Limits): Promis
   }
   const text = Buffer.concat(chunks);
   const lines = text.subarray(0, text.lastIndexOf(10) + 1);
-  writeFileSync(to, compressed ? gzipSync(lines, { level: 1 }) : lines); // what it is, is told by its bytes
+  writeFileSync(to, compressed ? gzipSync(lines, { level: 1 }) : lines); // readers recognise compression by the bytes
   return true;
 }
 
@@ -186,7 +186,7 @@ async function numbers(duck: Duck, hasItems: boolean, hasClock: boolean, whole: 
   };
 }
 
-/** The k-core, one interaction a user and item. */
+/** The k-core, with one interaction per user and item. */
 async function measureCore(duck: Duck, k: Core): Promise<Left> {
   await duck.run("CREATE OR REPLACE TEMP TABLE core AS SELECT DISTINCT u, i FROM raw_interactions");
   for (let before = -1, left = await duck.number("SELECT count(*) FROM core"); left !== before; ) {

@@ -1,18 +1,18 @@
 /**
- * Columns that give the outcome of a row: an item that was shown but not clicked is no interaction. A yes/no column
- * becomes a filter (data.keep); kinds of events are listed, and the user decides. Pure.
+ * Columns with the outcome of a row: an item that was shown but not clicked is not an interaction. A yes/no column
+ * becomes a filter (data.keep); kinds of events are listed for the user to decide. Pure.
  */
 import type { FileView } from "./look.ts";
 
 export interface Outcome {
   readonly column: string;
-  /** The rows to keep; undefined: a question to the user instead of a proposal. */
+  /** The rows to keep; undefined if the note asks the user instead. */
   readonly keep?: readonly string[];
-  /** For the person who decides. */
+  /** Explanation for the user. */
   readonly note: string;
 }
 
-/** Yes or no, most telling first. */
+/** Yes/no columns, most informative first. */
 const happened = [
   ...[/^is_?click(ed)?$/i, /^click(ed)?(_?label)?$/i, /^(is_?)?(purchased?|bought|buy|converted|conversion)$/i],
   ...[/^is_?read$/i, /^label$/i, /^(is_?)?(positive|relevant|liked?)$/i, /^target$/i],
@@ -21,7 +21,7 @@ const kinds = /^(event|action|behaviou?r|interaction|activity|feedback)(_?(type|
 /** Kinds whose names mean that an item was shown, not chosen. */
 const onlyShown = /^(impressions?|impress|shown?|show|exposures?|exposed?|display(ed)?)$/i;
 
-/** The outcome column of a table of interactions, if it has one. `taken`: columns that have a role already. */
+/** The outcome column of a table of interactions, if it has one. `taken`: columns that already have a role. */
 export function guessOutcome(file: FileView, taken: ReadonlySet<string>): Outcome | undefined {
   const free = file.columns.filter((c) => !taken.has(c.name) && c.distinct >= 2);
   for (const pattern of happened) {
@@ -30,7 +30,21 @@ export function guessOutcome(file: FileView, taken: ReadonlySet<string>): Outcom
     if (found) return found;
   }
   const column = free.find((c) => kinds.test(bare(c.name)) && c.distinct <= 12);
-  return column && classifyKinds(column.name, measureShares(file, column.name));
+  if (column !== undefined) return classifyKinds(column.name, measureShares(file, column.name));
+  return free
+    .filter((c) => c.distinct === 2 && !/^(ratings?|stars|overall)$/i.test(bare(c.name)))
+    .flatMap((c) => askAbout(c.name, measureShares(file, c.name)) ?? [])[0];
+}
+
+/** A yes/no column of another name may be an outcome as well. */
+function askAbout(column: string, shares: Shares): Outcome | undefined {
+  const found = yesOrNo(column, shares);
+  const [yes, no] = [found?.keep?.[0] ?? "", shares.find(([v]) => v !== found?.keep?.[0])];
+  if (found === undefined || no === undefined || no[1] < 0.3) return undefined;
+  return {
+    column,
+    note: `${column} = ${no[0]} in ${percent(no[1])} of the rows read: all rows count as interactions. If this means that the user did not choose the item, set data.keep: { ${column}: [${yes}] }`,
+  };
 }
 
 /** RecBole's `label:float` is label. */
@@ -55,7 +69,9 @@ function yesOrNo(column: string, shares: Shares): Outcome | undefined {
   return {
     column,
     keep: [yes[0]],
-    note: `${column} = ${no[0]} in ${percent(no[1])} of the rows read: these are not interactions; data.keep keeps the rows with ${yes[0]}`,
+    note:
+      `${column} = ${no[0]} in ${percent(no[1])} of the rows read: ` +
+      `these are not interactions; data.keep keeps the rows with ${yes[0]}`,
   };
 }
 
@@ -67,6 +83,8 @@ function classifyKinds(column: string, shares: Shares): Outcome {
   const rarest = shares.at(-1)?.[0] ?? "";
   return {
     column,
-    note: `${column} contains ${told}: all count as interactions. Is that intended? data.keep: { ${column}: [${rarest}] } would keep only one kind`,
+    note:
+      `${column} contains ${told}: all count as interactions; ` +
+      `data.keep: { ${column}: [${rarest}] } would keep only one kind`,
   };
 }

@@ -1,6 +1,6 @@
 /**
- * From what was measured to a recipe: a tuned base (configs/base-*.yaml) and what is scaled to the data - split,
- * k-core, semantic IDs, epochs, caps - each with its reason. Pure.
+ * Turns measurements into a recipe: a tuned base (configs/base-*.yaml) plus settings scaled to the data (split, k-core,
+ * semantic IDs, epochs, caps), each with its reason. Pure.
  */
 import type { Core, Measured } from "./measure.ts";
 
@@ -20,9 +20,9 @@ export type Base = "base-small.yaml" | "base-sparse.yaml" | "base-impressions.ya
 const maxSlates = 25_000;
 /** Sequence tokens that mid-training of a small model reads in a few minutes on two cores. */
 const tokenBudget = 1.8e6;
-/** Slates that fine-tuning of a small model goes through; with far fewer, its reasoning is mostly invalid. */
+/** Slates for fine-tuning of a small model; with far fewer, its reasoning is mostly invalid. */
 const sftLessons = 16_000;
-/** From this many users on, fine-tuning and validation use a part of them. */
+/** From this many users on, fine-tuning and validation use only a part of them. */
 const manyUsers = 10_000;
 
 /** Settings beyond the layout's own, in the order of the config. */
@@ -49,7 +49,9 @@ export function advise(m: Measured, adapter: string): Advice[] {
   out.push({
     setting: "midtrain.epochs",
     value: epochs,
-    why: `${(perEpoch / 1e6).toFixed(perEpoch < 1e5 ? 2 : 1)} million tokens per epoch; ${epochs === most ? "as tuned" : "more would take over twenty minutes on two cores"}`,
+    why:
+      `${(perEpoch / 1e6).toFixed(perEpoch < 1e5 ? 2 : 1)} million tokens per epoch; ` +
+      `${epochs === most ? "as tuned" : "more would take over twenty minutes on two cores"}`,
   });
   const perUser = split.value === "leave-one-out" ? 1 : (0.15 * left.interactions) / Math.max(1, left.users);
   const cap = Math.max(1, Math.floor(maxSlates / Math.max(1, left.users)));
@@ -57,7 +59,9 @@ export function advise(m: Measured, adapter: string): Advice[] {
     out.push({
       setting: "prerank.maxSlatesPerUser",
       value: cap,
-      why: `otherwise a segment would have ${Math.round(perUser * left.users)} slates; the latest of each user are kept`,
+      why:
+        `otherwise a segment would have ${Math.round(perUser * left.users)} slates; ` +
+        `the latest of each user are kept`,
     });
   if (left.users > maxSlates && base.value !== "base-large.yaml")
     out.push({
@@ -104,7 +108,9 @@ function coreFor(m: Measured): Advice & { readonly value: Core } {
   const share = (k: Core): number => m.left[k].interactions / Math.max(1, m.left[0].interactions);
   const k = ([5, 3, 2] as const).find((n) => share(n) >= (n === 5 ? 0.8 : n === 3 ? 0.7 : 0.5)) ?? 0;
   const [all, left] = [m.left[0], m.left[k]];
-  const lost = `${all.users - left.users} of ${all.users} users and ${all.items - left.items} of ${all.items} items are dropped`;
+  const lost =
+    `${all.users - left.users} of ${all.users} users and ` +
+    `${all.items - left.items} of ${all.items} items are dropped`;
   return {
     setting: "data.minInteractions",
     value: k,
@@ -115,7 +121,7 @@ function coreFor(m: Measured): Advice & { readonly value: Core } {
   };
 }
 
-/** Several times more IDs than items, so that every item can have a unique ID. */
+/** Several times more IDs than items: every item can have a unique ID. */
 const levelsFor = (items: number): number => (items <= 5000 ? 2 : items <= 100_000 ? 3 : 4);
 
 function ids(items: number): Advice[] {
@@ -140,7 +146,9 @@ function adviseSplit(m: Measured, adapter: string): Advice {
     return {
       setting,
       value: "global-time",
-      why: `${Math.round(span)} days, and ${percent(m.reach)} of the latest interactions are by users with a history: one cut-off time for all users is the most realistic test`,
+      why:
+        `${Math.round(span)} days, and ${percent(m.reach)} of the latest interactions are by users with a history: ` +
+        `one cut-off time for all users is the most realistic test`,
     };
   if (m.time && (adapter === "impressions" || adapter === "mind"))
     return {
@@ -151,13 +159,15 @@ function adviseSplit(m: Measured, adapter: string): Advice {
   const clock = !m.time
     ? "the data has no times"
     : span < 14
-      ? `the times span ${span < 1 ? "less than a day" : `${Math.round(span)} days`}, too short for a cut in time`
+      ? `the times span ${span < 1 ? "less than a day" : `${Math.round(span)} days`}, too short for a split by time`
       : `only ${percent(m.reach)} of the latest interactions are by users with a history`;
   return m.lengthMedian < 10
     ? {
         setting,
         value: "leave-one-out",
-        why: `${clock}, and sequences are short (median ${m.lengthMedian}): a split by shares would leave segments empty`,
+        why:
+          `${clock}, and sequences are short (median ${m.lengthMedian}): ` +
+          `a split by shares would leave segments empty`,
       }
     : {
         setting,

@@ -3,11 +3,11 @@ import type { FileView, FolderView } from "./look.ts";
 import type { Guesses } from "./roles.ts";
 
 export interface Recognised {
-  /** In plain words. */
+  /** The layout's name, in plain words. */
   readonly layout: string;
   /** Settings under `data`, all but name and path. */
   readonly settings: Readonly<Record<string, unknown>>;
-  /** Settings outside `data` that belong to the layout. */
+  /** Settings outside `data` that the layout requires. */
   readonly more?: Readonly<Record<string, unknown>>;
   readonly interactions: string;
   readonly items?: string;
@@ -20,7 +20,7 @@ export interface Recognised {
     readonly column: string;
     readonly why: string;
   }[];
-  /** What the user should know or check. */
+  /** Notes for the user to know or check. */
   readonly notes: readonly string[];
 }
 
@@ -51,7 +51,7 @@ export const readable = (f: FileView): boolean =>
   f.problem === undefined &&
   /\.(csv|tsv|tab|dat|jsonl|json|ndjson)(\.(gz|zst))?$|\.(parquet|pq)$/i.test(f.name);
 
-/** Files that are one table in parts: named alike but for numbers, with the same columns. */
+/** Files that are parts of one table: names that differ only in numbers, and equal columns. */
 export function findParts(
   view: FolderView,
   file: FileView,

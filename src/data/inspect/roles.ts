@@ -4,7 +4,7 @@ import type { ColumnKind, ColumnView } from "./look.ts";
 
 export interface Guess {
   readonly column: string;
-  /** In words, for the user to confirm. */
+  /** The reason, for the user to confirm. */
   readonly why: string;
   readonly byName: boolean;
 }
@@ -31,7 +31,7 @@ const itemNames = [
   ...["poiid", "venueid", "courseid", "recipeid", "hotelid", "adid", "creativeid", "gid", "goodsid", "photoid"],
 ];
 
-/** Names without case and punctuation, in order of preference. */
+/** Names in lower case without punctuation, in order of preference. */
 const synonyms: Readonly<Record<InteractionRole | ItemRole, readonly string[]>> = {
   user: [
     ...[
@@ -133,7 +133,7 @@ export function interactionRoles(columns: readonly ColumnView[], rows: number): 
   };
   const isId = (c: ColumnView): boolean => (c.kind === "text" || c.kind === "whole numbers") && c.missing < 0.5;
   const usable = columns.filter((c) => c.kind !== "lists");
-  // By name, any column except a measure qualifies: numbers of ten digits can be ids as well as seconds.
+  // By name, any column except a measure qualifies: ten-digit numbers can be ids as well as seconds.
   const nameable = usable.filter((c) => c.kind !== "numbers" && c.kind !== "dates" && c.missing < 0.5);
   take("user", byName(nameable, "user", taken));
   take("item", byName(nameable, "item", taken));
@@ -146,7 +146,7 @@ export function interactionRoles(columns: readonly ColumnView[], rows: number): 
       taken,
     ),
   );
-  // Ids recur: the same user, the same item. A column whose values are all different is neither.
+  // Ids recur. A column whose values all differ is neither a user nor an item.
   const repeated = usable.filter((c) => !taken.has(c.name) && isId(c) && c.distinct >= 2 && c.distinct < rows);
   for (const role of ["user", "item"] as const) {
     const next = repeated.find((c) => !taken.has(c.name));
@@ -160,10 +160,10 @@ export function interactionRoles(columns: readonly ColumnView[], rows: number): 
   return out;
 }
 
-/** Categories in one string. */
+/** Whether a column has several categories in one string. */
 const isSplit = (c: ColumnView): boolean => c.examples.some((e) => /[|;>]/.test(e));
 
-/** @param interactionItem name of the interactions' item column; @param ids the items seen there, as far as looked */
+/** @param interactionItem name of the interactions' item column; @param ids item ids in the sampled interactions */
 export function itemRoles(
   columns: readonly ColumnView[],
   records: readonly Readonly<Record<string, unknown>>[],

@@ -1,6 +1,7 @@
 /**
- * What a batch has ranked so far: OUT.parts/ with plan.json, what was asked of what, and part-N.jsonl, each of `partSlates`
- * slates and written whole; from them OUT, in any format, once all are there. Nothing is held in memory.
+ * A batch's results so far: OUT.parts/ with plan.json (input, model and settings) and part-N.jsonl, each with
+ * `partSlates` slates and written atomically. Once all parts exist, OUT is made from them, in any format. Nothing is
+ * kept in memory.
  */
 import { createReadStream, createWriteStream, existsSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -15,14 +16,14 @@ export const partSlates = 1_000;
 /** A line of a part. */
 export interface RankedSlate {
   readonly slate: string;
-  /** Ids of the candidates, best first; empty where there is an error. */
+  /** Ids of the candidates, best first; empty if there is an error. */
   readonly ranked: readonly string[];
-  /** In the same order. */
+  /** In the order of `ranked`. */
   readonly scores: readonly number[];
   readonly reasoning: string | null;
-  /** Why `ranked` is the order that came in; null: it is not. */
+  /** Why `ranked` is the input order; null if the model ranked. */
   readonly fallback: string | null;
-  /** Why the slate could not be ranked; null: it was. */
+  /** Why the slate could not be ranked; null if it was. */
   readonly error: string | null;
 }
 
@@ -33,7 +34,7 @@ export function outFormat(path: string): OutFormat {
   if (name.endsWith(".parquet")) return "parquet";
   if (name.endsWith(".csv")) return "csv";
   if (name.endsWith(".jsonl") || name.endsWith(".ndjson")) return "jsonl";
-  throw new ConfigError(`--out ${path}: expected a file .parquet, .csv or .jsonl`);
+  throw new ConfigError(`--out ${path}: expected a .parquet, .csv or .jsonl file`);
 }
 
 export class Parts {
@@ -45,7 +46,7 @@ export class Parts {
     this.out = out;
   }
 
-  /** Throws RunError if the folder holds parts of other input, another model or other settings. */
+  /** Throws RunError if the folder contains parts of other input, another model or other settings. */
   static open(out: string, plan: Readonly<Record<string, unknown>>): Parts {
     outFormat(out);
     const parts = new Parts(`${out}.parts`, out);
@@ -55,13 +56,13 @@ export class Parts {
       makeFolder(parts.folder);
       writeAtomic(file, `${JSON.stringify(plan)}\n`);
     } else if (JSON.stringify(earlier) !== JSON.stringify(plan))
-      throw new RunError(`${parts.folder} was begun with other slates, settings or weights`, {
-        advice: "Finish it with those, remove the folder, or write to another --out.",
+      throw new RunError(`${parts.folder} was started with other slates, settings or weights`, {
+        advice: "Finish it with those, delete the folder, or write to another --out.",
       });
     return parts;
   }
 
-  /** Parts that are finished: 0 to n − 1. */
+  /** Number of finished parts: 0 to n − 1. */
   count(): number {
     let n = 0;
     while (existsSync(this.path(n))) n++;
@@ -103,7 +104,8 @@ async function concatenate(files: readonly string[], to: string): Promise<void> 
 }
 
 const columns =
-  "{slate: 'VARCHAR', ranked: 'VARCHAR[]', scores: 'DOUBLE[]', reasoning: 'VARCHAR', fallback: 'VARCHAR', error: 'VARCHAR'}";
+  "{slate: 'VARCHAR', ranked: 'VARCHAR[]', scores: 'DOUBLE[]', reasoning: 'VARCHAR', fallback: 'VARCHAR', error: " +
+  "'VARCHAR'}";
 const memoryMb = 512;
 
 async function convert(files: readonly string[], to: string, format: OutFormat, layout: Layout): Promise<void> {

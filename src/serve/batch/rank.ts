@@ -1,7 +1,7 @@
 /**
- * Many slates through the service's own engine, in this process: the same orders as `gr2 serve` gives. Some slates are
- * under way at once, so that calls of the workers are full; results come in the order of the slates. A slate that cannot
- * be ranked is a row with an error; a worker that is lost is waited for.
+ * Ranks many slates with the service's own engine, in this process: the orders are those of `gr2 serve`. Several slates
+ * are in progress at a time to fill the workers' batches; results come in the order of the slates. A slate that cannot
+ * be ranked becomes a row with an error; after a worker is lost, its restart is awaited.
  */
 import { setMaxListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -17,12 +17,12 @@ export interface RankOptions {
   readonly mode: ServeMode;
   /** 0 = all. */
   readonly topN: number;
-  /** Slates under way at once. */
+  /** Slates in progress at a time. */
   readonly concurrency: number;
   readonly signal: AbortSignal;
 }
 
-/** Nobody waits for an answer, so none is given up. */
+/** Nobody waits for an answer: none times out. */
 const noDeadlineMs = 24 * 3_600_000;
 
 /** An engine without the service around it. Close it with `drain(0)`. */
@@ -45,7 +45,7 @@ export async function openEngine(options: Omit<DeploymentOptions, "label">, sign
 }
 
 export async function* rankSlates(slates: AsyncIterable<ReadSlate>, options: RankOptions): AsyncGenerator<RankedSlate> {
-  setMaxListeners(0, options.signal); // each slate that waits for a lost worker listens
+  setMaxListeners(0, options.signal); // each slate waiting for a lost worker adds a listener
   const pending: Promise<RankedSlate | { readonly fatal: unknown }>[] = [];
   const next = async (): Promise<RankedSlate> => {
     const result = await (pending.shift() as (typeof pending)[number]);
@@ -70,7 +70,7 @@ async function rank(slate: ReadSlate, { reranker, mode, topN, signal }: RankOpti
   for (const pause of [...pauses, undefined]) {
     let answer: RerankAnswer | undefined;
     try {
-      answer = await reranker.rerank(request); // a stop ends the engine, and so this
+      answer = await reranker.rerank(request); // stopping the engine ends this call too
     } catch (e) {
       if (signal.aborted) throw new InterruptedError();
       if (!(e instanceof Refusal)) throw e;
@@ -80,7 +80,7 @@ async function rank(slate: ReadSlate, { reranker, mode, topN, signal }: RankOpti
     if (pause !== undefined) await sleep(1000 * pause, undefined, { signal }).catch(() => {});
     if (signal.aborted) throw new InterruptedError();
   }
-  throw new WorkerError("no worker comes back", {
+  throw new WorkerError("no worker has come back", {
     retryable: true,
     advice: "See serve-worker-*.log in the run's folder; the same command resumes.",
   });

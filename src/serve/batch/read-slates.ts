@@ -1,9 +1,10 @@
 /**
- * Slates of a file, one after the other, in file order; nothing is held but the slate being read. Two layouts, told by the
- * first record:
- *   wide   a slate a record: slate?, history? or user?, candidates, scores?
- *   long   a candidate a record, those of a slate one after the other: slate, item, score?, text?, history? or user?
- * Lists are lists, or JSON text in CSV. Owns what a record says; what can be ranked is request/check's business.
+ * Reads slates from a file, one at a time, in file order; only the current slate is in memory. Two layouts, recognised
+ * by the first record:
+ *   wide   one slate per record: slate?, history? or user?, candidates, scores?
+ *   long   one candidate per record, a slate's candidates in consecutive records: slate, item, score?, text?, history?
+ * or user?
+ * Lists are lists; in CSV, JSON text. Owns the parsing of records; request/check decides what can be ranked.
  */
 import { z } from "zod";
 import { DataError } from "../../core/errors.ts";
@@ -14,31 +15,31 @@ import { delimitedRecords, type Found, jsonRecords, parseJson } from "../../data
 import type { CandidateReference, ItemReference } from "../request/types.ts";
 
 export interface InputSlate {
-  /** From 1; of Parquet the row. Of the long layout: where the slate begins. */
+  /** From 1; for Parquet the row. In the long layout: the slate's first line. */
   readonly line: number;
-  /** The file's own id of it, else its line. */
+  /** The id in the file, else the line. */
   readonly slate: string;
   readonly history: readonly ItemReference[];
   readonly candidates: readonly CandidateReference[];
 }
 
-/** A slate, or why it is none. */
+/** A slate, or why it is invalid. */
 export type ReadSlate = InputSlate | { readonly line: number; readonly slate: string; readonly fault: string };
 
 export type Layout = "wide" | "long";
 
 export interface SlateSource {
   readonly file: string;
-  /** Which column holds what, where its name is another: {candidates: "shown"}. */
+  /** Columns with other names: {candidates: "shown"}. */
   readonly columns: Readonly<Record<string, string>>;
-  /** A user's history in the run's data, oldest first; undefined: no such user. */
+  /** A user's history in the run's data, oldest first; undefined for an unknown user. */
   readonly findHistory: (user: string) => readonly ItemReference[] | undefined;
 }
 
 export const columnNames = ["slate", "user", "history", "candidates", "scores", "item", "score", "text"] as const;
 
 const id = z.union([z.string().min(1), z.number().transform(String)]);
-/** Lists of CSV cells and of Parquet's text columns are JSON. */
+/** Lists in CSV cells and Parquet text columns are JSON. */
 const acceptList = <T extends z.ZodType>(entry: T) =>
   z.preprocess((value) => (typeof value === "string" ? parseList(value) : (value ?? undefined)), z.array(entry));
 const optional = <T extends z.ZodType>(type: T) =>
@@ -78,13 +79,13 @@ function parseList(text: string): unknown {
   try {
     return parseJson(text);
   } catch {
-    return text; // zod says that it is no list
+    return text; // zod reports that it is not a list
   }
 }
 
 type RawRecord = Readonly<Record<string, unknown>>;
 
-/** Throws DataError where the file, not one slate of it, is unusable. */
+/** Throws DataError if the file as a whole is unusable; a bad slate is yielded with its fault. */
 export async function* readSlates(source: SlateSource): AsyncGenerator<ReadSlate> {
   const rename = new Map(Object.entries(source.columns).map(([field, column]) => [column, field]));
   const renamed = (record: RawRecord): RawRecord =>
@@ -102,17 +103,18 @@ export async function* readSlates(source: SlateSource): AsyncGenerator<ReadSlate
     if (reader === "wide") yield readWide(record, found.line, source);
     else yield* reader.push(record, found.line);
   }
-  if (reader === undefined) throw new DataError(`${source.file}: there is no slate in it`);
+  if (reader === undefined) throw new DataError(`${source.file}: the file contains no slates`);
   if (reader !== "wide") yield* reader.end();
 }
 
-/** Whether the first record is one of a wide or of a long file. */
+/** The layout of a file with this first record. */
 function detectLayout(record: RawRecord, file: string, line: number): Layout {
   if ("candidates" in record) return "wide";
   if ("item" in record && "slate" in record) return "long";
   throw new DataError(
-    `${file}:${line}: neither a column "candidates" nor columns "slate" and "item"; there are ${Object.keys(record).join(", ")}.`,
-    { advice: "Name the columns as these, or say which is which: --column candidates=shown." },
+    `${file}:${line}: neither a column "candidates" nor columns "slate" and "item"; ` +
+      `the columns are ${Object.keys(record).join(", ")}.`,
+    { advice: "Rename the columns, or map them: --column candidates=shown." },
   );
 }
 
@@ -128,7 +130,7 @@ export async function readLayout(source: SlateSource): Promise<Layout> {
     }
     return detectLayout(Object.fromEntries([...fields].map((f) => [f, true])), source.file, found.line);
   }
-  throw new DataError(`${source.file}: there is no slate in it`);
+  throw new DataError(`${source.file}: the file contains no slates`);
 }
 
 function readWide(raw: RawRecord, line: number, source: SlateSource): ReadSlate {
@@ -154,10 +156,10 @@ function findHistory(
 ): readonly ItemReference[] | string {
   if (history !== undefined) return history;
   if (user === undefined) return [];
-  return source.findHistory(user) ?? `the run's data have no user ${user}, and the slate has no history of its own`;
+  return source.findHistory(user) ?? `the run's data has no user ${user}, and the slate has no history of its own`;
 }
 
-/** Puts the records of a long file together. */
+/** Collects the records of a long file into slates. */
 class LongReader {
   private readonly source: SlateSource;
   private open:
@@ -169,7 +171,7 @@ class LongReader {
         fault?: string;
       }
     | undefined;
-  /** Hashes of the slates that are complete, 48 bits. */
+  /** 48-bit hashes of complete slates. */
   private readonly closed = new Set<number>();
 
   constructor(source: SlateSource) {
@@ -185,8 +187,7 @@ class LongReader {
       const history = parsed.success ? findHistory(parsed.data, this.source) : [];
       this.open = { line, slate, history: typeof history === "string" ? [] : history, candidates: [] };
       if (typeof history === "string") this.open.fault = history;
-      if (again)
-        this.open.fault = `slate ${slate} was complete already: the records of a slate come one after the other`;
+      if (again) this.open.fault = `slate ${slate} was already complete: the records of a slate must be consecutive`;
     }
     if (!parsed.success) {
       this.open.fault ??= `line ${line}: ${describe(parsed.error)}`;
@@ -252,7 +253,7 @@ async function* delimitedObjects(file: string, delimiter: string): AsyncGenerato
         yield {
           line: found.line,
           lines: found.lines,
-          fault: `${found.value.length} cells, the header has ${names.length}`,
+          fault: `${found.value.length} cells, but the header has ${names.length}`,
           text: "",
         };
       else yield { ...found, value: Object.fromEntries(names.map((name, k) => [name, found.value[k]])) };

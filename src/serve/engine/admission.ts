@@ -1,10 +1,10 @@
 /**
- * Who is let in: by how late the process is, how many requests wait, and whether an answer can still come in time. Says no
- * before any work is done for a request, with the time after which to try again.
+ * Admits or refuses requests, by how far the process lags, how many requests wait, and whether an answer can still come
+ * in time. Refuses before any work is done for a request, with the time after which to retry.
  *
- * A burst may wait up to its deadlines. A queue that stands is overload, and then a longer one answers nobody sooner: a
- * request is let in if it waits a small share of its deadline at most, so that what is answered is fast (the idea of CoDel,
- * RFC 8289, at the door instead of in the queue).
+ * A burst may wait up to its deadlines. A queue that never empties means overload, and a longer queue answers nobody
+ * sooner: a request is then admitted only if it would wait at most a small share of its deadline, which keeps answers
+ * fast (the idea of CoDel, RFC 8289, applied at admission instead of in the queue).
  */
 import { Refusal, type ServeMode } from "../request/types.ts";
 import type { Batcher } from "./batcher.ts";
@@ -14,18 +14,18 @@ export interface AdmissionSettings {
   readonly maxQueue: number;
   readonly overload: "refuse" | "own-order";
   readonly maxLagMs: number;
-  /** A queue that has not been empty for so long stands. */
+  /** A queue that has not been empty for this long is standing. */
   readonly standingMs: number;
-  /** Share of its deadline that a request may wait in a queue that stands. */
+  /** Share of its deadline that a request may wait in a standing queue. */
   readonly standingWait: number;
 }
 
 /** The queue that a request would join. */
 export interface Queue {
   readonly batcher: Pick<Batcher, "expected" | "load" | "standing" | "waiting">;
-  /** Requests it still owes an answer, waiting or being computed. */
+  /** Unanswered requests, waiting or being computed. */
   readonly accepted: number;
-  /** The client's own of these. */
+  /** Those of the client itself. */
   readonly ownAccepted: () => number;
 }
 
@@ -33,7 +33,7 @@ export class Admission {
   private readonly settings: AdmissionSettings;
   private readonly lag: Pick<LoopLag, "standing">;
   private readonly now: () => number;
-  /** When a request was last refused because the queue stood, by mode. */
+  /** When a request was last refused because of a standing queue, by mode. */
   private readonly refusedAt: Partial<Record<ServeMode, number>> = {};
 
   /** @param now milliseconds, monotonic */
@@ -52,7 +52,7 @@ export class Admission {
     return this.lag.standing();
   }
 
-  /** Throws Refusal while the process lags too far behind to read requests. */
+  /** Throws Refusal while the process lags too far to read requests. */
   shed(): void {
     const lag = this.lag.standing();
     if (lag <= this.settings.maxLagMs || this.settings.overload === "own-order") return;
@@ -65,7 +65,7 @@ export class Admission {
     );
   }
 
-  /** True: let it in. False: the caller's own order is to come back. Throws Refusal where the service refuses instead. */
+  /** True: admitted. False: return the caller's own order. Throws Refusal if the service is set to refuse instead. */
   admits(queue: Queue, mode: ServeMode, client: string, deadlineMs: number): boolean {
     const { overload, maxLagMs } = this.settings;
     if (this.lag.standing() > maxLagMs && overload === "own-order") return false;
@@ -87,10 +87,10 @@ export class Admission {
     const { wait, own } = batcher.expected(mode, client);
     const waiting = accepted - batcher.load().running;
     const line = batcher.waiting(mode, client);
-    // A full queue is full for those who filled it; one more of somebody else's fits.
+    // A full queue is full for the clients that filled it; one request of another client still fits.
     if (waiting >= maxQueue && (waiting >= 2 * maxQueue || ownAccepted() > 0))
       return refuse(`${maxQueue} requests are waiting`, wait);
-    // With nothing ahead a request is tried whatever it takes: what is known of the time may be wrong.
+    // With nothing ahead, a request is tried whatever the estimate says: the estimate may be wrong.
     if (wait > 0 && wait + own > deadlineMs)
       return refuse(
         `an answer would take about ${Math.ceil(wait + own)} ms, the deadline is ${Math.round(deadlineMs)} ms`,
@@ -98,12 +98,15 @@ export class Admission {
       );
     if (line.ahead >= line.atOnce && wait > this.settings.standingWait * deadlineMs && this.stands(batcher, mode)) {
       this.refusedAt[mode] = this.now();
-      return refuse(`more requests come than can be answered; it would wait about ${Math.ceil(wait)} ms`, wait);
+      return refuse(
+        `requests arrive faster than they can be answered; this one would wait about ${Math.ceil(wait)} ms`,
+        wait,
+      );
     }
     return undefined;
   }
 
-  /** Refusals keep a queue short that would stand without them. */
+  /** Recent refusals count too: they keep a queue short that would otherwise be standing. */
   private stands(batcher: Queue["batcher"], mode: ServeMode): boolean {
     const { standingMs } = this.settings;
     const refusedAt = this.refusedAt[mode];

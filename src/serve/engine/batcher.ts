@@ -1,10 +1,10 @@
 /**
- * Dynamic batching: questions wait in one queue a mode, clients in turn; whenever a worker is free it takes as many of one
- * mode as came together. Every job is settled exactly once, by an answer, by a failure or by whoever put it in (deadline, caller gone);
- * a call whose jobs are all settled is cancelled in the worker.
+ * Dynamic batching: questions wait in one queue per mode, clients in turn; a free worker takes a batch of waiting
+ * questions of one mode. Each job is settled exactly once: by an answer, by a failure, or by the code that queued it
+ * (deadline, caller gone). A call whose jobs are all settled is cancelled in the worker.
  *
  * If a worker is lost, its jobs return once to the head of the queue for another ready worker; otherwise they fail. A
- * call that the worker refuses is repeated question by question, so that one bad question does not fail the others.
+ * call that the worker refuses is repeated question by question: one bad question does not fail the others.
  */
 import { WorkerError } from "../../core/errors.ts";
 import { FairQueue } from "../model/fair-queue.ts";
@@ -21,14 +21,14 @@ export type JobResult =
 
 export class Job {
   readonly request: PreparedRequest;
-  /** Whose it is. */
+  /** The client it belongs to. */
   readonly client: string;
   readonly result: Promise<JobResult>;
   readonly onToken: ((index: number, token: number) => void) | undefined;
   readonly traceparent: string | undefined;
   readonly queuedAt = performance.now();
   startedAt: number | undefined;
-  /** Lost workers that had this job. */
+  /** How often a worker was lost while computing it. */
   losses = 0;
   settled = false;
   private resolve: (result: JobResult) => void = () => {};
@@ -91,7 +91,7 @@ export class Batcher {
     direct: new FairQueue(),
     think: new FairQueue(),
   };
-  /** Since when full batches have left something waiting, by mode. */
+  /** Since when full batches have left jobs waiting, by mode. */
   private readonly fullSince: Partial<Record<ServeMode, number>> = {};
   private readonly times: Readonly<Record<ServeMode, BatchTimes>> = {
     direct: new BatchTimes(),
@@ -112,8 +112,8 @@ export class Batcher {
   }
 
   /**
-   * Milliseconds a request of the mode that comes now would wait for its worker, and then take. A call that nobody waits
-   * for any more does not count: it is being cancelled, and it may have been this client's own.
+   * Milliseconds that a request of this mode arriving now would wait for a worker, and then take. Calls that nobody
+   * waits for do not count: they are being cancelled, and may have been this client's own.
    */
   expected(mode: ServeMode, client: string): { readonly wait: number; readonly own: number } {
     const now = performance.now();
@@ -129,13 +129,13 @@ export class Batcher {
     return expectedWait(queued, this.times[mode], workers, this.options.maxBatch, left);
   }
 
-  /** How long the queue has stood: the milliseconds for which no batch of the mode has taken all that waited. */
+  /** How long the queue has been standing: milliseconds since a batch of the mode last took all that waited. */
   standing(mode: ServeMode): number {
     const since = this.fullSince[mode];
     return since === undefined ? 0 : performance.now() - since;
   }
 
-  /** Jobs of the mode that wait before one that the client adds now, and what the workers take at once. */
+  /** Jobs of the mode ahead of one that the client adds now, and how many jobs the workers take at once. */
   waiting(mode: ServeMode, client: string): { readonly ahead: number; readonly atOnce: number } {
     const atOnce = this.options.maxBatch * Math.max(1, this.options.pool.ready().length);
     return { ahead: this.queues[mode].ahead(client), atOnce };
@@ -195,7 +195,7 @@ export class Batcher {
     }
   }
 
-  /** Asks, and settles every job. True if the worker answered. */
+  /** Calls the worker and settles every job. True if the worker answered. */
   private async call(worker: PoolWorker, mode: ServeMode, jobs: readonly Job[]): Promise<boolean> {
     const wanted = jobs.filter((job) => !job.settled);
     const cancel = new AbortController();
@@ -237,7 +237,7 @@ export class Batcher {
     times.observe(size, Math.max(ms, times.expect(size) ?? 0));
   }
 
-  /** No one waits for this call any more; the next one must not queue up after it. */
+  /** Nobody waits for this call any more; the next one must not queue up after it. */
   private async waitUntilFree(worker: PoolWorker): Promise<void> {
     try {
       await this.options.probe(worker);

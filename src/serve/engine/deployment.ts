@@ -28,9 +28,9 @@ export interface DeploymentOptions {
   /** Keeps the models of services that share a worker apart. */
   readonly label: string;
   readonly start: (number: number, signal: AbortSignal) => Promise<StartedWorker>;
-  /** Starts the worker that encodes unknown texts, where it has one of its own. */
+  /** Starts the worker that encodes unknown texts, if there is a separate one. */
   readonly startEncoder?: ((signal: AbortSignal) => Promise<StartedWorker>) | undefined;
-  /** Keeps registered items. */
+  /** Stores registered items. */
   readonly itemsFile: string;
   readonly log: (message: string) => void;
   readonly onPrompts?: (tokens: PromptTokens) => void;
@@ -87,7 +87,7 @@ export class Deployment {
     pool.onReady(() => this.batcher.pump());
   }
 
-  /** Resolves once the first worker is ready; rejects with what is wrong with run or workers. */
+  /** Resolves once the first worker is ready; rejects with the problem of the run or the workers. */
   static async open(options: DeploymentOptions, signal: AbortSignal): Promise<Deployment> {
     const { run, label, log, onPrompts } = options;
     const embedder = await checkEmbedder(run.config, run.tokenizer.identity, log, signal);
@@ -102,14 +102,14 @@ export class Deployment {
     const stop = () => void close();
     signal.addEventListener("abort", stop);
     try {
-      // Without it the workers that answer encode: it may come later, and its pool says what is wrong.
+      // Until it is ready the answering workers encode: it may come later, and its pool logs what is wrong.
       const encoding = pools.encoders?.begin().catch(() => {});
       await pools.pool.begin();
       await encoding;
       const deployment = new Deployment(options, runModel, pools, first as unknown as LoadedRun);
       void deployment.items
         .encodeRegistered(registrar, new AbortController().signal)
-        .catch((e: unknown) => log(`registered items are not all encoded: ${e instanceof Error ? e.message : e}`));
+        .catch((e: unknown) => log(`encoding registered items failed: ${e instanceof Error ? e.message : e}`));
       return deployment;
     } catch (e) {
       await close();
@@ -130,12 +130,12 @@ export class Deployment {
     return worker.client;
   }
 
-  /** Asks the pre-rankers whose scores the evidence needs; rejects with WorkerError. */
+  /** Scores of the pre-rankers that the evidence needs; rejects with WorkerError. */
   findFacts(mode: ServeMode, found: FoundItems, signal: AbortSignal): Promise<SlateFacts> {
     return this.runModel.findFacts(() => this.anyWorker(), mode, found, this.preparer, signal);
   }
 
-  /** For decoding this model's reasoning to text. */
+  /** Decodes this model's reasoning to text. */
   reasoningParts({ prompt, titles }: Pick<PreparedRequest, "prompt" | "titles">): ReasoningParts {
     const { run } = this.runModel;
     const { encoder, decoding } = this.preparer.options;
@@ -159,14 +159,14 @@ export class Deployment {
 
 interface Pools {
   readonly pool: WorkerPool;
-  /** Of at most one worker. */
+  /** Runs with at most one worker. */
   readonly encoders: WorkerPool | undefined;
 }
 
-/** Whose turn it is when registered items are encoded again for another run. */
+/** The client name under which registered items are encoded again for another run. */
 const registrar: Caller = { name: " registered", charge: () => {} };
 
-/** @param agree told what a worker has loaded; returns what the first one had */
+/** @param agree receives what a worker has loaded; returns what the first worker loaded */
 function workerPool(
   { run, start, startEncoder, log, backoffMs }: DeploymentOptions,
   runModel: RunModel,
@@ -190,7 +190,7 @@ function workerPool(
       const first = agree(loaded);
       if (loaded.weights !== first.weights || hashTokenizer(loaded) !== hashTokenizer(first))
         throw new CheckpointError(`the weights of run ${run.name} have changed since the service loaded them`, {
-          advice: "Tell the service to load the run again: kill -HUP PID.",
+          advice: "Reload the run in the service: kill -HUP PID.",
         });
     },
     check: (client) => runModel.check(client, healthTimeoutMs),
@@ -260,7 +260,7 @@ function describeModel(run: ServedRun, loaded: LoadedRun, preparer: RequestPrepa
   };
 }
 
-/** @param scores standardised pre-rank score that stands for each position */
+/** @param scores standardised pre-rank score assumed for each position */
 function positionOdds(prior: Prior, scores: readonly number[]): number[] {
   const weighed = computePrior({ ...prior, evidence: 0 }, { scores });
   return weighed.map((w) => Number(Math.exp(w - (weighed[0] as number)).toPrecision(3)));

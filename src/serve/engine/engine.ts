@@ -1,6 +1,7 @@
 /**
- * The re-ranker for all transports: takes a request from arrival to answer, always within the deadline: from the model,
- * or the caller's own order with the reason. Admission is in admission.ts; which run answers, in rotation.ts.
+ * The re-ranker for all transports: takes a request from arrival to answer, always within the deadline. The answer
+ * comes from the model, or is the caller's own order with the reason. Admission is in admission.ts, the run that
+ * answers in rotation.ts.
  *
  *   arrival ─ check ─ admission ─ items (unknown ones encoded) ─ prompt ─ cache ─ batcher ─ answer
  */
@@ -33,7 +34,7 @@ import { Rotation } from "./rotation.ts";
 
 export interface EngineSettings extends AdmissionSettings {
   readonly defaultDeadlineMs: number;
-  /** Used if a request does not say. */
+  /** Default for requests that do not set it. */
   readonly onFallback: OnFallback;
 }
 
@@ -41,16 +42,16 @@ type OnReasoning = (piece: string) => void;
 
 const nobody: Caller = { name: "", charge: () => {} };
 
-/** What is asked, by whom. */
+/** A request and its client. */
 interface Asked {
   readonly request: RerankRequest;
   readonly caller: Caller;
-  /** Told of the reasoning as it comes. */
+  /** Receives the reasoning as it is generated. */
   readonly onReasoning: OnReasoning | undefined;
   readonly traceparent: string | undefined;
 }
 
-/** What a request came to. */
+/** The outcome of a request. */
 type Outcome =
   | {
       readonly kind: "order";
@@ -63,10 +64,10 @@ type Outcome =
   | { readonly kind: "fallback"; readonly reason: FallbackReason; readonly queueMs: number; readonly modelMs: number }
   | { readonly kind: "gone" };
 
-/** Why a request's signal is aborted in the end; made once, since an error with its stack is costly. */
+/** Abort reason of finished requests' signals; made once, since an error with its stack is costly. */
 const over = new Error("the request is over");
 
-/** @param jobs its queued jobs: settled once no one waits any more */
+/** @param jobs its queued jobs: settled once nobody waits any more */
 type Work = (stop: AbortSignal, jobs: Job[]) => Promise<Outcome>;
 
 const fallback = (reason: FallbackReason, times: { queueMs?: number; modelMs?: number } = {}): Outcome => ({
@@ -100,7 +101,7 @@ export class Engine implements Reranker {
   }
 
   async *stream(request: RerankRequest, options: CallOptions = {}): AsyncGenerator<RerankEvent, void, void> {
-    const left = new AbortController(); // whoever stops reading
+    const left = new AbortController(); // aborted when the reader stops
     const signal = options.signal ? AbortSignal.any([options.signal, left.signal]) : left.signal;
     const pieces: string[] = [];
     let wake: () => void = () => {};
@@ -139,8 +140,17 @@ export class Engine implements Reranker {
       return await deployment.items.register(items, caller, signal ?? new AbortController().signal);
     } catch (e) {
       if (e instanceof Refusal) throw e;
-      this.log(`items cannot be registered: ${e instanceof Gr2Error ? e.message : String(e)}`);
-      throw new Refusal("unavailable", "the items cannot be registered now; what was registered is kept");
+      this.log(`registering items failed: ${e instanceof Gr2Error ? e.message : String(e)}`);
+      throw new Refusal("unavailable", "items cannot be registered now; earlier registrations are kept");
+    }
+  }
+
+  /** Reads what other processes of the service have registered since. Never throws. */
+  refreshItems(): void {
+    try {
+      this.rotation.current?.items.refresh();
+    } catch (e) {
+      this.log(`registered items cannot be read: ${e instanceof Error ? e.message : String(e)}`);
     }
   }
 
@@ -241,7 +251,7 @@ export class Engine implements Reranker {
     return this.within(deployment, caller, deadlineMs - reserveMs(deadlineMs), signal, work);
   }
 
-  /** Runs `work` until the deadline, the caller's signal or the end of the service, and then stops all of it. */
+  /** Runs `work` until the deadline, the caller's signal or the end of the service, then stops all of it. */
   private async within(
     deployment: Deployment,
     caller: Caller,

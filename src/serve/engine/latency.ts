@@ -1,6 +1,6 @@
 /** Estimates how long a worker takes for a batch, from finished batches; admission and retry times use it. */
 
-/** Weight of older batches at each new one: about the last twenty count. */
+/** Decay of older batches at each new one: about the last twenty count. */
 const memory = 0.95;
 
 /** milliseconds = fixed + each * requests, by least squares with fading memory. */
@@ -34,7 +34,7 @@ export class BatchTimes {
 
 /**
  * Milliseconds until a request arriving now has its answer, and how many of these are spent waiting.
- * @param queued requests before it, by kind of batch, with the times of that kind
+ * @param queued requests before it, by kind of batch, with that kind's times
  */
 export function expectedWait(
   queued: readonly { readonly waiting: number; readonly times: BatchTimes }[],

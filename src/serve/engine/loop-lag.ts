@@ -1,9 +1,9 @@
 /**
- * Lag of this process's event loop, from a timer that should fire every `beatMs`: incoming data waits as long before it
- * is read. Owns the estimate; the engine acts on it.
+ * Lag of this process's event loop, from a timer that should fire every `beatMs`: incoming data waits that long before
+ * it is read. Owns the estimate; the engine acts on it.
  *
- * The standing lag is the smallest of the last beats: one long batch or garbage collection passes, a process that gets
- * more requests than it can read stays late (as in CoDel, RFC 8289).
+ * The standing lag is the smallest of the last beats: one long batch or garbage collection passes, but a process that
+ * receives more requests than it can read stays late (as in CoDel, RFC 8289).
  */
 
 const beatMs = 20;
@@ -39,7 +39,7 @@ export class LoopLag {
     this.due = now + beatMs;
   }
 
-  /** Milliseconds; 0 until there are enough beats. */
+  /** In milliseconds; 0 until there are enough beats. */
   standing(): number {
     return this.lags.length < numBeats ? 0 : Math.min(...this.lags);
   }

@@ -124,7 +124,7 @@ export class WorkerPool {
     const worker = { number: slot.number, client, busy: false, close: started.close, since: performance.now() };
     const lost = new Promise<string>((resolve) =>
       this.lost.set(worker, (reason) => {
-        slot.worker = undefined; // at once, so that it gets no more work
+        slot.worker = undefined; // immediately: it must get no more work
         resolve(reason);
       }),
     );

@@ -1,6 +1,6 @@
 /**
- * Which run answers now, and which requests each run has not answered yet. Swaps runs without losing a request: the
- * previous run finishes its accepted requests and closes. Drains at the end. Not here: admission (admission.ts),
+ * Tracks which run answers now, and which requests each run has not answered yet. Swaps runs without losing a request:
+ * the previous run finishes its accepted requests and closes. Drains at the end. Not here: admission (admission.ts),
  * answering (engine.ts).
  */
 import type { FallbackReason } from "../request/types.ts";
@@ -11,7 +11,7 @@ export type EndRequest = (reason: FallbackReason) => void;
 
 export class Rotation {
   private deployed: Deployment | undefined;
-  /** Requests under way and whose they are, by the run that answers them; retired runs included. */
+  /** Requests in progress and their clients, by the run that answers them; includes retired runs. */
   private readonly underWay = new Map<Deployment, Map<EndRequest, string>>();
   private readonly retiring = new Set<Promise<void>>();
   private idle: (() => void)[] = [];
@@ -39,7 +39,7 @@ export class Rotation {
     return count;
   }
 
-  /** Counts a request of a client as under way until the function it returns is called. */
+  /** Counts a client's request as in progress until the returned function is called. */
   enter(deployment: Deployment, client: string, end: EndRequest): () => void {
     const requests = this.underWay.get(deployment);
     requests?.set(end, client);

@@ -8,7 +8,7 @@ export interface ServerCertificates {
   set(material: TlsMaterial): void;
 }
 
-/** With a CA of clients from the start, clients must show a certificate, as long as the server runs. */
+/** If started with a client CA, clients must show a certificate as long as the server runs. */
 export function serverCertificates(material: TlsMaterial): ServerCertificates {
   const own = new Changing<experimental.IdentityCertificateUpdate>();
   const clients = new Changing<experimental.CaCertificateUpdate>();
@@ -37,7 +37,7 @@ class Changing<T> {
 
   add(listener: (value: T | null) => void): void {
     this.listeners.add(listener);
-    // Not at once: grpc-js asks to be told before it listens to what it is told.
+    // Deferred: grpc-js requests the value before it attaches its listener.
     queueMicrotask(() => listener(this.value));
   }
 

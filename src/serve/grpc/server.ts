@@ -35,7 +35,7 @@ export interface GrpcServerOptions {
   readonly maxRequestBytes: number;
   readonly defaultDeadlineMs: number;
   readonly metrics: Pick<Metrics, "observe">;
-  /** Receives only bugs. */
+  /** Logs bugs only. */
   readonly log: (message: string) => void;
   readonly access: (record: GrpcAccess) => void;
   /** Default: passes on what callers send. */
@@ -44,7 +44,7 @@ export interface GrpcServerOptions {
 
 export interface GrpcServer {
   readonly port: number;
-  /** Health reports NOT_SERVING from now on; calls are still answered. */
+  /** Makes health report NOT_SERVING; calls are still answered. */
   notServing(): void;
   /** Applies the certificates that security.reload() has read. */
   reloadCertificates(): void;
@@ -55,7 +55,7 @@ export interface GrpcServer {
 const serviceName = "gr2.v1.RerankService";
 /** How often health is updated from the engine. */
 const healthMs = 200;
-/** Why a call's signal is aborted: also at the end of each; made once, since an error with its stack is costly. */
+/** Abort reason of a call's signal, at the end of each call too; made once: an error with its stack is costly. */
 const ended = new Error("the call has ended");
 /** Part of a call's own deadline reserved for returning the answer. */
 const wayBackMs = 5;
@@ -177,7 +177,7 @@ interface Exchange {
   readonly trace: RequestTrace | undefined;
   /** Milliseconds from messages to requests. */
   parseMs: number;
-  /** Who asks; known once admitted. */
+  /** The caller; known once admitted. */
   caller?: Caller;
   answer?: RerankAnswer;
 }
@@ -220,7 +220,7 @@ function handlers(options: GrpcServerOptions) {
     return controller.signal;
   };
 
-  /** Whose request it is, and when nobody waits for it any more. */
+  /** The request's client, and the signal for when nobody waits for it any more. */
   const callOptions = ({ call, caller, trace }: Exchange): CallOptions => ({
     signal: gone(call),
     ...(caller ? { caller } : {}),

@@ -116,7 +116,8 @@ export interface Malformed {
 }
 
 /**
- * A decoder that returns `Malformed` for bytes that are no such message or contain invalid UTF-8. (grpc-js would answer
+ * A decoder that returns `Malformed` for bytes that are not such a message or contain invalid UTF-8. (grpc-js would
+ * answer
  * INTERNAL if the decoder threw, and generated code would silently repair invalid UTF-8.)
  */
 export const lenient =

@@ -1,6 +1,6 @@
 /**
- * From bytes to a JSON value, within limits: size is checked before anything is kept, depth and number of values before
- * anything is parsed; invalid UTF-8 is refused.
+ * Converts bytes to a JSON value, within limits: size is checked before bytes are kept, depth and number of values
+ * before parsing; invalid UTF-8 is refused.
  */
 import type { IncomingMessage } from "node:http";
 import { promisify } from "node:util";
@@ -18,7 +18,7 @@ export function checkHeaders(req: IncomingMessage, limits: Pick<LimitSettings, "
   if (!/^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type ?? ""))
     throw new Problem("unsupported_media", "The body must be JSON in UTF-8: Content-Type: application/json.");
   if (encoding !== undefined && encoding !== "identity" && encoding !== "gzip")
-    throw new Problem("unsupported_media", "The only supported compression of bodies is gzip.", {
+    throw new Problem("unsupported_media", "Bodies may only be compressed with gzip.", {
       headers: { "accept-encoding": "gzip" },
     });
   if (length !== undefined && Number(length) > limits.maxRequestBytes) throw tooLarge(limits.maxRequestBytes);
@@ -70,7 +70,7 @@ async function readSent(req: IncomingMessage, maxBytes: number, take: Take): Pro
 }
 
 /**
- * Reads and discards the rest of a refused request, so that the client gets the answer instead of a reset connection.
+ * Reads and discards the rest of a refused request: the client gets the answer instead of a reset connection.
  * @returns its first bytes
  */
 export async function discardBody(req: IncomingMessage, maxBytes: number, timeoutMs: number): Promise<Buffer> {
@@ -101,7 +101,7 @@ export async function discardBody(req: IncomingMessage, maxBytes: number, timeou
 
 /** Limits of a JSON text. */
 export interface JsonLimits {
-  /** Nested lists and objects. */
+  /** Depth of nested lists and objects. */
   readonly maxDepth: number;
   /** Members of all lists and objects together. */
   readonly maxValues: number;
@@ -126,8 +126,9 @@ export function parseJson(bytes: Buffer, limits: JsonLimits): unknown {
 }
 
 /**
- * What the first bytes of a JSON object say of it: its own keys, with those of their values that are short texts. To tell
- * the dialect of a request that is refused before it is read, or cannot be. Undefined: it does not begin as an object.
+ * Top-level keys in the first bytes of a JSON object, with the values that are short texts. Used to recognise the
+ * dialect of a request that is refused before it is read, or cannot be read. Undefined if the bytes do not begin an
+ * object.
  */
 export function peekObject(bytes: Buffer): Readonly<Record<string, unknown>> | undefined {
   const text = bytes.toString("latin1", 0, maxPeeked);
@@ -143,7 +144,7 @@ export function peekObject(bytes: Buffer): Readonly<Record<string, unknown>> | u
   return keys;
 }
 
-/** Bytes of a body that say what dialect it is. */
+/** Bytes of a body used to recognise its dialect. */
 const maxPeeked = 16_384;
 
 const quote = 0x22;

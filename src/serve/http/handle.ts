@@ -1,6 +1,6 @@
 /**
  * One HTTP request, from its headers to the last byte of its answer: caller, path, body, ranking, reply, log. Owns the
- * order of these checks: cheap ones first, and nothing is read from a caller who is not allowed.
+ * order of these checks: cheap ones first, and nothing is read from a caller without permission.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { TLSSocket } from "node:tls";
@@ -38,7 +38,7 @@ interface Exchange {
   dialect: Dialect;
   /** The first bytes of a body that was refused before it was parsed. */
   first: Buffer;
-  /** Who asks; known once admitted. */
+  /** The caller; known once admitted. */
   caller?: Caller;
   /** Sent to the worker. */
   readonly traceparent: string | undefined;
@@ -49,7 +49,7 @@ interface Exchange {
 type Asking = CallOptions & { readonly signal: AbortSignal };
 
 const discardMs = 2_000;
-/** All bodies being read or answered may together have as many bytes as this many bodies of the largest size. */
+/** All bodies being read or answered may together have the size of this many bodies of maximum size. */
 const wholeBodiesInFlight = 16;
 const knownMethods = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 
@@ -73,7 +73,7 @@ export function createHandler(options: HandlerOptions): Handle {
       throw new Problem("forbidden", "Unknown host name; serve.http.hosts lists additional names.");
   }
 
-  /** Reads a body while there is room for it, and holds the room until it is answered. */
+  /** Reads a body if there is room for it, and keeps the room reserved until it is answered. */
   async function withBody<T>(exchange: Exchange, use: (body: unknown, asking: Asking) => Promise<T>): Promise<T> {
     const { req, res, record } = exchange;
     reranker.shed();
@@ -216,7 +216,7 @@ export function createHandler(options: HandlerOptions): Handle {
       else if (rerankRoute) {
         answer = await withBody(exchange, (body, asking) => rerank(rerankRoute, exchange, body, asking));
       } else {
-        const reply = look(getRoute as GetPath, req.headers.accept);
+        const reply = await look(getRoute as GetPath, req.headers.accept);
         record.status = reply.status;
         record.bytesOut = send(res, reply, http.writeTimeoutMs);
       }
@@ -265,7 +265,7 @@ function note(record: Mutable<HttpAccess>, error: unknown): void {
   if (problem.code === "internal") record.trace = stackTrace(error);
 }
 
-/** Mode, deadline and fallback behaviour, for dialects whose bodies have no fields for them. */
+/** Mode, deadline and fallback behaviour from headers, for dialects whose bodies have no fields for them. */
 function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs" | "onFallback" | "candidateOrder"> {
   const mode = req.headers["x-gr2-mode"] ?? "direct";
   if (mode !== "think" && mode !== "direct") throw new Refusal("invalid", "x-gr2-mode must be think or direct.");

@@ -12,15 +12,15 @@ export const itemsBody = z.strictObject({
     z.strictObject({
       item_id: id
         .optional()
-        .describe("What later requests call it. Without: the text alone is encoded and remembered."),
+        .describe("The id that later requests use. Without one, only the text is encoded and remembered."),
       text: z.string().describe("Title, or title and more."),
     }),
   ),
 });
 
 export const itemsAnswer = z.object({
-  version: z.int().describe("Number of registrations so far, over all time."),
-  registered: z.int().describe("New, or with another text than before."),
+  version: z.int().describe("Total number of registrations so far."),
+  registered: z.int().describe("New, or with a changed text."),
   unchanged: z.int().describe("Registered before with this text, or without an id."),
   known: z.int().describe("The model knows them by id or title: nothing changes."),
   request_id: z.string(),

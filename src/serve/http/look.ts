@@ -1,7 +1,7 @@
-/** What GET answers: the service's own state, and the same as other servers' clients and platforms ask for it. */
+/** GET responses: the service's state, also in the formats that other servers' clients and platforms expect. */
 import type { HttpSettings, LimitSettings } from "../../config/schema/serve-http.ts";
 import { readOwnPackage } from "../../core/own-package.ts";
-import { chooseFormat, type Metrics, metricsTypes } from "../observe/metrics.ts";
+import { chooseFormat, type Metrics, type MetricsSnapshot, metricsTypes } from "../observe/metrics.ts";
 import type { Reranker, ServedModel } from "../request/types.ts";
 import { openApi } from "./openapi.ts";
 import { page, pagePolicy } from "./page.ts";
@@ -17,13 +17,15 @@ export interface LookOptions {
   readonly http: HttpSettings;
   readonly limits: LimitSettings;
   readonly metrics: Metrics;
-  /** Answers what it gets, but says that it is not ready. */
+  /** Metrics of the service's other processes. */
+  readonly otherMetrics?: () => Promise<readonly MetricsSnapshot[]>;
+  /** Answers requests, but reports that it is not ready. */
   readonly leaving: () => boolean;
 }
 
-/** @param accept the header, as it came */
-export function createLook(options: LookOptions): (path: GetPath, accept: string | undefined) => Reply {
-  const { reranker, http, limits, metrics, leaving } = options;
+/** @param accept the header, as received */
+export function createLook(options: LookOptions): (path: GetPath, accept: string | undefined) => Promise<Reply> {
+  const { reranker, http, limits, metrics, leaving, otherMetrics = async () => [] } = options;
   const { version } = readOwnPackage();
   let document: object | undefined;
   const requireModel = (): ServedModel => {
@@ -31,7 +33,7 @@ export function createLook(options: LookOptions): (path: GetPath, accept: string
     if (!model) throw new Problem("unavailable", "No model is loaded.");
     return model;
   };
-  return (path, accept) => {
+  return async (path, accept) => {
     switch (path) {
       case "/":
         if (!http.page) throw new Problem("not_found", "The try-it page is switched off.");
@@ -51,7 +53,11 @@ export function createLook(options: LookOptions): (path: GetPath, accept: string
         return json(200, document);
       case "/metrics": {
         const format = chooseFormat(accept);
-        return { status: 200, type: metricsTypes[format], text: metrics.render(reranker, format) };
+        return {
+          status: 200,
+          type: metricsTypes[format],
+          text: metrics.render(reranker, format, await otherMetrics()),
+        };
       }
       case "/gr2/v1/model":
         return json(200, requireModel());
@@ -69,7 +75,7 @@ const listForOpenAi = (model: ServedModel, created: number): object => ({
   data: [{ id: model.name, object: "model", created, owned_by: "gr2", root: model.version, capabilities: ["rerank"] }],
 });
 
-/** TEI counts a text in tokens; four bytes are about one. */
+/** TEI measures texts in tokens; one is about four bytes. */
 const bytesPerToken = 4;
 
 const describeForTei = (model: ServedModel, limits: LimitSettings, version: string): object => ({

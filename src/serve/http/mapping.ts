@@ -25,7 +25,8 @@ const historyObject = z.strictObject({ history: z.array(historyEntry).describe("
 export const query = z
   .union([z.string(), historyObject])
   .describe(
-    'The user\'s history, oldest first: plain text, one item per line; or JSON, as a string or as an object: {"history": [...]} of item ids and {item_id?, text?}.',
+    "The user's history, oldest first: plain text, one item per line; or JSON, as a string or as an object: " +
+      '{"history": [...]} of item ids and {item_id?, text?}.',
   );
 
 const documentObject = z.looseObject({
@@ -37,17 +38,17 @@ const documentObject = z.looseObject({
 
 export const document = z.union([z.string(), documentObject]);
 
-/** What bodies of the common APIs share. */
+/** Fields that the bodies of the common APIs share. */
 export const sharedBody = z.object({
   model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
   query,
   documents: z.array(document).describe("Candidates in the order of your ranker."),
 });
 
-/** What these APIs call the parts of a request, for errors. */
+/** These APIs' names for the parts of a request, for errors. */
 export const sharedNames: FieldNames = { candidates: "documents", history: "query.history" };
 
-/** What a result of these APIs always holds. */
+/** Fields that every result of these APIs has. */
 export const sharedResult = z.object({
   index: z.int().describe("Into the request's documents."),
   relevance_score: z.number().describe("Probability of being the first choice."),
@@ -62,7 +63,7 @@ export interface Generic {
   readonly documents: readonly Document[];
   /** 0 = all. */
   readonly topN: number;
-  /** The side at which long texts are cut instead of refused; undefined: the caller has not allowed it. */
+  /** The side at which long texts are cut instead of refused; undefined if the caller does not allow it. */
   readonly cut?: "left" | "right" | undefined;
   /** Fields of a document that make up its text, in this order; default `text`. */
   readonly textFields?: readonly string[] | undefined;
@@ -145,7 +146,7 @@ function readCandidate(
   };
 }
 
-/** A field's value as text: lists with commas, objects by the texts of their values. */
+/** A field's value as text: lists separated by commas, objects as the texts of their values. */
 function fieldText(value: unknown): string {
   if (typeof value === "string") return value;
   if (value === null || value === undefined) return "";
@@ -156,7 +157,7 @@ function fieldText(value: unknown): string {
     .join(", ");
 }
 
-/** A field that no document has is a typo and would leave nothing to rank by. */
+/** A field that no document has is a typo; without this check there would be nothing to rank by. */
 function checkFields(fields: readonly string[], documents: readonly Document[]): void {
   const objects = documents.filter((d) => typeof d !== "string");
   fields.forEach((field, i) => {
@@ -165,7 +166,7 @@ function checkFields(fields: readonly string[], documents: readonly Document[]):
   });
 }
 
-/** The caller's id of a document, for the results; absent if it gave none. */
+/** The caller's id of a document, for the results; absent if none was given. */
 export const callersId = (from: Document | undefined): { readonly id?: string } =>
   from === undefined || typeof from === "string" || from.id === undefined ? {} : { id: from.id };
 
@@ -176,7 +177,7 @@ export const readText = (from: Document | undefined): string =>
 const withText = <T extends ItemReference>(item: T, change: (text: string) => string): T =>
   item.text === undefined ? item : { ...item, text: change(item.text) };
 
-/** Cuts a text to a number of UTF-8 bytes, at whole characters. */
+/** Cuts a text to a number of UTF-8 bytes, at character boundaries. */
 function cutText(text: string, maxBytes: number, side: "left" | "right"): string {
   const bytes = Buffer.from(text);
   if (bytes.length <= maxBytes) return text;

@@ -31,7 +31,7 @@ export function openApi(limits: LimitSettings): Json {
       operationId: "register_items",
       requestBody: { required: true, content: content([itemsBody]) },
       responses: {
-        200: { description: "They are encoded and kept.", content: content([itemsAnswer]) },
+        200: { description: "The items are encoded and stored.", content: content([itemsAnswer]) },
         ...Object.fromEntries(
           refusals.map(([code, meaning]) => [problemStatus[code], errorResponse(meaning, [ownError])]),
         ),
@@ -54,7 +54,10 @@ export function openApi(limits: LimitSettings): Json {
     info: {
       title: "GR2 re-ranker",
       version: "1",
-      description: `Re-orders candidates for a user's history. Limits: ${limits.maxCandidates} candidates, ${limits.maxHistory} history items, ${limits.maxTextBytes} bytes per text, ${limits.maxRequestBytes} bytes per request; /gr2/v1/model lists the model's limits.`,
+      description:
+        `Re-orders candidates for a user's history. Limits: ${limits.maxCandidates} candidates, ` +
+        `${limits.maxHistory} history items, ${limits.maxTextBytes} bytes per text, ` +
+        `${limits.maxRequestBytes} bytes per request; /gr2/v1/model lists the model's limits.`,
     },
     security: [{ bearer: [] }, {}],
     paths,

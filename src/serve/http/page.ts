@@ -1,5 +1,5 @@
 /**
- * The try-it page: one self-contained document without external resources. It inserts all content as text, and its
+ * The try-it page: one self-contained document without external resources. All content is inserted as text, and its
  * policy lets the browser run and load only what is in this file. The token stays in the page's memory.
  */
 import { createHash } from "node:crypto";
@@ -98,7 +98,7 @@ export const page = `<!doctype html>
 </head>
 <body>
 <h1>GR2 re-ranker</h1>
-<p>One item a line: its text, or <code>id:</code> and the id of an item the model knows. <a href="openapi.json">OpenAPI</a></p>
+<p>One item per line: its text, or <code>id:</code> and the id of an item the model knows. <a href="openapi.json">OpenAPI</a></p>
 <main>
 <label>History, oldest first<textarea id="history" spellcheck="false">Toy Story (1995)
 GoldenEye (1995)</textarea></label>

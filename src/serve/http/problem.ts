@@ -37,7 +37,7 @@ const defaultRetryAfterMs: Partial<Record<ProblemCode, number>> = {
 export class Problem extends Error {
   readonly code: ProblemCode;
   readonly retryAfterMs: number | undefined;
-  /** Further response headers. */
+  /** Additional response headers. */
   readonly headers: Readonly<Record<string, string>>;
 
   constructor(
@@ -66,5 +66,5 @@ export function toProblem(error: unknown): Problem {
     const headers: Record<string, string> = error.fallback === undefined ? {} : { "x-gr2-fallback": error.fallback };
     return new Problem(error.code, error.message, { retryAfterMs: error.retryAfterMs, headers });
   }
-  return new Problem("internal", "The service failed to answer; find the request's id in its log.");
+  return new Problem("internal", "The service failed to answer; look up the request's id in its log.");
 }

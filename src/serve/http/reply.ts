@@ -19,7 +19,7 @@ export const json = (status: number, body: unknown, headers?: Readonly<Record<st
   ...(headers ? { headers } : {}),
 });
 
-/** Sends a whole answer. A client that does not read it in time is cut off. Returns its bytes. */
+/** Sends a whole answer. A client that does not read it in time is cut off. Returns the number of bytes. */
 export function send(res: ServerResponse, { status, type, text, headers }: Reply, writeTimeoutMs: number): number {
   const body = Buffer.from(text);
   res.setTimeout(writeTimeoutMs, () => res.destroy());
@@ -51,7 +51,7 @@ export interface EventRendering {
 }
 
 /**
- * Sends events as they come. The status is sent after the first event, so that a refusal can still have its own status.
+ * Sends events as they come. The status waits for the first event: a refusal can still have its own status.
  * @throws what the first event threw. Later errors become an "error" event and are returned.
  */
 export async function sendEvents(

@@ -16,7 +16,7 @@ export interface RerankRoute {
   readonly choose: Choose;
 }
 
-/** Cohere's own clients name themselves; others that speak its first version name its models or use its fields. */
+/** Cohere's clients identify themselves; other clients of its v1 name its models or use its fields. */
 const looksLikeCohere: (...args: Parameters<Choose>) => boolean = (body, headers) => {
   if (/^cohere/i.test(String(headers["x-fern-sdk-name"] ?? ""))) return true;
   if (!isObject(body)) return false;
@@ -55,20 +55,20 @@ export const getRoutes = {
   "/": { public: true, summary: "Try-it page" },
   "/healthz": { public: true, summary: "200 while the process is alive" },
   "/readyz": { public: true, summary: "200 while a model answers, else 503" },
-  "/health": { public: true, summary: "As /readyz: TEI, vLLM, Infinity" },
-  "/ping": { public: true, summary: "As /readyz: SageMaker" },
+  "/health": { public: true, summary: "Same as /readyz: TEI, vLLM, Infinity" },
+  "/ping": { public: true, summary: "Same as /readyz: SageMaker" },
   "/openapi.json": { public: true, summary: "This document" },
   "/version": { public: true, summary: "Version of the software: vLLM" },
   "/metrics": { public: false, summary: "Prometheus metrics" },
-  "/gr2/v1/model": { public: false, summary: "The model: hashes, modes, limits" },
+  "/gr2/v1/model": { public: false, summary: "The model's hashes, modes and limits" },
   "/info": { public: false, summary: "The model as TEI describes it" },
   "/v1/models": { public: false, summary: "The model as OpenAI lists it: vLLM" },
-  "/models": { public: false, summary: "As /v1/models: Infinity" },
+  "/models": { public: false, summary: "Same as /v1/models: Infinity" },
 } as const;
 
 export type GetPath = keyof typeof getRoutes;
 
-/** The path of a URL: without query, repeated slashes and a slash at its end, which clients leave when they join URLs. */
+/** The path of a URL, without query, repeated slashes or a trailing slash, which clients leave when joining URLs. */
 export function readPath(url: string): string {
   const path = (url.split("?", 1)[0] ?? "").replace(/\/{2,}/g, "/");
   return path.length > 1 && path.endsWith("/") ? path.slice(0, -1) : path;

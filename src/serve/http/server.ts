@@ -1,7 +1,7 @@
 /**
  * The HTTP server: sockets, TLS, time limits, draining. Requests are handled in handle.ts.
- * Slow senders are cut off by Node's own header and request timers, slow readers by the write timer, many of either by
- * maxConnections.
+ * Slow senders are cut off by Node's own header and request timers, slow readers by the write timer; maxConnections
+ * limits their number.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createServer as createTlsServer, type Server as TlsServer } from "node:https";
@@ -16,13 +16,13 @@ import { createHandler, type HandlerOptions } from "./handle.ts";
 export type HttpServerOptions = Omit<HandlerOptions, "leaving">;
 
 export interface HttpServer {
-  /** Starts to listen. @throws EnvironmentError if the port is taken or the address is not this machine's. */
+  /** Starts listening. @throws EnvironmentError if the port is taken or the address is not this machine's. */
   listen(): Promise<{ readonly url: string; readonly port: number }>;
-  /** /readyz and its aliases answer 503 from now on; requests are still answered. */
+  /** Makes /readyz and its aliases answer 503; requests are still answered. */
   notReady(): void;
   /** Accepts no new connections, waits for running requests, then closes; within http.drainMs. */
   drain(): Promise<void>;
-  /** Closes at once. */
+  /** Closes immediately. */
   close(): Promise<void>;
   /** Applies the certificates that security.reload() has read. */
   reloadCertificates(): void;
@@ -122,7 +122,10 @@ function rawAnswer(code: string | undefined): string {
         ? ["431 Request Header Fields Too Large", `Headers may have at most ${maxHeaderBytes} bytes.`]
         : ["400 Bad Request", "This is not HTTP."];
   const body = `${JSON.stringify({ error: { code: "syntax", message, request_id: "" } })}\n`;
-  return `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
+  return (
+    `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ` +
+    `${Buffer.byteLength(body)}\r\n\r\n${body}`
+  );
 }
 
 function cannotListen({ host, port }: HttpSettings, cause: NodeJS.ErrnoException): EnvironmentError {

@@ -1,11 +1,11 @@
 /**
- * What a request says about the rank of its candidates.
+ * How a request ranks its candidates.
  *
  *   scores given        the best score comes first; equal scores share their positions
  *   none, "ranked"      the list is the order
- *   none, "arbitrary"   nothing: all candidates share all positions
+ *   none, "arbitrary"   no order: all candidates share all positions
  *
- * Ties are ordered by the candidates' identity only, so that a shuffled request gets the same answer.
+ * Ties are ordered by the candidates' identity only: a shuffled request gets the same answer.
  */
 import { sha256 } from "../../core/hash.ts";
 import type { CandidateOrder } from "../request/types.ts";

@@ -1,10 +1,10 @@
 /**
  * Evidence for new slates, for priors fitted with decoding.evidence. It uses the model and the statistics that scored
- * the run's own test slates (evidence stage), so that equal slates get equal scores. The pre-rankers of a fused run
- * score the candidates in experts.ts.
+ * the run's own test slates (evidence stage): equal slates get equal scores. The pre-rankers of a fused run score the
+ * candidates in experts.ts.
  *
  * Items that are not in the data set have no statistics: in the history they are skipped, as candidates they get the
- * mean of the others. The time is the end of the statistics, unless one is given.
+ * mean of the others. The default time is the end of the statistics.
  */
 import { openEvidence } from "../../artifacts/evidence.ts";
 import { RunError } from "../../core/errors.ts";
@@ -15,11 +15,11 @@ import type { ExpertScores } from "./experts.ts";
 
 /** Facts about a slate besides the request. */
 export interface SlateFacts {
-  /** Of the last history item, seconds. */
+  /** Time of the last history item, seconds. */
   readonly time?: number | undefined;
-  /** Of every pre-ranker the evidence was trained on, aligned with the candidates. */
+  /** Scores of every pre-ranker the evidence was trained on, aligned with the candidates. */
   readonly experts?: ExpertScores | undefined;
-  /** Positions of the candidates, from 0, where some share one; default: their indices. */
+  /** Positions of the candidates, from 0, if some share one; default: their indices. */
   readonly positions?: readonly number[] | undefined;
 }
 

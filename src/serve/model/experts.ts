@@ -1,7 +1,7 @@
 /**
  * The pre-rankers of a fused run in the service: the scores that evidence was trained on are stored with the run's
- * slates but must be computed for a caller's. The fits that made the run's test slates compute them, by the same lists:
- * cheap ones are refitted at the start, the others use the run's weights in a worker. With folds, a user of the data is
+ * slates but must be computed for a caller's. The same fits that made the run's test slates compute them: cheap ones
+ * are refitted at the start, the others use the run's weights in a worker. With folds, a user of the data is
  * scored by the fit that has not seen them, any other user by the first fit.
  */
 import { proposingStage, sasrecState } from "../../artifacts/candidates.ts";
@@ -32,7 +32,7 @@ export interface ExpertWeights {
   readonly path: string;
 }
 
-/** A worker with the models in it. */
+/** A worker with the models loaded. */
 export interface AskedWorker {
   readonly client: WorkerClient;
   readonly nameModel: (path: string) => string;
@@ -88,9 +88,9 @@ export class ServedExperts {
   }
 
   /**
-   * Fits the cheap ones; seconds, and a table of item pairs for each of their folds.
-   * @param names whom the evidence was trained on
-   * @throws ConfigError if one of them cannot be asked about a caller's candidates
+   * Fits the cheap ones; takes seconds, and memory for a table of item pairs per fold.
+   * @param names the pre-rankers that the evidence was trained on
+   * @throws ConfigError if one of them cannot score a caller's candidates
    */
   static async open(names: readonly string[], parts: Parts): Promise<ServedExperts> {
     const { config, data, stageDir } = parts;
@@ -164,12 +164,12 @@ async function openFit(name: string, plan: FitPlan, p: FitParts): Promise<Fit["o
     const preRanker = await (await openPreRanker({ config, items }, hash))?.fit(plan.view, plan);
     if (preRanker) return () => preRanker;
   }
-  await new Promise(setImmediate); // requests are answered between two fits
+  await new Promise(setImmediate); // lets requests be answered between fits
   const preRanker = name === "itemknn" ? fitItemKnn(plan.view) : fitPopularity(plan.view);
   return () => preRanker;
 }
 
-/** Caches the first value, whatever the later arguments. */
+/** Caches the first value, whatever later arguments are. */
 function once<A, T>(make: (argument: A) => T): (argument: A) => T {
   let made: { readonly value: T } | undefined;
   return (argument) => {
@@ -180,9 +180,10 @@ function once<A, T>(make: (argument: A) => T): (argument: A) => T {
 
 const cannotAsk = (name: string): ConfigError =>
   new ConfigError(
-    `the evidence of this run uses the scores of prerank.scores.${name}, a file per user, which requests do not contain`,
+    `the evidence of this run uses prerank.scores.${name}, a file of scores per user, which requests do not contain`,
     {
       advice:
-        "Serve a system without evidence (serve.system), or rerun without that file and send your ranker's scores as the candidates' scores.",
+        "Serve a system without evidence (serve.system), or rerun without that file " +
+        "and send your ranker's scores as the candidates' scores.",
     },
   );

@@ -1,4 +1,4 @@
-/** A queue that serves its clients in turn: one that sends a thousand requests holds up its own, not another client's one. */
+/** A queue that serves clients in turn: a client with a thousand requests delays its own, not another client's one. */
 export class FairQueue<T> {
   /** Clients with something waiting, the one whose turn is next first. */
   private readonly lanes = new Map<string, T[]>();
@@ -15,7 +15,7 @@ export class FairQueue<T> {
     this.numWaiting++;
   }
 
-  /** Before all else, whoever's turn it is. */
+  /** Before everything else, regardless of turns. */
   unshift(client: string, item: T): void {
     const lane = [item, ...(this.lanes.get(client) ?? [])];
     const others = [...this.lanes].filter(([name]) => name !== client);
@@ -24,7 +24,7 @@ export class FairQueue<T> {
     this.numWaiting++;
   }
 
-  /** False: it is not waiting any more. */
+  /** False if it is no longer waiting. */
   remove(client: string, item: T): boolean {
     const lane = this.lanes.get(client);
     const at = lane?.indexOf(item) ?? -1;
@@ -35,7 +35,7 @@ export class FairQueue<T> {
     return true;
   }
 
-  /** At most so many, one of each client in turn. */
+  /** Removes at most `most`, one of each client in turn. */
   take(most: number): T[] {
     const taken: T[] = [];
     while (taken.length < most) {
@@ -50,7 +50,7 @@ export class FairQueue<T> {
     return taken;
   }
 
-  /** What each client has waited for longest. */
+  /** Each client's longest-waiting item. */
   heads(): T[] {
     return [...this.lanes.values()].map((lane) => lane[0] as T);
   }

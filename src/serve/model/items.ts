@@ -1,6 +1,6 @@
 /**
- * Which items a request means: known ones by id or title, registered ones by id, others by a semantic ID made from their
- * text, for this request alone.
+ * Resolves the items of a request: known ones by id or title, registered ones by id, others by a semantic ID made from
+ * their text, for this request only.
  */
 import { neutralise } from "../../sid/sanitise.ts";
 import type { Codes } from "../../sid/semantic-id.ts";
@@ -18,10 +18,10 @@ import type { ServedRun } from "./served-run.ts";
 
 /** One item of a request. */
 export interface Found {
-  /** Row in the data set; from numItems on: unknown items, numbered within the request. Equal texts have equal rows. */
+  /** Row in the data set; rows from numItems on are unknown items of this request. Equal texts have equal rows. */
   readonly row: number;
   readonly codes: Codes;
-  /** Neutralised. */
+  /** The neutralised text. */
   readonly title: string;
 }
 
@@ -30,7 +30,7 @@ export interface FoundItems {
   readonly candidates: readonly Found[];
 }
 
-/** Registered texts encoded before what was found is written down. */
+/** Registered texts encoded per write to the file. */
 const registeredAtOnce = 256;
 
 export class ItemResolver {
@@ -44,15 +44,15 @@ export class ItemResolver {
     this.registered = registered;
   }
 
-  /** Of the registered items. */
+  /** Version of the registered items. */
   get version(): number {
     return this.registered.version;
   }
 
   /**
    * Registers items and encodes their texts. Ids that the run knows keep their meaning; a text without an id is encoded
-   * and remembered with the others, and forgotten with them.
-   * @throws Refusal, or what encoding throws
+   * and cached like texts of requests.
+   * @throws Refusal, or what the encoder throws
    */
   async register(items: readonly ItemReference[], caller: Caller, signal: AbortSignal): Promise<RegisteredCount> {
     const fresh: { readonly id: string; readonly text: string }[] = [];
@@ -73,7 +73,12 @@ export class ItemResolver {
     return { version: this.registered.version, registered, unchanged: items.length - registered - known, known };
   }
 
-  /** Encodes registered texts that this tokenizer has not encoded yet. */
+  /** Reads what other processes have registered since. @throws EnvironmentError */
+  refresh(): void {
+    this.registered.refresh();
+  }
+
+  /** Encodes registered texts that this item tokenizer has not encoded yet. */
   async encodeRegistered(caller: Caller, signal: AbortSignal): Promise<void> {
     const texts = this.registered.allTexts().filter((text) => !this.run.rowByTitle.has(text.toLowerCase()));
     for (let at = 0; at < texts.length; at += registeredAtOnce)
@@ -87,7 +92,7 @@ export class ItemResolver {
     this.registered.addCodes(cold.map((text, i) => ({ text, codes: codes[i] as Codes })));
   }
 
-  /** Throws Refusal for a candidate that is neither known nor described; and what encoding unknown items throws. */
+  /** Throws Refusal for a candidate that is neither known nor described, and what encoding unknown items throws. */
   async find(
     request: Pick<RerankRequest, "history" | "candidates">,
     caller: Caller,
@@ -114,7 +119,8 @@ export class ItemResolver {
       if (item === undefined)
         throw new Refusal(
           "invalid",
-          `candidates[${position}].item_id is not an item this model knows; send its text as well, so that it gets a semantic ID`,
+          `candidates[${position}].item_id is not an item this model knows; ` +
+            `send its text as well: a semantic ID is made from it`,
         );
       return item;
     });

@@ -1,15 +1,15 @@
 /**
  * Finds the user of the data that a history belongs to: the user's sequence begins with the history, or the reverse.
- * With it come the facts that the evaluation used: which fits have not seen the user, and when the last item was
- * chosen. Of two users with the same history, the first in the data set counts; a history cut at its beginning matches
- * no one.
+ * Returns the facts that the evaluation used: which fits have not seen the user, and when the last item was chosen. If
+ * two users have the same history, the first in the data set counts; a history with its beginning cut off matches
+ * nobody.
  */
 import type { Dataset } from "../../data/types.ts";
 
 export interface KnownUser {
   /** Row. */
   readonly user: number;
-  /** Of the last history item, seconds; undefined: it is not in the data. */
+  /** Time of the last history item, seconds; undefined if it is not in the data. */
   readonly time: number | undefined;
 }
 

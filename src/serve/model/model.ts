@@ -1,6 +1,6 @@
 /**
- * The run's models inside one worker: loads them, verifies that they are the expected ones, and asks them batches of
- * requests. Every batch is one worker call.
+ * The run's models in one worker: loads them, verifies that they are the expected ones, and runs batches of requests.
+ * Every batch is one worker call.
  */
 import { readFileSync } from "node:fs";
 import { WorkerError } from "../../core/errors.ts";
@@ -22,13 +22,13 @@ import { type ServedRun, type ServedSystem, usesEvidence } from "./served-run.ts
 
 /** The result of loading; equal for every worker of a service. */
 export interface LoadedRun {
-  /** Of the language model; undefined if no served system has one. */
+  /** Identity of the language model; undefined if no served system has one. */
   readonly tokenizerJson: Uint8Array | undefined;
   readonly numParameters: number;
   readonly maxPositions: number;
   /** The chat template; undefined = none. */
   readonly chat: ChatFrame | undefined;
-  /** Of the weights in use. */
+  /** Hashes of the weights in use. */
   readonly weights: string;
 }
 
@@ -38,7 +38,7 @@ type Weighed = Pick<ServedSystem, "prior"> & { readonly weights: string };
 /** Receives tokens as they are sampled: index of the request, position in the response, token. */
 export type OnToken = (request: number, index: number, token: number) => void;
 
-/** How a batch is asked: aborted when nobody waits for it; with the traces of its requests. */
+/** Options of a batch: a signal aborted when nobody waits for it, and the traces of its requests. */
 type WorkerCall = { readonly signal: AbortSignal; readonly traceparents?: readonly string[] };
 
 /** Time limit for a worker that refused a call to list its models. */
@@ -50,13 +50,13 @@ export class RunModel {
   private readonly embedder: string;
   private readonly onPrompts: (tokens: PromptTokens) => void;
   private readonly alarm: AnswerAlarm;
-  /** By worker and folder of weights: the id that answers from these weights carry. */
+  /** By worker and weights folder: the id in every answer from these weights. */
   private readonly weightsIds = new WeakMap<WorkerClient, Map<string, string>>();
 
   /**
    * @param label keeps the models of services that share a worker apart
    * @param embedder folder of the embedding model
-   * @param told receives every answered batch's prompts, and messages for the operator
+   * @param told receives the prompts of every answered batch, and messages for the operator
    */
   constructor(
     run: ServedRun,
@@ -72,8 +72,8 @@ export class RunModel {
   }
 
   /**
-   * Loads every model that answers; one copy where two modes share their weights. Throws CheckpointError or WorkerError.
-   * @param encodes the embedding model too
+   * Loads every model that answers; one copy if two modes share weights. Throws CheckpointError or WorkerError.
+   * @param encodes loads the embedding model too
    */
   async load(client: WorkerClient, encodes: boolean, signal: AbortSignal): Promise<LoadedRun> {
     const { config, tokenizer, systems } = this.run;
@@ -124,7 +124,7 @@ export class RunModel {
     return { tokenizerJson, numParameters, maxPositions, chat, weights: hashJson(hashes) };
   }
 
-  /** The first use loads the embedding model: seconds. */
+  /** The first use loads the embedding model, which takes seconds. */
   async loadEncoder(client: WorkerClient, signal: AbortSignal): Promise<void> {
     await this.encode(client, [""], signal);
   }
@@ -157,7 +157,7 @@ export class RunModel {
       await client.unloadModel(this.nameModel(weights), { timeoutMs: 5_000 }).catch(() => {});
   }
 
-  /** Resolves once the worker reaches a new call: it has then finished, or given up, all earlier ones. */
+  /** Resolves once the worker reaches a new call: it has then finished or abandoned all earlier ones. */
   async probe(client: WorkerClient, timeoutMs: number): Promise<void> {
     const [weights] = this.weights();
     if (weights === undefined) return void (await client.getInfo({ timeoutMs }));
@@ -170,7 +170,7 @@ export class RunModel {
     return encodeTexts(client, this.run.tokenizer, this.embedder, texts, { collaborativeDims, signal });
   }
 
-  /** Facts about a request's items that evidence needs besides their statistics. */
+  /** Facts about a request's items, besides their statistics, that evidence needs. */
   async findFacts(
     client: () => WorkerClient,
     mode: ServeMode,
@@ -210,7 +210,7 @@ export class RunModel {
         ? await this.direct(client, { weights, prior }, requests, call)
         : await this.write(client, { weights, prior, writes: written }, requests, preparer, call, onToken);
     } catch (e) {
-      // A refusal by a worker without the model would look like a bad request.
+      // If the worker has lost the model, its refusal would look like a bad request.
       if (e instanceof WorkerError && !e.retryable && !call.signal.aborted) await this.check(client, checkTimeoutMs);
       throw e;
     }
@@ -281,7 +281,7 @@ export class RunModel {
     this.onPrompts({ computed: requests.reduce((sum, q) => sum + q.prompt.length, 0) - reused, reused });
   }
 
-  /** Of the language models. */
+  /** Number of language models' parameters. */
   private weights(): string[] {
     const all = [...Object.values(this.run.systems).map((s) => s.weights), this.run.experts?.languageModel];
     return [...new Set(all.filter((weights) => weights !== undefined))];

@@ -1,7 +1,7 @@
 /**
- * Semantic IDs of texts, asked for by many requests at once: equal texts are encoded once, others many in one call, clients
- * in turn. A text whose callers have left is encoded all the same, after those that somebody waits for: its caller will
- * come again. What was found is remembered; what is registered, for good.
+ * Semantic IDs of texts for many concurrent requests: equal texts are encoded once, others in batches, clients in turn.
+ * A text whose callers have left is still encoded, after those that somebody waits for: its caller will retry. Results
+ * are cached; those of registered items permanently.
  */
 import type { Codes } from "../../sid/semantic-id.ts";
 import { type Caller, Refusal } from "../request/types.ts";
@@ -13,7 +13,7 @@ export type EncodeTexts = (texts: readonly string[], signal: AbortSignal) => Pro
 
 interface Waiting {
   readonly text: string;
-  /** Who asked first. */
+  /** The client that asked first. */
   readonly client: string;
   /** Requests that still want it. */
   wanted: number;
@@ -23,15 +23,15 @@ interface Waiting {
 }
 
 export interface NewItemsSettings {
-  /** Texts remembered. */
+  /** Texts cached. */
   readonly capacity: number;
   /** Texts that may wait to be encoded. */
   readonly maxWaiting: number;
-  /** Requests that a text to encode counts as against its client's rate. */
+  /** How many requests a text to encode counts as against its client's rate. */
   readonly cost: number;
 }
 
-/** Texts of one call: batches make a text four times as cheap, and a longer call holds up the next client's. */
+/** Texts per call: batching makes a text four times as cheap, but a longer call delays the next client. */
 const textsAtOnce = 32;
 
 export class NewItems {
@@ -56,7 +56,7 @@ export class NewItems {
     return this.wanted.size + this.left.size;
   }
 
-  /** Remembers for good. */
+  /** Stores permanently. */
   pin(text: string, codes: Codes): void {
     this.registered.set(text, codes);
   }
@@ -67,7 +67,7 @@ export class NewItems {
 
   /**
    * In the order of the texts, which are distinct. Rejects with what `encode` throws, or with Refusal if too many texts
-   * wait; once the signal is aborted nobody waits for the texts, and they are encoded when there is time.
+   * wait; after the signal is aborted, its texts are encoded when there is time.
    */
   async encodeTexts(texts: readonly string[], caller: Caller, signal: AbortSignal): Promise<Codes[]> {
     const cold = texts.filter((text) => !this.find(text) && !this.entries.has(text));
@@ -94,7 +94,7 @@ export class NewItems {
     }
   }
 
-  /** Whoever waits is told that the service ends; nothing more is encoded. */
+  /** Rejects whoever waits with the end of the service; nothing more is encoded. */
   close(): void {
     this.ending.abort();
   }
@@ -103,7 +103,7 @@ export class NewItems {
     return this.registered.get(text) ?? this.known.get(text);
   }
 
-  /** Texts that nobody waits for give way. Throws Refusal if those that somebody waits for are too many. */
+  /** Drops texts that nobody waits for. Throws Refusal if too many remain. */
   private makeRoom(numTexts: number): void {
     const { maxWaiting } = this.settings;
     if (numTexts > 0 && this.wanted.size + numTexts > maxWaiting)
@@ -129,7 +129,7 @@ export class NewItems {
       resolve = yes;
       reject = no;
     });
-    found.catch(() => {}); // whoever waits sees it; maybe nobody does any more
+    found.catch(() => {}); // whoever waits handles it; there may be nobody left
     const entry = { text, client, wanted: 1, found, resolve, reject };
     this.entries.set(text, entry);
     this.wanted.push(client, entry);
@@ -140,7 +140,7 @@ export class NewItems {
     if (--entry.wanted === 0 && this.wanted.remove(entry.client, entry)) this.left.push(entry.client, entry);
   }
 
-  /** One call after the other while anything waits. */
+  /** One call at a time while anything waits. */
   private async work(): Promise<void> {
     if (this.running) return;
     this.running = true;

@@ -4,8 +4,9 @@
  * item to the model and split its score evenly; scores add up to 1 over the candidates that the model ranks, and never
  * rise.
  *
- *   direct   likelihood * log p(item | history) + prior, one forward pass (the run's `direct`, `sft_direct`, `rl_direct`)
- *   direct   the prior alone where the system has no language model (the run's `prior`, `evidence`)
+ *   direct   likelihood * log p(item | history) + prior, one forward pass (the run's `direct`, `sft_direct`,
+ * `rl_direct`)
+ *   direct   the prior alone if the system has no language model (the run's `prior`, `evidence`)
  *   direct   a permutation at once, as in mode think (the run's `sft_nothink`, `rl_nothink`)
  *   think    reasoning, then a permutation under the constraint with the prior (the run's `sft`, `rl`), greedy
  */
@@ -36,15 +37,16 @@ function orderByScores(q: PreparedRequest, scores: readonly number[]): Order {
   return { ranking: spread(q, orderBy(scores), (j) => chances[j] as number), reasoning: [], generated: 0 };
 }
 
-/** Candidates the model is asked to write for a batch of questions; 0 = all. */
+/** How many candidates the model writes for a batch of questions; 0 = all. */
 export const countWanted = (requests: readonly PreparedRequest[]): number =>
   requests.some((q) => q.topN === 0) ? 0 : Math.max(...requests.map((q) => Math.min(q.topN, q.sequences.length)));
 
 /**
- * Undefined where the answer is none to evaluation either, for reasoning that nobody should read too. What the model was
- * not asked to write follows in the caller's order, with a score of 0; so does what it wrote because a question of the same batch asked for more.
+ * Undefined if evaluation rejects the answer too, for worthless reasoning as well. Candidates that the model was not
+ * asked to write follow in the caller's order, with a score of 0, as do those written only because another question of
+ * the batch asked for more.
  * @param writes think: reasoning comes first
- * @param wanted as the batch was asked
+ * @param wanted how many candidates the batch was asked to write
  * @param note receives the reason why an answer is invalid; undefined if it is valid
  */
 export function writtenOrder(
@@ -75,8 +77,8 @@ export function writtenOrder(
 
 /**
  * For each written candidate: the probability that it is the first choice, from the probability of each choice among
- * the remaining ones. If it would rise, neighbours share their mean. An item spelled with non-canonical tokens (free
- * decoding) has no probability, nor have later ones: 0.
+ * the remaining ones. Where the sequence would rise, neighbours share their mean. An item spelled with non-canonical
+ * tokens (free decoding) has no probability, nor have later ones: 0.
  */
 function firstChoiceChances(
   q: PreparedRequest,
@@ -84,7 +86,7 @@ function firstChoiceChances(
   { tokens, logprobs }: Completion,
   opens: number,
 ): number[] {
-  let left = 1; // probability that none of those before is the first choice
+  let left = 1; // probability that none of the earlier ones is the first choice
   let from = opens;
   const chances = order.map((j) => {
     const sequence = q.sequences[j] as TokenIds;

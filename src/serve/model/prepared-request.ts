@@ -1,6 +1,6 @@
 /**
- * A request prepared for the model in the way the run was trained and evaluated (policy/ask.ts), with the run's prompts
- * and prior. Candidates with the same semantic ID are one item to the model. Answers are parsed in order.ts.
+ * A request prepared for the model as in training and evaluation (policy/ask.ts), with the run's prompts and prior.
+ * Candidates with the same semantic ID are one item to the model. Answers are parsed in order.ts.
  */
 import { sha256 } from "../../core/hash.ts";
 import { type AskOptions, type Choices, directPrompt, maxResponseTokens, rerankPrompt } from "../../policy/ask.ts";
@@ -52,7 +52,7 @@ export class RequestPreparer {
     this.chat = chat;
   }
 
-  /** How the run's own items are asked about. */
+  /** Prompts and tokens for the run's own items. */
   get options(): AskOptions {
     this.general ??= this.optionsFor((row) => this.run.catalogue.codesAt(row));
     return this.general;
@@ -66,8 +66,8 @@ export class RequestPreparer {
   }
 
   /**
-   * @param scores of the caller's ranker, per candidate; undefined = it gave none
-   * @param facts what evidence needs besides, aligned with the candidates found
+   * @param scores of the caller's ranker, per candidate; undefined if not given
+   * @param facts what else evidence needs, aligned with the candidates found
    * @param listed what the order of candidates without scores means
    */
   prepare(
@@ -148,7 +148,7 @@ export class RequestPreparer {
           weighed,
           pick(positions, head),
           pick(positions, tail),
-          writes ? topN : 0, // what is written ends after so many
+          writes ? topN : 0, // the written order ends after topN
         ]),
       ),
     };
@@ -159,9 +159,9 @@ export class RequestPreparer {
   }
 
   /**
-   * Candidates of a request whose prompt and answer fit so many positions, with a full history and the longest titles
-   * there may be.
-   * @param positions of the model; 0 = any number
+   * How many candidates fit the model's positions with prompt and answer, for a full history and the longest titles
+   * possible.
+   * @param positions of the model; 0 = unlimited
    */
   mostCandidates(mode: ServeMode, positions: number): number {
     const writes = mode === "think" ? mode : this.run.systems.direct?.writes;
@@ -187,7 +187,7 @@ export class RequestPreparer {
     return this.options.encoder;
   }
 
-  /** The run's own items are spelled as always; others as this request found them. */
+  /** Spells the run's own items as usual, others by the codes found for this request. */
   private optionsAbout(byRow: ReadonlyMap<number, Found>): AskOptions {
     const numKnown = this.run.items.length;
     for (const row of byRow.keys()) if (row >= numKnown) return this.optionsFor((r) => byRow.get(r)?.codes ?? []);

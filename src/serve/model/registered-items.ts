@@ -1,10 +1,11 @@
 /**
- * Items that callers have registered beforehand: a text for an id that the run does not know, encoded once. They belong to
- * the service, not to a run: a file next to the runs keeps them, and another run with other semantic IDs encodes the texts
- * again. Appended to alone, so that several processes can share it; each reads what the others have added.
+ * Items that callers have registered beforehand: a text for an id that the run does not know, encoded once. They belong
+ * to the service, not to a run: they are stored in a file next to the runs, and a run with other semantic IDs encodes
+ * the texts again. The file is append-only, which lets several processes share it; each reads what the others have
+ * added.
  *
- *   {"item": {"id": ..., "text": ...}}                     a registration; the latest of an id counts
- *   {"text": ..., "lineage": ..., "codes": [...]}          the semantic ID of a text by one tokenizer
+ *   {"item": {"id": ..., "text": ...}}                     a registration; the latest one of an id counts
+ *   {"text": ..., "lineage": ..., "codes": [...]}          the semantic ID of a text from one item tokenizer
  *
  * The version is the number of registrations.
  */
@@ -28,10 +29,10 @@ export class RegisteredItems {
   private numRegistered = 0;
 
   /**
-   * @param path of the file; made with the first registration
+   * @param path of the file; created by the first registration
    * @param lineage of the tokenizer whose codes count
-   * @param onCodes told of codes found in the file
-   * @throws EnvironmentError if the file cannot be read or is not one of these
+   * @param onCodes receives codes found in the file
+   * @throws EnvironmentError if the file cannot be read or is not such a file
    */
   constructor(path: string, lineage: string, onCodes: (text: string, codes: Codes) => void) {
     this.path = path;
@@ -48,7 +49,7 @@ export class RegisteredItems {
     return this.texts.size;
   }
 
-  /** As far as the file was read. */
+  /** Offset up to which the file was read. */
   find(id: string): string | undefined {
     return this.texts.get(id);
   }
@@ -58,7 +59,7 @@ export class RegisteredItems {
     return [...new Set(this.texts.values())];
   }
 
-  /** Writes down items that are new or have another text. @returns how many @throws EnvironmentError */
+  /** Stores items that are new or have a changed text. @returns how many @throws EnvironmentError */
   add(items: readonly { readonly id: string; readonly text: string }[]): number {
     this.refresh();
     const changed = items.filter(({ id, text }) => this.texts.get(id) !== text);
@@ -66,7 +67,7 @@ export class RegisteredItems {
     return changed.length;
   }
 
-  /** Writes down what a text was encoded as. @throws EnvironmentError */
+  /** Stores the codes of texts. @throws EnvironmentError */
   addCodes(found: readonly { readonly text: string; readonly codes: Codes }[]): void {
     this.append(found.map(({ text, codes }) => ({ text, lineage: this.lineage, codes: [...codes] })));
   }
@@ -78,13 +79,13 @@ export class RegisteredItems {
     } catch (cause) {
       throw new EnvironmentError(`${this.path} cannot be written: ${cause instanceof Error ? cause.message : cause}`, {
         cause,
-        advice: "It keeps registered items; make it writable, or name another file with serve.items.",
+        advice: "It stores registered items; make it writable, or name another file with serve.items.",
       });
     }
     this.refresh();
   }
 
-  /** Reads what was appended since. A last line without its end is read when it is whole. @throws EnvironmentError */
+  /** Reads what was appended since. An incomplete last line is read once it is complete. @throws EnvironmentError */
   refresh(): void {
     let file: number;
     try {
@@ -112,7 +113,7 @@ export class RegisteredItems {
     try {
       parsed = line.parse(JSON.parse(entry));
     } catch (cause) {
-      throw new EnvironmentError(`${this.path} holds a line that is no registered item: ${entry.slice(0, 80)}`, {
+      throw new EnvironmentError(`${this.path} contains a line that is not a registered item: ${entry.slice(0, 80)}`, {
         cause,
         advice: "Remove that line; only gr2 serve writes to this file.",
       });

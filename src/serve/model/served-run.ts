@@ -38,13 +38,13 @@ export interface ServedSystem {
   /** Folder of its weights; undefined: no language model, or one with weight 0, so the prior is the whole score. */
   readonly weights: string | undefined;
   readonly prior: Prior;
-  /** What it gained on test; undefined where the evaluation did not compare it. */
+  /** Its gain on test; undefined if the evaluation did not compare it. */
   readonly lift?: Lift;
-  /** It answers mode direct with an order that its language model writes at once; absent: by likelihood. */
+  /** Mode direct answers with an order that the language model writes without reasoning; absent: by likelihood. */
   readonly writes?: "answer";
 }
 
-/** Its prior uses evidence, or evidence selects the candidates that its language model sees. */
+/** Whether its prior uses evidence, or evidence selects the candidates that its language model sees. */
 export const usesEvidence = ({ prompts }: Config, { prior, weights }: ServedSystem): boolean =>
   prior.evidence !== 0 || (prompts.candidates > 0 && weights !== undefined);
 
@@ -78,7 +78,7 @@ export interface ServedRun {
   readonly findUser: FindUser;
 }
 
-/** How a run is served, known before it is read. Throws RunError or ConfigError. */
+/** A run's serving settings, known before the run is read. Throws RunError or ConfigError. */
 export function readServeSettings(root: string, name: string, overrides: readonly string[]): Config {
   checkOverrides(overrides);
   return loadConfig(viewFolder(root, name).file("config.resolved.yaml"), overrides);
@@ -104,7 +104,7 @@ export async function openServedRun(root: string, name: string, overrides: reado
   const results = readJson<Results>(join(stageDir("evaluate"), "results.json"));
   if (!results.recommendation)
     throw new RunError(`run ${folder.name} was evaluated by an earlier version, which made no recommendation`, {
-      advice: `Evaluate it again with its recipe: gr2 pipeline --run ${folder.name} --from evaluate.`,
+      advice: `Rerun its evaluation with its recipe: gr2 pipeline --run ${folder.name} --from evaluate.`,
     });
   const names = chooseSystems(config.serve.system, results);
   const priors = readJson<Priors>(join(stageDir("calibrate"), "prior.json"));
@@ -162,7 +162,7 @@ function checkOverrides(overrides: readonly string[]): void {
   for (const o of overrides)
     if (!/^\s*(serve|runtime)\./.test(o))
       throw new ConfigError(`--set ${o}: a run is served with its own settings`, {
-        advice: "Only serve.* and runtime.* may be set here.",
+        advice: "Only serve.* and runtime.* can be set here.",
       });
 }
 
@@ -218,7 +218,7 @@ function chooseSystems(asked: string, { selected }: Results): { think?: string; 
   }
   const system = findSystem(asked);
   if (!system?.servable)
-    throw new ConfigError(`serve.system = ${asked}: this run has no such system to serve`, {
+    throw new ConfigError(`serve.system = ${asked}: this run has no such system that can be served`, {
       advice: `Choose auto or one of ${systems
         .filter((s) => s.servable)
         .map((s) => s.name)

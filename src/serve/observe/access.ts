@@ -1,4 +1,4 @@
-/** The lines of the access log. They contain nothing a caller wrote: no texts, no item ids, no unknown paths. */
+/** The lines of the access log. They contain nothing that a caller wrote: no texts, item ids or unknown paths. */
 import { randomUUID } from "node:crypto";
 import type { RerankAnswer, ServeMode } from "../request/types.ts";
 import type { RequestTrace } from "./trace.ts";
@@ -6,29 +6,31 @@ import type { RequestTrace } from "./trace.ts";
 interface Access {
   /** When it was finished, ISO 8601. */
   readonly time: string;
-  /** error: a bug; warn: refused, or the caller's own order came back. */
+  /** error: a bug; warn: refused, or the caller's own order was returned. */
   readonly level: "info" | "warn" | "error";
-  /** Address it came from. */
+  /** The caller's address. */
   readonly peer: string;
-  /** Of the caller's `traceparent`, if it sent one or traces are recorded; the span is the service's own. */
+  /** From the caller's `traceparent`, if sent, or if traces are recorded; the span is the service's own. */
   readonly traceId?: string;
   readonly spanId?: string;
-  /** Milliseconds: from bytes to a request; unknown texts and the prompt; waiting for a worker; in the worker. */
+  /**
+   * Milliseconds for parsing the request, for unknown texts and the prompt, waiting for a worker, and in the worker.
+   */
   readonly stages?: Readonly<Record<"parse" | "encode" | "queue" | "model", number>>;
-  /** The caller's own, if harmless, so that both logs can be correlated. */
+  /** The caller's own, if harmless: both logs can then be correlated. */
   readonly requestId: string;
   readonly route: string;
-  /** Of the token or certificate; "" before the caller is known. */
+  /** Name of the token or certificate; "" before the caller is known. */
   readonly client: string;
   readonly ms: number;
   readonly numHistory: number;
   readonly numCandidates: number;
-  /** How it was to be answered; absent before that is known. */
+  /** The requested mode; absent before it is known. */
   readonly mode?: ServeMode;
   readonly fallback?: string;
   /** The error code. */
   readonly problem?: string;
-  /** For a bug: its kind and place in the code. */
+  /** For a bug: its kind and location in the code. */
   readonly trace?: string;
 }
 
@@ -44,9 +46,9 @@ export interface HttpAccess extends Access {
 
 export interface GrpcAccess extends Access {
   readonly transport: "grpc";
-  /** The status by its name. */
+  /** The name of the status. */
   readonly status: string;
-  /** Of a batch; else 1. */
+  /** Requests in a batch; else 1. */
   readonly numRequests: number;
 }
 
@@ -54,13 +56,13 @@ export type AccessRecord = HttpAccess | GrpcAccess;
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
-/** What a record says before anything is known of its request. */
+/** The fields of a record before anything is known about its request. */
 export const beginRecord = (peer: string | undefined, trace: RequestTrace | undefined) => ({
   ...{ time: "", level: "info" as const, peer: peer ?? "", client: "", ms: 0, numHistory: 0, numCandidates: 0 },
   ...(trace ? { traceId: trace.context.traceId, spanId: trace.context.spanId } : {}),
 });
 
-/** Fills in what a finished request's record says, and ends its trace. @param parseMs from bytes to a request */
+/** Completes the record of a finished request and ends its trace. @param parseMs time to parse the request */
 export function finishRecord(
   record: Mutable<AccessRecord>,
   { ms, parseMs, answer }: { readonly ms: number; readonly parseMs: number; readonly answer: RerankAnswer | undefined },
@@ -94,11 +96,11 @@ export function finishRecord(
 
 const rounded = (ms: number): number => Math.round(ms * 10) / 10;
 
-/** @param given "x-request-id", as it came */
+/** @param given "x-request-id", as received */
 export const readRequestId = (given: unknown): string =>
   typeof given === "string" && /^[A-Za-z0-9._-]{1,64}$/.test(given) ? given : randomUUID();
 
-/** A bug's kind and place in the code, without its message. */
+/** A bug's kind and location in the code, without its message. */
 export function stackTrace(error: unknown): string {
   const frames = error instanceof Error ? (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line)) : [];
   return [error instanceof Error ? error.name : typeof error, ...frames.slice(0, 6).map((f) => f.trim())].join(" | ");

@@ -1,6 +1,6 @@
 /**
- * What the service counts, for both transports, in Prometheus' text format 0.0.4 or as OpenMetrics 1.0. Owns names, labels and
- * the format; labels only ever take values from short fixed lists, so that no caller can make the page grow.
+ * The service's metrics, for both transports, in Prometheus' text format 0.0.4 or as OpenMetrics 1.0. Owns names,
+ * labels and the format; labels take values only from short fixed lists: no caller can make the page grow.
  */
 import { readdirSync } from "node:fs";
 import { monitorEventLoopDelay } from "node:perf_hooks";
@@ -15,6 +15,49 @@ interface Histogram {
   count: number;
 }
 
+type Series<T> = Readonly<Record<string, Readonly<Record<string, T>>>>;
+
+/** The metrics of one process: by name, by labels as the page writes them. */
+export interface MetricsSnapshot {
+  readonly counters: Series<number>;
+  readonly histograms: Series<Histogram>;
+  readonly gauges: Series<number>;
+}
+
+/** What of several processes is not the sum. */
+const combined: Readonly<Record<string, (a: number, b: number) => number>> = {
+  gr2_ready: Math.min,
+  gr2_model_info: Math.max,
+  process_start_time_seconds: Math.min,
+  nodejs_eventloop_delay_p99_seconds: Math.max,
+};
+
+const sum = (a: number, b: number): number => a + b;
+
+function addSnapshots(a: MetricsSnapshot, b: MetricsSnapshot): MetricsSnapshot {
+  const merge = <T>(x: Series<T>, y: Series<T>, add: (name: string) => (a: T, b: T) => T): Series<T> => {
+    const out: Record<string, Record<string, T>> = {};
+    for (const [name, series] of [...Object.entries(x), ...Object.entries(y)])
+      for (const [labels, value] of Object.entries(series)) {
+        out[name] ??= {};
+        const of = out[name];
+        const before = of[labels];
+        of[labels] = before === undefined ? value : add(name)(before, value);
+      }
+    return out;
+  };
+  const addHistograms = (h: Histogram, i: Histogram): Histogram => ({
+    counts: h.counts.map((n, k) => n + (i.counts[k] ?? 0)),
+    sum: h.sum + i.sum,
+    count: h.count + i.count,
+  });
+  return {
+    counters: merge(a.counters, b.counters, () => sum),
+    histograms: merge(a.histograms, b.histograms, () => addHistograms),
+    gauges: merge(a.gauges, b.gauges, (name) => combined[name] ?? sum),
+  };
+}
+
 /** One finished call. */
 export interface Observation {
   readonly transport: "http" | "grpc";
@@ -25,18 +68,18 @@ export interface Observation {
   readonly seconds: number;
   readonly mode?: ServeMode;
   readonly answer?: RerankAnswer;
-  /** Why there is no answer, as a code. */
+  /** Code of the reason why there is no answer. */
   readonly problem?: string;
 }
 
-/** The formats of the page; OpenMetrics where a scraper asks for it. */
+/** The formats of the page; OpenMetrics if a scraper asks for it. */
 export const metricsTypes = {
   prometheus: "text/plain; version=0.0.4; charset=utf-8",
   openMetrics: "application/openmetrics-text; version=1.0.0; charset=utf-8",
 } as const;
 export type MetricsFormat = keyof typeof metricsTypes;
 
-/** @param accept the header, as it came */
+/** @param accept the header, as received */
 export const chooseFormat = (accept: string | undefined): MetricsFormat =>
   accept?.includes("application/openmetrics-text") ? "openMetrics" : "prometheus";
 
@@ -61,28 +104,42 @@ export class Metrics {
     for (const kind of ["prompt", "generated"] as const) this.add("gr2_tokens_total", { kind }, answer.tokens[kind]);
   }
 
-  /** Of a batch that a worker has answered. */
+  /** Records a batch that a worker has answered. */
   prompts(tokens: PromptTokens): void {
     for (const how of ["computed", "reused"] as const) this.add("gr2_prompt_tokens_total", { how }, tokens[how]);
   }
 
-  /** The whole page. */
-  render(reranker: Reranker, format: MetricsFormat = "prometheus"): string {
+  /** What there is to say now, for a page that may speak of several processes. */
+  snapshot(reranker: Reranker): MetricsSnapshot {
+    const plain = <T>(all: ReadonlyMap<string, ReadonlyMap<string, T>>) =>
+      Object.fromEntries([...all].map(([name, series]) => [name, Object.fromEntries(series)]));
+    const gauges: Record<string, Record<string, number>> = {};
+    for (const [name, value, labels = {}] of this.gauges(reranker)) gauges[name] = { [braces(labels)]: value };
+    return { counters: plain(this.counters), histograms: plain(this.histograms), gauges };
+  }
+
+  /** The whole page. @param others of the service's other processes */
+  render(reranker: Reranker, format: MetricsFormat = "prometheus", others: readonly MetricsSnapshot[] = []): string {
+    const { counters, histograms, gauges } = others.reduce(addSnapshots, this.snapshot(reranker));
+    const lineFor =
+      (name: string) =>
+      ([labels, value]: [string, number]): string =>
+        `${name}${labels} ${value}`;
     const families: readonly Family[] = [
-      ...[...this.counters].map(([name, series]): Family => {
-        return { name, type: "counter", lines: [...series].map(([labels, value]) => `${name}${labels} ${value}`) };
+      ...Object.entries(counters).map(([name, series]): Family => {
+        return { name, type: "counter", lines: Object.entries(series).map(lineFor(name)) };
       }),
-      ...[...this.histograms].map(([name, series]): Family => {
-        const lines = [...series].flatMap(([labels, histogram]) => histogramLines(name, labels, histogram));
+      ...Object.entries(histograms).map(([name, series]): Family => {
+        const lines = Object.entries(series).flatMap(([labels, histogram]) => histogramLines(name, labels, histogram));
         return { name, type: "histogram", lines };
       }),
-      ...this.gauges(reranker).map(([name, value, labels = {}]): Family => {
+      ...Object.entries(gauges).map(([name, series]): Family => {
         const type = name.endsWith("_total") ? "counter" : "gauge";
-        return { name, type, lines: [`${name}${braces(labels)} ${value}`] };
+        return { name, type, lines: Object.entries(series).map(lineFor(name)) };
       }),
     ];
     const lines = families.flatMap(({ name, type, lines }) => {
-      // OpenMetrics names a counter without the ending of its samples.
+      // OpenMetrics names a counter without the suffix of its samples.
       const named = format === "openMetrics" && type === "counter" ? name.replace(/_total$/, "") : name;
       return [`# HELP ${named} ${help[name] ?? name}`, `# TYPE ${named} ${type}`, ...lines];
     });
@@ -149,8 +206,8 @@ const help: Readonly<Record<string, string>> = {
   gr2_requests_total: "Finished calls.",
   gr2_request_seconds: "From arrival to the last byte of the answer.",
   gr2_refusals_total: "Calls without an answer, by reason: rate_limited and overloaded are the 429.",
-  gr2_answers_total: "Rankings given; fallback says why the caller's own order came back.",
-  gr2_answer_cache_total: "Answers of the model: from the cache of equal requests, or computed.",
+  gr2_answers_total: "Rankings returned; fallback says why it is the caller's own order.",
+  gr2_answer_cache_total: "Model answers: from the cache of equal requests, or computed.",
   gr2_stage_seconds: "Where an answer's time went.",
   gr2_tokens_total: "Tokens read and written.",
   gr2_prompt_tokens_total: "Prompt tokens in workers: computed, or reused from the prefix cache.",
@@ -164,9 +221,9 @@ const help: Readonly<Record<string, string>> = {
   process_resident_memory_bytes: "Memory of the service, without its workers.",
   process_start_time_seconds: "When the service started, since 1970.",
   process_open_fds: "Open files and sockets.",
-  nodejs_heap_used_bytes: "Used of the JavaScript heap.",
+  nodejs_heap_used_bytes: "Used part of the JavaScript heap.",
   nodejs_external_memory_bytes: "Memory of objects outside the heap.",
-  nodejs_eventloop_delay_p99_seconds: "How late the event loop is, since the start.",
+  nodejs_eventloop_delay_p99_seconds: "99th percentile of the event loop's delay since the start.",
 };
 
 function histogramLines(name: string, labels: string, { counts, sum, count }: Histogram): string[] {
@@ -179,7 +236,7 @@ function histogramLines(name: string, labels: string, { counts, sum, count }: Hi
   ];
 }
 
-/** OpenMetrics writes 1 as 1.0 here. */
+/** OpenMetrics writes bucket bound 1 as 1.0. */
 const floatText = (x: number): string => (Number.isInteger(x) ? `${x}.0` : String(x));
 
 const braces = (labels: Labels): string => {
@@ -189,7 +246,7 @@ const braces = (labels: Labels): string => {
 
 const escaped = (value: string): string => value.replace(/\\/g, "\\\\").replace(/"/g, '\\"').replace(/\n/g, "\\n");
 
-/** Undefined where the system has no /proc. */
+/** Undefined on systems without /proc. */
 function countOpenFiles(): number | undefined {
   try {
     return readdirSync("/proc/self/fd").length;

@@ -1,16 +1,17 @@
 /**
- * Spans of requests to an OpenTelemetry collector over OTLP/HTTP: a server span each, with a child per stage. Its packages
- * are imported only where this is switched on. A collector that cannot be reached loses spans, not requests.
+ * Sends spans of requests to an OpenTelemetry collector over OTLP/HTTP: a server span per request, with a child per
+ * stage. Its packages are imported only if tracing is on. If the collector is unreachable, spans are lost, not
+ * requests.
  */
 import type { Span } from "@opentelemetry/api";
 import { readTraceparent, type TraceContext, type Tracing } from "./trace.ts";
 
-/** What the end of the service may wait for a collector. */
+/** How long a shutdown may wait for the collector. */
 const exportTimeoutMs = 2_000;
 
 /**
- * @param endpoint base URL of the collector, such as http://127.0.0.1:4318; empty: what the environment says
- *   (OTEL_EXPORTER_OTLP_ENDPOINT and its like)
+ * @param endpoint base URL of the collector, such as http://127.0.0.1:4318; empty: taken from the environment
+ *   (OTEL_EXPORTER_OTLP_ENDPOINT and similar)
  * @param version of the software
  */
 export async function openOtlp(endpoint: string, version: string): Promise<Tracing> {

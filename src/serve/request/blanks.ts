@@ -1,6 +1,6 @@
 /**
- * Candidates with a blank text and no item id: real catalogues have some, and one must not fail a request with a
- * hundred. The model does not see them; they come last, in the caller's order, with a score of 0.
+ * Candidates with a blank text and no item id: real catalogues have some, and one must not fail a whole request. The
+ * model does not see them; they come last, in the caller's order, with a score of 0.
  */
 import type { ItemReference, RerankRequest } from "./types.ts";
 

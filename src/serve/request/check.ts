@@ -72,7 +72,7 @@ export function checkRequest(
     throw new Refusal("too_large", `deadline_ms may be at most ${limits.maxDeadlineMs}.`);
 }
 
-/** Throws Refusal at the first rule that items to register break. */
+/** Throws Refusal at the first rule that the items to register break. */
 export function checkItems(
   items: readonly ItemReference[],
   { maxItems, maxTextBytes }: Pick<ServedModel["limits"], "maxItems" | "maxTextBytes">,
@@ -82,7 +82,7 @@ export function checkItems(
   items.forEach((item, i) => {
     checkItem(item, `items[${i}]`, maxTextBytes);
     if (item.text === undefined || isBlank({ text: item.text }))
-      throw new Refusal("invalid", `items[${i}].text is missing or blank: an item is known by it.`);
+      throw new Refusal("invalid", `items[${i}].text is missing or blank: items are encoded from their text.`);
   });
 }
 

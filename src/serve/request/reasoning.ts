@@ -4,14 +4,14 @@ import { type Codes, findSids, type SidShape } from "../../sid/semantic-id.ts";
 export interface ReasoningParts {
   readonly shape: SidShape;
   readonly decode: (ids: readonly number[]) => string;
-  /** The text that ends the reasoning; never shown, not even in part. */
+  /** The text that ends the reasoning; never shown, not even partly. */
   readonly trigger: readonly number[];
   readonly getTitle: (codes: Codes) => string | undefined;
   /** Whether this beginning of reasoning may be shown; unsound reasoning makes the answer invalid. */
   readonly isSound: (tokens: readonly number[]) => boolean;
 }
 
-/** All of it. */
+/** The whole reasoning so far. */
 export function reasoningText(tokens: readonly number[], parts: ReasoningParts): string {
   return named(parts.decode(tokens), parts).trim();
 }
@@ -27,7 +27,8 @@ export class ReasoningStream {
   }
 
   /**
-   * @param index position of the token in the response; a repeated one is ignored. @returns the next piece, often ""
+   * @param index position of the token in the response; a repeated position is ignored. @returns the next piece, often
+   * ""
    */
   push(index: number, token: number): string {
     if (this.closed || index !== this.tokens.length) return "";

@@ -12,7 +12,7 @@ import type { Mode } from "../../prompts/rerank.ts";
 export interface ItemReference {
   /** The data set's own id of an item the model was trained on. */
   readonly itemId?: string;
-  /** Title, or title and more; untrusted. Unknown items get a semantic ID from it, for this request only. */
+  /** Title, or title and description; untrusted. Unknown items get a semantic ID from it, for this request only. */
   readonly text?: string;
 }
 
@@ -20,8 +20,8 @@ export interface CandidateReference extends ItemReference {
   /** The caller's id, returned unchanged; unique within a request. */
   readonly id: string;
   /**
-   * The caller's ranker's score, larger is better; all candidates have one or none has. With scores the listed order
-   * does not matter; without, it counts as candidateOrder says.
+   * The caller's ranker's score, larger is better; all candidates have one or none has. With scores, the listed
+   * order does not matter; without, candidateOrder says what it means.
    */
   readonly score?: number;
 }
@@ -49,7 +49,7 @@ export interface RerankRequest {
   readonly candidateOrder?: CandidateOrder;
 }
 
-/** ranked: the caller's ranker made it, best first; arbitrary: ignored. */
+/** ranked: from the caller's ranker, best first; arbitrary: ignored. */
 export type CandidateOrder = "ranked" | "arbitrary";
 
 /** Response if the model gives no answer: the caller's own order, flagged, or a refusal. */
@@ -62,8 +62,8 @@ export interface RankedCandidate {
   readonly position: number;
   readonly id: string;
   /**
-   * Larger is better; comparable within one answer. The probability of being the first choice; in a fallback 1 - rank /
-   * candidates.
+   * Larger is better; comparable within one answer. The probability of being the first choice; in a fallback,
+   * 1 - rank / candidates.
    */
   readonly score: number;
 }
@@ -71,7 +71,7 @@ export interface RankedCandidate {
 export interface RerankAnswer {
   /** Best first; every candidate once, cut to topN. */
   readonly ranking: readonly RankedCandidate[];
-  /** Mode think; "" otherwise. */
+  /** In mode think; "" otherwise. */
   readonly reasoning: string;
   readonly fallback?: FallbackReason;
   /** Milliseconds. */
@@ -79,11 +79,11 @@ export interface RerankAnswer {
   readonly tokens: { readonly prompt: number; readonly generated: number };
   /** Identifies the run, its config and its weights: equal versions give equal answers. */
   readonly modelVersion: string;
-  /** An equal request was answered before, and this is its answer. */
+  /** Whether this is the cached answer of an equal request. */
   readonly cached?: boolean;
 }
 
-/** Prompt tokens that a worker computed, and those it reused from its prefix cache. */
+/** Prompt tokens that a worker computed, and those reused from its prefix cache. */
 export interface PromptTokens {
   readonly computed: number;
   readonly reused: number;
@@ -94,7 +94,7 @@ export type RerankEvent =
   | { readonly kind: "reasoning"; readonly text: string }
   | { readonly kind: "answer"; readonly answer: RerankAnswer };
 
-/** A metric of a system minus that of the order that came in: on slates that hold the true item, with its 95% interval. */
+/** A system's metric minus that of the input order, on slates that contain the true item, with its 95 % interval. */
 export interface Lift {
   readonly metric: string;
   readonly delta: number;
@@ -114,7 +114,7 @@ export interface ServedModel {
    * same one in first position. Evidence may use positions in addition.
    */
   readonly positionOdds: Readonly<Partial<Record<ServeMode, readonly number[]>>>;
-  /** By mode: what the system that answers gained on the run's test slates; left out where nothing was measured. */
+  /** By mode: what the system that answers gained on the run's test slates; left out if not measured. */
   readonly lifts: Readonly<Partial<Record<ServeMode, Lift>>>;
   /** Hex digests. */
   readonly hashes: {
@@ -127,13 +127,13 @@ export interface ServedModel {
   readonly modes: readonly ServeMode[];
   readonly limits: {
     readonly maxCandidates: number;
-    /** In mode think, where prompt and answer must fit into the model's positions; at most maxCandidates. */
+    /** For mode think, in which prompt and answer must fit the model's positions; at most maxCandidates. */
     readonly maxThinkCandidates: number;
     readonly maxHistory: number;
     readonly maxTextBytes: number;
     readonly maxRequestBytes: number;
     readonly maxBatch: number;
-    /** Items of one registration. */
+    /** Items per registration. */
     readonly maxItems: number;
     readonly maxDeadlineMs: number;
   };
@@ -154,7 +154,7 @@ export type RefusalCode =
 export class Refusal extends Error {
   readonly code: RefusalCode;
   readonly retryAfterMs: number | undefined;
-  /** Set where the caller chose a refusal over its own order. */
+  /** Set if the caller chose a refusal over its own order. */
   readonly fallback: FallbackReason | undefined;
   constructor(code: RefusalCode, message: string, options: { retryAfterMs?: number; fallback?: FallbackReason } = {}) {
     super(message);
@@ -165,19 +165,19 @@ export class Refusal extends Error {
   }
 }
 
-/** Who asks: clients are served in turn. */
+/** The client: clients are served in turn. */
 export interface Caller {
-  /** Of the token or certificate, else the address it calls from. */
+  /** Name of the token or certificate, else the calling address. */
   readonly name: string;
-  /** Counts work beyond the request itself against the client's rate, as so many requests. */
+  /** Charges extra work to the client's rate, as a number of requests. */
   charge(requests: number): void;
 }
 
-/** What became of items to register. */
+/** The result of a registration. */
 export interface RegisteredCount {
   /** Registrations so far. */
   readonly version: number;
-  /** New, or with another text than before. */
+  /** New, or with a changed text. */
   readonly registered: number;
   /** Registered before, or without an id. */
   readonly unchanged: number;
@@ -188,7 +188,7 @@ export interface RegisteredCount {
 export interface CallOptions {
   /** Aborted when nobody waits for the answer any more. */
   readonly signal?: AbortSignal;
-  /** Left out: one client like any other. */
+  /** Default: an anonymous client like any other. */
   readonly caller?: Caller;
   /** W3C trace context, sent to the worker with the call. */
   readonly traceparent?: string;
@@ -202,9 +202,9 @@ export interface Reranker {
   shed(): void;
   rerank(request: RerankRequest, options?: CallOptions): Promise<RerankAnswer>;
   stream(request: RerankRequest, options?: CallOptions): AsyncIterable<RerankEvent>;
-  /** Gives items that the model does not know an id and a semantic ID for later requests. Throws Refusal. */
+  /** Registers items that the model does not know: id and semantic ID for later requests. Throws Refusal. */
   register(items: readonly ItemReference[], options?: CallOptions): Promise<RegisteredCount>;
-  /** Of the registered items: their number of registrations. */
+  /** Version of the registered items: the number of registrations. */
   itemsVersion(): number;
   /** Undefined while nothing is loaded. */
   model(): ServedModel | undefined;

@@ -9,8 +9,8 @@ export class RateLimiter {
   private readonly buckets = new Map<string, Bucket>();
 
   /**
-   * Takes requests of a client from its bucket. Several at once (a batch) go together and leave a debt.
-   * @returns 0 if they may go on, else the milliseconds after which they may.
+   * Takes requests of a client from its bucket. A batch is admitted as a whole and may leave a debt.
+   * @returns 0 if they are admitted, else the milliseconds after which they would be.
    */
   take(client: string, numRequests: number, perSecond: number, burst: number, nowMs: number): number {
     if (perSecond <= 0) return 0;
@@ -20,7 +20,7 @@ export class RateLimiter {
     return allowed ? 0 : Math.ceil(((1 - tokens) / perSecond) * 1000);
   }
 
-  /** Takes for what is done already: a debt that later requests wait for. */
+  /** Charges work already done: a debt that later requests wait for. */
   charge(client: string, numRequests: number, perSecond: number, burst: number, nowMs: number): void {
     if (perSecond <= 0) return;
     this.buckets.set(client, { tokens: this.fill(client, perSecond, burst, nowMs) - numRequests, atMs: nowMs });

@@ -1,6 +1,6 @@
 /**
- * Decides who may call, and how often. Knows no protocol: HTTP passes its Authorization header, gRPC the metadata of
- * that name, both the name in the client's certificate.
+ * Decides who may call, and how often. Independent of protocols: HTTP passes its Authorization header, gRPC the
+ * metadata of that name, and both the name in the client's certificate.
  */
 import type { SecuritySettings } from "../../config/schema/serve-http.ts";
 import { ConfigError } from "../../core/errors.ts";
@@ -11,7 +11,7 @@ import { findToken, readTokens, type StoredToken } from "./tokens.ts";
 
 /** An admitted caller. */
 export interface Principal {
-  /** Of the token or the certificate; "open" without authentication. Safe to log. */
+  /** Name of the token or certificate; "open" without authentication. Safe to log. */
   readonly name: string;
   /** 0 = no limit. */
   readonly requestsPerSecond: number;
@@ -23,8 +23,8 @@ export interface Security {
   readonly openMetrics: boolean;
   tls(): TlsMaterial | undefined;
   /**
-   * @param authorization "Bearer TOKEN", as it came.
-   * @param certificateName Name in the client's certificate, which TLS has verified already.
+   * @param authorization "Bearer TOKEN", as received.
+   * @param certificateName Name in the client's certificate, already verified by TLS.
    * @throws Refusal "unauthenticated", which does not say what was wrong with the token.
    */
   authenticate(authorization: string | undefined, certificateName?: string): Principal;
@@ -33,9 +33,11 @@ export interface Security {
    * @throws Refusal "rate_limited" with the time to wait.
    */
   admit(principal: Principal, numRequests?: number): void;
-  /** @param address it calls from: tells callers apart where nobody is asked who they are */
+  /** @param address of the caller: distinguishes callers without authentication */
   caller(principal: Principal, address: string | undefined): Caller;
-  /** Reads tokens and certificates again, each apart: a bad file keeps what it held before, and throws in the end. */
+  /**
+   * Rereads tokens and certificates independently: a bad file leaves the old values in use, and this throws at the end.
+   */
   reload(): void;
 }
 
@@ -94,13 +96,14 @@ export const isLoopback = (host: string): boolean =>
 /** Throws ConfigError if listening on this address would admit anyone, unless the settings allow it. */
 export function assertMayListen(host: string, settings: SecuritySettings): void {
   if (isLoopback(host) || settings.tokens !== "" || settings.tls.clientCa !== "" || settings.allowOpen) return;
-  throw new ConfigError(`Listening on ${host} would let anyone call who can reach this machine.`, {
+  throw new ConfigError(`Listening on ${host} would let anyone who can reach this machine call.`, {
     advice:
-      "Give security.tokens (gr2 serve token new NAME) or security.tls.clientCa, listen on 127.0.0.1, or set security.allowOpen=true.",
+      "Set security.tokens (gr2 serve token new NAME) or security.tls.clientCa, " +
+      "listen on 127.0.0.1, or set security.allowOpen=true.",
   });
 }
 
-/** What an operator should know about these settings; one sentence each. */
+/** Warnings about these settings for the operator; one sentence each. */
 export function listWarnings(host: string, settings: SecuritySettings): string[] {
   if (isLoopback(host)) return [];
   const warnings: string[] = [];

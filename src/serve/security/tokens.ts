@@ -1,9 +1,9 @@
 /**
  * Bearer tokens: 256 random bits, shown once, stored as their SHA-256. A slow hash protects passwords; for 256 random
- * bits it adds nothing and would cost time on every request.
+ * bits it adds nothing and would slow down every request.
  *
  * A token file has one line per token, `NAME:sha256:HEX` or `NAME:sha256:HEX:REQUESTS_PER_SECOND`; `#` begins a
- * comment. Two lines of one name are two tokens of one client: that is how a token is replaced.
+ * comment. Two lines with the same name are two tokens of one client, which allows replacing a token.
  */
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -13,7 +13,7 @@ export interface StoredToken {
   readonly name: string;
   /** 32 bytes. */
   readonly digest: Buffer;
-  /** Undefined: the service's own limit; 0: no limit. */
+  /** Undefined: the service's limit; 0: no limit. */
   readonly requestsPerSecond: number | undefined;
 }
 
@@ -26,7 +26,7 @@ const digestToken = (token: string): Buffer => createHash("sha256").update(token
 /** A new token and the line to store. The token cannot be recovered later. */
 export function newToken(name: string, requestsPerSecond?: number): { readonly token: string; readonly line: string } {
   if (!namePattern.test(name))
-    throw new ConfigError(`"${name.slice(0, 64)}" cannot name a token.`, {
+    throw new ConfigError(`"${name.slice(0, 64)}" is not a valid token name.`, {
       advice: "Use 1 to 64 letters, digits, dots, underscores or dashes.",
     });
   const token = `gr2_${randomBytes(32).toString("base64url")}`;
@@ -64,15 +64,15 @@ export function readTokens(file: string): StoredToken[] {
   }
   const tokens = parseTokens(text, file);
   if (tokens.length === 0)
-    throw new ConfigError(`security.tokens: ${file} contains no token, so no one could call.`, {
+    throw new ConfigError(`security.tokens: ${file} contains no token: nobody could call the service.`, {
       advice: "gr2 serve token new NAME creates one.",
     });
   return tokens;
 }
 
 /**
- * The stored token that matches a caller's. Takes the same time whichever it is and whether there is one: all digests
- * are compared, each in constant time.
+ * The stored token that matches a caller's. Takes the same time whether and whichever token matches: all digests are
+ * compared, each in constant time.
  */
 export function findToken(stored: readonly StoredToken[], token: string): StoredToken | undefined {
   const digest = digestToken(token.length > maxTokenLength ? "" : token);

@@ -31,7 +31,7 @@ export interface SystemResult {
   readonly test: readonly (readonly number[])[];
   /** On test: the candidates by index, best first; empty without a valid answer. */
   readonly orders: readonly (readonly number[])[];
-  /** Of generated answers on test. */
+  /** Statistics of generated answers on test. */
   readonly health?: {
     readonly valid: number;
     readonly identity: number;
@@ -47,7 +47,7 @@ export interface SystemResult {
   readonly ownRanks?: readonly number[];
   /** For a system that is not in the registry. */
   readonly about?: System;
-  /** Orders, and generated texts, of the test slates that the report shows. */
+  /** Orders and generated texts of the test slates that the report shows. */
   readonly shown?: readonly { readonly slate: string; readonly text: string; readonly order: readonly number[] }[];
 }
 
@@ -95,7 +95,7 @@ class Respondent {
   /** Generated answers on test by system: a control can start from them. */
   private readonly rollouts = new Map<string, readonly Rollout[]>();
 
-  /** @param model with the stage's own weights; refitted ones use the same tokens and prompts */
+  /** @param model with the stage's own weights; refitted weights use the same tokens and prompts */
   constructor(asked: Asked, weights: StageWeights, model: LanguageModel) {
     const { context, corpus, heads } = asked;
     const views = ({ slates, evidence }: Heads): SlateInput[] => slates.map((s) => toSlateInput(corpus, s, evidence));
@@ -323,7 +323,7 @@ function inOrder(slate: Slate, order: readonly number[]): number[] {
   return order.map((i) => labels[i] as number);
 }
 
-/** Of the whole slate, from a generated order of its head; empty without a valid answer. */
+/** Labels of the whole slate, from a generated order of its head; empty without a valid answer. */
 const answeredOrder = ({ parsed }: Rollout, part: Parted): readonly number[] =>
   parsed.kind === "ranking" ? wholeOrder(part, parsed.order) : [];
 

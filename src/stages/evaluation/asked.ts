@@ -9,9 +9,9 @@ export interface Asked {
   readonly context: StageContext;
   readonly corpus: Corpus;
   readonly evidence: Readonly<Record<string, readonly number[]>>;
-  /** Fitted on validation without a language model. */
+  /** The prior, fitted on validation without a language model. */
   readonly prior: FoldedPriors;
-  /** Conditional slates. */
+  /** Slates whose candidates include the true item. */
   readonly validation: readonly Slate[];
   readonly test: readonly Slate[];
   /** The same slates as language models see them, aligned. */

@@ -35,7 +35,7 @@ export async function baselineAnswers(asked: Asked): Promise<SystemResult[]> {
       ),
       prior: evidenceAlone,
     },
-    priorAnswer("prior", asked), // after the evidence: the recommendation takes the first of equals
+    priorAnswer("prior", asked), // after the evidence: among equals, the recommendation takes the first
     ...Object.entries(asked.context.config.eval.baselines).flatMap(([name, from]) =>
       typeof from === "string" ? [broughtScores(name, from, asked)] : [],
     ),
@@ -43,7 +43,7 @@ export async function baselineAnswers(asked: Asked): Promise<SystemResult[]> {
   ];
 }
 
-/** With the weights that the service uses. */
+/** Answers with the weights that the service uses. */
 const evidenceAlone: Prior = { likelihood: 0, place: [0], preRank: 0, evidence: 1 };
 
 const scoreAll = (system: string, asked: Asked, score: (slate: Slate) => readonly number[]): SystemResult =>
@@ -123,7 +123,8 @@ function broughtScores(name: string, path: string, asked: Asked): SystemResult {
     if (!scores || problem)
       throw new ConfigError(`${setting}: ${path}: slate ${slate.id} ${problem}`, {
         advice:
-          "It must have one line {slate, scores} for every line of stages/slates/validation.jsonl and test.jsonl whose candidates include the true item.",
+          "It must have one line {slate, scores} for every line of stages/slates/validation.jsonl and test.jsonl " +
+          "whose candidates include the true item.",
       });
     return scores;
   };

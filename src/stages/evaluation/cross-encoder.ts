@@ -1,7 +1,7 @@
 /**
  * The baseline `minilm`: a cross-encoder reads the titles of the history and one candidate together (settings
- * eval.crossEncoder). Learns from the slates that the language model and the evidence learn from, re-rank slates that hold
- * their true item; what it is judged on goes to the worker without its answers.
+ * eval.crossEncoder). Learns from the slates that the language model and the evidence learn from: re-rank slates that
+ * contain their true item. Slates it is judged on go to the worker without their answers.
  */
 import { conditional, readSlates } from "../../artifacts/slates.ts";
 import { deriveSeed, Rng } from "../../core/rng.ts";

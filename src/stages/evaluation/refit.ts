@@ -1,9 +1,10 @@
 /**
- * Refit (settings `refit`, midtrain.refit): the weights used in direct mode learn next items from everything before the
+ * Refit (settings `refit`, midtrain.refit): the weights used in direct mode learn next items from all data before the
  * evaluated position: through the re-rank segment for validation slates, through the validation segment for test
- * slates. The model is then as fresh on test as on validation, where its weight was chosen, and as fresh as pre-rankers
- * and evidence. It learns all items of windows that contain a new one, at a fraction of mid-training's step size. Modes
- * that generate keep their own weights: training on next items only would make the model forget how to answer.
+ * slates. The model is then as up to date on test as on validation, where its weight was chosen, and as up to date as
+ * pre-rankers and evidence. It learns all items of windows that contain a new one, at a fraction of mid-training's step
+ * size. Modes that generate keep their own weights: training on next items only would make the model forget how to
+ * answer.
  */
 
 import { adamW } from "../../config/schema/training.ts";

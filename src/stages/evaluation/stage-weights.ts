@@ -1,4 +1,4 @@
-/** The weights of a stage as the evaluation asks them: its own, and as they are refitted for each segment (refit.ts). */
+/** The weights of a stage for the evaluation: its own, and those refitted for each segment (refit.ts). */
 import { refitDir, stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import type { LanguageModelStage } from "../../eval/systems.ts";
 import { type LanguageModel, openLanguageModel } from "../../models/language-model.ts";
@@ -22,8 +22,8 @@ export class StageWeights {
   }
 
   /**
-   * Loads weights, and trains them first where they are not there yet.
-   * @param through what direct mode's weights have seen last; the stage's own where nothing is refitted
+   * Loads weights; trains them first if they do not exist yet.
+   * @param through last segment that direct mode's weights have seen; without refitting, the stage's own
    */
   async open(through: "own" | Through): Promise<LanguageModel> {
     const { config } = this.asked.context;

@@ -1,7 +1,7 @@
 /**
- * The prior of the evaluated systems, fitted on validation: cross-fitted over users for validation's own numbers, whole
- * for test. Regularised toward the prior of the re-rank slates, of which there are more. The weight of a language model
- * on top of it is decided in policy/combination.ts on the same slates and folds.
+ * The prior of the evaluated systems, fitted on validation: cross-fitted over users for validation's own numbers,
+ * on all of validation for test. Regularised toward the prior of the re-rank slates, of which there are more. The
+ * weight of a language model on top of it is chosen in policy/combination.ts on the same slates and folds.
  */
 import { readPriors } from "../../artifacts/calibration.ts";
 import { deriveSeed, unitHash } from "../../core/rng.ts";

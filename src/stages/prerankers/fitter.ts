@@ -1,4 +1,4 @@
-/** Opens pre-rankers by name. Their training data: prerank/fits; how slates are made from them: propose.ts. */
+/** Opens pre-rankers by name. Their training data: prerank/fits; slates made from them: propose.ts. */
 import { type Corpus, openCorpus } from "../../artifacts/corpus.ts";
 import { stateDir, tokenizerFile } from "../../artifacts/weights.ts";
 import { readScores } from "../../data/scores.ts";
@@ -13,7 +13,7 @@ import type { FitPreRanker, PreRanker } from "../../prerank/types.ts";
 import type { StageContext } from "../../run/stage.ts";
 import { sasrecFitter } from "./sasrec.ts";
 
-/** How an expert is fitted on a training view. Only the generative one reads `sid` and `midtrain`. */
+/** Fits an expert on a training view. Only the generative one reads `sid` and `midtrain`. */
 export function preRankerFitter(context: StageContext, data: SplitDataset, name: string): FitPreRanker {
   switch (name) {
     case "itemknn":
@@ -56,7 +56,7 @@ function scoresFrom(context: StageContext, data: SplitDataset, name: string): Fi
 }
 
 /**
- * The mid-trained LM's own beam search over the catalogue (GR2 v1). It has learned only from the mid-training segment.
+ * The mid-trained LM's own beam search over the catalogue (GR2 v1). It was trained only on the mid-training segment.
  */
 async function generative(context: StageContext, corpus: Corpus): Promise<PreRanker> {
   const { config } = context;

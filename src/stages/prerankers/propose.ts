@@ -1,9 +1,10 @@
 /**
- * Makes the slates of a recipe's pre-rankers: each is fitted where it has not seen the answers (prerank/fits) and lists
- * its best items for every position; several are fused with weights fitted on re-rank positions, and the fused order is
- * used only if it is no worse on validation than the best single one. Recall is reported as soon as it is known.
+ * Makes the slates of a recipe's pre-rankers: each is fitted without the answers (prerank/fits) and lists its best
+ * items for every position; several are fused with weights fitted on re-rank positions, and the fused order is used
+ * only if it is no worse on validation than the best single pre-ranker. Recall is reported as soon as it is known.
  *
- *   SEGMENT.jsonl    slates; fused ones keep every pre-ranker's score of every candidate; all keep its rank of the true item
+ *   SEGMENT.jsonl    slates, with each pre-ranker's rank of the true item; if fused, with each one's score of each
+ * candidate
  *   recall.json      R@K, N@K, MRR of each pre-ranker by segment; weights, choice and comparison of a fused one
  */
 import { readFileSync } from "node:fs";
@@ -35,12 +36,12 @@ import type { StageContext } from "../../run/stage.ts";
 import { preRankerFitter } from "./fitter.ts";
 import { unloadSasrec } from "./sasrec.ts";
 
-/** Positions with fewer items in their pool are no re-ranking problem. */
+/** Positions with fewer items in their pool leave nothing to re-rank. */
 const fewestCandidates = 2;
 /** Maximum number of positions to fit the fusion's few weights on. */
 const fusionPositions = 20_000;
 
-/** What slates of some pre-rankers depend on; files of scores by content. */
+/** What these pre-rankers' slates depend on; score files by content. */
 export function proposalSettings(prerank: Config["prerank"], refit: boolean): Record<string, unknown> {
   const { kind, candidates: size, depth, folds, trainSlates, sasrec, beamWidth } = prerank;
   const names = listExperts(prerank);
@@ -58,7 +59,7 @@ function hashContent(path: string): string {
   try {
     return sha256(readFileSync(path));
   } catch {
-    return "missing"; // reading it reports the error
+    return "missing"; // reading the file reports the error
   }
 }
 
@@ -99,7 +100,7 @@ export async function proposeCandidates(context: StageContext, data: SplitDatase
   return report;
 }
 
-/** Positions of all users by segment; of the mid-training segment a seeded draw of `train`. */
+/** Positions of all users by segment; for the mid-training segment, a random sample of size `train`. */
 function selectPositions(data: SplitDataset, train: number, seed: number): BySegment<Query> {
   const of = (segment: Segment): Query[] => buildQueries(data, segment).queries;
   const all = { rerank: of("rerank"), validation: of("validation"), test: of("test") };
@@ -143,7 +144,7 @@ function choose(context: StageContext, experts: readonly ExpertLists[], queries:
   );
   const bestSingle = findBest(single);
   if (context.config.prerank.kind !== "fused") return { chosen: bestSingle, bestSingle, fusion: undefined };
-  // Re-rank positions are most like validation's; earlier ones are used only if there are too few.
+  // Re-rank positions resemble validation's most; earlier ones are used only if there are too few.
   const rng = Rng.of(context.config.seed, "fusion");
   const examples = (["rerank", "midtrain"] as const)
     .flatMap((segment) =>
@@ -168,7 +169,8 @@ function choose(context: StageContext, experts: readonly ExpertLists[], queries:
   const [with_, without] = [fused["N@10"] ?? 0, single[bestSingle]?.["N@10"] ?? 0];
   if (with_ >= without) return { chosen: "fused", bestSingle, fusion: fitted };
   context.log(
-    `fused, N@10 on validation is ${with_.toFixed(4)}; ${bestSingle} alone has ${without.toFixed(4)}, so its order is used`,
+    `N@10 on validation: fused ${with_.toFixed(4)}, ${bestSingle} alone ${without.toFixed(4)}; ` +
+      `the single order is used`,
   );
   return { chosen: bestSingle, bestSingle, fusion: aloneAs(bestSingle, experts) };
 }
@@ -178,7 +180,7 @@ const listsAt = (experts: readonly ExpertLists[], segment: Segment, k: number): 
 
 interface Assembled {
   readonly slates: readonly Slate[];
-  /** Of every position's target, by pre-ranker, `fused` included; Infinity = not in the list. */
+  /** Rank of every position's target, by pre-ranker, `fused` included; Infinity = not in the list. */
   readonly ranks: Readonly<Record<string, readonly number[]>>;
 }
 
@@ -203,7 +205,7 @@ function assemble(
     fused.push(index < 0 ? Number.POSITIVE_INFINITY : index + 1);
     const first = Math.min(limits.size, items.length);
     if (first < fewestCandidates) return [];
-    // One pre-ranker alone keeps its own scores.
+    // A single pre-ranker keeps its own scores.
     const [only] = lists;
     const proposed = fusion || !only ? { items, scores } : only;
     const cut = { items: proposed.items.slice(0, first), scores: proposed.scores.slice(0, first) };
@@ -227,7 +229,7 @@ function assemble(
 const cutTo = (said: NonNullable<Slate["experts"]>, first: number): Slate["experts"] =>
   Object.fromEntries(Object.entries(said).map(([name, all]) => [name, all.slice(0, first).map(shortScore)]));
 
-/** The slates' order minus the best single pre-ranker's: all positions, paired over users. */
+/** Metrics of the slates' order minus those of the best single pre-ranker: all positions, paired over users. */
 function compare(
   context: StageContext,
   segment: Segment,
@@ -261,13 +263,14 @@ function sayCeiling(context: StageContext, ranks: readonly number[], size: numbe
   const among = (k: number): number => ranks.reduce((n, r) => n + recallAt(r, k), 0) / Math.max(1, ranks.length);
   const share = among(size);
   context.log(
-    `the true item is among the ${size} candidates for ${percent(share)} of validation positions: a re-ranker can order those, and no others`,
+    `the true item is among the ${size} candidates for ${percent(share)} of validation positions: ` +
+      `a re-ranker can improve only those`,
   );
   const more = [20, 50, 100].find((k) => k > size && k <= maxCandidates && among(k) > 1.3 * share);
   if (share < lowHitRate && more)
     context.log(`that is low: with prerank.candidates=${more} it would be ${percent(among(more))}`);
   if (share < lowHitRate && context.config.prerank.kind !== "fused")
-    context.log("that is low: prerank.kind=fused combines several pre-rankers");
+    context.log("that is low: prerank.kind=fused combines several pre-rankers and may find more");
 }
 
 const lowHitRate = 0.3;

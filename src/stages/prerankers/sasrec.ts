@@ -1,14 +1,14 @@
 /**
  * SASRec (Kang & McAuley, 1808.09781) as a pre-ranker: a causal transformer over items with a softmax over all of them
- * (full cross-entropy: Klenitskiy & Vasilev, 2309.07602). A second model of the worker, a small GPT-2 whose vocabulary
- * is the catalogue: token id = item row. Training is therefore next-token prediction, and a beam search over one-token
+ * (full cross-entropy: Klenitskiy & Vasilev, 2309.07602). It is a second model in the worker, a small GPT-2 whose
+ * vocabulary is the catalogue: token id = item row. Training is next-token prediction, and a beam search over one-token
  * items gives the exact full ranking.
  *
  * Differences from the 2018 model: layer norms before the blocks and a last one after them (as in GPT-2), positions
  * counted from a sequence's start.
  *
- * The number of epochs is chosen on validation positions, in the first fit of a plan (prerank/fits), of the users that
- * fit is queried for; later fits use the same number without looking at validation. Every evaluation writes a
+ * The first fit of a plan (prerank/fits) chooses the number of epochs on validation positions of the users it is
+ * queried for; later fits use the same number without looking at validation. Every evaluation writes a
  * checkpoint from which an interrupted stage resumes.
  */
 
@@ -38,10 +38,10 @@ interface Progress {
   /** Name of the fit. */
   readonly through: string;
   readonly epoch: number;
-  /** Epochs of all fits so far: names a checkpoint. */
+  /** Epochs over all fits so far: the name of the checkpoint. */
   readonly epochs: number;
   readonly best: { readonly epoch: number; readonly ndcg: number };
-  /** Finished fits, the first one first: the epochs they took. */
+  /** Epochs of each finished fit, in order. */
   readonly finished: Readonly<Record<string, number>>;
 }
 
@@ -69,7 +69,7 @@ export function sasrecFitter(context: StageContext, data: SplitDataset): FitPreR
   };
 }
 
-/** Frees the model; for the end of a stage. */
+/** Frees the model at the end of a stage. */
 export const unloadSasrec = (worker: WorkerClient, signal: AbortSignal): Promise<void> =>
   worker.unloadModel(modelId, { signal });
 
@@ -136,7 +136,7 @@ async function trainEpoch({ context, worker, view, purpose }: Fit, epoch: number
   const rng = Rng.of(config.seed, "sasrec", purpose.name, epoch);
   const documents = view.sequences.flatMap((sequence, user) => {
     const items = withShuffledTies(sequence, view.times[user] as Float64Array, rng);
-    // One item longer than a history: the first has no input, the last is only predicted. Every epoch cuts differently.
+    // One item longer than a history: the last item is only a target. Every epoch cuts differently.
     const cuts = windows(items.length, o.historyItems + 1, o.historyItems, rng.int(o.historyItems));
     return cuts.map(([start, end]) => items.subarray(start, end));
   });

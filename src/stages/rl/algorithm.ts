@@ -1,4 +1,4 @@
-/** The seam between the RL loop (loop.ts) and what a step does (dapo.ts, opd.ts). */
+/** The interface between the RL loop (loop.ts) and the algorithm of a step (dapo.ts, opd.ts). */
 import type { Corpus } from "../../artifacts/corpus.ts";
 import type { LanguageModel } from "../../models/language-model.ts";
 import type { Policy, SlateInput } from "../../policy/policy.ts";
@@ -23,7 +23,7 @@ export interface Setup {
 export interface Algorithm {
   /** The slates it draws from. */
   readonly pool: readonly Slate[];
-  /** Samples and learns once. */
+  /** One step: samples and updates once. */
   step(step: number): Promise<Step>;
   /** Called after a step: start what the next step needs while this one is logged. */
   lookAhead?(step: number): void;
@@ -38,8 +38,8 @@ export interface Step {
   readonly note: string;
   /** Lines to print. */
   readonly messages?: readonly string[];
-  /** Some of its answers, for rollouts.jsonl. */
+  /** A sample of its answers, for rollouts.jsonl. */
   readonly rollouts?: readonly Readonly<Record<string, unknown>>[];
-  /** From the last step, for the stage's summary. */
+  /** Values of the last step, for the stage's summary. */
   readonly summary?: Summary;
 }

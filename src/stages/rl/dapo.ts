@@ -23,7 +23,7 @@ import { measureHealth, raiseAlarms } from "../../rl/health.ts";
 import type { Algorithm, Setup, Step } from "./algorithm.ts";
 import { type AnswerGroup, update } from "./update.ts";
 
-/** Groups of a step whose answers are logged. */
+/** Groups per step whose answers are logged. */
 const loggedGroups = 2;
 
 export async function openDapo({
@@ -55,7 +55,7 @@ export async function openDapo({
   return { pool, step, lookAhead };
 
   async function step(step: number): Promise<Step> {
-    // 1. Sample and verify; refill while groups teach nothing (dynamic sampling), a bounded number of times.
+    // 1. Sample and verify; refill while groups have no learning signal (dynamic sampling), a bounded number of times.
     const seen: AnswerGroup[] = [];
     const kept: AnswerGroup[] = [];
     const queue = slatesForStep(pool, config, step);
@@ -148,8 +148,8 @@ const rolloutRecords = (g: AnswerGroup): Record<string, unknown>[] =>
   });
 
 /**
- * Slates of a step, enough for every refill round: a seeded walk through the pool, reshuffled every pass. With a
- * curriculum, every step draws anew from the slates admitted so far.
+ * Slates of a step, enough for every refill round: a seeded pass through the pool, reshuffled every time. With a
+ * curriculum, every step samples from the slates admitted so far.
  */
 function slatesForStep(pool: readonly Slate[], config: Config, step: number): Slate[] {
   const { prompts, maxRefillRounds, curriculum, steps } = config.rl;
@@ -167,7 +167,7 @@ function slatesForStep(pool: readonly Slate[], config: Config, step: number): Sl
   return order.slice(at, at + need);
 }
 
-/** A third of the pool at the start, all of it from half-way on, by the true item's position in the pre-rank. */
+/** A third of the pool at the start, all of it from half-way on, ordered by the true item's pre-rank position. */
 export function admittedSlates(
   pool: readonly Slate[],
   curriculum: "near-first" | "far-first",

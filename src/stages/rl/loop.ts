@@ -1,12 +1,13 @@
 /**
- * Stage 3: the policy answers, is judged, and learns. The loop owns what every algorithm needs: the initial weights,
- * the slates of users whose answers neither mid-training nor SFT has seen, the learning curve on validation slates, the
- * best weights so far, checkpoints. The algorithm owns the step:
+ * Stage 3, reinforcement learning. The loop owns what every algorithm needs: the initial weights, the slates of users
+ * whose answers neither mid-training nor SFT has seen, the learning curve on validation slates, the best weights so
+ * far, and checkpoints. The algorithm owns the step:
  *
  *   dapo.ts   verifiable rewards, compared within a group of answers (GR2 v1 §5, arXiv 2503.14476)
  *   opd.ts    on-policy distillation: a frozen teacher judges the student's own tokens (GR2 TR, Diffusion-GR2)
  *
- * To add an algorithm, add a file that implements algorithm.ts and an entry in `algorithms`.
+ * To add an algorithm, add a file that implements algorithm.ts, its name in rl.kind (config/schema/training.ts) and an
+ * entry in `algorithms`.
  */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
@@ -53,7 +54,7 @@ const algorithms: Readonly<Record<Config["rl"]["kind"], (setup: Setup) => Promis
 
 interface State {
   readonly step: number;
-  /** Best mean N@5 on validation slates so far, and the step it was reached at. */
+  /** Best mean N@5 on validation slates so far, and its step. */
   readonly best: number;
   readonly bestStep: number;
   /** Consecutive evaluations since then without an improvement. */
@@ -107,13 +108,15 @@ async function run(context: StageContext): Promise<Summary> {
     }
     if (state.step < o.steps)
       context.log(
-        `stopped after ${state.step} of ${o.steps} steps: ${state.flat} consecutive evaluations without an improvement (rl.patience)`,
+        `stopped after ${state.step} of ${o.steps} steps: ` +
+          `${state.flat} consecutive evaluations without an improvement (rl.patience)`,
       );
     context.log(
       o.steps === 0
         ? `no RL (rl.steps: 0): the policy is SFT's, validation N@5 ${state.best.toFixed(4)}`
         : state.bestStep === 0
-          ? `no evaluation was better than the initial weights (validation N@5 ${state.best.toFixed(4)}), which are kept`
+          ? `no evaluation was better than the initial weights ` +
+            `(validation N@5 ${state.best.toFixed(4)}), which are kept`
           : `best validation N@5 ${state.best.toFixed(4)} at step ${state.bestStep}`,
     );
     return {

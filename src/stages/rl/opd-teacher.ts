@@ -1,5 +1,5 @@
 /**
- * The teacher of on-policy distillation: what the folder rl.opd.teacher contains, and how it is loaded.
+ * The teacher of on-policy distillation: the contents of the folder rl.opd.teacher, and loading it.
  *
  *   saved state      runs/NAME/stages/STAGE/state: whole weights, which load as a pretrained model
  *   one with LoRA    only the trained weights; the recipe of its run names the base model
@@ -56,7 +56,8 @@ export function loraRecipe(folder: SavedWeights): Config {
   const file = recipePath(folder);
   if (existsSync(file)) return loadConfig(file);
   throw new CheckpointError(
-    `rl.opd.teacher = ${folder.path}: contains LoRA weights outside the folder of their run, whose recipe (${file}) names the base model`,
+    `rl.opd.teacher = ${folder.path}: contains LoRA weights outside the folder of their run, ` +
+      `whose recipe (${file}) names the base model`,
     { advice: "Name the state in its run's folder, or write a whole model first: gr2 export RUN --out FOLDER." },
   );
 }
@@ -84,7 +85,7 @@ export async function openTeacher(
   const other = address === "" ? undefined : await startWorker({ mode: "remote", address, tokenFile }, signal);
   const worker = other?.client ?? own;
   const close = async (): Promise<void> => {
-    await worker.unloadModel(modelId).catch(() => undefined); // a worker that is gone holds nothing
+    await worker.unloadModel(modelId).catch(() => undefined); // a worker that is gone has no model
     await other?.close();
   };
   try {
@@ -96,7 +97,8 @@ export async function openTeacher(
     if (sha256(loaded.tokenizerJson) !== lineage.tokenizer)
       throw new CheckpointError(`rl.opd.teacher = ${path}: its tokenizer differs from this run's`, {
         advice:
-          "Train teacher and student on the same data, semantic IDs and tokenizer (model.bpeVocab, or the same family).",
+          "Train teacher and student on the same data, semantic IDs and tokenizer " +
+          "(model.bpeVocab, or the same family).",
       });
     const state =
       folder?.kind === "export"
@@ -111,7 +113,7 @@ export async function openTeacher(
   return { score: (request) => worker.forward({ ...request, modelId }, { signal }), close };
 }
 
-/** A folder that only the worker sees is assumed to contain full weights. */
+/** A folder visible only to the worker is assumed to contain full weights. */
 function buildRequest(
   { config, log, signal }: StageContext,
   path: string,

@@ -1,11 +1,13 @@
 /**
- * On-policy distillation (OPD: GR2 TR, Diffusion-GR2), in RL's place: the student answers, a frozen teacher says how
- * likely it finds every token of the student's own answers, and the student moves toward it. No reward, no true item.
+ * On-policy distillation (OPD: GR2 TR, Diffusion-GR2), in place of RL: the student answers, a frozen teacher scores
+ * every token of the student's own answers, and the student moves toward the teacher. No reward, no true item.
  *
- *   surrogate    A_t = log p_teacher(t) - log p_student(t), clipped to ± advantageCap: on average the negative reverse KL;
- *                loss = the clipped surrogate with A_t a token, + anchor x k3(student, teacher)
- *   forward-kl   loss = KL(teacher || student) at every token, over the teacher's topK alternatives and all others as one
- *                (losses.py). At a choice among whole sequences the alternatives are the candidates that are left.
+ *   surrogate    A_t = log p_teacher(t) - log p_student(t), clipped to ± advantageCap: on average the negative reverse
+ * KL;
+ *                loss = the clipped surrogate with A_t per token, + anchor x k3(student, teacher)
+ *   forward-kl   loss = KL(teacher || student) at every token, over the teacher's topK alternatives and all others as
+ * one
+ *                (losses.py). At a choice among whole sequences the alternatives are the remaining candidates.
  *
  * Finding and loading the teacher: opd-teacher.ts.
  */
@@ -21,7 +23,7 @@ import type { ForwardRequest, ForwardResult, Loss } from "../../worker/types.ts"
 import type { Algorithm, Setup, Step } from "./algorithm.ts";
 import { openTeacher } from "./opd-teacher.ts";
 
-/** The measure that each loss reduces, as named in metrics and progress. */
+/** The quantity that each loss reduces, as named in metrics and progress. */
 const measures = {
   surrogate: { name: "reverseKl", title: "reverse KL" },
   "forward-kl": { name: "forwardKl", title: "forward KL" },
@@ -96,7 +98,8 @@ export async function openOpd({ context, worker, model, policy, slates, toSlateI
         values[`teacherRest_${mode}`] = teacher_rest; // its mass outside the topK, per token
         if (step === 0 && teacher_rest > largeRest)
           messages.push(
-            `! ${(100 * teacher_rest).toFixed(0)} % of the teacher's mass is outside its ${o.opd.topK} most likely alternatives (${mode}); raise rl.opd.topK`,
+            `! ${(100 * teacher_rest).toFixed(0)} % of the teacher's mass is outside ` +
+              `its ${o.opd.topK} most likely alternatives (${mode}); raise rl.opd.topK`,
           );
       }
     }
@@ -134,7 +137,7 @@ function computeLoss(student: Float32Array, theirs: ForwardResult, gap: Float32A
   };
 }
 
-/** Both models judge the answers under the constraint and the temperature that they were drawn with. */
+/** Both models score the answers under the constraint and the temperature with which they were sampled. */
 function buildRequest({ views, rollouts }: Answered, mode: PromptMode, policy: Policy, config: Config): ForwardRequest {
   const { group, temperature } = config.rl;
   const constraint = policy.constraint(views, mode);

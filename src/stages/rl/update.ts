@@ -1,11 +1,13 @@
 /**
  * The update of a DAPO step: from verified answers to clipped policy-gradient steps (arXiv 2503.14476 eq. 8). Owns
- * which log-probs are "old", the corrections and what a step reports; sampling and rewards are in dapo.ts.
+ * the choice of "old" log-probs, the corrections and a step's metrics; sampling and rewards are in dapo.ts.
  *
- *   pi_old      the trainer's policy before the step's first update. By default the sampler's log-probs are used for it;
+ *   pi_old      the trainer's policy before the step's first update. By default the sampler's log-probs are used for
+ * it;
  *               with importanceCap > 0 the trainer computes them, and a token's advantage is multiplied by
  *               min(pi_old / pi_sampler, importanceCap) (truncated importance sampling: both differ in their last bits)
- *   KL          to the SFT policy: k3 as a term of the loss (GRPO), or k1 = log pi_old - log pi_ref off the advantage (PPO)
+ *   KL          to the SFT policy: k3 as a term of the loss (GRPO), or k1 = log pi_old - log pi_ref subtracted from the
+ * advantage (PPO)
  */
 import { adamW } from "../../config/schema/training.ts";
 import type { Config } from "../../config/schema.ts";
@@ -17,7 +19,7 @@ import { groupAdvantages, learningRateAt, tokenWeights } from "../../rl/groups.t
 import type { Answers } from "../../rl/health.ts";
 import type { ForwardRequest, WorkerClient } from "../../worker/types.ts";
 
-/** A slate's answers and their rewards; G of each. */
+/** A slate's G answers and their rewards. */
 export interface AnswerGroup extends Answers {
   readonly slate: Slate;
   readonly mode: PromptMode;
@@ -33,7 +35,7 @@ export interface UpdateOptions {
   readonly signal: AbortSignal;
 }
 
-/** Log-probs of one response's tokens that a step needs besides those it was sampled with. */
+/** Further log-probs of one response's tokens that a step needs, besides the sampler's. */
 interface Fixed {
   readonly old: ArrayLike<number>;
   readonly reference: ArrayLike<number> | undefined;
@@ -59,7 +61,7 @@ export async function update(groups: readonly AnswerGroup[], options: UpdateOpti
         { ...adamW, learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
         { signal },
       );
-      // Updates between the oldest answer and this one's first step; 0: the policy that sampled is the one that learns.
+      // Updates between sampling the oldest answer and this step; 0: the policy that sampled is the one that learns.
       values.weight_version_lag ??= weightVersion - 1 - oldestVersion(groups);
       Object.assign(values, { gradNorm, learningRate, weightVersion });
     }
@@ -71,7 +73,7 @@ export async function update(groups: readonly AnswerGroup[], options: UpdateOpti
 const oldestVersion = (groups: readonly AnswerGroup[]): number =>
   Math.min(...groups.flatMap((g) => g.rollouts_G.map((r) => r.weightVersion)));
 
-/** Adds the gradient of one mode's part of a batch; notes its metrics in `values`. */
+/** Adds the gradient of one mode's part of a batch; records its metrics in `values`. */
 async function accumulate(
   part: readonly AnswerGroup[],
   mode: PromptMode,

@@ -84,7 +84,8 @@ function openEndpoint(context: StageContext, seed: number): { complete: Complete
       const { requests, inputTokens, outputTokens } = budget.spent;
       const money = budget.cost > 0 ? `, ${budget.cost.toFixed(4)} in the currency of the configured prices` : "";
       context.log(
-        `${requests} requests to ${model}, ${inputTokens} input and ${outputTokens} output tokens${money}; cached answers count as if requested again`,
+        `${requests} requests to ${model}, ${inputTokens} input and ${outputTokens} output tokens${money}; ` +
+          `cached answers count as if requested again`,
       );
     },
   };

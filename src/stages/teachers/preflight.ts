@@ -1,6 +1,6 @@
 /**
- * Finds problems with a recipe's teachers before its first stage: the teacher that writes traces is needed hours later,
- * after mid-training, and the one for distillation later still. Checks only stages that will run.
+ * Finds problems with a recipe's teachers before its first stage: the teacher that writes traces is needed only hours
+ * later, after mid-training, and the one for distillation later still. Checks only stages that will run.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -75,7 +75,7 @@ async function checkEndpoint(
     log(`! teacher.model = ${model}: ${baseUrl} has ${found.names.slice(0, shownModels).join(", ")}${more}`);
   }
   if (found.kind !== "unusable") return;
-  // Nothing runs before the teacher, and the cached answers may suffice: the stage itself will soon tell.
+  // No other stage runs before the teacher, and cached answers may suffice: the stage itself reports it soon.
   const ready = (await Promise.all(beforeTraces.map((s) => planned.finished(s)))).every(Boolean);
   const kept = ready ? keptAnswers(config).size : 0;
   if (kept > 0) log(`! the teacher at ${baseUrl} cannot be used: ${found.reason}; ${kept} answers are cached`);
@@ -93,7 +93,7 @@ async function checkDistillation(
   const path = teacherPath(config);
   const folder = readTeacherFolder(path);
   if (!folder) {
-    if (config.rl.opd.address !== "" || config.runtime.mode === "remote") return; // the worker may see it
+    if (config.rl.opd.address !== "" || config.runtime.mode === "remote") return; // the folder may exist for the worker
     throw new ConfigError(`rl.opd.teacher = ${path}: there is no such folder`, {
       advice: "Train the teacher first, or name its folder: runs/NAME/stages/rl/state, or one that gr2 export wrote.",
     });
@@ -123,7 +123,8 @@ function checkCodes({ path }: SavedWeights, config: Config): void {
   const besides = [...theirs].find((token) => /^<s_[a-z]_\d+>$/.test(token) && !own.has(token));
   if (lacks === undefined && besides === undefined) return;
   throw new CheckpointError(
-    `rl.opd.teacher = ${path}: its semantic IDs differ: ${lacks ? `it lacks the token ${lacks}` : `it has the token ${besides}, which this recipe lacks`}`,
+    `rl.opd.teacher = ${path}: its semantic IDs differ: ` +
+      `${lacks ? `it lacks the token ${lacks}` : `it has the token ${besides}, which this recipe lacks`}`,
     { advice: "Give both runs the same sid.levels, sid.codes and sid.format." },
   );
 }
@@ -136,11 +137,12 @@ function warnAboutOtherSettings(folder: SavedWeights, planned: PlannedStages, lo
   try {
     theirs = loadConfig(file);
   } catch {
-    return; // a recipe of a different GR2 version
+    return; // a recipe of another GR2 version
   }
   const others = planned.otherIds(theirs);
   if (others.length > 0)
     log(
-      `! rl.opd.teacher = ${folder.path}: its run has different settings for ${others.join(", ")}; if its semantic IDs differ, distillation will refuse it`,
+      `! rl.opd.teacher = ${folder.path}: its run has different settings for ${others.join(", ")}; ` +
+        `if its semantic IDs differ, distillation will refuse it`,
     );
 }

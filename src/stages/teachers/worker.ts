@@ -1,7 +1,7 @@
 /**
  * A model in the worker as a teacher: loaded next to the policy, asked the same question as an endpoint, in its own
- * chat template. The start of the answer is given, and the ranking is constrained to permutations of the slate, so that
- * even a small model gives parseable answers; its reasoning is unconstrained, up to the first quotation mark.
+ * chat template. The start of the answer is given, and the ranking is constrained to permutations of the slate:
+ * even a small model gives parseable answers. Its reasoning is unconstrained, up to the first quotation mark.
  */
 import { WorkerError } from "../../core/errors.ts";
 import { hashJson } from "../../core/hash.ts";
@@ -52,7 +52,7 @@ export async function openWorkerTeacher(
         const texts = kept.every((k) => k !== undefined) ? kept.map((k) => k?.text ?? "") : await answer(part, asked);
         texts.forEach((text, i) => {
           const key = keys[i] as string;
-          const cut = !text.includes(jsonParts.answer); // reasoning that did not end
+          const cut = !text.includes(jsonParts.answer); // unfinished reasoning
           if (!kept[i])
             answers.add({ key, text, cut, time: new Date().toISOString(), inputTokens: 0, outputTokens: 0 });
           out.push({ kind: "text", text, cut, time: null });
@@ -137,7 +137,7 @@ async function answer(part: readonly TextRequest[], o: Asked): Promise<string[]>
 
 interface SampledReasoning {
   readonly text: string;
-  /** It ended with a quotation mark. */
+  /** Whether it ended with a quotation mark. */
   readonly closed: boolean;
 }
 
@@ -150,7 +150,7 @@ function readReasoning(completion: Completion | undefined, tokenizer: Tokenizer)
 
 const quoting = new WeakMap<Tokenizer, number[]>();
 
-/** All tokens with a quotation mark in them. */
+/** All tokens that contain a quotation mark. */
 function quotingTokens(tokenizer: Tokenizer): number[] {
   let ids = quoting.get(tokenizer);
   if (!ids) {

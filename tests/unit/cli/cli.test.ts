@@ -275,7 +275,7 @@ describe("doctor", () => {
   it("says at the end whether the machine is fit", () => {
     const bad = { name: "Node", state: "problem", found: "18", advice: "Install Node 20.19 or newer." } as const;
     expect(noColour(renderChecks([bad]))).toBe(
-      "✗ Node  18\n        → Install Node 20.19 or newer.\n\n1 problem to fix first.",
+      "✗ Node  18\n        → Install Node 20.19 or newer.\n\n1 problem must be fixed first.",
     );
   });
 });

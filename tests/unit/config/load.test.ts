@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { configRows, renderConfigDocs } from "../../../src/config/docs.ts";
 import { configHash, loadConfig } from "../../../src/config/load.ts";
 import { ConfigError } from "../../../src/core/errors.ts";
+import { repositoryRoot } from "../../../src/core/paths.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "gr2-config-"));
 const file = (name: string, body: string): string => {
@@ -47,6 +48,25 @@ describe("loadConfig", () => {
     expect(catchMessage("{evidence: {midtrainFolds: 3}, prerank: {kind: sasrec}}")).toContain("not sasrec");
     expect(catchMessage("runtime: {mode: remote}")).toContain("needs runtime.address");
     expect(catchMessage("rl: {reward: {dehacked: true}}")).toContain("needs rl.reward.kind = ndcg or auc");
+  });
+
+  it("refuses settings of the data that the adapter does not read", () => {
+    const refused = (settings: string): string => catchMessage(`data: {adapter: amazon2023, path: x, ${settings}}`);
+    expect(refused("timeUnit: seconds")).toContain(
+      "data.timeUnit needs data.adapter = table or recbole or impressions",
+    );
+    expect(refused("encoding: latin1")).toContain("data.encoding needs data.adapter");
+    expect(refused("categorySeparator: '>'")).toContain("data.categorySeparator needs data.adapter");
+    expect(refused("clock: false")).toContain("data.clock needs data.adapter = table");
+    expect(refused("files: {itemIds: map.csv}")).toContain("data.files.itemIds needs data.adapter = table");
+    expect(refused("columns: {slate: request}")).toContain("data.columns.slate");
+  });
+
+  it("case 23: paths in a recipe are relative to the recipe, defaults to the installation, --set to the directory", () => {
+    const recipe = file("elsewhere.yaml", "data: {adapter: table, path: shop}");
+    expect(loadConfig(recipe).data.path).toBe(join(dir, "shop"));
+    expect(loadConfig(recipe).runtime.python).toBe(join(repositoryRoot, ".venv/bin/python"));
+    expect(loadConfig(recipe, ["data.path=shop"]).data.path).toBe(join(process.cwd(), "shop"));
   });
 
   it("applies overrides in order, as YAML values", () => {

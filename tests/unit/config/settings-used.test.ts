@@ -1,4 +1,6 @@
-/** A setting that nothing sets is one that nobody has tried: each is in a recipe, a test or a benchmark, or is dropped. */
+/**
+ * A setting that nothing sets is one that nobody has tried: each is in a recipe, a test or a benchmark, or is dropped.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";

@@ -69,7 +69,7 @@ describe("headers", () => {
     { what: "none, items by number too", files: { "interactions.csv": bare, "items.csv": ids.map((i) => `${i},Item ${i},Home|Lamp\n`).join("") }, settings: { columns: { ...byNumber.columns, id: 0, title: 1, categories: 2 } }, items: { 109: { title: "Item 109", categories: ["Home", "Lamp"] } } }, // biome-ignore format: one line
     { what: "none, items with names", files: { "interactions.csv": bare, "items.jsonl": items() }, settings: { columns: { ...byNumber.columns, id: "item_id", title: "title" } }, items: { 109: { title: "Item 109" } } }, // biome-ignore format: one line
     { what: "by number, though there is one: the header is a row that is none", files: { "interactions.csv": csv() }, settings: byNumber, dropped: { malformed: 1 }, bad: [/^1: time is neither a number nor a date: "#2" is "timestamp"/] }, // biome-ignore format: one line
-    { what: "a number that is too high", files: { "interactions.csv": bare }, settings: { columns: { user: 0, item: 1, time: 7 } }, refused: /3 columns, so none with the number 7/ }, // biome-ignore format: one line
+    { what: "a number that is too high", files: { "interactions.csv": bare }, settings: { columns: { user: 0, item: 1, time: 7 } }, refused: /3 columns and no column 7/ }, // biome-ignore format: one line
     { what: "numbers and names", files: { "interactions.csv": csv() }, settings: { columns: { user: 0, item: "item_id", time: "timestamp" } }, refused: /some columns of one file by number and others by name/ }, // biome-ignore format: one line
     // manybabies/mb2-analysis#89, ckan/datapusher#74: files put together with their headers
     { what: "again in the middle", files: { "interactions.csv": `${part(third(0))}${part(third(1))}${part(third(2))}` }, settings: named(undefined, { maxBadShare: 0.02 }), dropped: { malformed: 2 } }, // biome-ignore format: one line
@@ -112,7 +112,7 @@ describe("nested columns of items", () => {
 
 describe("an item file", () => {
   testInputs([
-    { what: "with ids that stand twice says so", files: { "interactions.csv": csv(), "items.jsonl": items() + items(() => ({ title: "Another" })) }, items: { 100: { title: "Item 100" } }, says: /10 items stand in the item file more than once, with different texts; the first counts/ }, // biome-ignore format: one line
+    { what: "with ids that stand twice says so", files: { "interactions.csv": csv(), "items.jsonl": items() + items(() => ({ title: "Another" })) }, items: { 100: { title: "Item 100" } }, says: /10 items occur in the item file several times with different texts; the first is used/ }, // biome-ignore format: one line
     { what: "with the same record twice says nothing of it", files: { "interactions.csv": csv(), "items.jsonl": items() + items() }, items: { 100: { title: "Item 100" } } }, // biome-ignore format: one line
     { what: "that is empty", files: { "interactions.csv": csv(), "items.csv": "" }, refused: /items\.csv is empty/ },
     { what: "with a header alone", files: { "interactions.csv": csv(), "items.csv": "item_id,title\n" }, refused: /No interactions are left.*in the item file: none/ }, // biome-ignore format: one line

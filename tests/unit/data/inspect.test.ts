@@ -75,7 +75,7 @@ describe("the proposed recipe", () => {
     const o = await inspect(path, { plainBytes: 1, gzipBytes: 1, cutBytes: 10_000 });
     expect(o.measured?.whole).toBe(false);
     expect(o.measured?.rowsRead).toBeGreaterThan(300);
-    expect(renderInspection(o)).toContain("these numbers describe their first part");
+    expect(renderInspection(o)).toContain("these numbers describe only their first part");
     expect((await inspect(path)).measured).toMatchObject({ whole: true, rowsRead: 4000, users: 100, items: 90 });
   });
 });
@@ -106,7 +106,7 @@ describe("what it says", () => {
       },
     });
     const text = await dataInspect(path, {});
-    expect(text).toMatch(/one\.csv .*a header and no rows/);
+    expect(text).toMatch(/one\.csv .*a header without rows/);
     expect(text).toMatch(/a\.zip .*unpack it first/);
   });
 
@@ -130,7 +130,7 @@ describe("what it says", () => {
     expect(readData(recipe).files).toMatchObject({ interactions: "log_standard_4_*_1k.csv" });
     expect(measured).toMatchObject({ whole: true, interactions: 40, malformed: 0 }); // clicks of both parts
     expect(found?.notes.join("\n")).toMatch(
-      /are parts of one table[\s\S]*log_random_4_22_to_5_08_1k\.csv hold interactions too/,
+      /are parts of one table[\s\S]*log_random_4_22_to_5_08_1k\.csv contain interactions too/,
     );
     const { dataset } = await runDataStage(root, {
       ...readData(recipe),
@@ -193,7 +193,7 @@ describe("what it says", () => {
     });
     const text = await dataInspect(path, {});
     expect(text).toContain("1 malformed rows; the first is interactions.csv:32: time is neither a number");
-    expect(text).toContain("70.0 % of the interactions are with items missing from the item file"); // i3 .. i9 of i0 .. i9
+    expect(text).toContain("70.0 % of the interactions have items missing from the item file"); // i3 .. i9 of i0 .. i9
     expect(text).toContain("items without a title: 33.3 %, without any text: 33.3 %");
   });
 
@@ -270,6 +270,24 @@ describe("roles", () => {
     });
   });
 
+  it.each([
+    "15/11/2023 10:00",
+    "11/15/2023 3:04 PM",
+    "15.11.2023",
+    "15-Nov-23",
+    "Nov 15, 2023",
+    "Wed Nov 15 10:00:00 +0000 2023",
+    "2023-11-15",
+  ])("take %s for a time", (at) => {
+    const rows = Array.from({ length: 20 }, (_, k) => ({
+      user_id: k % 4,
+      item_id: k % 7,
+      note: "May be",
+      bought_at: at,
+    }));
+    expect(interactionRoles(views(rows), rows.length).time).toMatchObject({ column: "bought_at" });
+  });
+
   it("match items by what the interactions name", () => {
     const rows = Array.from({ length: 9 }, (_, k) => ({ id: 100 + k, code: `s-${k}`, name: `Thing ${k}`, genre: "x" }));
     const roles = itemRoles(views(rows), rows, "sku", new Set(["s-1", "s-4"]));
@@ -291,11 +309,17 @@ describe("what came of a row", () => {
   ])("%s %j: keep %j", (column, values, keep) => {
     expect(of(column, values)).toMatchObject({ column, keep });
   });
+  it("asks where a yes or no of an unknown name may be one", () => {
+    expect(of("long_view", ["0", "1", "0"])).toMatchObject({ note: expect.stringMatching(/long_view = 0 in 67 %.*data\.keep: \{ long_view: \[1\] \}/) }); // biome-ignore format: one line
+    expect(of("long_view", ["0", "1", "0"])?.keep).toBeUndefined();
+    expect(of("verified", ["1", "1", "1", "1", "0"])).toBeUndefined();
+  });
+
   it("asks where kinds of events are all something that people did", () => {
     const told = of("event", ["view", "view", "view", "transaction"]);
     expect(told?.keep).toBeUndefined();
     expect(told?.note).toBe(
-      "event contains view (75 %), transaction (25 %): all count as interactions. Is that intended? data.keep: { event: [transaction] } would keep only one kind",
+      "event contains view (75 %), transaction (25 %): all count as interactions; data.keep: { event: [transaction] } would keep only one kind",
     );
   });
   it.each([

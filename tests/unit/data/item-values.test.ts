@@ -1,5 +1,6 @@
 /**
- * Lists and texts of items as files have them: the cases 11 and 12 of public bug reports, variants of each, and other forms.
+ * Lists and texts of items as files have them: the cases 11 and 12 of public bug reports, variants of each,
+ * and other forms.
  */
 import { describe, expect } from "vitest";
 import { csv, type Input, ids, items, Parquet, testInputs } from "./shop.ts";

@@ -28,7 +28,7 @@ describe("layouts, through the configuration", () => {
     const kuaiRand = publicLayouts.find((l) => l.name === "KuaiRand") as (typeof publicLayouts)[number];
     const path = writeLayout(root, kuaiRand);
     const { dataset } = await runDataStage(root, { ...kuaiRand.settings, path });
-    expect(dataset.stats.notes).toContain("1 of 4 rows are dropped by data.keep");
+    expect(dataset.stats.notes).toContain("1 of 4 rows were dropped by data.keep");
     await expect(runDataStage(root, { ...kuaiRand.settings, path, keep: { clicked: [1] } })).rejects.toThrow(
       /log_standard_4_08_to_4_21_pure\.csv:1 has no column "clicked"/,
     );
@@ -169,7 +169,7 @@ describe("layouts, through the configuration", () => {
     const [bad, ...more] = readFileSync(join(dir, "quarantine.jsonl"), "utf8").trim().split("\n");
     expect(JSON.parse(bad ?? "")).toMatchObject({
       line: 4,
-      reason: "a quote opens and does not end",
+      reason: "a quote opens and never closes",
       text: 'b,"never ends',
     });
     expect(more).toEqual([]);
@@ -200,9 +200,9 @@ describe("what is said when a file or column cannot be found", () => {
     [
       { "notes.md": "" },
       { adapter: "amazon2014" },
-      /no file with the reviews; looked for reviews_\*_5\.json\.gz, reviews_\*\.json\.gz, and it has notes\.md/,
+      /no file with the reviews; looked for reviews_\*_5\.json\.gz, reviews_\*\.json\.gz, but it has notes\.md/,
     ],
-    [{}, { adapter: "amazon2023" }, /looked for \*\.jsonl\.gz, \*\.csv\.gz, and it is empty/],
+    [{}, { adapter: "amazon2023" }, /looked for \*\.jsonl\.gz, \*\.csv\.gz, but it is empty/],
     [
       { "A_5.json": "{}", "B_5.json": "{}" },
       { adapter: "amazon2018" },

@@ -1,4 +1,7 @@
-/** Every layout that GR2 reads, as tiny folders in the form the originals have, oddities included; and the data stage alone. */
+/**
+ * Every layout that GR2 reads, as tiny folders in the form the originals have, oddities included;
+ * and the data stage alone.
+ */
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";

@@ -1,4 +1,6 @@
-/** Identity and order: what a model could learn from how things are numbered or named, rather than from what they are. */
+/**
+ * Identity and order: what a model could learn from how things are numbered or named, rather than from what they are.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -93,7 +95,8 @@ describe("rows keyed by text", () => {
       b?.map((s) => [s.position, s.target, s.candidates]),
     );
     expect(new Set(all.map((s) => s.id)).size).toBe(all.length);
-    // A table of rewards or evidence keyed by what the prompt says would hold one row for two slates; ids are refused for that.
+    // A table of rewards or evidence keyed by what the prompt says would hold one row for two slates;
+    // ids are refused for that.
     const keyed = all.map((s) => ({
       ...s,
       id: data.dataset.sequences[s.user]?.items.slice(0, s.position).join(" ") ?? "",
@@ -126,6 +129,6 @@ describe("checkPrompts", () => {
     expect(() => checkPrompts([prompt([1, 5], [4, 5])], "SFT")).toThrow(
       /prompts of SFT give their answer away \(1\): s1: the answer is visible in the history/,
     );
-    expect(() => checkPrompts([prompt([1, 2], [5, 4])], "SFT")).toThrow(/s1: other candidates than the slate's/);
+    expect(() => checkPrompts([prompt([1, 2], [5, 4])], "SFT")).toThrow(/s1: candidates differ from the slate's/);
   });
 });

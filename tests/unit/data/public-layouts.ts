@@ -1,4 +1,6 @@
-/** Public data sets in the form they are published in, oddities included, as tiny folders; read by the table adapter. */
+/**
+ * Public data sets in the form they are published in, oddities included, as tiny folders; read by the table adapter.
+ */
 import { gzipSync } from "node:zlib";
 import type { Layout } from "./layouts.ts";
 

@@ -1,6 +1,7 @@
 /**
- * One small shop in many forms: whoever reads a form right finds these 120 interactions, or those that an input says. What
- * an input is like after the data stage is compared as a whole: sequences, rows left out, items, what was said.
+ * One small shop in many forms: whoever reads a form right finds these 120 interactions, or those
+ * that an input says. What an input is like after the data stage is compared as a whole:
+ * sequences, rows left out, items, what was said.
  */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -20,7 +21,9 @@ export interface Row {
 export const start = 1_700_000_000;
 const day = 86_400;
 
-/** Twelve users, ten items each: user by user, a user's latest first, so that the order of the file is not that of time. */
+/**
+ * Twelve users, ten items each: user by user, a user's latest first, so that the order of the file is not that of time.
+ */
 export const shop: readonly Row[] = Array.from({ length: 120 }, (_, n) => {
   const [u, k] = [Math.floor(n / 10), 9 - (n % 10)];
   const item = String(100 + ((3 * u + 7 * k) % 10));

@@ -122,7 +122,7 @@ describe("leakage checks", () => {
     ["id is not an opaque hash", { id: "Toy Story|Heat" }],
     ["targetIndex is wrong", { targetIndex: 0 }],
     ["outside test", { segment: "test" as const }],
-    ["a candidate stands twice", { candidates: [1, 1] }],
+    ["a candidate appears twice", { candidates: [1, 1] }],
   ])("stop at a slate with: %s", (reason, change) => {
     const bad = slate(change);
     expect(() => checkSlates(data, [bad], { repeats: "unseen" })).toThrow(new RegExp(reason));

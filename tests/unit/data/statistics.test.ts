@@ -50,7 +50,8 @@ describe("dataStatistics", () => {
     expect(s.popularity.unused).toBe(1);
     const at = (items: number) => s.popularity.curve.find((p) => Math.abs(p.items - items) < 1e-9)?.interactions;
     expect([at(0), at(1 / 12), at(6 / 12), at(1)].map((v) => Number(v?.toFixed(9)))).toEqual([0, 0.5, 0.75, 1]);
-    // Gini of x sorted ascending = 2·Σ k·x_k / (n·Σx) - (n+1)/n, k from 1: Σ k·x_k = 1·0 + (2 + ... + 11)·1 + 12·10 = 185.
+    // Gini of x sorted ascending = 2·Σ k·x_k / (n·Σx) - (n+1)/n, k from 1: Σ k·x_k = 1·0 + (2 + ... + 11)·1
+    // + 12·10 = 185.
     expect(s.popularity.gini).toBeCloseTo((2 * 185) / (12 * 20) - 13 / 12, 12);
     const even = dataStatistics(splitByPosition(makeDataset([[0, 1, 2, 3]], 4)));
     expect(even.popularity.gini).toBeCloseTo(0, 12);
@@ -61,6 +62,6 @@ describe("dataStatistics", () => {
     for (const part of ["2 users, 12 items, 20 interactions", "duplicate     3", "a note", "3 (75.0 %)", "9-16"])
       expect(text).toContain(part);
     expect(text).toContain("the most popular 10 % of the items have 55.0 % of the interactions");
-    expect(renderData({ ...s, time: null })).toContain("no clock");
+    expect(renderData({ ...s, time: null })).toContain("no timestamps");
   });
 });

@@ -1,6 +1,6 @@
 /**
- * Times as files have them. The cases 02 to 05, 07 and 22 of public bug reports, variants of each, and ways that public data
- * sets and tools write a moment. Every one gives the shop's sequences, or says what it cannot read.
+ * Times as files have them. The cases 02 to 05, 07 and 22 of public bug reports, variants of each, and ways that public
+ * data sets and tools write a moment. Every one gives the shop's sequences, or says what it cannot read.
  */
 import { describe } from "vitest";
 import {

@@ -288,7 +288,7 @@ describe("the same id", () => {
         items(),
       ),
       refused:
-        /No interactions are left.*ids in the interactions alone: "00100", "00101", "00102"; in the item file: "100", "101", "102"; likely because one side is padded with zeros/,
+        /No interactions are left.*ids only in the interactions: "00100", "00101", "00102"; in the item file: "100", "101", "102"; likely because one side is padded with zeros/,
     },
     {
       what: "another case",

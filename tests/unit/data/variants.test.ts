@@ -1,6 +1,6 @@
 /**
- * Variants of the 23 cases of public bug reports: the same kind of fault in another format, column, unit or layout. Where
- * a variant of a case belongs to logs of slates it is in logs.test.ts.
+ * Variants of the 23 cases of public bug reports: the same kind of fault in another format, column, unit
+ * or layout. Where a variant of a case belongs to logs of slates it is in logs.test.ts.
  */
 import { gzipSync } from "node:zlib";
 import { describe } from "vitest";
@@ -184,7 +184,7 @@ describe("13, 14, 17, 18, 21: bytes", () => {
     { what: "a mark in .GZ", files: { "interactions.csv": csv(), "items.CSV.GZ": gzipSync(`\ufeff"item_id","title"\n${ids.map((i) => `${i},Item ${i}\n`).join("")}`) }, settings: { columns: { time: "timestamp" }, files: { items: "items.CSV.GZ" } }, items: { 103: { title: "Item 103" } } }, // biome-ignore format: one line
     { what: "three hundred lines with quotes and CRLF", files: { "interactions.csv": csv(), "items.csv.gz": gzipSync(`item_id,description,title\n${ids.map((i) => `${i},"${long}",Item ${i}\n`).join("")}`) }, items: { 103: { title: "Item 103" } } }, // biome-ignore format: one line
     { what: "long texts in the interactions", files: table(csv((r, n) => ({ more: [n % 5 === 0 ? `"${long}"` : "short"], time: String(r.time) }), { header: ["user_id", "item_id", "timestamp", "review"] })) }, // biome-ignore format: one line
-    { what: "UTF-16 that begins with a NUL", files: table(Buffer.from(`\ufeff\u0000x,1,2\n${csv(undefined, { header: [] })}`, "utf16le")), settings: { columns: { user: 0, item: 1, time: 2 } }, dropped: { malformed: 1 }, bad: ["1: holds a NUL byte"] }, // biome-ignore format: one line
+    { what: "UTF-16 that begins with a NUL", files: table(Buffer.from(`\ufeff\u0000x,1,2\n${csv(undefined, { header: [] })}`, "utf16le")), settings: { columns: { user: 0, item: 1, time: 2 } }, dropped: { malformed: 1 }, bad: ["1: contains a NUL byte"] }, // biome-ignore format: one line
     { what: "long texts in a TSV", files: { "interactions.csv": csv(), "items.tsv": `item_id\tdescription\ttitle\n${ids.map((i) => `${i}\t"${long}"\tItem ${i}\n`).join("")}` }, items: { 103: { title: "Item 103" } } }, // biome-ignore format: one line
   ]);
 });

@@ -1,4 +1,7 @@
-/** The client of OpenAI-compatible servers against a server that does everything wrong: bounded, clear, nothing lost, no key shown. */
+/**
+ * The client of OpenAI-compatible servers against a server that does everything wrong:
+ * bounded, clear, nothing lost, no key shown.
+ */
 import { appendFileSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -137,7 +137,8 @@ describe("features", () => {
   });
 
   it("compare words of titles", () => {
-    // "red" is in three titles, "lipstick" in two; all else is said once and left out. Each title is then one or two words.
+    // "red" is in three titles, "lipstick" in two; all else is said once and left out.
+    // Each title is then one or two words.
     const [red, lipstick] = [Math.log(1 + 5 / 3), Math.log(1 + 5 / 2)];
     const cosine = red / Math.hypot(red, lipstick);
     close(all("title like last"), [cosine, 0, Number.NaN]);

@@ -65,7 +65,8 @@ describe("stacking", () => {
         { weight: 0, model: part([100, 100]) },
       ],
     });
-    // Columns 0, 1 standardised over two candidates: -1, 1 and 1, -1. 2 * (-1) + .5 * 4 * 1 = 0, and the same for the other.
+    // Columns 0, 1 standardised over two candidates: -1, 1 and 1, -1.
+    // 2 * (-1) + .5 * 4 * 1 = 0, and the same for the other.
     expect(model.scores(Float32Array.from([0, 9, 1, 3]), 2)).toEqual([0, 0]);
     expect(openModel(JSON.parse(JSON.stringify(model.toJSON()))).scores(Float32Array.from([1, 9, 0, 9]), 2)).toEqual([
       2, -2,

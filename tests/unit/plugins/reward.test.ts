@@ -1,4 +1,7 @@
-/** Rewards that a recipe names: in every language, held to their contract, and named with slate and value when they break it. */
+/**
+ * Rewards that a recipe names: in every language, held to their contract, and named with slate and value when they
+ * break it.
+ */
 
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
@@ -85,9 +88,9 @@ describe("a reward in TypeScript or JavaScript", () => {
   });
 
   it("is refused if there is no such file, or no such language", async () => {
-    await expect(open(join(folder, "none.ts"))).rejects.toThrow("there is no such file");
+    await expect(open(join(folder, "none.ts"))).rejects.toThrow("file not found");
     await expect(open(write("", "rb"))).rejects.toThrow("neither a .ts");
-    await expect(open(write("", "py"))).rejects.toThrow("which function of it?");
+    await expect(open(write("", "py"))).rejects.toThrow("the name of the Python function is missing");
   });
 
   it.each([
@@ -97,7 +100,7 @@ describe("a reward in TypeScript or JavaScript", () => {
     [
       "a throw",
       "a.slate.id === 'b' ? a.nothing.at : 1",
-      /threw TypeError: .* \(mine\d+\.ts:\d+:\d+\), asked about slate b/,
+      /threw TypeError: .* \(mine\d+\.ts:\d+:\d+\) when asked about slate b/,
     ],
   ])("names module, slate and value of %s", async (_, value, message) => {
     const module = write(`export default { score: (answers: any[]) => answers.map((a) => (${value})) };`);
@@ -108,7 +111,7 @@ describe("a reward in TypeScript or JavaScript", () => {
 
   it("must give as many values as requested", async () => {
     await expect(ask(write("export default { score: () => [1, 2] };"))).rejects.toThrow(
-      "returned 2 entries, asked about 3 together, of the slates a, b, c",
+      "returned 2 entries when asked about 3 questions on slates a, b, c",
     );
     await expect(ask(write("export default { score: () => 5 };"))).rejects.toThrow("returned 5, not a list");
   });
@@ -121,7 +124,7 @@ describe("a reward in TypeScript or JavaScript", () => {
       `export default { score(answers: any[]) { if (answers.some((a) => a.slate.id === "b")) { ${loop} } return answers.map(() => 1); } };`,
     );
     await expect(ask(module, { timeoutSeconds: 0.2 })).rejects.toThrow(
-      "gave no answer within 0.2 s, asked about slate b",
+      "gave no answer within 0.2 s when asked about slate b",
     );
   });
 });
@@ -177,7 +180,7 @@ not_a_function = 3
 
   it("names what it raised, where, and about which slate", async () => {
     await expect(ask(`${file}:broken`)).rejects.toThrow(
-      /raised ZeroDivisionError: .* \(mine\d+\.py:14\), asked about slate b \(c3 c1 c2\)/,
+      /raised ZeroDivisionError: .* \(mine\d+\.py:14\) when asked about slate b \(c3 c1 c2\)/,
     );
     await expect(ask(`${file}:nan`)).rejects.toThrow('gave "nan" for slate c');
     await expect(open(`${file}:nothing`)).rejects.toThrow(
@@ -191,7 +194,7 @@ not_a_function = 3
 
   it("is given up when it takes too long", async () => {
     await expect(ask(`${file}:slow`, { timeoutSeconds: 0.3 })).rejects.toThrow(
-      "gave no answer within 0.3 s, asked about 3 together, of the slates a, b, c",
+      "gave no answer within 0.3 s when asked about 3 questions on slates a, b, c",
     );
   });
 });
@@ -222,7 +225,7 @@ describe("a reward over HTTP", () => {
   afterAll(() => server.close());
 
   it("needs a declared version, which is all of its identity", async () => {
-    await expect(open(url)).rejects.toThrow("say which version answers");
+    await expect(open(url)).rejects.toThrow("declare its version");
     const { identity } = await open(url, { version: "7" });
     expect(identity).toMatchObject({ version: "7", sha256: "", files: [] });
   });
@@ -247,7 +250,7 @@ describe("a reward over HTTP", () => {
     const about = { version: "7" };
     expect(await ask(`${url}/busy`, about)).toHaveLength(3);
     await expect(ask(`${url}/refuse`, about)).rejects.toThrow("answered with status 400: wrong version");
-    await expect(ask(`${url}/page`, about)).rejects.toThrow("not JSON");
+    await expect(ask(`${url}/page`, about)).rejects.toThrow("invalid JSON");
     await expect(ask("http://127.0.0.1:9/score", about)).rejects.toThrow("cannot be reached");
   });
 });

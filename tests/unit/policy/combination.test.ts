@@ -30,7 +30,9 @@ function draw(chances: readonly number[], u: number): number {
   return at < 0 ? chances.length - 1 : at;
 }
 
-/** @param spreads of what evidence and language model know, nats @param tell the likelihood from what there is to know */
+/**
+ * @param spreads of what evidence and language model know, nats @param tell the likelihood from what there is to know
+ */
 function plant(
   n: number,
   seed: number,

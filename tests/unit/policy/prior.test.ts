@@ -12,7 +12,10 @@ import {
   standardise,
 } from "../../../src/policy/prior.ts";
 
-/** Slates of four whose target follows the likelihood with probability .7, else stands at a position by prior .4 .3 .2 .1. */
+/**
+ * Slates of four whose target follows the likelihood with probability .7,
+ * else stands at a position by prior .4 .3 .2 .1.
+ */
 function slates(n: number, seed: number) {
   const rng = Rng.of(seed, "slates");
   return Array.from({ length: n }, (_, i) => {
@@ -97,7 +100,8 @@ describe("prior", () => {
   });
 
   it("weighs the likelihood by the spread of the prior, and its views", () => {
-    // Spread of [1, -1] is 1, of [3, -3] 3: the first is in the bin up to 2, weight .4, the second beyond it, weight .2.
+    // Spread of [1, -1] is 1, of [3, -3] 3: the first is in the bin up to 2, weight .4, the second beyond it,
+    // weight .2.
     const gated = { likelihood: 0.4, gate: { upTo: [2], factors: [1, 0.5] } };
     expect(addLikelihood(gated, [1, -1], [-2, -1])).toEqual([1 - 0.8, -1 - 0.4]);
     expect(addLikelihood(gated, [3, -3], [-2, -1])).toEqual([3 - 0.4, -3 - 0.2]);

@@ -58,8 +58,8 @@ describe("a pool", () => {
 });
 
 /**
- * 60 items; the true next item is drawn from softmax(a_i + b_i) with a, b standard normal x 1.5, drawn anew each time. One
- * expert knows a, one knows b, one says noise; each lists its best 30.
+ * 60 items; the true next item is drawn from softmax(a_i + b_i) with a, b standard normal x 1.5,
+ * drawn anew each time. One expert knows a, one knows b, one says noise; each lists its best 30.
  */
 function planted(positions: number, seed: number): { lists: Ranked[]; target: number }[] {
   const rng = Rng.of(seed, "planted experts");

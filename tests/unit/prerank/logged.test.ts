@@ -25,7 +25,10 @@ const withLog = (dataset: Dataset, slates: readonly Logged[]): Dataset => ({
   impressions: makeLog(slates),
 });
 
-/** User 0 did items 0..9 at times 0, 10, .. 90; by position: midtrain [0, 6), rerank [6, 8), validation [8, 9), test [9, 10). */
+/**
+ * User 0 did items 0..9 at times 0, 10, .. 90; by position:
+ * midtrain [0, 6), rerank [6, 8), validation [8, 9), test [9, 10).
+ */
 const ten = Array.from({ length: 10 }, (_, k) => k);
 const sequences = makeDataset([ten], 20, [ten.map((k) => 10 * k)]);
 const shares = { midtrain: 0.6, rerank: 0.2, validation: 0.1, test: 0.1 };
@@ -119,14 +122,14 @@ describe("the leakage check of logged slates", () => {
   const data: SplitDataset = splitByPosition(withLog(sequences, [[0, 60, [11, 6, 12], [0, 1, 0]]]), shares);
   const [good] = loggedSlates(data, 64).slates.rerank as [Slate];
   it.each([
-    ["the history holds interactions from 60 on", { position: 7 }],
+    ["the history contains interactions from 60 on", { position: 7 }],
     ["the history lacks interactions", { position: 5 }],
     ["outside validation", { segment: "validation" as const }],
     ["a logged slate needs a time", { time: undefined }],
     ["labels and candidates differ", { labels: [0, 1] }],
-    ["targetIndex is not the best label's first", { labels: [1, 1, 0] }],
+    ["targetIndex is not the first candidate with the best label", { labels: [1, 1, 0] }],
     ["target is not the item at targetIndex", { target: 12 }],
-    ["a candidate stands twice", { candidates: [11, 6, 11] }],
+    ["a candidate appears twice", { candidates: [11, 6, 11] }],
     ["id is not an opaque hash", { id: "request 17" }],
   ])("stops at: %s", (reason, change) => {
     checkLoggedSlates(data, [good]);
@@ -138,6 +141,6 @@ describe("the leakage check of logged slates", () => {
     const times = [0, 10, 20, 30, 40, 50, 60, 70, 70, 90];
     const later = splitByPosition(makeDataset([ten], 20, [times]), shares);
     const slate = { ...good, time: 70, position: 7 };
-    expect(() => checkLoggedSlates(later, [slate])).toThrow(/belongs to a segment behind rerank/);
+    expect(() => checkLoggedSlates(later, [slate])).toThrow(/belong to a segment after rerank/);
   });
 });

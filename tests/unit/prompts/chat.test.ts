@@ -1,4 +1,7 @@
-/** Chat templates: the same text as transformers, a frame that no item text can break, and one token that ends an answer. */
+/**
+ * Chat templates: the same text as transformers, a frame that no item text can break, and one token
+ * that ends an answer.
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";

@@ -16,8 +16,9 @@ const compress = (history: number[], o: Partial<BudgetOptions>, candidates?: num
 
 describe("the budgeted compressor", () => {
   it("keeps the latest for half of the budget, then what shares words with the candidates", () => {
-    // Costs: red soap 3, green towel 3, hair brush 3, shampoo 2. Budget 8: shampoo (8 - 2 >= 4) and no other in the first
-    // half (6 - 3 < 4); then soap, the candidate's word (6 - 3 = 3), and the later of brush and towel (3 - 3 = 0).
+    // Costs: red soap 3, green towel 3, hair brush 3, shampoo 2. Budget 8: shampoo (8 - 2 >= 4) and no other in the
+    // first half (6 - 3 < 4); then soap, the candidate's word (6 - 3 = 3), and the later of brush
+    // and towel (3 - 3 = 0).
     expect(compress([0, 2, 3, 4], { historyTokens: 8 }).history).toEqual([0, 3, 4]);
     expect(compress([0, 2, 3, 4], { historyTokens: 8 }, [2]).history).toEqual([2, 3, 4]);
   });

@@ -1,4 +1,7 @@
-/** The exact documents of mid-training, traces and the teacher's question: a word that changes here changes what a model learns. */
+/**
+ * The exact documents of mid-training, traces and the teacher's question:
+ * a word that changes here changes what a model learns.
+ */
 import { describe as block, expect, it } from "vitest";
 import { type ItemId, itemId } from "../../../src/core/ids.ts";
 import type { Item } from "../../../src/data/types.ts";

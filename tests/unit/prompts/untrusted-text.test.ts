@@ -1,6 +1,6 @@
 /**
- * Item text against real tokenizers: whatever strangers write into a title, once neutralised it yields no special token,
- * alone or inside a prompt; and however long it is, it takes no more tokens than it may.
+ * Item text against real tokenizers: whatever strangers write into a title, once neutralised it yields no special
+ * token, alone or inside a prompt; and however long it is, it takes no more tokens than it may.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -113,7 +113,8 @@ describe("prompts and documents around it", () => {
       ...options,
       format: "compact",
     });
-    // history, candidates, answer: 3 markers; 3 items of 2 codes with begin and end, each with 16 tokens and a line break
+    // history, candidates, answer: 3 markers; 3 items of 2 codes with begin and end, each with 16 tokens
+    // and a line break
     expect(encoder.encode(prompt).length).toBe(3 + 3 * (4 + 16 + 1));
     const whole = { ...options, format: "compact", maxTitleTokens: 0 } as const;
     expect(

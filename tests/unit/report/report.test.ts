@@ -161,7 +161,7 @@ describe("report of an incomplete or failed run", () => {
     expect(page).not.toContain("NaN");
   });
 
-  it("says plainly that a system of an earlier version's run is worse, or cannot be told from the pre-rank", async () => {
+  it("says plainly that a system of an earlier version's run is worse than the pre-rank, or not distinguishable from it", async () => {
     const read = readReportData(fixtureRun());
     if (!read) throw new Error("no data");
     const { recommendation: _, systems: __, request_ms: ___, ...metrics } = read.metrics;
@@ -176,7 +176,7 @@ describe("report of an incomplete or failed run", () => {
         },
       });
     expect(await withLift(-0.02, -0.01)).toContain("is worse than the pre-rank");
-    expect(await withLift(-0.01, 0.02)).toContain("cannot be told from the pre-rank");
+    expect(await withLift(-0.01, 0.02)).toContain("is not distinguishable from the pre-rank");
   });
 
   it("asks for the evaluation when there is none", async () => {

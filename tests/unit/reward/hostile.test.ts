@@ -62,7 +62,10 @@ const fragment = fc.oneof(
 );
 const soup = fc.array(fragment, { maxLength: 14 }).map((parts) => parts.join(""));
 
-/** The only way to be valid in the compact format, told from the text alone: what is left without the candidates is white space. */
+/**
+ * The only way to be valid in the compact format, told from the text alone:
+ * what is left without the candidates is white space.
+ */
 function isPermutation(text: string, mode: PromptMode): boolean {
   const start = mode === "think" ? text.indexOf(markers.answer) + markers.answer.length : 0;
   if (mode === "think" && !text.includes(markers.answer)) return false;

@@ -1,4 +1,6 @@
-/** Which stages a change of a file reruns: the code of every stage, as the pipeline plans it, in this very repository. */
+/**
+ * Which stages a change of a file reruns: the code of every stage, as the pipeline plans it, in this very repository.
+ */
 import { appendFileSync, cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * A service over fused pre-rankers: its answers to the run's own test slates are the evaluated ones, whatever the folds and
- * the refit; a pre-ranker that no request can ask is refused at the start.
+ * A service over fused pre-rankers: its answers to the run's own test slates are the evaluated ones, whatever the folds
+ * and the refit; a pre-ranker that no request can ask is refused at the start.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

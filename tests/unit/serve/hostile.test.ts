@@ -2,6 +2,7 @@
 import { connect } from "node:net";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { attack, attacks } from "../../../bench/attacks.ts";
 import { hostileCase, judge, keepAlive } from "../../../bench/hostile-http.ts";
 import { Rng } from "../../../src/core/rng.ts";
 import { parseJson } from "../../../src/serve/http/body.ts";
@@ -40,6 +41,14 @@ describe("hostile requests", () => {
     expect(kinds.size).toBeGreaterThan(28);
     expect(service.log.filter((r) => r.problem === "internal")).toEqual([]);
     expect((await fetch(`${service.url}/readyz`)).status).toBe(200);
+  });
+
+  it.each(attacks)("do not get in below HTTP: $kind", async (one) => {
+    const strict = await startService({ http: { headersTimeoutMs: 400, requestTimeoutMs: 800 } });
+    expect(await attack(one, new URL(strict.url), 20_000)).toBe("");
+    expect(strict.reranker.requests).toEqual([]);
+    expect(strict.log.every((record) => record.route !== "/metrics")).toBe(true);
+    await strict.server.close();
   });
 
   it("below HTTP end with a closed connection", async () => {

@@ -1,4 +1,6 @@
-/** The HTTP server under bad luck and bad manners: limits, slow clients, clients that leave, shutting down, strangers. */
+/**
+ * The HTTP server under bad luck and bad manners: limits, slow clients, clients that leave, shutting down, strangers.
+ */
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";

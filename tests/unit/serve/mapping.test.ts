@@ -180,7 +180,7 @@ describe("the caller's own order", () => {
       for (const [path, body] of bodies)
         expect((await falling.post(path, body)).headers.get("x-gr2-fallback"), path).toBe("deadline");
       const cohere = (await (await falling.post("/v2/rerank", bodies[0]?.[1])).json()) as object;
-      expect(cohere).toMatchObject({ meta: { warnings: ["fallback: deadline; the order is the request's own"] } });
+      expect(cohere).toMatchObject({ meta: { warnings: ["fallback: deadline; the order is the request's"] } });
       expect(await (await falling.post("/gr2/v1/rerank", bodies[4]?.[1])).json()).toMatchObject({
         fallback: "deadline",
       });
@@ -191,7 +191,7 @@ describe("the caller's own order", () => {
       expect(await postAndRead("/rerank", bodies[2]?.[1])).toMatchObject([{ index: 0, fallback: "deadline" }]); // TEI
       expect(await postAndRead("/rerank", bodies[3]?.[1])).toMatchObject({ fallback: "deadline" }); // vLLM
       const v1 = await postAndRead("/v1/rerank", { ...bodies[1]?.[1], model: "rerank-english-v3.0" });
-      expect(v1).toMatchObject({ meta: { warnings: ["fallback: deadline; the order is the request's own"] } });
+      expect(v1).toMatchObject({ meta: { warnings: ["fallback: deadline; the order is the request's"] } });
     } finally {
       await falling.server.close();
     }
@@ -219,7 +219,7 @@ describe("a refusal", () => {
             ? new TypeError("Toy Story is undefined")
             : new Refusal(code, "no.", { retryAfterMs: 1200 });
         };
-        const message = code === "bug" ? "The service failed to answer; find the request's id in its log." : "no.";
+        const message = code === "bug" ? "The service failed to answer; look up the request's id in its log." : "no.";
         const ask = async (path: string, body: unknown) => {
           const response = await refusing.post(path, body, { "x-request-id": "r-1" });
           expect(response.headers.get("retry-after"), code).toBe(code === "bug" ? null : "2");

@@ -1,4 +1,7 @@
-/** Items that the model does not know: texts encoded together, kept, charged for, in turn; and items registered beforehand. */
+/**
+ * Items that the model does not know: texts encoded together, kept, charged for, in turn; and items registered
+ * beforehand.
+ */
 import { appendFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -243,7 +246,7 @@ describe("registered items", () => {
     items.refresh();
     expect(found).toEqual(["A"]);
     appendFileSync(path, "nonsense\n");
-    expect(() => items.refresh()).toThrow("lines.jsonl holds a line that is no registered item: nonsense");
+    expect(() => items.refresh()).toThrow("lines.jsonl contains a line that is not a registered item: nonsense");
   });
 });
 

@@ -1,4 +1,7 @@
-/** More requests than can be answered: what is answered is fast, clients are served in turn, nobody stands in its own way. */
+/**
+ * More requests than can be answered: what is answered is fast, clients are served in turn,
+ * nobody stands in its own way.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

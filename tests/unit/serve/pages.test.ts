@@ -1,4 +1,6 @@
-/** What the service says of itself: metrics, the OpenAPI document, the try-it page. And the command that makes tokens. */
+/**
+ * What the service says of itself: metrics, the OpenAPI document, the try-it page. And the command that makes tokens.
+ */
 import { execFile, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, statSync, writeFileSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** What other servers' clients and platforms expect: their paths, their keys, compressed bodies, errors in their own shape. */
+/**
+ * What other servers' clients and platforms expect: their paths, their keys, compressed bodies,
+ * errors in their own shape.
+ */
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

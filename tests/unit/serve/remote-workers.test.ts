@@ -1,4 +1,6 @@
-/** serve.addresses: workers that run elsewhere are connected to, one per address, and keep running without our model. */
+/**
+ * serve.addresses: workers that run elsewhere are connected to, one per address, and keep running without our model.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

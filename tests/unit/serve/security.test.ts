@@ -34,7 +34,7 @@ describe("a token", () => {
     expect(line).toBe(`shop:sha256:${createHash("sha256").update(token).digest("hex")}`);
     expect(newToken("shop").token).not.toBe(token);
     expect(newToken("shop", 5).line).toMatch(/:5$/);
-    expect(() => newToken("no colon: here")).toThrow(/cannot name a token/);
+    expect(() => newToken("no colon: here")).toThrow(/is not a valid token name/);
   });
 
   it("is found by its whole text and nothing else", () => {
@@ -161,12 +161,14 @@ describe("where to listen", () => {
     for (const host of ["127.0.0.1", "127.1.2.3", "::1", "localhost"]) assertMayListen(host, settings());
     for (const host of ["0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "1270.0.0.1"]) {
       expect(isLoopback(host)).toBe(false);
-      expect(() => assertMayListen(host, settings())).toThrow(/let anyone call/);
+      expect(() => assertMayListen(host, settings())).toThrow(/let anyone who can reach this machine call/);
       assertMayListen(host, settings({ tokens: "file" }));
       assertMayListen(host, settings({ tls: { clientCa: "file" } }));
       assertMayListen(host, settings({ allowOpen: true }));
     }
-    expect(() => assertMayListen("0.0.0.0", settings({ tls: { cert: "c", key: "k" } }))).toThrow(/let anyone call/);
+    expect(() => assertMayListen("0.0.0.0", settings({ tls: { cert: "c", key: "k" } }))).toThrow(
+      /let anyone who can reach this machine call/,
+    );
   });
 
   it("comes with warnings", () => {
@@ -181,7 +183,10 @@ const openssl = (...args: string[]): void => {
   execFileSync("openssl", args, { cwd: folder, stdio: "pipe" });
 };
 
-/** The authority, the service and a client as docs/serving-http.md makes them, and a stranger that another authority signed. */
+/**
+ * The authority, the service and a client as docs/serving-http.md makes them, and a stranger that another authority
+ * signed.
+ */
 function makeCertificates(): void {
   const documented = /```sh\n(openssl req[\s\S]*?)```/.exec(
     readFileSync(join(repositoryRoot, "docs/serving-http.md"), "utf8"),

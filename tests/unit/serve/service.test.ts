@@ -1,4 +1,7 @@
-/** A run as it is served, and the service as one process: both transports, a swap under load, what its workers are given. */
+/**
+ * A run as it is served, and the service as one process: both transports, a swap under load,
+ * what its workers are given.
+ */
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

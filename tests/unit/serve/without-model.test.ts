@@ -116,7 +116,7 @@ describe("serve.system = auto", () => {
   it("refuses a system that cannot be served", async () => {
     for (const system of ["prerank", "rl_other_order", "rl_compressed"])
       await expect(openServedRun(root, "plain", [`serve.system=${system}`]), system).rejects.toThrow(
-        "no such system to serve",
+        "no such system that can be served",
       );
   });
 });

@@ -1,4 +1,6 @@
-/** A worker that answers but no longer has the model the service stands for: it is lost, and nothing it says gets out. */
+/**
+ * A worker that answers but no longer has the model the service stands for: it is lost, and nothing it says gets out.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

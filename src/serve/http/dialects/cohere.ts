@@ -42,7 +42,7 @@ const refuse = (problem: Problem, requestId: string) => ({
   body: { id: requestId, message: problem.message },
 });
 
-/** Cohere counts one search unit per started hundred documents. */
+/** Cohere counts one search unit per hundred documents, rounded up. */
 const renderMeta = (
   version: string,
   numDocuments: number,
@@ -50,7 +50,7 @@ const renderMeta = (
   numCut: number,
 ): z.output<typeof meta> => {
   const warnings = [
-    ...(answer.fallback === undefined ? [] : [`fallback: ${answer.fallback}; the order is the request's own`]),
+    ...(answer.fallback === undefined ? [] : [`fallback: ${answer.fallback}; the order is the request's`]),
     ...(numCut === 0 ? [] : [`${numCut} texts were cut`]),
   ];
   return {

@@ -20,8 +20,8 @@ export interface ReadContext {
   readonly model: ServedModel;
   readonly json: JsonLimits;
   /**
-   * From the headers x-gr2-mode, x-gr2-deadline-ms, x-gr2-on-fallback and x-gr2-candidate-order; a body's own fields
-   * come first.
+   * From the headers x-gr2-mode, x-gr2-deadline-ms, x-gr2-on-fallback and x-gr2-candidate-order; fields in the
+   * body take precedence.
    */
   readonly mode: ServeMode;
   readonly deadlineMs: number;
@@ -29,7 +29,7 @@ export interface ReadContext {
   readonly candidateOrder: CandidateOrder | undefined;
 }
 
-/** A parsed body, and how to answer it. */
+/** A parsed body and how to answer it. */
 export interface Reading {
   readonly request: RerankRequest;
   /** Number of texts cut, with the caller's permission. */

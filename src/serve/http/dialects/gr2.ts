@@ -43,13 +43,15 @@ const body = z.strictObject({
     .enum(["ranked", "arbitrary"])
     .optional()
     .describe(
-      "What the order of candidates without scores means. ranked: your ranker's order, best first, which counts; arbitrary: it is ignored. Default: the service's setting.",
+      "What the order of candidates without scores means. ranked: your ranker's order, best first, is used; " +
+        "arbitrary: it is ignored. Default: the service's setting.",
     ),
   stream: z
     .boolean()
     .default(false)
     .describe(
-      'Answer as server-sent events: "thought" events {text} as they are generated, then one "answer" event; or one "error" event.',
+      'Answer as server-sent events: "thought" events {text} as they are generated, then one "answer" event; ' +
+        'or one "error" event.',
     ),
 });
 

@@ -1,6 +1,6 @@
 /**
- * Infinity's re-rank endpoint: POST /infinity/rerank, and /rerank and /v1/rerank with a field only Infinity has. litellm
- * sends the same body to Infinity and to vLLM, whose answers differ: only the path can tell them apart then.
+ * Infinity's re-rank endpoint: POST /infinity/rerank, and /rerank and /v1/rerank with a field that only Infinity has.
+ * litellm sends the same body to Infinity and to vLLM, whose answers differ: then only the path distinguishes them.
  */
 import { z } from "zod";
 import { callersId, readText, sharedBody, sharedNames, sharedResult, toRequest } from "../mapping.ts";

@@ -10,16 +10,16 @@ const texts = z.union([document, z.array(document)]);
 
 const body = z.object({
   model: z.string().nullish().describe("Accepted and ignored: the service has one model."),
-  text_1: histories.optional().describe("The user's history; one."),
-  queries: histories.optional().describe("As text_1."),
+  text_1: histories.optional().describe("The user's history; exactly one."),
+  queries: histories.optional().describe("Same as text_1."),
   text_2: texts.optional().describe("Candidates in the order of your ranker."),
-  documents: texts.optional().describe("As text_2."),
-  items: texts.optional().describe("As text_2."),
+  documents: texts.optional().describe("Same as text_2."),
+  items: texts.optional().describe("Same as text_2."),
   truncate_prompt_tokens: z
     .int()
     .min(-1)
     .nullish()
-    .describe("Given: texts that are too long are cut at the service's limit, rather than refused."),
+    .describe("If given, texts that are too long are cut at the service's limit instead of refused."),
 });
 
 const answer = z.object({

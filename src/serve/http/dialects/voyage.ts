@@ -10,7 +10,7 @@ const body = sharedBody.extend({
   truncation: z
     .boolean()
     .nullish()
-    .describe("true: texts that are too long are cut at the service's limit, rather than refused. Default false."),
+    .describe("true: texts that are too long are cut at the service's limit instead of refused. Default false."),
 });
 
 const answer = z.object({
@@ -32,7 +32,7 @@ export const looksLikeVoyage = (raw: unknown): boolean =>
 
 export const voyage: Dialect = {
   ...{ name: "voyage", body, answer },
-  // Both say no with a detail.
+  // Both report errors with a detail.
   ...{ error: jina.error },
   refuse: (problem, requestId) => {
     const { status, body } = jina.refuse(problem, requestId);

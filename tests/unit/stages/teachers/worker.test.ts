@@ -1,4 +1,7 @@
-/** A model in the worker as a teacher, on a fake worker: the form of its answers, its own memory, and nothing sampled twice. */
+/**
+ * A model in the worker as a teacher, on a fake worker: the form of its answers, its own memory,
+ * and nothing sampled twice.
+ */
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
