@@ -131,6 +131,8 @@ export interface Setup {
   /** In the order they were started. */
   readonly workers: GatedWorker[];
   readonly log: string[];
+  /** Of every worker, also of those that replace a lost one later. */
+  gateAll(gate: GatedWorker["gate"]): void;
   deployment(name: string, set?: readonly string[]): Promise<Deployment>;
 }
 
@@ -151,8 +153,10 @@ export async function setUp(
 ): Promise<Setup> {
   const workers: GatedWorker[] = [];
   const log: string[] = [];
+  let gate: GatedWorker["gate"] = async () => {};
   const start = async (): Promise<StartedWorker> => {
     const client = new GatedWorker();
+    client.gate = gate;
     options.prepare?.(client, workers.length);
     workers.push(client);
     return { client, close: async () => {} };
@@ -186,7 +190,11 @@ export async function setUp(
     options.lag ?? { standing: () => 0 },
   );
   engine.deploy(await deployment(name));
-  return { engine, workers, log, deployment };
+  const gateAll = (next: GatedWorker["gate"]): void => {
+    gate = next;
+    for (const worker of workers) worker.gate = next;
+  };
+  return { engine, workers, log, gateAll, deployment };
 }
 
 /** Items of the fixture are i0 to i29, "Film number 0" to "Film number 29". */

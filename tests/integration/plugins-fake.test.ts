@@ -284,7 +284,7 @@ def fit(training):
       "[2, 1]",
       "appears twice",
     ],
-    ["no item", "[999]", "[1]", "999 is not an item row (0 to 29)"],
+    ["no item", "[999]", "[1]", "999 is not an item row \\(0 to 29\\)"],
     [
       "rising scores",
       "[...Array(30).keys()].filter((i) => !h.includes(i)).slice(0, 2)",

@@ -172,7 +172,7 @@ describe("gr2 rerank --in", () => {
 
   it("refuses a long file whose slates are torn apart, and files without the columns", async () => {
     writeFileSync(file("torn.csv"), "slate,item\na,i1\na,i2\nb,i3\nb,i4\na,i5\n");
-    await expect(run({ in: file("torn.csv"), out: file("torn.jsonl") })).rejects.toThrow(/complete already/);
+    await expect(run({ in: file("torn.csv"), out: file("torn.jsonl") })).rejects.toThrow(/was already complete/);
     writeFileSync(file("none.csv"), "x,y\n1,2\n");
     await expect(run({ in: file("none.csv") })).rejects.toThrow(/neither a column "candidates"/);
     await expect(run({ in: file("none.csv"), column: ["candidates=shown"] })).rejects.toThrow(/no column "shown"/);

@@ -27,7 +27,7 @@ import { Metrics } from "../../../src/serve/observe/metrics.ts";
 import { readTraceparent } from "../../../src/serve/observe/trace.ts";
 import { Refusal, type ServedModel } from "../../../src/serve/request/types.ts";
 import { openSecurity, type Security } from "../../../src/serve/security/security.ts";
-import { forever, type GatedWorker, makeRuns, type Setup, setUp, until } from "../../service-fixture.ts";
+import { forever, makeRuns, type Setup, setUp, until } from "../../service-fixture.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "gr2-grpc-"));
 const open = openSecurity(configSchema.parse({}).serve.security);
@@ -156,8 +156,7 @@ describe("the methods", () => {
   });
 
   it("answer before the call's own deadline, and let go of a caller that hangs up", async () => {
-    const worker = setup.workers[0] as GatedWorker;
-    worker.gate = forever;
+    setup.gateAll(forever);
     const hurried = await client.rerank({ ...request, history: [], topN: 2 }, { timeoutMs: 300 });
     expect([hurried.fallback, hurried.ranking.map((r) => r.id)]).toEqual([
       FallbackReason.FALLBACK_REASON_DEADLINE,
@@ -169,7 +168,7 @@ describe("the methods", () => {
     caller.abort();
     expect((await gone).code).toBe(status.CANCELLED);
     while (setup.engine.load().running > 0) await new Promise((done) => setTimeout(done, 2));
-    worker.gate = async () => {};
+    setup.gateAll(async () => {});
   });
 });
 
@@ -326,9 +325,7 @@ describe("hostile calls", () => {
 
 describe("without an answer of the model", () => {
   it("a call ends as it asked: its own order, or UNAVAILABLE with the reason", async () => {
-    // Every worker there is: on a busy machine one may have been lost and replaced in the tests before.
-    const workers = setup.workers as GatedWorker[];
-    for (const worker of workers) worker.gate = forever;
+    setup.gateAll(forever);
     try {
       const asked = { ...request, deadlineMs: 40, candidates: request.candidates.slice(0, 2) };
       const own = await client.rerank({ ...asked, onFallback: OnFallback.ON_FALLBACK_OWN_ORDER });
@@ -336,7 +333,7 @@ describe("without an answer of the model", () => {
       const error = await catchError(client.rerank({ ...asked, onFallback: OnFallback.ON_FALLBACK_ERROR }));
       expect([error.code, error.metadata.get("fallback")]).toEqual([status.UNAVAILABLE, ["deadline"]]);
     } finally {
-      for (const worker of workers) worker.gate = async () => {};
+      setup.gateAll(async () => {});
     }
   });
 });
@@ -375,8 +372,7 @@ describe("a trace", () => {
     const metadata = new Metadata();
     metadata.set("traceparent", `00-${traceId}-00f067aa0ba902b7-01`);
     const sent: (readonly string[] | undefined)[] = [];
-    const worker = setup.workers[0] as GatedWorker;
-    worker.gate = async (call) => void sent.push(call?.traceparents);
+    setup.gateAll(async (call) => void sent.push(call?.traceparents));
     const stub = new RerankServiceClient(`127.0.0.1:${server.port}`, credentials.createInsecure());
     const head = await new Promise<Metadata>((resolve, reject) => {
       const asked = RerankRequest.fromPartial({ ...request, topN: 2, candidates: request.candidates.slice(1) });
@@ -397,7 +393,7 @@ describe("a trace", () => {
         model: expect.any(Number),
       },
     });
-    worker.gate = async () => {};
+    setup.gateAll(async () => {});
     stub.close();
   });
 });
