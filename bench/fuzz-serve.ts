@@ -1,8 +1,9 @@
 /**
  * Ten thousand hostile requests per transport (bench/hostile-http.ts, bench/hostile-grpc.ts): wrong answers, time,
- * memory; attacks on its sockets (bench/attacks.ts); and the guarantees of every answer (bench/promises.ts). The target is a run's service, started here (--run),
- * or a running one (--url, --grpc); without any of these, the HTTP server with a re-ranker that reverses the order.
- * `npm run bench -- fuzz-serve [--run NAME [--root runs]] [--url http://127.0.0.1:8080] [--grpc 127.0.0.1:50061] [--token TOKEN]
+ * memory; attacks on its sockets (bench/attacks.ts); and the guarantees of every answer (bench/promises.ts). The target
+ * is a run's service, started here (--run), or a running one (--url, --grpc); without any of these, the HTTP server
+ * with a re-ranker that reverses the order. `npm run bench -- fuzz-serve [--run NAME [--root runs]] [--url
+ * http://127.0.0.1:8080] [--grpc 127.0.0.1:50061] [--token TOKEN]
  *  [--requests 10000] [--seed 0] [--callers 8]`
  */
 import { parseArgs } from "node:util";

@@ -2,8 +2,9 @@
  * `gr2 serve` under load, from this process against a service in another: its speed for 1, 8 and 64 callers in both
  * modes, the gain from batching, overload, faults, other ways to re-rank, returning users, texts that it does not know,
  * and several clients.
- * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only load,overload,faults,peers,returning,cold,tenants,processes] [--set path=value ...]`
- * `npm run bench -- serve --run NAME --soak MINUTES [--rate 10]`: mixed load instead, and whether memory stays flat
+ * `npm run bench -- serve --run NAME [--root runs] [--seconds 10] [--only
+ * load,overload,faults,peers,returning,cold,tenants,processes] [--set path=value ...]` `npm run bench -- serve --run
+ * NAME --soak MINUTES [--rate 10]`: mixed load instead, and whether memory stays flat
  *
  * Requests are the run's own test slates, in turn; the caches of answers and prompts are off (except in the part about
  * them). A caller sends one request after the other. The overload is an open loop: requests are sent on schedule,
