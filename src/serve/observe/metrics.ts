@@ -223,7 +223,7 @@ const help: Readonly<Record<string, string>> = {
   process_open_fds: "Open files and sockets.",
   nodejs_heap_used_bytes: "Used part of the JavaScript heap.",
   nodejs_external_memory_bytes: "Memory of objects outside the heap.",
-  nodejs_eventloop_delay_p99_seconds: "99th percentile of the event loop's delay since the start.",
+  nodejs_eventloop_delay_p99_seconds: "Event loop delay since the start, 99th percentile.",
 };
 
 function histogramLines(name: string, labels: string, { counts, sum, count }: Histogram): string[] {
