@@ -54,8 +54,7 @@ export interface Service {
   readonly grpc: { readonly address: string; readonly port: number };
   readonly http: { readonly url: string; readonly port: number };
   /**
-   * Rereads tokens and certificates immediately, then the run; all calls while a run loads cause one more load
-   * together.
+   * Rereads tokens and certificates immediately, then the run; calls while a run loads together cause one more load.
    * Never throws: problems are logged, and the old ones stay in use.
    */
   reload(): Promise<void>;
@@ -249,7 +248,7 @@ export function workerStarter(
   };
 }
 
-/** Fewer threads than answering workers have: a text takes milliseconds and must not delay answers. */
+/** Lower priority than the workers that answer: a text takes milliseconds and must not delay answers. */
 const encoderNiceness = 5;
 
 /** A child process that encodes unknown texts, unless serve.encoder says that the workers do. */
