@@ -204,7 +204,16 @@ export function rawZstd(bytes: Buffer): Buffer {
 }
 
 export const extension = (form: Form): string => {
-  const base = { csv: "csv", semicolon: "csv", tsv: "tsv", json: "json", pretty: "json", parquet: "parquet", jsonl: "jsonl", python: "jsonl" }[form.format]; // biome-ignore format: one line
+  const base = {
+    csv: "csv",
+    semicolon: "csv",
+    tsv: "tsv",
+    json: "json",
+    pretty: "json",
+    parquet: "parquet",
+    jsonl: "jsonl",
+    python: "jsonl",
+  }[form.format];
   return form.format === "parquet"
     ? base
     : base + { none: "", gzip: ".gz", members: ".gz", zstd: ".zst" }[form.compression];

@@ -67,7 +67,10 @@ const aForm: fc.Arbitrary<Form> = fc.record({
   format: fc.constantFrom(...formats),
   clock: fc.constantFrom(...clocks),
   order: fc.shuffledSubarray([0, 1, 2, 3], { minLength: 4 }),
-  note: fc.array(fc.oneof(word(`${letters}\n`, 20), fc.constantFrom("", "NULL", '"', "a\nb", "x,y;z\tw", '5" disk')), { minLength: 3, maxLength: 3 }), // biome-ignore format: one line
+  note: fc.array(fc.oneof(word(`${letters}\n`, 20), fc.constantFrom("", "NULL", '"', "a\nb", "x,y;z\tw", '5" disk')), {
+    minLength: 3,
+    maxLength: 3,
+  }),
   quoting: fc.constantFrom("needed", "all"),
   end: fc.constantFrom("\n", "\r\n", "\r", "mixed"),
   lastEnd: fc.boolean(),
@@ -181,12 +184,26 @@ export async function compareTable(given: RandomTable, folder: string): Promise<
       malformed++;
     }
     const spoiled = new Map([...broken].map(([n, kinds]) => [n, kinds] as const));
-    await writeTable(file, form.order.map((k) => names[k] as string), cells.map((c) => form.order.map((k) => c[k] as string)), form, spoiled, { user: form.order.indexOf(0), time: form.order.indexOf(2) }); // biome-ignore format: one line
+    await writeTable(
+      file,
+      form.order.map((k) => names[k] as string),
+      cells.map((c) => form.order.map((k) => c[k] as string)),
+      form,
+      spoiled,
+      { user: form.order.indexOf(0), time: form.order.indexOf(2) },
+    );
   }
   const itemCells = t.items.map((i) => [spell(itemForm, i.id), i.title, i.categories] as const);
   const itemNames = ["id", "title", "categories"];
   const order = itemForm.order.filter((k) => k < 3);
-  await writeTable(join(data, `goods.${extension(itemForm)}`), order.map((k) => itemNames[k] as string), itemCells.map((c) => order.map((k) => c[k] as Cell)), itemForm, new Map(), { user: 0, time: 0 }); // biome-ignore format: one line
+  await writeTable(
+    join(data, `goods.${extension(itemForm)}`),
+    order.map((k) => itemNames[k] as string),
+    itemCells.map((c) => order.map((k) => c[k] as Cell)),
+    itemForm,
+    new Map(),
+    { user: 0, time: 0 },
+  );
   const at = (k: number): string | number =>
     form.headerless && isDelimited(form.format) ? form.order.indexOf(k) : (names[k] as string);
   const config = compileConfig(

@@ -50,7 +50,10 @@ export async function rerankUser(args: RerankArguments & { readonly user: string
         const row = sequences.findIndex((s) => s.user === args.user);
         if (row < 0)
           throw new DataError(`the data of run ${args.name} has no user ${args.user}`, {
-            advice: `Users are, for example, ${sequences.slice(0, 3).map((s) => s.user).join(", ")}.`, // biome-ignore format: one line
+            advice: `Users are, for example, ${sequences
+              .slice(0, 3)
+              .map((s) => s.user)
+              .join(", ")}.`,
           });
         const slate = findSlate(args, row);
         const history = (sequences[row]?.items ?? new Int32Array()).subarray(0, slate.position);

@@ -77,7 +77,8 @@ describe("completion in bash", () => {
 
 describe("what scripts rely on", () => {
   it("gives --json to every command that prints a table", () => {
-    const find = (path: string) => path.split(" ").reduce<Command | undefined>((c, name) => c?.commands.find((x) => x.name() === name), program()); // biome-ignore format: one line
+    const find = (path: string) =>
+      path.split(" ").reduce<Command | undefined>((c, name) => c?.commands.find((x) => x.name() === name), program());
     const tables = [
       ...["compare", "doctor", "plan", "run show", "rollout show", "reward explain", "sid report", "data inspect"],
       ...["data show", "config docs", "rerank"],
@@ -93,7 +94,15 @@ describe("what scripts rely on", () => {
     expect(JSON.parse(showRollouts("r", { root, n: 3, json: true }))).toEqual([]);
     const config = "configs/nano-ml100k.yaml";
     expect(JSON.parse(plan({ config, set: [], memory: 8, json: true }))).toMatchObject({ fits: true });
-    const explained = await explainReward({ config, set: [], root, candidates: 3, target: 2, response: "c2 c1 c3<|end|>", json: true }); // biome-ignore format: one line
+    const explained = await explainReward({
+      config,
+      set: [],
+      root,
+      candidates: 3,
+      target: 2,
+      response: "c2 c1 c3<|end|>",
+      json: true,
+    });
     expect(JSON.parse(explained)).toMatchObject({ mode: "answer", before: 1, after: 0 });
   });
 

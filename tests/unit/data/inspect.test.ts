@@ -162,7 +162,9 @@ describe("what it says", () => {
     ["tabs", "ratings.tsv", (cells: readonly unknown[]) => cells.join("\t")],
     ["semicolons, compressed", "ratings.csv.gz", (cells: readonly unknown[]) => cells.join(";")],
   ] as const)("of files without a header, %s: columns by number, which read them", async (_, name, line) => {
-    const rows = Array.from({ length: 60 }, (_, k) => line([`A${k % 6}`, `B${(k * k + 3 * k) % 10}`, `${1 + (k % 5)}.0`, 1_400_000_000 + 90_000 * k])); // biome-ignore format: one line
+    const rows = Array.from({ length: 60 }, (_, k) =>
+      line([`A${k % 6}`, `B${(k * k + 3 * k) % 10}`, `${1 + (k % 5)}.0`, 1_400_000_000 + 90_000 * k]),
+    );
     const goods = Array.from({ length: 10 }, (_, k) => line([`B${k}`, 7 * k, `Thing no. ${k}`, "Home|Lamp"]));
     const text = (lines: readonly string[]): string => lines.map((l) => `${l}\n`).join("");
     const items = name.replace("ratings", "goods");
@@ -310,7 +312,9 @@ describe("what came of a row", () => {
     expect(of(column, values)).toMatchObject({ column, keep });
   });
   it("asks where a yes or no of an unknown name may be one", () => {
-    expect(of("long_view", ["0", "1", "0"])).toMatchObject({ note: expect.stringMatching(/long_view = 0 in 67 %.*data\.keep: \{ long_view: \[1\] \}/) }); // biome-ignore format: one line
+    expect(of("long_view", ["0", "1", "0"])).toMatchObject({
+      note: expect.stringMatching(/long_view = 0 in 67 %.*data\.keep: \{ long_view: \[1\] \}/),
+    });
     expect(of("long_view", ["0", "1", "0"])?.keep).toBeUndefined();
     expect(of("verified", ["1", "1", "1", "1", "0"])).toBeUndefined();
   });

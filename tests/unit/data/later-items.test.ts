@@ -38,7 +38,13 @@ const plain = { brand: "", description: "" };
 const separated = { kind: "table", path, columns, categorySeparator: ">" } as const;
 const renamed = { ...separated, itemColumns: { id: "sku", title: "name", categories: ["a", "b"] } } as const;
 const csv = "item_id,title,brand,categories,description\nN1,Red lamp,B,Home & Garden > Lamp,A lamp.\n";
-const semicolons = { kind: "impressions", path, impressions: "x.csv", columns: { user: "u", time: "t", item: "article" }, categorySeparator: ";" } as const; // biome-ignore format: one line
+const semicolons = {
+  kind: "impressions",
+  path,
+  impressions: "x.csv",
+  columns: { user: "u", time: "t", item: "article" },
+  categorySeparator: ";",
+} as const;
 
 const cases: readonly (readonly [what: string, AdapterOptions, name: string, data: string | Uint8Array, RawItem])[] = [
   ["the recipe's separator", separated, "new.csv", csv, lamp],

@@ -105,27 +105,80 @@ const almost = (share: number): boolean => share > 0.9;
 describe("clocks", () => {
   const cases: readonly Case[] = [
     { what: "seconds on both sides" },
-    { what: "case 07: days as dates, slates in seconds", click: (r) => iso(r.time).slice(0, 10), says: /timed to the day, slates to the second/, seen: almost }, // biome-ignore format: one line
-    { what: "case 07: days as numbers YYYYMMDD", click: (r) => iso(r.time).slice(0, 10).replaceAll("-", ""), says: /timed to the day/, seen: almost }, // biome-ignore format: one line
+    {
+      what: "case 07: days as dates, slates in seconds",
+      click: (r) => iso(r.time).slice(0, 10),
+      says: /timed to the day, slates to the second/,
+      seen: almost,
+    },
+    {
+      what: "case 07: days as numbers YYYYMMDD",
+      click: (r) => iso(r.time).slice(0, 10).replaceAll("-", ""),
+      says: /timed to the day/,
+      seen: almost,
+    },
     {
       what: "days as seconds at midnight",
       click: (r) => floor(r.time, 86_400),
       says: /timed to the day/,
       seen: almost,
     },
-    { what: "days that begin at five in the morning UTC", click: (r) => floor(r.time, 86_400, 18_000), says: /timed to the day/, seen: almost }, // biome-ignore format: one line
-    { what: "days of a zone with summer time", click: (r, n) => floor(r.time, 86_400, n % 20 < 10 ? -7200 : -3600), says: /timed to the day/, seen: almost }, // biome-ignore format: one line
+    {
+      what: "days that begin at five in the morning UTC",
+      click: (r) => floor(r.time, 86_400, 18_000),
+      says: /timed to the day/,
+      seen: almost,
+    },
+    {
+      what: "days of a zone with summer time",
+      click: (r, n) => floor(r.time, 86_400, n % 20 < 10 ? -7200 : -3600),
+      says: /timed to the day/,
+      seen: almost,
+    },
     { what: "hours, all of them the same", click: (r) => floor(r.time, 3600), says: /timed to the day/, seen: almost },
     { what: "minutes", click: (r) => iso(r.time).slice(0, 16), says: /timed to the minute/ },
     { what: "minutes, rounded", click: (r) => String(Math.round(r.time / 60) * 60), says: /timed to the minute/ },
-    { what: "seconds, slates in milliseconds", slate: (r) => `${slateTime(r)}${500 + (r.rating * 83)}`, says: /timed to the second, slates to fractions/ }, // biome-ignore format: one line
+    {
+      what: "seconds, slates in milliseconds",
+      slate: (r) => `${slateTime(r)}${500 + r.rating * 83}`,
+      says: /timed to the second, slates to fractions/,
+    },
     { what: "milliseconds, slates in seconds", click: (r) => `${r.time}250`, slate: (r) => String(slateTime(r)) },
-    { what: "days for purchases in shops, seconds for those online", click: (r, n) => (n % 2 ? floor(r.time, 86_400) : String(r.time)), says: /5\d % of the interactions are timed to the day/, seen: almost }, // biome-ignore format: one line
-    { what: "one in five with days", click: (r, n) => (n % 5 ? String(r.time) : floor(r.time, 86_400)), says: /2\d % of the interactions are timed to the day/, seen: almost }, // biome-ignore format: one line
-    { what: "days on both sides: nothing of the day itself is seen", click: (r) => floor(r.time, 86_400), slate: (r) => floor(slateTime(r), 86_400), seen: almost }, // biome-ignore format: one line
-    { what: "seconds, slates with days: nothing of the day is seen", slate: (r) => floor(slateTime(r), 86_400), seen: almost }, // biome-ignore format: one line
-    { what: "a date without a time next to ISO 8601 with one", click: (r) => iso(r.time).slice(0, 10), slate: (r) => iso(slateTime(r)), says: /timed to the day/, seen: almost }, // biome-ignore format: one line
-    { what: "milliseconds for clicks, dates in words for slates", click: (r) => `${r.time}000`, slate: (r) => iso(slateTime(r)).replace("T", " ").slice(0, 19) }, // biome-ignore format: one line
+    {
+      what: "days for purchases in shops, seconds for those online",
+      click: (r, n) => (n % 2 ? floor(r.time, 86_400) : String(r.time)),
+      says: /5\d % of the interactions are timed to the day/,
+      seen: almost,
+    },
+    {
+      what: "one in five with days",
+      click: (r, n) => (n % 5 ? String(r.time) : floor(r.time, 86_400)),
+      says: /2\d % of the interactions are timed to the day/,
+      seen: almost,
+    },
+    {
+      what: "days on both sides: nothing of the day itself is seen",
+      click: (r) => floor(r.time, 86_400),
+      slate: (r) => floor(slateTime(r), 86_400),
+      seen: almost,
+    },
+    {
+      what: "seconds, slates with days: nothing of the day is seen",
+      slate: (r) => floor(slateTime(r), 86_400),
+      seen: almost,
+    },
+    {
+      what: "a date without a time next to ISO 8601 with one",
+      click: (r) => iso(r.time).slice(0, 10),
+      slate: (r) => iso(slateTime(r)),
+      says: /timed to the day/,
+      seen: almost,
+    },
+    {
+      what: "milliseconds for clicks, dates in words for slates",
+      click: (r) => `${r.time}000`,
+      slate: (r) => iso(slateTime(r)).replace("T", " ").slice(0, 19),
+    },
   ];
   it.each(cases.map((c) => [c.what, c] as const))("%s", (_, c) => check(c));
 });
@@ -142,24 +195,50 @@ describe("clocks that cannot be put together, and rows that are no slate", () =>
   });
   const cases: readonly Case[] = [
     { what: "weeks", click: (r) => iso(Number(floor(r.time, 604_800))).slice(0, 10), refused: unlike },
-    { what: "weeks that begin on Monday, in seconds", click: (r) => floor(r.time, 604_800, 4 * 86_400), refused: unlike }, // biome-ignore format: one line
+    {
+      what: "weeks that begin on Monday, in seconds",
+      click: (r) => floor(r.time, 604_800, 4 * 86_400),
+      refused: unlike,
+    },
     { what: "months", click: (_, n) => (n % 2 ? "2023-10-01" : "2023-11-01"), refused: unlike },
     { what: "one month for all", click: () => "2023-11-01", refused: /same time|it is unknown/ },
     { what: "days from 0", click: (r) => floor((r.time - first) / 86_400, 1), refused: unlike },
     { what: "days as Excel counts them", click: (r) => (r.time / 86_400 + 25_569).toFixed(6), refused: unlike },
     { what: "slates in seconds from the beginning", slate: (r) => String(slateTime(r) - first + 60), refused: unlike },
-    { what: "days as floats YYYYMMDD", click: (r) => `${iso(r.time).slice(0, 10).replaceAll("-", "")}.0`, says: /timed to the day/, seen: almost }, // biome-ignore format: one line
-    { what: "days, day first", click: (r) => iso(r.time).slice(0, 10).split("-").reverse().join("/"), says: /timed to the day/, seen: almost }, // biome-ignore format: one line
-    { ...wide((r, n) => `${shown(r)[0]}|${n === 9 ? "nan" : r.item},${r.item}`, { positives: "more" }), what: "a candidate without an id", refused: /:11: a candidate without an id/ }, // biome-ignore format: one line
-    { ...wide((r, n) => `${shown(r).join("|")},${n === 9 ? "nan" : "0"}|1|0`, { labels: "more" }), what: "a label that is none", refused: /"more" is not a list of numbers/ }, // biome-ignore format: one line
-    { ...wide((r, n) => `${shown(r).join("|")},0|1|${n === 9 ? "-inf" : "0"}`, { scores: "more", positives: "shown" }), what: "a score of minus infinity", refused: /"more" is not a list of numbers/ }, // biome-ignore format: one line
+    {
+      what: "days as floats YYYYMMDD",
+      click: (r) => `${iso(r.time).slice(0, 10).replaceAll("-", "")}.0`,
+      says: /timed to the day/,
+      seen: almost,
+    },
+    {
+      what: "days, day first",
+      click: (r) => iso(r.time).slice(0, 10).split("-").reverse().join("/"),
+      says: /timed to the day/,
+      seen: almost,
+    },
+    {
+      ...wide((r, n) => `${shown(r)[0]}|${n === 9 ? "nan" : r.item},${r.item}`, { positives: "more" }),
+      what: "a candidate without an id",
+      refused: /:11: a candidate without an id/,
+    },
+    {
+      ...wide((r, n) => `${shown(r).join("|")},${n === 9 ? "nan" : "0"}|1|0`, { labels: "more" }),
+      what: "a label that is none",
+      refused: /"more" is not a list of numbers/,
+    },
+    {
+      ...wide((r, n) => `${shown(r).join("|")},0|1|${n === 9 ? "-inf" : "0"}`, { scores: "more", positives: "shown" }),
+      what: "a score of minus infinity",
+      refused: /"more" is not a list of numbers/,
+    },
   ];
   it.each(cases.map((c) => [c.what, c] as const))("%s", (_, c) => check(c));
 });
 
 describe("ids", () => {
   const wide = (items: (ids: string[]) => string, name = "impressions.csv"): Input["files"] => ({
-    [name]: `user_id,timestamp,shown,clicked\n${shop.map((r) => `${r.user},${slateTime(r)},"${items(shown(r))}","${items([r.item])}"\n`).join("")}`, // biome-ignore format: one line
+    [name]: `user_id,timestamp,shown,clicked\n${shop.map((r) => `${r.user},${slateTime(r)},"${items(shown(r))}","${items([r.item])}"\n`).join("")}`,
   });
   const asWide = { columns: { time: "timestamp", candidates: "shown", positives: "clicked" } };
   const json = (list: unknown): string => JSON.stringify(list).replaceAll('"', '""');
@@ -167,9 +246,19 @@ describe("ids", () => {
   const huge = (i: string): string => `123456789012345678901${i}`;
   const cases: readonly Case[] = [
     { what: "floats in the log", shownItem: (i) => `${i}.0` },
-    { what: "floats in the interactions", item: same, files: { "interactions.csv": `user_id,item_id,timestamp\n${shop.map((r) => `${r.user},${r.item}.0,${r.time}\n`).join("")}` } }, // biome-ignore format: one line
-    { what: "users as floats in the log", user: (u) => u.slice(1), slateUser: (u) => `${u.slice(1)}.0`, item: same }, // biome-ignore format: one line
-    { what: "users that the interactions do not know: both are shown", slateUser: (u) => `user:${u}`, refused: /the user is not in the interactions table.*"user:u0".*"u0"/s }, // biome-ignore format: one line
+    {
+      what: "floats in the interactions",
+      item: same,
+      files: {
+        "interactions.csv": `user_id,item_id,timestamp\n${shop.map((r) => `${r.user},${r.item}.0,${r.time}\n`).join("")}`,
+      },
+    },
+    { what: "users as floats in the log", user: (u) => u.slice(1), slateUser: (u) => `${u.slice(1)}.0`, item: same },
+    {
+      what: "users that the interactions do not know: both are shown",
+      slateUser: (u) => `user:${u}`,
+      refused: /the user is not in the interactions table.*"user:u0".*"u0"/s,
+    },
     { what: "wide, JSON", files: wide(json), settings: asWide },
     { what: "wide, numbers", files: wide((l) => `[${l.join(", ")}]`), settings: asWide },
     { what: "wide, floats", files: wide((l) => `[${l.map((i) => `${i}.0`).join(", ")}]`), settings: asWide },

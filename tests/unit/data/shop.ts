@@ -157,3 +157,25 @@ async function checkInput(folder: string, input: Input): Promise<void> {
     expect(said).toEqual(input.bad.map((b) => (typeof b === "string" ? b : (expect.stringMatching(b) as unknown))));
   }
 }
+
+/** The shop's sequences without its n-th rows. */
+export const without = (...n: number[]) => sequencesIn(shop.filter((_, k) => !n.includes(k)));
+export const table = (content: string | Uint8Array, name = "interactions.csv"): Input["files"] => ({ [name]: content });
+/** A JSON array of records that are text. */
+export const numbers = (records: readonly string[]): string => `[${records.join(",\n")}]`;
+export const array = (make: (r: Row, n: number) => object | string): string => numbers(jsonl(make).trim().split("\n"));
+export const parquet = (time: string, item = "item", user = '"user"'): Input["files"] => ({
+  "interactions.parquet": new Parquet(`${user} AS user_id, ${item} AS item_id, ${time} AS timestamp`),
+});
+/** A RecBole file. */
+export const recbole = (
+  line: (r: Row, n: number) => string,
+  header = "user_id:token\titem_id:token\ttimestamp:float",
+): Input => ({
+  what: "",
+  files: { "x.inter": `${header}\n${shop.map((r, n) => `${line(r, n)}\n`).join("")}` },
+  settings: { adapter: "recbole", columns: {} },
+});
+export const iso = (t: number): string => new Date(1000 * t).toISOString();
+/** Times of a user: its rows are a day apart. */
+export const first = { u3: Array.from({ length: 10 }, (_, k) => 1_700_000_183 + 86_400 * k) };

@@ -25,7 +25,8 @@ const parts = (t: number) => iso(t).match(/\d+/g) as [string, string, string, st
 /** u3's first two times. */
 const own = [start + 183, start + 183 + 86_400];
 const first = (times: (t: number) => number = (t) => t) => ({ u3: expectTimes(times) });
-const expectTimes = (times: (t: number) => number): number[] => Array.from({ length: 10 }, (_, k) => times(own[0] as number + 86_400 * k)); // biome-ignore format: one line
+const expectTimes = (times: (t: number) => number): number[] =>
+  Array.from({ length: 10 }, (_, k) => times((own[0] as number) + 86_400 * k));
 const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const month = (t: number): string => months[Number(parts(t)[1]) - 1] as string;
 const parquet = (time: string): Input["files"] => ({
@@ -44,7 +45,11 @@ describe("units", () => {
       times: first((t) => t - 820_000_000),
       says: /in milliseconds/,
     },
-    { what: "microseconds of 15 digits", files: file((t) => `${t - 820_000_000}000000`), times: first((t) => t - 820_000_000) }, // biome-ignore format: one line
+    {
+      what: "microseconds of 15 digits",
+      files: file((t) => `${t - 820_000_000}000000`),
+      times: first((t) => t - 820_000_000),
+    },
     {
       what: "case 02: older rows in milliseconds, newer in seconds",
       files: file((t) => (t < start + 5 * 86_400 ? `${t}000` : String(t))),
@@ -58,14 +63,28 @@ describe("units", () => {
       times: first(),
       says: /40 in seconds, 40 in milliseconds, 40 in microseconds|several units/,
     },
-    { what: "two units in JSON", files: { "interactions.jsonl": jsonl((r, n) => ({ ...record(r), timestamp: n % 2 ? r.time : 1000 * r.time })) }, times: first(), says: /several units/ }, // biome-ignore format: one line
-    { what: "two units in Parquet", files: parquet("CASE WHEN n % 2 = 0 THEN 1000 * time ELSE time END"), times: first(), says: /several units/ }, // biome-ignore format: one line
+    {
+      what: "two units in JSON",
+      files: { "interactions.jsonl": jsonl((r, n) => ({ ...record(r), timestamp: n % 2 ? r.time : 1000 * r.time })) },
+      times: first(),
+      says: /several units/,
+    },
+    {
+      what: "two units in Parquet",
+      files: parquet("CASE WHEN n % 2 = 0 THEN 1000 * time ELSE time END"),
+      times: first(),
+      says: /several units/,
+    },
     { what: "seconds with a fraction", files: file((t) => `${t}.250`), times: first((t) => t + 0.25) },
     { what: "milliseconds with a fraction", files: file((t) => `${t}250.0`), times: first((t) => t + 0.25) },
     // pandas writes floats so
     { what: "scientific notation", files: file((t) => `${t / 1e9}e+09`), times: first() },
     { what: "milliseconds as DOUBLE in Parquet", files: parquet("(time * 1000)::DOUBLE"), times: first() },
-    { what: "seconds as text in JSON", files: { "interactions.jsonl": jsonl((r) => ({ ...record(r), timestamp: ` ${r.time} ` })) }, times: first() }, // biome-ignore format: one line
+    {
+      what: "seconds as text in JSON",
+      files: { "interactions.jsonl": jsonl((r) => ({ ...record(r), timestamp: ` ${r.time} ` })) },
+      times: first(),
+    },
     {
       what: "a unit that is given holds for every row",
       files: file((t) => String(t - start)),
@@ -85,7 +104,11 @@ describe("units", () => {
       refused: /120 of 120 rows are malformed.*s, not a date/,
     },
     { what: "times of a session, from 0", files: file((t) => String(t - start)), times: first((t) => t - start) },
-    { what: "days of a log, 1 to 10", files: file((t) => String(1 + Math.floor((t - start) / 86_400))), times: { u3: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] } }, // biome-ignore format: one line
+    {
+      what: "days of a log, 1 to 10",
+      files: file((t) => String(1 + Math.floor((t - start) / 86_400))),
+      times: { u3: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] },
+    },
   ]);
 });
 
@@ -95,7 +118,12 @@ describe("which rows say it", () => {
   });
   const without = (n: number) => sequencesIn(shop.filter((_, k) => k !== n));
   testInputs([
-    { what: "case 05: a line break in the first review", files: { "interactions.csv": quoted }, times: first(), says: /in milliseconds/ }, // biome-ignore format: one line
+    {
+      what: "case 05: a line break in the first review",
+      files: { "interactions.csv": quoted },
+      times: first(),
+      says: /in milliseconds/,
+    },
     {
       what: "case 05: the first row has no time, in Parquet",
       files: parquet("CASE WHEN n = 0 THEN NULL ELSE 1000 * time END"),
@@ -112,7 +140,9 @@ describe("which rows say it", () => {
     },
     {
       what: "the first row's time is a word, and null in JSON",
-      files: { "interactions.jsonl": jsonl((r, n) => ({ ...record(r), timestamp: n === 0 ? "unknown" : `${iso(r.time)}` })) }, // biome-ignore format: one line
+      files: {
+        "interactions.jsonl": jsonl((r, n) => ({ ...record(r), timestamp: n === 0 ? "unknown" : `${iso(r.time)}` })),
+      },
       sequences: without(0),
       dropped: { malformed: 1 },
     },
@@ -123,11 +153,36 @@ describe("which rows say it", () => {
       dropped: { malformed: 1 },
       bad: [/^9: "timestamp" is "0", which would be in 1970-01-01$/],
     },
-    { what: "minus one", files: file((t, _, n) => (n === 7 ? "-1" : String(t))), sequences: without(7), dropped: { malformed: 1 } }, // biome-ignore format: one line
-    { what: "the year 9999", files: file((t, _, n) => (n === 7 ? "253402300799" : `${t}`)), sequences: without(7), dropped: { malformed: 1 } }, // biome-ignore format: one line
-    { what: "the largest integer", files: file((t, _, n) => (n === 7 ? "9223372036854775807" : `${t}`)), sequences: without(7), dropped: { malformed: 1 } }, // biome-ignore format: one line
-    { what: "nan", files: file((t, _, n) => (n === 7 ? "nan" : `${t}`)), sequences: without(7), dropped: { malformed: 1 } }, // biome-ignore format: one line
-    { what: "1900-01-01 in a column of dates", files: file((t, _, n) => (n === 7 ? "1900-01-01T00:00:00Z" : iso(t))), sequences: without(7), dropped: { malformed: 1 } }, // biome-ignore format: one line
+    {
+      what: "minus one",
+      files: file((t, _, n) => (n === 7 ? "-1" : String(t))),
+      sequences: without(7),
+      dropped: { malformed: 1 },
+    },
+    {
+      what: "the year 9999",
+      files: file((t, _, n) => (n === 7 ? "253402300799" : `${t}`)),
+      sequences: without(7),
+      dropped: { malformed: 1 },
+    },
+    {
+      what: "the largest integer",
+      files: file((t, _, n) => (n === 7 ? "9223372036854775807" : `${t}`)),
+      sequences: without(7),
+      dropped: { malformed: 1 },
+    },
+    {
+      what: "nan",
+      files: file((t, _, n) => (n === 7 ? "nan" : `${t}`)),
+      sequences: without(7),
+      dropped: { malformed: 1 },
+    },
+    {
+      what: "1900-01-01 in a column of dates",
+      files: file((t, _, n) => (n === 7 ? "1900-01-01T00:00:00Z" : iso(t))),
+      sequences: without(7),
+      dropped: { malformed: 1 },
+    },
   ]);
 });
 
@@ -143,7 +198,15 @@ describe("dates", () => {
       files: file((t) => iso(t).replace("000Z", "500000")),
       times: first((t) => t + 0.5),
     },
-    { what: "+00 and UTC, as databases print it", files: file((t, _, n) => iso(t).replace("T", " ").replace(".000Z", n % 2 ? "+00" : " UTC")), times: first() }, // biome-ignore format: one line
+    {
+      what: "+00 and UTC, as databases print it",
+      files: file((t, _, n) =>
+        iso(t)
+          .replace("T", " ")
+          .replace(".000Z", n % 2 ? "+00" : " UTC"),
+      ),
+      times: first(),
+    },
     {
       what: "an offset without a colon",
       files: file((t) => iso(t - 18_000).replace(".000Z", "-0500")),
@@ -164,12 +227,33 @@ describe("dates", () => {
       refused: /in which day and month are ambiguous; write it as ISO 8601/,
     },
     // MIND: 11/15/2019 8:55:22 AM
-    { what: "twelve hours", files: withTime((p) => `${p[1]}/${p[2]}/${p[0]} ${Number(p[3]) % 12 || 12}:${p[4]}:${p[5]} ${Number(p[3]) < 12 ? "AM" : "PM"}`), times: first() }, // biome-ignore format: one line
+    {
+      what: "twelve hours",
+      files: withTime(
+        (p) => `${p[1]}/${p[2]}/${p[0]} ${Number(p[3]) % 12 || 12}:${p[4]}:${p[5]} ${Number(p[3]) < 12 ? "AM" : "PM"}`,
+      ),
+      times: first(),
+    },
     // Twitter's created_at
-    { what: "as Twitter writes it", files: withTime((p, t) => `${new Date(1000 * t).toUTCString().slice(0, 3)} ${month(t)} ${p[2]} ${p[3]}:${p[4]}:${p[5]} +0000 ${p[0]}`), times: first() }, // biome-ignore format: one line
+    {
+      what: "as Twitter writes it",
+      files: withTime(
+        (p, t) =>
+          `${new Date(1000 * t).toUTCString().slice(0, 3)} ${month(t)} ${p[2]} ${p[3]}:${p[4]}:${p[5]} +0000 ${p[0]}`,
+      ),
+      times: first(),
+    },
     // Common Log Format
-    { what: "as web servers log it", files: withTime((p, t) => `${p[2]}/${month(t)}/${p[0]}:${p[3]}:${p[4]}:${p[5]} +0000`), times: first() }, // biome-ignore format: one line
-    { what: "RFC 2822", files: withTime((p, t) => `"${new Date(1000 * t).toUTCString().replace("GMT", "+0000")}"${p.slice(9).join("")}`), times: first() }, // biome-ignore format: one line
+    {
+      what: "as web servers log it",
+      files: withTime((p, t) => `${p[2]}/${month(t)}/${p[0]}:${p[3]}:${p[4]}:${p[5]} +0000`),
+      times: first(),
+    },
+    {
+      what: "RFC 2822",
+      files: withTime((p, t) => `"${new Date(1000 * t).toUTCString().replace("GMT", "+0000")}"${p.slice(9).join("")}`),
+      times: first(),
+    },
     // Yelp and Amazon's reviewTime: "05 14, 2014"
     { what: "Amazon's reviewTime", files: withTime((p) => `"${p[1]} ${Number(p[2])}, ${p[0]}"`) },
     { what: "November 14, 2023", files: withTime((p, t) => `"${month(t)} ${Number(p[2])}, ${p[0]}"`) },
@@ -183,8 +267,22 @@ describe("dates", () => {
     { what: "Parquet TIMESTAMP in milliseconds", files: parquet("make_timestamp_ms(time * 1000)"), times: first() },
     { what: "Parquet DATE", files: parquet("to_timestamp(time)::DATE") },
     { what: "Parquet text", files: parquet("to_timestamp(time)::VARCHAR"), times: first() },
-    { what: "MongoDB's $date", files: { "interactions.jsonl": jsonl((r, n) => ({ ...record(r), timestamp: { $date: n % 2 ? iso(r.time) : { $numberLong: `${r.time}000` } } })) }, times: first() }, // biome-ignore format: one line
-    { what: "a field within a field", files: { "interactions.jsonl": jsonl((r) => ({ ...record(r), at: { ms: 1000 * r.time } })) }, settings: { columns: { time: "at.ms" } }, times: first() }, // biome-ignore format: one line
+    {
+      what: "MongoDB's $date",
+      files: {
+        "interactions.jsonl": jsonl((r, n) => ({
+          ...record(r),
+          timestamp: { $date: n % 2 ? iso(r.time) : { $numberLong: `${r.time}000` } },
+        })),
+      },
+      times: first(),
+    },
+    {
+      what: "a field within a field",
+      files: { "interactions.jsonl": jsonl((r) => ({ ...record(r), at: { ms: 1000 * r.time } })) },
+      settings: { columns: { time: "at.ms" } },
+      times: first(),
+    },
   ]);
 });
 
@@ -193,7 +291,11 @@ describe("two clocks", () => {
   /** u0's slates show what it takes next and two others. */
   const slates = (time: (t: number) => string) =>
     `user_id,timestamp,slate,item_id,position,label\n${requests
-      .flatMap((r, n) => [r.item, "100", "105"].filter((x, k, all) => all.indexOf(x) === k).map((item, k) => [r.user, time(r.time), n, item, k, item === r.item ? 1 : 0].join(","))) // biome-ignore format: one line
+      .flatMap((r, n) =>
+        [r.item, "100", "105"]
+          .filter((x, k, all) => all.indexOf(x) === k)
+          .map((item, k) => [r.user, time(r.time), n, item, k, item === r.item ? 1 : 0].join(",")),
+      )
       .join("\n")}\n`;
   const settings = {
     adapter: "impressions",
@@ -206,7 +308,9 @@ describe("two clocks", () => {
     "items.jsonl": items(),
   });
   const hour = (t: number): number => t - (t % 3600) + 3600 * (Math.floor(t / 86_400) % 3);
-  const late = (size: number) => ({ u0: Array.from({ length: 10 }, (_, k) => Math.floor((start + k * 86_400) / size) * size + size - 0.001) }); // biome-ignore format: one line
+  const late = (size: number) => ({
+    u0: Array.from({ length: 10 }, (_, k) => Math.floor((start + k * 86_400) / size) * size + size - 0.001),
+  });
   testInputs([
     {
       what: "case 07: interactions by the day, slates to the second",
@@ -235,7 +339,12 @@ describe("two clocks", () => {
       settings,
       says: /timed to the day, slates to the second/,
     },
-    { what: "both to the second", files: logged(String, (t) => `${t}000`), settings, times: { u0: expectTimes((t) => t - 183) } }, // biome-ignore format: one line
+    {
+      what: "both to the second",
+      files: logged(String, (t) => `${t}000`),
+      settings,
+      times: { u0: expectTimes((t) => t - 183) },
+    },
   ]);
 });
 
@@ -252,7 +361,12 @@ describe("no order", () => {
       settings: { split: { kind: "global-time" } },
       refused: /segment|same time/,
     },
-    { what: "no time column: the order of the file", files: { "interactions.csv": csv(undefined, { rows: [...shop].sort((a, b) => a.time - b.time) }) }, settings: { columns: {} }, says: /no time column: file order is time order/ }, // biome-ignore format: one line
+    {
+      what: "no time column: the order of the file",
+      files: { "interactions.csv": csv(undefined, { rows: [...shop].sort((a, b) => a.time - b.time) }) },
+      settings: { columns: {} },
+      says: /no time column: file order is time order/,
+    },
     {
       what: "a name that is no time",
       files: file(() => "yes"),

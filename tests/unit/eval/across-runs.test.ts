@@ -45,7 +45,15 @@ describe("both levels of uncertainty", () => {
     const noisy = users.map((u, k) => ((u * 3 + k) % 7) / 7);
     const one = new RunStatistics(
       users,
-      [{ holds, systems: new Map([["a", base], ["b", noisy]]) }], // biome-ignore format: one line
+      [
+        {
+          holds,
+          systems: new Map([
+            ["a", base],
+            ["b", noisy],
+          ]),
+        },
+      ],
       "end_to_end",
       { resamples: 300 },
     ).estimate([0], "b", "a");

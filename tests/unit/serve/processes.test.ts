@@ -42,7 +42,7 @@ const ask = (id: string, from = kept) =>
       deadline_ms: 20_000,
     },
     from,
-  ); // prettier-ignore
+  );
 const statuses = async (calls: readonly Promise<Response>[]): Promise<number[]> => {
   const answers = await Promise.all(calls);
   await Promise.all(answers.map((answer) => answer.text()));
