@@ -23,6 +23,7 @@ import type { Metrics } from "../observe/metrics.ts";
 import { formatTraceparent, passOn, type RequestTrace, type Tracing } from "../observe/trace.ts";
 import { type Caller, type CallOptions, Refusal, type RerankAnswer, type Reranker } from "../request/types.ts";
 import type { Security } from "../security/security.ts";
+import { readAuthorization } from "../security/tokens.ts";
 import { serverCertificates } from "./certificates.ts";
 import { lenient, type Malformed, toItems, toModel, toRequest, toResponse, toStatus, wellFormed } from "./translate.ts";
 
@@ -146,14 +147,6 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
 
 const peerAddress = (call: AnyCall): string => call.getPeer().replace(/:\d+$/, "");
 
-/** A token as Bearer, wherever clients put it: authorization, x-api-key or api-key. */
-function readAuthorization(metadata: Metadata): string | undefined {
-  const [authorization] = metadata.get("authorization");
-  if (authorization !== undefined) return authorization.toString();
-  const key = metadata.get("x-api-key")[0] ?? metadata.get("api-key")[0];
-  return key === undefined ? undefined : `Bearer ${key.toString()}`;
-}
-
 /** Resolves when the stream accepts more data or has no reader left. */
 const drained = (call: ServerWritableStream<unknown, unknown>): Promise<void> =>
   new Promise((resolve) => {
@@ -206,7 +199,10 @@ function handlers(options: GrpcServerOptions) {
     reranker.shed();
     const subject = call.getAuthContext().sslPeerCertificate?.subject.CN;
     const name = Array.isArray(subject) ? subject[0] : subject;
-    const principal = security.authenticate(readAuthorization(call.metadata), name);
+    const principal = security.authenticate(
+      readAuthorization((key) => call.metadata.get(key)[0]),
+      name,
+    );
     record.client = principal.name;
     record.numRequests = requests;
     security.admit(principal, requests);

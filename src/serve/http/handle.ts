@@ -9,6 +9,7 @@ import { beginRecord, finishRecord, type HttpAccess, readRequestId, stackTrace }
 import { formatTraceparent, passOn, type Tracing } from "../observe/trace.ts";
 import { type Caller, type CallOptions, Refusal, type RerankAnswer, type ServedModel } from "../request/types.ts";
 import { isLoopback, type Security } from "../security/security.ts";
+import { readAuthorization } from "../security/tokens.ts";
 import { ClientGone, checkHeaders, discardBody, parseJson, peekObject, readBody, type Take } from "./body.ts";
 import type { Dialect, ReadContext } from "./dialects/dialect.ts";
 import { gr2, renderAnswer } from "./dialects/gr2.ts";
@@ -203,7 +204,8 @@ export function createHandler(options: HandlerOptions): Handle {
       if (!rerankRoute && !getRoute && !isItems)
         throw new Problem("not_found", "There is nothing here; see /openapi.json.");
       const isPublic = getRoute && (getRoutes[getRoute].public || (getRoute === "/metrics" && security.openMetrics));
-      const principal = isPublic ? undefined : security.authenticate(readAuthorization(req), certificateName(req));
+      const authorization = readAuthorization((name) => req.headers[name]);
+      const principal = isPublic ? undefined : security.authenticate(authorization, certificateName(req));
       record.client = principal?.name ?? "";
       const allowed = rerankRoute || isItems ? "POST" : "GET, HEAD";
       if (!allowed.split(", ").includes(req.method ?? ""))
@@ -279,12 +281,6 @@ function wishes(req: IncomingMessage): Pick<ReadContext, "mode" | "deadlineMs" |
   if (candidateOrder !== undefined && candidateOrder !== "ranked" && candidateOrder !== "arbitrary")
     throw new Refusal("invalid", "x-gr2-candidate-order must be ranked or arbitrary.");
   return { mode, deadlineMs: Number(deadline), onFallback, candidateOrder };
-}
-
-/** A token as Bearer, wherever clients put it: Authorization, x-api-key or api-key. */
-function readAuthorization({ headers }: IncomingMessage): string | undefined {
-  const key = headers["x-api-key"] ?? headers["api-key"];
-  return headers.authorization ?? (typeof key === "string" ? `Bearer ${key}` : undefined);
 }
 
 /** The common name of a verified client certificate. */

@@ -21,6 +21,14 @@ const namePattern = /^[A-Za-z0-9._-]{1,64}$/;
 /** Maximum length of a token; longer input is not hashed. */
 const maxTokenLength = 512;
 
+/** A caller's token as "Bearer TOKEN", wherever clients put it: authorization, x-api-key or api-key. */
+export function readAuthorization(header: (name: string) => unknown): string | undefined {
+  const authorization = header("authorization");
+  if (authorization !== undefined) return String(authorization);
+  const key = header("x-api-key") ?? header("api-key");
+  return key === undefined ? undefined : `Bearer ${String(key)}`;
+}
+
 const digestToken = (token: string): Buffer => createHash("sha256").update(token).digest();
 
 /** A new token and the line to store. The token cannot be recovered later. */

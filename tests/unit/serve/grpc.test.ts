@@ -66,6 +66,11 @@ const request = {
   history: [{ itemId: "i1" }, { itemId: "i2" }],
   candidates: [10, 4, 20].map((i, place) => ({ id: `c${i}`, itemId: `i${i}`, score: 3 - place })),
 };
+/** What no other test asks: its answer is in no cache. */
+const unasked = (item: number) => ({
+  ...request,
+  history: [{ itemId: `i${item}` }, { itemId: "i29" }, { itemId: "i28" }],
+});
 const catchError = (call: Promise<unknown>): Promise<ServiceError> =>
   call.then(
     () => expect.fail("it was answered"),
@@ -327,7 +332,7 @@ describe("without an answer of the model", () => {
   it("a call ends as it asked: its own order, or UNAVAILABLE with the reason", async () => {
     setup.gateAll(forever);
     try {
-      const asked = { ...request, deadlineMs: 40, candidates: request.candidates.slice(0, 2) };
+      const asked = { ...unasked(25), deadlineMs: 40 };
       const own = await client.rerank({ ...asked, onFallback: OnFallback.ON_FALLBACK_OWN_ORDER });
       expect(own.fallback).toBe(FallbackReason.FALLBACK_REASON_DEADLINE);
       const error = await catchError(client.rerank({ ...asked, onFallback: OnFallback.ON_FALLBACK_ERROR }));
@@ -375,7 +380,7 @@ describe("a trace", () => {
     setup.gateAll(async (call) => void sent.push(call?.traceparents));
     const stub = new RerankServiceClient(`127.0.0.1:${server.port}`, credentials.createInsecure());
     const head = await new Promise<Metadata>((resolve, reject) => {
-      const asked = RerankRequest.fromPartial({ ...request, topN: 2, candidates: request.candidates.slice(1) });
+      const asked = RerankRequest.fromPartial({ ...unasked(26), topN: 2 });
       const call = stub.rerank(asked, metadata, (error) => error && reject(error));
       call.on("metadata", resolve);
     });
