@@ -32,7 +32,7 @@ COPIES_FOR_ALTERNATIVES = 4
 
 
 def max_logits(device: torch.device) -> int:
-    """Rows of logits to compute at once."""
+    """Number of logits (rows times columns) to compute at once."""
     return MAX_LOGITS_CUDA if device.type == "cuda" else MAX_LOGITS_CPU
 
 
