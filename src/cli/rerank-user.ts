@@ -13,7 +13,7 @@ import { type RerankArguments, referTo, withEngine } from "./rerank.ts";
 
 const historyShown = 10;
 const titleWidth = 60;
-/** Segments searched for a slate of the user, untrained ones first. */
+/** Segments searched for a slate of the user, those that nothing was trained on first. */
 const segments: readonly Segment[] = ["test", "validation", "rerank"];
 
 /** One slate before and after. */

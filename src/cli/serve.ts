@@ -102,7 +102,7 @@ async function one(options: ServeOptions): Promise<ProcessGroup> {
 
 const describe = ({ engine, grpc, http }: Service): Started => ({ version: engine.model()?.version ?? "", grpc, http });
 
-/** One of several processes: does what the first one says. Signals reach all of them; the first one acts on them. */
+/** One of several processes: does what the primary says. Signals reach all of them; only the primary acts on them. */
 export async function serveAsPeer(
   options: Omit<ServeOptions, "log" | "signal" | "peers">,
   write: (message: string) => void,

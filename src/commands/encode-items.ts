@@ -146,9 +146,7 @@ function checkEarlier(
     const fits = codes !== undefined && Array.isArray(e.codes) && codes.join() === e.codes.join();
     const own = fits && (row === undefined ? catalogue.findRows(codes).length === 0 : e.sid === catalogue.textAt(row));
     if (!own || seen.has(e.item_id) || (row === undefined && seen.has(e.sid)))
-      throw new CheckpointError(`${out}:${i + 1}: item ${e.item_id} has an ID that belongs to another item`, {
-        advice,
-      });
+      throw new CheckpointError(`${out}:${i + 1}: item ${e.item_id} has an ID that is not its own`, { advice });
     seen.add(e.item_id).add(e.sid);
   });
 }

@@ -40,7 +40,7 @@ function visit(tree: unknown, path: string, use: (node: Tree, key: string) => vo
   }
 }
 
-/** Applies `change` to relative paths. */
+/** Applies `by` to the values at `path` that are relative paths. */
 function change(tree: unknown, path: string, by: (value: string) => string): void {
   visit(tree, path, (node, key) => {
     const value = node[key];

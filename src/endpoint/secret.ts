@@ -17,7 +17,7 @@ export class Secret {
     const value = environment[name]?.trim() ?? "";
     if (value === "")
       throw new EnvironmentError(`the environment variable ${name}, which should hold the endpoint's key, is not set`, {
-        advice: `Export ${name}, or leave teacher.endpoint.apiKeyEnv empty if the server needs no key.`,
+        advice: `Export ${name}, or clear teacher.endpoint.apiKeyEnv if the server needs no key.`,
       });
     return new Secret(value);
   }

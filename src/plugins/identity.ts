@@ -1,8 +1,8 @@
 /**
  * What a module's results depend on, for its stage's key and the manifest: the bytes of its file and of everything it
- * imports by relative path, in either language, and the versions of the packages it imports. Code on another machine
- * has the version that the recipe declares. Files that a module reads at run time are not seen: declare a version for
- * them.
+ * imports by relative path, in either language, and the versions of the packages it imports. Code behind an
+ * address has the version that the recipe declares. Files that a module reads at run time are not seen: declare a
+ * version for them.
  */
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { builtinModules } from "node:module";

@@ -1,6 +1,4 @@
-/**
- * Opens every module that a recipe names before anything is computed, and adds their identities to the stages' keys.
- */
+/** Opens every module that a recipe names before anything is computed; says what they add to the stages' keys. */
 import { hashJson } from "../core/hash.ts";
 import type { Manifest } from "../run/manifest.ts";
 import type { PluginPoint } from "../run/stage.ts";

@@ -128,7 +128,7 @@ describe("gr2 sid encode", () => {
     });
     const forged = read(out).map((e) => ({ ...e, codes: [0, 0], sid: "<s_a_0><s_b_0>" }));
     writeFileSync(out, forged.map((e) => JSON.stringify(e)).join("\n"));
-    await expect(encode(out)).rejects.toThrow("has an ID that belongs to another item");
+    await expect(encode(out)).rejects.toThrow("has an ID that is not its own");
 
     const swapped = (name: string, file: string): void => {
       cpSync(join(root, "first"), join(root, name), { recursive: true });

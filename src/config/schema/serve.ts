@@ -40,7 +40,7 @@ export const serve = z
     maxBatch: count.default(32).describe("Maximum requests per worker call."),
     batchWaitMs: countOrZero
       .default(2)
-      .describe("How long a request waits for others to share its worker call, even if a worker is free."),
+      .describe("How long a request waits for others to share its worker call although a worker is free."),
     maxQueue: count.default(512).describe("Maximum requests waiting for a worker; further ones are refused."),
     maxLagMs: count
       .default(100)

@@ -115,9 +115,7 @@ const endpoint = z
     maxWaitSeconds: positive
       .default(60)
       .describe("Longest wait between retries; if the server's Retry-After is longer, the request counts as failed."),
-    maxFailures: count
-      .default(3)
-      .describe("Stop the stage after this many consecutive requests have failed despite retries."),
+    maxFailures: count.default(3).describe("Stop the stage after this many consecutive requests have failed for good."),
     maxRequests: countOrZero.default(0).describe("Budget: requests, retries included; 0 = unlimited."),
     maxTokens: countOrZero.default(0).describe("Budget: input and output tokens; 0 = unlimited."),
     maxCost: z

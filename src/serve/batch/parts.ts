@@ -21,7 +21,7 @@ export interface RankedSlate {
   /** In the order of `ranked`. */
   readonly scores: readonly number[];
   readonly reasoning: string | null;
-  /** Why `ranked` is the input order; null if the model ranked. */
+  /** Why `ranked` is the input order; null if it is not. */
   readonly fallback: string | null;
   /** Why the slate could not be ranked; null if it was. */
   readonly error: string | null;
@@ -62,7 +62,7 @@ export class Parts {
     return parts;
   }
 
-  /** Number of finished parts: 0 to n − 1. */
+  /** Number n of finished parts, which are parts 0 to n − 1. */
   count(): number {
     let n = 0;
     while (existsSync(this.path(n))) n++;

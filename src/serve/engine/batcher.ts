@@ -129,7 +129,7 @@ export class Batcher {
     return expectedWait(queued, this.times[mode], workers, this.options.maxBatch, left);
   }
 
-  /** How long the queue has been standing: milliseconds since a batch of the mode last took all that waited. */
+  /** How long the queue has been standing: milliseconds for which every batch of the mode has left jobs waiting. */
   standing(mode: ServeMode): number {
     const since = this.fullSince[mode];
     return since === undefined ? 0 : performance.now() - since;

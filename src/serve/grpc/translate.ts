@@ -117,8 +117,7 @@ export interface Malformed {
 
 /**
  * A decoder that returns `Malformed` for bytes that are not such a message or contain invalid UTF-8. (grpc-js would
- * answer
- * INTERNAL if the decoder threw, and generated code would silently repair invalid UTF-8.)
+ * answer INTERNAL if the decoder threw, and generated code would silently repair invalid UTF-8.)
  */
 export const lenient =
   <T extends object>(decode: (reader: BinaryReader) => T) =>

@@ -1,6 +1,6 @@
 /**
  * One HTTP request, from its headers to the last byte of its answer: caller, path, body, ranking, reply, log. Owns the
- * order of these checks: cheap ones first, and nothing is read from a caller without permission.
+ * order of these checks: cheap ones first, and nothing is read from a caller who is not admitted.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { TLSSocket } from "node:tls";

@@ -51,7 +51,7 @@ export class ItemResolver {
 
   /**
    * Registers items and encodes their texts. Ids that the run knows keep their meaning; a text without an id is encoded
-   * and cached like texts of requests.
+   * and stored too, but not encoded again for another item tokenizer.
    * @throws Refusal, or what the encoder throws
    */
   async register(items: readonly ItemReference[], caller: Caller, signal: AbortSignal): Promise<RegisteredCount> {

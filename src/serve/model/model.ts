@@ -22,13 +22,13 @@ import { type ServedRun, type ServedSystem, usesEvidence } from "./served-run.ts
 
 /** The result of loading; equal for every worker of a service. */
 export interface LoadedRun {
-  /** Identity of the language model; undefined if no served system has one. */
+  /** The tokenizer of the language model; undefined if no served system has one. */
   readonly tokenizerJson: Uint8Array | undefined;
   readonly numParameters: number;
   readonly maxPositions: number;
   /** The chat template; undefined = none. */
   readonly chat: ChatFrame | undefined;
-  /** Hashes of the weights in use. */
+  /** Hash of all weights in use. */
   readonly weights: string;
 }
 
@@ -281,7 +281,7 @@ export class RunModel {
     this.onPrompts({ computed: requests.reduce((sum, q) => sum + q.prompt.length, 0) - reused, reused });
   }
 
-  /** Number of language models' parameters. */
+  /** The weights folders of the language models, each once. */
   private weights(): string[] {
     const all = [...Object.values(this.run.systems).map((s) => s.weights), this.run.experts?.languageModel];
     return [...new Set(all.filter((weights) => weights !== undefined))];

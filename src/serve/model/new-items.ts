@@ -56,7 +56,7 @@ export class NewItems {
     return this.wanted.size + this.left.size;
   }
 
-  /** Stores permanently. */
+  /** Keeps the codes of a text in memory for good: they are never evicted. */
   pin(text: string, codes: Codes): void {
     this.registered.set(text, codes);
   }
@@ -103,7 +103,7 @@ export class NewItems {
     return this.registered.get(text) ?? this.known.get(text);
   }
 
-  /** Drops texts that nobody waits for. Throws Refusal if too many remain. */
+  /** Drops texts that nobody waits for. Throws Refusal if those that somebody waits for are too many. */
   private makeRoom(numTexts: number): void {
     const { maxWaiting } = this.settings;
     if (numTexts > 0 && this.wanted.size + numTexts > maxWaiting)

@@ -5,7 +5,7 @@
  * rise.
  *
  *   direct   likelihood * log p(item | history) + prior, one forward pass (the run's `direct`, `sft_direct`,
- * `rl_direct`)
+ *            `rl_direct`)
  *   direct   the prior alone if the system has no language model (the run's `prior`, `evidence`)
  *   direct   a permutation at once, as in mode think (the run's `sft_nothink`, `rl_nothink`)
  *   think    reasoning, then a permutation under the constraint with the prior (the run's `sft`, `rl`), greedy

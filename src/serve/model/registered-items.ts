@@ -49,7 +49,7 @@ export class RegisteredItems {
     return this.texts.size;
   }
 
-  /** Offset up to which the file was read. */
+  /** The text of an id, as far as the file was read. */
   find(id: string): string | undefined {
     return this.texts.get(id);
   }

@@ -27,8 +27,8 @@ export class ReasoningStream {
   }
 
   /**
-   * @param index position of the token in the response; a repeated position is ignored. @returns the next piece, often
-   * ""
+   * @param index position of the token in the response; a repeated position is ignored
+   * @returns the next piece, often ""
    */
   push(index: number, token: number): string {
     if (this.closed || index !== this.tokens.length) return "";

@@ -12,7 +12,7 @@ import type { Mode } from "../../prompts/rerank.ts";
 export interface ItemReference {
   /** The data set's own id of an item the model was trained on. */
   readonly itemId?: string;
-  /** Title, or title and description; untrusted. Unknown items get a semantic ID from it, for this request only. */
+  /** Title, or title and more; untrusted. Unknown items get a semantic ID from it, for this request only. */
   readonly text?: string;
 }
 

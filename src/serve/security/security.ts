@@ -1,6 +1,6 @@
 /**
- * Decides who may call, and how often. Independent of protocols: HTTP passes its Authorization header, gRPC the
- * metadata of that name, and both the name in the client's certificate.
+ * Decides who may call, and how often. Independent of protocols: HTTP passes the token of its headers, gRPC
+ * that of its metadata, and both the name in the client's certificate.
  */
 import type { SecuritySettings } from "../../config/schema/serve-http.ts";
 import { ConfigError } from "../../core/errors.ts";
@@ -23,7 +23,7 @@ export interface Security {
   readonly openMetrics: boolean;
   tls(): TlsMaterial | undefined;
   /**
-   * @param authorization "Bearer TOKEN", as received.
+   * @param authorization "Bearer TOKEN", as received or made from an API key header.
    * @param certificateName Name in the client's certificate, already verified by TLS.
    * @throws Refusal "unauthenticated", which does not say what was wrong with the token.
    */
