@@ -1,8 +1,8 @@
 /**
  * A module served over HTTP: one POST per call, JSON both ways.
  *
- *   {slates: [{id, history, candidates, scores, labels?}], asked: [[slate, mode, order, reasoning] | slate], options,
- * version}
+ *   {slates: [{id, history, candidates, scores, labels?}], asked: [[slate, mode, order, reasoning] | slate],
+ *    options, version}
  *   -> a list with one entry per question, as a Python function would return it
  */
 import { InterruptedError } from "../core/errors.ts";

@@ -2,8 +2,8 @@
  * Reads slates from a file, one at a time, in file order; only the current slate is in memory. Two layouts, recognised
  * by the first record:
  *   wide   one slate per record: slate?, history? or user?, candidates, scores?
- *   long   one candidate per record, a slate's candidates in consecutive records: slate, item, score?, text?, history?
- * or user?
+ *   long   one candidate per record, a slate's candidates in consecutive records: slate, item, score?, text?,
+ *          history? or user?
  * Lists are lists; in CSV, JSON text. Owns the parsing of records; request/check decides what can be ranked.
  */
 import { z } from "zod";
