@@ -13,7 +13,8 @@ export const tokenizerFile = (dir: string): string => join(dir, "tokenizer.json"
 export const stateDir = (dir: string): string => join(dir, "state");
 
 /**
- * A stage's weights, refitted by evaluation through the validation segment and stored in its own folder; may be absent.
+ * A stage's weights, refitted by evaluation through the validation segment and stored in evaluation's folder; may be
+ * absent.
  */
 export const refitDir = (evaluateDir: string, stage: string): string => join(evaluateDir, "refit", stage);
 

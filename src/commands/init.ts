@@ -18,8 +18,8 @@ export function initProject(name: string): string {
   writeFileSync(join(folder, ".gitignore"), "node_modules\n.venv\n/runs/\n/data/\n");
   const files = readdirSync(folder).sort().join(", ");
   return (
-    `${name} contains ${files}.\n\nNext: ` +
-    `cd ${name} && npm install && npm test && npx gr2 pipeline -c recipe.yaml --run first`
+    `${name} contains ${files}.\n\n` +
+    `Next: cd ${name} && npm install && npm test && npx gr2 pipeline -c recipe.yaml --run first`
   );
 }
 

@@ -167,8 +167,8 @@ async function readColumns(duck: Duck): Promise<Columns> {
   await duck.yieldMemory(items.byteLength + times.byteLength);
   await readNumbers(
     duck,
-    `SELECT ir.row, t FROM clean JOIN user_rows ur ON ur.c = clean.u JOIN item_rows ir ON ir.c = clean.i AND ir.n ` +
-      `> 0 ORDER BY ur.row, t`,
+    `SELECT ir.row, t FROM clean JOIN user_rows ur ON ur.c = clean.u
+      JOIN item_rows ir ON ir.c = clean.i AND ir.n > 0 ORDER BY ur.row, t`,
     [items, times],
   );
   return { users, lengths, items, times };

@@ -102,8 +102,8 @@ export async function openDuck(options: DuckOptions = {}): Promise<Duck> {
   await duck.run("SET TimeZone = 'UTC'"); // times without an offset are the same on every machine
   await duck.run("CREATE TABLE raw_interactions(u VARCHAR, i VARCHAR, r DOUBLE, t DOUBLE)");
   await duck.run(
-    "CREATE TABLE raw_items(i VARCHAR, title VARCHAR, brand VARCHAR, categories VARCHAR, description VARCHAR, " +
-      "n INTEGER)",
+    `CREATE TABLE raw_items(
+      i VARCHAR, title VARCHAR, brand VARCHAR, categories VARCHAR, description VARCHAR, n INTEGER)`,
   );
   return duck;
 }

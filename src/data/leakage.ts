@@ -6,7 +6,8 @@
  *   prompts          the answer is not among the history items that the rendered prompt shows
  *   slates           answer not in its own visible history (unless repeats are allowed), inside its segment, candidates
  *                    distinct, answer index correct, ids unique and opaque
- *   logged slates    the history ends before the slate was shown, and history and choices are within its segment
+ *   logged slates    the history ends before the slate was shown, and its end and the choices are within the slate's
+ *                    segment
  *   row order        "next row = this row + 1" not above chance
  */
 import { RunError } from "../core/errors.ts";

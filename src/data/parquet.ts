@@ -1,5 +1,5 @@
 /**
- * Writes Parquet files from memory: DuckDB requests the table in blocks while it writes: nothing is copied as a whole.
+ * Writes Parquet files from memory: DuckDB requests the table in blocks while it writes, so nothing is copied whole.
  * Owns neither meaning nor layout (data/cache does). Equal rows give equal bytes if the database has one thread.
  */
 import { renameSync, rmSync } from "node:fs";

@@ -80,8 +80,8 @@ export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boo
     // Distinct rows: pairs that occur once, plus the distinct times of the few other pairs.
     const once = await duck.number("SELECT count(*) FROM pairs WHERE n = 1");
     const others = await duck.number(
-      "SELECT count(*) FROM (SELECT DISTINCT u, i, t FROM clean SEMI JOIN (SELECT u, " +
-        "i FROM pairs WHERE n > 1) USING (u, i))",
+      `SELECT count(*) FROM (SELECT DISTINCT u, i, t FROM clean
+        SEMI JOIN (SELECT u, i FROM pairs WHERE n > 1) USING (u, i))`,
     );
     leave("duplicate", once + others);
     await duck.run("DROP TABLE clean; ALTER TABLE pairs DROP n; ALTER TABLE pairs RENAME TO clean");
@@ -111,8 +111,8 @@ export async function prepare(duck: Duck, options: PrepareOptions, hasItems: boo
 }
 
 const codes = (table: string, column: string, source: string): string =>
-  `CREATE TEMP TABLE ${table} AS SELECT (row_number() OVER ())::INTEGER AS c, ` +
-  `id FROM (SELECT DISTINCT ${column} AS id FROM ${source})`;
+  `CREATE TEMP TABLE ${table} AS
+    SELECT (row_number() OVER ())::INTEGER AS c, id FROM (SELECT DISTINCT ${column} AS id FROM ${source})`;
 
 /**
  * Counts every row once; after that, only rows of users and items that fell out, to subtract them from the other side's

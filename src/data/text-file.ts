@@ -30,7 +30,7 @@ type Compression = "none" | "gzip" | "zstd";
 const startsWith = (head: Uint8Array, ...bytes: readonly number[]): boolean =>
   bytes.every((b, k) => b === -1 || head[k] === b);
 
-/** Formats that are not text, by their first bytes. */
+/** Formats that cannot be read as text here, by their first bytes. */
 const foreign: readonly (readonly [name: string, bytes: readonly number[]])[] = [
   ["a zip archive", [0x50, 0x4b, 3, 4]],
   ["compressed with bzip2", [0x42, 0x5a, 0x68]],

@@ -43,8 +43,8 @@ export const isNoIdSql = (x: string): string =>
  * they do.
  */
 export const areFloatsSql = (x: string): string =>
-  `(coalesce(bool_or(suffix(${x}, '.0')), false) AND coalesce(bool_and(regexp_full_match(${x}, '-?\\d+(\\.0+)?')), ` +
-  `false))`;
+  `(coalesce(bool_or(suffix(${x}, '.0')), false)
+    AND coalesce(bool_and(regexp_full_match(${x}, '-?\\d+(\\.0+)?')), false))`;
 export const withoutZerosSql = (x: string): string => `split_part(${x}, '.', 1)`;
 
 /** MongoDB's extended JSON: {"$oid": "..."}, {"$numberLong": "..."}, {"$date": ...}. */

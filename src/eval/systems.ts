@@ -12,7 +12,7 @@ export type LanguageModelStage = "base" | "midtrain" | "sft" | "rl";
 
 /**
  *   input     the input order
- *   scores    existing scores, or a user's baseline
+ *   scores    scores of a pre-ranker, of another baseline's model or of a user
  *   evidence  the evidence's scores, no language model
  *   prior     the fitted prior's scores, no language model
  *   think, answer, direct   see Mode; direct is the likelihood times the prior
@@ -294,7 +294,10 @@ export const broughtSystem = (name: string, description: string): System => ({
 export const isPolicy = (name: string, known: readonly Pick<System, "name" | "kind">[] = []): boolean =>
   (known.find((s) => s.name === name) ?? findSystem(name))?.kind === "policy";
 
-/** What a system is compared with: the pre-rank, the best without a language model, the system it was trained from. */
+/**
+ * What a system is compared with: the pre-rank, the systems without a language model, and its own `comparedWith`, such
+ * as the system it was trained from.
+ */
 export const baselinesFor = (name: string): readonly string[] => [
   "prerank",
   "prior",

@@ -31,7 +31,7 @@ const rates = {
   /** Embedding (MiniLM, six layers): items and characters per second; their times add up. */
   texts: 110,
   characters: 14_000,
-  /** Items quantised per second and epoch. */
+  /** Items quantised per second, counted once per epoch. */
   quantised: 28_000,
   /** Learning and scoring, multiply-adds per second. */
   learning: 25e9,

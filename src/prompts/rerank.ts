@@ -3,8 +3,8 @@
  *
  * compact   <|history|> ids [<|candidates|> ids] <|think|>   reasoning <|answer|> ids <|end|>
  *           without visible reasoning the prompt ends with <|answer|> and the response is   ids <|end|>
- * json      instructions in words; the answer, whose beginning is given, is {"reasoning": "...", "ranking": ["<id>",
- * ...]}.
+ * json      instructions in words; the answer, whose beginning is given, is
+ *           {"reasoning": "...", "ranking": ["<id>", ...]}.
  *           GR2 v1's five principles: knowledge priming, items cited by semantic ID, the whole history and all
  *           candidates at once, fixed steps (pattern -> complement -> choice), a structured answer
  *

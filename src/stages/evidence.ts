@@ -9,7 +9,7 @@
  * number of trees is chosen on held-out folds. One scale, fitted on out-of-sample scores, turns scores into log-odds.
  *
  *   evidence.json, evidence.f64   a score for every candidate of every slate of the re-rank, validation and test
- * segments
+ *                                 segments
  *   lambdamart.json/.f64, listwise.json/.f64   scores of trees or regression alone on validation and test slates,
  *                                 unless they are the model
  *   model.json                    the model fitted on all training slates, for serving

@@ -44,7 +44,7 @@ interface State {
   readonly step: number;
   /** Moving average of the loss. */
   readonly smooth: number;
-  /** Best N@5 on validation slates so far, and its step; 0 if none was measured. */
+  /** Best N@5 on validation slates after a step, and that step; -1 and 0 until one is measured. */
   readonly best: number;
   readonly bestStep: number;
   /** Consecutive evaluations since then without an improvement. */

@@ -4,9 +4,10 @@
  * writes the traces: it orders by evidence, out of sample, and cites the mid-training segment in support of a
  * candidate.
  *
- *   traces.jsonl      what SFT learns from, with provenance        reasonings.jsonl  the statistical teacher's
- * reasoning
- *   rejected.jsonl    rejected answers of a model                  teacher.json      acceptance by difficulty, reasons
+ *   traces.jsonl      what SFT learns from, with provenance
+ *   reasonings.jsonl  the statistical teacher's reasoning
+ *   rejected.jsonl    rejected answers of a model
+ *   teacher.json      acceptance by difficulty, reasons
  */
 
 import { join } from "node:path";

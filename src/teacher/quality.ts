@@ -1,6 +1,6 @@
 /**
  * Which reasoning is good enough to learn from: it cites only what it was shown, concludes with the item ranked first,
- * has a reasonable length, and is in English. Pure; sampling.ts compares with the answer.
+ * has a reasonable length, and is in English if that is asked for. Pure; sampling.ts compares with the answer.
  */
 import type { Citations } from "../prompts/parse.ts";
 

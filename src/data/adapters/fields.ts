@@ -65,13 +65,13 @@ export interface Fields {
   readonly header?: Readonly<Record<string, string>>;
   /** Notes for the user. */
   readonly notes: readonly string[];
-  /** Counts records and malformed lines. Call it after the relation was read. */
+  /** Counts records and malformed lines; undefined: some could not be read. Call it after the relation was read. */
   readonly settle: () => Promise<{ readonly records: number; readonly faults: number } | undefined>;
 }
 
 /**
- * Opens a file for `use`, which must read the relation to its end before it calls settle; if settle returns undefined,
- * the file is read again, more slowly.
+ * Opens a file for `use`, which must read the relation to its end before it calls settle, and return undefined if
+ * settle does: the file is then read again, more slowly.
  */
 export async function withFields<T>(
   duck: Duck,

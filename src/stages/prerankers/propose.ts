@@ -3,8 +3,8 @@
  * items for every position; several are fused with weights fitted on re-rank positions, and the fused order is used
  * only if it is no worse on validation than the best single pre-ranker. Recall is reported as soon as it is known.
  *
- *   SEGMENT.jsonl    slates, with each pre-ranker's rank of the true item; if fused, with each one's score of each
- * candidate
+ *   SEGMENT.jsonl    slates, with each pre-ranker's rank of the true item; if fused, also with each one's score of
+ *                    every candidate
  *   recall.json      R@K, N@K, MRR of each pre-ranker by segment; weights, choice and comparison of a fused one
  */
 import { readFileSync } from "node:fs";

@@ -8,8 +8,8 @@
  * counted from a sequence's start.
  *
  * The first fit of a plan (prerank/fits) chooses the number of epochs on validation positions of the users it is
- * queried for; later fits use the same number without looking at validation. Every evaluation writes a
- * checkpoint from which an interrupted stage resumes.
+ * queried for; later fits use the same number without looking at validation. Every evaluation writes a checkpoint from
+ * which an interrupted stage resumes.
  */
 
 import { readdirSync, rmSync } from "node:fs";

@@ -3,11 +3,9 @@
  * every token of the student's own answers, and the student moves toward the teacher. No reward, no true item.
  *
  *   surrogate    A_t = log p_teacher(t) - log p_student(t), clipped to ± advantageCap: on average the negative reverse
- * KL;
- *                loss = the clipped surrogate with A_t per token, + anchor x k3(student, teacher)
+ *                KL; loss = the clipped surrogate with A_t per token, + anchor x k3(student, teacher)
  *   forward-kl   loss = KL(teacher || student) at every token, over the teacher's topK alternatives and all others as
- * one
- *                (losses.py). At a choice among whole sequences the alternatives are the remaining candidates.
+ *                one (losses.py). At a choice among whole sequences the alternatives are the remaining candidates.
  *
  * Finding and loading the teacher: opd-teacher.ts.
  */

@@ -1,8 +1,8 @@
 /**
  * How an RL step spends its time, from the costs that the worker's client records:
  *
- *   seconds_sample, _score, _gradient, _optimizer   inside the worker's verbs (score: pi_old and the reference, if
- * needed)
+ *   seconds_sample, _score, _gradient, _optimizer
+ *                        inside the worker's verbs (score: pi_old and the reference, if needed)
  *   seconds_wire         from call to answer, minus the above: packing, transport, waiting
  *   seconds_typescript   the rest: time outside worker calls
  *

@@ -3,11 +3,10 @@
  * the choice of "old" log-probs, the corrections and a step's metrics; sampling and rewards are in dapo.ts.
  *
  *   pi_old      the trainer's policy before the step's first update. By default the sampler's log-probs are used for
- * it;
- *               with importanceCap > 0 the trainer computes them, and a token's advantage is multiplied by
+ *               it; with importanceCap > 0 the trainer computes them, and a token's advantage is multiplied by
  *               min(pi_old / pi_sampler, importanceCap) (truncated importance sampling: both differ in their last bits)
  *   KL          to the SFT policy: k3 as a term of the loss (GRPO), or k1 = log pi_old - log pi_ref subtracted from the
- * advantage (PPO)
+ *               advantage (PPO)
  */
 import { adamW } from "../../config/schema/training.ts";
 import type { Config } from "../../config/schema.ts";
@@ -61,7 +60,8 @@ export async function update(groups: readonly AnswerGroup[], options: UpdateOpti
         { ...adamW, learningRate, weightDecay: o.weightDecay, maxGradNorm: o.maxGradNorm },
         { signal },
       );
-      // Updates between sampling the oldest answer and this step; 0: the policy that sampled is the one that learns.
+      // Updates between sampling the oldest answer and this step's first; 0: the policy that sampled is the one that
+      // learns.
       values.weight_version_lag ??= weightVersion - 1 - oldestVersion(groups);
       Object.assign(values, { gradNorm, learningRate, weightVersion });
     }
